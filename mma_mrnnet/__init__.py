@@ -1,0 +1,54 @@
+"""MMA-MRNNet: a video of a face in, the intensities of seven emotional reactions out."""
+
+from importlib import import_module
+from typing import Any
+
+from transformers import AutoConfig, AutoModel, AutoModelForVideoClassification, AutoVideoProcessor
+
+from mma_mrnnet.model.configuration_mma_mrnnet import MMAConfig, MMAMRNNetConfig
+from mma_mrnnet.model.modeling_mma import MMAModel, MMAOutput
+from mma_mrnnet.model.modeling_mma_mrnnet import IntensityOutput, MMAMRNNetForIntensity
+from mma_mrnnet.model.video_processing_mma_mrnnet import MMAMRNNetVideoProcessor
+
+__version__ = "0.1.0"
+
+AutoConfig.register("mma", MMAConfig, exist_ok=True)
+AutoConfig.register("mma_mrnnet", MMAMRNNetConfig, exist_ok=True)
+AutoModel.register(MMAConfig, MMAModel, exist_ok=True)
+AutoModel.register(MMAMRNNetConfig, MMAMRNNetForIntensity, exist_ok=True)
+AutoModelForVideoClassification.register(MMAMRNNetConfig, MMAMRNNetForIntensity, exist_ok=True)
+AutoVideoProcessor.register(MMAMRNNetConfig, MMAMRNNetVideoProcessor, exist_ok=True)
+
+# Looked up on first use: predicting brings in the decoder, OpenCV and pandas, which models alone do not need.
+_ON_FIRST_USE = {
+    "predict_video": "mma_mrnnet.prediction",
+    "predict_image": "mma_mrnnet.prediction",
+    "predict_images": "mma_mrnnet.prediction",
+    "VideoPrediction": "mma_mrnnet.prediction",
+    "load_pretrained": "mma_mrnnet.hub",
+}
+
+__all__ = [
+    "IntensityOutput",
+    "MMAConfig",
+    "MMAMRNNetConfig",
+    "MMAMRNNetForIntensity",
+    "MMAMRNNetVideoProcessor",
+    "MMAModel",
+    "MMAOutput",
+    "VideoPrediction",
+    "load_pretrained",
+    "predict_image",
+    "predict_images",
+    "predict_video",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _ON_FIRST_USE:
+        return getattr(import_module(_ON_FIRST_USE[name]), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_ON_FIRST_USE})

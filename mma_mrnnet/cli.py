@@ -1,0 +1,275 @@
+"""The command line: mma-mrnnet predict | export | demo. The only module that prints."""
+
+import argparse
+import glob
+import json
+import logging
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+EXAMPLES = {
+    "predict": """examples:
+  mma-mrnnet predict clip.mp4
+  mma-mrnnet predict clips/ --out results.csv --frames frames.parquet
+  mma-mrnnet predict 'clips/*.mov' --fps native --frames frames.csv""",
+    "export": """example:
+  mma-mrnnet export runs/mrnn/model my-model      # then: hf upload me/my-model my-model""",
+    "demo": """example:
+  mma-mrnnet demo --out mma_mrnnet_demo""",
+}
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    """Runs one command; the process's exit code: 0, 1 where something failed, 2 for words that make no command."""
+    parser = _parser()
+    args = parser.parse_args(words)
+    if args.command is None:
+        parser.print_help()
+        return 2
+    # transformers and the decoder speak through logging; a reader of results wants the one line that we print.
+    logging.getLogger("mma_mrnnet").setLevel(logging.ERROR)
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    try:
+        return {"predict": _predict, "export": _export, "demo": _demo}[args.command](args)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader left (| head); that is no error
+        return 0
+    except (ValueError, OSError) as error:
+        print(f"mma-mrnnet: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("mma-mrnnet: interrupted", file=sys.stderr)
+        return 130
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="mma-mrnnet", description="A video of a face in, the intensities of seven emotional reactions out."
+    )
+    commands = parser.add_subparsers(dest="command", metavar="command")
+
+    def add(name: str, text: str) -> argparse.ArgumentParser:
+        return commands.add_parser(
+            name,
+            help=text,
+            description=text,
+            epilog=EXAMPLES[name],
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+
+    predict = add("predict", "intensities of each clip, and affect of its frames")
+    predict.add_argument("clips", nargs="+", help="video files, folders (searched for videos), or quoted patterns")
+    predict.add_argument("--model", help="a stage-2 checkpoint: folder or repository (default: the one that ships)")
+    predict.add_argument(
+        "--fps",
+        type=_rate,
+        help="frames a second of the per-frame table, or `native` for all of them; "
+        "the intensities always rest on the checkpoint's own rate",
+    )
+    predict.add_argument("--out", type=Path, help="one row a clip, as .csv, .json or .parquet")
+    predict.add_argument("--frames", type=Path, help="one row a frame, as .csv, .json or .parquet")
+    predict.add_argument("--device", default="cpu", help="a torch device, such as cuda (default: cpu)")
+    predict.add_argument(
+        "--threads",
+        type=_count,
+        default=1,
+        help="compute threads (default 1: on cores that other processes share, more can be far slower)",
+    )
+
+    export = add("export", "a folder for the Hub: weights, config, processor, code and card")
+    export.add_argument("checkpoint", help="a trained checkpoint, such as runs/mrnn/model")
+    export.add_argument("folder", help="where to write; must not exist, or be empty")
+
+    demo = add("demo", "makes a short clip from a public-domain photo and runs the whole job on it")
+    demo.add_argument("--out", type=Path, default=Path("mma_mrnnet_demo"), help="folder for the clip and the results")
+    demo.add_argument("--threads", type=_count, default=1, help="compute threads (default 1)")
+    return parser
+
+
+def _rate(text: str) -> float | str:
+    if text == "native":
+        return text
+    try:
+        rate = float(text)
+    except ValueError:
+        rate = float("nan")
+    if not 0 < rate < float("inf"):
+        raise argparse.ArgumentTypeError(f"must be a number above 0, or native; got {text!r}")
+    return rate
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"must be a whole number of at least 1; got {text!r}")
+    return int(text)
+
+
+def _predict(args: argparse.Namespace) -> int:
+    from mma_mrnnet.prediction import check_table_path, default_checkpoint
+
+    for path in (args.out, args.frames):
+        if path is not None:
+            check_table_path(path)
+    clips = _find_clips(args.clips)
+    _set_threads(args.threads)
+    if args.model is None:
+        model, processor = default_checkpoint()
+    else:
+        from mma_mrnnet.hub import load_checkpoint
+
+        model, processor = load_checkpoint(args.model)
+    model = model.to(_device(args.device))
+    summaries, tables, interrupted = [], [], False
+    try:
+        for clip in _with_progress(clips):
+            summary, table = _predict_one(clip, model, processor, args.fps)
+            summaries.append(summary)
+            tables.append(table)
+    except KeyboardInterrupt:
+        interrupted = True
+        print(f"mma-mrnnet: interrupted after {len(summaries)} of {len(clips)} clips", file=sys.stderr)
+    _write(args, summaries, tables)
+    if summaries:
+        _print_notes(model.config)
+    if interrupted:
+        return 130
+    return int(any(summary["error"] is not None for summary in summaries))
+
+
+def _predict_one(clip: str, model: object, processor: object, fps: float | str | None) -> tuple[dict, object]:
+    """The clip's row and its frames' rows; a failure becomes the row's error and an empty table."""
+    from mma_mrnnet.prediction import VideoPrediction, frame_columns, pd, predict_video
+
+    rate = None if fps == "native" else fps
+    try:
+        prediction = predict_video(clip, model, processor, fps=rate, every_frame=fps == "native")
+    except Exception as error:  # whatever one clip does, the others go on; its row says what happened
+        reason = " ".join(str(error).split()).removeprefix(f"{clip}: ") or type(error).__name__
+        empty = pd.DataFrame(columns=frame_columns(model.config.mma_config)).astype({"face": bool})
+        nothing = dict.fromkeys(model.config.label_names, float("nan"))
+        prediction = VideoPrediction(clip, nothing, empty, duration_s=float("nan"), error=reason)
+    _print_prediction(prediction)
+    return prediction.summary(), prediction.frames
+
+
+def _print_prediction(prediction: object) -> None:
+    if prediction.warning:
+        print(f"mma-mrnnet: {prediction.file}: {prediction.warning}", file=sys.stderr)
+    if prediction.error is not None:
+        print(f"mma-mrnnet: {prediction.file}: {prediction.error}", file=sys.stderr)
+        return
+    print(
+        f"{prediction.file}: {prediction.duration_s:.1f} s, "
+        f"a face in {prediction.frames_with_face} of {prediction.frames_sampled} frames"
+    )
+    rows = prediction.ranked() if prediction.calibrated else prediction.intensities.items()
+    for name, value in rows:
+        print(f"  {name:<14} {value:5.2f}  {'#' * round(20 * min(max(value, 0.0), 1.0))}")
+
+
+def _print_notes(config: object) -> None:
+    """What must stand wherever a number is shown."""
+    notes = []
+    if config.simulated_labels:
+        notes.append("these intensities were learnt from a simulator, not from people's reports")
+    if config.relative_labels:
+        notes.append("they are relative within a clip: the training labels' strongest reaction was always 1")
+    if not config.calibrated:
+        notes.append(
+            "this checkpoint is not calibrated: outputs of different targets do not compare and are not ranked"
+        )
+    for note in notes:
+        print(f"note: {note}", file=sys.stderr)
+
+
+def _write(args: argparse.Namespace, summaries: list[dict], tables: list) -> None:
+    from mma_mrnnet.prediction import pd, write_table
+
+    if args.out is not None and summaries:
+        write_table(pd.DataFrame(summaries), args.out)
+        print(f"wrote {args.out}", file=sys.stderr)
+    if args.frames is not None and tables:
+        filled = [table for table in tables if len(table)] or tables[:1]
+        write_table(pd.concat(filled, ignore_index=True), args.frames)
+        print(f"wrote {args.frames}", file=sys.stderr)
+
+
+def _find_clips(words: list[str]) -> list[str]:
+    """Files in the order given; folders and patterns sorted, each file once.
+
+    Raises:
+        ValueError: a folder or pattern without a video. A plain name that is not there stays: it fails alone.
+    """
+    from mma_mrnnet.data.video import VIDEO_SUFFIXES
+
+    found: list[str] = []
+    for word in words:
+        if Path(word).is_dir():
+            inside = sorted(path for path in Path(word).rglob("*") if path.suffix.lower() in VIDEO_SUFFIXES)
+            matches = [str(path) for path in inside if path.is_file()]
+        elif not Path(word).exists() and glob.has_magic(word):
+            matches = sorted(path for path in glob.glob(word, recursive=True) if Path(path).is_file())  # noqa: PTH207
+        else:
+            matches = [word]
+        if not matches:
+            raise ValueError(f"{word}: no video here; looked for {' '.join(sorted(VIDEO_SUFFIXES))}")
+        found += matches
+    return list(dict.fromkeys(found))
+
+
+def _with_progress(clips: list[str]) -> Sequence[str]:
+    from tqdm import tqdm
+
+    return tqdm(clips, unit="clip", disable=None if len(clips) > 1 else True)  # None: silent where nobody watches
+
+
+def _set_threads(threads: int) -> None:
+    import cv2
+    import torch
+    from transformers.utils import logging as transformers_logging
+
+    torch.set_num_threads(threads)
+    cv2.setNumThreads(threads)
+    transformers_logging.disable_progress_bar()
+
+
+def _device(name: str) -> object:
+    import torch
+
+    try:
+        device = torch.device(name)
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise ValueError(f"--device {name}: not available here ({str(error).splitlines()[0]})") from error
+    return device
+
+
+def _export(args: argparse.Namespace) -> int:
+    from transformers.utils import logging as transformers_logging
+
+    from mma_mrnnet.hub import export_checkpoint
+
+    transformers_logging.disable_progress_bar()
+    folder = export_checkpoint(args.checkpoint, args.folder)
+    size = sum(path.stat().st_size for path in folder.iterdir())
+    print(f"wrote {folder}: {len(list(folder.iterdir()))} files, {size / 1e6:.1f} MB")
+    return 0
+
+
+def _demo(args: argparse.Namespace) -> int:
+    from mma_mrnnet.demo import run_demo
+
+    _set_threads(args.threads)
+    prediction, written = run_demo(args.out)
+    _print_prediction(prediction)
+    from mma_mrnnet.prediction import default_checkpoint
+
+    _print_notes(default_checkpoint()[0].config)
+    print(json.dumps({name: str(path) for name, path in written.items()}, indent=1))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

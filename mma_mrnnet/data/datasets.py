@@ -1,0 +1,157 @@
+"""What the training loop reads: crops with partial labels, clips of affect, and how each becomes a batch."""
+
+from collections.abc import Sequence
+from io import BytesIO
+from typing import Any
+
+import datasets
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from mma_mrnnet.data.records import action_unit_column
+from mma_mrnnet.model.labels import ACTION_UNITS, presence_target
+from mma_mrnnet.model.video_processing_mma_mrnnet import MMAMRNNetVideoProcessor
+
+
+class FrameDataset(Dataset):
+    """Labelled face crops for stage 1.
+
+    Args:
+        rows: a data set with the columns of `records.frame_features`.
+        action_units: the units, and their order, that the model predicts.
+    """
+
+    def __init__(self, rows: datasets.Dataset, action_units: Sequence[int] = ACTION_UNITS) -> None:
+        columns = [action_unit_column(unit) for unit in action_units]
+        table = rows.select_columns(["valence", "arousal", "expression", "source", *columns]).with_format("pandas")[:]
+        self.images = rows.select_columns(["image"]).cast_column("image", datasets.Image(decode=False))
+        self.sources: list[str] = table["source"].astype(str).tolist()
+        self.valence_arousal = torch.from_numpy(table[["valence", "arousal"]].to_numpy(np.float32, copy=True))  # (N, 2)
+        self.expression = torch.from_numpy(table["expression"].to_numpy(np.int64, copy=True))  # (N,)
+        self.intensity = torch.from_numpy(table[columns].to_numpy(np.float32, copy=True))  # (N, A)
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        """One crop (H, W, 3) uint8 with its labels; action units as intensities."""
+        stored = self.images[index]["image"]
+        source = BytesIO(stored["bytes"]) if stored["bytes"] is not None else stored["path"]
+        with Image.open(source) as image:
+            crop = np.asarray(image.convert("RGB"))
+        return {
+            "crop": torch.from_numpy(crop.copy()),
+            "valence_arousal_labels": self.valence_arousal[index],
+            "expression_labels": self.expression[index],
+            "action_unit_intensities": self.intensity[index],
+        }
+
+
+class FrameCollator:
+    """Stacks crops into what `MMAModel.forward` takes; augments them in training.
+
+    Args:
+        processor: scales the crops, as in inference.
+        augment: change the crops as `augment_crops` does; draws from torch's global generator, seeded once by `fit`.
+    """
+
+    def __init__(self, processor: MMAMRNNetVideoProcessor, *, augment: bool) -> None:
+        self.processor = processor
+        self.augment = augment
+
+    def __call__(self, items: list[dict[str, Any]]) -> dict[str, Tensor]:
+        """N items to `pixel_values` and the three label tensors."""
+        pixel_values = self.processor.scale(torch.stack([item["crop"] for item in items]))  # (N, 3, S, S)
+        return {
+            "pixel_values": augment_crops(pixel_values) if self.augment else pixel_values,
+            "valence_arousal_labels": torch.stack([item["valence_arousal_labels"] for item in items]),
+            "expression_labels": torch.stack([item["expression_labels"] for item in items]),
+            "action_unit_labels": presence_target(torch.stack([item["action_unit_intensities"] for item in items])),
+        }
+
+
+def augment_crops(pixel_values: Tensor) -> Tensor:
+    """Mirrored, jittered, re-lit, greyed and blurred copies of N crops (our choice of kinds and sizes).
+
+    All labels are symmetric (a unit's intensity is the mean of both sides), so mirroring leaves them true. The jitter
+    (3 degrees, 4 % of scale, 3 % of shift, one standard deviation) is about the scatter of five detected points.
+
+    Args:
+        pixel_values: (N, 3, S, S) in [-1, 1].
+
+    Returns:
+        The same shape and range.
+    """
+    count = len(pixel_values)
+    angle = torch.randn(count) * 0.052  # radians
+    zoom = 1 + torch.randn(count) * 0.04
+    mirror = torch.where(torch.rand(count) < 0.5, -1.0, 1.0)
+    theta = torch.zeros(count, 2, 3)
+    theta[:, 0, 0], theta[:, 0, 1] = zoom * angle.cos() * mirror, -zoom * angle.sin()
+    theta[:, 1, 0], theta[:, 1, 1] = zoom * angle.sin() * mirror, zoom * angle.cos()
+    theta[:, :, 2] = torch.randn(count, 2) * 0.06  # the grid spans 2, so this is 3 % of the side
+    grid = F.affine_grid(theta, list(pixel_values.shape), align_corners=False)
+    # Black outside is -1 here, and the sampler pads with 0: shift up, sample, shift down.
+    pixels = F.grid_sample(pixel_values + 1, grid, align_corners=False) - 1
+
+    def some(share: float) -> Tensor:
+        return (torch.rand(count) < share).nonzero().flatten()
+
+    rows = some(0.2)
+    pixels[rows] = pixels[rows].mean(1, keepdim=True).expand(-1, 3, -1, -1)
+    # A soft picture: shrunk and blown up again, as small faces and strong compression leave it.
+    side = pixels.shape[-1]
+    for factor, share in ((2, 0.15), (3, 0.05)):
+        rows = some(share)
+        small = F.interpolate(pixels[rows], size=max(side // factor, 8), mode="area")
+        pixels[rows] = F.interpolate(small, size=side, mode="bilinear", align_corners=False)
+    contrast = (torch.randn(count, 1, 1, 1) * 0.2).exp()
+    pixels = pixels * contrast + (torch.randn(count, 1, 1, 1) * 0.15 + torch.randn(count, 3, 1, 1) * 0.05)
+    rows = some(0.3)
+    pixels[rows] += torch.randn_like(pixels[rows]) * (torch.rand(len(rows), 1, 1, 1) * 0.1)
+    return pixels.clamp_(-1.0, 1.0)
+
+
+class ClipDataset(Dataset):
+    """Clips of affect for stage 2.
+
+    Args:
+        rows: a data set with the columns of `records.clip_features`; it stays memory-mapped, nothing is padded.
+    """
+
+    def __init__(self, rows: datasets.Dataset) -> None:
+        self.kinds: list[str] = list(rows["kind"])
+        self.rows = rows.select_columns(["affect", "labels"]).with_format("numpy")
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: int) -> dict[str, np.ndarray]:
+        """`affect` (L, A) float32 of the real frames, `labels` (K,) float32."""
+        return self.rows[index]
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """(N,) frames of each clip."""
+        return np.array([len(affect) for affect in self.rows["affect"]])
+
+
+class ClipCollator:
+    """Pads clips of affect into what `MMAMRNNetForIntensity.forward` takes.
+
+    Args:
+        processor: its `pad` is the one that inference uses.
+    """
+
+    def __init__(self, processor: MMAMRNNetVideoProcessor) -> None:
+        self.processor = processor
+
+    def __call__(self, items: list[dict[str, np.ndarray]]) -> dict[str, Tensor]:
+        """B items to `affect`, `frame_mask` and `labels`."""
+        affect, frame_mask = self.processor.pad([np.asarray(item["affect"], np.float32) for item in items])
+        labels = torch.from_numpy(np.stack([np.asarray(item["labels"], np.float32) for item in items]))
+        return {"affect": affect, "frame_mask": frame_mask, "labels": labels}

@@ -1,0 +1,49 @@
+"""The one label format behind every corpus: the typed columns of a frame's row and of a clip's row."""
+
+from collections.abc import Sequence
+
+import datasets
+
+from mma_mrnnet.model.labels import ACTION_UNITS, affect_names
+
+
+def action_unit_column(number: int) -> str:
+    """`au01` for 1: the column that holds a unit's intensity."""
+    return f"au{number:02d}"
+
+
+def frame_features(action_units: Sequence[int] = ACTION_UNITS) -> datasets.Features:
+    """Columns of a data set of labelled face crops.
+
+    `image` is an aligned crop; `subject` a person, never in two splits; `source` says where the row comes from;
+    `valence` and `arousal` lie in [-1, 1], NaN where unlabelled; `expression` is an index into `labels.EXPRESSIONS`,
+    -100 where unlabelled; `au01` ... are intensities in [0, 1], NaN where not annotated.
+    """
+    return datasets.Features(
+        {
+            "image": datasets.Image(),
+            "subject": datasets.Value("string"),
+            "source": datasets.Value("string"),
+            "valence": datasets.Value("float32"),
+            "arousal": datasets.Value("float32"),
+            "expression": datasets.Value("int64"),
+            **{action_unit_column(unit): datasets.Value("float32") for unit in action_units},
+        }
+    )
+
+
+def clip_features(num_labels: int, action_units: Sequence[int] = ACTION_UNITS) -> datasets.Features:
+    """Columns of a data set of clips whose affect is known, one row a clip.
+
+    `affect` is (L, 2 + 7 + A) at stage 2's frame rate, real frames only; `labels` are K intensities in [0, 1], NaN
+    where unlabelled; `kind` is `reaction`, or names what else the clip shows.
+    """
+    return datasets.Features(
+        {
+            "clip_id": datasets.Value("string"),
+            "subject": datasets.Value("string"),
+            "kind": datasets.Value("string"),
+            "affect": datasets.Array2D((None, len(affect_names(action_units))), "float32"),
+            "labels": datasets.Sequence(datasets.Value("float32"), length=num_labels),
+        }
+    )

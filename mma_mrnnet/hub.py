@@ -1,0 +1,166 @@
+"""Checkpoints as folders: load the shipped one or any other, export one for the Hub with code and a filled-in card."""
+
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.resources import files
+from pathlib import Path
+
+from huggingface_hub import ModelCard, ModelCardData
+from huggingface_hub.errors import HFValidationError
+from safetensors import SafetensorError
+from transformers import AutoConfig, PreTrainedModel, ViTImageProcessor
+
+from mma_mrnnet.model.modeling_mma import MMAModel
+from mma_mrnnet.model.modeling_mma_mrnnet import MMAMRNNetForIntensity
+from mma_mrnnet.model.video_processing_mma_mrnnet import MMAMRNNetVideoProcessor
+
+RESULT_FILES = ("results_mma.json", "results_mrnn.json")
+MODELS = {"mma": MMAModel, "mma_mrnnet": MMAMRNNetForIntensity}
+
+
+class CheckpointError(ValueError):
+    """A checkpoint that cannot be loaded or exported; the message starts with its place."""
+
+
+def pretrained_folder() -> Path:
+    """The folder of the checkpoint that ships with the package."""
+    return Path(str(files("mma_mrnnet") / "pretrained"))
+
+
+def load_pretrained() -> tuple[MMAMRNNetForIntensity, MMAMRNNetVideoProcessor]:
+    """The small checkpoint that ships inside the package, in eval mode, and its processor; needs no network.
+
+    Its stage 1 learnt from pseudo-labels, bent photos and renders, its stage 2 from a simulator: see its card.
+    """
+    return load_checkpoint(pretrained_folder())
+
+
+def load_checkpoint(folder_or_repo: str | os.PathLike[str]) -> tuple[MMAMRNNetForIntensity, MMAMRNNetVideoProcessor]:
+    """A stage-2 checkpoint in eval mode, and its processor.
+
+    Args:
+        folder_or_repo: a folder, or a Hub repository where the network allows.
+
+    Raises:
+        CheckpointError: it is missing, damaged, or of another kind.
+    """
+    model = _load_model(folder_or_repo)
+    if model.config.model_type != "mma_mrnnet":
+        raise CheckpointError(
+            f"{folder_or_repo}: a stage-1 checkpoint (mma) gives no intensities; a stage-2 one (mma_mrnnet) is needed"
+        )
+    return model, _load_processor(folder_or_repo)
+
+
+def _load_model(place: str | os.PathLike[str]) -> PreTrainedModel:
+    with _one_line_errors(place):
+        config = AutoConfig.from_pretrained(place)
+    if config.model_type not in MODELS:
+        raise CheckpointError(f"{place}: model type {config.model_type!r}; accepted are {', '.join(MODELS)}")
+    with _one_line_errors(place):
+        return MODELS[config.model_type].from_pretrained(place).eval()
+
+
+def _load_processor(place: str | os.PathLike[str]) -> MMAMRNNetVideoProcessor:
+    with _one_line_errors(place):
+        return MMAMRNNetVideoProcessor.from_pretrained(place)
+
+
+@contextmanager
+def _one_line_errors(place: str | os.PathLike[str]) -> Iterator[None]:
+    """Turns what transformers, safetensors and JSON raise on a bad checkpoint into one `CheckpointError` line."""
+    try:
+        yield
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError, HFValidationError) as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise CheckpointError(f"{place}: not a checkpoint that can be loaded: {reason[:300]}") from error
+
+
+def export_checkpoint(source: str | os.PathLike[str], target: str | os.PathLike[str]) -> Path:
+    """Writes a folder that can be uploaded to the Hub as it is: weights, config, processor, code, results and card.
+
+    It loads with `trust_remote_code=True` where the package is not installed, and without where it is.
+
+    Args:
+        source: a stage-1 or stage-2 checkpoint, such as `runs/mrnn/model`.
+        target: a folder that does not exist yet, or is empty.
+
+    Returns:
+        `target`.
+
+    Raises:
+        CheckpointError: the source cannot be loaded, or the target holds something.
+    """
+    target = Path(target)
+    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+        raise CheckpointError(f"{target}: exists and is not an empty folder; nothing was written")
+    model, processor = _load_model(source), _load_processor(source)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    staging = target.with_name(f".{target.name}.tmp-{os.getpid()}")
+    shutil.rmtree(staging, ignore_errors=True)
+    try:
+        model.save_pretrained(staging)
+        processor.save_pretrained(staging)
+        if model.config.model_type == "mma":
+            # A stock class with the same numbers: AutoImageProcessor then needs no code of ours.
+            ViTImageProcessor(
+                size=dict(processor.size),
+                resample=processor.resample,
+                image_mean=processor.image_mean,
+                image_std=processor.image_std,
+            ).save_pretrained(staging)
+        for name in RESULT_FILES:
+            if (Path(source) / name).is_file():
+                shutil.copy(Path(source) / name, staging / name)
+        (staging / "README.md").write_text(model_card(model, staging), encoding="utf-8")
+        if target.exists():
+            target.rmdir()
+        staging.rename(target)
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+    return target
+
+
+def model_card(model: PreTrainedModel, folder: Path) -> str:
+    """The card of a checkpoint: the template of its kind, every number from the result files in `folder`.
+
+    Args:
+        model: the checkpoint.
+        folder: holds `results_mma.json` and, for stage 2, `results_mrnn.json`; what is missing is called unmeasured.
+
+    Returns:
+        Markdown with YAML metadata.
+    """
+    results = {
+        name: json.loads((folder / name).read_text("utf-8")) for name in RESULT_FILES if (folder / name).is_file()
+    }
+    weights = sum(path.stat().st_size for path in folder.glob("*.safetensors"))
+    data = ModelCardData(
+        license="apache-2.0",
+        library_name="transformers",
+        pipeline_tag="image-classification" if model.config.model_type == "mma" else "video-classification",
+        tags=["facial-expression", "action-units", "valence-arousal", "affective-computing", model.config.model_type],
+    )
+    card = ModelCard.from_template(
+        data,
+        template_path=str(template_folder("hub_cards") / f"{model.config.model_type}.md"),
+        config=model.config,
+        mma_config=getattr(model.config, "mma_config", model.config),
+        stage1=results.get("results_mma.json"),
+        stage2=results.get("results_mrnn.json"),
+        megabytes=f"{weights / 1e6:.1f}",
+        parameters=f"{sum(parameter.numel() for parameter in model.parameters()):,}",
+    )
+    return str(card)
+
+
+def template_folder(name: str) -> Path:
+    """`hub_cards` or `spaces_demo`: inside the installed package, or at the top of a checkout."""
+    package = Path(str(files("mma_mrnnet")))
+    for folder in (package / name, package.parent / name):
+        if folder.is_dir():
+            return folder
+    raise FileNotFoundError(f"{name}: neither in {package} nor in {package.parent}")

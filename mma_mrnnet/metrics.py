@@ -1,0 +1,114 @@
+"""Scores of a whole split, never of a batch: Pearson, CCC, F1, AUC. Correlations are the objectives', in float64."""
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mma_mrnnet.model.labels import NO_CLASS
+from mma_mrnnet.model.losses import concordance, pearson
+
+
+def _score(function: object, prediction: Tensor, target: Tensor) -> Tensor:
+    """(K,) float64, NaN for a column without two labelled rows or where one side does not vary."""
+    prediction, target = prediction.double(), target.double()
+    scores = function(prediction, target)
+    for column in range(target.shape[1]):
+        labelled = ~target[:, column].isnan()
+        sides = (prediction[labelled, column], target[labelled, column])
+        if labelled.sum() < 2 or any(float(side.max() - side.min()) == 0.0 for side in sides):
+            scores[column] = float("nan")
+    return scores
+
+
+def pearson_scores(prediction: Tensor, target: Tensor) -> Tensor:
+    """Pearson correlation of each target over a split.
+
+    Args:
+        prediction: (N, K).
+        target: (N, K); NaN where unlabelled.
+
+    Returns:
+        (K,) float64; NaN where it is not defined (fewer than two labelled rows, or a constant side).
+    """
+    return _score(pearson, prediction, target)
+
+
+def concordance_scores(prediction: Tensor, target: Tensor) -> Tensor:
+    """Concordance correlation of each target over a split; shapes and NaN as `pearson_scores`."""
+    return _score(concordance, prediction, target)
+
+
+def mean_absolute_errors(prediction: Tensor, target: Tensor) -> Tensor:
+    """Mean absolute error of each target over its labelled rows; (K,) float64, NaN where there is none."""
+    return (prediction.double() - target.double()).abs().nanmean(0)
+
+
+def f1_scores(predicted: Tensor, present: Tensor, annotated: Tensor) -> Tensor:
+    """F1 of each binary target over its annotated rows.
+
+    Args:
+        predicted: (N, A) bool.
+        present: (N, A) bool, the truth.
+        annotated: (N, A) bool, False where there is no label.
+
+    Returns:
+        (A,) float64; NaN where no annotated row is positive, since F1 then says nothing.
+    """
+    hits = (predicted & present & annotated).sum(0).double()
+    positives = (present & annotated).sum(0).double()
+    called = (predicted & annotated).sum(0).double()
+    scores = 2 * hits / (positives + called)
+    return torch.where(positives > 0, scores, torch.full_like(scores, float("nan")))
+
+
+def macro_f1(predicted: Tensor, labels: Tensor) -> float:
+    """Mean F1 over the classes that occur among the labelled rows.
+
+    Args:
+        predicted: (N,) class ids.
+        labels: (N,) class ids; -100 where unlabelled.
+
+    Returns:
+        A number in [0, 1]; NaN where no row is labelled.
+    """
+    labelled = labels != NO_CLASS
+    predicted, labels = predicted[labelled], labels[labelled]
+    classes = labels.unique()
+    if len(classes) == 0:
+        return float("nan")
+    one_hot = f1_scores(
+        predicted[:, None] == classes,
+        labels[:, None] == classes,
+        torch.ones(len(labels), len(classes), dtype=torch.bool),
+    )
+    return float(one_hot.mean())
+
+
+def area_under_roc(score: np.ndarray, positive: np.ndarray) -> float:
+    """Chance that a positive row scores above a negative one, ties counted half.
+
+    Args:
+        score: (N,) float.
+        positive: (N,) bool.
+
+    Returns:
+        A number in [0, 1]; NaN where one side is empty.
+    """
+    positives, negatives = score[positive], score[~positive]
+    if len(positives) == 0 or len(negatives) == 0:
+        return float("nan")
+    above = (positives[:, None] > negatives[None, :]).mean()
+    return float(above + 0.5 * (positives[:, None] == negatives[None, :]).mean())
+
+
+def rounded(value: object, digits: int = 4) -> object:
+    """A copy of nested dicts, lists, tensors and numbers with rounded floats, NaN as None: ready for strict JSON."""
+    if isinstance(value, dict):
+        return {str(key): rounded(item, digits) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [rounded(item, digits) for item in value]
+    if isinstance(value, Tensor | np.ndarray | np.generic):
+        return rounded(value.tolist(), digits)
+    if isinstance(value, float):
+        return None if not np.isfinite(value) else round(value, digits)
+    return value

@@ -1,0 +1,189 @@
+"""MMAConfig and MMAMRNNetConfig: every number of both networks, validated."""
+
+from typing import Any, ClassVar
+
+from huggingface_hub.dataclasses import strict
+from transformers import PreTrainedConfig, ResNetConfig
+
+from .labels import ACTION_UNITS, EXPRESSIONS, REACTIONS, affect_names
+
+DISTRIBUTION_MATCHING = ("kl", "bce", "literal", "off")
+INTENSITY_LOSSES = ("pearson", "ccc", "mse")
+OUTPUT_ACTIVATIONS = ("sigmoid", "linear")
+
+
+def _require_one_of(name: str, value: str, accepted: tuple[str, ...]) -> None:
+    if value not in accepted:
+        raise ValueError(f"{name} must be one of {', '.join(accepted)}; got {value!r}")
+
+
+def _require_at_least(name: str, value: float, least: float) -> None:
+    if not value >= least:
+        raise ValueError(f"{name} must be at least {least}; got {value!r}")
+
+
+@strict
+class MMAConfig(PreTrainedConfig):
+    """Numbers of stage 1, the multi-task extractor of one face crop.
+
+    The defaults are the size of the paper's extractor as far as it is known: a residual network (here ResNet-50) on
+    112 x 112 crops; the list of 17 action units, the tanh on valence-arousal and the unit loss weights are our choice.
+
+    Args:
+        backbone_config: transformers' `ResNetConfig` (or its fields): depth and width of the backbone.
+        image_size: height and width of a crop in pixels.
+        action_units: FACS numbers, ascending, in the order of the action-unit logits.
+        supervised_action_units: the units some label reached in training; None means it was not recorded. The
+            others are learnt from the prior alone and shown as "prior only".
+        distribution_matching: `kl`, `bce`, `literal` or `off`; see `losses.distribution_matching_loss`.
+        binary_prior: keep only prototypical units in the prior (0 or 1) instead of shares of people.
+        valence_arousal_weight: weight of 1 - CCC in the loss.
+        expression_weight: weight of the cross-entropy in the loss.
+        action_unit_weight: weight of the masked binary cross-entropy in the loss.
+        distribution_matching_weight: weight of the distribution-matching loss.
+        dropout: on the pooled features, in training.
+        initializer_range: standard deviation of the heads' initial weights.
+
+    Raises:
+        ValueError: a value out of range; the message names it and what is accepted.
+    """
+
+    model_type = "mma"
+    base_config_key = "mma_config"
+    sub_configs_defaults: ClassVar = {"backbone_config": ResNetConfig}
+
+    backbone_config: dict | PreTrainedConfig | None = None
+    image_size: int = 112
+    action_units: list[int] | tuple[int, ...] = ACTION_UNITS
+    supervised_action_units: list[int] | tuple[int, ...] | None = None
+    distribution_matching: str = "kl"
+    binary_prior: bool = False
+    valence_arousal_weight: float | int = 1.0
+    expression_weight: float | int = 1.0
+    action_unit_weight: float | int = 1.0
+    distribution_matching_weight: float | int = 1.0
+    dropout: float | int = 0.0
+    initializer_range: float = 0.02
+
+    def __post_init__(self, **kwargs: Any) -> None:
+        """Fill in the nested backbone and the expression names."""
+        self.action_units = list(self.action_units)
+        if isinstance(self.backbone_config, dict):
+            self.backbone_config = {"model_type": "resnet", **self.backbone_config}
+        if self.supervised_action_units is not None:
+            self.supervised_action_units = list(self.supervised_action_units)
+        if self.id2label is None and kwargs.get("num_labels") is None:
+            self.id2label = dict(enumerate(EXPRESSIONS))
+            self.label2id = {name: index for index, name in enumerate(EXPRESSIONS)}
+        super().__post_init__(**kwargs)
+
+    @property
+    def affect_size(self) -> int:
+        """Length of the affect vector: 2 + 7 + the number of action units."""
+        return len(affect_names(self.action_units))
+
+    @property
+    def prior_only_action_units(self) -> list[int]:
+        """Units that no label ever reached: learnt from the expression prior alone."""
+        if self.supervised_action_units is None:
+            return []
+        return [unit for unit in self.action_units if unit not in self.supervised_action_units]
+
+    def validate_sizes(self) -> None:
+        """Check sizes and rates."""
+        _require_at_least("image_size", self.image_size, 32)
+        _require_at_least("dropout", self.dropout, 0.0)
+        if self.dropout >= 1:
+            raise ValueError(f"dropout must be below 1; got {self.dropout!r}")
+
+    def validate_action_units(self) -> None:
+        """Check that units are FACS numbers, ascending, each once, and the supervised ones among them."""
+        if not self.action_units or self.action_units != sorted(set(self.action_units)):
+            raise ValueError(f"action_units must be ascending FACS numbers, each once; got {self.action_units!r}")
+        unknown = set(self.supervised_action_units or ()) - set(self.action_units)
+        if unknown:
+            raise ValueError(f"supervised_action_units must be among action_units; {sorted(unknown)} are not")
+
+    def validate_losses(self) -> None:
+        """Check the objective's form and weights."""
+        _require_one_of("distribution_matching", self.distribution_matching, DISTRIBUTION_MATCHING)
+        for name in ("valence_arousal", "expression", "action_unit", "distribution_matching"):
+            _require_at_least(f"{name}_weight", getattr(self, f"{name}_weight"), 0.0)
+
+
+@strict
+class MMAMRNNetConfig(PreTrainedConfig):
+    """Numbers of stage 2, the masked recurrent network over a clip, with stage 1's inside.
+
+    Args:
+        mma_config: the extractor's `MMAConfig` (or its fields).
+        num_frames: T, the most face frames a clip may have; longer clips are thinned evenly by the processor.
+        sampling_fps: frames a second that stage 2 expects. The dense layer is tied to positions, hence to this rate.
+        hidden_size: H, hidden units of the GRU.
+        num_hidden_layers: layers of the GRU.
+        dense_size: units of the dense layer behind the mask.
+        dropout: on the dense layer's output, in training.
+        output_activation: `sigmoid` (intensities in [0, 1]) or `linear`.
+        intensity_loss: `pearson` (1 - mean Pearson, the paper's), `ccc` or `mse`.
+        freeze_mma: keep the extractor fixed and in eval mode, as the paper's stage 2 does.
+        calibrated: True once each output's affine calibration was fitted; without it outputs of different targets
+            are on scales of their own and must not be ranked.
+        relative_labels: True where each label vector was divided by its own maximum, as Hume-Reaction's are: an
+            intensity then says how strong a reaction is beside the others of the same clip.
+        simulated_labels: True where the targets came from a simulator and not from people.
+        initializer_range: standard deviation of the dense layers' initial weights.
+
+    `id2label` names the K targets; the default is Hume-Reaction's seven.
+
+    Raises:
+        ValueError: a value out of range; the message names it and what is accepted.
+    """
+
+    model_type = "mma_mrnnet"
+    sub_configs_defaults: ClassVar = {"mma_config": MMAConfig}
+
+    mma_config: dict | PreTrainedConfig | None = None
+    num_frames: int = 30
+    sampling_fps: float | int = 2.0
+    hidden_size: int = 128
+    num_hidden_layers: int = 1
+    dense_size: int = 32
+    dropout: float | int = 0.0
+    output_activation: str = "sigmoid"
+    intensity_loss: str = "pearson"
+    freeze_mma: bool = True
+    calibrated: bool = False
+    relative_labels: bool = True
+    simulated_labels: bool = False
+    initializer_range: float = 0.02
+    problem_type: str | None = "regression"
+
+    def __post_init__(self, **kwargs: Any) -> None:
+        """Fill in the nested extractor and the reactions' names."""
+        if self.id2label is None and kwargs.get("num_labels") is None:
+            self.id2label = dict(enumerate(REACTIONS))
+            self.label2id = {name: index for index, name in enumerate(REACTIONS)}
+        super().__post_init__(**kwargs)
+
+    @property
+    def label_names(self) -> list[str]:
+        """Names of the K targets in output order."""
+        return [self.id2label[index] for index in range(self.num_labels)]
+
+    def validate_sizes(self) -> None:
+        """Check sizes and rates."""
+        for name in ("num_frames", "hidden_size", "num_hidden_layers", "dense_size"):
+            _require_at_least(name, getattr(self, name), 1)
+        if not 0 < self.sampling_fps < float("inf"):
+            raise ValueError(f"sampling_fps must be a positive number of frames a second; got {self.sampling_fps!r}")
+        if not 0 <= self.dropout < 1:
+            raise ValueError(f"dropout must be in [0, 1); got {self.dropout!r}")
+
+    def validate_choices(self) -> None:
+        """Check the named choices."""
+        _require_one_of("output_activation", self.output_activation, OUTPUT_ACTIVATIONS)
+        _require_one_of("intensity_loss", self.intensity_loss, INTENSITY_LOSSES)
+
+
+MMAConfig.register_for_auto_class()
+MMAMRNNetConfig.register_for_auto_class()

@@ -1,0 +1,75 @@
+"""Names and order of every output, and how "no label" is written. The one place for both."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+EXPRESSIONS = ("neutral", "anger", "disgust", "fear", "happiness", "sadness", "surprise")
+"""Seven basic expressions, in the order of the expression logits."""
+
+ACTION_UNITS = (1, 2, 4, 5, 6, 7, 9, 10, 11, 12, 15, 17, 20, 23, 24, 25, 26)
+"""The default action units: the union of the expression prior's (Du, Tao & Martinez 2014, Table 1). Our choice."""
+
+REACTIONS = ("Adoration", "Amusement", "Anxiety", "Disgust", "Empathic-Pain", "Fear", "Surprise")
+"""The seven reactions of Hume-Reaction, in the corpus's own order and spelling."""
+
+VALENCE_AROUSAL = ("valence", "arousal")
+
+NO_CLASS = -100
+"""A class id that means "not labelled". For real values and action units the mark is NaN."""
+
+PRESENT_INTENSITY = 0.4
+"""An action unit counts as present from this intensity on, 2 of 5 on the FACS scale as DISFA's users count it."""
+
+PRESENT_PROBABILITY = 0.5
+"""An action unit is called present from this output on."""
+
+
+def presence_target(intensity: Tensor) -> Tensor:
+    """Probability of presence that an action unit's intensity label stands for (our choice).
+
+    A straight ramp from 0 at intensity 0 to 1 at twice `PRESENT_INTENSITY`, so that the intensity that counts as
+    present becomes `PRESENT_PROBABILITY`, and the labels 0 and 1 of a corpus without intensities stay 0 and 1.
+
+    Args:
+        intensity: any shape, in [0, 1]; NaN where unlabelled.
+
+    Returns:
+        The same shape, in [0, 1]; NaN stays NaN.
+    """
+    return (intensity * (PRESENT_PROBABILITY / PRESENT_INTENSITY)).clamp(0.0, 1.0)
+
+
+def is_present(intensity: Tensor) -> Tensor:
+    """True where an intensity label counts as present; NaN (no label) is False.
+
+    The small tolerance keeps 0.4 stored as float32 (0.4000000059...) and as float64 on the same side.
+    """
+    return intensity >= PRESENT_INTENSITY - 1e-6
+
+
+def action_unit_name(number: int) -> str:
+    """`AU01` for 1: zero-padded, as py-feat and OpenFace write it."""
+    return f"AU{number:02d}"
+
+
+def affect_names(action_units: Sequence[int] = ACTION_UNITS) -> tuple[str, ...]:
+    """Names of the affect vector's channels: valence, arousal, expressions, action units (26 by default)."""
+    return (*VALENCE_AROUSAL, *EXPRESSIONS, *map(action_unit_name, action_units))
+
+
+def pack_affect(valence_arousal: Tensor, expression_logits: Tensor, action_unit_logits: Tensor) -> Tensor:
+    """The affect vector that stage 2 reads: values, softmax and sigmoids, always in float32.
+
+    Args:
+        valence_arousal: (..., 2) in [-1, 1].
+        expression_logits: (..., 7).
+        action_unit_logits: (..., A).
+
+    Returns:
+        (..., 2 + 7 + A) float32, in the order of `affect_names`.
+    """
+    return torch.cat(
+        [valence_arousal.float(), expression_logits.float().softmax(-1), action_unit_logits.float().sigmoid()], dim=-1
+    )

@@ -1,0 +1,135 @@
+"""Stage 1, MMA: a face crop in, valence-arousal, seven expressions and the action units out."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor, nn
+from transformers import PreTrainedModel, ResNetModel
+from transformers.utils.generic import ModelOutput, can_return_tuple
+
+from .configuration_mma_mrnnet import MMAConfig
+from .labels import EXPRESSIONS, VALENCE_AROUSAL, pack_affect
+from .losses import action_unit_loss, concordance_loss, distribution_matching_loss, expression_loss
+from .priors import action_unit_prior
+
+
+@dataclass
+class MMAOutput(ModelOutput):
+    """What stage 1 says of N face crops.
+
+    Attributes:
+        loss: scalar, the weighted sum of the masked objectives; None without labels.
+        valence_arousal: (N, 2) in [-1, 1].
+        expression_logits: (N, 7) before the softmax, in the order of `labels.EXPRESSIONS`.
+        action_unit_logits: (N, A) before the sigmoid, in the order of `config.action_units`.
+        hidden_states: the backbone's feature maps, where asked for.
+    """
+
+    loss: Tensor | None = None
+    valence_arousal: Tensor | None = None
+    expression_logits: Tensor | None = None
+    action_unit_logits: Tensor | None = None
+    hidden_states: tuple[Tensor, ...] | None = None
+
+    @property
+    def affect(self) -> Tensor:
+        """(N, 2 + 7 + A) float32: values, expression probabilities, unit probabilities; see `labels.affect_names`."""
+        return pack_affect(self.valence_arousal, self.expression_logits, self.action_unit_logits)
+
+
+class MMAPreTrainedModel(PreTrainedModel):
+    """Initialisation and loading shared by stage 1 and, through it, stage 2."""
+
+    config: MMAConfig
+    base_model_prefix = "mma"  # the attribute's name in stage 2: its repository then gives up its extractor alone
+    main_input_name = "pixel_values"
+    input_modalities = ("image",)
+    accepts_loss_kwargs = False
+    # Stage 2's own layers: loading the extractor out of a stage-2 repository is no accident worth a warning.
+    _keys_to_ignore_on_load_unexpected = (r"^rnn\.", r"^dense\.", r"^output\.", r"^calibration_")
+
+
+class MMAModel(MMAPreTrainedModel):
+    """The multi-task extractor: a residual network and three linear heads on its pooled features.
+
+    Source: arXiv 2303.00180, abstract (three tasks on static frames); heads and sizes are our choice.
+    """
+
+    def __init__(self, config: MMAConfig) -> None:
+        super().__init__(config)
+        self.backbone = ResNetModel(config.backbone_config)
+        width = config.backbone_config.hidden_sizes[-1]
+        self.dropout = nn.Dropout(config.dropout)
+        self.valence_arousal_head = nn.Linear(width, len(VALENCE_AROUSAL))
+        self.expression_head = nn.Linear(width, len(EXPRESSIONS))
+        self.action_unit_head = nn.Linear(width, len(config.action_units))
+        self.post_init()
+
+    @can_return_tuple
+    def forward(
+        self,
+        pixel_values: Tensor,
+        valence_arousal_labels: Tensor | None = None,
+        expression_labels: Tensor | None = None,
+        action_unit_labels: Tensor | None = None,
+        output_hidden_states: bool | None = None,
+        **kwargs: Any,
+    ) -> MMAOutput:
+        """Affect of N face crops, and the masked multi-task loss where labels are given.
+
+        Args:
+            pixel_values: (N, 3, S, S) float, RGB scaled to [-1, 1] by the processor.
+            valence_arousal_labels: (N, 2) in [-1, 1]; NaN where unlabelled.
+            expression_labels: (N,) int64; -100 where unlabelled.
+            action_unit_labels: (N, A) in [0, 1], probabilities of presence; NaN where unlabelled.
+            output_hidden_states: also return the backbone's feature maps.
+            kwargs: transformers' hooks; nothing of ours.
+
+        Returns:
+            An `MMAOutput`.
+
+        Raises:
+            ValueError: `pixel_values` is not (N, 3, S, S).
+        """
+        if pixel_values.ndim != 4 or pixel_values.shape[1] != 3:
+            raise ValueError(f"pixel_values must be (N, 3, S, S); got {tuple(pixel_values.shape)}")
+        features = self.backbone(pixel_values, output_hidden_states=output_hidden_states, return_dict=True)
+        pooled = self.dropout(features.pooler_output.flatten(1))  # (N, width)
+        output = MMAOutput(
+            valence_arousal=self.valence_arousal_head(pooled).tanh(),  # (N, 2)
+            expression_logits=self.expression_head(pooled),  # (N, 7)
+            action_unit_logits=self.action_unit_head(pooled),  # (N, A)
+            hidden_states=features.hidden_states,
+        )
+        labels = (valence_arousal_labels, expression_labels, action_unit_labels)
+        if any(label is not None for label in labels):
+            output.loss = self._loss(output, *labels)
+        return output
+
+    def _loss(
+        self,
+        output: MMAOutput,
+        valence_arousal_labels: Tensor | None,
+        expression_labels: Tensor | None,
+        action_unit_labels: Tensor | None,
+    ) -> Tensor:
+        """Weighted sum of the objectives that have labels, and of distribution matching, which needs none."""
+        config = self.config
+        loss = output.expression_logits.new_zeros(()).float()
+        if valence_arousal_labels is not None:
+            loss = loss + config.valence_arousal_weight * concordance_loss(
+                output.valence_arousal, valence_arousal_labels
+            )
+        if expression_labels is not None:
+            loss = loss + config.expression_weight * expression_loss(output.expression_logits, expression_labels)
+        if action_unit_labels is not None:
+            loss = loss + config.action_unit_weight * action_unit_loss(output.action_unit_logits, action_unit_labels)
+        if config.distribution_matching != "off":
+            prior = action_unit_prior(config.action_units, binary=config.binary_prior)  # (7, A)
+            loss = loss + config.distribution_matching_weight * distribution_matching_loss(
+                output.expression_logits, output.action_unit_logits, prior, config.distribution_matching
+            )
+        return loss
+
+
+MMAModel.register_for_auto_class("AutoModel")

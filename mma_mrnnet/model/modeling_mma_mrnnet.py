@@ -1,0 +1,295 @@
+"""Stage 2, MMA-MRNNet: a clip of face crops (or its affect) in, one intensity for each target out."""
+
+import os
+from dataclasses import dataclass
+from typing import Any, Self
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+from transformers import initialization as init
+from transformers.utils.generic import ModelOutput, can_return_tuple
+
+from .configuration_mma_mrnnet import MMAMRNNetConfig
+from .losses import concordance_loss, pearson_loss, squared_error_loss
+from .modeling_mma import MMAModel
+
+INTENSITY_LOSS = {"pearson": pearson_loss, "ccc": concordance_loss, "mse": squared_error_loss}
+
+
+@dataclass
+class IntensityOutput(ModelOutput):
+    """What stage 2 says of B clips.
+
+    Attributes:
+        loss: scalar; None without labels.
+        intensities: (B, K), calibrated; in [0, 1] with the sigmoid output. The order is `config.label_names`.
+        logits: (B, K) before the sigmoid and the calibration.
+        affect: (B, T, A) the frames' affect as the GRU received it; 0 in padded frames.
+        hidden_states: ((B, T, H),) the GRU's outputs after the mask, where asked for.
+    """
+
+    loss: Tensor | None = None
+    intensities: Tensor | None = None
+    logits: Tensor | None = None
+    affect: Tensor | None = None
+    hidden_states: tuple[Tensor, ...] | None = None
+
+
+class MaskedRNN(nn.Module):
+    """A GRU over padded clips and the mask layer behind it (arXiv 2303.00180, v3 abstract).
+
+    Padding stands at the end and the GRU runs forward, so real frames never see it; the mask then replaces every
+    padded output by 0, so the dense layer's weights for those frames get a gradient of exactly 0.
+
+    Args:
+        input_size: length of the affect vector.
+        hidden_size: H.
+        num_layers: layers of the GRU.
+        num_frames: T that the dense layer behind is built for.
+    """
+
+    def __init__(self, input_size: int, hidden_size: int, num_layers: int, num_frames: int) -> None:
+        super().__init__()
+        self.num_frames = num_frames
+        self.gru = nn.GRU(input_size, hidden_size, num_layers, batch_first=True)
+
+    def forward(self, affect: Tensor, frame_mask: Tensor) -> Tensor:
+        """Masked GRU outputs of every frame.
+
+        Args:
+            affect: (B, t, A) with t <= T; whatever lies in padded frames, NaN included, has no effect.
+            frame_mask: (B, t) bool, True for real frames, a prefix of each row.
+
+        Returns:
+            (B, T, H); exactly 0 in padded frames.
+        """
+        real = frame_mask.unsqueeze(-1)  # (B, t, 1)
+        states, _ = self.gru(torch.where(real, affect, 0.0))  # (B, t, H)
+        states = torch.where(real, states, 0.0)
+        return F.pad(states, (0, 0, 0, self.num_frames - states.shape[1]))  # (B, T, H)
+
+
+class MMAMRNNetPreTrainedModel(PreTrainedModel):
+    """Initialisation and loading of stage 2."""
+
+    config: MMAMRNNetConfig
+    base_model_prefix = "mrnn"  # not an attribute on purpose: a stage-1 checkpoint must not be poured in here
+    main_input_name = "pixel_values"
+    input_modalities = ("video",)
+    accepts_loss_kwargs = False
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        if isinstance(module, nn.GRU):
+            for name, parameter in module.named_parameters(recurse=False):
+                if name.startswith("weight_ih"):
+                    init.xavier_uniform_(parameter)
+                elif name.startswith("weight_hh"):
+                    init.orthogonal_(parameter)
+                else:
+                    init.zeros_(parameter)
+        elif isinstance(module, MMAMRNNetForIntensity):
+            if not getattr(module.calibration_scale, "_is_hf_initialized", False):
+                module.config.calibrated = False  # a new number of targets: the old calibration is gone
+            init.ones_(module.calibration_scale)
+            init.zeros_(module.calibration_shift)
+        elif isinstance(module, nn.Linear):
+            # Plain 0.02 normals would start the dense layer, fed by T * H bounded inputs, almost at 0 output.
+            init.xavier_uniform_(module.weight)
+            init.zeros_(module.bias)
+        else:
+            super()._init_weights(module)
+
+
+class MMAMRNNetForIntensity(MMAMRNNetPreTrainedModel):
+    """The whole network: extractor, GRU, mask, dense layer, and one output for each target.
+
+    Source: arXiv 2303.00180 (GRU, mask layer, dense layer, Pearson loss, extractor fixed in the second stage). Units
+    of each layer, ReLU and sigmoid are our choice, as is the affine calibration of each output, the identity until
+    one is fitted.
+    """
+
+    def __init__(self, config: MMAMRNNetConfig) -> None:
+        super().__init__(config)
+        self.mma = MMAModel(config.mma_config)
+        affect_size = config.mma_config.affect_size
+        self.rnn = MaskedRNN(affect_size, config.hidden_size, config.num_hidden_layers, config.num_frames)
+        self.dense = nn.Linear(config.num_frames * config.hidden_size, config.dense_size)
+        self.dropout = nn.Dropout(config.dropout)
+        self.output = nn.Linear(config.dense_size, config.num_labels)
+        self.register_buffer("calibration_scale", torch.ones(config.num_labels))
+        self.register_buffer("calibration_shift", torch.zeros(config.num_labels))
+        self.post_init()
+        if config.freeze_mma:
+            self.freeze_mma()
+
+    @classmethod
+    def from_mma_pretrained(cls, folder_or_repo: str | os.PathLike, **config: Any) -> Self:
+        """A new stage-2 model around a trained extractor.
+
+        Args:
+            folder_or_repo: a stage-1 checkpoint (or a stage-2 one, whose extractor is taken).
+            config: fields of `MMAMRNNetConfig` that differ from its defaults.
+
+        Returns:
+            A model whose extractor is loaded and whose other layers are new, in eval mode.
+
+        Raises:
+            OSError: nothing that can be loaded is there.
+        """
+        mma = MMAModel.from_pretrained(folder_or_repo)
+        model = cls(MMAMRNNetConfig(mma_config=mma.config, **config))
+        model.mma.load_state_dict(mma.state_dict())
+        return model.eval()
+
+    def freeze_mma(self) -> None:
+        """Fix the extractor: no gradients, and eval mode for good, so its batch norms keep their statistics."""
+        self.config.freeze_mma = True
+        self.mma.requires_grad_(False).eval()
+
+    def unfreeze_mma(self) -> None:
+        """Let the extractor learn (it needs `pixel_values`; cached `affect` carries no gradient to it)."""
+        self.config.freeze_mma = False
+        self.mma.requires_grad_(True).train(self.training)
+
+    def train(self, mode: bool = True) -> Self:
+        """Switch to training mode, all but a frozen extractor."""
+        super().train(mode)
+        if self.config.freeze_mma:
+            self.mma.eval()
+        return self
+
+    def set_calibration(self, scale: Tensor, shift: Tensor) -> None:
+        """Keep an affine calibration of the outputs with the weights.
+
+        Args:
+            scale: (K,) positive, so that the order of clips within a target never changes.
+            shift: (K,).
+
+        Raises:
+            ValueError: a wrong shape, a value that is not finite, or a scale that is not positive.
+        """
+        wanted = self.calibration_scale.shape
+        if scale.shape != wanted or shift.shape != wanted:
+            raise ValueError(f"scale and shift must be {tuple(wanted)}; got {tuple(scale.shape)}, {tuple(shift.shape)}")
+        if not (scale.isfinite().all() and shift.isfinite().all() and (scale > 0).all()):
+            raise ValueError(f"scale must be positive and both finite; got {scale.tolist()}, {shift.tolist()}")
+        self.calibration_scale.copy_(scale)
+        self.calibration_shift.copy_(shift)
+        self.config.calibrated = True
+
+    def reset_calibration(self) -> None:
+        """Back to the identity, as training needs it."""
+        self.calibration_scale.fill_(1.0)
+        self.calibration_shift.fill_(0.0)
+        self.config.calibrated = False
+
+    def extract_affect(self, pixel_values: Tensor, frame_mask: Tensor | None = None, chunk_size: int = 64) -> Tensor:
+        """Affect of the real frames of B clips, put back in place.
+
+        Args:
+            pixel_values: (B, T, 3, S, S) float; padded frames are never looked at.
+            frame_mask: (B, T) bool; None means every frame is real.
+            chunk_size: frames that go through the extractor at once.
+
+        Returns:
+            (B, T, A) float32; 0 in padded frames.
+        """
+        if frame_mask is None:
+            frame_mask = torch.ones(pixel_values.shape[:2], dtype=torch.bool, device=pixel_values.device)
+        frames = pixel_values[frame_mask]  # (N, 3, S, S), N real frames
+        affect = frames.new_zeros(*frame_mask.shape, self.config.mma_config.affect_size, dtype=torch.float32)
+        if len(frames) == 0:
+            return affect
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.config.freeze_mma):
+            per_frame = torch.cat([self.mma(chunk).affect for chunk in frames.split(chunk_size)])  # (N, A)
+        return affect.masked_scatter(frame_mask.unsqueeze(-1), per_frame)
+
+    @can_return_tuple
+    def forward(
+        self,
+        pixel_values: Tensor | None = None,
+        affect: Tensor | None = None,
+        frame_mask: Tensor | None = None,
+        labels: Tensor | None = None,
+        output_hidden_states: bool | None = None,
+        **kwargs: Any,
+    ) -> IntensityOutput:
+        """Intensities of B clips, from face crops or from their affect.
+
+        Args:
+            pixel_values: (B, t, 3, S, S) float, RGB scaled to [-1, 1], t <= T; or None.
+            affect: (B, t, A) float in the order of `labels.affect_names`; or None. Exactly one of the two.
+            frame_mask: (B, t) bool, True for real frames, which come first in each row; None means all are real.
+            labels: (B, K) float in [0, 1]; NaN where unlabelled.
+            output_hidden_states: also return the masked GRU outputs.
+            kwargs: transformers' hooks; nothing of ours.
+
+        Returns:
+            An `IntensityOutput`.
+
+        Raises:
+            ValueError: both or neither input, a wrong shape, more than T frames, a mask with holes.
+        """
+        if (pixel_values is None) == (affect is None):
+            raise ValueError("give either pixel_values (B, T, 3, S, S) or affect (B, T, A), not both and not neither")
+        frame_mask = self._checked_mask(pixel_values if affect is None else affect, frame_mask, affect is None)
+        if affect is None:
+            affect = self.extract_affect(pixel_values, frame_mask)
+        affect = torch.where(frame_mask.unsqueeze(-1), affect, 0.0).to(self.dense.weight.dtype)  # (B, t, A)
+
+        states = self.rnn(affect, frame_mask)  # (B, T, H), 0 where padded
+        routed = self.dense(states.flatten(1)).relu()  # (B, D)
+        logits = self.output(self.dropout(routed))  # (B, K)
+        sigmoid = self.config.output_activation == "sigmoid"
+        estimates = self.calibration_scale * (logits.sigmoid() if sigmoid else logits) + self.calibration_shift
+        return IntensityOutput(
+            # The loss sees the estimates before they are clipped: a clipped one would have no gradient.
+            loss=None if labels is None else self._loss(estimates, labels),
+            intensities=estimates.clamp(0.0, 1.0) if sigmoid else estimates,  # (B, K)
+            logits=logits,
+            affect=affect,
+            hidden_states=(states,) if output_hidden_states else None,
+        )
+
+    def _loss(self, estimates: Tensor, labels: Tensor) -> Tensor:
+        return INTENSITY_LOSS[self.config.intensity_loss](estimates, labels)
+
+    def _checked_mask(self, values: Tensor, frame_mask: Tensor | None, pixels: bool) -> Tensor:
+        """The mask, all True where none was given, after every check of the shapes."""
+        clips, frames = values.shape[:2]
+        wanted = (3,) if pixels else (self.config.mma_config.affect_size,)
+        if values.ndim != (5 if pixels else 3) or tuple(values.shape[2:3]) != wanted:
+            shape = "pixel_values must be (B, T, 3, S, S)" if pixels else f"affect must be (B, T, {wanted[0]})"
+            raise ValueError(f"{shape}; got {tuple(values.shape)}")
+        if frames > self.config.num_frames:
+            raise ValueError(
+                f"a clip may have at most {self.config.num_frames} frames here (config.num_frames); got {frames}. "
+                "The processor thins longer clips evenly."
+            )
+        if frame_mask is None:
+            return torch.ones(clips, frames, dtype=torch.bool, device=values.device)
+        if frame_mask.shape != (clips, frames) or frame_mask.dtype != torch.bool:
+            raise ValueError(
+                f"frame_mask must be bool ({clips}, {frames}); got {frame_mask.dtype} {tuple(frame_mask.shape)}"
+            )
+        # Reading values back is a graph break, so a compiled model trusts its caller here.
+        if not torch.compiler.is_compiling() and bool((frame_mask[:, 1:] & ~frame_mask[:, :-1]).any()):
+            raise ValueError("frame_mask has holes: real frames must come first in each row, padding behind them")
+        return frame_mask
+
+    def save_pretrained(self, save_directory: str | os.PathLike, **kwargs: Any) -> None:
+        """Save weights, config and code; `AutoModelForVideoClassification` is named beside `AutoModel`.
+
+        A second `register_for_auto_class` would overwrite the first, hence by hand here.
+        """
+        video_classification = {
+            "AutoModelForVideoClassification": f"{__name__.rsplit('.', 1)[-1]}.{type(self).__name__}"
+        }
+        self.config.auto_map = {**(getattr(self.config, "auto_map", None) or {}), **video_classification}
+        super().save_pretrained(save_directory, **kwargs)
+
+
+MMAMRNNetForIntensity.register_for_auto_class("AutoModel")

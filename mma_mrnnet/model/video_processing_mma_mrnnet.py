@@ -1,0 +1,114 @@
+"""Clips of face crops -> `pixel_values` and `frame_mask`. The only place that scales and pads."""
+
+import logging
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from transformers import BatchFeature
+from transformers.image_utils import PILImageResampling, SizeDict
+from transformers.video_processing_utils import BaseVideoProcessor
+
+logger = logging.getLogger(__name__)
+
+
+def thinned_indices(length: int, most: int) -> Tensor:
+    """Which of `length` frames stay where at most `most` may: evenly spread, both ends kept; (min(l, m),) int64."""
+    if length <= most:
+        return torch.arange(length)
+    return torch.linspace(0, length - 1, most, dtype=torch.float64).round().long()
+
+
+class MMAMRNNetVideoProcessor(BaseVideoProcessor):
+    """Turns clips of aligned face crops into padded, masked batches; pads affect by the same function.
+
+    A crop becomes (x - 127.5) / 127.5, bilinearly resized to `size` where it has another one. Clips are padded at the
+    end, with zeros, to `num_frames`; longer ones are thinned evenly, with a warning (our choice).
+    """
+
+    resample = PILImageResampling.BILINEAR
+    size = {"height": 112, "width": 112}  # noqa: RUF012 - transformers' own form of a default
+    image_mean = [0.5, 0.5, 0.5]  # noqa: RUF012
+    image_std = [0.5, 0.5, 0.5]  # noqa: RUF012
+    do_resize = True
+    do_rescale = True
+    do_normalize = True
+    do_convert_rgb = True
+    do_sample_frames = False
+    num_frames = 30
+    model_input_names = ["pixel_values", "frame_mask"]  # noqa: RUF012
+
+    def pad(self, sequences: Sequence[Tensor | np.ndarray]) -> tuple[Tensor, Tensor]:
+        """Pads per-frame values of B clips to one length; used for crops and for affect alike.
+
+        Args:
+            sequences: B arrays (L_b, ...) of real frames in time order, all alike behind the first axis; L_b may be 0.
+
+        Returns:
+            values: (B, T, ...) in the arrays' own dtype, zeros behind each clip's last frame; T is `num_frames`.
+            frame_mask: (B, T) bool, True for real frames.
+
+        Raises:
+            ValueError: no clip at all, or clips whose frames differ in shape.
+        """
+        if len(sequences) == 0:
+            raise ValueError("at least one clip is needed; got an empty list")
+        tensors = [torch.as_tensor(sequence) for sequence in sequences]
+        shapes = {tuple(tensor.shape[1:]) for tensor in tensors}
+        if len(shapes) != 1:
+            raise ValueError(f"all clips' frames must have one shape; got {sorted(shapes)}")
+        longest = max(len(tensor) for tensor in tensors)
+        if longest > self.num_frames:
+            logger.warning("a clip of %d frames is thinned evenly to %d", longest, self.num_frames)
+        values = tensors[0].new_zeros(len(tensors), self.num_frames, *shapes.pop())
+        frame_mask = torch.zeros(len(tensors), self.num_frames, dtype=torch.bool)
+        for row, tensor in enumerate(tensors):
+            kept = thinned_indices(len(tensor), self.num_frames)
+            values[row, : len(kept)] = tensor[kept]
+            frame_mask[row, : len(kept)] = True
+        return values, frame_mask
+
+    def scale(self, crops: Tensor | np.ndarray) -> Tensor:
+        """Pixel values of N crops.
+
+        Args:
+            crops: (N, H, W, 3) or (N, 3, H, W) uint8 RGB.
+
+        Returns:
+            (N, 3, S, S) float32 in [-1, 1].
+
+        Raises:
+            ValueError: another shape.
+        """
+        frames = torch.as_tensor(crops)
+        if frames.ndim != 4 or 3 not in (frames.shape[1], frames.shape[-1]):
+            raise ValueError(f"crops must be (N, H, W, 3) or (N, 3, H, W) RGB; got {tuple(frames.shape)}")
+        if frames.shape[-1] == 3:
+            frames = frames.permute(0, 3, 1, 2)  # (N, 3, H, W)
+        return self._scale(frames, SizeDict(**dict(self.size)), self.resample)
+
+    def _scale(self, frames: Tensor, size: SizeDict, resample: Any) -> Tensor:
+        if tuple(frames.shape[-2:]) != (size.height, size.width):
+            if len(frames) == 0:
+                return frames.new_zeros(0, 3, size.height, size.width, dtype=torch.float32)
+            frames = self.resize(frames, size=size, resample=resample)
+        return self.rescale_and_normalize(
+            frames.contiguous(),
+            self.do_rescale,
+            self.rescale_factor,
+            self.do_normalize,
+            self.image_mean,
+            self.image_std,
+        )
+
+    def _preprocess(
+        self, videos: list[Tensor], size: SizeDict, resample: Any, return_tensors: str | None = None, **kwargs: Any
+    ) -> BatchFeature:
+        """Transformers' hook behind `__call__`: (T, 3, H, W) uint8 clips to a padded batch."""
+        pixel_values, frame_mask = self.pad([self._scale(video, size, resample) for video in videos])
+        return BatchFeature(data={"pixel_values": pixel_values, "frame_mask": frame_mask}, tensor_type=return_tensors)
+
+
+MMAMRNNetVideoProcessor.register_for_auto_class()

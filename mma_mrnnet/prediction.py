@@ -1,0 +1,328 @@
+"""A video file -> a VideoPrediction; photos -> the affect of each face; and the tables of both."""
+
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from PIL import Image, ImageOps
+
+from mma_mrnnet.data.faces import Detection, FaceDetector, FaceFrame, align_face, crop_faces
+from mma_mrnnet.data.video import read_frames
+from mma_mrnnet.hub import load_pretrained
+from mma_mrnnet.model.configuration_mma_mrnnet import MMAConfig
+from mma_mrnnet.model.labels import affect_names
+from mma_mrnnet.model.modeling_mma import MMAModel
+from mma_mrnnet.model.modeling_mma_mrnnet import MMAMRNNetForIntensity
+from mma_mrnnet.model.video_processing_mma_mrnnet import MMAMRNNetVideoProcessor
+
+CHUNK = 32  # crops that go through the extractor at once: memory stays small, batches stay efficient
+BOX_NAMES = ("box_x", "box_y", "box_width", "box_height")
+NO_FACE = "no face in this video"
+
+
+@dataclass
+class VideoPrediction:
+    """What the model says of one clip.
+
+    Attributes:
+        file: the clip's path, as given.
+        intensities: one number in [0, 1] for each target, under its label name; NaN where `error` is set.
+        frames: one row for every frame that was looked at (see `frame_columns`); NaN where there was no face.
+        duration_s: length of what was decoded.
+        error: why there are no intensities (no face), else None.
+        warning: what was lost of a damaged file, or that a long clip was thinned, else None.
+        calibrated: False where the outputs of different targets are not on one scale.
+        relative: True where the labels were relative within a clip: 1 is the strongest reaction of its own clip,
+            however faint, so that intensities of two clips do not compare one by one.
+        simulated: True where the targets that the model learnt came from a simulator.
+        prior_only: names of action units that no label ever reached in training.
+        track: number of the followed person in the clip.
+    """
+
+    file: str
+    intensities: dict[str, float]
+    frames: pd.DataFrame
+    duration_s: float
+    error: str | None = None
+    warning: str | None = None
+    calibrated: bool = False
+    relative: bool = True
+    simulated: bool = False
+    prior_only: tuple[str, ...] = ()
+    track: int = 0
+
+    @property
+    def frames_sampled(self) -> int:
+        """Frames that were looked at: the rows of `frames`."""
+        return len(self.frames)
+
+    @property
+    def frames_with_face(self) -> int:
+        """Frames with a face."""
+        return int(self.frames["face"].sum())
+
+    def ranked(self) -> list[tuple[str, float]]:
+        """The targets, strongest first.
+
+        Raises:
+            ValueError: the checkpoint is not calibrated (its outputs are on scales of their own), or there was no face.
+        """
+        if self.error is not None:
+            raise ValueError(f"{self.file}: {self.error}")
+        if not self.calibrated:
+            raise ValueError("this checkpoint is not calibrated: outputs of different targets do not compare")
+        return sorted(self.intensities.items(), key=lambda item: item[1], reverse=True)
+
+    def summary(self) -> dict[str, object]:
+        """The clip's row of the table that `mma-mrnnet predict` writes."""
+        return {
+            "file": self.file,
+            "track": self.track,
+            "duration_s": round(self.duration_s, 3),
+            "frames_sampled": self.frames_sampled,
+            "frames_with_face": self.frames_with_face,
+            **self.intensities,
+            "error": self.error,
+        }
+
+
+@dataclass
+class FacePrediction:
+    """What stage 1 says of one face of a photo.
+
+    Attributes:
+        box: x, y, width, height in pixels of the photo.
+        score: the detector's confidence in [0, 1].
+        affect: valence, arousal, expression and action-unit probabilities under the names of `affect_names`.
+        crop: (S, S, 3) uint8 RGB, what the extractor saw.
+    """
+
+    box: tuple[float, float, float, float]
+    score: float
+    affect: dict[str, float]
+    crop: np.ndarray = field(repr=False)
+
+
+@cache
+def default_checkpoint() -> tuple[MMAMRNNetForIntensity, MMAMRNNetVideoProcessor]:
+    """The shipped checkpoint, loaded once a process; for our own use, so that a caller's changes do not reach it."""
+    return load_pretrained()
+
+
+def frame_columns(config: MMAConfig) -> list[str]:
+    """Columns of the per-frame table: file, track, frame, time_s, face, the box, then the affect channels."""
+    return ["file", "track", "frame", "time_s", "face", *BOX_NAMES, *affect_names(config.action_units)]
+
+
+def predict_video(
+    path: str | os.PathLike[str],
+    model: MMAMRNNetForIntensity | None = None,
+    processor: MMAMRNNetVideoProcessor | None = None,
+    *,
+    fps: float | None = None,
+    every_frame: bool = False,
+) -> VideoPrediction:
+    """The intensities of a clip, and the affect of its frames.
+
+    The intensities always rest on the frames sampled at the checkpoint's own rate (`config.sampling_fps`); `fps` and
+    `every_frame` change the per-frame table only. Runs on the model's device; memory does not grow with the length
+    of the clip, beyond one table row a frame.
+
+    Args:
+        path: a video file of any length, frame rate and pixel format that FFmpeg knows.
+        model: a stage-2 model; None takes the checkpoint that ships with the package.
+        processor: the model's processor; needed with `model`.
+        fps: frames a second of the per-frame table; None takes the checkpoint's rate.
+        every_frame: a table row for every frame of the file, instead of `fps`.
+
+    Returns:
+        A `VideoPrediction`. A clip without a face has NaN intensities and says so in `error`.
+
+    Raises:
+        VideoError: the file cannot be read as a video.
+        ValueError: a model without its processor, or a rate that is not a positive number.
+    """
+    model, processor = _checked_pair(model, processor)
+    config = model.config
+    table_rate = None if every_frame else (config.sampling_fps if fps is None else fps)
+    frames = read_frames(path, config.sampling_fps, table_rate)
+    rows = list(_frames_with_affect(crop_faces(frames, config.mma_config.image_size), model.mma, processor))
+    sampled = [affect for frame, affect in rows if frame.due[0] and affect is not None]
+
+    error, warning = None, frames.warning
+    intensities = dict.fromkeys(config.label_names, float("nan"))
+    if sampled:
+        affect, frame_mask = processor.pad([np.stack(sampled)])  # (1, T, A), (1, T)
+        with torch.inference_mode():
+            output = model(affect=affect.to(model.device), frame_mask=frame_mask.to(model.device))
+        intensities = dict(zip(config.label_names, output.intensities[0].float().tolist(), strict=True))
+    else:
+        seen = any(affect is not None for _, affect in rows)
+        error = f"no face in the frames sampled at {config.sampling_fps:g} a second" if seen else NO_FACE
+    if len(sampled) > processor.num_frames:
+        thinned = f"{len(sampled)} frames with a face thinned evenly to {processor.num_frames}"
+        warning = thinned if warning is None else f"{warning}; {thinned}"
+    table = _table(str(path), [(frame, affect) for frame, affect in rows if frame.due[1]], config.mma_config)
+    return VideoPrediction(
+        file=str(path),
+        intensities=intensities,
+        frames=table,
+        duration_s=frames.duration_s,
+        error=error,
+        warning=warning,
+        calibrated=config.calibrated,
+        relative=config.relative_labels,
+        simulated=config.simulated_labels,
+        prior_only=tuple(f"AU{unit:02d}" for unit in config.mma_config.prior_only_action_units),
+    )
+
+
+def predict_images(
+    images: Sequence[str | os.PathLike[str] | np.ndarray | Image.Image],
+    model: MMAModel | MMAMRNNetForIntensity | None = None,
+    processor: MMAMRNNetVideoProcessor | None = None,
+) -> list[list[FacePrediction]]:
+    """Affect of every face of each photo (stage 1 alone): valence-arousal, expressions, action units.
+
+    Args:
+        images: files, PIL images, or (H, W, 3) uint8 RGB arrays.
+        model: a stage-1 or stage-2 model; None takes the checkpoint that ships with the package.
+        processor: the model's processor; needed with `model`.
+
+    Returns:
+        For each photo a list of faces, the largest first; empty where there is none.
+
+    Raises:
+        ValueError: a file that is no image, an array of another shape, a model without its processor.
+        FileNotFoundError: a file that is not there.
+    """
+    model, processor = _checked_pair(model, processor)
+    extractor = getattr(model, "mma", model)  # not by class: a model of the Hub's own code has another one
+    names = affect_names(extractor.config.action_units)
+    detector = FaceDetector()
+    predictions = []
+    for image in images:
+        pixels = _read_image(image)
+        detections = detector(pixels)
+        crops = [align_face(pixels, found.landmarks, extractor.config.image_size) for found in detections]
+        affect = _affect_of(crops, extractor, processor)
+        predictions.append(
+            [
+                FacePrediction(found.box, found.score, dict(zip(names, values.tolist(), strict=True)), crop)
+                for found, values, crop in zip(detections, affect, crops, strict=True)
+            ]
+        )
+    return predictions
+
+
+def predict_image(
+    image: str | os.PathLike[str] | np.ndarray | Image.Image,
+    model: MMAModel | MMAMRNNetForIntensity | None = None,
+    processor: MMAMRNNetVideoProcessor | None = None,
+) -> list[FacePrediction]:
+    """Affect of every face of one photo; see `predict_images`."""
+    return predict_images([image], model, processor)[0]
+
+
+def clip_table(predictions: Iterable[VideoPrediction]) -> pd.DataFrame:
+    """One row a clip: file, track, duration_s, frames_sampled, frames_with_face, the intensities, error."""
+    return pd.DataFrame([prediction.summary() for prediction in predictions])
+
+
+def write_table(table: pd.DataFrame, path: str | os.PathLike[str]) -> None:
+    """Writes a table as .csv, .json or .parquet, beside its target and renamed.
+
+    Raises:
+        ValueError: another ending.
+    """
+    path = Path(path)
+    check_table_path(path)
+    staging = path.with_name(f".{path.name}.tmp-{os.getpid()}")
+    try:
+        if path.suffix.lower() == ".csv":
+            table.to_csv(staging, index=False)
+        elif path.suffix.lower() == ".json":
+            table.to_json(staging, orient="records", indent=1, double_precision=6)
+        else:
+            table.to_parquet(staging, index=False)
+        staging.replace(path)
+    finally:
+        staging.unlink(missing_ok=True)
+
+
+def check_table_path(path: Path) -> None:
+    """Raises ValueError where a table cannot be written: the ending, or a folder that is not there."""
+    if path.suffix.lower() not in (".csv", ".json", ".parquet"):
+        raise ValueError(f"{path}: a table is written as .csv, .json or .parquet; got {path.suffix or 'no ending'!r}")
+    if not path.absolute().parent.is_dir():
+        raise ValueError(f"{path}: the folder {path.absolute().parent} does not exist")
+
+
+def _checked_pair(
+    model: MMAModel | MMAMRNNetForIntensity | None, processor: MMAMRNNetVideoProcessor | None
+) -> tuple[MMAModel | MMAMRNNetForIntensity, MMAMRNNetVideoProcessor]:
+    if (model is None) != (processor is None):
+        raise ValueError("give model and processor together, or neither for the checkpoint that ships")
+    if model is None:
+        return default_checkpoint()
+    return model.eval(), processor
+
+
+def _frames_with_affect(
+    frames: Iterable[FaceFrame], extractor: MMAModel, processor: MMAMRNNetVideoProcessor
+) -> Iterator[tuple[FaceFrame, np.ndarray | None]]:
+    """Each frame, its crop let go, with its affect (A,) float32; None without a face."""
+    stream = iter(frames)
+    while chunk := list(islice(stream, CHUNK)):
+        affect = iter(_affect_of([frame.crop for frame in chunk if frame.crop is not None], extractor, processor))
+        for frame in chunk:
+            kept = FaceFrame(frame.index, frame.time_s, frame.due, frame.detection, None)
+            yield kept, None if frame.crop is None else next(affect)
+
+
+@torch.inference_mode()
+def _affect_of(crops: list[np.ndarray], extractor: MMAModel, processor: MMAMRNNetVideoProcessor) -> np.ndarray:
+    """(N, A) float32."""
+    if not crops:
+        return np.zeros((0, extractor.config.affect_size), np.float32)
+    pixel_values = processor.scale(np.stack(crops)).to(extractor.device, extractor.dtype)  # (N, 3, S, S)
+    return extractor(pixel_values).affect.cpu().numpy()
+
+
+def _table(file: str, rows: list[tuple[FaceFrame, np.ndarray | None]], config: MMAConfig) -> pd.DataFrame:
+    missing = np.full(config.affect_size, np.nan, np.float32)
+    values = [
+        (
+            file,
+            0,
+            frame.index,
+            round(frame.time_s, 6),
+            frame.detection is not None,
+            *_box(frame.detection),
+            *(missing if affect is None else affect).tolist(),
+        )
+        for frame, affect in rows
+    ]
+    return pd.DataFrame(values, columns=frame_columns(config))
+
+
+def _box(detection: Detection | None) -> tuple[float, ...]:
+    return (float("nan"),) * 4 if detection is None else tuple(round(value, 1) for value in detection.box)
+
+
+def _read_image(image: str | os.PathLike[str] | np.ndarray | Image.Image) -> np.ndarray:
+    """(H, W, 3) uint8 RGB, upright."""
+    if isinstance(image, np.ndarray):
+        return image
+    if not isinstance(image, Image.Image):
+        try:
+            image = Image.open(image)
+        except (Image.UnidentifiedImageError, IsADirectoryError) as error:
+            raise ValueError(f"{image}: not an image that can be read ({type(error).__name__})") from error
+    return np.asarray(ImageOps.exif_transpose(image).convert("RGB"))

@@ -1,0 +1,34 @@
+"""Parse, build the stage, fit. `accelerate launch train.py` and `accelerate launch -m mma_mrnnet.train` end up here."""
+
+import logging
+import sys
+
+from mma_mrnnet.training.arguments import parse_arguments
+from mma_mrnnet.training.loop import fit
+from mma_mrnnet.training.stages import mma_stage, mrnn_stage
+
+STAGES = {"mma": mma_stage, "mrnn": mrnn_stage}
+
+
+def main(words: list[str] | None = None) -> int:
+    """Trains one stage; the process's exit code.
+
+    Args:
+        words: the command line's words; None takes the process's own.
+    """
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s: %(message)s", datefmt="%H:%M:%S")
+    logging.getLogger("httpx").setLevel(logging.WARNING)
+    try:
+        args = parse_arguments(words)
+        args.output.mkdir(parents=True, exist_ok=True)
+        results = fit(STAGES[args.stage](args), args)
+    except (ValueError, OSError, RuntimeError) as error:
+        sys.stderr.write(f"train: {error}\n")
+        return 1
+    if results:
+        logging.getLogger(__name__).info("wrote %s", args.output / "model")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

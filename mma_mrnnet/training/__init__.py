@@ -1,0 +1,1 @@
+"""Training: the arguments, the two stages, the one loop."""

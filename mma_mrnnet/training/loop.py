@@ -1,0 +1,298 @@
+"""fit(stage, args): the one Accelerate loop. Train, evaluate, keep the best, checkpoint, resume."""
+
+import json
+import logging
+import math
+import os
+import platform
+import shutil
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+import transformers
+from accelerate import Accelerator
+from accelerate.utils import DataLoaderConfiguration, set_seed
+from torch import Tensor
+from torch.utils.data import DataLoader
+from tqdm import tqdm
+from transformers import PreTrainedModel, get_cosine_schedule_with_warmup
+
+from mma_mrnnet.metrics import rounded
+from mma_mrnnet.training.arguments import TrainArguments, command_line
+from mma_mrnnet.training.stages import Stage
+
+logger = logging.getLogger(__name__)
+
+COMPLETE = "COMPLETE"  # a checkpoint without this file was cut off while it was written
+
+
+@contextmanager
+def replaced_folder(target: Path) -> Iterator[Path]:
+    """A fresh folder beside `target` that takes its place when the block ends well, and is removed when it fails."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    staging = target.with_name(f".{target.name}.tmp-{os.getpid()}")
+    shutil.rmtree(staging, ignore_errors=True)
+    staging.mkdir()
+    try:
+        yield staging
+        if target.exists():
+            shutil.rmtree(target)
+        staging.rename(target)
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+
+
+def write_json(path: Path, content: dict) -> None:
+    """`content` as JSON, written beside its target and renamed."""
+    staging = path.with_name(f".{path.name}.tmp-{os.getpid()}")
+    staging.write_text(json.dumps(rounded(content), indent=1, allow_nan=False) + "\n", encoding="utf-8")
+    staging.replace(path)
+
+
+class Progress:
+    """What a resumed run must know beside weights, optimiser and random states."""
+
+    def __init__(self) -> None:
+        self.epoch = 0  # finished epochs
+        self.best_score = -math.inf
+        self.best_epoch = 0
+        self.history: list[dict] = []
+        self.seconds = 0.0
+
+    def state_dict(self) -> dict:
+        """Plain numbers and lists, as Accelerate stores them."""
+        return dict(vars(self))
+
+    def load_state_dict(self, state: dict) -> None:
+        """Takes the numbers back."""
+        vars(self).update(state)
+
+
+def fit(stage: Stage, args: TrainArguments) -> dict:
+    """Trains a stage and leaves the best model, calibrated and scored, in `args.output / "model"`.
+
+    With several processes each computes the objectives of its own share of a batch and gradients are averaged:
+    masked means and correlations are then not those of the whole batch.
+
+    Args:
+        stage: from `mma_stage` or `mrnn_stage`.
+        args: the run's settings.
+
+    Returns:
+        The content of `results.json`.
+
+    Raises:
+        RuntimeError: started with another number of processes than `expect_processes`, or without a batch to train on.
+    """
+    torch.set_num_threads(args.threads)
+    accelerator = Accelerator(dataloader_config=DataLoaderConfiguration(use_seedable_sampler=True))
+    if args.expect_processes not in (0, accelerator.num_processes):
+        raise RuntimeError(f"expected {args.expect_processes} processes; {accelerator.num_processes} are running")
+    if accelerator.num_processes > 1:
+        logger.warning("objectives are computed per process and averaged, not over the whole batch")
+    set_seed(args.seed, device_specific=True)
+
+    train = _loader(stage, args, training=True)
+    validation = _loader(stage, args, training=False)
+    if len(train) == 0:
+        raise RuntimeError(f"{len(stage.train)} training items do not fill one batch of {args.batch_size}")
+    parameters = [parameter for parameter in stage.model.parameters() if parameter.requires_grad]
+    optimizer = torch.optim.AdamW(parameters, lr=args.learning_rate, weight_decay=args.weight_decay)
+    steps = args.epochs * math.ceil(len(train) / accelerator.num_processes)
+    scheduler = get_cosine_schedule_with_warmup(
+        # Accelerate steps a prepared scheduler once for each process.
+        optimizer,
+        int(args.warmup * steps) * accelerator.num_processes,
+        steps * accelerator.num_processes,
+    )
+    model, optimizer, train, validation, scheduler = accelerator.prepare(
+        stage.model, optimizer, train, validation, scheduler
+    )
+    progress = Progress()
+    accelerator.register_for_checkpointing(progress)
+    if args.resume:
+        _resume(accelerator, args)
+
+    while progress.epoch < args.epochs and not _out_of_patience(progress, args):
+        started = time.perf_counter()
+        train.set_epoch(progress.epoch)
+        loss = _train_epoch(accelerator, model, train, optimizer, scheduler, args, progress.epoch)
+        scores = stage.score(*_predict(accelerator, stage, model, validation))
+        progress.epoch += 1
+        progress.seconds += time.perf_counter() - started
+        row = {
+            "epoch": progress.epoch,
+            "train_loss": loss,
+            "score": scores[stage.score_name],
+            "seconds": progress.seconds,
+        }
+        progress.history.append(rounded(row))
+        better = scores[stage.score_name] > progress.best_score  # NaN is never better
+        if better or progress.best_epoch == 0:
+            progress.best_score, progress.best_epoch = scores[stage.score_name], progress.epoch
+        if accelerator.is_main_process:
+            if progress.best_epoch == progress.epoch:
+                _save_model(stage, accelerator.unwrap_model(model), args.output / "best")
+            with (args.output / "log.jsonl").open("a", encoding="utf-8") as log:
+                log.write(json.dumps({**progress.history[-1], "scores": rounded(scores)}) + "\n")
+            logger.info(
+                "epoch %d: loss %.4f, %s %.4f", progress.epoch, loss, stage.score_name, scores[stage.score_name]
+            )
+        _save_checkpoint(accelerator, args, progress.epoch)
+
+    accelerator.wait_for_everyone()
+    results: dict = {}
+    if accelerator.is_main_process:
+        results = _finish(stage, accelerator.unwrap_model(model), args, progress, accelerator.num_processes)
+    accelerator.end_training()
+    return results
+
+
+def _loader(stage: Stage, args: TrainArguments, *, training: bool) -> DataLoader:
+    # A generator of its own: otherwise making the iterator draws from the global one and a resumed run differs.
+    return DataLoader(
+        stage.train if training else stage.validation,
+        batch_size=args.batch_size,
+        shuffle=training,
+        drop_last=training,
+        collate_fn=stage.train_collator if training else stage.collator,
+        num_workers=args.workers,
+        generator=torch.Generator().manual_seed(args.seed),
+    )
+
+
+def _train_epoch(
+    accelerator: Accelerator,
+    model: torch.nn.Module,
+    loader: DataLoader,
+    optimizer: torch.optim.Optimizer,
+    scheduler: torch.optim.lr_scheduler.LRScheduler,
+    args: TrainArguments,
+    epoch: int,
+) -> float:
+    """One pass; the mean training loss of the main process."""
+    model.train()
+    total = 0.0
+    bar = tqdm(loader, desc=f"epoch {epoch + 1}/{args.epochs}", disable=not accelerator.is_main_process, mininterval=5)
+    for batch in bar:
+        loss = model(**batch).loss
+        if not torch.isfinite(loss):
+            raise RuntimeError(
+                f"the loss is {loss.item()} in epoch {epoch + 1}; lower --learning_rate or check the labels"
+            )
+        accelerator.backward(loss)
+        accelerator.clip_grad_norm_(model.parameters(), args.max_gradient_norm)
+        optimizer.step()
+        scheduler.step()
+        optimizer.zero_grad()
+        total += loss.item()
+    return total / len(loader)
+
+
+@torch.no_grad()
+def _predict(
+    accelerator: Accelerator, stage: Stage, model: torch.nn.Module, loader: DataLoader
+) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Outputs and labels of a whole split on the CPU, every item once, whatever the number of processes."""
+    model.eval()
+    outputs: list[dict[str, Tensor]] = []
+    labels: list[dict[str, Tensor]] = []
+    for batch in loader:
+        given = {name: value for name, value in batch.items() if name.endswith("labels")}
+        inputs = {name: value for name, value in batch.items() if name not in given}
+        predicted = model(**inputs)
+        wanted = {name: predicted[name].float() for name in stage.output_names}
+        outputs.append({name: value.cpu() for name, value in accelerator.gather_for_metrics(wanted).items()})
+        labels.append({name: value.cpu() for name, value in accelerator.gather_for_metrics(given).items()})
+    return _joined(outputs), _joined(labels)
+
+
+def _joined(parts: list[dict[str, Tensor]]) -> dict[str, Tensor]:
+    return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+
+
+def predict_dataset(stage: Stage, model: PreTrainedModel, dataset: torch.utils.data.Dataset, batch_size: int) -> tuple:
+    """Outputs and labels of a data set, in one process; as `Stage.score` takes them."""
+    accelerator = Accelerator()
+    loader = DataLoader(dataset, batch_size=batch_size, collate_fn=stage.collator)
+    return _predict(accelerator, stage, model, accelerator.prepare(loader))
+
+
+def _out_of_patience(progress: Progress, args: TrainArguments) -> bool:
+    return args.patience > 0 and progress.epoch - progress.best_epoch >= args.patience
+
+
+def _save_model(stage: Stage, model: PreTrainedModel, folder: Path) -> None:
+    with replaced_folder(folder) as staging:
+        model.save_pretrained(staging)
+        stage.processor.save_pretrained(staging)
+
+
+def _save_checkpoint(accelerator: Accelerator, args: TrainArguments, epoch: int) -> None:
+    folder = args.output / "checkpoints"
+    staging, final = folder / f".epoch-{epoch:04d}.tmp", folder / f"epoch-{epoch:04d}"
+    if accelerator.is_main_process:
+        shutil.rmtree(staging, ignore_errors=True)
+        staging.mkdir(parents=True)
+    accelerator.wait_for_everyone()
+    accelerator.save_state(str(staging))
+    accelerator.wait_for_everyone()
+    if accelerator.is_main_process:
+        (staging / COMPLETE).write_text(f"{accelerator.num_processes}\n", encoding="utf-8")
+        shutil.rmtree(final, ignore_errors=True)
+        staging.rename(final)
+        for old in _complete_checkpoints(args.output)[: -args.keep_checkpoints]:
+            shutil.rmtree(old)
+
+
+def _complete_checkpoints(output: Path) -> list[Path]:
+    """Oldest first."""
+    return sorted(path.parent for path in output.glob(f"checkpoints/epoch-*/{COMPLETE}"))
+
+
+def _resume(accelerator: Accelerator, args: TrainArguments) -> None:
+    found = _complete_checkpoints(args.output)
+    if not found:
+        logger.warning("%s holds no complete checkpoint; starting anew", args.output)
+        return
+    processes = int((found[-1] / COMPLETE).read_text())
+    if processes != accelerator.num_processes:
+        raise RuntimeError(f"{found[-1]} was written by {processes} processes; {accelerator.num_processes} are running")
+    accelerator.load_state(str(found[-1]))
+    logger.info("resumed from %s", found[-1])
+
+
+def _finish(stage: Stage, model: PreTrainedModel, args: TrainArguments, progress: Progress, processes: int) -> dict:
+    """Reloads the best weights, lets the stage calibrate and report, and writes model and results."""
+    best = type(model).from_pretrained(args.output / "best").to(model.device).eval()
+    report = stage.finish(best, lambda dataset: predict_dataset(stage, best, dataset, args.batch_size))
+    results = {
+        "stage": stage.name,
+        "command": command_line(args),
+        "arguments": {name: str(value) if isinstance(value, Path) else value for name, value in vars(args).items()},
+        "data": stage.description,
+        "training": {
+            "epochs": progress.epoch,
+            "best_epoch": progress.best_epoch,
+            "selected_by": stage.score_name,
+            "seconds": progress.seconds,
+            "processes": processes,
+            "history": progress.history,
+        },
+        "parameters": sum(parameter.numel() for parameter in best.parameters()),
+        "versions": {
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+            "transformers": transformers.__version__,
+        },
+        **report,
+    }
+    _save_model(stage, best, args.output / "model")
+    for carried in stage.carried_results:
+        shutil.copy(carried, args.output / "model")
+    write_json(args.output / "model" / f"results_{stage.name}.json", results)
+    write_json(args.output / "results.json", results)
+    return results

@@ -1,0 +1,66 @@
+"""Fixtures shared by all tests: everything offline, on one thread, seeded, with models of a few thousand weights."""
+
+import os
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")  # tests are on the CPU, so that their numbers do not depend on a card
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from mma_mrnnet import MMAConfig, MMAModel, MMAMRNNetConfig, MMAMRNNetForIntensity, MMAMRNNetVideoProcessor
+
+SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
+TINY_BACKBONE = {"embedding_size": 8, "hidden_sizes": [8, 16], "depths": [1, 1], "layer_type": "basic"}
+
+torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def seeded():
+    torch.manual_seed(0)
+    np.random.seed(0)
+
+
+@pytest.fixture
+def tiny_mma_config():
+    return MMAConfig(backbone_config=dict(TINY_BACKBONE), image_size=32)
+
+
+@pytest.fixture
+def tiny_config(tiny_mma_config):
+    return MMAMRNNetConfig(mma_config=tiny_mma_config, num_frames=4, hidden_size=8, dense_size=6)
+
+
+@pytest.fixture
+def tiny_mma(tiny_mma_config):
+    return MMAModel(tiny_mma_config).eval()
+
+
+@pytest.fixture
+def tiny_model(tiny_config):
+    return MMAMRNNetForIntensity(tiny_config).eval()
+
+
+@pytest.fixture
+def tiny_processor():
+    return MMAMRNNetVideoProcessor(size={"height": 32, "width": 32}, num_frames=4)
+
+
+@pytest.fixture(scope="session")
+def shared_faces():
+    return _shared("faces")
+
+
+@pytest.fixture(scope="session")
+def shared_clips():
+    return _shared("clips")
+
+
+def _shared(name):
+    if not (SHARED / name).is_dir():
+        pytest.skip(f"the folder shared/data/{name} beside the checkout is absent")
+    return SHARED / name

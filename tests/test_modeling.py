@@ -1,0 +1,277 @@
+"""The exact properties of both networks: padding, masking, batches, chunks, saving."""
+
+import pytest
+import torch
+
+from mma_mrnnet import MMAConfig, MMAModel, MMAMRNNetConfig, MMAMRNNetForIntensity
+
+NAN = float("nan")
+
+
+def clip_batch(model, lengths=(4, 2, 1), frames=4):
+    """Affect of clips with the given lengths, zeros behind, and the mask."""
+    affect = torch.rand(len(lengths), frames, model.config.mma_config.affect_size)
+    frame_mask = torch.arange(frames) < torch.tensor(lengths).unsqueeze(-1)
+    return torch.where(frame_mask.unsqueeze(-1), affect, 0.0), frame_mask
+
+
+def gradients(model):
+    return {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
+
+
+def test_the_default_is_the_papers_size():
+    config = MMAMRNNetConfig()
+    assert config.mma_config.backbone_config.depths == (3, 4, 6, 3)
+    assert (config.mma_config.image_size, config.hidden_size, config.dense_size, config.num_frames) == (
+        112,
+        128,
+        32,
+        30,
+    )
+    assert config.mma_config.affect_size == 2 + 7 + 17
+    assert config.num_labels == 7
+
+
+@pytest.mark.parametrize("junk", [7.0, -1e30, NAN, float("inf")])
+def test_what_lies_in_padded_frames_changes_no_bit_of_outputs_or_gradients(tiny_model, junk):
+    affect, frame_mask = clip_batch(tiny_model)
+    labels = torch.rand(3, 7)
+    tiny_model.train()
+    seen = []
+    for content in (affect, torch.where(frame_mask.unsqueeze(-1), affect, junk)):
+        tiny_model.zero_grad()
+        output = tiny_model(affect=content, frame_mask=frame_mask, labels=labels)
+        output.loss.backward()
+        seen.append((output.intensities, output.logits, gradients(tiny_model)))
+    assert torch.equal(seen[0][0], seen[1][0])
+    assert torch.equal(seen[0][1], seen[1][1])
+    assert all(torch.equal(gradient, seen[1][2][name]) for name, gradient in seen[0][2].items())
+
+
+def test_padded_pixels_are_never_looked_at(tiny_model):
+    pixels = torch.rand(2, 4, 3, 32, 32)
+    frame_mask = torch.tensor([[True, True, False, False], [True, False, False, False]])
+    junk = torch.where(frame_mask[:, :, None, None, None], pixels, NAN)
+    assert torch.equal(
+        tiny_model(pixels, frame_mask=frame_mask).intensities, tiny_model(junk, frame_mask=frame_mask).intensities
+    )
+
+
+def test_dense_columns_of_unrouted_frames_get_a_gradient_of_exactly_zero(tiny_model):
+    affect, frame_mask = clip_batch(tiny_model, lengths=(2, 1, 2))
+    tiny_model(affect=affect, frame_mask=frame_mask, labels=torch.rand(3, 7)).loss.backward()
+    per_frame = tiny_model.dense.weight.grad.unflatten(1, (4, 8))  # (D, T, H)
+    assert torch.equal(per_frame[:, 2:], torch.zeros_like(per_frame[:, 2:]))
+    assert per_frame[:, :2].abs().sum() > 0
+
+
+def test_clips_of_zero_one_and_all_frames_give_finite_numbers(tiny_model):
+    affect, frame_mask = clip_batch(tiny_model, lengths=(0, 1, 4))
+    output = tiny_model(affect=affect, frame_mask=frame_mask)
+    assert output.intensities.isfinite().all()
+    pixels = torch.rand(3, 4, 3, 32, 32)
+    assert tiny_model(pixels, frame_mask=frame_mask).intensities.isfinite().all()
+    nothing = torch.zeros(2, 4, dtype=torch.bool)
+    assert tiny_model(torch.rand(2, 4, 3, 32, 32), frame_mask=nothing).intensities.isfinite().all()
+
+
+def test_batch_size_and_order_do_not_matter(tiny_model):
+    affect, frame_mask = clip_batch(tiny_model, lengths=(4, 2, 1, 3))
+    together = tiny_model(affect=affect, frame_mask=frame_mask).intensities
+    order = torch.tensor([2, 0, 3, 1])
+    shuffled = tiny_model(affect=affect[order], frame_mask=frame_mask[order]).intensities
+    alone = torch.cat(
+        [tiny_model(affect=affect[i : i + 1], frame_mask=frame_mask[i : i + 1]).intensities for i in range(4)]
+    )
+    assert torch.allclose(together[order], shuffled, atol=1e-5)
+    assert torch.allclose(together, alone, atol=1e-5)
+
+
+def test_extractor_chunks_do_not_matter(tiny_model):
+    pixels, frame_mask = torch.rand(2, 4, 3, 32, 32), torch.ones(2, 4, dtype=torch.bool)
+    whole = tiny_model.extract_affect(pixels, frame_mask, chunk_size=100)
+    assert torch.allclose(whole, tiny_model.extract_affect(pixels, frame_mask, chunk_size=3), atol=1e-5)
+
+
+def test_cached_affect_gives_what_pixels_give(tiny_model):
+    pixels = torch.rand(2, 4, 3, 32, 32)
+    frame_mask = torch.tensor([[True] * 4, [True, False, False, False]])
+    from_pixels = tiny_model(pixels, frame_mask=frame_mask)
+    cached = tiny_model.mma(pixels.flatten(0, 1)).affect.unflatten(0, (2, 4))
+    from_affect = tiny_model(affect=cached, frame_mask=frame_mask)
+    assert torch.allclose(from_pixels.intensities, from_affect.intensities, atol=1e-5)
+
+
+def test_a_longer_t_with_the_old_dense_columns_copied_gives_the_same(tiny_model, tiny_mma_config):
+    longer = MMAMRNNetForIntensity(
+        MMAMRNNetConfig(mma_config=tiny_mma_config, num_frames=9, hidden_size=8, dense_size=6)
+    ).eval()
+    state = {name: value for name, value in tiny_model.state_dict().items() if name != "dense.weight"}
+    longer.load_state_dict(state, strict=False)
+    with torch.no_grad():
+        longer.dense.weight[:, : 4 * 8] = tiny_model.dense.weight
+    affect, frame_mask = clip_batch(tiny_model)
+    wide, wide_mask = torch.zeros(3, 9, 26), torch.zeros(3, 9, dtype=torch.bool)
+    wide[:, :4], wide_mask[:, :4] = affect, frame_mask
+    assert torch.allclose(
+        tiny_model(affect=affect, frame_mask=frame_mask).intensities,
+        longer(affect=wide, frame_mask=wide_mask).intensities,
+        atol=1e-5,
+    )
+
+
+def test_a_batch_trimmed_to_its_longest_clip_gives_the_same(tiny_model):
+    affect, frame_mask = clip_batch(tiny_model, lengths=(2, 1))
+    assert torch.allclose(
+        tiny_model(affect=affect, frame_mask=frame_mask).intensities,
+        tiny_model(affect=affect[:, :2], frame_mask=frame_mask[:, :2]).intensities,
+        atol=1e-6,
+    )
+
+
+def test_saving_and_loading_changes_no_bit(tiny_model, tmp_path):
+    tiny_model.set_calibration(torch.linspace(0.5, 2, 7), torch.linspace(-0.2, 0.2, 7))
+    pixels = torch.rand(2, 4, 3, 32, 32)
+    before = tiny_model(pixels).intensities
+    tiny_model.save_pretrained(tmp_path)
+    loaded = MMAMRNNetForIntensity.from_pretrained(tmp_path)
+    assert torch.equal(before, loaded(pixels).intensities)
+    assert loaded.config.calibrated
+
+
+def test_the_extractor_loads_out_of_a_stage_2_folder(tiny_model, tmp_path):
+    tiny_model.save_pretrained(tmp_path)
+    extractor = MMAModel.from_pretrained(tmp_path)
+    faces = torch.rand(3, 3, 32, 32)
+    assert torch.equal(extractor(faces).affect, tiny_model.mma(faces).affect)
+
+
+def test_stage_2_starts_from_a_stage_1_folder_with_any_named_targets(tiny_mma, tmp_path):
+    tiny_mma.save_pretrained(tmp_path)
+    model = MMAMRNNetForIntensity.from_mma_pretrained(tmp_path, num_frames=4, id2label={0: "joy", 1: "boredom"})
+    faces = torch.rand(3, 3, 32, 32)
+    assert torch.equal(model.mma(faces).affect, tiny_mma(faces).affect)
+    assert model.config.label_names == ["joy", "boredom"]
+    assert model(faces.unsqueeze(0)).intensities.shape == (1, 2)
+
+
+def test_another_number_of_targets_drops_the_old_calibration(tiny_model, tmp_path):
+    tiny_model.set_calibration(torch.full((7,), 2.0), torch.full((7,), 0.1))
+    tiny_model.save_pretrained(tmp_path)
+    other = MMAMRNNetForIntensity.from_pretrained(tmp_path, num_labels=3, ignore_mismatched_sizes=True)
+    assert torch.equal(other.calibration_scale, torch.ones(3))
+    assert not other.config.calibrated
+
+
+def test_a_frozen_extractor_stays_in_eval_mode_and_gets_no_gradient(tiny_model, tmp_path):
+    tiny_model.save_pretrained(tmp_path)
+    for model in (tiny_model, MMAMRNNetForIntensity.from_pretrained(tmp_path)):
+        model.train()
+        assert not any(module.training for module in model.mma.modules())
+        model(torch.rand(3, 4, 3, 32, 32), labels=torch.rand(3, 7)).loss.backward()
+        assert all(parameter.grad is None for parameter in model.mma.parameters())
+        assert model.rnn.gru.weight_ih_l0.grad.abs().sum() > 0
+
+
+def test_an_unfrozen_extractor_learns(tiny_model):
+    tiny_model.unfreeze_mma()
+    tiny_model.train()
+    tiny_model(torch.rand(3, 4, 3, 32, 32), labels=torch.rand(3, 7)).loss.backward()
+    assert all(parameter.grad is not None for parameter in tiny_model.mma.parameters())
+
+
+def test_calibration_is_affine_on_the_output_and_stays_in_range(tiny_model):
+    affect, frame_mask = clip_batch(tiny_model)
+    plain = tiny_model(affect=affect, frame_mask=frame_mask).intensities
+    tiny_model.set_calibration(torch.full((7,), 0.5), torch.full((7,), 0.25))
+    assert torch.allclose(tiny_model(affect=affect, frame_mask=frame_mask).intensities, 0.5 * plain + 0.25)
+    tiny_model.set_calibration(torch.full((7,), 9.0), torch.full((7,), -1.0))
+    assert tiny_model(affect=affect, frame_mask=frame_mask).intensities.max() <= 1.0
+    with pytest.raises(ValueError, match="positive"):
+        tiny_model.set_calibration(torch.full((7,), -0.5), torch.zeros(7))
+
+
+@pytest.mark.parametrize(
+    ("inputs", "message"),
+    [
+        ({}, "either pixel_values"),
+        ({"affect": torch.zeros(1, 4, 26), "pixel_values": torch.zeros(1, 4, 3, 32, 32)}, "either pixel_values"),
+        ({"affect": torch.zeros(1, 5, 26)}, "at most 4 frames"),
+        ({"affect": torch.zeros(1, 4, 25)}, r"affect must be \(B, T, 26\)"),
+        ({"pixel_values": torch.zeros(4, 3, 32, 32)}, r"pixel_values must be \(B, T, 3, S, S\)"),
+        ({"affect": torch.zeros(1, 4, 26), "frame_mask": torch.tensor([[True, False, True, False]])}, "holes"),
+        ({"affect": torch.zeros(1, 4, 26), "frame_mask": torch.ones(1, 4)}, "frame_mask must be bool"),
+        ({"affect": torch.zeros(1, 4, 26), "frame_mask": torch.ones(1, 3, dtype=torch.bool)}, r"bool \(1, 4\)"),
+    ],
+)
+def test_bad_input_is_refused_in_words(tiny_model, inputs, message):
+    with pytest.raises(ValueError, match=message):
+        tiny_model(**inputs)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"num_frames": 0}, "num_frames"),
+        ({"sampling_fps": 0.0}, "sampling_fps"),
+        ({"dropout": 1.0}, "dropout"),
+        ({"intensity_loss": "rmse"}, "pearson, ccc, mse"),
+        ({"output_activation": "tanh"}, "sigmoid, linear"),
+    ],
+)
+def test_a_stage_2_config_out_of_range_is_refused(settings, message):
+    with pytest.raises(Exception, match=message):
+        MMAMRNNetConfig(**settings)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"action_units": [4, 1]}, "ascending"),
+        ({"supervised_action_units": [3]}, "are not"),
+        ({"distribution_matching": "js"}, "kl, bce, literal, off"),
+        ({"expression_weight": -1.0}, "expression_weight"),
+    ],
+)
+def test_a_stage_1_config_out_of_range_is_refused(settings, message):
+    with pytest.raises(Exception, match=message):
+        MMAConfig(**settings)
+
+
+def test_units_that_no_label_reached_are_named(tiny_mma_config):
+    tiny_mma_config.supervised_action_units = [unit for unit in tiny_mma_config.action_units if unit not in (11, 23)]
+    assert tiny_mma_config.prior_only_action_units == [11, 23]
+
+
+def test_affect_is_values_then_probabilities_in_the_documented_order(tiny_mma):
+    output = tiny_mma(torch.rand(5, 3, 32, 32))
+    affect = output.affect
+    assert affect.shape == (5, 26)
+    assert torch.equal(affect[:, :2], output.valence_arousal)
+    assert torch.allclose(affect[:, 2:9].sum(-1), torch.ones(5))
+    assert torch.equal(affect[:, 9:], output.action_unit_logits.sigmoid())
+
+
+def test_stage_1_losses_add_up_and_skip_what_is_unlabelled(tiny_mma):
+    faces = torch.rand(4, 3, 32, 32)
+    nothing = {
+        "valence_arousal_labels": torch.full((4, 2), NAN),
+        "expression_labels": torch.full((4,), -100),
+        "action_unit_labels": torch.full((4, 17), NAN),
+    }
+    matching_only = tiny_mma(faces, **nothing).loss
+    labels = {
+        "valence_arousal_labels": torch.rand(4, 2),
+        "expression_labels": torch.tensor([0, 1, 2, -100]),
+        "action_unit_labels": torch.rand(4, 17).round(),
+    }
+    parts = [tiny_mma(faces, **{**nothing, name: value}).loss - matching_only for name, value in labels.items()]
+    assert torch.allclose(tiny_mma(faces, **labels).loss, sum(parts) + matching_only, atol=1e-5)
+    tiny_mma.config.distribution_matching = "off"
+    assert tiny_mma(faces, **nothing).loss.item() == 0.0
+
+
+def test_outputs_come_as_a_tuple_where_asked(tiny_model):
+    affect, frame_mask = clip_batch(tiny_model)
+    output = tiny_model(affect=affect, frame_mask=frame_mask, return_dict=False)
+    assert isinstance(output, tuple)

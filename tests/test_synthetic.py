@@ -1,0 +1,328 @@
+from dataclasses import FrozenInstanceError, replace
+
+import numpy as np
+import pytest
+
+from mma_mrnnet.data.simulated_extractor import ExtractorNoise, columns_of, either, report_affect
+from mma_mrnnet.data.simulated_labels import CORRELATION, MARGINALS, draw_labels
+from mma_mrnnet.data.synthetic import (
+    ASSOCIATIONS,
+    CIRCUMPLEX,
+    Looseness,
+    as_dataset,
+    hume_like_splits,
+    simulate_reactions,
+)
+from mma_mrnnet.model.labels import ACTION_UNITS, EXPRESSIONS, REACTIONS, affect_names
+from mma_mrnnet.model.priors import ACTION_UNIT_PRIOR
+
+FIRST_UNIT = 2 + 7
+
+
+@pytest.fixture(scope="module")
+def clips():
+    return simulate_reactions(6000, seed=11)
+
+
+@pytest.fixture(scope="module")
+def quiet_clips():
+    return simulate_reactions(768, seed=12, quiet_share=0.5)
+
+
+def mean_units(clips, reaction, *units, field="affect"):
+    """Mean of the units over the clips in which the reaction is the strongest."""
+    column = REACTIONS.index(reaction)
+    frames = np.concatenate([getattr(clip, field) for clip in clips if clip.labels[column] == 1])
+    return frames[:, [FIRST_UNIT + place for place in columns_of(*units)]].mean()
+
+
+# Labels
+
+
+def test_the_published_shares_of_one_leave_exactly_one_dominant_reaction():
+    assert sum(marginal.share_one for marginal in MARGINALS.values()) == pytest.approx(1.0)
+    assert tuple(MARGINALS) == REACTIONS
+
+
+def test_the_labels_have_the_published_marginals():
+    labels = draw_labels(15806, np.random.default_rng(0))
+    for column, marginal in enumerate(MARGINALS.values()):
+        values = labels[:, column]
+        found = (values.mean(), values.std(), (values == 0).mean(), (values == 1).mean())
+        assert found == pytest.approx(marginal, abs=0.015)
+
+
+def test_every_clip_with_a_reaction_has_exactly_one_label_at_one(clips):
+    labels = np.stack([clip.labels for clip in clips])
+    assert ((labels == 1).sum(1) == 1).all()
+    assert labels.min() == 0 and labels.max() == 1
+
+
+def test_the_correlation_table_is_a_correlation():
+    assert np.array_equal(CORRELATION, CORRELATION.T)
+    assert (np.diag(CORRELATION) == 1).all()
+    assert np.linalg.eigvalsh(CORRELATION).min() > 0
+
+
+def test_reactions_blend_in_a_plausible_way():
+    found = np.corrcoef(draw_labels(8000, np.random.default_rng(1)).T)
+
+    def together(one, other):
+        return found[REACTIONS.index(one), REACTIONS.index(other)]
+
+    assert together("Fear", "Anxiety") > 0.3
+    assert together("Adoration", "Amusement") > 0.03
+    assert together("Empathic-Pain", "Anxiety") > 0.1
+    for other in ("Fear", "Anxiety", "Disgust", "Empathic-Pain"):
+        assert together("Amusement", other) < -0.15
+
+
+# Clips
+
+
+def test_the_affect_stays_in_its_ranges(clips):
+    for field in ("affect", "true_affect"):
+        frames = np.concatenate([getattr(clip, field) for clip in clips[:1500]])
+        valence_arousal, expressions, units = np.split(frames, [2, 9], axis=1)
+        assert frames.shape[1] == len(affect_names()) == 26
+        assert frames.dtype == np.float32
+        assert np.isfinite(frames).all()
+        assert np.abs(valence_arousal).max() <= 1
+        assert expressions.min() >= 0
+        assert np.allclose(expressions.sum(1), 1, atol=1e-5)
+        assert units.min() >= 0 and units.max() <= 1
+
+
+def test_the_extractor_never_reports_an_exact_zero_or_one(clips):
+    probabilities = np.concatenate([clip.affect for clip in clips[:1500]])[:, 2:]
+    assert probabilities.min() > 0 and probabilities.max() < 1
+
+
+def test_the_lengths_are_those_of_the_corpus(clips):
+    lengths = np.array([len(clip.affect) for clip in clips])
+    assert lengths.min() >= 1 and lengths.max() == 30
+    assert np.median(lengths) == 23
+    assert lengths.mean() == pytest.approx(23.6, abs=0.2)
+    assert np.percentile(lengths, 95) == pytest.approx(29, abs=1)
+    assert (lengths < 16).mean() == pytest.approx(0.008, abs=0.004)
+    assert all(len(clip.affect) == len(clip.true_affect) for clip in clips)
+
+
+def test_the_same_seed_gives_the_same_bits():
+    for one, other in zip(simulate_reactions(40, seed=5), simulate_reactions(40, seed=5), strict=True):
+        assert one.affect.tobytes() == other.affect.tobytes()
+        assert one.true_affect.tobytes() == other.true_affect.tobytes()
+        assert one.labels.tobytes() == other.labels.tobytes()
+
+
+def test_another_seed_gives_other_clips():
+    one, other = simulate_reactions(1, seed=5)[0], simulate_reactions(1, seed=6)[0]
+    assert one.affect.tobytes() != other.affect.tobytes()
+
+
+def test_a_longer_list_starts_with_the_shorter_one():
+    longer = simulate_reactions(300, seed=5)  # more than one block of 256
+    for one, other in zip(simulate_reactions(20, seed=5), longer[:20], strict=True):
+        assert (one.clip_id, one.subject, one.kind) == (other.clip_id, other.subject, other.kind)
+        assert one.affect.tobytes() == other.affect.tobytes()
+        assert one.labels.tobytes() == other.labels.tobytes()
+
+
+def test_no_clips_are_an_empty_list():
+    assert simulate_reactions(0, seed=5) == []
+
+
+def test_a_person_has_about_eleven_clips(clips):
+    # 25,067 clips of 2,222 people are 11.28 each; 6,000 clips are then 532 people.
+    assert len({clip.subject for clip in clips}) == pytest.approx(532, abs=1)
+    assert len({clip.clip_id for clip in clips}) == len(clips)
+
+
+@pytest.mark.parametrize("wrong", [{"count": -1}, {"seed": -1}, {"quiet_share": 1.1}, {"quiet_share": -0.1}])
+def test_values_out_of_range_are_refused(wrong):
+    with pytest.raises(ValueError, match="quiet_share"):
+        simulate_reactions(**{"count": 1, "seed": 0, **wrong})
+
+
+# Quiet clips
+
+
+def test_a_hume_shaped_list_has_no_quiet_clip(clips):
+    assert {clip.kind for clip in clips} == {"reaction"}
+
+
+def test_quiet_clips_have_no_reaction_at_all(quiet_clips):
+    quiet = [clip for clip in quiet_clips if clip.kind != "reaction"]
+    assert {clip.kind for clip in quiet} == {"neutral", "talking"}
+    assert len(quiet) == pytest.approx(768 / 2, abs=60)
+    assert all((clip.labels == 0).all() for clip in quiet)
+    assert all(clip.labels.max() == 1 for clip in quiet_clips if clip.kind == "reaction")
+
+
+def test_a_calm_face_is_reported_mostly_neutral_with_small_units(quiet_clips):
+    frames = np.concatenate([clip.affect for clip in quiet_clips if clip.kind == "neutral"])
+    assert frames[:, 2].mean() > 0.75
+    supervised = [FIRST_UNIT + place for place, unit in enumerate(ACTION_UNITS) if unit not in (11, 23)]
+    assert 0.02 < np.median(frames[:, supervised]) < 0.15
+
+
+def test_talking_moves_the_mouth_and_not_the_brow(quiet_clips):
+    def mean(kind, unit):
+        frames = np.concatenate([clip.true_affect for clip in quiet_clips if clip.kind == kind])
+        return frames[:, FIRST_UNIT + ACTION_UNITS.index(unit)].mean()
+
+    assert mean("talking", 25) > mean("neutral", 25) + 0.2
+    assert mean("talking", 26) > mean("neutral", 26) + 0.1
+    assert mean("talking", 4) == pytest.approx(mean("neutral", 4), abs=0.03)
+
+
+def test_the_true_face_of_a_quiet_clip_feels_nothing(quiet_clips):
+    for clip in quiet_clips:
+        if clip.kind != "reaction":
+            assert (clip.true_affect[:, :2] == 0).all()
+            assert (clip.true_affect[:, 2] == 1).all()
+
+
+# Faces
+
+
+def test_published_associations_are_taken_and_not_copied():
+    for reaction in ("Disgust", "Fear", "Surprise"):
+        assert ASSOCIATIONS[reaction] is ACTION_UNIT_PRIOR[reaction.lower()]
+    assert tuple(ASSOCIATIONS) == tuple(CIRCUMPLEX) == REACTIONS
+
+
+@pytest.mark.parametrize("field", ["affect", "true_affect"])
+def test_faces_respond_as_the_published_associations_say(clips, field):
+    def mean(reaction, *units):
+        return mean_units(clips, reaction, *units, field=field)
+
+    assert mean("Amusement", 12) > mean("Disgust", 12) + 0.015
+    assert mean("Amusement", 6) > mean("Fear", 6) + 0.015
+    assert mean("Surprise", 1, 2) > mean("Amusement", 1, 2) + 0.02
+    assert mean("Disgust", 9, 10) > mean("Surprise", 9, 10) + 0.03
+    assert mean("Fear", 20) > mean("Amusement", 20) + 0.01
+    assert mean("Empathic-Pain", 17, 24) > mean("Surprise", 17, 24) + 0.02
+
+
+def test_valence_has_the_sign_of_the_dominant_reaction(clips):
+    for reaction, (valence, _) in CIRCUMPLEX.items():
+        dominant = [clip for clip in clips if clip.labels[REACTIONS.index(reaction)] == 1]
+        found = np.mean([clip.true_affect[:, 0].mean() for clip in dominant])
+        assert abs(valence) < 0.2 or np.sign(found) == np.sign(valence)
+
+
+def test_a_face_that_never_shows_anything_stays_neutral():
+    hidden = replace(Looseness(), shows=(0.0,) * 7)
+    for clip in simulate_reactions(20, seed=1, looseness=hidden):
+        assert clip.labels.max() == 1
+        assert (clip.true_affect[:, 2] == 1).all()
+
+
+def test_faces_tell_something_of_every_reaction_but_not_everything(clips):
+    # Ridge regression on the mean and maximum of each channel, 4,500 clips to fit and 1,500 to test.
+    features = np.stack([np.concatenate([clip.affect.mean(0), clip.affect.max(0)]) for clip in clips])
+    features = (features - features.mean(0)) / features.std(0)
+    labels = np.stack([clip.labels for clip in clips])
+    seen, unseen = features[:4500], features[4500:]
+    weights = np.linalg.solve(seen.T @ seen + 30 * np.eye(52), seen.T @ (labels[:4500] - labels[:4500].mean(0)))
+    found = [np.corrcoef(unseen @ weights[:, k], labels[4500:, k])[0, 1] for k in range(7)]
+    assert min(found) > 0.15
+    assert 0.28 < np.mean(found) < 0.43
+
+
+# The extractor
+
+
+def report(true_affect, noise, speech=0.0):
+    """The report of one clip without any chance in it: no bias, noise or bad frames."""
+    silent = replace(noise, unit_noise=0.0, expression_noise=0.0, valence_arousal_noise=0.0, bad_frames=0.0)
+    silent = replace(silent, unsupervised_noise=0.0)
+    opening = np.full((*true_affect.shape[:2], 1), speech)
+    return report_affect(true_affect, opening, np.zeros((1, 26)), silent, np.random.default_rng(0))
+
+
+def face(**units):
+    """One neutral frame (1, 1, 26) with the units given as `au12=0.4`."""
+    frame = np.zeros((1, 1, 26))
+    frame[..., 2] = 1.0
+    for name, intensity in units.items():
+        frame[..., FIRST_UNIT + ACTION_UNITS.index(int(name[2:]))] = intensity
+    return frame
+
+
+def test_a_unit_at_the_threshold_of_presence_is_reported_at_one_half():
+    # AU12 is seen whole: -3.2 + 8 * 0.4 = 0 logits, probability 0.5.
+    reported = report(face(au12=0.4), ExtractorNoise())
+    assert reported[0, 0, FIRST_UNIT + ACTION_UNITS.index(12)] == pytest.approx(0.5)
+
+
+def test_a_unit_at_rest_is_reported_at_the_floor():
+    # 1 / (1 + e^3.2) = 0.0392
+    reported = report(face(), ExtractorNoise())
+    assert reported[0, 0, FIRST_UNIT + ACTION_UNITS.index(4)] == pytest.approx(0.0392, abs=1e-4)
+
+
+def test_a_smile_leaks_into_the_cheeks():
+    # A quarter of AU12 = 0.8 is seen at AU6: -3.2 + 8 * 0.2 = -1.6 logits, 1 / (1 + e^1.6) = 0.168.
+    reported = report(face(au12=0.8), ExtractorNoise())
+    assert reported[0, 0, FIRST_UNIT + ACTION_UNITS.index(6)] == pytest.approx(0.168, abs=1e-3)
+
+
+def test_units_without_supervision_follow_the_expressions():
+    # Under the prior AU11 occurs in sadness alone, in 26 % of people; AU23 in anger alone, in 29 %.
+    reported = report(face(au11=1.0, au23=1.0), ExtractorNoise())
+    expressions = dict(zip(EXPRESSIONS, reported[0, 0, 2:9], strict=True))
+    eleven, twenty_three = reported[0, 0, [FIRST_UNIT + place for place in columns_of(11, 23)]]
+    assert eleven == pytest.approx(0.26 * expressions["sadness"], rel=1e-4)
+    assert twenty_three == pytest.approx(0.29 * expressions["anger"], rel=1e-4)
+
+
+def test_a_talking_mouth_looks_a_little_like_surprise():
+    surprise = 2 + EXPRESSIONS.index("surprise")
+    silent, talking = report(face(), ExtractorNoise()), report(face(), ExtractorNoise(), speech=0.8)
+    assert silent[0, 0, surprise] < talking[0, 0, surprise] < 0.1
+
+
+def test_two_causes_of_a_unit_add_up_below_one():
+    # 1 - 0.5 * 0.5 = 0.75
+    assert either(np.array(0.5), np.array(0.5)) == 0.75
+
+
+def test_the_numbers_of_the_noise_cannot_be_changed_in_place():
+    with pytest.raises(FrozenInstanceError):
+        ExtractorNoise().bad_frames = 0.5
+
+
+# Splits and data sets
+
+
+def test_no_person_is_in_two_splits():
+    splits = hume_like_splits(3, counts=(300, 60, 40))
+    subjects = [{clip.subject for clip in split} for split in splits.values()]
+    assert list(splits) == ["train", "validation", "test"]
+    assert [len(split) for split in splits.values()] == [300, 60, 40]
+    assert not (subjects[0] & subjects[1] | subjects[0] & subjects[2] | subjects[1] & subjects[2])
+
+
+def test_the_people_of_two_splits_are_not_the_same_under_other_names():
+    splits = hume_like_splits(3, counts=(2, 2, 2))
+    first = [split[0].affect.tobytes() for split in splits.values()]
+    assert len(set(first)) == 3
+
+
+def test_the_data_set_gives_the_clips_back():
+    clips = simulate_reactions(30, seed=2, quiet_share=0.3)
+    dataset = as_dataset(clips).with_format("numpy")
+    assert set(dataset.column_names) == {"clip_id", "subject", "kind", "affect", "labels"}
+    for clip, row in zip(clips, dataset, strict=True):
+        assert row["clip_id"] == clip.clip_id and row["kind"] == clip.kind
+        assert np.array_equal(np.asarray(row["affect"], dtype=np.float32), clip.affect)
+        assert np.array_equal(row["labels"], clip.labels)
+
+
+def test_the_data_set_names_its_columns_and_says_that_it_is_simulated():
+    description = as_dataset(simulate_reactions(2, seed=2)).info.description
+    assert "Simulated" in description
+    assert "labels: " + ", ".join(REACTIONS) in description
+    assert ", ".join(affect_names()) in description
