@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,7 +10,7 @@ from importlib.resources import files
 from pathlib import Path
 
 from huggingface_hub import ModelCard, ModelCardData
-from huggingface_hub.errors import HFValidationError
+from huggingface_hub.errors import HFValidationError, StrictDataclassError
 from safetensors import SafetensorError
 from transformers import AutoConfig, PreTrainedModel, ViTImageProcessor
 
@@ -17,7 +18,7 @@ from mma_mrnnet.model.modeling_mma import MMAModel
 from mma_mrnnet.model.modeling_mma_mrnnet import MMAMRNNetForIntensity
 from mma_mrnnet.model.video_processing_mma_mrnnet import MMAMRNNetVideoProcessor
 
-RESULT_FILES = ("results_mma.json", "results_mrnn.json")
+RESULT_FILES = ("results_mma.json", "results_mrnn.json", "results_ceiling.json")
 MODELS = {"mma": MMAModel, "mma_mrnnet": MMAMRNNetForIntensity}
 
 
@@ -57,7 +58,7 @@ def load_checkpoint(folder_or_repo: str | os.PathLike[str]) -> tuple[MMAMRNNetFo
 
 def _load_model(place: str | os.PathLike[str]) -> PreTrainedModel:
     with _one_line_errors(place):
-        config = AutoConfig.from_pretrained(place)
+        config = AutoConfig.from_pretrained(place, trust_remote_code=False)  # never asks; our own types need no code
     if config.model_type not in MODELS:
         raise CheckpointError(f"{place}: model type {config.model_type!r}; accepted are {', '.join(MODELS)}")
     with _one_line_errors(place):
@@ -74,7 +75,16 @@ def _one_line_errors(place: str | os.PathLike[str]) -> Iterator[None]:
     """Turns what transformers, safetensors and JSON raise on a bad checkpoint into one `CheckpointError` line."""
     try:
         yield
-    except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError, HFValidationError) as error:
+    except (
+        OSError,
+        ValueError,
+        KeyError,
+        TypeError,
+        RuntimeError,
+        SafetensorError,
+        HFValidationError,
+        StrictDataclassError,
+    ) as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         raise CheckpointError(f"{place}: not a checkpoint that can be loaded: {reason[:300]}") from error
 
@@ -98,11 +108,14 @@ def export_checkpoint(source: str | os.PathLike[str], target: str | os.PathLike[
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise CheckpointError(f"{target}: exists and is not an empty folder; nothing was written")
     model, processor = _load_model(source), _load_processor(source)
+    getattr(model.config, "mma_config", model.config)._name_or_path = ""  # where the extractor lay when it was trained
     target.parent.mkdir(parents=True, exist_ok=True)
     staging = target.with_name(f".{target.name}.tmp-{os.getpid()}")
     shutil.rmtree(staging, ignore_errors=True)
     try:
         model.save_pretrained(staging)
+        for weights in staging.glob("*.safetensors"):
+            shutil.copymode(staging / "config.json", weights)  # safetensors lets nobody but the owner read them
         processor.save_pretrained(staging)
         if model.config.model_type == "mma":
             # A stock class with the same numbers: AutoImageProcessor then needs no code of ours.
@@ -146,15 +159,26 @@ def model_card(model: PreTrainedModel, folder: Path) -> str:
     )
     card = ModelCard.from_template(
         data,
-        template_path=str(template_folder("hub_cards") / f"{model.config.model_type}.md"),
+        template_str=_card_template(model.config.model_type),
         config=model.config,
         mma_config=getattr(model.config, "mma_config", model.config),
         stage1=results.get("results_mma.json"),
         stage2=results.get("results_mrnn.json"),
+        ceiling=results.get("results_ceiling.json"),
         megabytes=f"{weights / 1e6:.1f}",
         parameters=f"{sum(parameter.numel() for parameter in model.parameters()):,}",
     )
     return str(card)
+
+
+def _card_template(model_type: str) -> str:
+    """The kind's template, with the parts that both kinds share put where it names them."""
+    folder = template_folder("hub_cards")
+    template = (folder / f"{model_type}.md").read_text("utf-8")
+    pieces = re.split(r"^(<!-- .+ -->)$", (folder / "parts.md").read_text("utf-8"), flags=re.MULTILINE)
+    for mark, part in zip(pieces[1::2], pieces[2::2], strict=True):
+        template = template.replace(mark, part.strip())
+    return template
 
 
 def template_folder(name: str) -> Path:

@@ -1,11 +1,16 @@
 """Scores of a whole split, never of a batch: Pearson, CCC, F1, AUC. Correlations are the objectives', in float64."""
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 import torch
 from torch import Tensor
 
 from mma_mrnnet.model.labels import NO_CLASS
 from mma_mrnnet.model.losses import concordance, pearson
+
+if TYPE_CHECKING:
+    import evaluate
 
 
 def _score(function: object, prediction: Tensor, target: Tensor) -> Tensor:
@@ -102,7 +107,10 @@ def area_under_roc(score: np.ndarray, positive: np.ndarray) -> float:
 
 
 def rounded(value: object, digits: int = 4) -> object:
-    """A copy of nested dicts, lists, tensors and numbers with rounded floats, NaN as None: ready for strict JSON."""
+    """A copy of nested dicts, lists, tensors and numbers with rounded floats, NaN as None: ready for strict JSON.
+
+    `digits` are decimals, or significant digits below 0.1: a learning rate of 0.00003 does not become 0.
+    """
     if isinstance(value, dict):
         return {str(key): rounded(item, digits) for key, item in value.items()}
     if isinstance(value, list | tuple):
@@ -110,5 +118,32 @@ def rounded(value: object, digits: int = 4) -> object:
     if isinstance(value, Tensor | np.ndarray | np.generic):
         return rounded(value.tolist(), digits)
     if isinstance(value, float):
-        return None if not np.isfinite(value) else round(value, digits)
+        if not np.isfinite(value):
+            return None
+        return round(value, digits) if abs(value) >= 0.1 else float(f"{value:.{digits}g}")
     return value
+
+
+def mean_pearson_metric() -> "evaluate.Metric":
+    """An `evaluate.Metric` over whole splits: `add_batch` as often as needed, then `compute`.
+
+    Predictions and references are lists of K numbers, NaN where unlabelled. The result has `mean_pearson` and
+    `pearson`, the K values. evaluate is imported here, on use: it takes seconds and models do not need it.
+    """
+    import datasets
+    import evaluate
+
+    class MeanPearson(evaluate.Metric):
+        def _info(self) -> evaluate.MetricInfo:
+            numbers = datasets.Sequence(datasets.Value("float32"))
+            return evaluate.MetricInfo(
+                description="Mean Pearson correlation over targets, each over the whole split.",
+                citation="",
+                features=datasets.Features({"predictions": numbers, "references": numbers}),
+            )
+
+        def _compute(self, predictions: list[list[float]], references: list[list[float]]) -> dict:
+            scores = pearson_scores(torch.tensor(predictions), torch.tensor(references))
+            return {"mean_pearson": float(scores.nanmean()), "pearson": scores.tolist()}
+
+    return MeanPearson()

@@ -146,10 +146,12 @@ def predict_video(
 
     Raises:
         VideoError: the file cannot be read as a video.
-        ValueError: a model without its processor, or a rate that is not a positive number.
+        ValueError: a model without its processor or of stage 1, or a rate that is not a positive number.
     """
     model, processor = _checked_pair(model, processor)
     config = model.config
+    if config.model_type != "mma_mrnnet":
+        raise ValueError(f"a stage-1 model ({config.model_type}) gives no intensities; a stage-2 one is needed")
     table_rate = None if every_frame else (config.sampling_fps if fps is None else fps)
     frames = read_frames(path, config.sampling_fps, table_rate)
     rows = list(_frames_with_affect(crop_faces(frames, config.mma_config.image_size), model.mma, processor))
@@ -199,9 +201,12 @@ def predict_images(
         For each photo a list of faces, the largest first; empty where there is none.
 
     Raises:
-        ValueError: a file that is no image, an array of another shape, a model without its processor.
+        ValueError: a file that is no image, an array of another shape, one path where a list belongs, a model without
+            its processor.
         FileNotFoundError: a file that is not there.
     """
+    if isinstance(images, str | os.PathLike):
+        raise ValueError(f"images must be a list of photos; got one, {str(images)!r} (predict_image takes one)")
     model, processor = _checked_pair(model, processor)
     extractor = getattr(model, "mma", model)  # not by class: a model of the Hub's own code has another one
     names = affect_names(extractor.config.action_units)
@@ -239,7 +244,7 @@ def write_table(table: pd.DataFrame, path: str | os.PathLike[str]) -> None:
     """Writes a table as .csv, .json or .parquet, beside its target and renamed.
 
     Raises:
-        ValueError: another ending.
+        ValueError: another ending, a folder that is not there, or a path that is a folder.
     """
     path = Path(path)
     check_table_path(path)
@@ -257,11 +262,13 @@ def write_table(table: pd.DataFrame, path: str | os.PathLike[str]) -> None:
 
 
 def check_table_path(path: Path) -> None:
-    """Raises ValueError where a table cannot be written: the ending, or a folder that is not there."""
+    """Raises ValueError where a table cannot be written: the ending, a folder that is not there, or a folder itself."""
     if path.suffix.lower() not in (".csv", ".json", ".parquet"):
         raise ValueError(f"{path}: a table is written as .csv, .json or .parquet; got {path.suffix or 'no ending'!r}")
     if not path.absolute().parent.is_dir():
         raise ValueError(f"{path}: the folder {path.absolute().parent} does not exist")
+    if path.is_dir():
+        raise ValueError(f"{path}: is a folder, not a file to write")
 
 
 def _checked_pair(
@@ -320,9 +327,17 @@ def _read_image(image: str | os.PathLike[str] | np.ndarray | Image.Image) -> np.
     """(H, W, 3) uint8 RGB, upright."""
     if isinstance(image, np.ndarray):
         return image
-    if not isinstance(image, Image.Image):
-        try:
-            image = Image.open(image)
-        except (Image.UnidentifiedImageError, IsADirectoryError) as error:
-            raise ValueError(f"{image}: not an image that can be read ({type(error).__name__})") from error
+    if isinstance(image, Image.Image):
+        return _upright_rgb(image)
+    try:
+        with Image.open(image) as file:
+            return _upright_rgb(file)
+    except FileNotFoundError:
+        raise
+    # What Pillow raises on a damaged file depends on the format; a huge one is refused by its own rule.
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise ValueError(f"{image}: not an image that can be read ({type(error).__name__})") from error
+
+
+def _upright_rgb(image: Image.Image) -> np.ndarray:
     return np.asarray(ImageOps.exif_transpose(image).convert("RGB"))

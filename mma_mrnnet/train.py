@@ -3,6 +3,8 @@
 import logging
 import sys
 
+from huggingface_hub.errors import StrictDataclassError
+
 from mma_mrnnet.training.arguments import parse_arguments
 from mma_mrnnet.training.loop import fit
 from mma_mrnnet.training.stages import mma_stage, mrnn_stage
@@ -22,8 +24,8 @@ def main(words: list[str] | None = None) -> int:
         args = parse_arguments(words)
         args.output.mkdir(parents=True, exist_ok=True)
         results = fit(STAGES[args.stage](args), args)
-    except (ValueError, OSError, RuntimeError) as error:
-        sys.stderr.write(f"train: {error}\n")
+    except (ValueError, OSError, RuntimeError, StrictDataclassError) as error:
+        sys.stderr.write(f"train: {' '.join(str(error).split())}\n")
         return 1
     if results:
         logging.getLogger(__name__).info("wrote %s", args.output / "model")

@@ -125,7 +125,7 @@ class ClipDataset(Dataset):
 
     def __init__(self, rows: datasets.Dataset) -> None:
         self.kinds: list[str] = list(rows["kind"])
-        self.rows = rows.select_columns(["affect", "labels"]).with_format("numpy")
+        self.rows = rows.select_columns(["affect", "labels"]).with_format("numpy")  # in this order
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -133,6 +133,11 @@ class ClipDataset(Dataset):
     def __getitem__(self, index: int) -> dict[str, np.ndarray]:
         """`affect` (L, A) float32 of the real frames, `labels` (K,) float32."""
         return self.rows[index]
+
+    def __getitems__(self, indices: list[int]) -> list[dict[str, np.ndarray]]:
+        """Several items at once, a good deal faster than one by one; the loader prefers it."""
+        rows = self.rows[indices]
+        return [{"affect": affect, "labels": labels} for affect, labels in zip(*rows.values(), strict=True)]
 
     @property
     def lengths(self) -> np.ndarray:

@@ -20,6 +20,7 @@ eye on its right, nose tip, mouth corner on the image's left, mouth corner on it
 to 80 %, so that brows, chin and an open jaw stay inside. Training crops were aligned to the same numbers."""
 
 DETECTION_SIDE = 320  # pixels of the longest side of the copy that the detector sees
+SMALLEST_SIDE = 33  # OpenCV's YuNet reads memory that nobody wrote where a side of its input has 32 pixels or fewer
 SCORE_THRESHOLD = 0.7
 LOST_AFTER_S = 2.0  # a person not seen for longer is given up, and the largest face is followed (our choice)
 DETECTOR_FILE = "face_detection_yunet_2023mar.onnx"
@@ -86,7 +87,7 @@ def detector_path() -> Path:
 
 
 class FaceDetector:
-    """YuNet on a copy of the image whose longest side is 320 pixels.
+    """YuNet on a copy of the image whose longest side is 320 pixels; a very thin copy is padded with black.
 
     An instance keeps OpenCV's state: use one a thread.
     """
@@ -109,13 +110,15 @@ class FaceDetector:
         Raises:
             ValueError: another shape or type.
         """
-        if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
+        if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or image.size == 0:
             raise ValueError(f"an image must be (H, W, 3) uint8 RGB; got {image.dtype} {image.shape}")
         height, width = image.shape[:2]
         factor = DETECTION_SIDE / max(height, width)
         size = (max(round(width * factor), 1), max(round(height * factor), 1))
         small = cv2.resize(image, size, interpolation=cv2.INTER_AREA if factor < 1 else cv2.INTER_LINEAR)
-        self._net.setInputSize(size)
+        right, below = (max(SMALLEST_SIDE - side, 0) for side in size)
+        small = cv2.copyMakeBorder(small, 0, below, 0, right, cv2.BORDER_CONSTANT)
+        self._net.setInputSize((size[0] + right, size[1] + below))
         _, rows = self._net.detect(np.ascontiguousarray(small[:, :, ::-1]))  # the network wants BGR
         back = np.array([width / size[0], height / size[1]])
         found = []
@@ -188,36 +191,51 @@ def _reduced(image: np.ndarray, matrix: np.ndarray, factor: float, size: int) ->
 class FaceFollower:
     """Picks one person out of each frame's faces: the largest at first, then whoever is where that one was.
 
-    A face continues the last one when its centre moved by at most one face side plus two a second, and its side
-    changed by at most a factor of 2 (our choice). After `LOST_AFTER_S` without it the largest face is taken.
+    A face continues the last one when its centre moved by at most one face side plus two a second, when its side
+    changed by at most a factor of 2, and when none of the other people stood nearer to where it is now (our choice).
+    After `LOST_AFTER_S` without it the largest face is taken.
     """
 
     def __init__(self) -> None:
         self._last: Detection | None = None
+        self._others: list[Detection] = []  # the other people of the frame in which the followed one was last seen
         self._last_time_s = 0.0
+
+    def follow(self, detections: list[Detection], time_s: float) -> Detection | None:
+        """Picks, and goes on from there."""
+        chosen = self.pick(detections, time_s)
+        if chosen is not None:
+            self._last, self._last_time_s = chosen, time_s
+            self._others = [detection for detection in detections if detection is not chosen]
+        return chosen
 
     def pick(self, detections: list[Detection], time_s: float) -> Detection | None:
         """The followed person's face among a frame's detections (largest first), None where it is not there."""
         elapsed = time_s - self._last_time_s
         if self._last is None or elapsed > LOST_AFTER_S:
-            chosen = detections[0] if detections else None
-        else:
-            reach = self._last.side * (1 + 2 * elapsed)
-            near = [
-                (float(np.linalg.norm(detection.center - self._last.center)), number)
-                for number, detection in enumerate(detections)
-                if 0.5 <= detection.side / self._last.side <= 2
-            ]
-            chosen = detections[min(near)[1]] if near and min(near)[0] <= reach else None
-        if chosen is not None:
-            self._last, self._last_time_s = chosen, time_s
-        return chosen
+            return detections[0] if detections else None
+        reach = self._last.side * (1 + 2 * elapsed)
+        near = [
+            (distance, number)
+            for number, detection in enumerate(detections)
+            if 0.5 <= detection.side / self._last.side <= 2
+            and (distance := _distance(detection, self._last)) <= reach
+            and all(distance <= _distance(detection, other) for other in self._others)
+        ]
+        return detections[min(near)[1]] if near else None
+
+
+def _distance(detection: Detection, other: Detection) -> float:
+    return float(np.linalg.norm(detection.center - other.center))
 
 
 def crop_faces(
     frames: Iterable[VideoFrame], size: int = TEMPLATE_SIZE, detector: FaceDetector | None = None
 ) -> Iterator[FaceFrame]:
     """One `FaceFrame` for every frame, streamed: the followed person's aligned crop, or the note that it was not there.
+
+    The person is followed along the frames that are due at the first rate. Frames in between are looked at from the
+    last of these, so that what is asked beside the first rate does not change what is found at it.
 
     Args:
         frames: in time order.
@@ -227,6 +245,7 @@ def crop_faces(
     detector = detector or FaceDetector()
     follower = FaceFollower()
     for frame in frames:
-        detection = follower.pick(detector(frame.image), frame.time_s)
+        choose = follower.follow if frame.due[0] else follower.pick
+        detection = choose(detector(frame.image), frame.time_s)
         crop = None if detection is None else align_face(frame.image, detection.landmarks, size)
         yield FaceFrame(frame.index, frame.time_s, frame.due, detection, crop)

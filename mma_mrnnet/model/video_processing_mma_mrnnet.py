@@ -63,7 +63,7 @@ class MMAMRNNetVideoProcessor(BaseVideoProcessor):
         if longest > self.num_frames:
             logger.warning("a clip of %d frames is thinned evenly to %d", longest, self.num_frames)
         values = tensors[0].new_zeros(len(tensors), self.num_frames, *shapes.pop())
-        frame_mask = torch.zeros(len(tensors), self.num_frames, dtype=torch.bool)
+        frame_mask = values.new_zeros(len(tensors), self.num_frames, dtype=torch.bool)
         for row, tensor in enumerate(tensors):
             kept = thinned_indices(len(tensor), self.num_frames)
             values[row, : len(kept)] = tensor[kept]

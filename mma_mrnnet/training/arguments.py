@@ -71,8 +71,10 @@ class TrainArguments:
             raise ValueError(f"--stage must be mma or mrnn; got {self.stage!r}")
         if self.stage == "mrnn" and self.mma is None:
             raise ValueError("--stage mrnn needs --mma: the stage-1 checkpoint that it builds on")
-        if self.stage == "mrnn" and len(self.clips) != 3:
-            raise ValueError(f"--clips needs three numbers: train, validation, test; got {self.clips}")
+        if self.stage == "mrnn" and (len(self.clips) != 3 or min(self.clips) < 1):
+            raise ValueError(f"--clips needs three numbers from 1 on: train, validation, test; got {self.clips}")
+        if len(self.hidden_sizes) != len(self.depths):
+            raise ValueError(f"--hidden_sizes and --depths go stage by stage; got {self.hidden_sizes}, {self.depths}")
         for name in ("epochs", "batch_size", "threads", "items", "keep_checkpoints"):
             if getattr(self, name) < 1:
                 raise ValueError(f"--{name} must be at least 1; got {getattr(self, name)}")

@@ -3,11 +3,10 @@
 import json
 import logging
 import math
-import os
 import platform
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -15,14 +14,13 @@ import torch
 import transformers
 from accelerate import Accelerator
 from accelerate.utils import DataLoaderConfiguration, set_seed
-from torch import Tensor
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 from transformers import PreTrainedModel, get_cosine_schedule_with_warmup
 
 from mma_mrnnet.metrics import rounded
 from mma_mrnnet.training.arguments import TrainArguments, command_line
-from mma_mrnnet.training.stages import Stage
+from mma_mrnnet.training.stages import Stage, Tensors
 
 logger = logging.getLogger(__name__)
 
@@ -33,8 +31,8 @@ COMPLETE = "COMPLETE"  # a checkpoint without this file was cut off while it was
 def replaced_folder(target: Path) -> Iterator[Path]:
     """A fresh folder beside `target` that takes its place when the block ends well, and is removed when it fails."""
     target.parent.mkdir(parents=True, exist_ok=True)
-    staging = target.with_name(f".{target.name}.tmp-{os.getpid()}")
-    shutil.rmtree(staging, ignore_errors=True)
+    staging = target.with_name(f".{target.name}.tmp")
+    shutil.rmtree(staging, ignore_errors=True)  # a killed run may have left one
     staging.mkdir()
     try:
         yield staging
@@ -46,8 +44,8 @@ def replaced_folder(target: Path) -> Iterator[Path]:
 
 
 def write_json(path: Path, content: dict) -> None:
-    """`content` as JSON, written beside its target and renamed."""
-    staging = path.with_name(f".{path.name}.tmp-{os.getpid()}")
+    """`content`, rounded, as strict JSON, written beside its target and renamed."""
+    staging = path.with_name(f".{path.name}.tmp")
     staging.write_text(json.dumps(rounded(content), indent=1, allow_nan=False) + "\n", encoding="utf-8")
     staging.replace(path)
 
@@ -85,10 +83,13 @@ def fit(stage: Stage, args: TrainArguments) -> dict:
         The content of `results.json`.
 
     Raises:
-        RuntimeError: started with another number of processes than `expect_processes`, or without a batch to train on.
+        RuntimeError: started with another number of processes than `expect_processes`, without a batch to train on, or
+            anew in a folder that holds another run's checkpoints.
     """
     torch.set_num_threads(args.threads)
-    accelerator = Accelerator(dataloader_config=DataLoaderConfiguration(use_seedable_sampler=True))
+    # The order of the training data has one seed for all processes: each takes its own batches out of that order.
+    loading = DataLoaderConfiguration(use_seedable_sampler=True, data_seed=args.seed)
+    accelerator = Accelerator(dataloader_config=loading)
     if args.expect_processes not in (0, accelerator.num_processes):
         raise RuntimeError(f"expected {args.expect_processes} processes; {accelerator.num_processes} are running")
     if accelerator.num_processes > 1:
@@ -97,11 +98,14 @@ def fit(stage: Stage, args: TrainArguments) -> dict:
 
     train = _loader(stage, args, training=True)
     validation = _loader(stage, args, training=False)
-    if len(train) == 0:
-        raise RuntimeError(f"{len(stage.train)} training items do not fill one batch of {args.batch_size}")
+    steps = args.epochs * (len(train) // accelerator.num_processes)  # a last round that not all could join is dropped
+    if steps == 0:
+        raise RuntimeError(
+            f"{len(stage.train)} training items do not fill one batch of {args.batch_size} "
+            f"in each of {accelerator.num_processes} processes"
+        )
     parameters = [parameter for parameter in stage.model.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(parameters, lr=args.learning_rate, weight_decay=args.weight_decay)
-    steps = args.epochs * math.ceil(len(train) / accelerator.num_processes)
     scheduler = get_cosine_schedule_with_warmup(
         # Accelerate steps a prepared scheduler once for each process.
         optimizer,
@@ -113,34 +117,28 @@ def fit(stage: Stage, args: TrainArguments) -> dict:
     )
     progress = Progress()
     accelerator.register_for_checkpointing(progress)
-    if args.resume:
-        _resume(accelerator, args)
+    _resume(accelerator, args)
 
     while progress.epoch < args.epochs and not _out_of_patience(progress, args):
         started = time.perf_counter()
         train.set_epoch(progress.epoch)
+        train.generator.manual_seed(args.seed + progress.epoch)  # --workers take their seeds from it, resumed or not
         loss = _train_epoch(accelerator, model, train, optimizer, scheduler, args, progress.epoch)
-        scores = stage.score(*_predict(accelerator, stage, model, validation))
+        scores = stage.score(*_predict(stage, model, validation, accelerator.gather_for_metrics))
+        score = scores[stage.score_name]
         progress.epoch += 1
         progress.seconds += time.perf_counter() - started
-        row = {
-            "epoch": progress.epoch,
-            "train_loss": loss,
-            "score": scores[stage.score_name],
-            "seconds": progress.seconds,
-        }
+        row = {"epoch": progress.epoch, "train_loss": loss, "score": score, "seconds": progress.seconds}
         progress.history.append(rounded(row))
-        better = scores[stage.score_name] > progress.best_score  # NaN is never better
-        if better or progress.best_epoch == 0:
-            progress.best_score, progress.best_epoch = scores[stage.score_name], progress.epoch
+        if score > progress.best_score or progress.best_epoch == 0:  # NaN is never better, and any number is than NaN
+            progress.best_score = -math.inf if math.isnan(score) else score
+            progress.best_epoch = progress.epoch
         if accelerator.is_main_process:
             if progress.best_epoch == progress.epoch:
                 _save_model(stage, accelerator.unwrap_model(model), args.output / "best")
             with (args.output / "log.jsonl").open("a", encoding="utf-8") as log:
                 log.write(json.dumps({**progress.history[-1], "scores": rounded(scores)}) + "\n")
-            logger.info(
-                "epoch %d: loss %.4f, %s %.4f", progress.epoch, loss, stage.score_name, scores[stage.score_name]
-            )
+            logger.info("epoch %d: loss %.4f, %s %.4f", progress.epoch, loss, stage.score_name, score)
         _save_checkpoint(accelerator, args, progress.epoch)
 
     accelerator.wait_for_everyone()
@@ -194,31 +192,33 @@ def _train_epoch(
 
 @torch.no_grad()
 def _predict(
-    accelerator: Accelerator, stage: Stage, model: torch.nn.Module, loader: DataLoader
-) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """Outputs and labels of a whole split on the CPU, every item once, whatever the number of processes."""
+    stage: Stage, model: torch.nn.Module, batches: Iterable[Tensors], gather: Callable[[Tensors], Tensors]
+) -> tuple[Tensors, Tensors]:
+    """Outputs and labels of a whole split on the CPU; `gather` brings every item of all processes once."""
     model.eval()
-    outputs: list[dict[str, Tensor]] = []
-    labels: list[dict[str, Tensor]] = []
-    for batch in loader:
+    outputs: list[Tensors] = []
+    labels: list[Tensors] = []
+    for batch in batches:
         given = {name: value for name, value in batch.items() if name.endswith("labels")}
         inputs = {name: value for name, value in batch.items() if name not in given}
         predicted = model(**inputs)
         wanted = {name: predicted[name].float() for name in stage.output_names}
-        outputs.append({name: value.cpu() for name, value in accelerator.gather_for_metrics(wanted).items()})
-        labels.append({name: value.cpu() for name, value in accelerator.gather_for_metrics(given).items()})
+        outputs.append({name: value.cpu() for name, value in gather(wanted).items()})
+        labels.append({name: value.cpu() for name, value in gather(given).items()})
     return _joined(outputs), _joined(labels)
 
 
-def _joined(parts: list[dict[str, Tensor]]) -> dict[str, Tensor]:
+def _joined(parts: list[Tensors]) -> Tensors:
     return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
 
 
-def predict_dataset(stage: Stage, model: PreTrainedModel, dataset: torch.utils.data.Dataset, batch_size: int) -> tuple:
-    """Outputs and labels of a data set, in one process; as `Stage.score` takes them."""
-    accelerator = Accelerator()
+def predict_dataset(
+    stage: Stage, model: PreTrainedModel, dataset: torch.utils.data.Dataset, batch_size: int
+) -> tuple[Tensors, Tensors]:
+    """Outputs and labels of a data set, in this process alone; as `Stage.score` takes them."""
     loader = DataLoader(dataset, batch_size=batch_size, collate_fn=stage.collator)
-    return _predict(accelerator, stage, model, accelerator.prepare(loader))
+    batches = ({name: value.to(model.device) for name, value in batch.items()} for batch in loader)
+    return _predict(stage, model, batches, lambda values: values)
 
 
 def _out_of_patience(progress: Progress, args: TrainArguments) -> bool:
@@ -229,6 +229,8 @@ def _save_model(stage: Stage, model: PreTrainedModel, folder: Path) -> None:
     with replaced_folder(folder) as staging:
         model.save_pretrained(staging)
         stage.processor.save_pretrained(staging)
+        for weights in staging.glob("*.safetensors"):
+            shutil.copymode(staging / "config.json", weights)  # safetensors lets nobody but the owner read them
 
 
 def _save_checkpoint(accelerator: Accelerator, args: TrainArguments, epoch: int) -> None:
@@ -254,7 +256,12 @@ def _complete_checkpoints(output: Path) -> list[Path]:
 
 
 def _resume(accelerator: Accelerator, args: TrainArguments) -> None:
+    """Takes up the newest complete checkpoint where asked to; otherwise refuses to mix two runs in one folder."""
     found = _complete_checkpoints(args.output)
+    if found and not args.resume:
+        raise RuntimeError(f"{args.output} holds an earlier run: --resume goes on with it, a new --output starts anew")
+    if not args.resume:
+        return
     if not found:
         logger.warning("%s holds no complete checkpoint; starting anew", args.output)
         return
@@ -280,6 +287,7 @@ def _finish(stage: Stage, model: PreTrainedModel, args: TrainArguments, progress
             "selected_by": stage.score_name,
             "seconds": progress.seconds,
             "processes": processes,
+            "hardware": f"{processes} {model.device.type.upper()} process(es), {args.threads} thread(s) each",
             "history": progress.history,
         },
         "parameters": sum(parameter.numel() for parameter in best.parameters()),
@@ -295,4 +303,4 @@ def _finish(stage: Stage, model: PreTrainedModel, args: TrainArguments, progress
         shutil.copy(carried, args.output / "model")
     write_json(args.output / "model" / f"results_{stage.name}.json", results)
     write_json(args.output / "results.json", results)
-    return results
+    return rounded(results)

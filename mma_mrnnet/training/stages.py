@@ -1,11 +1,13 @@
 """What differs between the two stages: data, model, scores, and what is done with the best model."""
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor
 from torch.utils.data import Dataset
 from transformers import PreTrainedModel
@@ -133,6 +135,7 @@ def mma_stage(args: TrainArguments) -> Stage:
             "data": "drawn faces" if args.data == "drawn" else "labelled crops (pseudo-labels, bent photos, renders)",
             "train": len(train),
             "validation": len(validation),
+            "train_images_by_source": dict(sorted(Counter(train.sources).items())),
         },
     )
 
@@ -224,7 +227,7 @@ def mrnn_stage(args: TrainArguments) -> Stage:
         The `Stage`.
 
     Raises:
-        ValueError: data of a kind that is not read here.
+        ValueError: data of a kind that is not read here, or no stage-1 checkpoint where `mma` points.
     """
     if args.data != "simulated":
         raise ValueError(f"--stage mrnn reads --data simulated; got {args.data!r}")
@@ -236,18 +239,7 @@ def mrnn_stage(args: TrainArguments) -> Stage:
         ).items()
     }
     torch.manual_seed(args.seed)
-    model = MMAMRNNetForIntensity.from_mma_pretrained(
-        args.mma,
-        num_frames=args.num_frames,
-        sampling_fps=args.sampling_fps,
-        hidden_size=args.hidden_size,
-        num_hidden_layers=args.num_layers,
-        dense_size=args.dense_size,
-        dropout=args.dropout,
-        intensity_loss=args.intensity_loss,
-        simulated_labels=True,
-    )
-    processor = MMAMRNNetVideoProcessor.from_pretrained(args.mma, num_frames=args.num_frames)
+    model, processor = _around_extractor(args)
     names = model.config.label_names
     validation = splits["validation"]
 
@@ -290,6 +282,27 @@ def mrnn_stage(args: TrainArguments) -> Stage:
         },
         carried_results=sorted(Path(args.mma).glob("results_mma.json")) if Path(args.mma).is_dir() else [],
     )
+
+
+def _around_extractor(args: TrainArguments) -> tuple[MMAMRNNetForIntensity, MMAMRNNetVideoProcessor]:
+    """A new stage-2 model around the stage-1 checkpoint `args.mma`, and its processor."""
+    try:
+        model = MMAMRNNetForIntensity.from_mma_pretrained(
+            args.mma,
+            num_frames=args.num_frames,
+            sampling_fps=args.sampling_fps,
+            hidden_size=args.hidden_size,
+            num_hidden_layers=args.num_layers,
+            dense_size=args.dense_size,
+            dropout=args.dropout,
+            intensity_loss=args.intensity_loss,
+            simulated_labels=True,
+        )
+        processor = MMAMRNNetVideoProcessor.from_pretrained(args.mma, num_frames=args.num_frames)
+    except (OSError, SafetensorError) as error:
+        raise ValueError(f"--mma {args.mma}: not a checkpoint that can be loaded: {error}") from error
+    model.config.mma_config._name_or_path = ""  # a place on this machine, and config.json travels
+    return model, processor
 
 
 def affine_calibration(prediction: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
@@ -351,6 +364,7 @@ def _intensity_scores(intensities: Tensor, labels: Tensor, rows: ClipDataset, na
         "clips": int(chosen.sum()),
         **{f"mean_{name}": values.mean() for name, values in scores.items()},
         **{name: dict(zip(names, values.tolist(), strict=True)) for name, values in scores.items()},
+        "mean_intensity": dict(zip(names, prediction.mean(0).tolist(), strict=True)),
     }
 
 

@@ -1,0 +1,117 @@
+"""Time and memory of `mma-mrnnet predict` on a 12 s 720p clip, and where the time goes.
+
+    python benchmarks/predict_cost.py [--runs 3]
+
+makes the clip from the public-domain astronaut photo, runs the command line as a fresh process (at the checkpoint's 2
+frames a second and on every frame), then times each step in one process, on one thread. Writes
+`benchmarks/results/predict_cost.json`. CPU seconds are steadier than wall seconds where cores are shared.
+"""
+
+import argparse
+import json
+import os
+import platform
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections import defaultdict
+from pathlib import Path
+
+RESULT = Path(__file__).parent / "results" / "predict_cost.json"
+
+
+def as_process(words: list[str], runs: int) -> dict[str, float]:
+    """Median wall and CPU seconds and the largest resident size of a command, after one run to warm the disk."""
+    wall, cpu, peak = [], [], 0
+    for number in range(runs + 1):
+        before, started = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
+        process = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        _, status, usage = os.wait4(process.pid, 0)
+        if os.waitstatus_to_exitcode(status) != 0:
+            raise RuntimeError(f"{words} failed")
+        del before
+        if number:
+            wall.append(time.perf_counter() - started)
+            cpu.append(usage.ru_utime + usage.ru_stime)
+            peak = max(peak, usage.ru_maxrss)
+    return {"wall_s": statistics.median(wall), "cpu_s": statistics.median(cpu), "peak_mb": peak / 1024}
+
+
+def by_step(clip: Path) -> dict[str, float]:
+    """CPU seconds of each step of one prediction on every frame of the clip, in this process."""
+    spent: dict[str, float] = defaultdict(float)
+
+    def timed(name: str, call: object, *args: object) -> object:
+        started = time.process_time()
+        result = call(*args)
+        spent[name] += time.process_time() - started
+        return result
+
+    started = time.process_time()
+    import mma_mrnnet.prediction as prediction  # noqa: PLR0402 - the import is what is timed
+
+    spent["import"] = time.process_time() - started
+    import cv2
+    import torch
+
+    torch.set_num_threads(1)
+    cv2.setNumThreads(1)
+    from mma_mrnnet.data.faces import FaceDetector, align_face
+    from mma_mrnnet.data.video import read_frames
+
+    model, processor = timed("load the checkpoint", prediction.default_checkpoint)
+    detector = timed("load the detector", FaceDetector)
+    frames, crops = iter(read_frames(clip, None)), []
+    while (frame := timed("decode", next, frames, None)) is not None:
+        found = timed("detect", detector, frame.image)
+        crops.append(timed("align", align_face, frame.image, found[0].landmarks))
+    affect = timed("extract", prediction._affect_of, crops, model.mma, processor)
+    values, mask = processor.pad([affect[:: max(len(affect) // 24, 1)]])
+    with torch.inference_mode():
+        timed("recurrent part", lambda: model(affect=values, frame_mask=mask))
+    return {**spent, "frames": len(crops)}
+
+
+def main() -> None:
+    """Runs both measurements and writes the result."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--runs", type=int, default=3)
+    runs = parser.parse_args().runs
+    with tempfile.TemporaryDirectory() as folder:
+        clip = Path(folder) / "face.mp4"
+        make = (
+            "from mma_mrnnet.demo import astronaut, camera_move; from mma_mrnnet.data.video import write_video; "
+            f"write_video({str(clip)!r}, camera_move(astronaut(), 360, (1280, 720)), 30)"
+        )
+        subprocess.run([sys.executable, "-c", make], check=True)
+        command = [sys.executable, "-m", "mma_mrnnet.cli", "predict", str(clip)]
+        result = {
+            "what": "mma-mrnnet predict on a 12 s 1280x720 clip of 360 frames, one thread",
+            "command": f"python benchmarks/predict_cost.py --runs {runs}",
+            "machine": {"processor": _processor(), "python": platform.python_version()},
+            "predict": as_process(command, runs),
+            "predict_fps_native": as_process([*command, "--fps", "native"], runs),
+            "import_only": as_process([sys.executable, "-c", "import mma_mrnnet"], runs),
+            "import_transformers_only": as_process(
+                [sys.executable, "-c", "from transformers import AutoModel, AutoVideoProcessor, PreTrainedModel"], runs
+            ),
+            "cpu_seconds_by_step_on_every_frame": by_step(clip),
+        }
+    from mma_mrnnet.training.loop import write_json
+
+    write_json(RESULT, result)
+    print(json.dumps(result, indent=1))
+
+
+def _processor() -> str:
+    names = [
+        line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line
+    ]
+    return f"{names[0]}, {len(names)} cores seen" if names else platform.processor()
+
+
+if __name__ == "__main__":
+    main()

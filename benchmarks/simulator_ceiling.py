@@ -1,0 +1,90 @@
+"""How much of the simulated labels a face can tell: ridge regression on the true and on the reported trajectories.
+
+Features are mean, maximum, minimum, standard deviation and the first and last thirds' means of each affect channel. The
+ridge penalty is chosen on validation, the scores are of test clips with a reaction (quiet clips, whose labels are 0,
+are left out, as in the checkpoint's own report).
+
+    python benchmarks/simulator_ceiling.py CHECKPOINT
+
+repeats the split of the checkpoint's `results_mrnn.json` and writes `results_ceiling.json` beside it.
+"""
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from mma_mrnnet.data.synthetic import SimulatedClip, hume_like_splits
+from mma_mrnnet.metrics import pearson_scores
+from mma_mrnnet.model.labels import REACTIONS
+from mma_mrnnet.training.loop import write_json
+
+PENALTIES = (1.0, 10.0, 100.0, 1000.0)
+
+
+def features(affect: np.ndarray) -> np.ndarray:
+    """(L, 26) -> (1 + 6 * 26,) with a leading 1 and the clip's length in frames behind."""
+    third = max(len(affect) // 3, 1)
+    parts = (
+        affect.mean(0),
+        affect.max(0),
+        affect.min(0),
+        affect.std(0),
+        affect[:third].mean(0),
+        affect[-third:].mean(0),
+    )
+    return np.concatenate([[1.0], *parts, [len(affect) / 30]])
+
+
+def design(clips: list[SimulatedClip], kind: str) -> tuple[np.ndarray, np.ndarray]:
+    """Features (N, F) and labels (N, 7) of the clips with a reaction."""
+    chosen = [clip for clip in clips if clip.kind == "reaction"]
+    return np.stack([features(getattr(clip, kind)) for clip in chosen]), np.stack([clip.labels for clip in chosen])
+
+
+def ridge(x: np.ndarray, y: np.ndarray, penalty: float) -> np.ndarray:
+    """(F, K) weights on standardised features."""
+    return np.linalg.solve(x.T @ x + penalty * np.eye(x.shape[1]), x.T @ y)
+
+
+def score(splits: dict[str, list[SimulatedClip]], kind: str) -> dict[str, float]:
+    """Test Pearson of each reaction and their mean."""
+    data = {name: design(clips, kind) for name, clips in splits.items()}
+    center, spread = data["train"][0].mean(0), data["train"][0].std(0) + 1e-6
+    center[0], spread[0] = 0.0, 1.0
+    data = {name: ((x - center) / spread, y) for name, (x, y) in data.items()}
+
+    def pearson(split: str, weights: np.ndarray) -> torch.Tensor:
+        x, y = data[split]
+        return pearson_scores(torch.from_numpy(x @ weights), torch.from_numpy(y).double())
+
+    weights = [ridge(*data["train"], penalty) for penalty in PENALTIES]
+    best = max(weights, key=lambda candidate: float(pearson("validation", candidate).mean()))
+    scores = pearson("test", best)
+    return {**dict(zip(REACTIONS, scores.tolist(), strict=True)), "mean": float(scores.mean())}
+
+
+def main(folder: Path) -> None:
+    """Scores the checkpoint's split and writes the result beside its own."""
+    arguments = json.loads((folder / "results_mrnn.json").read_text("utf-8"))["arguments"]
+    splits = hume_like_splits(
+        arguments["seed"],
+        tuple(arguments["clips"]),
+        quiet_share=arguments["quiet_share"],
+        short_share=arguments["short_share"],
+    )
+    result = {
+        "what": "ridge regression on summaries of the trajectories, simulated test clips with a reaction",
+        "command": "python benchmarks/simulator_ceiling.py " + folder.name,
+        "test_clips": sum(clip.kind == "reaction" for clip in splits["test"]),
+        "true_affect": score(splits, "true_affect"),
+        "reported_affect": score(splits, "affect"),
+    }
+    write_json(folder / "results_ceiling.json", result)
+    print(json.dumps(result, indent=1))
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

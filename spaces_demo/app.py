@@ -1,0 +1,84 @@
+"""The Gradio Space: a clip in, seven intensities and the frames' affect out; `python spaces_demo/app.py` runs it."""
+
+import os
+import tempfile
+from pathlib import Path
+
+os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "0")
+
+import gradio as gr
+import pandas as pd
+
+from mma_mrnnet import predict_video
+from mma_mrnnet.data.video import VideoError
+from mma_mrnnet.model.labels import EXPRESSIONS
+from mma_mrnnet.prediction import default_checkpoint, write_table
+
+TEXT = """
+# Seven reactions on a face
+
+Upload or record a short clip of one person's face. **What the model learnt from:** its extractor from pseudo-labels,
+bent photos and renders, its reactions from a *simulator*. It has never seen what a real person reported to feel, so the
+numbers show how the method behaves and are **no measurement of anybody's feelings**. They are relative within the clip:
+in the training labels the strongest reaction was always 1. Do not use it to judge people, at work or in education.
+Your clip is analysed on this server and deleted with your visit; nothing is kept.
+"""
+
+
+def analyse(path: str | None) -> tuple[pd.DataFrame, pd.DataFrame, str, str]:
+    """Chart data, timeline data, a sentence, and the frames' table of one clip.
+
+    Args:
+        path: the uploaded file; None where there is none.
+
+    Raises:
+        gr.Error: no clip, no video, no face; the words are the user's to read.
+    """
+    if path is None:
+        raise gr.Error("Upload or record a clip first.")
+    try:
+        prediction = predict_video(path)
+    except VideoError as error:
+        reason = str(error).removeprefix(f"{path}: ")
+        raise gr.Error(f"This file cannot be read as a video: {reason}") from error
+    if prediction.error is not None:
+        raise gr.Error(prediction.error)
+    rows = prediction.ranked() if prediction.calibrated else prediction.intensities.items()
+    bars = pd.DataFrame(rows, columns=["reaction", "intensity"])
+    timeline = prediction.frames.melt("time_s", ["valence", "arousal", *EXPRESSIONS], "channel", "value").dropna()
+    sentence = (
+        f"A face in {prediction.frames_with_face} of {prediction.frames_sampled} frames, {prediction.duration_s:.1f} s."
+        f" {prediction.warning or ''} Prior only (never labelled): {', '.join(prediction.prior_only) or 'none'}."
+    )
+    table = Path(tempfile.mkdtemp(dir=os.environ.get("GRADIO_TEMP_DIR"))) / "frames.csv"
+    write_table(prediction.frames.drop(columns="file"), table)
+    return bars, timeline, sentence, str(table)
+
+
+def build() -> gr.Blocks:
+    """The page; uploads and results are deleted ten minutes after they were made."""
+    with gr.Blocks(title="MMA-MRNNet", delete_cache=(60, 600)) as page:
+        gr.Markdown(TEXT)
+        with gr.Row():
+            # Audio is left in: taking it out needs the ffmpeg program, and nothing here listens.
+            clip = gr.Video(sources=["upload", "webcam"], include_audio=True, label="clip")
+            with gr.Column():
+                bars = gr.BarPlot(
+                    x="reaction",
+                    y="intensity",
+                    y_lim=[0, 1],
+                    sort="-y",
+                    label="intensities, simulated training labels, relative within the clip",
+                )
+                sentence = gr.Markdown()
+        timeline = gr.LinePlot(x="time_s", y="value", color="channel", label="affect over time")
+        table = gr.File(label="every frame, as CSV")
+        gr.Button("Analyse", variant="primary").click(
+            analyse, clip, [bars, timeline, sentence, table], api_name="analyse", concurrency_limit=1
+        )
+    return page.queue(max_size=8)
+
+
+if __name__ == "__main__":
+    default_checkpoint()
+    build().launch(ssr_mode=False)
