@@ -28,13 +28,13 @@ def main(words: Sequence[str] | None = None) -> int:
     if args.command is None:
         parser.print_help()
         return 2
-    # transformers and the decoder speak through logging; a reader of results wants the one line that we print.
-    logging.getLogger("mma_mrnnet").setLevel(logging.ERROR)
-    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    _quieten_libraries()
     try:
-        return {"predict": _predict, "export": _export, "demo": _demo}[args.command](args)
+        code = {"predict": _predict, "export": _export, "demo": _demo}[args.command](args)
+        sys.stdout.flush()  # here, where a reader that left is no error
+        return code
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader left (| head); that is no error
+        _discard_stdout()
         return 0
     except (ValueError, OSError) as error:
         print(f"mma-mrnnet: {error}", file=sys.stderr)
@@ -42,6 +42,20 @@ def main(words: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("mma-mrnnet: interrupted", file=sys.stderr)
         return 130
+
+
+def _quieten_libraries() -> None:
+    """The decoder and transformers speak through logging; a reader of results wants the one line that we print."""
+    from transformers.utils import logging as transformers_logging
+
+    logging.getLogger("mma_mrnnet").setLevel(logging.ERROR)
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+
+
+def _discard_stdout() -> None:
+    """The reader left (| head), which is no error: what is still printed goes nowhere."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -112,6 +126,8 @@ def _predict(args: argparse.Namespace) -> int:
     for path in (args.out, args.frames):
         if path is not None:
             check_table_path(path)
+    if args.out is not None and args.frames is not None and args.out.resolve() == args.frames.resolve():
+        raise ValueError(f"{args.out}: --out and --frames need a file each")
     clips = _find_clips(args.clips)
     _set_threads(args.threads)
     if args.model is None:
@@ -124,9 +140,10 @@ def _predict(args: argparse.Namespace) -> int:
     summaries, tables, interrupted = [], [], False
     try:
         for clip in _with_progress(clips):
-            summary, table = _predict_one(clip, model, processor, args.fps)
-            summaries.append(summary)
-            tables.append(table)
+            prediction = _predict_one(clip, model, processor, args.fps)
+            summaries.append(prediction.summary())
+            tables.append(prediction.frames)
+            _show(prediction, tables_follow=args.out is not None or args.frames is not None)
     except KeyboardInterrupt:
         interrupted = True
         print(f"mma-mrnnet: interrupted after {len(summaries)} of {len(clips)} clips", file=sys.stderr)
@@ -138,20 +155,29 @@ def _predict(args: argparse.Namespace) -> int:
     return int(any(summary["error"] is not None for summary in summaries))
 
 
-def _predict_one(clip: str, model: object, processor: object, fps: float | str | None) -> tuple[dict, object]:
-    """The clip's row and its frames' rows; a failure becomes the row's error and an empty table."""
+def _predict_one(clip: str, model: object, processor: object, fps: float | str | None) -> object:
+    """The clip's prediction; a failure becomes its error, with an empty table."""
     from mma_mrnnet.prediction import VideoPrediction, frame_columns, pd, predict_video
 
     rate = None if fps == "native" else fps
     try:
-        prediction = predict_video(clip, model, processor, fps=rate, every_frame=fps == "native")
+        return predict_video(clip, model, processor, fps=rate, every_frame=fps == "native")
     except Exception as error:  # whatever one clip does, the others go on; its row says what happened
         reason = " ".join(str(error).split()).removeprefix(f"{clip}: ") or type(error).__name__
         empty = pd.DataFrame(columns=frame_columns(model.config.mma_config)).astype({"face": bool})
         nothing = dict.fromkeys(model.config.label_names, float("nan"))
-        prediction = VideoPrediction(clip, nothing, empty, duration_s=float("nan"), error=reason)
-    _print_prediction(prediction)
-    return prediction.summary(), prediction.frames
+        return VideoPrediction(clip, nothing, empty, duration_s=float("nan"), error=reason)
+
+
+def _show(prediction: object, tables_follow: bool) -> None:
+    """Prints one result at once; a reader that left stops the work only where nothing else is wanted of it."""
+    try:
+        _print_prediction(prediction)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        if not tables_follow:
+            raise
+        _discard_stdout()
 
 
 def _print_prediction(prediction: object) -> None:
@@ -216,7 +242,10 @@ def _find_clips(words: list[str]) -> list[str]:
         if not matches:
             raise ValueError(f"{word}: no video here; looked for {' '.join(sorted(VIDEO_SUFFIXES))}")
         found += matches
-    return list(dict.fromkeys(found))
+    once: dict[Path, str] = {}
+    for name in found:
+        once.setdefault(Path(name).absolute(), str(Path(name)))
+    return list(once.values())
 
 
 def _with_progress(clips: list[str]) -> Sequence[str]:
@@ -228,11 +257,9 @@ def _with_progress(clips: list[str]) -> Sequence[str]:
 def _set_threads(threads: int) -> None:
     import cv2
     import torch
-    from transformers.utils import logging as transformers_logging
 
     torch.set_num_threads(threads)
     cv2.setNumThreads(threads)
-    transformers_logging.disable_progress_bar()
 
 
 def _device(name: str) -> object:
@@ -240,18 +267,15 @@ def _device(name: str) -> object:
 
     try:
         device = torch.device(name)
-        torch.zeros(1, device=device)
+        torch.zeros(1, device=device).cpu()
     except (RuntimeError, AssertionError) as error:
         raise ValueError(f"--device {name}: not available here ({str(error).splitlines()[0]})") from error
     return device
 
 
 def _export(args: argparse.Namespace) -> int:
-    from transformers.utils import logging as transformers_logging
-
     from mma_mrnnet.hub import export_checkpoint
 
-    transformers_logging.disable_progress_bar()
     folder = export_checkpoint(args.checkpoint, args.folder)
     size = sum(path.stat().st_size for path in folder.iterdir())
     print(f"wrote {folder}: {len(list(folder.iterdir()))} files, {size / 1e6:.1f} MB")

@@ -47,8 +47,12 @@ def run_demo(folder: Path) -> tuple[VideoPrediction, dict[str, Path]]:
 
     Returns:
         The prediction, and what was written where.
+
+    Raises:
+        ValueError: the extra is not installed; nothing was made.
     """
     photo = astronaut()
+    figure_class()  # like the photo: before any work, as the extra may be missing
     folder.mkdir(parents=True, exist_ok=True)
     written = {
         name: folder / file
@@ -67,6 +71,19 @@ def run_demo(folder: Path) -> tuple[VideoPrediction, dict[str, Path]]:
     return prediction, written
 
 
+def figure_class() -> type:
+    """Matplotlib's `Figure`, which draws without a display.
+
+    Raises:
+        ValueError: matplotlib is not installed.
+    """
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise ValueError("pictures need the demo extra: pip install 'mma-mrnnet[demo]'") from error
+    return Figure
+
+
 def draw_prediction(prediction: VideoPrediction, photo: np.ndarray, path: Path) -> None:
     """A picture of a result: the aligned face, the intensities, and what the frames showed over time.
 
@@ -78,11 +95,7 @@ def draw_prediction(prediction: VideoPrediction, photo: np.ndarray, path: Path) 
     Raises:
         ValueError: matplotlib is not installed.
     """
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise ValueError("pictures need the demo extra: pip install 'mma-mrnnet[demo]'") from error
-    figure = Figure(figsize=(11, 3.6), dpi=110, layout="constrained")
+    figure = figure_class()(figsize=(11, 3.6), dpi=110, layout="constrained")
     face_axes, bar_axes, unit_axes = figure.subplots(1, 3, width_ratios=(1, 1.5, 2.4))
 
     found = FaceDetector()(photo)
@@ -97,7 +110,8 @@ def draw_prediction(prediction: VideoPrediction, photo: np.ndarray, path: Path) 
     bar_axes.set_xlim(0, 1.12)
     bar_axes.spines[["top", "right"]].set_visible(False)
     source = "learnt from a simulator" if prediction.simulated else "learnt from reports"
-    bar_axes.set_title(f"reaction intensities ({source},\nrelative within the clip)", fontsize=9)
+    scale = "relative within the clip" if prediction.relative else "one scale for all clips"
+    bar_axes.set_title(f"reaction intensities ({source},\n{scale})", fontsize=9)
 
     frames = prediction.frames
     shown = [*EXPRESSIONS, *(name for name in frames.columns if name.startswith("AU"))]
@@ -116,5 +130,8 @@ def draw_prediction(prediction: VideoPrediction, photo: np.ndarray, path: Path) 
     unit_axes.set_title("expressions and action units, frame by frame", fontsize=9)
     figure.colorbar(heat, ax=unit_axes, label="probability")
     staging = path.with_name(f".{path.name}.tmp.png")
-    figure.savefig(staging)
-    staging.replace(path)
+    try:
+        figure.savefig(staging)
+        staging.replace(path)
+    finally:
+        staging.unlink(missing_ok=True)

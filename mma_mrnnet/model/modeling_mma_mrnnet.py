@@ -243,19 +243,39 @@ class MMAMRNNetForIntensity(MMAMRNNetPreTrainedModel):
         states = self.rnn(affect, frame_mask)  # (B, T, H), 0 where padded
         routed = self.dense(states.flatten(1)).relu()  # (B, D)
         logits = self.output(self.dropout(routed))  # (B, K)
-        sigmoid = self.config.output_activation == "sigmoid"
-        estimates = self.calibration_scale * (logits.sigmoid() if sigmoid else logits) + self.calibration_shift
-        return IntensityOutput(
-            # The loss sees the estimates before they are clipped: a clipped one would have no gradient.
-            loss=None if labels is None else self._loss(estimates, labels),
-            intensities=estimates.clamp(0.0, 1.0) if sigmoid else estimates,  # (B, K)
+        estimates = self._estimates(logits)
+        output = IntensityOutput(
+            intensities=estimates.clamp(0.0, 1.0)
+            if self.config.output_activation == "sigmoid"
+            else estimates,  # (B, K)
             logits=logits,
             affect=affect,
             hidden_states=(states,) if output_hidden_states else None,
         )
+        if labels is not None:
+            output.loss = self.objective(output, labels)
+        return output
 
-    def _loss(self, estimates: Tensor, labels: Tensor) -> Tensor:
-        return INTENSITY_LOSS[self.config.intensity_loss](estimates, labels)
+    def objective(self, output: IntensityOutput, labels: Tensor) -> Tensor:
+        """The loss of a whole batch, `config.intensity_loss`.
+
+        Separate from `forward`, because a batch spread over processes has to be put together first: correlations of
+        its shares do not average to that of the whole.
+
+        Args:
+            output: of the batch's B clips; its `logits` are read.
+            labels: (B, K); NaN where unlabelled.
+
+        Returns:
+            Scalar.
+        """
+        # The estimates before they are clipped to [0, 1]: a clipped one would have no gradient.
+        return INTENSITY_LOSS[self.config.intensity_loss](self._estimates(output.logits), labels)
+
+    def _estimates(self, logits: Tensor) -> Tensor:
+        """(B, K) activated and calibrated outputs, not yet clipped."""
+        activated = logits.sigmoid() if self.config.output_activation == "sigmoid" else logits
+        return self.calibration_scale * activated + self.calibration_shift
 
     def _checked_mask(self, values: Tensor, frame_mask: Tensor | None, pixels: bool) -> Tensor:
         """The mask, all True where none was given, after every check of the shapes."""

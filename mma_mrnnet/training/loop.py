@@ -14,6 +14,7 @@ import torch
 import transformers
 from accelerate import Accelerator
 from accelerate.utils import DataLoaderConfiguration, set_seed
+from torch import Tensor
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 from transformers import PreTrainedModel, get_cosine_schedule_with_warmup
@@ -72,8 +73,8 @@ class Progress:
 def fit(stage: Stage, args: TrainArguments) -> dict:
     """Trains a stage and leaves the best model, calibrated and scored, in `args.output / "model"`.
 
-    With several processes each computes the objectives of its own share of a batch and gradients are averaged:
-    masked means and correlations are then not those of the whole batch.
+    With several processes each objective is that of the whole batch, as one process would compute it; batch norm in
+    training mode sees its own process's share.
 
     Args:
         stage: from `mma_stage` or `mrnn_stage`.
@@ -92,8 +93,6 @@ def fit(stage: Stage, args: TrainArguments) -> dict:
     accelerator = Accelerator(dataloader_config=loading)
     if args.expect_processes not in (0, accelerator.num_processes):
         raise RuntimeError(f"expected {args.expect_processes} processes; {accelerator.num_processes} are running")
-    if accelerator.num_processes > 1:
-        logger.warning("objectives are computed per process and averaged, not over the whole batch")
     set_seed(args.seed, device_specific=True)
 
     train = _loader(stage, args, training=True)
@@ -123,7 +122,7 @@ def fit(stage: Stage, args: TrainArguments) -> dict:
         started = time.perf_counter()
         train.set_epoch(progress.epoch)
         train.generator.manual_seed(args.seed + progress.epoch)  # --workers take their seeds from it, resumed or not
-        loss = _train_epoch(accelerator, model, train, optimizer, scheduler, args, progress.epoch)
+        loss = _train_epoch(accelerator, stage, model, train, optimizer, scheduler, args, progress.epoch)
         scores = stage.score(*_predict(stage, model, validation, accelerator.gather_for_metrics))
         score = scores[stage.score_name]
         progress.epoch += 1
@@ -164,6 +163,7 @@ def _loader(stage: Stage, args: TrainArguments, *, training: bool) -> DataLoader
 
 def _train_epoch(
     accelerator: Accelerator,
+    stage: Stage,
     model: torch.nn.Module,
     loader: DataLoader,
     optimizer: torch.optim.Optimizer,
@@ -171,23 +171,49 @@ def _train_epoch(
     args: TrainArguments,
     epoch: int,
 ) -> float:
-    """One pass; the mean training loss of the main process."""
+    """One pass; the mean training loss, each batch's over all its processes."""
     model.train()
     total = 0.0
     bar = tqdm(loader, desc=f"epoch {epoch + 1}/{args.epochs}", disable=not accelerator.is_main_process, mininterval=5)
     for batch in bar:
-        loss = model(**batch).loss
+        loss = _global_loss(accelerator, stage, model, batch)
         if not torch.isfinite(loss):
             raise RuntimeError(
                 f"the loss is {loss.item()} in epoch {epoch + 1}; lower --learning_rate or check the labels"
             )
-        accelerator.backward(loss)
+        accelerator.backward(loss * accelerator.num_processes)  # gradients are averaged over processes
         accelerator.clip_grad_norm_(model.parameters(), args.max_gradient_norm)
         optimizer.step()
         scheduler.step()
         optimizer.zero_grad()
         total += loss.item()
     return total / len(loader)
+
+
+def _global_loss(accelerator: Accelerator, stage: Stage, model: torch.nn.Module, batch: Tensors) -> Tensor:
+    """The objective of the whole batch, also where each process holds only a share of it.
+
+    Outputs and labels of all shares are put together first: means over labelled rows and correlations of shares do
+    not average to those of the whole. Batch norm alone still sees its own process's share.
+    """
+    labels = {name: value for name, value in batch.items() if name.endswith("labels")}
+    output = model(**{name: value for name, value in batch.items() if name not in labels})
+    if accelerator.num_processes > 1:
+        sizes = accelerator.gather(torch.tensor([len(output[stage.loss_names[0]])], device=accelerator.device)).tolist()
+        for name in stage.loss_names:
+            output[name] = _gathered(output[name], sizes, accelerator.process_index)
+        labels = {name: _gathered(value, sizes, accelerator.process_index) for name, value in labels.items()}
+    return accelerator.unwrap_model(model).objective(output, **labels)
+
+
+def _gathered(share: Tensor, sizes: list[int], rank: int) -> Tensor:
+    """All processes' shares behind each other, in the order of their ranks; only this one's carries a gradient."""
+    padded = torch.cat([share.detach(), share.new_zeros(max(sizes) - len(share), *share.shape[1:])]).contiguous()
+    parts = [torch.empty_like(padded) for _ in sizes]
+    torch.distributed.all_gather(parts, padded)
+    shares = [part[:size] for part, size in zip(parts, sizes, strict=True)]
+    shares[rank] = share
+    return torch.cat(shares)
 
 
 @torch.no_grad()

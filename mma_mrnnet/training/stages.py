@@ -55,6 +55,7 @@ class Stage:
         train_collator: items -> batch, with augmentation.
         collator: items -> batch.
         output_names: fields of the model's output that `score` reads.
+        loss_names: fields of the model's output that its `objective` reads.
         score: (outputs, labels) of a split -> named scores.
         score_name: the score that chooses the best epoch; more is better.
         finish: (best model, predict) -> the report; may calibrate the model.
@@ -70,6 +71,7 @@ class Stage:
     train_collator: Callable[[list[Any]], Tensors]
     collator: Callable[[list[Any]], Tensors]
     output_names: tuple[str, ...]
+    loss_names: tuple[str, ...]
     score: Callable[[Tensors, Tensors], dict[str, float]]
     score_name: str
     finish: Callable[[PreTrainedModel, Predict], dict]
@@ -128,6 +130,7 @@ def mma_stage(args: TrainArguments) -> Stage:
         train_collator=FrameCollator(processor, augment=args.augment),
         collator=FrameCollator(processor, augment=False),
         output_names=("valence_arousal", "expression_logits", "action_unit_logits"),
+        loss_names=("valence_arousal", "expression_logits", "action_unit_logits"),
         score=lambda outputs, labels: mma_scores(outputs, labels, validation.intensity),
         score_name="mean_of_tasks",
         finish=finish,
@@ -271,6 +274,7 @@ def mrnn_stage(args: TrainArguments) -> Stage:
         train_collator=ClipCollator(processor),
         collator=ClipCollator(processor),
         output_names=("intensities",),
+        loss_names=("logits",),
         score=score,
         score_name="mean_pearson",
         finish=finish,

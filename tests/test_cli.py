@@ -1,0 +1,408 @@
+"""What the command line promises: exit codes, one clear line a failure, results on stdout, notes beside."""
+
+import contextlib
+import json
+import logging
+import os
+import re
+import subprocess
+import sys
+
+import av
+import cv2
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from skimage.data import astronaut
+from transformers.utils import logging as transformers_logging
+
+from mma_mrnnet import cli
+from mma_mrnnet.data.video import write_video
+
+FACE = cv2.resize(astronaut()[:256, 96:352], (160, 160), interpolation=cv2.INTER_AREA)
+GREY = np.full_like(FACE, 128)
+REACTIONS = ["Adoration", "Amusement", "Anxiety", "Disgust", "Empathic-Pain", "Fear", "Surprise"]
+RESULT_LINE = re.compile(r".+: \d+\.\d s, a face in \d+ of \d+ frames|  [\w-]+ +[01]\.\d\d  #{0,20}")
+
+
+@pytest.fixture(autouse=True)
+def settings_kept():
+    """What `main` sets for its process stays inside each test."""
+    logger, threads = logging.getLogger("mma_mrnnet"), (torch.get_num_threads(), cv2.getNumThreads())
+    level, verbosity = logger.level, transformers_logging.get_verbosity()
+    yield
+    logger.setLevel(level)
+    transformers_logging.set_verbosity(verbosity)
+    torch.set_num_threads(threads[0])
+    cv2.setNumThreads(threads[1])
+
+
+@pytest.fixture
+def checkpoint(tiny_model, tiny_processor, tmp_path):
+    folder = tmp_path / "checkpoint"
+    tiny_model.save_pretrained(folder)
+    tiny_processor.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def clips(tmp_path):
+    folder = tmp_path / "clips"
+    folder.mkdir()
+    write_video(folder / "b.mp4", [FACE] * 4, 4)
+    write_video(folder / "a.mp4", [FACE] * 2, 4)
+    return folder
+
+
+@pytest.fixture
+def run(capsys):
+    """Runs a command: exit code, stdout's lines, stderr's lines; checks that stdout holds results alone."""
+
+    def command(*words):
+        capsys.readouterr()
+        try:
+            code = cli.main([str(word) for word in words])
+        except SystemExit as stop:
+            code = stop.code
+        out, err = capsys.readouterr()
+        assert "Traceback" not in err
+        return code, out.splitlines(), err.splitlines()
+
+    return command
+
+
+@pytest.fixture
+def predict(run, checkpoint):
+    def command(*words):
+        code, out, err = run("predict", *words, "--model", checkpoint)
+        assert all(RESULT_LINE.fullmatch(line) for line in out)
+        return code, out, err
+
+    return command
+
+
+def headings(lines):
+    return [line for line in lines if not line.startswith("  ")]
+
+
+# ---- predict: what goes well
+
+
+def test_a_file_gives_its_seven_intensities_and_exit_code_0(predict, clips):
+    code, out, err = predict(clips / "b.mp4")
+    assert code == 0
+    assert out[0] == f"{clips / 'b.mp4'}: 1.0 s, a face in 2 of 2 frames"
+    assert [line.split()[0] for line in out[1:]] == REACTIONS
+    assert all(line.startswith("note: ") for line in err)
+
+
+def test_a_folder_is_searched_below_and_in_order(predict, clips):
+    (clips / "deep").mkdir()
+    write_video(clips / "deep" / "c.MP4", [FACE], 4)
+    (clips / "notes.txt").write_text("no video")
+    code, out, _ = predict(clips)
+    assert code == 0
+    assert [line.split(": ")[0] for line in headings(out)] == [
+        str(clips / name) for name in ("a.mp4", "b.mp4", "deep/c.MP4")
+    ]
+
+
+def test_a_quoted_pattern_is_spelt_out(predict, clips):
+    code, out, _ = predict(clips / "*.mp4")
+    assert code == 0
+    assert [line.split(": ")[0] for line in headings(out)] == [str(clips / "a.mp4"), str(clips / "b.mp4")]
+
+
+def test_a_file_whose_name_looks_like_a_pattern_is_that_file(predict, clips):
+    (clips / "a.mp4").rename(clips / "a[1].mp4")
+    code, out, _ = predict(clips / "a[1].mp4")
+    assert (code, len(headings(out))) == (0, 1)
+
+
+def test_a_file_named_twice_is_done_once_where_it_came_first(predict, clips, monkeypatch):
+    monkeypatch.chdir(clips)
+    code, out, _ = predict("b.mp4", "./b.mp4", clips / "b.mp4", ".", "*.mp4", clips)
+    assert code == 0
+    assert [line.split(": ")[0] for line in headings(out)] == ["b.mp4", "a.mp4"]
+
+
+def test_tables_are_written_as_their_endings_say(predict, clips, tmp_path):
+    results, frames = tmp_path / "results.json", tmp_path / "frames.parquet"
+    code, _, err = predict(clips, "--out", results, "--frames", frames)
+    assert code == 0
+    assert {f"wrote {results}", f"wrote {frames}"} <= set(err)
+    rows = json.loads(results.read_text("utf-8"))
+    assert [row["file"] for row in rows] == [str(clips / "a.mp4"), str(clips / "b.mp4")]
+    assert all(row["error"] is None and 0 <= row[name] <= 1 for row in rows for name in REACTIONS)
+    read = pd.read_parquet(frames)
+    assert read["file"].tolist() == [str(clips / "a.mp4")] + [str(clips / "b.mp4")] * 2
+    assert read["frame"].tolist() == [0, 0, 2]
+
+
+@pytest.mark.parametrize(
+    ("rate", "frames"), [(None, [0, 2]), ("native", [0, 1, 2, 3]), ("1", [0]), ("4", [0, 1, 2, 3])]
+)
+def test_fps_decides_on_the_rows_of_the_frames_table_alone(predict, clips, tmp_path, rate, frames):
+    tables = "--out", tmp_path / "results.csv", "--frames", tmp_path / "frames.csv"
+    predict(clips / "b.mp4", "--out", tmp_path / "usual.csv")
+    assert predict(clips / "b.mp4", *tables, *(() if rate is None else ("--fps", rate)))[0] == 0
+    assert pd.read_csv(tmp_path / "frames.csv")["frame"].tolist() == frames
+    usual, other = (pd.read_csv(tmp_path / name)[REACTIONS] for name in ("usual.csv", "results.csv"))
+    pd.testing.assert_frame_equal(usual, other, rtol=0, atol=0)
+
+
+# ---- predict: what must be said
+
+
+def test_an_uncalibrated_checkpoint_says_so_and_is_not_ranked(predict, clips):
+    _, out, err = predict(clips / "b.mp4")
+    assert [line.split()[0] for line in out[1:]] == REACTIONS
+    assert any("not calibrated" in line for line in err)
+
+
+def test_a_calibrated_checkpoint_is_ranked(predict, clips, tiny_model, checkpoint):
+    tiny_model.set_calibration(torch.ones(7), torch.linspace(-0.3, 0.3, 7))
+    tiny_model.save_pretrained(checkpoint)
+    _, out, err = predict(clips / "b.mp4")
+    values = [float(line.split()[1]) for line in out[1:]]
+    assert values == sorted(values, reverse=True)
+    assert values[0] > values[-1]
+    assert not any("not calibrated" in line for line in err)
+
+
+@pytest.mark.parametrize("simulated", [True, False])
+@pytest.mark.parametrize("relative", [True, False])
+def test_notes_say_where_the_labels_came_from(predict, clips, tiny_model, checkpoint, simulated, relative):
+    tiny_model.config.simulated_labels, tiny_model.config.relative_labels = simulated, relative
+    tiny_model.save_pretrained(checkpoint)
+    _, _, err = predict(clips / "a.mp4")
+    assert any(line.startswith("note: ") and "simulator" in line for line in err) == simulated
+    assert any(line.startswith("note: ") and "relative within a clip" in line for line in err) == relative
+
+
+# ---- predict: what fails
+
+
+def test_a_failed_clip_among_good_ones_gets_its_error_and_the_others_their_numbers(predict, clips, tmp_path):
+    (clips / "aa.mp4").write_text("plain text")
+    write_video(clips / "ab.mp4", [GREY] * 4, 4)
+    code, out, err = predict(clips, "--out", tmp_path / "results.csv", "--frames", tmp_path / "frames.csv")
+    assert code == 1
+    assert len(headings(out)) == 2
+    assert any(line.startswith(f"mma-mrnnet: {clips / 'aa.mp4'}: is text, not a video") for line in err)
+    assert f"mma-mrnnet: {clips / 'ab.mp4'}: no face in this video" in err
+    rows = pd.read_csv(tmp_path / "results.csv").set_index("file")
+    assert list(rows.index) == [str(clips / name) for name in ("a.mp4", "aa.mp4", "ab.mp4", "b.mp4")]
+    assert rows["error"].isna().tolist() == [True, False, False, True]
+    assert rows[REACTIONS].isna().all(axis=1).tolist() == [False, True, True, False]
+    assert rows["frames_sampled"].tolist() == [1, 0, 2, 2]
+    assert rows["duration_s"].isna().tolist() == [False, True, False, False]
+    frames = pd.read_csv(tmp_path / "frames.csv")
+    assert frames["file"].value_counts().to_dict() == {
+        str(clips / "b.mp4"): 2, str(clips / "ab.mp4"): 2, str(clips / "a.mp4"): 1
+    }  # fmt: skip
+
+
+def write_sound(path):
+    with av.open(str(path), "w", format="wav") as container:
+        sound = container.add_stream("pcm_s16le", rate=8000, layout="mono")
+        frame = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.int16), format="s16", layout="mono")
+        frame.sample_rate = 8000
+        container.mux(sound.encode(frame))
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "no such file"),
+        ("text", "is text, not a video"),
+        ("empty", r"is empty \(0 bytes\)"),
+        ("sound", r"holds no video stream \(found: audio\)"),
+    ],
+)
+def test_a_file_that_is_no_video_is_one_line_and_exit_code_1(predict, clips, monkeypatch, content, message):
+    monkeypatch.chdir(clips)
+    if content == "text":
+        (clips / "x.mp4").write_text("plain text")
+    elif content == "empty":
+        (clips / "x.mp4").touch()
+    elif content == "sound":
+        write_sound(clips / "x.mp4")
+    code, out, err = predict("./x.mp4")
+    assert (code, out) == (1, [])
+    (line,) = [line for line in err if not line.startswith("note: ")]
+    assert re.match(rf"mma-mrnnet: x\.mp4: {message}", line)
+    assert line.count("x.mp4") == 1
+
+
+def test_when_all_clips_fail_the_frames_table_still_has_its_columns(predict, clips, tmp_path):
+    code, _, _ = predict(clips / "none.mp4", "--frames", tmp_path / "frames.parquet")
+    read = pd.read_parquet(tmp_path / "frames.parquet")
+    assert (code, len(read), read.columns[4]) == (1, 0, "face")
+
+
+@pytest.mark.parametrize("word", ["folder", "*.mov"])
+def test_a_folder_or_pattern_without_videos_is_one_line_and_exit_code_1(predict, tmp_path, word):
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "notes.txt").touch()
+    code, out, err = predict(tmp_path / word)
+    assert (code, out, len(err)) == (1, [], 1)
+    assert err[0].startswith(f"mma-mrnnet: {tmp_path / word}: no video here; looked for ")
+
+
+@pytest.mark.parametrize("kind", ["empty", "config", "weights", "stage 1", "missing"])
+def test_a_checkpoint_that_cannot_be_loaded_is_one_line_and_exit_code_1(
+    run, clips, tmp_path, checkpoint, tiny_mma, kind
+):
+    if kind == "empty":
+        checkpoint = tmp_path / "empty"
+        checkpoint.mkdir()
+    elif kind == "missing":
+        checkpoint = tmp_path / "missing"
+    elif kind == "config":
+        (checkpoint / "config.json").write_text('{"model_type": ')
+    elif kind == "weights":
+        weights = checkpoint / "model.safetensors"
+        weights.write_bytes(weights.read_bytes()[:5000])
+    else:
+        tiny_mma.save_pretrained(checkpoint)
+    code, out, err = run("predict", clips, "--model", checkpoint)
+    assert (code, out, len(err)) == (1, [], 1)
+    assert err[0].startswith(f"mma-mrnnet: {checkpoint}: ")
+
+
+@pytest.mark.parametrize("option", ["--out", "--frames"])
+@pytest.mark.parametrize("name", ["results.xlsx", "results", "none/results.csv", "clips"])
+def test_a_table_that_could_not_be_written_stops_before_any_work(predict, clips, tmp_path, monkeypatch, option, name):
+    monkeypatch.setattr(cli, "_predict_one", lambda *_: pytest.fail("work was begun"))
+    code, out, err = predict(clips, option, tmp_path / name)
+    assert (code, out, len(err)) == (1, [], 1)
+    assert err[0].startswith(f"mma-mrnnet: {tmp_path / name}: ")
+
+
+def test_both_tables_in_one_file_are_refused_before_any_work(predict, clips, tmp_path, monkeypatch):
+    monkeypatch.setattr(cli, "_predict_one", lambda *_: pytest.fail("work was begun"))
+    code, _, err = predict(clips, "--out", tmp_path / "t.csv", "--frames", clips / ".." / "t.csv")
+    assert (code, len(err)) == (1, 1)
+    assert "--out and --frames" in err[0]
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("--fps", "0"),
+        ("--fps", "-1"),
+        ("--fps", "abc"),
+        ("--fps", "nan"),
+        ("--fps", "inf"),
+        ("--threads", "0"),
+        ("--threads", "-2"),
+        ("--threads", "1.5"),
+    ],
+)
+def test_a_number_that_cannot_be_is_refused_with_exit_code_2(run, option, value):
+    code, out, err = run("predict", "clip.mp4", option, value)
+    assert (code, out) == (2, [])
+    assert re.search(rf"error: argument {option}: must be a .*number.*; got '{value}'$", err[-1])
+
+
+@pytest.mark.parametrize("name", ["cuda", "nonsense", "meta"])
+def test_a_device_that_is_not_there_is_one_line_and_exit_code_1(predict, clips, name):
+    if name == "cuda" and torch.cuda.is_available():
+        name = "cuda:99"
+    code, out, err = predict(clips / "a.mp4", "--device", name)
+    assert (code, out, len(err)) == (1, [], 1)
+    assert err[0].startswith(f"mma-mrnnet: --device {name}: not available here (")
+
+
+def test_an_interruption_keeps_what_was_done(predict, clips, tmp_path, monkeypatch):
+    whole = cli._predict_one
+
+    def interrupted(clip, *others):
+        if clip.endswith("b.mp4"):
+            raise KeyboardInterrupt
+        return whole(clip, *others)
+
+    monkeypatch.setattr(cli, "_predict_one", interrupted)
+    code, _, err = predict(clips, "--out", tmp_path / "results.csv")
+    assert code == 130
+    assert "mma-mrnnet: interrupted after 1 of 2 clips" in err
+    assert pd.read_csv(tmp_path / "results.csv")["file"].tolist() == [str(clips / "a.mp4")]
+
+
+def run_into_a_closed_pipe(*words):
+    """The exit code of a command whose standard output is what `| head` leaves: a pipe that nobody reads."""
+    read, write = os.pipe()
+    os.close(read)
+    with os.fdopen(write, "w") as pipe, contextlib.redirect_stdout(pipe):
+        return cli.main([str(word) for word in words])
+
+
+def test_a_reader_that_left_does_not_cost_the_table(checkpoint, clips, tmp_path):
+    words = ["predict", clips, "--model", checkpoint, "--out", tmp_path / "results.csv"]
+    assert run_into_a_closed_pipe(*words) == 0
+    assert len(pd.read_csv(tmp_path / "results.csv")) == 2
+
+
+def test_a_reader_that_left_ends_the_work_where_no_table_is_wanted(checkpoint, clips, monkeypatch):
+    begun = []
+    whole = cli._predict_one
+    monkeypatch.setattr(cli, "_predict_one", lambda clip, *others: begun.append(clip) or whole(clip, *others))
+    assert run_into_a_closed_pipe("predict", clips, "--model", checkpoint) == 0
+    assert begun == [str(clips / "a.mp4")]
+
+
+# ---- the words
+
+
+def test_no_words_print_the_help_and_give_exit_code_2(run):
+    code, out, _ = run()
+    assert code == 2
+    assert out[0].startswith("usage: mma-mrnnet")
+    assert all(any(name in line for line in out) for name in ("predict", "export", "demo"))
+
+
+def test_an_unknown_command_gives_exit_code_2(run):
+    code, out, err = run("guess")
+    assert (code, out) == (2, [])
+    assert "invalid choice: 'guess'" in err[-1]
+
+
+@pytest.mark.parametrize("command", ["predict", "export", "demo"])
+def test_the_help_of_each_command_shows_an_example_that_parses(run, command):
+    code, out, _ = run(command, "--help")
+    assert code == 0
+    examples = [line.split("#")[0].split() for line in out if line.startswith(f"  mma-mrnnet {command} ")]
+    assert examples
+    for example in examples:
+        cli._parser().parse_args(example[1:])
+
+
+# ---- export
+
+
+def test_export_writes_a_folder_and_refuses_one_that_holds_something(run, checkpoint, tmp_path):
+    code, out, _ = run("export", checkpoint, tmp_path / "model")
+    assert code == 0
+    assert out[0].startswith(f"wrote {tmp_path / 'model'}: ")
+    assert (tmp_path / "model" / "README.md").is_file()
+    code, out, err = run("export", checkpoint, tmp_path / "model")
+    assert (code, out, len(err)) == (1, [], 1)
+    assert "is not an empty folder" in err[0]
+
+
+# ---- as a process
+
+
+@pytest.mark.slow
+def test_a_real_process_keeps_results_on_stdout_and_all_else_on_stderr(clips, tmp_path):
+    (clips / "bad.mp4").write_text("plain text")
+    words = [sys.executable, "-m", "mma_mrnnet.cli", "predict", str(clips), "--out", str(tmp_path / "results.csv")]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    lines = done.stdout.splitlines()
+    assert len(headings(lines)) == 2
+    assert all(RESULT_LINE.fullmatch(line) for line in lines)
+    assert all(line.startswith(("mma-mrnnet: ", "note: ", "wrote ")) for line in done.stderr.splitlines())
+    assert len(pd.read_csv(tmp_path / "results.csv")) == 3

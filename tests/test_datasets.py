@@ -1,0 +1,187 @@
+"""Items and batches of both stages: labels, what "no label" is, augmentation, padding."""
+
+import datasets
+import numpy as np
+import pytest
+import torch
+
+from mma_mrnnet.data.datasets import ClipCollator, ClipDataset, FrameCollator, FrameDataset, augment_crops
+from mma_mrnnet.data.drawn_faces import drawn_faces
+from mma_mrnnet.data.records import action_unit_column, clip_features, frame_features
+from mma_mrnnet.model.labels import ACTION_UNITS
+
+NAN = float("nan")
+
+
+@pytest.fixture
+def faces():
+    return drawn_faces(12, seed=3, size=32)
+
+
+@pytest.fixture
+def clips():
+    lengths = (3, 0, 6, 1)
+    columns = {
+        "clip_id": [f"clip-{length}" for length in lengths],
+        "subject": ["a", "a", "b", "c"],
+        "kind": ["reaction", "quiet", "reaction", "reaction"],
+        "affect": [np.random.rand(length, 26).astype(np.float32) for length in lengths],
+        "labels": [[0.1 * row] * 6 + [NAN] for row in range(4)],
+    }
+    return ClipDataset(datasets.Dataset.from_dict(columns, features=clip_features(7)))
+
+
+def crops(count=4, side=32):
+    return torch.rand(count, 3, side, side) * 2 - 1
+
+
+# Frames ------------------------------------------------------------------------------------------------------------
+
+
+def test_a_frame_has_the_rows_image_and_labels_in_the_order_of_the_units(faces):
+    rows = FrameDataset(faces)
+    assert len(rows) == 12
+    for index in (0, 5, 11):
+        item, row = rows[index], faces[index]
+        assert item["crop"].dtype == torch.uint8
+        np.testing.assert_array_equal(item["crop"].numpy(), np.asarray(row["image"]))
+        assert item["expression_labels"].item() == row["expression"]
+        wanted = [row["valence"], row["arousal"]]
+        np.testing.assert_array_equal(item["valence_arousal_labels"].numpy(), np.array(wanted, np.float32))
+        units = np.array([row[action_unit_column(unit)] for unit in ACTION_UNITS], np.float32)
+        np.testing.assert_array_equal(item["action_unit_intensities"].numpy(), units)
+
+
+def test_no_label_is_nan_or_minus_100(faces):
+    rows = FrameDataset(faces)
+    assert rows.intensity.isnan().any()
+    assert rows.valence_arousal.isnan().any()
+    assert (rows.expression == -100).any()
+    known = rows.intensity[~rows.intensity.isnan()]
+    assert known.min() >= 0
+    assert known.max() <= 1
+
+
+def test_a_choice_of_units_gives_those_columns(faces):
+    some, every = FrameDataset(faces, action_units=(4, 12)), FrameDataset(faces)
+    columns = [ACTION_UNITS.index(4), ACTION_UNITS.index(12)]
+    np.testing.assert_array_equal(some.intensity.numpy(), every.intensity[:, columns].numpy())
+
+
+def test_the_collator_turns_intensities_into_probabilities_of_presence(tiny_processor):
+    # Twice the present intensity of 0.4 is certain: 0.2 / 0.8, 0.4 / 0.8, and 1 from 0.8 on.
+    item = {
+        "crop": torch.zeros(32, 32, 3, dtype=torch.uint8),
+        "valence_arousal_labels": torch.tensor([0.5, NAN]),
+        "expression_labels": torch.tensor(-100),
+        "action_unit_intensities": torch.tensor([0.0, 0.2, 0.4, 0.8, 1.0, NAN]),
+    }
+    batch = FrameCollator(tiny_processor, augment=False)([item, item])
+    assert batch["action_unit_labels"][0, :5].tolist() == pytest.approx([0.0, 0.25, 0.5, 1.0, 1.0])
+    assert batch["action_unit_labels"][:, 5].isnan().all()
+    assert batch["valence_arousal_labels"][1, 1].isnan()
+    assert batch["expression_labels"].tolist() == [-100, -100]
+    assert torch.equal(batch["pixel_values"], torch.full((2, 3, 32, 32), -1.0))
+
+
+def test_without_augmentation_the_crops_are_the_processors(faces, tiny_processor):
+    rows = FrameDataset(faces)
+    items = [rows[0], rows[1]]
+    wanted = tiny_processor.scale(torch.stack([item["crop"] for item in items]))
+    assert torch.equal(FrameCollator(tiny_processor, augment=False)(items)["pixel_values"], wanted)
+    assert not torch.equal(FrameCollator(tiny_processor, augment=True)(items)["pixel_values"], wanted)
+
+
+def test_a_batch_is_what_the_extractor_takes(faces, tiny_processor, tiny_mma):
+    rows = FrameDataset(faces)
+    batch = FrameCollator(tiny_processor, augment=True)([rows[index] for index in range(12)])
+    assert tiny_mma(**batch).loss.isfinite()
+
+
+@pytest.mark.parametrize("side", [32, 33, 112])
+def test_augmented_crops_keep_shape_and_range(side):
+    result = augment_crops(crops(16, side))
+    assert result.shape == (16, 3, side, side)
+    assert result.dtype == torch.float32
+    assert result.isfinite().all()
+    assert result.min() >= -1
+    assert result.max() <= 1
+
+
+def test_augmentation_leaves_its_input_as_it_was():
+    given = crops(64)
+    before = given.clone()
+    augment_crops(given)
+    assert torch.equal(given, before)
+
+
+def test_augmentation_repeats_under_a_seed_and_differs_without():
+    given = crops(8)
+    torch.manual_seed(5)
+    first, other = augment_crops(given), augment_crops(given)
+    torch.manual_seed(5)
+    assert torch.equal(augment_crops(given), first)
+    assert not torch.equal(first, other)
+
+
+def test_half_of_the_crops_are_mirrored():
+    given = torch.full((400, 3, 32, 32), -0.5)
+    given[..., :16] = 0.5  # bright on the left
+    result = augment_crops(given)
+    right_is_brighter = result[..., 18:28].mean((1, 2, 3)) > result[..., 4:14].mean((1, 2, 3))
+    assert 0.43 < right_is_brighter.float().mean() < 0.57  # 3 standard deviations around a half
+
+
+def test_an_upright_face_stays_upright():
+    given = torch.full((100, 3, 32, 32), -0.5)
+    given[:, :, :16] = 0.5  # bright at the top
+    result = augment_crops(given)
+    assert (result[:, :, 4:14].mean((1, 2, 3)) > result[:, :, 18:28].mean((1, 2, 3))).all()
+
+
+def test_what_is_shifted_in_is_black():
+    assert augment_crops(torch.full((200, 3, 32, 32), -1.0)).mean() < -0.9
+    corner = augment_crops(torch.ones(200, 3, 32, 32))[:, :, 0, 0].amax(1)
+    assert corner.min() < -0.5  # a bright crop, turned or shifted, shows black in some corner
+
+
+# Clips -------------------------------------------------------------------------------------------------------------
+
+
+def test_a_clip_has_its_real_frames_and_its_labels(clips):
+    assert len(clips) == 4
+    assert [clips[index]["affect"].shape for index in range(4)] == [(3, 26), (0, 26), (6, 26), (1, 26)]
+    assert clips[2]["affect"].dtype == np.float32
+    np.testing.assert_allclose(clips[2]["labels"], [0.2] * 6 + [NAN], rtol=1e-6)
+    assert clips.kinds == ["reaction", "quiet", "reaction", "reaction"]
+    assert clips.lengths.tolist() == [3, 0, 6, 1]
+
+
+@pytest.mark.parametrize("indices", [[0, 1, 2, 3], [2, 0], [3], [2, 2]])
+def test_several_clips_at_once_are_the_clips_one_by_one(clips, indices):
+    together = clips.__getitems__(indices)
+    assert len(together) == len(indices)
+    for item, index in zip(together, indices, strict=True):
+        np.testing.assert_array_equal(item["affect"], clips[index]["affect"])
+        np.testing.assert_array_equal(item["labels"], clips[index]["labels"])
+
+
+def test_a_batch_of_clips_is_padded_by_the_processor(clips, tiny_processor, tiny_model):
+    items = [clips[index] for index in range(4)]
+    batch = ClipCollator(tiny_processor)(items)
+    values, frame_mask = tiny_processor.pad([item["affect"] for item in items])
+    assert torch.equal(batch["affect"], values)
+    assert torch.equal(batch["frame_mask"], frame_mask)
+    assert frame_mask.sum(1).tolist() == [3, 0, 4, 1]  # six frames are thinned to the processor's four
+    assert batch["labels"].dtype == torch.float32
+    assert batch["labels"][:, 6].isnan().all()
+    assert tiny_model(**batch).loss.isfinite()
+
+
+def test_the_two_formats_name_every_output():
+    assert list(frame_features((1, 12))) == ["image", "subject", "source", "valence", "arousal", "expression"] + [
+        "au01",
+        "au12",
+    ]
+    assert clip_features(7)["labels"].length == 7
+    assert tuple(clip_features(7)["affect"].shape) == (None, 26)

@@ -1,0 +1,325 @@
+"""Checkpoints as folders: exported, loaded with and without the package, refused where damaged."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from huggingface_hub import ModelCard
+from transformers import (
+    AutoConfig,
+    AutoImageProcessor,
+    AutoModel,
+    AutoModelForVideoClassification,
+    AutoProcessor,
+    AutoVideoProcessor,
+    BertConfig,
+)
+
+import mma_mrnnet.hub as hub
+from mma_mrnnet import MMAConfig, MMAMRNNetConfig, MMAMRNNetForIntensity, MMAMRNNetVideoProcessor, MMAModel
+from mma_mrnnet.cli import main
+from mma_mrnnet.hub import CheckpointError, export_checkpoint, load_checkpoint
+
+
+@pytest.fixture
+def stage1(tiny_mma, tiny_processor, tmp_path):
+    folder = tmp_path / "trained-1"
+    tiny_mma.save_pretrained(folder)
+    tiny_processor.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def stage2(stage1, tmp_path):
+    """As training leaves it: built around a stage-1 folder, and calibrated."""
+    model = MMAMRNNetForIntensity.from_mma_pretrained(stage1, num_frames=4, hidden_size=8, dense_size=6)
+    model.set_calibration(torch.rand(7) + 0.5, torch.rand(7) * 0.1)
+    folder = tmp_path / "trained-2"
+    model.save_pretrained(folder)
+    MMAMRNNetVideoProcessor.from_pretrained(stage1).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(params=["stage1", "stage2"])
+def trained(request):
+    return request.getfixturevalue(request.param)
+
+
+def crops(count=3, side=32):
+    return np.random.randint(0, 256, (count, side, side, 3), dtype=np.uint8)
+
+
+def content(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+# What an export holds ----------------------------------------------------------------------------------------------
+
+
+def test_an_export_holds_weights_config_processors_code_and_card(stage1, stage2, tmp_path):
+    code = ["configuration_mma_mrnnet.py", "labels.py", "losses.py", "modeling_mma.py", "priors.py"]
+    code += ["video_processing_mma_mrnnet.py"]
+    files = ["README.md", "config.json", "model.safetensors", "video_preprocessor_config.json"]
+    assert content(export_checkpoint(stage1, tmp_path / "one")) == sorted([*code, *files, "preprocessor_config.json"])
+    assert content(export_checkpoint(stage2, tmp_path / "two")) == sorted([*code, *files, "modeling_mma_mrnnet.py"])
+
+
+def test_result_files_travel_with_the_model(stage2, tmp_path):
+    (stage2 / "unrelated.txt").write_text("stays")
+    before = content(export_checkpoint(stage2, tmp_path / "without"))
+    assert "unrelated.txt" not in before
+
+
+def test_the_card_of_an_unmeasured_model_is_whole(trained, tmp_path):
+    card = ModelCard.load(export_checkpoint(trained, tmp_path / "hub") / "README.md")
+    assert card.data.license == "apache-2.0"
+    assert card.data.library_name == "transformers"
+    assert card.data.pipeline_tag in ("image-classification", "video-classification")
+    assert len(card.text) > 500
+    assert not re.search(r"\bNone\b|\{\{|\{%|\}\}|\bnan\b|<!--", card.text)
+
+
+def test_no_exported_file_names_a_place_on_this_machine(stage2, tmp_path):
+    config = json.loads((stage2 / "config.json").read_text())
+    config["mma_config"]["_name_or_path"] = "/somewhere/private"  # as an older training run wrote it
+    (stage2 / "config.json").write_text(json.dumps(config))
+    folder = export_checkpoint(stage2, tmp_path / "hub")
+    for path in folder.iterdir():
+        if path.suffix != ".safetensors":
+            text = path.read_text("utf-8")
+            assert "/somewhere/private" not in text
+            assert str(tmp_path) not in text
+
+
+@pytest.mark.parametrize(("mask", "mode"), [(0o022, 0o644), (0o027, 0o640)])
+def test_files_are_readable_by_whom_the_umask_lets(trained, tmp_path, mask, mode):
+    before = os.umask(mask)
+    try:
+        folder = export_checkpoint(trained, tmp_path / "hub")
+    finally:
+        os.umask(before)
+    assert {path.stat().st_mode & 0o777 for path in folder.iterdir()} == {mode}
+
+
+def test_the_command_line_exports_too(stage2, tmp_path, capsys):
+    assert main(["export", str(stage2), str(tmp_path / "hub")]) == 0
+    assert "wrote" in capsys.readouterr().out
+    assert content(tmp_path / "hub") == content(export_checkpoint(stage2, tmp_path / "other"))
+    assert main(["export", str(stage2), str(tmp_path / "hub")]) == 1
+    assert "not an empty folder; nothing was written" in capsys.readouterr().err
+
+
+# Where it may be written -------------------------------------------------------------------------------------------
+
+
+def test_an_empty_folder_may_be_the_target(trained, tmp_path):
+    (tmp_path / "hub").mkdir()
+    assert "README.md" in content(export_checkpoint(trained, tmp_path / "hub"))
+
+
+def test_a_target_that_holds_something_is_refused_and_left_alone(trained, tmp_path):
+    (tmp_path / "hub").mkdir()
+    (tmp_path / "hub" / "mine.txt").write_text("mine")
+    (tmp_path / "file").write_text("mine")
+    for target in ("hub", "file"):
+        with pytest.raises(CheckpointError, match="not an empty folder"):
+            export_checkpoint(trained, tmp_path / target)
+    assert content(tmp_path / "hub") == ["mine.txt"]
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+def test_an_export_that_fails_leaves_nothing(trained, tmp_path, monkeypatch):
+    def fail(model, folder):
+        raise OSError("the disk is full")
+
+    monkeypatch.setattr(hub, "model_card", fail)
+    before = content(tmp_path)
+    with pytest.raises(OSError, match="the disk is full"):
+        export_checkpoint(trained, tmp_path / "hub")
+    assert content(tmp_path) == before
+
+
+# With the package --------------------------------------------------------------------------------------------------
+
+
+def test_with_the_package_the_auto_classes_need_no_trust(stage1, stage2, tmp_path):
+    one, two = export_checkpoint(stage1, tmp_path / "one"), export_checkpoint(stage2, tmp_path / "two")
+    assert type(AutoConfig.from_pretrained(one)) is MMAConfig
+    assert type(AutoConfig.from_pretrained(two)) is MMAMRNNetConfig
+    assert type(AutoModel.from_pretrained(one)) is MMAModel
+    for auto in (AutoModel, AutoModelForVideoClassification):
+        assert type(auto.from_pretrained(two)) is MMAMRNNetForIntensity
+    for auto in (AutoVideoProcessor, AutoProcessor):
+        assert type(auto.from_pretrained(two)) is MMAMRNNetVideoProcessor
+    assert type(AutoVideoProcessor.from_pretrained(one)) is MMAMRNNetVideoProcessor
+
+
+def test_an_export_gives_what_its_source_gives(stage2, tmp_path):
+    export_checkpoint(stage2, tmp_path / "hub")
+    batches = []
+    for folder in (stage2, tmp_path / "hub"):
+        model, processor = load_checkpoint(folder)
+        assert not model.training
+        assert model.config.calibrated
+        np.random.seed(3)
+        batches.append(model(**processor([crops(3), crops(2)], return_tensors="pt")).intensities)
+    assert torch.equal(*batches)
+
+
+def test_the_extractor_comes_out_of_a_stage_2_export(stage1, stage2, tmp_path):
+    export_checkpoint(stage2, tmp_path / "hub")
+    inside, alone = MMAModel.from_pretrained(tmp_path / "hub").eval(), MMAModel.from_pretrained(stage1).eval()
+    pixels = torch.rand(2, 3, 32, 32)
+    assert torch.equal(inside(pixels).affect, alone(pixels).affect)
+
+
+@pytest.mark.parametrize("side", [32, 20, 45])
+def test_the_image_processor_of_a_stage_1_export_gives_our_pixel_values(stage1, tiny_processor, tmp_path, side):
+    processor = AutoImageProcessor.from_pretrained(export_checkpoint(stage1, tmp_path / "hub"))
+    images = crops(4, side)
+    pixel_values = processor(list(images), return_tensors="pt")["pixel_values"]
+    assert (pixel_values - tiny_processor.scale(images)).abs().max() <= 1e-6
+
+
+# Without the package -----------------------------------------------------------------------------------------------
+
+STRANGER = """
+import sys
+from importlib.abc import MetaPathFinder
+
+class NotInstalled(MetaPathFinder):
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in ("mma_mrnnet", "av", "cv2", "datasets", "evaluate", "accelerate", "pandas", "gradio"):
+            raise ModuleNotFoundError(f"{name} is not installed here", name=name)
+
+sys.meta_path.insert(0, NotInstalled())
+import torch
+from transformers import (
+    AutoConfig, AutoImageProcessor, AutoModel, AutoModelForVideoClassification, AutoProcessor, AutoVideoProcessor
+)
+
+torch.set_num_threads(1)
+one, two, inputs, outputs = sys.argv[1:]
+given = torch.load(inputs)
+trust = {"trust_remote_code": True}
+seen = {"names": []}
+model = AutoModel.from_pretrained(one, **trust).eval()
+image_processor = AutoImageProcessor.from_pretrained(one)
+seen["affect"] = model(**image_processor(list(given["crops"]), return_tensors="pt")).affect
+for auto in (AutoModel, AutoModelForVideoClassification):
+    for processing in (AutoVideoProcessor, AutoProcessor):
+        model = auto.from_pretrained(two, **trust).eval()
+        processor = processing.from_pretrained(two, **trust)
+        batch = processor([given["crops"].numpy(), given["crops"][:2].numpy()], return_tensors="pt")
+        output = model(**batch)
+        name = f"{auto.__name__} {processing.__name__}"
+        seen["names"].append(name)
+        seen[name] = {"intensities": output.intensities, "affect": output.affect, **batch}
+seen["labels"] = model.config.id2label
+assert not any(name.split(".")[0] == "mma_mrnnet" for name in sys.modules)
+torch.save(seen, outputs)
+"""
+
+
+@pytest.mark.slow
+def test_a_machine_without_the_package_gets_the_same_bits(stage1, stage2, tmp_path):
+    one, two = export_checkpoint(stage1, tmp_path / "one"), export_checkpoint(stage2, tmp_path / "two")
+    given = torch.from_numpy(crops(3))
+    torch.save({"crops": given}, tmp_path / "inputs.pt")
+    words = [sys.executable, "-I", "-c", STRANGER, *map(str, (one, two, tmp_path / "inputs.pt", tmp_path / "seen.pt"))]
+    cache = {"HF_HOME": str(tmp_path / "home"), "HF_MODULES_CACHE": str(tmp_path / "modules")}
+    environment = {**os.environ, **cache, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        words, env=environment, capture_output=True, text=True, cwd=tmp_path, timeout=240, check=False
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+
+    seen = torch.load(tmp_path / "seen.pt")
+    model, processor = load_checkpoint(stage2)
+    with torch.no_grad():
+        extractor, pixels = MMAModel.from_pretrained(stage1).eval(), processor.scale(given)
+        batch = processor([given, given[:2]], return_tensors="pt")
+        wanted = {**model(**batch), **batch}
+    assert torch.allclose(seen["affect"], extractor(pixels).affect, atol=1e-6)
+    assert len(seen["names"]) == 4
+    for name in seen["names"]:
+        for key, value in seen[name].items():
+            assert torch.equal(value, wanted[key]), (name, key)
+    assert seen["labels"] == model.config.id2label
+
+
+# Checkpoints that cannot be loaded ---------------------------------------------------------------------------------
+
+
+def broken(case, stage1, stage2, tmp_path):
+    folder = tmp_path / case.replace(" ", "-")
+    if case in ("stage 1", "missing"):
+        return {"stage 1": stage1, "missing": folder}[case]
+    if case == "empty":
+        folder.mkdir()
+        return folder
+    if case == "another model type":
+        BertConfig().save_pretrained(folder)
+        return folder
+    shutil.copytree(stage2, folder)
+    config, weights = folder / "config.json", folder / "model.safetensors"
+    if case == "broken config":
+        config.write_text("{")
+    elif case == "config out of range":
+        config.write_text(config.read_text().replace('"num_frames": 4', '"num_frames": 0'))
+    elif case == "config of another size":
+        config.write_text(config.read_text().replace('"dense_size": 6', '"dense_size": 9'))
+    elif case == "unknown type with code":
+        config.write_text(config.read_text().replace('"mma_mrnnet"', '"somebody_elses"'))
+    elif case == "truncated weights":
+        weights.write_bytes(weights.read_bytes()[: weights.stat().st_size // 2])
+    elif case == "no weights":
+        weights.unlink()
+    elif case == "no processor":
+        (folder / "video_preprocessor_config.json").unlink()
+    return folder
+
+
+@pytest.mark.parametrize(
+    "case",
+    [
+        "stage 1",
+        "missing",
+        "empty",
+        "another model type",
+        "broken config",
+        "config out of range",
+        "config of another size",
+        "unknown type with code",
+        "truncated weights",
+        "no weights",
+        "no processor",
+    ],
+)
+def test_a_checkpoint_that_cannot_be_loaded_is_named_in_one_line(case, stage1, stage2, tmp_path):
+    place = broken(case, stage1, stage2, tmp_path)
+    with pytest.raises(CheckpointError) as caught:
+        load_checkpoint(place)
+    message = str(caught.value)
+    assert message.startswith(f"{place}: ")
+    assert "\n" not in message
+    assert len(message) < 500
+    if case != "stage 1":  # which is a checkpoint, and can be exported
+        with pytest.raises(CheckpointError):
+            export_checkpoint(place, tmp_path / "hub")
+        assert not (tmp_path / "hub").exists()
+
+
+def test_the_shipped_checkpoint_loads(tmp_path):
+    if not (hub.pretrained_folder() / "config.json").is_file():
+        pytest.skip("no checkpoint ships with this checkout")
+    model, processor = hub.load_pretrained()
+    assert processor.num_frames == model.config.num_frames
+    assert model.config.calibrated
+    assert model.config.simulated_labels

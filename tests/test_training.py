@@ -1,0 +1,622 @@
+"""The whole of training on tiny data: hand-over, resume, calibration, best model, results, errors, two processes."""
+
+import json
+import math
+import os
+import shutil
+import socket
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+import mma_mrnnet.training.loop as loop
+from mma_mrnnet import MMAMRNNetForIntensity, MMAModel
+from mma_mrnnet.data.drawn_faces import drawn_faces
+from mma_mrnnet.hub import CheckpointError, export_checkpoint
+from mma_mrnnet.model.losses import squared_error_loss
+from mma_mrnnet.train import main
+from mma_mrnnet.training.arguments import TrainArguments, command_line, parse_arguments
+from mma_mrnnet.training.stages import affine_calibration, mma_stage, mrnn_stage
+
+ROOT = Path(__file__).resolve().parents[1]
+NAN = float("nan")
+FACES = (
+    "--stage mma --data drawn --layer_type basic --embedding_size 8 --hidden_sizes 8 16 --depths 1 1 --image_size 32 "
+    "--items 40 --batch_size 8 --learning_rate 0.01 --epochs 2"
+).split()
+CLIPS = (
+    "--stage mrnn --data simulated --clips 48 24 24 --batch_size 16 --hidden_size 8 --dense_size 6 "
+    "--learning_rate 0.01 --epochs 2"
+).split()
+
+
+def weights(folder):
+    return load_file(folder / "model.safetensors")
+
+
+def same(one, other):
+    return one.keys() == other.keys() and all(torch.equal(value, other[name]) for name, value in one.items())
+
+
+def leftovers(folder):
+    return [path for path in Path(folder).rglob("*") if "tmp" in path.name]
+
+
+def results_of(run):
+    def refuse(word):
+        raise AssertionError(f"{word} is not strict JSON")
+
+    return json.loads((run / "results.json").read_text("utf-8"), parse_constant=refuse)
+
+
+def stage_arguments(words, output):
+    return parse_arguments([*words, "--output", str(output)])
+
+
+@pytest.fixture(scope="module")
+def stage1(tmp_path_factory):
+    run = tmp_path_factory.mktemp("stage1") / "run"
+    assert main([*FACES, "--output", str(run)]) == 0
+    return run
+
+
+@pytest.fixture(scope="module")
+def stage2(stage1, tmp_path_factory):
+    run = tmp_path_factory.mktemp("stage2") / "run"
+    assert main([*CLIPS, "--mma", str(stage1 / "model"), "--output", str(run)]) == 0
+    return run
+
+
+def scripted(stage, scores):
+    """The stage with the given validation scores, one an epoch."""
+    remaining = iter(scores)
+    return replace(stage, score=lambda outputs, labels: {stage.score_name: next(remaining)})
+
+
+# What a run leaves behind ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("run", "stage"), [("stage1", "mma"), ("stage2", "mrnn")])
+def test_a_run_leaves_model_best_checkpoints_results_and_log(run, stage, request):
+    run = request.getfixturevalue(run)
+    assert sorted(path.name for path in run.iterdir()) == ["best", "checkpoints", "log.jsonl", "model", "results.json"]
+    assert sorted(path.name for path in (run / "checkpoints").iterdir()) == ["epoch-0001", "epoch-0002"]
+    assert not leftovers(run)
+    assert (run / "model" / f"results_{stage}.json").read_text() == (run / "results.json").read_text()
+    rows = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+    assert [row["epoch"] for row in rows] == [1, 2]
+    history = results_of(run)["training"]["history"]
+    assert [row["epoch"] for row in history] == [1, 2]
+    assert all(math.isfinite(row["train_loss"]) for row in history)
+
+
+def test_stage_1_learns(stage1):
+    history = results_of(stage1)["training"]["history"]
+    assert history[1]["train_loss"] < history[0]["train_loss"]
+
+
+def test_the_units_that_labels_reached_are_recorded(stage1):
+    assert MMAModel.from_pretrained(stage1 / "model").config.prior_only_action_units == []
+
+
+@pytest.mark.parametrize("run", ["stage1", "stage2"])
+def test_the_results_hold_the_command_that_repeats_the_run(run, request):
+    results = results_of(request.getfixturevalue(run))
+    words = results["command"].split()
+    assert words[:3] == ["accelerate", "launch", "train.py"]
+    repeated = {
+        name: str(value) if isinstance(value, Path) else value
+        for name, value in vars(parse_arguments(words[3:])).items()
+    }
+    assert repeated == results["arguments"]
+
+
+def test_stage_2_carries_the_results_of_stage_1(stage1, stage2):
+    carried = (stage2 / "model" / "results_mma.json").read_text()
+    assert carried == (stage1 / "model" / "results_mma.json").read_text()
+
+
+def test_model_files_are_readable_by_whom_the_umask_lets(stage1, stage2):
+    for run in (stage1, stage2):
+        for folder in ("best", "model"):
+            modes = {path.stat().st_mode & 0o777 for path in (run / folder).iterdir()}
+            assert len(modes) == 1  # the weights' too
+
+
+def test_no_saved_config_says_where_the_extractor_lay(stage1, stage2):
+    for folder in (stage2 / "best", stage2 / "model"):
+        assert str(stage1) not in (folder / "config.json").read_text()
+
+
+# Hand-over ---------------------------------------------------------------------------------------------------------
+
+
+def test_the_extractor_goes_into_stage_2_bit_by_bit_and_training_leaves_it_alone(stage1, stage2):
+    extractor = weights(stage1 / "model")
+    assert any("running_mean" in name for name in extractor)
+    for place in (stage2 / "model", stage2 / "checkpoints" / "epoch-0002"):
+        inside = {name.removeprefix("mma."): value for name, value in weights(place).items() if name.startswith("mma.")}
+        assert same(inside, extractor)
+
+
+def test_stage_2_is_changed_by_its_training(stage2):
+    first, last = weights(stage2 / "checkpoints" / "epoch-0001"), weights(stage2 / "checkpoints" / "epoch-0002")
+    changed = {name.split(".")[0] for name in first if not torch.equal(first[name], last[name])}
+    assert changed == {"rnn", "dense", "output"}
+
+
+# Resume ------------------------------------------------------------------------------------------------------------
+
+
+def stop_after_first_checkpoint(monkeypatch):
+    save = loop._save_checkpoint
+
+    def save_and_stop(accelerator, args, epoch):
+        save(accelerator, args, epoch)
+        raise RuntimeError("stopped by the test")
+
+    monkeypatch.setattr(loop, "_save_checkpoint", save_and_stop)
+
+
+@pytest.mark.parametrize("workers", ["0", pytest.param("1", marks=pytest.mark.slow)])
+def test_stopped_and_resumed_is_bit_equal_to_straight_through(tmp_path, monkeypatch, workers):
+    words = [*FACES, "--epochs", "3", "--warmup", "0.4", "--dropout", "0.2", "--workers", workers]
+    straight, stopped = tmp_path / "straight", tmp_path / "stopped"
+    assert main([*words, "--output", str(straight)]) == 0
+    with monkeypatch.context() as patch:
+        stop_after_first_checkpoint(patch)
+        assert main([*words, "--output", str(stopped)]) == 1
+    assert not (stopped / "model").exists()
+    torch.rand(3)  # whatever happened in between
+    np.random.rand(3)
+    assert main([*words, "--output", str(stopped), "--resume"]) == 0
+    for place in ("checkpoints/epoch-0003", "best", "model"):
+        assert same(weights(straight / place), weights(stopped / place))
+    one, other = (results_of(run)["training"] for run in (straight, stopped))
+    assert one["best_epoch"] == other["best_epoch"]
+    untimed = [[{**row, "seconds": 0} for row in training["history"]] for training in (one, other)]
+    assert untimed[0] == untimed[1]
+
+
+def test_stage_2_stopped_and_resumed_is_bit_equal(stage1, tmp_path, monkeypatch):
+    words = [*CLIPS, "--epochs", "3", "--mma", str(stage1 / "model"), "--dropout", "0.2"]
+    assert main([*words, "--output", str(tmp_path / "straight")]) == 0
+    with monkeypatch.context() as patch:
+        stop_after_first_checkpoint(patch)
+        assert main([*words, "--output", str(tmp_path / "stopped")]) == 1
+    assert main([*words, "--output", str(tmp_path / "stopped"), "--resume"]) == 0
+    assert same(weights(tmp_path / "straight" / "model"), weights(tmp_path / "stopped" / "model"))
+
+
+def test_half_written_checkpoints_are_passed_over(stage1, tmp_path, monkeypatch):
+    run = tmp_path / "run"
+    words = [*FACES, "--output", str(run)]
+    with monkeypatch.context() as patch:
+        stop_after_first_checkpoint(patch)
+        assert main(words) == 1
+    for name in ("epoch-0002", ".epoch-0002.tmp"):
+        (run / "checkpoints" / name).mkdir()
+        (run / "checkpoints" / name / "model.safetensors").write_bytes(b"half")
+    (run / ".model.tmp").mkdir()  # cut off while the last model was written
+    assert main([*words, "--resume"]) == 0
+    assert same(weights(run / "model"), weights(stage1 / "model"))
+    assert not leftovers(run)
+
+
+def test_resuming_with_another_number_of_processes_is_refused(stage1, tmp_path, capsys):
+    run = shutil.copytree(stage1, tmp_path / "run")
+    (run / "checkpoints" / "epoch-0002" / "COMPLETE").write_text("2\n")
+    assert main([*FACES, "--output", str(run), "--resume"]) == 1
+    assert "was written by 2 processes; 1 are running" in capsys.readouterr().err
+
+
+def test_a_new_run_does_not_mix_with_an_old_one_in_the_same_folder(stage1, tmp_path, capsys):
+    run = shutil.copytree(stage1, tmp_path / "run")
+    assert main([*FACES, "--output", str(run)]) == 1
+    assert "holds an earlier run: --resume goes on with it" in capsys.readouterr().err
+    assert same(weights(run / "model"), weights(stage1 / "model"))
+
+
+def test_resume_without_a_checkpoint_starts_anew(stage1, tmp_path):
+    assert main([*FACES, "--output", str(tmp_path / "run"), "--resume"]) == 0
+    assert same(weights(tmp_path / "run" / "model"), weights(stage1 / "model"))
+
+
+def test_a_finished_run_resumed_gives_the_same_model(stage2, tmp_path):
+    run = shutil.copytree(stage2, tmp_path / "run")
+    shutil.rmtree(run / "model")
+    assert main([*results_of(stage2)["command"].split()[3:], "--output", str(run), "--resume"]) == 0
+    assert same(weights(run / "model"), weights(stage2 / "model"))
+
+
+def test_only_the_newest_checkpoints_stay(tmp_path):
+    assert main([*FACES, "--epochs", "3", "--keep_checkpoints", "1", "--output", str(tmp_path)]) == 0
+    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["epoch-0003"]
+
+
+# The best model ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("scores", "best"),
+    [([0.1, 0.9, 0.2], 2), ([0.9, 0.9, 0.9], 1), ([NAN, 0.1, NAN], 2), ([NAN, -0.5, -0.2], 3), ([NAN, NAN, NAN], 1)],
+)
+def test_the_best_epochs_model_is_what_lands_in_model_and_not_the_last(tmp_path, scores, best):
+    args = stage_arguments([*FACES, "--epochs", "3", "--keep_checkpoints", "3"], tmp_path)
+    args.output.mkdir(exist_ok=True)
+    results = loop.fit(scripted(mma_stage(args), scores), args)
+    assert results["training"]["best_epoch"] == best
+    assert same(weights(tmp_path / "model"), weights(tmp_path / "checkpoints" / f"epoch-{best:04d}"))
+    assert results == results_of(tmp_path)
+
+
+def test_patience_stops_after_epochs_without_a_better_score(tmp_path):
+    args = stage_arguments([*FACES, "--epochs", "9", "--patience", "2"], tmp_path)
+    results = loop.fit(scripted(mma_stage(args), [0.1, 0.3, 0.2, 0.3, 0.9]), args)
+    assert results["training"]["epochs"] == 4
+    assert results["training"]["best_epoch"] == 2
+
+
+# Calibration -------------------------------------------------------------------------------------------------------
+
+
+def test_calibration_is_the_least_squares_line_of_the_labelled_rows():
+    prediction = torch.rand(50, 3)
+    target = torch.stack([2 * prediction[:, 0] - 0.3, 0.5 * prediction[:, 1], torch.full((50,), NAN)], 1)
+    target = target + 0.1 * torch.rand(50, 3)
+    target[::3, 1] = NAN
+    scale, shift = affine_calibration(prediction, target)
+    for column, rows in ((0, slice(None)), (1, ~target[:, 1].isnan())):
+        slope, intercept = np.polyfit(prediction[rows, column].double(), target[rows, column].double(), 1)
+        assert scale[column].item() == pytest.approx(slope, rel=1e-5)
+        assert shift[column].item() == pytest.approx(intercept, abs=1e-5)
+    assert (scale[2].item(), shift[2].item()) == (1.0, 0.0)
+
+
+def test_calibration_by_hand():
+    # x = 0, 1, 2 and y = 0.1, 0.1, 0.4: slope 0.3 / 2, through the means (1, 0.2).
+    scale, shift = affine_calibration(torch.tensor([[0.0], [1.0], [2.0]]), torch.tensor([[0.1], [0.1], [0.4]]))
+    assert scale.item() == pytest.approx(0.15)
+    assert shift.item() == pytest.approx(0.05)
+
+
+@pytest.mark.parametrize("prediction", [[0.0, 1.0, 2.0], [1.0, 1.0, 1.0]], ids=["falling", "constant"])
+def test_calibration_never_turns_an_order_round(prediction):
+    scale, shift = affine_calibration(torch.tensor(prediction)[:, None], torch.tensor([[0.9], [0.5], [0.1]]))
+    assert scale.item() == pytest.approx(0.001)
+    assert scale.item() + shift.item() == pytest.approx(0.5)  # at the mean prediction, 1, stands the mean label
+
+
+def test_the_calibration_travels_with_the_weights(stage2):
+    before = MMAMRNNetForIntensity.from_pretrained(stage2 / "best").eval()
+    after = MMAMRNNetForIntensity.from_pretrained(stage2 / "model").eval()
+    assert (before.config.calibrated, after.config.calibrated) == (False, True)
+    assert torch.equal(before.calibration_scale, torch.ones(7))
+    assert (after.calibration_scale > 0).all()
+    written = results_of(stage2)["calibration"]
+    assert torch.allclose(after.calibration_scale, torch.tensor(written["scale"]), rtol=1e-3, atol=1e-4)
+    affect = torch.rand(5, 30, 26)
+    plain = before(affect=affect).intensities
+    wanted = (after.calibration_scale * plain + after.calibration_shift).clamp(0, 1)
+    assert torch.allclose(after(affect=affect).intensities, wanted, atol=1e-6)
+
+
+def test_calibration_is_fitted_on_validation_to_its_labels(stage1, tmp_path):
+    args = stage_arguments([*CLIPS, "--mma", str(stage1 / "model")], tmp_path)
+    stage = mrnn_stage(args)
+    model = stage.model.eval()
+    with torch.no_grad():
+        model.output.bias.sub_(1.0)  # far from the labels
+    predict = lambda rows: loop.predict_dataset(stage, model, rows, 7)  # noqa: E731
+    before, labels = predict(stage.validation)
+    stage.finish(model, predict)
+    after, _ = predict(stage.validation)
+    assert len(before["intensities"]) == 24
+    errors = [squared_error_loss(outputs["intensities"], labels["labels"]) for outputs in (before, after)]
+    assert errors[1] < errors[0]
+    assert torch.allclose(after["intensities"].mean(0), labels["labels"].mean(0), atol=0.02)
+
+
+# Arguments ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        [],
+        ["--augment", "False", "--seed", "7", "--learning_rate", "3e-05"],
+        ["--hidden_sizes", "8", "16", "--depths", "1", "1", "--clips", "1", "2", "3"],
+        ["--mma", "a folder/with 'quotes'", "--sampling_fps", "2.5"],
+    ],
+)
+def test_the_command_line_comes_back_as_the_same_arguments(words):
+    import shlex
+
+    args = parse_arguments(["--stage", "mma", "--data", "drawn", "--output", "some/where", *words])
+    assert parse_arguments(shlex.split(command_line(args))[3:]) == args
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"stage": "both"}, "--stage must be mma or mrnn; got 'both'"),
+        ({"stage": "mrnn"}, "needs --mma"),
+        ({"stage": "mrnn", "mma": "x", "clips": [1, 2]}, "--clips needs three"),
+        ({"stage": "mrnn", "mma": "x", "clips": [9, 9, 0]}, "--clips needs three"),
+        ({"depths": [1, 1]}, "--hidden_sizes and --depths"),
+        ({"epochs": 0}, "--epochs must be at least 1"),
+        ({"batch_size": -1}, "--batch_size must be at least 1"),
+        ({"warmup": 1.0}, r"--warmup must be in \[0, 1\)"),
+        ({"quiet_share": -0.1}, "--quiet_share must be in"),
+    ],
+)
+def test_arguments_out_of_range_are_refused(change, message):
+    with pytest.raises(ValueError, match=message):
+        TrainArguments(**{"stage": "mma", "data": "drawn", "output": Path("x"), **change})
+
+
+# Errors ------------------------------------------------------------------------------------------------------------
+
+
+def damaged(stage1, folder, name, content):
+    shutil.copytree(stage1 / "model", folder)
+    (folder / name).write_bytes(content)
+    return folder
+
+
+def wrong(case, stage1, tmp_path):
+    """The words of a run that cannot be, and what its one line must say."""
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    other = ["--mma", str(stage1 / "model")]
+    return {
+        "unknown stage": ([*FACES, "--stage", "third"], "--stage must be mma or mrnn; got 'third'"),
+        "no extractor named": (CLIPS, "--stage mrnn needs --mma"),
+        "extractor not there": (
+            [*CLIPS, "--mma", str(tmp_path / "none")],
+            f"--mma {tmp_path / 'none'}: not a checkpoint",
+        ),
+        "extractor folder empty": ([*CLIPS, "--mma", str(empty)], f"--mma {empty}: not a checkpoint"),
+        "extractor truncated": (
+            [*CLIPS, "--mma", str(damaged(stage1, tmp_path / "cut", "model.safetensors", b"half"))],
+            f"--mma {tmp_path / 'cut'}: not a checkpoint",
+        ),
+        "extractor's config broken": (
+            [*CLIPS, "--mma", str(damaged(stage1, tmp_path / "bad", "config.json", b"{"))],
+            f"--mma {tmp_path / 'bad'}: not a checkpoint",
+        ),
+        "other clips": ([*CLIPS, *other, "--data", "mine"], "--stage mrnn reads --data simulated; got 'mine'"),
+        "no parquet": ([*FACES, "--data", str(empty)], f"{empty}: no train-*.parquet here"),
+        "too few items": ([*FACES, "--batch_size", "64"], "40 training items do not fill one batch of 64"),
+        "other processes": ([*FACES, "--expect_processes", "3"], "expected 3 processes; 1 are running"),
+        "loss diverges": ([*FACES, "--learning_rate", "1e30"], "the loss is nan in epoch 1; lower --learning_rate"),
+        "too small a crop": ([*FACES, "--image_size", "16"], "image_size must be at least 32; got 16"),
+    }[case]
+
+
+@pytest.mark.parametrize(
+    "case",
+    [
+        "unknown stage",
+        "no extractor named",
+        "extractor not there",
+        "extractor folder empty",
+        "extractor truncated",
+        "extractor's config broken",
+        "other clips",
+        "no parquet",
+        "too few items",
+        "other processes",
+        "loss diverges",
+        "too small a crop",
+    ],
+)
+def test_what_cannot_be_trained_says_so_in_one_line_and_leaves_nothing(case, stage1, tmp_path, capsys):
+    words, message = wrong(case, stage1, tmp_path)
+    capsys.readouterr()
+    assert main([*words, "--output", str(tmp_path / "run")]) == 1
+    said = [line for line in capsys.readouterr().err.splitlines() if line.startswith("train:")]
+    assert len(said) == 1
+    assert message in said[0]
+    assert not list((tmp_path / "run").glob("*"))  # not even a hidden folder
+
+
+def test_an_output_that_is_a_file_is_named(tmp_path, capsys):
+    (tmp_path / "taken").write_text("")
+    assert main([*FACES, "--output", str(tmp_path / "taken")]) == 1
+    assert str(tmp_path / "taken") in capsys.readouterr().err
+
+
+def test_a_folder_that_cannot_be_finished_leaves_the_old_one(tmp_path):
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "old").touch()
+    with pytest.raises(OSError, match="full"), loop.replaced_folder(tmp_path / "model") as staging:
+        (staging / "new").touch()
+        raise OSError("full")
+    assert [path.name for path in tmp_path.rglob("*")] == ["model", "old"]
+
+
+# Real folders, and what comes of a run -----------------------------------------------------------------------------
+
+
+def test_stage_1_learns_from_a_folder_of_parquet_files(tmp_path, monkeypatch):
+    import datasets
+
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    (tmp_path / "faces").mkdir()
+    drawn_faces(20, seed=0, size=32).to_parquet(str(tmp_path / "faces" / "train-0.parquet"))
+    drawn_faces(7, seed=1, size=32).to_parquet(str(tmp_path / "faces" / "validation-0.parquet"))
+    assert main([*FACES, "--data", str(tmp_path / "faces"), "--output", str(tmp_path / "run")]) == 0
+    results = results_of(tmp_path / "run")
+    assert (results["data"]["train"], results["data"]["validation"]) == (20, 7)
+    assert results["validation"]["all"]["images"] == results["validation"]["drawn"]["images"] == 7
+
+
+@pytest.mark.parametrize("run", ["stage1", "stage2"])
+def test_a_trained_model_is_exported_with_a_card_that_says_everything(run, request, tmp_path):
+    from huggingface_hub import ModelCard
+
+    folder = export_checkpoint(request.getfixturevalue(run) / "model", tmp_path / "hub")
+    card = ModelCard.load(folder / "README.md")
+    assert card.data.license == "apache-2.0"
+    assert card.data.library_name == "transformers"
+    assert "None" not in card.text.split()
+    assert not any(mark in card.text for mark in ("{{", "{%", "}}", "Undefined", " nan "))
+
+
+def test_a_stage_1_run_gives_no_intensities(stage1):
+    from mma_mrnnet.hub import load_checkpoint
+
+    with pytest.raises(CheckpointError, match="stage-1 checkpoint"):
+        load_checkpoint(stage1 / "model")
+
+
+# Two processes -----------------------------------------------------------------------------------------------------
+
+WATCHED = """
+import dataclasses, json, os, runpy, sys
+from pathlib import Path
+import mma_mrnnet.train, mma_mrnnet.training.loop as loop
+from mma_mrnnet.data.datasets import ClipDataset
+
+seen = {"train": [], "rates": [], "validation": []}
+items, build, schedule = ClipDataset.__getitems__, mma_mrnnet.train.STAGES["mrnn"], loop.get_cosine_schedule_with_warmup
+
+def watched_items(rows, indices):
+    if len(rows) == 51:
+        seen["train"].append(list(indices))
+    return items(rows, indices)
+
+def watched_schedule(*arguments):
+    made = schedule(*arguments)
+    step = made.step
+    def watched_step(*given):
+        step(*given)
+        seen["rates"].append(made.get_last_lr()[0])
+    made.step = watched_step
+    return made
+
+def watched_stage(args):
+    stage = build(args)
+    def score(outputs, labels):
+        seen["validation"].append(labels["labels"].tolist())
+        seen["labels"] = [row["labels"].tolist() for row in stage.validation]
+        return stage.score(outputs, labels)
+    return dataclasses.replace(stage, score=score)
+
+ClipDataset.__getitems__, mma_mrnnet.train.STAGES["mrnn"] = watched_items, watched_stage
+loop.get_cosine_schedule_with_warmup = watched_schedule
+train, target = sys.argv.pop(1), Path(sys.argv.pop(1))
+try:
+    runpy.run_path(train, run_name="__main__")
+finally:
+    (target / f"seen-{os.environ['RANK']}.json").write_text(json.dumps(seen))
+"""
+
+
+def launch(*words, environment=None, **options):
+    command = [str(Path(sys.executable).with_name("accelerate")), "launch", *words]
+    given = {**os.environ, "OMP_NUM_THREADS": "1", **(environment or {})}
+    return subprocess.run(command, env=given, capture_output=True, text=True, timeout=240, check=False, **options)
+
+
+def free_port():
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return str(listener.getsockname()[1])
+
+
+@pytest.fixture(scope="module")
+def two_processes(stage1, tmp_path_factory):
+    """A finished run of two processes on sizes that are odd in every way, and what each process saw."""
+    folder = tmp_path_factory.mktemp("two")
+    (folder / "watched.py").write_text(WATCHED)
+    settings = f"--mma {stage1 / 'model'} --clips 51 23 17 --batch_size 7 --warmup 0.34 --expect_processes 2".split()
+    done = launch(
+        *("--multi_gpu", "--num_processes", "2", "--main_process_port", free_port()),
+        *(str(folder / "watched.py"), str(ROOT / "train.py"), str(folder)),
+        *(*CLIPS, *settings, "--output", str(folder / "run")),
+        environment={"ACCELERATE_USE_CPU": "true"},
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    return folder / "run", [json.loads((folder / f"seen-{rank}.json").read_text()) for rank in range(2)]
+
+
+@pytest.mark.slow
+def test_two_processes_finish_a_run(two_processes):
+    run, _ = two_processes
+    results = results_of(run)
+    assert results["training"]["processes"] == 2
+    assert MMAMRNNetForIntensity.from_pretrained(run / "model").config.calibrated
+    assert (results["validation"]["clips"], results["test"]["clips"]) == (23, 17)
+    assert not leftovers(run)
+
+
+@pytest.mark.slow
+def test_two_processes_validate_each_clip_exactly_once(two_processes):
+    _, seen = two_processes
+    for rank in range(2):
+        assert len(seen[rank]["validation"]) == 2  # epochs
+        assert all(labels == seen[rank]["labels"] for labels in seen[rank]["validation"])
+        assert len(seen[rank]["labels"]) == 23
+
+
+@pytest.mark.slow
+def test_two_processes_share_the_training_clips_without_overlap(two_processes):
+    _, seen = two_processes
+    # 51 clips make 7 batches of 7, of which each process takes 3 an epoch.
+    epochs = [[sum(seen[rank]["train"][3 * epoch : 3 * epoch + 3], []) for rank in range(2)] for epoch in range(2)]
+    for one, other in epochs:
+        assert len(one) == len(other) == 21
+        assert len({*one, *other}) == 42
+    assert epochs[0] != epochs[1]
+
+
+@pytest.mark.slow
+def test_with_two_processes_the_learning_rate_peaks_after_the_warmup_and_ends_at_zero(two_processes):
+    _, seen = two_processes
+    for rank in range(2):
+        # Two moves of the schedule a step, one for each process: 2 epochs x 3 steps, int(0.34 * 6) = 2 of them rising.
+        rates = seen[rank]["rates"][1::2]
+        assert len(rates) == 6
+        assert rates[:2] == pytest.approx([0.005, 0.01])
+        assert all(later < earlier for earlier, later in zip(rates[1:], rates[2:], strict=False))
+        assert rates[-1] == pytest.approx(0.0, abs=1e-9)
+
+
+def test_with_one_process_the_learning_rate_peaks_after_the_warmup_and_ends_at_zero(tmp_path, monkeypatch):
+    made, schedule = [], loop.get_cosine_schedule_with_warmup
+    monkeypatch.setattr(
+        loop, "get_cosine_schedule_with_warmup", lambda *given: made.append(schedule(*given)) or made[-1]
+    )
+    rates, epoch = [], loop._train_epoch
+
+    def watched(*given):
+        step = made[0].step
+        made[0].step = lambda *words: (step(*words), rates.append(made[0].get_last_lr()[0]))
+        try:
+            return epoch(*given)
+        finally:
+            made[0].step = step
+
+    monkeypatch.setattr(loop, "_train_epoch", watched)
+    # 40 items in batches of 12 are 3 steps an epoch; int(0.34 * 6) = 2 steps rise.
+    assert main([*FACES, "--batch_size", "12", "--warmup", "0.34", "--output", str(tmp_path)]) == 0
+    assert rates[:2] == pytest.approx([0.005, 0.01])
+    assert len(rates) == 6
+    assert rates[-1] == pytest.approx(0.0, abs=1e-9)
+
+
+@pytest.mark.slow
+def test_the_module_can_be_launched_like_the_script(tmp_path, capsys):
+    module = launch("-m", "mma_mrnnet.train", "--help", cwd=tmp_path)
+    with pytest.raises(SystemExit):
+        parse_arguments(["--help"])
+    assert module.returncode == 0
+    assert module.stdout.split()[-20:] == capsys.readouterr().out.split()[-20:]

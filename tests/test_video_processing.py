@@ -1,0 +1,162 @@
+"""The one place that scales and pads: values, padding, thinning, and the Auto classes' way in."""
+
+import logging
+
+import numpy as np
+import pytest
+import torch
+from transformers import AutoProcessor, AutoVideoProcessor
+
+from mma_mrnnet import MMAMRNNetVideoProcessor
+from mma_mrnnet.model.video_processing_mma_mrnnet import thinned_indices
+
+
+def clip(frames, side=32, channels_first=False):
+    shape = (frames, 3, side, side) if channels_first else (frames, side, side, 3)
+    return np.random.randint(0, 256, shape, dtype=np.uint8)
+
+
+def test_scaling_is_minus_127_and_a_half_over_127_and_a_half(tiny_processor):
+    every_value = np.arange(256, dtype=np.uint8).repeat(12).reshape(1, 32, 32, 3)
+    wanted = (torch.from_numpy(every_value).permute(0, 3, 1, 2).double() - 127.5) / 127.5
+    scaled = tiny_processor.scale(every_value)
+    assert scaled.dtype == torch.float32
+    assert (scaled - wanted).abs().max() <= 1e-6
+    assert (scaled.min(), scaled.max()) == (-1, 1)
+
+
+def test_torch_and_numpy_channels_first_and_last_give_the_same(tiny_processor):
+    crops = clip(3)
+    wanted = tiny_processor.scale(crops)
+    assert torch.equal(tiny_processor.scale(torch.from_numpy(crops)), wanted)
+    assert torch.equal(tiny_processor.scale(np.moveaxis(crops, -1, 1)), wanted)
+
+
+def test_where_both_ends_could_be_colours_the_last_axis_is():
+    processor = MMAMRNNetVideoProcessor(size={"height": 3, "width": 32})
+    crops = clip(1)[:, :3]  # (1, 3, 32, 3)
+    wanted = (torch.from_numpy(crops).permute(0, 3, 1, 2).double() - 127.5) / 127.5
+    assert torch.allclose(processor.scale(crops).double(), wanted, atol=1e-6)
+
+
+@pytest.mark.parametrize("shape", [(2, 32, 32), (2, 32, 32, 1), (2, 32, 32, 4), (1, 2, 32, 32, 3)])
+def test_another_shape_is_refused(tiny_processor, shape):
+    with pytest.raises(ValueError, match="crops must be"):
+        tiny_processor.scale(np.zeros(shape, np.uint8))
+
+
+@pytest.mark.parametrize("side", [16, 40, 112])
+def test_another_size_is_resized(tiny_processor, side):
+    flat = np.full((2, side, side, 3), 51, np.uint8)
+    scaled = tiny_processor.scale(flat)
+    assert scaled.shape == (2, 3, 32, 32)
+    assert torch.allclose(scaled, torch.tensor((51 - 127.5) / 127.5), atol=1e-6)
+
+
+def test_no_crops_give_no_pixels(tiny_processor):
+    assert tiny_processor.scale(clip(0)).shape == (0, 3, 32, 32)
+    assert tiny_processor.scale(clip(0, side=40)).shape == (0, 3, 32, 32)
+
+
+def test_padding_stands_at_the_end_and_is_zero(tiny_processor):
+    sequences = [torch.rand(2, 26) + 1, torch.rand(4, 26) + 1, torch.rand(0, 26), torch.rand(1, 26) + 1]
+    values, frame_mask = tiny_processor.pad(sequences)
+    assert values.shape == (4, 4, 26)
+    assert frame_mask.tolist() == [
+        [True, True, False, False],
+        [True, True, True, True],
+        [False, False, False, False],
+        [True, False, False, False],
+    ]
+    for row, sequence in enumerate(sequences):
+        assert torch.equal(values[row, : len(sequence)], sequence)
+        assert torch.equal(values[row, len(sequence) :], torch.zeros(4 - len(sequence), 26))
+
+
+def test_crops_and_affect_are_padded_alike(tiny_processor):
+    affect, pixels = np.random.rand(2, 5).astype(np.float32), clip(2)
+    assert torch.equal(tiny_processor.pad([affect])[1], tiny_processor.pad([pixels])[1])
+    assert tiny_processor.pad([affect])[0].dtype == torch.float32
+    assert tiny_processor.pad([pixels])[0].dtype == torch.uint8
+
+
+def test_the_padded_clips_are_copies(tiny_processor):
+    sequence = torch.ones(4, 26)
+    tiny_processor.pad([sequence])[0].zero_()
+    assert torch.equal(sequence, torch.ones(4, 26))
+
+
+def test_more_frames_than_t_are_thinned_evenly_with_both_ends_kept_and_a_warning(tiny_processor, caplog):
+    sequence = torch.arange(10.0)[:, None]
+    with caplog.at_level(logging.WARNING):
+        values, frame_mask = tiny_processor.pad([sequence])
+    assert values[0, :, 0].tolist() == [0.0, 3.0, 6.0, 9.0]
+    assert frame_mask.all()
+    assert "10 frames is thinned evenly to 4" in caplog.text
+
+
+def test_t_frames_are_taken_as_they_are_without_a_warning(tiny_processor, caplog):
+    with caplog.at_level(logging.WARNING):
+        assert torch.equal(tiny_processor.pad([torch.arange(4.0)])[0][0], torch.arange(4.0))
+    assert not caplog.text
+
+
+@pytest.mark.parametrize(("length", "most"), [(31, 30), (59, 30), (61, 30), (1000, 30), (5, 4), (2, 1)])
+def test_thinning_takes_each_frame_once_and_leaves_even_gaps(length, most):
+    kept = thinned_indices(length, most)
+    gaps = kept.diff()
+    assert len(kept) == most
+    assert kept[0] == 0
+    assert most == 1 or kept[-1] == length - 1
+    assert (gaps >= 1).all()
+    assert most == 1 or gaps.max() - gaps.min() <= 1
+
+
+def test_nothing_and_clips_that_differ_are_refused(tiny_processor):
+    with pytest.raises(ValueError, match="at least one clip"):
+        tiny_processor.pad([])
+    with pytest.raises(ValueError, match="one shape"):
+        tiny_processor.pad([torch.zeros(2, 26), torch.zeros(2, 9)])
+
+
+@pytest.mark.parametrize("side", [32, 40])
+@pytest.mark.parametrize("kind", ["numpy", "torch, channels first", "list of frames"])
+def test_a_call_scales_and_pads_clips_of_different_lengths(tiny_processor, side, kind):
+    clips = [clip(2, side), clip(4, side), clip(1, side)]
+    given = {
+        "numpy": clips,
+        "torch, channels first": [torch.from_numpy(frames).permute(0, 3, 1, 2) for frames in clips],
+        "list of frames": [list(frames) for frames in clips],
+    }[kind]
+    batch = tiny_processor(given, return_tensors="pt")
+    values, frame_mask = tiny_processor.pad([tiny_processor.scale(frames) for frames in clips])
+    assert set(batch) == {"pixel_values", "frame_mask"}
+    assert torch.equal(batch["pixel_values"], values)
+    assert torch.equal(batch["frame_mask"], frame_mask)
+
+
+def test_a_call_takes_a_clip_without_frames(tiny_processor):
+    batch = tiny_processor([clip(0), clip(3)], return_tensors="pt")
+    assert batch["frame_mask"].sum(1).tolist() == [0, 3]
+    assert torch.equal(batch["pixel_values"][0], torch.zeros(4, 3, 32, 32))
+
+
+def test_one_clip_is_a_batch_of_one_and_numpy_comes_on_request(tiny_processor):
+    assert tiny_processor(clip(3), return_tensors="pt")["pixel_values"].shape == (1, 4, 3, 32, 32)
+    assert isinstance(tiny_processor([clip(3)], return_tensors="np")["pixel_values"], np.ndarray)
+
+
+def test_a_call_goes_straight_into_the_model(tiny_processor, tiny_model):
+    assert tiny_model(**tiny_processor([clip(2), clip(0)], return_tensors="pt")).intensities.isfinite().all()
+
+
+def test_saved_and_loaded_by_any_road_it_is_the_same(tiny_processor, tiny_model, tmp_path):
+    tiny_model.save_pretrained(tmp_path)
+    tiny_processor.save_pretrained(tmp_path)
+    crops = clip(3, side=40)
+    wanted = tiny_processor([crops], return_tensors="pt")
+    for road in (MMAMRNNetVideoProcessor, AutoVideoProcessor, AutoProcessor):
+        loaded = road.from_pretrained(tmp_path)
+        assert type(loaded) is MMAMRNNetVideoProcessor
+        assert loaded.num_frames == 4
+        assert torch.equal(loaded([crops], return_tensors="pt")["pixel_values"], wanted["pixel_values"])
