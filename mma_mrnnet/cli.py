@@ -2,7 +2,6 @@
 
 import argparse
 import glob
-import json
 import logging
 import os
 import sys
@@ -149,7 +148,7 @@ def _predict(args: argparse.Namespace) -> int:
         print(f"mma-mrnnet: interrupted after {len(summaries)} of {len(clips)} clips", file=sys.stderr)
     _write(args, summaries, tables)
     if summaries:
-        _print_notes(model.config)
+        _print_notes(model.config, frames_too=args.frames is not None)
     if interrupted:
         return 130
     return int(any(summary["error"] is not None for summary in summaries))
@@ -166,7 +165,8 @@ def _predict_one(clip: str, model: object, processor: object, fps: float | str |
         reason = " ".join(str(error).split()).removeprefix(f"{clip}: ") or type(error).__name__
         empty = pd.DataFrame(columns=frame_columns(model.config.mma_config)).astype({"face": bool})
         nothing = dict.fromkeys(model.config.label_names, float("nan"))
-        return VideoPrediction(clip, nothing, empty, duration_s=float("nan"), error=reason)
+        shown = clip.encode("utf-8", "backslashreplace").decode()  # a name of other bytes could not stand in a table
+        return VideoPrediction(shown, nothing, empty, duration_s=float("nan"), error=reason)
 
 
 def _show(prediction: object, tables_follow: bool) -> None:
@@ -195,7 +195,7 @@ def _print_prediction(prediction: object) -> None:
         print(f"  {name:<14} {value:5.2f}  {'#' * round(20 * min(max(value, 0.0), 1.0))}")
 
 
-def _print_notes(config: object) -> None:
+def _print_notes(config: object, *, frames_too: bool) -> None:
     """What must stand wherever a number is shown."""
     notes = []
     if config.simulated_labels:
@@ -206,6 +206,9 @@ def _print_notes(config: object) -> None:
         notes.append(
             "this checkpoint is not calibrated: outputs of different targets do not compare and are not ranked"
         )
+    prior_only = [f"AU{unit:02d}" for unit in config.mma_config.prior_only_action_units]
+    if frames_too and prior_only:
+        notes.append(f"{', '.join(prior_only)} of the frames' table are prior only: no label ever reached them")
     for note in notes:
         print(f"note: {note}", file=sys.stderr)
 
@@ -234,7 +237,8 @@ def _find_clips(words: list[str]) -> list[str]:
     for word in words:
         if Path(word).is_dir():
             inside = sorted(path for path in Path(word).rglob("*") if path.suffix.lower() in VIDEO_SUFFIXES)
-            matches = [str(path) for path in inside if path.is_file()]
+            # Names that begin with a dot are no clips of the user's: macOS leaves a `._clip.mp4` beside each `clip.mp4`.
+            matches = [str(path) for path in inside if path.is_file() and not path.name.startswith(".")]
         elif not Path(word).exists() and glob.has_magic(word):
             matches = sorted(path for path in glob.glob(word, recursive=True) if Path(path).is_file())  # noqa: PTH207
         else:
@@ -290,8 +294,9 @@ def _demo(args: argparse.Namespace) -> int:
     _print_prediction(prediction)
     from mma_mrnnet.prediction import default_checkpoint
 
-    _print_notes(default_checkpoint()[0].config)
-    print(json.dumps({name: str(path) for name, path in written.items()}, indent=1))
+    _print_notes(default_checkpoint()[0].config, frames_too=True)
+    for name, path in written.items():
+        print(f"wrote {name}: {path}", file=sys.stderr)
     return 0
 
 

@@ -146,8 +146,11 @@ def predict_video(
 
     Raises:
         VideoError: the file cannot be read as a video.
-        ValueError: a model without its processor or of stage 1, or a rate that is not a positive number.
+        ValueError: a model without its processor or of stage 1, a rate that is not a positive number, or both `fps` and
+            `every_frame`.
     """
+    if every_frame and fps is not None:
+        raise ValueError(f"give either fps or every_frame; got fps={fps!r} and every_frame=True")
     model, processor = _checked_pair(model, processor)
     config = model.config
     if config.model_type != "mma_mrnnet":

@@ -242,6 +242,15 @@ def test_when_all_clips_fail_the_frames_table_still_has_its_columns(predict, cli
     assert (code, len(read), read.columns[4]) == (1, 0, "face")
 
 
+@pytest.mark.parametrize("ending", ["csv", "json", "parquet"])
+def test_a_name_that_is_no_utf8_does_not_cost_the_table(predict, clips, tmp_path, ending):
+    odd = "odd\udcff.mp4"  # how Python spells the byte ff of a file name
+    code, _, _ = predict(clips / "a.mp4", odd, "--out", tmp_path / f"results.{ending}")
+    read = {"csv": pd.read_csv, "json": pd.read_json, "parquet": pd.read_parquet}[ending]
+    assert code == 1
+    assert read(tmp_path / f"results.{ending}")["file"].tolist() == [str(clips / "a.mp4"), r"odd\udcff.mp4"]
+
+
 @pytest.mark.parametrize("word", ["folder", "*.mov"])
 def test_a_folder_or_pattern_without_videos_is_one_line_and_exit_code_1(predict, tmp_path, word):
     (tmp_path / "folder").mkdir()
@@ -406,3 +415,9 @@ def test_a_real_process_keeps_results_on_stdout_and_all_else_on_stderr(clips, tm
     assert all(RESULT_LINE.fullmatch(line) for line in lines)
     assert all(line.startswith(("mma-mrnnet: ", "note: ", "wrote ")) for line in done.stderr.splitlines())
     assert len(pd.read_csv(tmp_path / "results.csv")) == 3
+
+
+def test_hidden_files_of_a_folder_are_no_clips(tmp_path):
+    (tmp_path / "._clip.mp4").write_bytes(b"resource fork")
+    (tmp_path / "clip.mp4").write_bytes(b"")
+    assert cli._find_clips([str(tmp_path)]) == [str(tmp_path / "clip.mp4")]

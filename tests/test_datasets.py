@@ -179,9 +179,7 @@ def test_a_batch_of_clips_is_padded_by_the_processor(clips, tiny_processor, tiny
 
 
 def test_the_two_formats_name_every_output():
-    assert list(frame_features((1, 12))) == ["image", "subject", "source", "valence", "arousal", "expression"] + [
-        "au01",
-        "au12",
-    ]
+    common = ["image", "subject", "source", "valence", "arousal", "expression"]
+    assert list(frame_features((1, 12))) == [*common, "au01", "au12"]
     assert clip_features(7)["labels"].length == 7
     assert tuple(clip_features(7)["affect"].shape) == (None, 26)

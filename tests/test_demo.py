@@ -84,7 +84,7 @@ def test_the_command_prints_the_result_its_notes_and_what_was_written(short_demo
     out, err = capsys.readouterr()
     assert "a face in 2 of 2 frames" in out
     assert "note: " in err
-    assert all(str(tmp_path / "out" / name) in out for name in FILES)
+    assert all(str(tmp_path / "out" / name) in err for name in FILES)
 
 
 @pytest.mark.parametrize("missing", ["skimage", "matplotlib"])

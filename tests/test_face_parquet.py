@@ -126,14 +126,14 @@ def test_a_subject_in_both_splits_is_named(folder):
 def test_a_damaged_file_is_named(folder):
     path = next(folder.glob("validation-*"))
     path.write_bytes(path.read_bytes()[:500])
-    with pytest.raises(ValueError, match="validation-00000-of-00001.parquet: not a parquet file"):
+    with pytest.raises(ValueError, match=r"validation-00000.*: not a parquet file"):
         load_face_parquet(folder)
 
 
 def test_a_column_of_another_kind_is_refused(folder):
     rows = drawn_faces(5, seed=0, size=32).remove_columns("valence").add_column("valence", ["much"] * 5)
     write(folder, "train", rows)
-    with pytest.raises(ValueError, match="faces: not readable as labelled crops: .*much"):
+    with pytest.raises(ValueError, match=r"faces: not readable as labelled crops: .*much"):
         load_face_parquet(folder)
 
 

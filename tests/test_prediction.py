@@ -121,10 +121,8 @@ def test_rows_of_every_frame_agree_with_the_sampled_ones(predict, tmp_path):
 
 def test_the_intensities_are_the_models_on_the_tables_own_affect(predict, tiny_model, tiny_processor, tmp_path):
     found = predict(clip(tmp_path / "clip.mp4", "FF..FFFF"))
-    affect = found.frames.loc[found.frames["face"], AFFECT].to_numpy(
-        np.float32
-    )  # (3, 26): the frame without is left out
-    assert affect.shape == (3, 26)
+    affect = found.frames.loc[found.frames["face"], AFFECT].to_numpy(np.float32, copy=True)  # (3, 26)
+    assert affect.shape == (3, 26)  # the sampled frame without a face is left out
     values, frame_mask = tiny_processor.pad([affect])
     assert frame_mask.tolist() == [[True, True, True, False]]
     with torch.no_grad():
@@ -463,3 +461,8 @@ def test_real_clips_end_to_end(shared_clips, predict, name, sampled, with_face, 
     assert found.frames_with_face in with_face
     assert found.error == error
     assert np.isnan(list(found.intensities.values())).all() == (error is not None)
+
+
+def test_two_ways_to_ask_for_frames_at_once_are_refused(tmp_path):
+    with pytest.raises(ValueError, match="either fps or every_frame"):
+        predict_video(tmp_path / "any.mp4", fps=5.0, every_frame=True)

@@ -88,7 +88,7 @@ def test_the_padded_clips_are_copies(tiny_processor):
 
 def test_more_frames_than_t_are_thinned_evenly_with_both_ends_kept_and_a_warning(tiny_processor, caplog):
     sequence = torch.arange(10.0)[:, None]
-    with caplog.at_level(logging.WARNING):
+    with caplog.at_level(logging.WARNING, logger="mma_mrnnet"):
         values, frame_mask = tiny_processor.pad([sequence])
     assert values[0, :, 0].tolist() == [0.0, 3.0, 6.0, 9.0]
     assert frame_mask.all()
@@ -96,7 +96,7 @@ def test_more_frames_than_t_are_thinned_evenly_with_both_ends_kept_and_a_warning
 
 
 def test_t_frames_are_taken_as_they_are_without_a_warning(tiny_processor, caplog):
-    with caplog.at_level(logging.WARNING):
+    with caplog.at_level(logging.WARNING, logger="mma_mrnnet"):
         assert torch.equal(tiny_processor.pad([torch.arange(4.0)])[0][0], torch.arange(4.0))
     assert not caplog.text
 

@@ -21,6 +21,13 @@ def thinned_indices(length: int, most: int) -> Tensor:
     return torch.linspace(0, length - 1, most, dtype=torch.float64).round().long()
 
 
+def _tensor(values: Tensor | np.ndarray) -> Tensor:
+    """A tensor of the values; read-only arrays, as pandas gives them, are copied (torch cannot share those)."""
+    if isinstance(values, np.ndarray) and not values.flags.writeable:
+        values = values.copy()
+    return torch.as_tensor(values)
+
+
 class MMAMRNNetVideoProcessor(BaseVideoProcessor):
     """Turns clips of aligned face crops into padded, masked batches; pads affect by the same function.
 
@@ -55,7 +62,7 @@ class MMAMRNNetVideoProcessor(BaseVideoProcessor):
         """
         if len(sequences) == 0:
             raise ValueError("at least one clip is needed; got an empty list")
-        tensors = [torch.as_tensor(sequence) for sequence in sequences]
+        tensors = [_tensor(sequence) for sequence in sequences]
         shapes = {tuple(tensor.shape[1:]) for tensor in tensors}
         if len(shapes) != 1:
             raise ValueError(f"all clips' frames must have one shape; got {sorted(shapes)}")
@@ -82,7 +89,7 @@ class MMAMRNNetVideoProcessor(BaseVideoProcessor):
         Raises:
             ValueError: another shape.
         """
-        frames = torch.as_tensor(crops)
+        frames = _tensor(crops)
         if frames.ndim != 4 or 3 not in (frames.shape[1], frames.shape[-1]):
             raise ValueError(f"crops must be (N, H, W, 3) or (N, 3, H, W) RGB; got {tuple(frames.shape)}")
         if frames.shape[-1] == 3:
