@@ -69,10 +69,9 @@ def test_an_export_holds_weights_config_processors_code_and_card(stage1, stage2,
     assert content(export_checkpoint(stage2, tmp_path / "two")) == sorted([*code, *files, "modeling_mma_mrnnet.py"])
 
 
-def test_result_files_travel_with_the_model(stage2, tmp_path):
-    (stage2 / "unrelated.txt").write_text("stays")
-    before = content(export_checkpoint(stage2, tmp_path / "without"))
-    assert "unrelated.txt" not in before
+def test_other_files_beside_the_model_stay_behind(stage2, tmp_path):
+    (stage2 / "notes.txt").write_text("stays")
+    assert "notes.txt" not in content(export_checkpoint(stage2, tmp_path / "hub"))
 
 
 def test_the_card_of_an_unmeasured_model_is_whole(trained, tmp_path):

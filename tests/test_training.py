@@ -460,7 +460,10 @@ def test_stage_1_learns_from_a_folder_of_parquet_files(tmp_path, monkeypatch):
 def test_a_trained_model_is_exported_with_a_card_that_says_everything(run, request, tmp_path):
     from huggingface_hub import ModelCard
 
-    folder = export_checkpoint(request.getfixturevalue(run) / "model", tmp_path / "hub")
+    model = request.getfixturevalue(run) / "model"
+    folder = export_checkpoint(model, tmp_path / "hub")
+    for results in model.glob("results_*.json"):
+        assert (folder / results.name).read_text() == results.read_text()
     card = ModelCard.load(folder / "README.md")
     assert card.data.license == "apache-2.0"
     assert card.data.library_name == "transformers"
