@@ -237,7 +237,7 @@ def _find_clips(words: list[str]) -> list[str]:
     for word in words:
         if Path(word).is_dir():
             inside = sorted(path for path in Path(word).rglob("*") if path.suffix.lower() in VIDEO_SUFFIXES)
-            # Names that begin with a dot are no clips of the user's: macOS leaves a `._clip.mp4` beside each `clip.mp4`.
+            # Hidden files are no clips of the user's: macOS leaves a `._clip.mp4` beside each `clip.mp4`.
             matches = [str(path) for path in inside if path.is_file() and not path.name.startswith(".")]
         elif not Path(word).exists() and glob.has_magic(word):
             matches = sorted(path for path in glob.glob(word, recursive=True) if Path(path).is_file())  # noqa: PTH207

@@ -62,7 +62,11 @@ def _load_model(place: str | os.PathLike[str]) -> PreTrainedModel:
     if config.model_type not in MODELS:
         raise CheckpointError(f"{place}: model type {config.model_type!r}; accepted are {', '.join(MODELS)}")
     with _one_line_errors(place):
-        return MODELS[config.model_type].from_pretrained(place).eval()
+        model, info = MODELS[config.model_type].from_pretrained(place, output_loading_info=True)
+    if info["missing_keys"]:
+        missing = sorted(info["missing_keys"])
+        raise CheckpointError(f"{place}: {len(missing)} weights are missing, for example {missing[0]}; not loaded")
+    return model.eval()
 
 
 def _load_processor(place: str | os.PathLike[str]) -> MMAMRNNetVideoProcessor:

@@ -319,3 +319,15 @@ def test_the_shipped_checkpoint_loads():
     assert processor.num_frames == model.config.num_frames
     assert model.config.calibrated
     assert model.config.simulated_labels
+
+
+def test_a_checkpoint_with_weights_missing_is_refused(tiny_model, tiny_processor, tmp_path):
+    from safetensors.torch import load_file, save_file
+
+    tiny_model.save_pretrained(tmp_path)
+    tiny_processor.save_pretrained(tmp_path)
+    weights = load_file(tmp_path / "model.safetensors")
+    del weights["dense.weight"]
+    save_file(weights, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(CheckpointError, match=r"1 weights are missing, for example dense\.weight"):
+        load_checkpoint(tmp_path)

@@ -23,7 +23,7 @@ from mma_mrnnet.model.losses import squared_error_loss
 from mma_mrnnet.train import main
 from mma_mrnnet.training import loop
 from mma_mrnnet.training.arguments import TrainArguments, command_line, parse_arguments
-from mma_mrnnet.training.stages import affine_calibration, mma_stage, mrnn_stage
+from mma_mrnnet.training.stages import affine_calibration, mma_scores, mma_stage, mrnn_stage
 
 ROOT = Path(__file__).resolve().parents[1]
 NAN = float("nan")
@@ -603,3 +603,18 @@ def test_the_module_can_be_launched_like_the_script(tmp_path, capsys):
         parse_arguments(["--help"])
     assert module.returncode == 0
     assert module.stdout.split()[-20:] == capsys.readouterr().out.split()[-20:]
+
+
+def test_a_task_that_collapsed_to_a_constant_does_not_drop_out_of_the_score():
+    rows = torch.arange(6.0).unsqueeze(-1) / 6
+    outputs = {
+        "action_unit_logits": rows.repeat(1, 2),
+        "expression_logits": torch.eye(7)[[0, 1, 2, 3, 4, 5]],
+        "valence_arousal": torch.zeros(6, 2),
+    }
+    labels = {"expression_labels": torch.arange(6), "valence_arousal_labels": rows.repeat(1, 2)}
+    intensity = torch.cat([rows, torch.full((6, 1), float("nan"))], dim=1)
+    scores = mma_scores(outputs, labels, intensity)
+    # units about 1 (a sigmoid of the label), expressions 1, the constant task 0: about 2 / 3.
+    assert scores["valence_arousal_ccc"] == 0.0
+    assert scores["mean_of_tasks"] == pytest.approx(2 / 3, abs=0.01)

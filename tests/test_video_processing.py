@@ -160,3 +160,15 @@ def test_saved_and_loaded_by_any_road_it_is_the_same(tiny_processor, tiny_model,
         assert type(loaded) is MMAMRNNetVideoProcessor
         assert loaded.num_frames == 4
         assert torch.equal(loaded([crops], return_tensors="pt")["pixel_values"], wanted["pixel_values"])
+
+
+def test_settings_of_one_call_count(tiny_processor):
+    clip = torch.full((2, 3, 32, 32), 0.5)
+    batch = tiny_processor([clip], do_rescale=False, num_frames=3, return_tensors="pt")
+    assert batch["pixel_values"].shape == (1, 3, 3, 32, 32)
+    assert torch.equal(batch["pixel_values"][0, :2], torch.zeros(2, 3, 32, 32))  # (0.5 - 0.5) / 0.5
+
+
+def test_crops_that_are_no_bytes_are_refused_where_bytes_are_scaled(tiny_processor):
+    with pytest.raises(ValueError, match="uint8"):
+        tiny_processor.scale(torch.rand(2, 3, 32, 32))

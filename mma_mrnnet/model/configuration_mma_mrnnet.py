@@ -45,7 +45,7 @@ class MMAConfig(PreTrainedConfig):
         initializer_range: standard deviation of the heads' initial weights.
 
     Raises:
-        ValueError: a value out of range; the message names it and what is accepted.
+        StrictDataclassError: (huggingface_hub's) a wrong type or a value out of range; the message names it.
     """
 
     model_type = "mma"
@@ -136,7 +136,7 @@ class MMAMRNNetConfig(PreTrainedConfig):
     `id2label` names the K targets; the default is Hume-Reaction's seven.
 
     Raises:
-        ValueError: a value out of range; the message names it and what is accepted.
+        StrictDataclassError: (huggingface_hub's) a wrong type or a value out of range; the message names it.
     """
 
     model_type = "mma_mrnnet"

@@ -145,16 +145,28 @@ def mma_stage(args: TrainArguments) -> Stage:
 
 def mma_scores(outputs: Tensors, labels: Tensors, intensity: Tensor) -> dict[str, float]:
     """One number a task, and their mean: AU correlation with the intensity labels, expression macro F1, CCC."""
-    units = pearson_scores(outputs["action_unit_logits"].sigmoid(), intensity)
+    valence_arousal = labels["valence_arousal_labels"]
     scores = {
-        "action_unit_correlation": float(units.nanmean()),
+        "action_unit_correlation": _mean_where_labels_vary(
+            pearson_scores(outputs["action_unit_logits"].sigmoid(), intensity), intensity
+        ),
         "expression_f1": macro_f1(outputs["expression_logits"].argmax(-1), labels["expression_labels"]),
-        "valence_arousal_ccc": float(
-            concordance_scores(outputs["valence_arousal"], labels["valence_arousal_labels"]).nanmean()
+        "valence_arousal_ccc": _mean_where_labels_vary(
+            concordance_scores(outputs["valence_arousal"], valence_arousal), valence_arousal
         ),
     }
-    present = torch.tensor(list(scores.values()), dtype=torch.float64)
-    return {**scores, "mean_of_tasks": float(present.nanmean())}
+    tasks = torch.tensor(list(scores.values()), dtype=torch.float64)
+    return {**scores, "mean_of_tasks": float(tasks.nanmean())}
+
+
+def _mean_where_labels_vary(scores: Tensor, target: Tensor) -> float:
+    """Mean of (K,) scores over the columns whose labels vary; an output that does not vary there counts as 0.
+
+    Otherwise a task that collapsed to a constant would drop out of the mean, and could win the best epoch.
+    """
+    labelled = [column[~column.isnan()] for column in target.unbind(1)]
+    varies = torch.tensor([len(column) > 1 and bool(column.max() > column.min()) for column in labelled])
+    return float(scores.nan_to_num(0.0)[varies].mean())
 
 
 def mma_report(outputs: Tensors, labels: Tensors, rows: FrameDataset, action_units: list[int]) -> dict:
