@@ -9,6 +9,7 @@ from mma_mrnnet.model.configuration_mma_mrnnet import MMAConfig, MMAMRNNetConfig
 from mma_mrnnet.model.modeling_mma import MMAModel, MMAOutput
 from mma_mrnnet.model.modeling_mma_mrnnet import IntensityOutput, MMAMRNNetForIntensity
 from mma_mrnnet.model.video_processing_mma_mrnnet import MMAMRNNetVideoProcessor
+from mma_mrnnet.pipeline import register_pipeline
 
 __version__ = "0.1.0"
 
@@ -18,6 +19,7 @@ AutoModel.register(MMAConfig, MMAModel, exist_ok=True)
 AutoModel.register(MMAMRNNetConfig, MMAMRNNetForIntensity, exist_ok=True)
 AutoModelForVideoClassification.register(MMAMRNNetConfig, MMAMRNNetForIntensity, exist_ok=True)
 AutoVideoProcessor.register(MMAMRNNetConfig, MMAMRNNetVideoProcessor, exist_ok=True)
+register_pipeline()
 
 # Looked up on first use: predicting brings in the decoder, OpenCV and pandas, which models alone do not need.
 _ON_FIRST_USE = {

@@ -42,7 +42,7 @@ class FacialExpressionIntensityPipeline(Pipeline):
         return [{"label": name, "score": value} for name, value in rows]
 
 
-def register() -> None:
+def register_pipeline() -> None:
     """Makes the task known to `transformers.pipeline`."""
     PIPELINE_REGISTRY.register_pipeline(
         TASK, pipeline_class=FacialExpressionIntensityPipeline, pt_model=(AutoModel,), type="video"

@@ -28,7 +28,7 @@ BELOW = {
     "pipeline": {"model", "data", "hub", "prediction"},
     "demo": {"model", "data", "hub", "prediction"},
     "cli": {"model", "metrics", "data", "hub", "training", "train", "prediction", "demo"},
-    "__init__": {"model"},
+    "__init__": {"model", "pipeline"},
 }
 """Which parts of the package each part may import."""
 
