@@ -58,6 +58,12 @@ def stage2_table() -> str:
         ("ridge regression on the simulator's true affect", list(ceiling["true_affect"].values())),
     ]
     lengths = results["test"]["mean_pearson_by_length"]
+    ours, simple = test["mean_pearson"], ceiling["reported_affect"]["mean"]
+    verdict = (
+        "The network does not beat a ridge regression on summaries of what it reads."
+        if ours <= simple
+        else "The network beats a ridge regression on summaries of what it reads."
+    )
     by_length = ", ".join(f"{name} frames {number(row['mean_pearson'])}" for name, row in lengths.items())
     return "\n".join(
         [
@@ -69,6 +75,7 @@ def stage2_table() -> str:
             *(f"| {label} | {' | '.join(number(value) for value in values)} |" for label, values in rows),
             "",
             f"Mean absolute error {number(test['mean_mae'], 3)}, CCC {number(test['mean_ccc'], 3)}. By length: {by_length}.",
+            verdict,
         ]
     )
 
