@@ -1,4 +1,4 @@
-"""Writes the README's measured blocks from the result files, and the example's output from a run.
+"""Writes the README's measured blocks and the shipped card from the result files, and the example's output from a run.
 
     python benchmarks/fill_readme.py
 
@@ -10,6 +10,8 @@ import io
 import json
 import re
 from pathlib import Path
+
+from mma_mrnnet.hub import load_pretrained, model_card
 
 ROOT = Path(__file__).resolve().parents[1]
 PRETRAINED = ROOT / "mma_mrnnet" / "pretrained"
@@ -158,3 +160,4 @@ if __name__ == "__main__":
     path = ROOT / "README.md"
     text = path.read_text("utf-8")
     path.write_text(filled(text, {"results": results(), "example": example(text)}), encoding="utf-8")
+    (PRETRAINED / "README.md").write_text(model_card(load_pretrained()[0], PRETRAINED), encoding="utf-8")

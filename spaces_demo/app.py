@@ -2,6 +2,7 @@
 
 import os
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "0")
@@ -21,12 +22,14 @@ Upload or record a short clip of one person's face. **What the model learnt from
 bent photos and renders, its reactions from a *simulator*. It has never seen what a real person reported to feel, so the
 numbers show how the method behaves and are **no measurement of anybody's feelings**. They are relative within the clip:
 in the training labels the strongest reaction was always 1. Do not use it to judge people, at work or in education.
-Your clip is analysed on this server and deleted with your visit; nothing is kept.
+Your clip is analysed on this server; it and its results are deleted after ten minutes.
 """
 
 
-def analyse(path: str | None) -> tuple[pd.DataFrame, pd.DataFrame, str, str]:
-    """Chart data, timeline data, a sentence, and the frames' table of one clip.
+def analyse(path: str | None) -> Iterator[tuple[pd.DataFrame, pd.DataFrame, str, str]]:
+    """Yields once: chart data, timeline data, a sentence, and the frames' table of one clip.
+
+    Gradio copies the table into its own cache, which it empties, before this goes on and deletes the original.
 
     Args:
         path: the uploaded file; None where there is none.
@@ -50,9 +53,10 @@ def analyse(path: str | None) -> tuple[pd.DataFrame, pd.DataFrame, str, str]:
         f"A face in {prediction.frames_with_face} of {prediction.frames_sampled} frames, {prediction.duration_s:.1f} s."
         f" {prediction.warning or ''} Prior only (never labelled): {', '.join(prediction.prior_only) or 'none'}."
     )
-    table = Path(tempfile.mkdtemp(dir=os.environ.get("GRADIO_TEMP_DIR"))) / "frames.csv"
-    write_table(prediction.frames.drop(columns="file"), table)
-    return bars, timeline, sentence, str(table)
+    with tempfile.TemporaryDirectory() as folder:
+        table = Path(folder) / "frames.csv"
+        write_table(prediction.frames.drop(columns="file"), table)
+        yield bars, timeline, sentence, str(table)
 
 
 def build() -> gr.Blocks:
@@ -60,8 +64,10 @@ def build() -> gr.Blocks:
     with gr.Blocks(title="MMA-MRNNet", delete_cache=(60, 600)) as page:
         gr.Markdown(TEXT)
         with gr.Row():
-            # Audio is left in: taking it out needs the ffmpeg program, and nothing here listens.
-            clip = gr.Video(sources=["upload", "webcam"], include_audio=True, label="clip")
+            with gr.Column():
+                # Audio is left in: taking it out needs the ffmpeg program, and nothing here listens.
+                clip = gr.Video(sources=["upload", "webcam"], include_audio=True, label="clip")
+                button = gr.Button("Analyse", variant="primary")
             with gr.Column():
                 bars = gr.BarPlot(
                     x="reaction",
@@ -73,9 +79,7 @@ def build() -> gr.Blocks:
                 sentence = gr.Markdown()
         timeline = gr.LinePlot(x="time_s", y="value", color="channel", label="affect over time")
         table = gr.File(label="every frame, as CSV")
-        gr.Button("Analyse", variant="primary").click(
-            analyse, clip, [bars, timeline, sentence, table], api_name="analyse", concurrency_limit=1
-        )
+        button.click(analyse, clip, [bars, timeline, sentence, table], api_name="analyse", concurrency_limit=1)
     return page.queue(max_size=8)
 
 

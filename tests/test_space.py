@@ -1,6 +1,7 @@
 """The Space, started for real and called through its API."""
 
 import importlib.util
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -39,6 +40,8 @@ def test_a_clip_of_a_face_gives_seven_bars_and_a_table(client, tmp_path):
     assert "4 of 4 frames" in sentence  # 2 s at 2 a second
     assert len(timeline["data"]) == 4 * 9
     assert len(Path(table).read_text().splitlines()) == 1 + 4
+    # gradio has its copy; the app's own is gone.
+    assert not [path for path in Path(tempfile.gettempdir()).glob("tmp*/frames.csv") if path != Path(table)]
 
 
 @pytest.mark.slow
