@@ -139,7 +139,7 @@ def test_a_blend_lies_between_its_colours():
 
 def test_the_data_set_has_an_image_and_every_label_column(dataset):
     assert set(dataset.column_names) == {
-        *("image", "subject", "valence", "arousal", "expression"),
+        *("image", "subject", "source", "valence", "arousal", "expression"),
         *UNIT_COLUMNS,
     }
     assert dataset[0]["image"].size == (112, 112)

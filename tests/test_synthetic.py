@@ -202,7 +202,8 @@ def test_faces_respond_as_the_published_associations_say(clips, field):
     assert mean("Surprise", 1, 2) > mean("Amusement", 1, 2) + 0.02
     assert mean("Disgust", 9, 10) > mean("Surprise", 9, 10) + 0.03
     assert mean("Fear", 20) > mean("Amusement", 20) + 0.01
-    assert mean("Empathic-Pain", 17, 24) > mean("Surprise", 17, 24) + 0.02
+    # Talking moves both units in all clips, and the extractor's noise blurs what is left.
+    assert mean("Empathic-Pain", 17, 24) > mean("Surprise", 17, 24) + (0.02 if field == "true_affect" else 0.01)
 
 
 def test_valence_has_the_sign_of_the_dominant_reaction(clips):
@@ -326,3 +327,21 @@ def test_the_data_set_names_its_columns_and_says_that_it_is_simulated():
     assert "Simulated" in description
     assert "labels: " + ", ".join(REACTIONS) in description
     assert ", ".join(affect_names()) in description
+
+
+def test_short_clips_last_less_than_the_corpuss_and_still_show_something():
+    short = simulate_reactions(600, seed=5, short_share=1.0)
+    lengths = np.array([len(clip.affect) for clip in short])
+    # at most 0.8 of 14.98 s at 2 a second: 23.97, so 24 frames with the first one.
+    assert lengths.max() <= 24
+    assert lengths.min() == 1
+    assert np.median(lengths) < 16
+    shown = [clip.true_affect[:, 9:].max() for clip in short if len(clip.true_affect) > 4]
+    assert np.mean(np.array(shown) > 0.3) > 0.5
+
+
+def test_only_the_training_split_has_short_clips():
+    splits = hume_like_splits(3, (300, 300, 300), short_share=0.5)
+    medians = {name: np.median([len(clip.affect) for clip in clips]) for name, clips in splits.items()}
+    assert medians["train"] < medians["validation"] - 2
+    assert medians["validation"] == pytest.approx(medians["test"], abs=1.5)
