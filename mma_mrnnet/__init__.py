@@ -27,6 +27,7 @@ _ON_FIRST_USE = {
     "predict_image": "mma_mrnnet.prediction",
     "predict_images": "mma_mrnnet.prediction",
     "VideoPrediction": "mma_mrnnet.prediction",
+    "load_checkpoint": "mma_mrnnet.hub",
     "load_pretrained": "mma_mrnnet.hub",
 }
 
@@ -39,6 +40,7 @@ __all__ = [
     "MMAModel",
     "MMAOutput",
     "VideoPrediction",
+    "load_checkpoint",
     "load_pretrained",
     "predict_image",
     "predict_images",

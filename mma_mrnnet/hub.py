@@ -77,6 +77,8 @@ def _load_processor(place: str | os.PathLike[str]) -> MMAMRNNetVideoProcessor:
 @contextmanager
 def _one_line_errors(place: str | os.PathLike[str]) -> Iterator[None]:
     """Turns what transformers, safetensors and JSON raise on a bad checkpoint into one `CheckpointError` line."""
+    # What is no folder is looked up as a repository, and then says a lot about the network.
+    absent = "" if Path(place).exists() else "no such folder, and as a repository: "
     try:
         yield
     except (
@@ -90,7 +92,7 @@ def _one_line_errors(place: str | os.PathLike[str]) -> Iterator[None]:
         StrictDataclassError,
     ) as error:
         reason = " ".join(str(error).split()) or type(error).__name__
-        raise CheckpointError(f"{place}: not a checkpoint that can be loaded: {reason[:300]}") from error
+        raise CheckpointError(f"{place}: {absent}not a checkpoint that can be loaded: {reason[:300]}") from error
 
 
 def export_checkpoint(source: str | os.PathLike[str], target: str | os.PathLike[str]) -> Path:

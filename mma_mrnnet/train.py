@@ -22,8 +22,9 @@ def main(words: list[str] | None = None) -> int:
     logging.getLogger("httpx").setLevel(logging.WARNING)
     try:
         args = parse_arguments(words)
-        args.output.mkdir(parents=True, exist_ok=True)
-        results = fit(STAGES[args.stage](args), args)
+        stage = STAGES[args.stage](args)
+        args.output.mkdir(parents=True, exist_ok=True)  # only now: a run that cannot begin leaves nothing
+        results = fit(stage, args)
     except (ValueError, OSError, RuntimeError, StrictDataclassError) as error:
         sys.stderr.write(f"train: {' '.join(str(error).split())}\n")
         return 1

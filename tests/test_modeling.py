@@ -197,8 +197,8 @@ def test_calibration_is_affine_on_the_output_and_stays_in_range(tiny_model):
         ({}, "either pixel_values"),
         ({"affect": torch.zeros(1, 4, 26), "pixel_values": torch.zeros(1, 4, 3, 32, 32)}, "either pixel_values"),
         ({"affect": torch.zeros(1, 5, 26)}, "at most 4 frames"),
-        ({"affect": torch.zeros(1, 4, 25)}, r"affect must be \(B, T, 26\)"),
-        ({"pixel_values": torch.zeros(4, 3, 32, 32)}, r"pixel_values must be \(B, T, 3, S, S\)"),
+        ({"affect": torch.zeros(1, 4, 25)}, r"affect must be \(B, T, 26\) float"),
+        ({"pixel_values": torch.zeros(4, 3, 32, 32)}, r"pixel_values must be \(B, T, 3, 32, 32\) float"),
         ({"affect": torch.zeros(1, 4, 26), "frame_mask": torch.tensor([[True, False, True, False]])}, "holes"),
         ({"affect": torch.zeros(1, 4, 26), "frame_mask": torch.ones(1, 4)}, "frame_mask must be bool"),
         ({"affect": torch.zeros(1, 4, 26), "frame_mask": torch.ones(1, 3, dtype=torch.bool)}, r"bool \(1, 4\)"),
@@ -275,3 +275,46 @@ def test_outputs_come_as_a_tuple_where_asked(tiny_model):
     affect, frame_mask = clip_batch(tiny_model)
     output = tiny_model(affect=affect, frame_mask=frame_mask, return_dict=False)
     assert isinstance(output, tuple)
+
+
+def test_a_second_model_of_the_same_config_leaves_the_first_calibrated(tiny_model):
+    tiny_model.set_calibration(torch.full((7,), 2.0), torch.zeros(7))
+    second = MMAMRNNetForIntensity(tiny_model.config)
+    assert tiny_model.config.calibrated
+    assert not second.config.calibrated
+    second.unfreeze_mma()
+    assert tiny_model.config.freeze_mma
+
+
+def test_new_weights_behind_an_old_calibration_drop_it(tiny_model, tmp_path):
+    tiny_model.set_calibration(torch.full((7,), 2.0), torch.zeros(7))
+    tiny_model.save_pretrained(tmp_path)
+    longer = MMAMRNNetForIntensity.from_pretrained(tmp_path, num_frames=6, ignore_mismatched_sizes=True)
+    assert not longer.config.calibrated
+    assert torch.equal(longer.calibration_scale, torch.ones(7))
+
+
+def test_stage_2_refuses_an_extractor_with_weights_missing(tiny_mma, tmp_path):
+    from safetensors.torch import load_file, save_file
+
+    tiny_mma.save_pretrained(tmp_path)
+    weights = load_file(tmp_path / "model.safetensors")
+    save_file(
+        {name: value for name, value in weights.items() if "backbone" not in name}, tmp_path / "model.safetensors"
+    )
+    with pytest.raises(ValueError, match="weights are missing"):
+        MMAMRNNetForIntensity.from_mma_pretrained(tmp_path)
+
+
+@pytest.mark.parametrize("shape", [(), (4,), (2, 0, 26), (1, 0, 3, 32, 32), (1, 2, 3, 48, 48), (1, 2, 3, 32, 48)])
+def test_odd_shapes_are_refused_in_words(tiny_model, shape):
+    name = "pixel_values" if len(shape) == 5 else "affect"
+    with pytest.raises(ValueError, match=f"{name} must be|at least one frame"):
+        tiny_model(**{name: torch.zeros(shape)})
+
+
+def test_bytes_are_refused_by_both_stages(tiny_model):
+    with pytest.raises(ValueError, match="float"):
+        tiny_model(torch.zeros(1, 2, 3, 32, 32, dtype=torch.uint8))
+    with pytest.raises(ValueError, match="float"):
+        tiny_model.mma(torch.zeros(2, 3, 32, 32, dtype=torch.uint8))

@@ -89,10 +89,14 @@ class MMAModel(MMAPreTrainedModel):
             An `MMAOutput`.
 
         Raises:
-            ValueError: `pixel_values` is not (N, 3, S, S).
+            ValueError: `pixel_values` is not float (N, 3, S, S) with the config's S.
         """
-        if pixel_values.ndim != 4 or pixel_values.shape[1] != 3:
-            raise ValueError(f"pixel_values must be (N, 3, S, S); got {tuple(pixel_values.shape)}")
+        wanted = (3, self.config.image_size, self.config.image_size)
+        if pixel_values.ndim != 4 or tuple(pixel_values.shape[1:]) != wanted or not pixel_values.is_floating_point():
+            shape = ", ".join(map(str, wanted))
+            raise ValueError(
+                f"pixel_values must be (N, {shape}) float; got {pixel_values.dtype} {tuple(pixel_values.shape)}"
+            )
         features = self.backbone(pixel_values, output_hidden_states=output_hidden_states, return_dict=True)
         pooled = self.dropout(features.pooler_output.flatten(1))  # (N, width)
         output = MMAOutput(

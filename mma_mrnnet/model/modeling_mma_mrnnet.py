@@ -1,5 +1,6 @@
 """Stage 2, MMA-MRNNet: a clip of face crops (or its affect) in, one intensity for each target out."""
 
+import copy
 import os
 from dataclasses import dataclass
 from typing import Any, Self
@@ -82,25 +83,28 @@ class MMAMRNNetPreTrainedModel(PreTrainedModel):
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
-        if isinstance(module, nn.GRU):
-            for name, parameter in module.named_parameters(recurse=False):
-                if name.startswith("weight_ih"):
-                    init.xavier_uniform_(parameter)
-                elif name.startswith("weight_hh"):
-                    init.orthogonal_(parameter)
-                else:
-                    init.zeros_(parameter)
+        if isinstance(module, nn.GRU | nn.Linear):
+            if not all(getattr(weight, "_is_hf_initialized", False) for weight in module.parameters()):
+                self.reset_calibration()  # fitted for weights that are gone
+            self._init_layer(module)
         elif isinstance(module, MMAMRNNetForIntensity):
             if not getattr(module.calibration_scale, "_is_hf_initialized", False):
-                module.config.calibrated = False  # a new number of targets: the old calibration is gone
+                module.config.calibrated = False
             init.ones_(module.calibration_scale)
             init.zeros_(module.calibration_shift)
-        elif isinstance(module, nn.Linear):
-            # Plain 0.02 normals would start the dense layer, fed by T * H bounded inputs, almost at 0 output.
-            init.xavier_uniform_(module.weight)
-            init.zeros_(module.bias)
         else:
             super()._init_weights(module)
+
+    @staticmethod
+    def _init_layer(module: nn.GRU | nn.Linear) -> None:
+        for name, parameter in module.named_parameters(recurse=False):
+            if name.startswith("bias"):
+                init.zeros_(parameter)
+            elif name.startswith("weight_hh"):
+                init.orthogonal_(parameter)
+            else:
+                # Plain 0.02 normals would start the dense layer, fed by T * H bounded inputs, almost at 0 output.
+                init.xavier_uniform_(parameter)
 
 
 class MMAMRNNetForIntensity(MMAMRNNetPreTrainedModel):
@@ -112,7 +116,9 @@ class MMAMRNNetForIntensity(MMAMRNNetPreTrainedModel):
     """
 
     def __init__(self, config: MMAMRNNetConfig) -> None:
-        super().__init__(config)
+        # A copy: freezing and calibration are written into it, and another model may hold the same one.
+        super().__init__(copy.deepcopy(config))
+        config = self.config
         self.mma = MMAModel(config.mma_config)
         affect_size = config.mma_config.affect_size
         self.rnn = MaskedRNN(affect_size, config.hidden_size, config.num_hidden_layers, config.num_frames)
@@ -138,8 +144,12 @@ class MMAMRNNetForIntensity(MMAMRNNetPreTrainedModel):
 
         Raises:
             OSError: nothing that can be loaded is there.
+            ValueError: weights of the extractor are missing there.
         """
-        mma = MMAModel.from_pretrained(folder_or_repo)
+        mma, info = MMAModel.from_pretrained(folder_or_repo, output_loading_info=True)
+        if info["missing_keys"]:
+            missing = sorted(info["missing_keys"])
+            raise ValueError(f"{folder_or_repo}: {len(missing)} weights are missing, for example {missing[0]}")
         model = cls(MMAMRNNetConfig(mma_config=mma.config, **config))
         model.mma.load_state_dict(mma.state_dict())
         return model.eval()
@@ -199,7 +209,7 @@ class MMAMRNNetForIntensity(MMAMRNNetPreTrainedModel):
         """
         if frame_mask is None:
             frame_mask = torch.ones(pixel_values.shape[:2], dtype=torch.bool, device=pixel_values.device)
-        frames = pixel_values[frame_mask]  # (N, 3, S, S), N real frames
+        frames = pixel_values[frame_mask].to(self.mma.dtype)  # (N, 3, S, S), N real frames
         affect = frames.new_zeros(*frame_mask.shape, self.config.mma_config.affect_size, dtype=torch.float32)
         if len(frames) == 0:
             return affect
@@ -279,11 +289,15 @@ class MMAMRNNetForIntensity(MMAMRNNetPreTrainedModel):
 
     def _checked_mask(self, values: Tensor, frame_mask: Tensor | None, pixels: bool) -> Tensor:
         """The mask, all True where none was given, after every check of the shapes."""
+        side = self.config.mma_config.image_size
+        wanted = (3, side, side) if pixels else (self.config.mma_config.affect_size,)
+        if values.ndim != 2 + len(wanted) or tuple(values.shape[2:]) != wanted or not values.is_floating_point():
+            name = "pixel_values" if pixels else "affect"
+            shape = ", ".join(map(str, wanted))
+            raise ValueError(f"{name} must be (B, T, {shape}) float; got {values.dtype} {tuple(values.shape)}")
         clips, frames = values.shape[:2]
-        wanted = (3,) if pixels else (self.config.mma_config.affect_size,)
-        if values.ndim != (5 if pixels else 3) or tuple(values.shape[2:3]) != wanted:
-            shape = "pixel_values must be (B, T, 3, S, S)" if pixels else f"affect must be (B, T, {wanted[0]})"
-            raise ValueError(f"{shape}; got {tuple(values.shape)}")
+        if frames == 0:
+            raise ValueError("at least one frame, which may be padding, is needed; got none")
         if frames > self.config.num_frames:
             raise ValueError(
                 f"a clip may have at most {self.config.num_frames} frames here (config.num_frames); got {frames}. "

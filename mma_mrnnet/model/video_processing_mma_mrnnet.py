@@ -137,6 +137,8 @@ class MMAMRNNetVideoProcessor(BaseVideoProcessor):
     ) -> BatchFeature:
         """Transformers' hook behind `__call__`: (T, 3, H, W) clips to a padded batch, by the call's own settings."""
         settings = {name: kwargs[name] for name in SCALING}
+        if settings["do_rescale"] and any(video.dtype != torch.uint8 for video in videos):
+            raise ValueError("clips must be uint8 in 0..255; give floats in 0..1 with do_rescale=False")
         pixel_values, frame_mask = self.pad([self._pixel_values(video, **settings) for video in videos], num_frames)
         return BatchFeature(data={"pixel_values": pixel_values, "frame_mask": frame_mask}, tensor_type=return_tensors)
 

@@ -38,8 +38,13 @@ def replaced_folder(target: Path) -> Iterator[Path]:
     try:
         yield staging
         if target.exists():
-            shutil.rmtree(target)
-        staging.rename(target)
+            old = target.with_name(f".{target.name}.old")
+            shutil.rmtree(old, ignore_errors=True)
+            target.rename(old)
+            staging.rename(target)
+            shutil.rmtree(old)
+        else:
+            staging.rename(target)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
 
@@ -251,8 +256,11 @@ def _out_of_patience(progress: Progress, args: TrainArguments) -> bool:
     return args.patience > 0 and progress.epoch - progress.best_epoch >= args.patience
 
 
-def _save_model(stage: Stage, model: PreTrainedModel, folder: Path) -> None:
+def _save_model(stage: Stage, model: PreTrainedModel, folder: Path, extra: dict[str, Path] | None = None) -> None:
+    """Writes model, processor and further files (name in the folder: where from), all of it or nothing."""
     with replaced_folder(folder) as staging:
+        for name, path in (extra or {}).items():
+            shutil.copy(path, staging / name)
         model.save_pretrained(staging)
         stage.processor.save_pretrained(staging)
         for weights in staging.glob("*.safetensors"):
@@ -324,9 +332,8 @@ def _finish(stage: Stage, model: PreTrainedModel, args: TrainArguments, progress
         },
         **report,
     }
-    _save_model(stage, best, args.output / "model")
-    for carried in stage.carried_results:
-        shutil.copy(carried, args.output / "model")
-    write_json(args.output / "model" / f"results_{stage.name}.json", results)
     write_json(args.output / "results.json", results)
+    own = {f"results_{stage.name}.json": args.output / "results.json"}
+    carried = {path.name: path for path in stage.carried_results}
+    _save_model(stage, best, args.output / "model", {**carried, **own})
     return rounded(results)
