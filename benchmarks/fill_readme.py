@@ -28,12 +28,26 @@ def number(value: float | None, digits: int = 2) -> str:
     return "–" if value is None else f"{value:.{digits}f}"
 
 
+def mean_f1(row: dict) -> float | None:
+    """Mean F1 of the units with at least ten positive images; None without any."""
+    scores = [unit["f1"] for unit in row["action_units"].values() if unit["present"] >= 10]
+    return sum(scores) / len(scores) if scores else None
+
+
+def expression_f1(row: dict) -> float | None:
+    """Macro F1; None where fewer than two expressions are labelled."""
+    labelled = sum(any(counts) for counts in row["expression_confusion_rows_are_labels"])
+    return row["expression_macro_f1"] if labelled >= 2 else None
+
+
 def stage1_table() -> str:
     """Validation scores of the extractor by source of images."""
     results = load(PRETRAINED / "results_mma.json")["validation"]
     lines = [
         "**Stage 1**, validation images of people in no training image. Labels are pseudo-labels (photos) or known by",
-        "construction (bent photos, renders), so this says how well it learnt them, not how well it reads people:",
+        "construction (bent photos, renders), valence-arousal follows from expression and intensity by a rule: this says how well",
+        "it learnt them, not how well it reads people. A dash stands where fewer than two expressions, or no unit with ten positive",
+        "images, are labelled:",
         "",
         "| images | count | mean AU correlation | mean AU F1 | expression macro F1 | valence, arousal CCC | smile or neutral, AUC |",
         "| --- | --- | --- | --- | --- | --- | --- |",
@@ -42,9 +56,9 @@ def stage1_table() -> str:
         concordance = row["valence_arousal_ccc"]
         lines.append(
             f"| {source} | {row['images']} | {number(row['mean_action_unit_correlation'])} "
-            f"| {number(row['mean_action_unit_f1'])} | {number(row['expression_macro_f1'])} ({row['expression_images']}) "
+            f"| {number(mean_f1(row))} | {number(expression_f1(row))} ({row['expression_images']}) "
             f"| {number(concordance['valence'])}, {number(concordance['arousal'])} ({row['valence_arousal_images']}) "
-            f"| {number(row['smiling_against_neutral']['auc_of_happiness'])} |"
+            f"| {number(row['smiling_against_neutral']['auc_of_happiness'], 3)} |"
         )
     return "\n".join(lines)
 

@@ -77,7 +77,7 @@ def main(folder: Path) -> None:
     )
     result = {
         "what": "ridge regression on summaries of the trajectories, simulated test clips with a reaction",
-        "command": "python benchmarks/simulator_ceiling.py " + folder.name,
+        "command": f"python benchmarks/simulator_ceiling.py {folder}",
         "test_clips": sum(clip.kind == "reaction" for clip in splits["test"]),
         "true_affect": score(splits, "true_affect"),
         "reported_affect": score(splits, "affect"),

@@ -48,6 +48,7 @@ def _quieten_libraries() -> None:
     from transformers.utils import logging as transformers_logging
 
     logging.getLogger("mma_mrnnet").setLevel(logging.ERROR)
+    logging.getLogger("huggingface_hub").setLevel(logging.CRITICAL)  # its retries; the last error is ours to tell
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
 
@@ -147,7 +148,7 @@ def _predict(args: argparse.Namespace) -> int:
         interrupted = True
         print(f"mma-mrnnet: interrupted after {len(summaries)} of {len(clips)} clips", file=sys.stderr)
     _write(args, summaries, tables)
-    if summaries:
+    if any(summary["error"] is None for summary in summaries):
         _print_notes(model.config, frames_too=args.frames is not None)
     if interrupted:
         return 130
@@ -216,13 +217,21 @@ def _print_notes(config: object, *, frames_too: bool) -> None:
 def _write(args: argparse.Namespace, summaries: list[dict], tables: list) -> None:
     from mma_mrnnet.prediction import pd, write_table
 
+    wanted: list[tuple[Path, pd.DataFrame]] = []
     if args.out is not None and summaries:
-        write_table(pd.DataFrame(summaries), args.out)
-        print(f"wrote {args.out}", file=sys.stderr)
+        wanted.append((args.out, pd.DataFrame(summaries)))
     if args.frames is not None and tables:
         filled = [table for table in tables if len(table)] or tables[:1]
-        write_table(pd.concat(filled, ignore_index=True), args.frames)
-        print(f"wrote {args.frames}", file=sys.stderr)
+        wanted.append((args.frames, pd.concat(filled, ignore_index=True)))
+    failed = []
+    for path, table in wanted:
+        try:
+            write_table(table, path)
+            print(f"wrote {path}", file=sys.stderr)
+        except (OSError, ValueError) as error:  # the disk may have filled up; the other table may still find room
+            failed.append(f"{path}: not written: {error}")
+    if failed:
+        raise OSError("; ".join(failed))
 
 
 def _find_clips(words: list[str]) -> list[str]:
@@ -240,7 +249,9 @@ def _find_clips(words: list[str]) -> list[str]:
             # Hidden files are no clips of the user's: macOS leaves a `._clip.mp4` beside each `clip.mp4`.
             matches = [str(path) for path in inside if path.is_file() and not path.name.startswith(".")]
         elif not Path(word).exists() and glob.has_magic(word):
-            matches = sorted(path for path in glob.glob(word, recursive=True) if Path(path).is_file())  # noqa: PTH207
+            files = sorted(path for path in glob.glob(word, recursive=True) if Path(path).is_file())  # noqa: PTH207
+            # A pattern may catch tables and notes beside the clips; one without a single video was meant as it stands.
+            matches = [path for path in files if Path(path).suffix.lower() in VIDEO_SUFFIXES] or files
         else:
             matches = [word]
         if not matches:

@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 
 from mma_mrnnet.data.faces import FaceDetector, align_face
-from mma_mrnnet.data.video import write_video
+from mma_mrnnet.data.video import read_frames, write_video
 from mma_mrnnet.model.labels import EXPRESSIONS
 from mma_mrnnet.prediction import VideoPrediction, clip_table, predict_video, write_table
 
@@ -67,7 +67,8 @@ def run_demo(folder: Path) -> tuple[VideoPrediction, dict[str, Path]]:
     prediction = predict_video(written["clip"])
     write_table(clip_table([prediction]), written["result"])
     write_table(prediction.frames, written["frames"])
-    draw_prediction(prediction, photo, written["picture"])
+    first = next(iter(read_frames(written["clip"])))
+    draw_prediction(prediction, first.image, written["picture"])
     return prediction, written
 
 

@@ -1,6 +1,7 @@
 """A video file -> a VideoPrediction; photos -> the affect of each face; and the tables of both."""
 
 import os
+import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cache
@@ -24,6 +25,7 @@ from mma_mrnnet.model.video_processing_mma_mrnnet import MMAMRNNetVideoProcessor
 CHUNK = 32  # crops that go through the extractor at once: memory stays small, batches stay efficient
 BOX_NAMES = ("box_x", "box_y", "box_width", "box_height")
 NO_FACE = "no face in this video"
+FEW_FRAMES = 4  # 2 s: a recurrent network has seen hardly anything below (our choice)
 
 
 @dataclass
@@ -36,7 +38,7 @@ class VideoPrediction:
         frames: one row for every frame that was looked at (see `frame_columns`); NaN where there was no face.
         duration_s: length of what was decoded.
         error: why there are no intensities (no face), else None.
-        warning: what was lost of a damaged file, or that a long clip was thinned, else None.
+        warning: what was lost of a damaged file, that a long clip was thinned or that hardly a frame had a face, else None.
         calibrated: False where the outputs of different targets are not on one scale.
         relative: True where the labels were relative within a clip: 1 is the strongest reaction of its own clip,
             however faint, so that intensities of two clips do not compare one by one.
@@ -89,7 +91,19 @@ class VideoPrediction:
             "frames_with_face": self.frames_with_face,
             **self.intensities,
             "error": self.error,
+            "note": "; ".join(self.notes()),
         }
+
+    def notes(self) -> list[str]:
+        """What must stand wherever the intensities are shown; with the clip's warning, where there is one."""
+        notes = [] if self.warning is None else [self.warning]
+        if self.simulated:
+            notes.append("learnt from a simulator, not from people's reports")
+        if self.relative:
+            notes.append("relative within the clip")
+        if not self.calibrated:
+            notes.append("not calibrated: targets do not compare")
+        return notes
 
 
 @dataclass
@@ -170,9 +184,12 @@ def predict_video(
     else:
         seen = any(affect is not None for _, affect in rows)
         error = f"no face in the frames sampled at {config.sampling_fps:g} a second" if seen else NO_FACE
+    caution = None
     if len(sampled) > processor.num_frames:
-        thinned = f"{len(sampled)} frames with a face thinned evenly to {processor.num_frames}"
-        warning = thinned if warning is None else f"{warning}; {thinned}"
+        caution = f"{len(sampled)} frames with a face thinned evenly to {processor.num_frames}"
+    elif 0 < len(sampled) < FEW_FRAMES:
+        caution = f"rests on {len(sampled)} frame{'s' * (len(sampled) > 1)} with a face: hardly a clip"
+    warning = "; ".join(part for part in (warning, caution) if part) or None
     table = _table(str(path), [(frame, affect) for frame, affect in rows if frame.due[1]], config.mma_config)
     return VideoPrediction(
         file=str(path),
@@ -239,7 +256,7 @@ def predict_image(
 
 
 def clip_table(predictions: Iterable[VideoPrediction]) -> pd.DataFrame:
-    """One row a clip: file, track, duration_s, frames_sampled, frames_with_face, the intensities, error."""
+    """One row a clip: file, track, duration_s, frames_sampled, frames_with_face, the intensities, error, note."""
     return pd.DataFrame([prediction.summary() for prediction in predictions])
 
 
@@ -272,6 +289,11 @@ def check_table_path(path: Path) -> None:
         raise ValueError(f"{path}: the folder {path.absolute().parent} does not exist")
     if path.is_dir():
         raise ValueError(f"{path}: is a folder, not a file to write")
+    try:
+        with tempfile.TemporaryFile(dir=path.absolute().parent):
+            pass
+    except OSError as error:
+        raise ValueError(f"{path}: cannot be written: {error.strerror}") from error
 
 
 def _checked_pair(

@@ -38,14 +38,14 @@ def analyse(path: str | None) -> Iterator[tuple[pd.DataFrame, pd.DataFrame, str,
         gr.Error: no clip, no video, no face; the words are the user's to read.
     """
     if path is None:
-        raise gr.Error("Upload or record a clip first.")
+        raise gr.Error("Upload or record a clip first.", print_exception=False)
     try:
         prediction = predict_video(path)
     except VideoError as error:
         reason = str(error).removeprefix(f"{path}: ")
-        raise gr.Error(f"This file cannot be read as a video: {reason}") from error
+        raise gr.Error(f"This file cannot be read as a video: {reason}", print_exception=False) from error
     if prediction.error is not None:
-        raise gr.Error(prediction.error)
+        raise gr.Error(prediction.error, print_exception=False)
     rows = prediction.ranked() if prediction.calibrated else prediction.intensities.items()
     bars = pd.DataFrame(rows, columns=["reaction", "intensity"])
     timeline = prediction.frames.melt("time_s", ["valence", "arousal", *EXPRESSIONS], "channel", "value").dropna()

@@ -92,7 +92,8 @@ def test_every_command_of_the_readme_is_one_that_exists():
     known = (
         "make demo",
         "make test",
-        ".venv/bin/mma-mrnnet predict",
+        ". .venv/bin/activate",
+        "mma-mrnnet predict",
         "mma-mrnnet export",
         "accelerate launch train.py",
     )
@@ -104,10 +105,10 @@ def test_every_command_of_the_readme_is_one_that_exists():
 
 def test_the_predict_command_runs_as_written(beside_the_demo_clip):
     (line,) = [line for line in commands() if "predict" in line]
-    words = shlex.split(line.replace(".venv/bin/mma-mrnnet", f"{sys.executable} -m mma_mrnnet.cli"))
+    words = shlex.split(line.replace("mma-mrnnet", f"{sys.executable} -m mma_mrnnet.cli"))
     subprocess.run(words, check=True, cwd=beside_the_demo_clip, capture_output=True, timeout=300)
-    assert Path("results.csv").is_file()
-    assert Path("frames.csv").is_file()
+    assert Path("demo_output/results.csv").is_file()
+    assert Path("demo_output/all_frames.csv").is_file()
 
 
 @pytest.mark.slow
@@ -124,7 +125,7 @@ def test_the_training_commands_and_the_export_run_as_written(tmp_path):
             continue
         done = subprocess.run(words, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=600)
         assert done.returncode == 0, done.stderr[-2000:]
-    assert (tmp_path / "my-model" / "README.md").is_file()
+    assert (tmp_path / "runs" / "my-model" / "README.md").is_file()
 
 
 def test_no_page_names_a_path_of_this_machine():
