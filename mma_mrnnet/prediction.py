@@ -38,7 +38,7 @@ class VideoPrediction:
         frames: one row for every frame that was looked at (see `frame_columns`); NaN where there was no face.
         duration_s: length of what was decoded.
         error: why there are no intensities (no face), else None.
-        warning: what was lost of a damaged file, that a long clip was thinned or that hardly a frame had a face, else None.
+        warning: what was lost of a damaged file, that a long clip was thinned, that hardly a frame had a face; or None.
         calibrated: False where the outputs of different targets are not on one scale.
         relative: True where the labels were relative within a clip: 1 is the strongest reaction of its own clip,
             however faint, so that intensities of two clips do not compare one by one.
