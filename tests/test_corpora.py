@@ -175,6 +175,9 @@ def test_affectnets_newer_release_keeps_a_label_a_file_as_text_or_number(tmp_pat
     }
     assert labels_of(splits["validation"], tmp_path / "val_set/images") == {"3.jpg": {"expression": DISGUST}}
 
+    np.save(tmp_path / "train_set/annotations/7_val.npy", "1.5")
+    with pytest.raises(ValueError, match=r"annotations:7: valence must be in \[-1, 1\] .*; got 1.5"):
+        load_affectnet(tmp_path)
     np.save(tmp_path / "train_set/annotations/7_val.npy", np.array({"a": 1}))  # an object: would need pickle
     with pytest.raises(ValueError, match=r"7_val\.npy: not one number"):
         load_affectnet(tmp_path)
@@ -291,6 +294,8 @@ def test_disfas_intensities_are_fifths_and_people_stay_whole(disfa):
         ("1,0\n", "SN002_au4.txt: its 1 frames are not the 2 of SN002_au1.txt"),
         ("1,0\n3,0\n", "SN002_au4.txt: its 2 frames are not the 2 of SN002_au1.txt"),
         ("1,0\n1,0\n", "SN002_au4.txt:2: '1' is already in line 1"),
+        ("1,0\n1.5,0\n", "SN002_au4.txt:2: frame must be a whole number; got '1.5'"),
+        ("1,0\nnan,0\n", "SN002_au4.txt:2: frame must be a whole number; got 'nan'"),
         (None, "SN002_au4.txt: not readable as text"),
     ],
 )

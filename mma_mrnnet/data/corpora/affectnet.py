@@ -79,8 +79,7 @@ def _read_arrays(folder: Path) -> pd.DataFrame:
         [_scalar(annotations / f"{name}_{kind}.npy") for kind in ("exp", "val", "aro")]
         for name in tqdm(names, desc=f"reading {folder.name}", unit=" images", disable=len(names) < 10_000)
     ]
-    # One file a label has no line numbers; the place of an id in the sorted list stands in for them.
-    table = TextTable(annotations, [], list(range(1, len(rows) + 1)), rows)
+    table = TextTable(annotations, [], names, rows)
     return _labelled(table, [f"{folder.as_posix()}/images/{name}.jpg" for name in names], column=0)
 
 

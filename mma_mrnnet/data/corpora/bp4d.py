@@ -7,9 +7,8 @@ import pandas as pd
 
 from mma_mrnnet.data.corpora.frame_tables import (
     as_splits,
-    check_unique,
     known_action_units,
-    read_numbers,
+    read_frame_numbers,
     read_presence,
     read_table,
     split_by_subject,
@@ -49,12 +48,11 @@ def _read_task(path: Path, folder: Path) -> pd.DataFrame:
     table = read_table(path)
     if table.header[0] != "0" or not all(name.isdigit() for name in table.header):
         raise ValueError(f"{path}:1: the header must be 0 and then unit numbers; got {','.join(table.header)}")
-    check_unique(table, 0)
-    frames = read_numbers(table, 0, "frame", least=0, most=float("inf"))
+    frames = read_frame_numbers(table, 0)
     units = [int(name) for name in table.header[1:]]
     return pd.DataFrame(
         {
-            "image": [f"{folder.as_posix()}/cropped_aligned/{path.stem}/{int(frame):05d}.jpg" for frame in frames],
+            "image": [f"{folder.as_posix()}/cropped_aligned/{path.stem}/{frame:05d}.jpg" for frame in frames],
             "subject": path.stem.partition("_")[0],
             **{
                 action_unit_column(unit): read_presence(table, units.index(unit) + 1, f"AU {unit}", none=(UNKNOWN,))

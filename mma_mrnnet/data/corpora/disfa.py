@@ -3,9 +3,16 @@
 from pathlib import Path
 
 import datasets
+import numpy as np
 import pandas as pd
 
-from mma_mrnnet.data.corpora.frame_tables import as_splits, check_unique, read_numbers, read_table, split_by_subject
+from mma_mrnnet.data.corpora.frame_tables import (
+    as_splits,
+    read_frame_numbers,
+    read_numbers,
+    read_table,
+    split_by_subject,
+)
 from mma_mrnnet.data.records import action_unit_column
 
 DISFA_UNITS = (1, 2, 4, 5, 6, 9, 12, 15, 17, 20, 25, 26)
@@ -43,17 +50,13 @@ def _read_person(person: Path, folder: Path) -> pd.DataFrame:
     columns, frames = {}, None
     for unit in DISFA_UNITS:
         table = read_table(person / f"{person.name}_au{unit}.txt", header=False, width=2)
-        check_unique(table, 0)
-        if frames is None:
-            frames = table.cells(0)
-            numbers = read_numbers(table, 0, "frame", least=0, most=float("inf"))
-        if table.cells(0) != frames:
+        numbers = read_frame_numbers(table, 0)
+        frames = numbers if frames is None else frames
+        if not np.array_equal(numbers, frames):
             raise ValueError(
                 f"{table.path}: its {len(table.rows)} frames are not the {len(frames)} of {person.name}_au1.txt"
             )
         intensity = read_numbers(table, 1, f"AU {unit}", least=0, most=HIGHEST)
         columns[action_unit_column(unit)] = intensity / HIGHEST
     crops = f"{folder.as_posix()}/cropped_aligned/{person.name}"
-    return pd.DataFrame(
-        {"image": [f"{crops}/{int(number):05d}.jpg" for number in numbers], "subject": person.name, **columns}
-    )
+    return pd.DataFrame({"image": [f"{crops}/{frame:05d}.jpg" for frame in frames], "subject": person.name, **columns})

@@ -30,13 +30,13 @@ class TextTable:
     Attributes:
         path: where it came from, for messages.
         header: cells of the first line; empty where the file has no header.
-        lines: the line number of each row, the file's first line being 1.
+        lines: the line number of each row, the file's first line being 1; or its name, where each row is a file.
         rows: cells of each row, without blanks and quotes around them.
     """
 
     path: Path
     header: list[str]
-    lines: list[int]
+    lines: Sequence[int | str]
     rows: list[list[str]]
 
     def cells(self, column: int) -> list[str]:
@@ -88,7 +88,7 @@ def _bare(cell: str) -> str:
 
 def check_unique(table: TextTable, column: int) -> None:
     """Raises ValueError where a cell that identifies a row comes a second time."""
-    seen: dict[str, int] = {}
+    seen: dict[str, int | str] = {}
     for row, cell in enumerate(table.cells(column)):
         if cell in seen:
             raise table.error(row, f"{cell!r} is already in line {seen[cell]}")
@@ -106,6 +106,17 @@ def read_numbers(
         row = int(outside.argmax())
         raise table.error(row, f"{name} must be in [{least:g}, {most:g}]{_or(none)}; got {table.rows[row][column]}")
     return values
+
+
+def read_frame_numbers(table: TextTable, column: int) -> NDArray[np.int64]:
+    """(N,) whole numbers from 0 on, each of them once."""
+    check_unique(table, column)
+    values = _floats(table, column, "frame")
+    wrong = ~((values >= 0) & (values % 1 == 0))
+    if wrong.any():
+        row = int(wrong.argmax())
+        raise table.error(row, f"frame must be a whole number; got {table.rows[row][column]!r}")
+    return values.astype(np.int64)
 
 
 def read_presence(table: TextTable, column: int, name: str, *, none: Sequence[float]) -> NDArray[np.float64]:
