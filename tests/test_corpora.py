@@ -248,6 +248,16 @@ def test_a_wrong_line_of_emotionet_is_named(tmp_path, text, message):
         load_emotionet(tmp_path)
 
 
+def test_a_workbook_is_read_as_its_csv_would_be(tmp_path):
+    pytest.importorskip("openpyxl")
+    cells = [["URL", " 'AU 1'", "'AU 2'"], ["http://x/N_01_1.jpg", 1, 999], ["'http://x/N_01_2.jpg'", 999, 0]]
+    table = corpora.emotionet.pd.DataFrame(cells)
+    table.to_excel(tmp_path / "EmotioNet_FACS_aws_2020_24600.xlsx", header=False, index=False)
+    put_images(tmp_path / "images", "N_01_1.jpg", "N_01_2.jpg")
+    wanted = {"N_01_1.jpg": units(1), "N_01_2.jpg": units(absent=[2])}
+    assert both(load_emotionet(tmp_path), tmp_path / "images") == wanted
+
+
 def test_a_workbook_without_openpyxl_is_refused_in_words(tmp_path, monkeypatch):
     put(tmp_path / "EmotioNet_FACS_aws_2020_24600.xlsx", "")
     monkeypatch.setitem(sys.modules, "openpyxl", None)
@@ -392,6 +402,7 @@ def test_a_frame_of_aff_wild2_is_one_row_with_the_labels_of_all_tasks(tmp_path, 
     }
     assert set(splits["validation"]["subject"]) == {"2_left", "3"}
     assert "aff_wild2 train: 1 of 4 images are missing" in caplog.text
+    assert "train: the tasks' files of 1 videos differ in length, for example those of 1-30" in caplog.text
 
 
 def test_aff_wild2s_first_edition_has_eight_units_and_seven_expressions(tmp_path):

@@ -108,6 +108,11 @@ def _read_tasks(root: Path) -> dict[str, pd.DataFrame]:
         for split, folders in SPLIT_FOLDERS.items():
             for path in _files(places[0], folders):
                 tables[split].setdefault(path.stem, []).append(read(path))
+    for split, videos in tables.items():
+        uneven = [video for video, tasks in videos.items() if len({len(task) for task in tasks}) > 1]
+        if uneven:
+            text = "%s: %s: the tasks' files of %d videos differ in length, for example those of %s; all lines count"
+            logger.warning(text, root, split, len(uneven), uneven[0])
     return {split: pd.concat([_video(*item) for item in videos.items()]) for split, videos in tables.items()}
 
 
