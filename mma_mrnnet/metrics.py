@@ -102,8 +102,9 @@ def area_under_roc(score: np.ndarray, positive: np.ndarray) -> float:
     positives, negatives = score[positive], score[~positive]
     if len(positives) == 0 or len(negatives) == 0:
         return float("nan")
-    above = (positives[:, None] > negatives[None, :]).mean()
-    return float(above + 0.5 * (positives[:, None] == negatives[None, :]).mean())
+    negatives = np.sort(negatives)  # not all pairs at once: a corpus of videos has 10^9 of them
+    below, below_or_tied = (np.searchsorted(negatives, positives, side) for side in ("left", "right"))
+    return float((below + below_or_tied).mean() / (2 * len(negatives)))
 
 
 def rounded(value: object, digits: int = 4) -> object:

@@ -64,8 +64,12 @@ class FrameCollator:
         self.augment = augment
 
     def __call__(self, items: list[dict[str, Any]]) -> dict[str, Tensor]:
-        """N items to `pixel_values` and the three label tensors."""
-        pixel_values = self.processor.scale(torch.stack([item["crop"] for item in items]))  # (N, 3, S, S)
+        """N items, whose crops may differ in size, to `pixel_values` and the three label tensors."""
+        crops = [item["crop"] for item in items]
+        if len({crop.shape for crop in crops}) == 1:
+            pixel_values = self.processor.scale(torch.stack(crops))  # (N, 3, S, S)
+        else:
+            pixel_values = torch.cat([self.processor.scale(crop[None]) for crop in crops])  # (N, 3, S, S)
         return {
             "pixel_values": augment_crops(pixel_values) if self.augment else pixel_values,
             "valence_arousal_labels": torch.stack([item["valence_arousal_labels"] for item in items]),

@@ -19,7 +19,10 @@ class TrainArguments:
 
     stage: str = field(metadata={"help": "mma (the extractor, on face crops) or mrnn (the recurrent part, on clips)"})
     data: str = field(
-        metadata={"help": "stage mma: a folder of train-*/validation-*.parquet, or `drawn`; stage mrnn: `simulated`"}
+        metadata={
+            "help": "stage mma: a folder of train-*/validation-*.parquet, `NAME:FOLDER` of a corpus (several between "
+            "commas; docs/training.md has the names), or `drawn`; stage mrnn: `simulated`"
+        }
     )
     output: Path = field(metadata={"help": "the run's folder: model/, best/, checkpoints/, results.json, log.jsonl"})
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 from transformers import PreTrainedModel
 
-from mma_mrnnet.data.corpora.face_parquet import load_face_parquet
+from mma_mrnnet.data.corpora import load_frames
 from mma_mrnnet.data.datasets import ClipCollator, ClipDataset, FrameCollator, FrameDataset
 from mma_mrnnet.data.drawn_faces import drawn_faces
 from mma_mrnnet.data.synthetic import as_dataset, hume_like_splits
@@ -86,7 +86,7 @@ def mma_stage(args: TrainArguments) -> Stage:
     """Stage 1: the extractor on labelled face crops, or on drawn faces.
 
     Args:
-        args: `data` is a folder of parquet files (see `load_face_parquet`) or `drawn`.
+        args: `data` is a folder or corpora (see `load_frames`) or `drawn`.
 
     Returns:
         The `Stage`.
@@ -97,7 +97,7 @@ def mma_stage(args: TrainArguments) -> Stage:
             "validation": drawn_faces(max(args.items // 5, 1), seed=args.seed + 1, size=args.image_size),
         }
     else:
-        splits = load_face_parquet(args.data)
+        splits = load_frames(args.data)
     train, validation = FrameDataset(splits["train"]), FrameDataset(splits["validation"])
     torch.manual_seed(args.seed)
     config = MMAConfig(
@@ -135,12 +135,20 @@ def mma_stage(args: TrainArguments) -> Stage:
         score_name="mean_of_tasks",
         finish=finish,
         description={
-            "data": "drawn faces" if args.data == "drawn" else "labelled crops (pseudo-labels, bent photos, renders)",
+            "data": _described(args.data, train),
             "train": len(train),
             "validation": len(validation),
             "train_images_by_source": dict(sorted(Counter(train.sources).items())),
         },
     )
+
+
+def _described(data: str, train: FrameDataset) -> str:
+    if data == "drawn":
+        return "drawn faces"
+    if Path(data).is_dir():
+        return "labelled crops (pseudo-labels, bent photos, renders)"
+    return f"labelled crops of {', '.join(sorted(set(train.sources)))}"
 
 
 def mma_scores(outputs: Tensors, labels: Tensors, intensity: Tensor) -> dict[str, float]:

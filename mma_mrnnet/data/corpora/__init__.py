@@ -1,1 +1,63 @@
-"""One file a corpus, each one function: folder -> data set."""
+"""One file a corpus, each one function: folder -> data set; here their names, and how several are put together."""
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import datasets
+
+from mma_mrnnet.data.corpora.aff_wild2 import load_aff_wild2
+from mma_mrnnet.data.corpora.affectnet import load_affectnet
+from mma_mrnnet.data.corpora.bp4d import load_bp4d
+from mma_mrnnet.data.corpora.disfa import load_disfa
+from mma_mrnnet.data.corpora.emotionet import load_emotionet
+from mma_mrnnet.data.corpora.face_parquet import SPLITS, load_face_parquet
+from mma_mrnnet.data.corpora.labelled_folder import load_labelled_folder
+from mma_mrnnet.data.corpora.raf_db import load_raf_db
+from mma_mrnnet.data.records import frame_features
+
+FRAME_CORPORA: dict[str, Callable[[str | Path], datasets.DatasetDict]] = {
+    "aff_wild2": load_aff_wild2,
+    "affectnet": load_affectnet,
+    "bp4d": load_bp4d,
+    "disfa": load_disfa,
+    "emotionet": load_emotionet,
+    "face_parquet": load_face_parquet,
+    "labelled_folder": load_labelled_folder,
+    "raf_db": load_raf_db,
+}
+"""Readers of labelled face crops, by the name that `--data NAME:FOLDER` takes."""
+
+
+def load_frames(data: str) -> datasets.DatasetDict:
+    """Labelled face crops of one corpus, or of several in a row: split by split, neither mixed nor balanced.
+
+    Args:
+        data: a folder that `load_face_parquet` reads, or `NAME:FOLDER` of `FRAME_CORPORA`, several between commas.
+
+    Returns:
+        A `DatasetDict` with `train` and `validation`; columns of `records.frame_features`.
+
+    Raises:
+        ValueError: a name that is not in `FRAME_CORPORA`, or what the corpus's reader raises.
+    """
+    if Path(data).is_dir():
+        return load_face_parquet(data)
+    parts = [_load_part(part.strip()) for part in data.split(",")]
+    columns = list(frame_features())
+    return datasets.DatasetDict(
+        {
+            split: datasets.concatenate_datasets([part[split].select_columns(columns) for part in parts])
+            for split in SPLITS
+        }
+    )
+
+
+def _load_part(part: str) -> datasets.DatasetDict:
+    named = re.fullmatch(r"(\w{2,}):(.*)", part)  # one letter before a colon is a drive
+    if named is None:
+        return load_face_parquet(part)
+    name, folder = named.groups()
+    if name not in FRAME_CORPORA:
+        raise ValueError(f"--data: no corpus is called {name!r}; there are {', '.join(FRAME_CORPORA)}")
+    return FRAME_CORPORA[name](folder)
