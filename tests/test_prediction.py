@@ -258,7 +258,7 @@ def test_crops_and_pictures_of_a_long_clip_are_not_held(predict, monkeypatch, tm
     monkeypatch.setattr(
         prediction, "crop_faces", lambda frames, size: watched("crop", crop_faces(watched("image", frames), size))
     )
-    monkeypatch.setattr(prediction, "CHUNK", 5)
+    monkeypatch.setattr("mma_mrnnet.data.affect.CHUNK", 5)
     predict(clip(tmp_path / "long.mp4", "F" * 40), every_frame=True)
     assert len(alive["image"]) == len(alive["crop"]) == 40
     assert max(alive["image"]) <= 2  # the frame in work and the one before it
