@@ -1,21 +1,31 @@
 """Stage 2 on real clips: both corpus layouts, the affect cache, and the whole path from a user's clips to a model."""
 
 import csv
+import json
 import logging
 import math
+import os
 import shutil
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from skimage.data import astronaut
 
+from mma_mrnnet import MMAMRNNetForIntensity, predict_video
+from mma_mrnnet.data.affect import affect_of
+from mma_mrnnet.data.affect_cache import AffectCache, affect_dataset, corpus_affect
 from mma_mrnnet.data.corpora.clip_folder import load_clip_folder
 from mma_mrnnet.data.corpora.hume_reaction import load_hume_reaction
+from mma_mrnnet.data.datasets import ClipDataset
+from mma_mrnnet.data.records import ClipFile
 from mma_mrnnet.data.video import write_video
-from mma_mrnnet.model.labels import REACTIONS
+from mma_mrnnet.hub import export_checkpoint, load_checkpoint
+from mma_mrnnet.model.labels import REACTIONS, affect_names
+from mma_mrnnet.train import main
+from mma_mrnnet.training.stages import mrnn_report
 
-NAN = float("nan")
 FACE = np.ascontiguousarray(astronaut()[:240, 100:340])
 GREY = np.full_like(FACE, 128)
 
@@ -38,6 +48,10 @@ def face_clip(path, frames="FF", light=1.0):
     path.parent.mkdir(parents=True, exist_ok=True)
     lit = (FACE * light).astype(np.uint8)
     return write_video(path, [lit if letter == "F" else GREY for letter in frames], fps=2.0)
+
+
+def record(path, split="train", **labels):
+    return ClipFile(path.stem, path, "", split, labels or {"joy": 0.5})
 
 
 # A user's own clips ------------------------------------------------------------------------------------------------
@@ -261,3 +275,228 @@ def test_a_corpus_without_clips_or_tables_says_so(muse, tmp_path):
     shutil.rmtree(muse / "feats" / "Faces")
     with pytest.raises(ValueError, match=r"no clip of 6 ids"):
         load_hume_reaction(muse)
+
+
+# The cache ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def cache(tmp_path, tiny_mma, tiny_processor):
+    return AffectCache(tmp_path / "affect", tiny_mma, tiny_processor, fps=2.0)
+
+
+def test_cached_affect_is_that_of_prediction_bit_by_bit_without_the_frames_that_have_no_face(
+    tmp_path, tiny_model, tiny_processor
+):
+    path = face_clip(tmp_path / "a.mp4", "FGF")
+    cache = AffectCache(tmp_path / "affect", tiny_model.mma, tiny_processor, fps=2.0)
+    computed = cache.compute(record(path))
+    table = predict_video(path, tiny_model, tiny_processor).frames
+    predicted = table.loc[table["face"], affect_names()].to_numpy(np.float32)
+    assert computed.shape == (2, 26)
+    assert (computed == predicted).all()
+    assert (cache.stored(record(path)) == computed).all()
+
+
+def test_face_crops_of_any_size_are_taken_as_they_come(tmp_path, cache):
+    for number, side in enumerate((40, 24, 32)):
+        write_crop(tmp_path / "00001" / f"{number}.png", side)
+    affect = cache.compute(record(tmp_path / "00001"))
+    assert affect.shape == (3, 26)
+    with Image.open(tmp_path / "00001" / "1.png") as image:
+        alone = affect_of([np.asarray(image)], cache.extractor, cache.processor)
+    np.testing.assert_allclose(affect[1], alone[0], atol=1e-6)
+
+
+def test_a_second_run_computes_nothing_and_a_cut_off_one_goes_on(tmp_path, cache):
+    clips = [record(face_clip(tmp_path / f"{name}.mp4")) for name in "abc"]
+    first = corpus_affect(clips[:2], cache)
+    assert first.from_cache == 0
+    second = corpus_affect(clips, cache, start=0.5)  # begins at b
+    assert second.from_cache == 2
+    assert [clip.clip_id for clip in second.clips] == ["a", "b", "c"]
+    assert (second.affect[0] == first.affect[0]).all()
+    assert sorted(path.suffix for path in cache.folder.iterdir()) == [".npz"] * 3
+
+
+def truncate(path, other):
+    path.write_bytes(path.read_bytes()[:-200])
+
+
+def empty(path, other):
+    path.write_bytes(b"")
+
+
+def put_another_clips(path, other):
+    shutil.copy(other, path)
+
+
+def put_objects(path, other):
+    with path.open("wb") as file:
+        np.savez(file, affect=np.array([{"a": 1}], dtype=object), key=np.array(path.stem))
+
+
+def put_fewer_columns(path, other):
+    with path.open("wb") as file:
+        np.savez(file, affect=np.zeros((2, 9), np.float32), key=np.array(path.stem))
+
+
+@pytest.mark.parametrize("spoil", [truncate, empty, put_another_clips, put_objects, put_fewer_columns])
+def test_a_damaged_or_foreign_cache_file_is_noticed_and_computed_again(tmp_path, cache, caplog, spoil):
+    clips = [record(face_clip(tmp_path / "a.mp4", "FF")), record(face_clip(tmp_path / "b.mp4", "F"))]
+    affect = corpus_affect(clips, cache).affect
+    spoil(cache.path_of(clips[0]), cache.path_of(clips[1]))
+    with caplog.at_level(logging.WARNING):
+        again = corpus_affect(clips, cache)
+    assert again.from_cache == 1
+    assert "computed again" in caplog.text
+    assert (again.affect[0] == affect[0]).all()
+    assert (cache.stored(clips[0]) == affect[0]).all()
+
+
+def test_what_the_affect_depends_on_has_a_file_of_its_own(tmp_path, tiny_mma, tiny_processor):
+    clip = record(face_clip(tmp_path / "a.mp4"))
+
+    def path_of(fps=2.0):
+        return AffectCache(tmp_path / "affect", tiny_mma, tiny_processor, fps).path_of(clip)
+
+    paths = [path_of(), path_of(fps=3.0)]
+    os.utime(clip.path, ns=(0, 1_000_000_000))
+    paths.append(path_of())
+    tiny_processor.image_mean = [0.5, 0.5, 0.4]
+    paths.append(path_of())
+    with torch.no_grad():
+        next(iter(tiny_mma.parameters())).flatten()[0] += 1e-6
+    paths.append(path_of())
+    assert len(set(paths)) == 5
+    assert path_of() == paths[-1]
+
+
+def test_clips_without_a_face_and_unreadable_ones_are_counted_logged_and_left_out(tmp_path, cache, caplog):
+    (tmp_path / "broken.mp4").write_bytes(bytes(100))
+    write_crop(tmp_path / "crops" / "0.jpg")
+    (tmp_path / "crops" / "1.jpg").write_bytes(b"no picture")
+    clips = [
+        record(face_clip(tmp_path / "none.mp4", "GG")),
+        record(tmp_path / "broken.mp4"),
+        record(face_clip(tmp_path / "good.mp4")),
+        record(tmp_path / "crops"),
+    ]
+    with caplog.at_level(logging.INFO):
+        done = corpus_affect(clips, cache)
+    assert [clip.clip_id for clip in done.clips] == ["good"]
+    assert done.without_face == ["none"]
+    assert done.unreadable == ["broken", "crops"]
+    assert "affect of 1 clips (0 from the cache); left out: 1 without a face, 2 unreadable" in caplog.text
+
+
+# Scores ------------------------------------------------------------------------------------------------------------
+
+
+def test_a_report_takes_any_number_of_targets_lengths_above_30_and_missing_labels(tmp_path, tiny_mma):
+    labels = [(0.0, 0.5), (0.5, math.nan), (1.0, 0.1)]
+    clips = [record(tmp_path / f"{n}.mp4", joy=joy, calm=calm) for n, (joy, calm) in enumerate(labels)]
+    affect = [np.zeros((length, 26), np.float32) for length in (35, 40, 12)]
+    rows = ClipDataset(affect_dataset(clips, affect, tiny_mma))
+    intensities = torch.tensor([[0.1, 0.2], [0.2, 0.9], [0.3, 0.3]])
+    report = mrnn_report(intensities, torch.tensor(labels), rows, ["joy", "calm"])
+    assert list(report["mean_pearson_by_length"])[-1] == "31-40"
+    assert report["mean_pearson_by_length"]["31-40"]["clips"] == 2
+    # joy rises with its labels: 1; calm has two labelled rows, 0.5 -> 0.2 and 0.1 -> 0.3, that fall: -1.
+    assert report["reactions"]["pearson"] == pytest.approx({"joy": 1.0, "calm": -1.0})
+    assert report["reactions"]["mean_pearson"] == pytest.approx(0.0, abs=1e-9)
+    # joy: (0.1 + 0.3 + 0.7) / 3; calm: (0.3 + 0.2) / 2.
+    assert report["reactions"]["mae"] == pytest.approx({"joy": 1.1 / 3, "calm": 0.25})
+    # Of the two long clips only joy has two labels: 1.
+    assert report["mean_pearson_by_length"]["31-40"]["mean_pearson"] == pytest.approx(1.0)
+
+
+# The whole path ----------------------------------------------------------------------------------------------------
+
+SMALL = ["--num_frames", "4", "--hidden_size", "8", "--dense_size", "6", "--epochs", "2", "--learning_rate", "0.01"]
+
+
+@pytest.fixture
+def extractor(tmp_path, tiny_mma, tiny_processor):
+    tiny_mma.save_pretrained(tmp_path / "mma")
+    tiny_processor.save_pretrained(tmp_path / "mma")
+    return tmp_path / "mma"
+
+
+def train(extractor, run, *words):
+    assert main(["--stage", "mrnn", "--mma", str(extractor), "--output", str(run), *SMALL, *words]) == 0
+    return json.loads((run / "results.json").read_text("utf-8"))
+
+
+@pytest.fixture
+def own_clips(tmp_path):
+    """Four clips a split of 1 to 5 frames, without a test split; one label missing, one clip without a face."""
+    folder = tmp_path / "clips"
+    frames = {"a": "FFF", "b": "F", "c": "FFFFF", "d": "FGF", "e": "G"}
+    for split in ("train", "validation"):
+        rows = []
+        for number, (name, letters) in enumerate(frames.items()):
+            face_clip(folder / split / f"{name}.mp4", letters, light=1 - 0.15 * number)
+            rows.append([f"{name}.mp4", number / 4, "" if name == "b" else 1 - number / 8])
+        write_csv(folder / split / "metadata.csv", ["file_name", "joy", "calm down"], *rows)
+    return folder
+
+
+def test_a_users_own_clips_become_a_model_that_predicts_their_targets(own_clips, extractor, tmp_path):
+    run = tmp_path / "run"
+    results = train(extractor, run, "--data", f"clips:{own_clips}", "--batch_size", "4")
+    assert results["data"] == {
+        "data": "a user's own clips",
+        "train_reaction": 4,
+        "validation_reaction": 4,
+        "without_face": 2,
+        "unreadable": 0,
+        "unlabelled": 0,
+    }
+    assert "test" not in results
+    assert list(results["validation"]["reactions"]["pearson"]) == ["joy", "calm down"]
+    assert len(list((run / "affect").glob("*.npz"))) == 10
+
+    model, processor = load_checkpoint(run / "model")
+    assert (model.config.calibrated, model.config.relative_labels, model.config.simulated_labels) == (
+        True,
+        False,
+        False,
+    )
+    prediction = predict_video(own_clips / "train" / "a.mp4", model, processor)
+    assert list(prediction.intensities) == ["joy", "calm down"]
+    assert all(0 <= value <= 1 for value in prediction.intensities.values())
+    assert not prediction.relative
+
+    card = (export_checkpoint(run / "model", tmp_path / "export") / "README.md").read_text("utf-8")
+    assert "| calm down |" in card
+    assert "simulat" not in card
+    assert "on validation, the split that chose the epoch" in card
+
+
+def test_hume_reaction_from_face_crops_becomes_a_model_and_its_unlabelled_test_split_is_not_scored(
+    muse, extractor, tmp_path
+):
+    cache = tmp_path / "shared affect"
+    words = ["--data", f"hume:{muse}", "--batch_size", "2", "--cache", str(cache)]
+    results = train(extractor, tmp_path / "run", *words)
+    assert (results["data"]["train_reaction"], results["data"]["validation_reaction"]) == (2, 1)
+    assert results["data"]["unlabelled"] == 1
+    assert "test" not in results
+    assert len(list(cache.iterdir())) == 3
+    config = MMAMRNNetForIntensity.from_pretrained(tmp_path / "run" / "model").config
+    assert config.label_names == list(REACTIONS)
+    assert (config.relative_labels, config.simulated_labels) == (True, False)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--data", "clips:"], "clips:FOLDER or hume:FOLDER; got 'clips:'"),
+        (["--data", "hume:{muse}", "--sampling_fps", "3"], "its face crops come at 2 a second"),
+    ],
+)
+def test_data_that_cannot_be_read_is_refused_in_one_line(muse, extractor, tmp_path, capsys, words, message):
+    words = [word.format(muse=muse) for word in words]
+    assert main(["--stage", "mrnn", "--mma", str(extractor), "--output", str(tmp_path / "run"), *words]) == 1
+    assert message in capsys.readouterr().err

@@ -75,7 +75,7 @@ class AffectCache:
         self._settings = {
             "format": CACHE_FORMAT,
             "extractor": _digest_of_model(extractor),
-            "scaling": {name: _plain(getattr(processor, name)) for name in SCALING},
+            "scaling": _scaling_of(processor),
             "fps": self.fps,
         }
         self._detector: FaceDetector | None = None
@@ -221,8 +221,8 @@ def _digest_of_model(extractor: MMAModel) -> str:
     return digest.hexdigest()
 
 
-def _plain(value: object) -> object:
-    """A processor's setting as JSON can hold it."""
-    if hasattr(value, "items"):
-        return {name: side for name, side in dict(value).items() if side is not None}
-    return list(value) if isinstance(value, list | tuple) else value
+def _scaling_of(processor: MMAMRNNetVideoProcessor) -> dict[str, object]:
+    """The settings that change pixel values, as JSON can hold them."""
+    settings = {name: getattr(processor, name) for name in SCALING}
+    settings["size"] = {side: length for side, length in dict(processor.size).items() if length is not None}
+    return settings
