@@ -5,7 +5,9 @@ import json
 import logging
 import math
 import os
+import re
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -24,6 +26,8 @@ from mma_mrnnet.data.video import write_video
 from mma_mrnnet.hub import export_checkpoint, load_checkpoint
 from mma_mrnnet.model.labels import REACTIONS, affect_names
 from mma_mrnnet.train import main
+from mma_mrnnet.training.arguments import parse_arguments
+from mma_mrnnet.training.clip_corpora import read_corpus
 from mma_mrnnet.training.stages import mrnn_report
 
 FACE = np.ascontiguousarray(astronaut()[:240, 100:340])
@@ -269,6 +273,17 @@ def test_labels_in_another_order_are_refused(muse):
         load_hume_reaction(muse)
 
 
+@pytest.mark.parametrize("content", [b"\xff\xfe\x00", b'file_name,joy\n"' + b"x" * 200_000])
+def test_a_file_that_is_no_table_is_named(muse, own, content):
+    for path, read in (
+        (own / "train" / "metadata.csv", load_clip_folder),
+        (muse / "partition.csv", load_hume_reaction),
+    ):
+        path.write_bytes(content)
+        with pytest.raises(ValueError, match=f"{path.name}: not a table in UTF-8"):
+            read(own if read is load_clip_folder else muse)
+
+
 def test_a_corpus_without_clips_or_tables_says_so(muse, tmp_path):
     with pytest.raises(ValueError, match=r"neither labels\.csv with partition\.csv"):
         load_hume_reaction(tmp_path)
@@ -500,3 +515,12 @@ def test_data_that_cannot_be_read_is_refused_in_one_line(muse, extractor, tmp_pa
     words = [word.format(muse=muse) for word in words]
     assert main(["--stage", "mrnn", "--mma", str(extractor), "--output", str(tmp_path / "run"), *words]) == 1
     assert message in capsys.readouterr().err
+
+
+def test_the_worked_example_of_the_docs_is_read_as_the_docs_say(own):
+    page = (Path(__file__).resolve().parents[1] / "docs" / "training.md").read_text("utf-8")
+    (line,) = re.findall(r"^accelerate launch train\.py (.* clips:clips .*)$", page, re.MULTILINE)
+    args = parse_arguments(line.replace("clips:clips", f"clips:{own}").split())
+    assert (args.cache, args.mma) == ("affect", "mma_mrnnet/pretrained")
+    corpus = read_corpus(args)
+    assert (corpus.names, corpus.relative_labels, corpus.simulated_labels) == (["joy", "boredom"], False, False)

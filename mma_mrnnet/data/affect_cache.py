@@ -111,7 +111,8 @@ class AffectCache:
             VideoError: a video that cannot be read.
             CropError: a crop that cannot be read.
         """
-        path, key = self.path_of(clip), self._key(clip)
+        key = self._key(clip)  # before the clip is read: should it change meanwhile, the next run notices
+        path = self.folder / f"{key}.npz"
         affect = self._affect_of_folder(clip) if clip.path.is_dir() else self._affect_of_video(clip.path)
         staging = path.with_name(f".{path.name}.tmp-{os.getpid()}")
         try:

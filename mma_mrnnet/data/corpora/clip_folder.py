@@ -92,8 +92,8 @@ def _read_table(path: Path, split: str | None) -> tuple[list[str], list[_Row]]:
             header = [name.strip() for name in next(reader, [])]
             _check_header(path, header, needs_split=split is None)
             return header, list(_rows_of(path, reader, header, split))
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path}: not UTF-8 text: {error}") from error
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise ValueError(f"{path}: not a table in UTF-8: {error}") from error
 
 
 def _rows_of(path: Path, reader: Iterator[list[str]], header: list[str], split: str | None) -> Iterator[_Row]:

@@ -78,38 +78,44 @@ def _log_left_out(what: str, ids: list[str]) -> None:
         logger.warning("left out %d ids with %s, for example %s", len(ids), what, ids[0])
 
 
-def _read_table(path: Path, columns: int) -> list[tuple[str, list[str]]]:
-    """(place, cells) of every line below the header, if it has one; an id holds a digit, a header's first cell none."""
+def _read_table(path: Path, columns: int) -> tuple[list[str], list[tuple[str, list[str]]]]:
+    """The header, empty where there is none, and (place, cells) of every other line; an id holds a digit."""
+    header: list[str] = []
     rows = []
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        reader = csv.reader(file)
-        for cells in reader:
-            header = reader.line_num == 1 and cells and not any(letter.isdigit() for letter in cells[0])
-            if header or not any(cells):
-                continue
-            place = f"{path}:{reader.line_num}"
-            if len(cells) < columns:
-                raise ValueError(f"{place}: {len(cells)} cells; at least {columns} are needed")
-            rows.append((place, [cell.strip() for cell in cells]))
-    return rows
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            reader = csv.reader(file)
+            for line in reader:
+                cells = [cell.strip() for cell in line]
+                place = f"{path}:{reader.line_num}"
+                if not any(cells):
+                    continue
+                if reader.line_num == 1 and not any(letter.isdigit() for letter in cells[0]):
+                    header = cells
+                elif len(cells) < columns:
+                    raise ValueError(f"{place}: {len(cells)} cells; at least {columns} are needed")
+                else:
+                    rows.append((place, cells))
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise ValueError(f"{path}: not a table in UTF-8: {error}") from error
+    return header, rows
 
 
 def _read_labels(path: Path) -> Labels:
     """`File_ID`, then the seven reactions; the header must name them in the corpus's order."""
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        header = [name.strip() for name in next(csv.reader(file), [])]
+    header, rows = _read_table(path, 1 + len(REACTIONS))
     if header[1:] != list(REACTIONS):
         raise ValueError(f"{path}:1: the columns must be File_ID, {', '.join(REACTIONS)}; got {', '.join(header)}")
     labels: Labels = {}
-    for place, cells in _read_table(path, 1 + len(REACTIONS)):
-        labels[_new_id(cells[0], labels, place)] = _labels_of(cells[1:], place)
+    for place, cells in rows:
+        labels[_new_id(cells[0], labels, place)] = _labels_of(cells[1 : 1 + len(REACTIONS)], place)
     return labels
 
 
 def _read_partition(path: Path) -> dict[str, str]:
     """Split by id: column 0 is the id, the last one the split."""
     splits: dict[str, str] = {}
-    for place, cells in _read_table(path, 2):
+    for place, cells in _read_table(path, 2)[1]:
         splits[_new_id(cells[0], splits, place)] = _split_of(cells[-1], place)
     return splits
 
@@ -118,7 +124,7 @@ def _read_data_info(path: Path) -> tuple[Labels, dict[str, str]]:
     """Labels and split by id: column 0 is the id, 1 the split, 2 to 8 the labels; age and country are not read."""
     labels: Labels = {}
     splits: dict[str, str] = {}
-    for place, cells in _read_table(path, 2 + len(REACTIONS)):
+    for place, cells in _read_table(path, 2 + len(REACTIONS))[1]:
         clip_id = _new_id(cells[0], splits, place)
         splits[clip_id] = _split_of(cells[1], place)
         labels[clip_id] = _labels_of(cells[2 : 2 + len(REACTIONS)], place)
