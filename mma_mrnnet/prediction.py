@@ -2,10 +2,9 @@
 
 import os
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cache
-from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +12,7 @@ import pandas as pd
 import torch
 from PIL import Image, ImageOps
 
+from mma_mrnnet.data.affect import affect_of, frames_with_affect
 from mma_mrnnet.data.faces import Detection, FaceDetector, FaceFrame, align_face, crop_faces
 from mma_mrnnet.data.video import read_frames
 from mma_mrnnet.hub import load_pretrained
@@ -22,7 +22,6 @@ from mma_mrnnet.model.modeling_mma import MMAModel
 from mma_mrnnet.model.modeling_mma_mrnnet import MMAMRNNetForIntensity
 from mma_mrnnet.model.video_processing_mma_mrnnet import MMAMRNNetVideoProcessor
 
-CHUNK = 32  # crops that go through the extractor at once: memory stays small, batches stay efficient
 BOX_NAMES = ("box_x", "box_y", "box_width", "box_height")
 NO_FACE = "no face in this video"
 FEW_FRAMES = 4  # 2 s: a recurrent network has seen hardly anything below (our choice)
@@ -171,7 +170,7 @@ def predict_video(
         raise ValueError(f"a stage-1 model ({config.model_type}) gives no intensities; a stage-2 one is needed")
     table_rate = None if every_frame else (config.sampling_fps if fps is None else fps)
     frames = read_frames(path, config.sampling_fps, table_rate)
-    rows = list(_frames_with_affect(crop_faces(frames, config.mma_config.image_size), model.mma, processor))
+    rows = list(frames_with_affect(crop_faces(frames, config.mma_config.image_size), model.mma, processor))
     sampled = [affect for frame, affect in rows if frame.due[0] and affect is not None]
 
     error, warning = None, frames.warning
@@ -236,7 +235,7 @@ def predict_images(
         pixels = _read_image(image)
         detections = detector(pixels)
         crops = [align_face(pixels, found.landmarks, extractor.config.image_size) for found in detections]
-        affect = _affect_of(crops, extractor, processor)
+        affect = affect_of(crops, extractor, processor)
         predictions.append(
             [
                 FacePrediction(found.box, found.score, dict(zip(names, values.tolist(), strict=True)), crop)
@@ -304,27 +303,6 @@ def _checked_pair(
     if model is None:
         return default_checkpoint()
     return model.eval(), processor
-
-
-def _frames_with_affect(
-    frames: Iterable[FaceFrame], extractor: MMAModel, processor: MMAMRNNetVideoProcessor
-) -> Iterator[tuple[FaceFrame, np.ndarray | None]]:
-    """Each frame, its crop let go, with its affect (A,) float32; None without a face."""
-    stream = iter(frames)
-    while chunk := list(islice(stream, CHUNK)):
-        affect = iter(_affect_of([frame.crop for frame in chunk if frame.crop is not None], extractor, processor))
-        for frame in chunk:
-            kept = FaceFrame(frame.index, frame.time_s, frame.due, frame.detection, None)
-            yield kept, None if frame.crop is None else next(affect)
-
-
-@torch.inference_mode()
-def _affect_of(crops: list[np.ndarray], extractor: MMAModel, processor: MMAMRNNetVideoProcessor) -> np.ndarray:
-    """(N, A) float32."""
-    if not crops:
-        return np.zeros((0, extractor.config.affect_size), np.float32)
-    pixel_values = processor.scale(np.stack(crops)).to(extractor.device, extractor.dtype)  # (N, 3, S, S)
-    return extractor(pixel_values).affect.cpu().numpy()
 
 
 def _table(file: str, rows: list[tuple[FaceFrame, np.ndarray | None]], config: MMAConfig) -> pd.DataFrame:

@@ -1,5 +1,6 @@
 """What the command line promises: exit codes, one clear line a failure, results on stdout, notes beside."""
 
+import argparse
 import contextlib
 import json
 import logging
@@ -17,7 +18,7 @@ import torch
 from skimage.data import astronaut
 from transformers.utils import logging as transformers_logging
 
-from mma_mrnnet import cli
+from mma_mrnnet import cli, prediction
 from mma_mrnnet.data.video import write_video
 
 FACE = cv2.resize(astronaut()[:256, 96:352], (160, 160), interpolation=cv2.INTER_AREA)
@@ -94,7 +95,8 @@ def test_a_file_gives_its_seven_intensities_and_exit_code_0(predict, clips):
     assert code == 0
     assert out[0] == f"{clips / 'b.mp4'}: 1.0 s, a face in 2 of 2 frames"
     assert [line.split()[0] for line in out[1:]] == REACTIONS
-    assert all(line.startswith("note: ") for line in err)
+    assert err[0] == f"mma-mrnnet: {clips / 'b.mp4'}: rests on 2 frames with a face: hardly a clip"
+    assert all(line.startswith("note: ") for line in err[1:])
 
 
 def test_a_folder_is_searched_below_and_in_order(predict, clips):
@@ -421,3 +423,25 @@ def test_hidden_files_of_a_folder_are_no_clips(tmp_path):
     (tmp_path / "._clip.mp4").write_bytes(b"resource fork")
     (tmp_path / "clip.mp4").write_bytes(b"")
     assert cli._find_clips([str(tmp_path)]) == [str(tmp_path / "clip.mp4")]
+
+
+def test_a_table_that_cannot_be_written_does_not_cost_the_other_one(tmp_path, capsys, monkeypatch):
+    real = prediction.write_table
+
+    def full_disk(table, path):
+        if path.name == "out.csv":
+            raise OSError("No space left on device")
+        real(table, path)
+
+    monkeypatch.setattr(prediction, "write_table", full_disk)
+    args = argparse.Namespace(out=tmp_path / "out.csv", frames=tmp_path / "frames.csv")
+    with pytest.raises(OSError, match=r"out\.csv: not written: No space left"):
+        cli._write(args, [{"file": "a"}], [pd.DataFrame({"file": ["a"]})])
+    assert (tmp_path / "frames.csv").is_file()
+
+
+def test_a_folder_that_takes_no_files_is_refused_before_any_work(predict, clips, capsys):
+    code, out, err = predict(clips / "b.mp4", "--out", "/proc/results.csv")
+    assert code == 1
+    assert out == []
+    assert "cannot be written" in err[0]

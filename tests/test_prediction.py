@@ -258,7 +258,7 @@ def test_crops_and_pictures_of_a_long_clip_are_not_held(predict, monkeypatch, tm
     monkeypatch.setattr(
         prediction, "crop_faces", lambda frames, size: watched("crop", crop_faces(watched("image", frames), size))
     )
-    monkeypatch.setattr(prediction, "CHUNK", 5)
+    monkeypatch.setattr("mma_mrnnet.data.affect.CHUNK", 5)
     predict(clip(tmp_path / "long.mp4", "F" * 40), every_frame=True)
     assert len(alive["image"]) == len(alive["crop"]) == 40
     assert max(alive["image"]) <= 2  # the frame in work and the one before it
@@ -353,7 +353,7 @@ def test_a_clip_table_has_the_documented_columns(predict, tmp_path):
     paths = [clip(tmp_path / "a.mp4", "FFFF"), clip(tmp_path / "b.mp4", "....")]
     rows = clip_table(predict(path) for path in paths)
     counted = ["frames_sampled", "frames_with_face"]
-    assert rows.columns.tolist() == ["file", "track", "duration_s", *counted, *REACTIONS, "error"]
+    assert rows.columns.tolist() == ["file", "track", "duration_s", *counted, *REACTIONS, "error", "note"]
     assert rows["file"].tolist() == [str(path) for path in paths]
     assert rows[["track", *counted]].to_numpy().tolist() == [[0, 2, 2], [0, 2, 0]]
     assert rows["duration_s"].tolist() == [1.0, 1.0]
@@ -466,3 +466,15 @@ def test_real_clips_end_to_end(shared_clips, predict, name, sampled, with_face, 
 def test_two_ways_to_ask_for_frames_at_once_are_refused(tmp_path):
     with pytest.raises(ValueError, match="either fps or every_frame"):
         predict_video(tmp_path / "any.mp4", fps=5.0, every_frame=True)
+
+
+def test_a_row_says_what_its_numbers_are(tiny_model, tiny_processor, tmp_path):
+    tiny_model.config.simulated_labels = True
+    clip = write_video(tmp_path / "face.mp4", [astronaut()] * 2, 2)
+    prediction = predict_video(clip, tiny_model, tiny_processor)
+    assert prediction.summary()["note"].split("; ") == [
+        "rests on 2 frames with a face: hardly a clip",
+        "learnt from a simulator, not from people's reports",
+        "relative within the clip",
+        "not calibrated: targets do not compare",
+    ]

@@ -389,7 +389,7 @@ def wrong(case, stage1, tmp_path):
             [*CLIPS, "--mma", str(damaged(stage1, tmp_path / "bad", "config.json", b"{"))],
             f"--mma {tmp_path / 'bad'}: not a checkpoint",
         ),
-        "other clips": ([*CLIPS, *other, "--data", "mine"], "--stage mrnn reads --data simulated; got 'mine'"),
+        "other clips": ([*CLIPS, *other, "--data", "mine"], "clips:FOLDER or hume:FOLDER; got 'mine'"),
         "no parquet": ([*FACES, "--data", str(empty)], f"{empty}: no train-*.parquet here"),
         "too few items": ([*FACES, "--batch_size", "64"], "40 training items do not fill one batch of 64"),
         "other processes": ([*FACES, "--expect_processes", "3"], "expected 3 processes; 1 are running"),

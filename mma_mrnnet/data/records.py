@@ -1,10 +1,48 @@
-"""The one label format behind every corpus: the typed columns of a frame's row and of a clip's row."""
+"""The one label format behind every corpus: a frame's and a clip's columns, and a clip that still lies in files."""
 
+import math
 from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
 
 import datasets
 
 from mma_mrnnet.model.labels import ACTION_UNITS, affect_names
+
+CLIP_SPLITS = ("train", "validation", "test")
+CROP_SUFFIXES = frozenset({".jpg", ".jpeg", ".png"})
+
+
+@dataclass(frozen=True)
+class ClipFile:
+    """An annotated clip as a corpus holds it.
+
+    Attributes:
+        clip_id: unique in its corpus.
+        path: a video, or a folder of one person's face crops whose names are whole numbers in time order.
+        subject: the person; empty where the corpus does not say.
+        split: one of `CLIP_SPLITS`.
+        labels: intensity in [0, 1] by target name, NaN where unlabelled; the same names in all clips of a corpus.
+    """
+
+    clip_id: str
+    path: Path
+    subject: str
+    split: str
+    labels: dict[str, float]
+
+    @property
+    def is_labelled(self) -> bool:
+        """Whether any target has a label."""
+        return not all(math.isnan(label) for label in self.labels.values())
+
+    @property
+    def files(self) -> list[Path]:
+        """The video alone, or the crops in numerical order; other files of the folder do not count."""
+        if not self.path.is_dir():
+            return [self.path]
+        crops = [path for path in self.path.iterdir() if path.suffix.lower() in CROP_SUFFIXES and path.stem.isdecimal()]
+        return sorted(crops, key=lambda path: (int(path.stem), path.name))
 
 
 def action_unit_column(number: int) -> str:

@@ -21,7 +21,8 @@ class TrainArguments:
     data: str = field(
         metadata={
             "help": "stage mma: a folder of train-*/validation-*.parquet, `NAME:FOLDER` of a corpus (several between "
-            "commas; docs/training.md has the names), or `drawn`; stage mrnn: `simulated`"
+            "commas; docs/training.md has the names), or `drawn`; stage mrnn: `simulated`, `clips:FOLDER` (videos and "
+            "metadata.csv) or `hume:FOLDER` (Hume-Reaction)"
         }
     )
     output: Path = field(metadata={"help": "the run's folder: model/, best/, checkpoints/, results.json, log.jsonl"})
@@ -50,6 +51,9 @@ class TrainArguments:
     augment: bool = _option("stage mma: mirror, jitter, re-light, grey and blur the training crops", True)
 
     mma: str | None = _option("stage mrnn: the stage-1 checkpoint (folder or repository) to build on", None)
+    cache: str | None = _option(
+        "stage mrnn on real clips: where their affect is kept, for later runs too; OUTPUT/affect if not given", None
+    )
     clips: list[int] = _option("stage mrnn, simulated: clips to make for train, validation, test", [15806, 4657, 4604])
     quiet_share: float = _option(
         "stage mrnn, simulated: share of clips, in each split, that are neutral or talking, all labels 0", 0.0

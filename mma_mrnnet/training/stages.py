@@ -15,7 +15,6 @@ from transformers import PreTrainedModel
 from mma_mrnnet.data.corpora import load_frames
 from mma_mrnnet.data.datasets import ClipCollator, ClipDataset, FrameCollator, FrameDataset
 from mma_mrnnet.data.drawn_faces import drawn_faces
-from mma_mrnnet.data.synthetic import as_dataset, hume_like_splits
 from mma_mrnnet.metrics import (
     area_under_roc,
     concordance_scores,
@@ -37,6 +36,7 @@ from mma_mrnnet.model.modeling_mma import MMAModel
 from mma_mrnnet.model.modeling_mma_mrnnet import MMAMRNNetForIntensity
 from mma_mrnnet.model.video_processing_mma_mrnnet import MMAMRNNetVideoProcessor
 from mma_mrnnet.training.arguments import TrainArguments
+from mma_mrnnet.training.clip_corpora import ClipCorpus, clip_splits, read_corpus
 
 Tensors = dict[str, Tensor]
 Predict = Callable[[Dataset], tuple[Tensors, Tensors]]
@@ -244,7 +244,8 @@ def mrnn_stage(args: TrainArguments) -> Stage:
     """Stage 2: the recurrent part on clips of affect, the extractor fixed inside.
 
     Args:
-        args: `data` must be `simulated`; `mma` the stage-1 checkpoint that the model is built around.
+        args: `data` is `simulated`, `clips:FOLDER` (see `load_clip_folder`) or `hume:FOLDER` (see
+            `load_hume_reaction`); `mma` the stage-1 checkpoint that the model is built around.
 
     Returns:
         The `Stage`.
@@ -252,24 +253,18 @@ def mrnn_stage(args: TrainArguments) -> Stage:
     Raises:
         ValueError: data of a kind that is not read here, or no stage-1 checkpoint where `mma` points.
     """
-    if args.data != "simulated":
-        raise ValueError(f"--stage mrnn reads --data simulated; got {args.data!r}")
-    counts = (args.clips[0], args.clips[1], args.clips[2])
-    splits = {
-        name: ClipDataset(as_dataset(clips))
-        for name, clips in hume_like_splits(
-            args.seed, counts, quiet_share=args.quiet_share, short_share=args.short_share
-        ).items()
-    }
+    corpus = read_corpus(args)
     torch.manual_seed(args.seed)
-    model, processor = _around_extractor(args)
+    model, processor = _around_extractor(args, corpus)
+    splits, description = clip_splits(corpus, args, model.mma, processor)
     names = model.config.label_names
     validation = splits["validation"]
 
     def score(outputs: Tensors, labels: Tensors) -> dict[str, float]:
         chosen = _rows_of_kind(validation, "reaction")
         scores = pearson_scores(outputs["intensities"][chosen], labels["labels"][chosen])
-        return {**dict(zip(names, scores.tolist(), strict=True)), "mean_pearson": float(scores.mean())}
+        mean = _mean_where_labels_vary(scores, labels["labels"][chosen])
+        return {**dict(zip(names, scores.tolist(), strict=True)), "mean_pearson": mean}
 
     def finish(model: MMAMRNNetForIntensity, predict: Predict) -> dict:
         outputs, labels = predict(validation)
@@ -280,7 +275,7 @@ def mrnn_stage(args: TrainArguments) -> Stage:
             "calibration": {"scale": scale, "shift": shift, "fitted_on": "validation"},
             "validation_before_calibration": before,
         }
-        for name in ("validation", "test"):
+        for name in [name for name in ("validation", "test") if name in splits]:
             outputs, labels = predict(splits[name])
             report[name] = mrnn_report(outputs["intensities"], labels["labels"], splits[name], names)
         return report
@@ -298,17 +293,14 @@ def mrnn_stage(args: TrainArguments) -> Stage:
         score=score,
         score_name="mean_pearson",
         finish=finish,
-        description={
-            "data": "simulated reactions; no person was recorded or rated",
-            **{
-                f"{name}_{kind}": split.kinds.count(kind) for name, split in splits.items() for kind in set(split.kinds)
-            },
-        },
+        description=description,
         carried_results=sorted(Path(args.mma).glob("results_mma.json")) if Path(args.mma).is_dir() else [],
     )
 
 
-def _around_extractor(args: TrainArguments) -> tuple[MMAMRNNetForIntensity, MMAMRNNetVideoProcessor]:
+def _around_extractor(
+    args: TrainArguments, corpus: ClipCorpus
+) -> tuple[MMAMRNNetForIntensity, MMAMRNNetVideoProcessor]:
     """A new stage-2 model around the stage-1 checkpoint `args.mma`, and its processor."""
     try:
         model = MMAMRNNetForIntensity.from_mma_pretrained(
@@ -320,7 +312,10 @@ def _around_extractor(args: TrainArguments) -> tuple[MMAMRNNetForIntensity, MMAM
             dense_size=args.dense_size,
             dropout=args.dropout,
             intensity_loss=args.intensity_loss,
-            simulated_labels=True,
+            id2label=dict(enumerate(corpus.names)),
+            label2id={name: number for number, name in enumerate(corpus.names)},
+            relative_labels=corpus.relative_labels,
+            simulated_labels=corpus.simulated_labels,
         )
         processor = MMAMRNNetVideoProcessor.from_pretrained(args.mma, num_frames=args.num_frames)
     except (OSError, SafetensorError) as error:
@@ -361,12 +356,15 @@ def mrnn_report(intensities: Tensor, labels: Tensor, rows: ClipDataset, names: l
     lengths = torch.from_numpy(rows.lengths)
     reactions = _rows_of_kind(rows, "reaction")
     report["mean_pearson_by_length"] = {}
-    for low, high in ((1, 15), (16, 20), (21, 23), (24, 26), (27, 30)):
+    longest = int(lengths.max())
+    bins = [(1, 15), (16, 20), (21, 23), (24, 26), (27, 30), *([(31, longest)] if longest > 30 else [])]
+    for low, high in bins:
         chosen = reactions & (lengths >= low) & (lengths <= high)
-        scores = (
-            pearson_scores(intensities[chosen], labels[chosen]) if chosen.sum() > 1 else torch.tensor([float("nan")])
-        )
-        report["mean_pearson_by_length"][f"{low}-{high}"] = {"clips": int(chosen.sum()), "mean_pearson": scores.mean()}
+        scores = pearson_scores(intensities[chosen], labels[chosen])
+        report["mean_pearson_by_length"][f"{low}-{high}"] = {
+            "clips": int(chosen.sum()),
+            "mean_pearson": _mean_where_labels_vary(scores, labels[chosen]),
+        }
     for kind in sorted(set(rows.kinds) - {"reaction"}):
         chosen = _rows_of_kind(rows, kind)
         report[kind] = {
@@ -386,7 +384,9 @@ def _intensity_scores(intensities: Tensor, labels: Tensor, rows: ClipDataset, na
     }
     return {
         "clips": int(chosen.sum()),
-        **{f"mean_{name}": values.mean() for name, values in scores.items()},
+        "mean_pearson": _mean_where_labels_vary(scores["pearson"], target),
+        "mean_ccc": _mean_where_labels_vary(scores["ccc"], target),
+        "mean_mae": scores["mae"].nanmean(),
         **{name: dict(zip(names, values.tolist(), strict=True)) for name, values in scores.items()},
         "mean_intensity": dict(zip(names, prediction.mean(0).tolist(), strict=True)),
     }

@@ -1,0 +1,526 @@
+"""Stage 2 on real clips: both corpus layouts, the affect cache, and the whole path from a user's clips to a model."""
+
+import csv
+import json
+import logging
+import math
+import os
+import re
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from skimage.data import astronaut
+
+from mma_mrnnet import MMAMRNNetForIntensity, predict_video
+from mma_mrnnet.data.affect import affect_of
+from mma_mrnnet.data.affect_cache import AffectCache, affect_dataset, corpus_affect
+from mma_mrnnet.data.corpora.clip_folder import load_clip_folder
+from mma_mrnnet.data.corpora.hume_reaction import load_hume_reaction
+from mma_mrnnet.data.datasets import ClipDataset
+from mma_mrnnet.data.records import ClipFile
+from mma_mrnnet.data.video import write_video
+from mma_mrnnet.hub import export_checkpoint, load_checkpoint
+from mma_mrnnet.model.labels import REACTIONS, affect_names
+from mma_mrnnet.train import main
+from mma_mrnnet.training.arguments import parse_arguments
+from mma_mrnnet.training.clip_corpora import read_corpus
+from mma_mrnnet.training.stages import mrnn_report
+
+FACE = np.ascontiguousarray(astronaut()[:240, 100:340])
+GREY = np.full_like(FACE, 128)
+
+
+def write_csv(path, *rows):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w", encoding="utf-8", newline="") as file:
+        csv.writer(file).writerows(rows)
+    return path
+
+
+def empty_clip(path):
+    """A file in a clip's place, for what reads names only."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(b"")
+
+
+def face_clip(path, frames="FF", light=1.0):
+    """A clip at 2 frames a second: F the astronaut, lit by `light`, G grey."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lit = (FACE * light).astype(np.uint8)
+    return write_video(path, [lit if letter == "F" else GREY for letter in frames], fps=2.0)
+
+
+def record(path, split="train", **labels):
+    return ClipFile(path.stem, path, "", split, labels or {"joy": 0.5})
+
+
+# A user's own clips ------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def own(tmp_path):
+    """Three splits of two clips each, two targets, one label missing."""
+    folder = tmp_path / "own"
+    for split in ("train", "validation", "test"):
+        write_csv(
+            folder / split / "metadata.csv",
+            ["file_name", "subject", "joy", "boredom"],
+            ["a.mp4", f"{split}-1", "0.25", "1"],
+            ["deep/b.mp4", f"{split}-2", "0", ""],
+        )
+        empty_clip(folder / split / "a.mp4")
+        empty_clip(folder / split / "deep" / "b.mp4")
+    return folder
+
+
+def test_a_folder_of_clips_is_read_with_its_targets_and_an_empty_cell_is_no_label(own):
+    clips = load_clip_folder(own)
+    assert [clip.clip_id for clip in clips[:2]] == ["train/a.mp4", "train/deep/b.mp4"]
+    assert [clip.split for clip in clips] == ["train"] * 2 + ["validation"] * 2 + ["test"] * 2
+    assert clips[0].labels == {"joy": 0.25, "boredom": 1.0}
+    assert clips[1].labels["joy"] == 0.0
+    assert math.isnan(clips[1].labels["boredom"])
+    assert clips[1].path == own / "train" / "deep" / "b.mp4"
+    assert clips[3].subject == "validation-2"
+
+
+def test_one_metadata_file_with_a_split_column_is_the_other_layout_and_test_may_be_absent(tmp_path):
+    write_csv(
+        tmp_path / "metadata.csv",
+        ["split", "file_name", "joy"],
+        ["validation", "one.mp4", "0.5"],
+        ["train", "two.mp4", "1"],
+    )
+    empty_clip(tmp_path / "one.mp4")
+    empty_clip(tmp_path / "two.mp4")
+    clips = load_clip_folder(tmp_path)
+    assert [(clip.clip_id, clip.split, clip.subject) for clip in clips] == [
+        ("one.mp4", "validation", ""),
+        ("two.mp4", "train", ""),
+    ]
+
+
+HEADER = ["file_name", "subject", "joy", "boredom"]
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    {
+        "missing clip": ([HEADER, ["gone.mp4", "v", "0", "1"]], ":2: the clip 'gone.mp4' is not in"),
+        "listed twice": (
+            [HEADER, ["a.mp4", "v", "0", "1"], ["a.mp4", "v", "0", "1"]],
+            ":3: a.mp4 is listed twice",
+        ),
+        "value too large": ([HEADER, ["a.mp4", "v", "0", "1.5"]], ":2: boredom must be a number in [0, 1], or empty"),
+        "no number": (
+            [HEADER, ["a.mp4", "v", "some", "1"]],
+            ":2: joy must be a number in [0, 1], or empty; got",
+        ),
+        "other targets": ([HEADER[:3], ["a.mp4", "v", "0"]], ":1: the targets are ['joy']; in "),
+        "person in two splits": (
+            [HEADER, ["a.mp4", "train-2", "0", "1"]],
+            ":2: subject 'train-2' is in validation and in train",
+        ),
+        "no targets": ([HEADER[:2], ["a.mp4", "v"]], ":1: no target column beside ['file_name', 'subject']"),
+        "no file_name": ([["name", "joy"], ["a.mp4", "0"]], ":1: columns ['file_name'] are missing"),
+        "name taken": ([["file_name", "error"], ["a.mp4", "0"]], ":1: targets cannot be called ['error']"),
+        "one name twice": ([["file_name", "joy", "joy"], ["a.mp4", "0", "0"]], ":1: every column needs a name"),
+        "a cell too few": ([HEADER, ["a.mp4", "v", "0"]], ":2: 3 cells where the header has 4"),
+        "another split's row": ([[*HEADER, "split"], ["a.mp4", "v", "0", "1", "test"]], ":2: split is 'test' in"),
+        "nothing in a split": ([HEADER], "no clip in validation"),
+        "never labelled": (
+            [HEADER, ["a.mp4", "v", "0", ""]],
+            "no clip of validation is labelled with 'boredom'",
+        ),
+    }.values(),
+)
+def test_a_wrong_line_is_named_with_its_file(own, rows, message):
+    path = write_csv(own / "validation" / "metadata.csv", *rows)
+    with pytest.raises(ValueError, match="validation") as caught:
+        load_clip_folder(own)
+    assert message in str(caught.value)
+    assert str(path if message.startswith(":") else own) in str(caught.value)
+
+
+def test_a_folder_without_metadata_says_what_was_looked_for(tmp_path):
+    with pytest.raises(ValueError, match=r"neither metadata\.csv nor train/metadata\.csv is here"):
+        load_clip_folder(tmp_path)
+
+
+# Hume-Reaction -----------------------------------------------------------------------------------------------------
+
+LABELS = {
+    "00000": [0.5, 1.0, 0.0, 0.25, 0.0, 0.0, 0.75],
+    "00001": [0.1, 0.2, 1.0, 0.0, 0.0, 0.3, 0.4],
+    "00007": [1.0, 0.9, 0.0, 0.0, 0.2, 0.0, 0.5],
+    "00009": [0.0, 0.0, 0.0, 0.0, 0.0, 1.0, 0.5],
+}
+
+
+def write_crop(path, side=40, light=1.0):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    face = Image.fromarray((FACE * light).astype(np.uint8))
+    face.resize((side, side)).save(path)
+
+
+@pytest.fixture
+def muse(tmp_path):
+    """MuSe 2022's layout; rows of the two tables in different orders, ids missing here and there, stray files."""
+    root = tmp_path / "c2_muse_reaction"
+    write_csv(
+        root / "labels.csv",
+        ["File_ID", *REACTIONS],
+        ["[00007]", *LABELS["00007"]],
+        ["[00000]", *LABELS["00000"]],
+        ["[00001]", *LABELS["00001"]],
+        ["[00009]", *LABELS["00009"]],  # no faces
+        ["[00003]", *([""] * 7)],
+        ["[00011]", *LABELS["00009"]],  # no partition
+    )
+    write_csv(
+        root / "partition.csv",
+        ["Id", "Country", "Proposal"],
+        ["[00000]", "x", "train"],
+        ["[00001]", "x", "devel"],
+        ["[00003]", "x", "test"],
+        ["[00007]", "x", "train"],
+        ["[00009]", "x", "train"],
+        ["[00012]", "x", "train"],  # no labels
+    )
+    for clip_id in ("00000", "00001", "00003", "00007", "00012"):
+        for stamp in (0, 500, 1000):
+            write_crop(root / "feats" / "Faces" / clip_id / f"{stamp}.jpg")
+    (root / "feats" / "Faces" / "all_features.pickle").write_bytes(b"stray")
+    (root / "feats" / "Faces" / "00000" / "all_features.pickle").write_bytes(b"stray")
+    (root / "feats" / "Faces" / "00009").mkdir()
+    write_csv(root / "feats" / "FAUs" / "00000.csv", ["File_ID", "timestamp", "AU01"], ["[00000]", 0, 0.5])
+    return root
+
+
+def test_the_muse_layout_is_joined_by_id_with_labels_as_published(muse, caplog):
+    with caplog.at_level(logging.WARNING):
+        clips = {clip.clip_id: clip for clip in load_hume_reaction(muse)}
+    assert {name: clip.split for name, clip in clips.items()} == {
+        "00000": "train",
+        "00001": "validation",
+        "00003": "test",
+        "00007": "train",
+    }
+    assert list(clips["00000"].labels) == list(REACTIONS)
+    assert list(clips["00007"].labels.values()) == LABELS["00007"]
+    assert not clips["00003"].is_labelled
+    assert clips["00001"].is_labelled
+    assert [record.getMessage() for record in caplog.records] == [
+        "left out 1 ids with a split but no labels, for example 00012",
+        "left out 1 ids with labels but no split, for example 00011",
+        "left out 1 ids with neither faces nor video here, for example 00009",
+    ]
+
+
+def test_face_crops_come_in_numerical_order_without_stray_files(muse):
+    clips = {clip.clip_id: clip for clip in load_hume_reaction(muse)}
+    assert [path.name for path in clips["00000"].files] == ["0.jpg", "500.jpg", "1000.jpg"]
+
+
+def test_the_abaw_layout_is_read_by_position_and_finds_its_videos(tmp_path):
+    write_csv(
+        tmp_path / "data_info.csv",
+        ["File_ID", "Split", *REACTIONS, "Age", "Country"],
+        ["[00001]", "Val", *LABELS["00001"], "33", "South Africa"],
+        ["[00000]", "Train", *LABELS["00000"], "20", "United States"],
+        ["[00007]", "Test", *(["nan"] * 7), "", "United States"],
+        ["[00009]", "Train", *LABELS["00009"], "41", "South Africa"],
+    )
+    for place in ("val/mp4/00001.mp4", "train/mp4/00000.mp4", "test/mp4/00007.mp4", "train/wav/00009.wav"):
+        empty_clip(tmp_path / place)
+    clips = load_hume_reaction(tmp_path)
+    assert [(clip.clip_id, clip.split, clip.path.relative_to(tmp_path).as_posix()) for clip in clips] == [
+        ("00000", "train", "train/mp4/00000.mp4"),
+        ("00001", "validation", "val/mp4/00001.mp4"),
+        ("00007", "test", "test/mp4/00007.mp4"),
+    ]
+    assert list(clips[1].labels.values()) == LABELS["00001"]
+    assert not clips[2].is_labelled
+
+
+@pytest.mark.parametrize(
+    ("file", "row", "message"),
+    [
+        ("labels.csv", ["[00000]", *([0] * 7)], "labels.csv:8: '[00000]' is there twice"),
+        ("labels.csv", ["[00020]", 2, *([0] * 6)], "labels.csv:8: labels must be in [0, 1]"),
+        ("labels.csv", ["[00020]", "x", *([0] * 6)], "labels.csv:8: labels must be numbers"),
+        ("labels.csv", ["[00020]", 0], "labels.csv:8: 2 cells; at least 8 are needed"),
+        ("partition.csv", ["[00020]", "x", "dev"], "partition.csv:8: the split must be one of"),
+        ("partition.csv", ["", "x", "train"], "partition.csv:8: '' is no id such as [00042]"),
+    ],
+)
+def test_a_wrong_line_of_the_corpus_is_named(muse, file, row, message):
+    with (muse / file).open("a", encoding="utf-8", newline="") as table:
+        csv.writer(table).writerow(row)
+    with pytest.raises(ValueError, match=r"csv:8") as caught:
+        load_hume_reaction(muse)
+    assert message in str(caught.value)
+
+
+def test_labels_in_another_order_are_refused(muse):
+    text = (muse / "labels.csv").read_text("utf-8").replace("Adoration,Amusement", "Amusement,Adoration")
+    (muse / "labels.csv").write_text(text, "utf-8")
+    with pytest.raises(ValueError, match=r"labels\.csv:1: the columns must be File_ID, Adoration"):
+        load_hume_reaction(muse)
+
+
+@pytest.mark.parametrize("content", [b"\xff\xfe\x00", b'file_name,joy\n"' + b"x" * 200_000])
+def test_a_file_that_is_no_table_is_named(muse, own, content):
+    for path, read in (
+        (own / "train" / "metadata.csv", load_clip_folder),
+        (muse / "partition.csv", load_hume_reaction),
+    ):
+        path.write_bytes(content)
+        with pytest.raises(ValueError, match=f"{path.name}: not a table in UTF-8"):
+            read(own if read is load_clip_folder else muse)
+
+
+def test_a_corpus_without_clips_or_tables_says_so(muse, tmp_path):
+    with pytest.raises(ValueError, match=r"neither labels\.csv with partition\.csv"):
+        load_hume_reaction(tmp_path)
+    shutil.rmtree(muse / "feats" / "Faces")
+    with pytest.raises(ValueError, match=r"no clip of 6 ids"):
+        load_hume_reaction(muse)
+
+
+# The cache ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def cache(tmp_path, tiny_mma, tiny_processor):
+    return AffectCache(tmp_path / "affect", tiny_mma, tiny_processor, fps=2.0)
+
+
+def test_cached_affect_is_that_of_prediction_bit_by_bit_without_the_frames_that_have_no_face(
+    tmp_path, tiny_model, tiny_processor
+):
+    path = face_clip(tmp_path / "a.mp4", "FGF")
+    cache = AffectCache(tmp_path / "affect", tiny_model.mma, tiny_processor, fps=2.0)
+    computed = cache.compute(record(path))
+    table = predict_video(path, tiny_model, tiny_processor).frames
+    predicted = table.loc[table["face"], affect_names()].to_numpy(np.float32)
+    assert computed.shape == (2, 26)
+    assert (computed == predicted).all()
+    assert (cache.stored(record(path)) == computed).all()
+
+
+def test_face_crops_of_any_size_are_taken_as_they_come(tmp_path, cache):
+    for number, side in enumerate((40, 24, 32)):
+        write_crop(tmp_path / "00001" / f"{number}.png", side)
+    affect = cache.compute(record(tmp_path / "00001"))
+    assert affect.shape == (3, 26)
+    with Image.open(tmp_path / "00001" / "1.png") as image:
+        alone = affect_of([np.asarray(image)], cache.extractor, cache.processor)
+    np.testing.assert_allclose(affect[1], alone[0], atol=1e-6)
+
+
+def test_a_second_run_computes_nothing_and_a_cut_off_one_goes_on(tmp_path, cache):
+    clips = [record(face_clip(tmp_path / f"{name}.mp4")) for name in "abc"]
+    first = corpus_affect(clips[:2], cache)
+    assert first.from_cache == 0
+    second = corpus_affect(clips, cache, start=0.5)  # begins at b
+    assert second.from_cache == 2
+    assert [clip.clip_id for clip in second.clips] == ["a", "b", "c"]
+    assert (second.affect[0] == first.affect[0]).all()
+    assert sorted(path.suffix for path in cache.folder.iterdir()) == [".npz"] * 3
+
+
+def truncate(path, other):
+    path.write_bytes(path.read_bytes()[:-200])
+
+
+def empty(path, other):
+    path.write_bytes(b"")
+
+
+def put_another_clips(path, other):
+    shutil.copy(other, path)
+
+
+def put_objects(path, other):
+    with path.open("wb") as file:
+        np.savez(file, affect=np.array([{"a": 1}], dtype=object), key=np.array(path.stem))
+
+
+def put_fewer_columns(path, other):
+    with path.open("wb") as file:
+        np.savez(file, affect=np.zeros((2, 9), np.float32), key=np.array(path.stem))
+
+
+@pytest.mark.parametrize("spoil", [truncate, empty, put_another_clips, put_objects, put_fewer_columns])
+def test_a_damaged_or_foreign_cache_file_is_noticed_and_computed_again(tmp_path, cache, caplog, spoil):
+    clips = [record(face_clip(tmp_path / "a.mp4", "FF")), record(face_clip(tmp_path / "b.mp4", "F"))]
+    affect = corpus_affect(clips, cache).affect
+    spoil(cache.path_of(clips[0]), cache.path_of(clips[1]))
+    with caplog.at_level(logging.WARNING):
+        again = corpus_affect(clips, cache)
+    assert again.from_cache == 1
+    assert "computed again" in caplog.text
+    assert (again.affect[0] == affect[0]).all()
+    assert (cache.stored(clips[0]) == affect[0]).all()
+
+
+def test_what_the_affect_depends_on_has_a_file_of_its_own(tmp_path, tiny_mma, tiny_processor):
+    clip = record(face_clip(tmp_path / "a.mp4"))
+
+    def path_of(fps=2.0):
+        return AffectCache(tmp_path / "affect", tiny_mma, tiny_processor, fps).path_of(clip)
+
+    paths = [path_of(), path_of(fps=3.0)]
+    os.utime(clip.path, ns=(0, 1_000_000_000))
+    paths.append(path_of())
+    tiny_processor.image_mean = [0.5, 0.5, 0.4]
+    paths.append(path_of())
+    with torch.no_grad():
+        next(iter(tiny_mma.parameters())).flatten()[0] += 1e-6
+    paths.append(path_of())
+    assert len(set(paths)) == 5
+    assert path_of() == paths[-1]
+
+
+def test_clips_without_a_face_and_unreadable_ones_are_counted_logged_and_left_out(tmp_path, cache, caplog):
+    (tmp_path / "broken.mp4").write_bytes(bytes(100))
+    write_crop(tmp_path / "crops" / "0.jpg")
+    (tmp_path / "crops" / "1.jpg").write_bytes(b"no picture")
+    clips = [
+        record(face_clip(tmp_path / "none.mp4", "GG")),
+        record(tmp_path / "broken.mp4"),
+        record(face_clip(tmp_path / "good.mp4")),
+        record(tmp_path / "crops"),
+    ]
+    with caplog.at_level(logging.INFO):
+        done = corpus_affect(clips, cache)
+    assert [clip.clip_id for clip in done.clips] == ["good"]
+    assert done.without_face == ["none"]
+    assert done.unreadable == ["broken", "crops"]
+    assert "affect of 1 clips (0 from the cache); left out: 1 without a face, 2 unreadable" in caplog.text
+
+
+# Scores ------------------------------------------------------------------------------------------------------------
+
+
+def test_a_report_takes_any_number_of_targets_lengths_above_30_and_missing_labels(tmp_path, tiny_mma):
+    labels = [(0.0, 0.5), (0.5, math.nan), (1.0, 0.1)]
+    clips = [record(tmp_path / f"{n}.mp4", joy=joy, calm=calm) for n, (joy, calm) in enumerate(labels)]
+    affect = [np.zeros((length, 26), np.float32) for length in (35, 40, 12)]
+    rows = ClipDataset(affect_dataset(clips, affect, tiny_mma))
+    intensities = torch.tensor([[0.1, 0.2], [0.2, 0.9], [0.3, 0.3]])
+    report = mrnn_report(intensities, torch.tensor(labels), rows, ["joy", "calm"])
+    assert list(report["mean_pearson_by_length"])[-1] == "31-40"
+    assert report["mean_pearson_by_length"]["31-40"]["clips"] == 2
+    # joy rises with its labels: 1; calm has two labelled rows, 0.5 -> 0.2 and 0.1 -> 0.3, that fall: -1.
+    assert report["reactions"]["pearson"] == pytest.approx({"joy": 1.0, "calm": -1.0})
+    assert report["reactions"]["mean_pearson"] == pytest.approx(0.0, abs=1e-9)
+    # joy: (0.1 + 0.3 + 0.7) / 3; calm: (0.3 + 0.2) / 2.
+    assert report["reactions"]["mae"] == pytest.approx({"joy": 1.1 / 3, "calm": 0.25})
+    # Of the two long clips only joy has two labels: 1.
+    assert report["mean_pearson_by_length"]["31-40"]["mean_pearson"] == pytest.approx(1.0)
+
+
+# The whole path ----------------------------------------------------------------------------------------------------
+
+SMALL = ["--num_frames", "4", "--hidden_size", "8", "--dense_size", "6", "--epochs", "2", "--learning_rate", "0.01"]
+
+
+@pytest.fixture
+def extractor(tmp_path, tiny_mma, tiny_processor):
+    tiny_mma.save_pretrained(tmp_path / "mma")
+    tiny_processor.save_pretrained(tmp_path / "mma")
+    return tmp_path / "mma"
+
+
+def train(extractor, run, *words):
+    assert main(["--stage", "mrnn", "--mma", str(extractor), "--output", str(run), *SMALL, *words]) == 0
+    return json.loads((run / "results.json").read_text("utf-8"))
+
+
+@pytest.fixture
+def own_clips(tmp_path):
+    """Four clips a split of 1 to 5 frames, without a test split; one label missing, one clip without a face."""
+    folder = tmp_path / "clips"
+    frames = {"a": "FFF", "b": "F", "c": "FFFFF", "d": "FGF", "e": "G"}
+    for split in ("train", "validation"):
+        rows = []
+        for number, (name, letters) in enumerate(frames.items()):
+            face_clip(folder / split / f"{name}.mp4", letters, light=1 - 0.15 * number)
+            rows.append([f"{name}.mp4", number / 4, "" if name == "b" else 1 - number / 8])
+        write_csv(folder / split / "metadata.csv", ["file_name", "joy", "calm down"], *rows)
+    return folder
+
+
+def test_a_users_own_clips_become_a_model_that_predicts_their_targets(own_clips, extractor, tmp_path):
+    run = tmp_path / "run"
+    results = train(extractor, run, "--data", f"clips:{own_clips}", "--batch_size", "4")
+    assert results["data"] == {
+        "data": "a user's own clips",
+        "train_reaction": 4,
+        "validation_reaction": 4,
+        "without_face": 2,
+        "unreadable": 0,
+        "unlabelled": 0,
+    }
+    assert "test" not in results
+    assert list(results["validation"]["reactions"]["pearson"]) == ["joy", "calm down"]
+    assert len(list((run / "affect").glob("*.npz"))) == 10
+
+    model, processor = load_checkpoint(run / "model")
+    assert (model.config.calibrated, model.config.relative_labels, model.config.simulated_labels) == (
+        True,
+        False,
+        False,
+    )
+    prediction = predict_video(own_clips / "train" / "a.mp4", model, processor)
+    assert list(prediction.intensities) == ["joy", "calm down"]
+    assert all(0 <= value <= 1 for value in prediction.intensities.values())
+    assert not prediction.relative
+
+    card = (export_checkpoint(run / "model", tmp_path / "export") / "README.md").read_text("utf-8")
+    assert "| calm down |" in card
+    assert "simulat" not in card
+    assert "on validation, the split that chose the epoch" in card
+
+
+def test_hume_reaction_from_face_crops_becomes_a_model_and_its_unlabelled_test_split_is_not_scored(
+    muse, extractor, tmp_path
+):
+    cache = tmp_path / "shared affect"
+    words = ["--data", f"hume:{muse}", "--batch_size", "2", "--cache", str(cache)]
+    results = train(extractor, tmp_path / "run", *words)
+    assert (results["data"]["train_reaction"], results["data"]["validation_reaction"]) == (2, 1)
+    assert results["data"]["unlabelled"] == 1
+    assert "test" not in results
+    assert len(list(cache.iterdir())) == 3
+    config = MMAMRNNetForIntensity.from_pretrained(tmp_path / "run" / "model").config
+    assert config.label_names == list(REACTIONS)
+    assert (config.relative_labels, config.simulated_labels) == (True, False)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--data", "clips:"], "clips:FOLDER or hume:FOLDER; got 'clips:'"),
+        (["--data", "hume:{muse}", "--sampling_fps", "3"], "its face crops come at 2 a second"),
+    ],
+)
+def test_data_that_cannot_be_read_is_refused_in_one_line(muse, extractor, tmp_path, capsys, words, message):
+    words = [word.format(muse=muse) for word in words]
+    assert main(["--stage", "mrnn", "--mma", str(extractor), "--output", str(tmp_path / "run"), *words]) == 1
+    assert message in capsys.readouterr().err
+
+
+def test_the_worked_example_of_the_docs_is_read_as_the_docs_say(own):
+    page = (Path(__file__).resolve().parents[1] / "docs" / "training.md").read_text("utf-8")
+    (line,) = re.findall(r"^accelerate launch train\.py (.* clips:clips .*)$", page, re.MULTILINE)
+    args = parse_arguments(line.replace("clips:clips", f"clips:{own}").split())
+    assert (args.cache, args.mma) == ("affect", "mma_mrnnet/pretrained")
+    corpus = read_corpus(args)
+    assert (corpus.names, corpus.relative_labels, corpus.simulated_labels) == (["joy", "boredom"], False, False)
