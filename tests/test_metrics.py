@@ -12,6 +12,7 @@ from mma_mrnnet.metrics import (
     f1_scores,
     macro_f1,
     mean_absolute_errors,
+    mean_pearson_metric,
     pearson_scores,
     rounded,
 )
@@ -117,3 +118,14 @@ def test_rounding_never_turns_a_small_setting_into_another_one():
     assert rounded({"learning_rate": 3e-5, "weight_decay": 1e-6}) == {"learning_rate": 3e-5, "weight_decay": 1e-6}
     assert rounded(-0.0123456) == -0.01235
     assert rounded(0.0) == 0.0
+
+
+def test_the_evaluate_metric_scores_the_whole_split_and_not_its_batches():
+    metric = mean_pearson_metric()
+    nan = float("nan")
+    metric.add_batch(predictions=[[1.0, 2.0], [2.0, 1.0]], references=[[1.0, 1.0], [3.0, 2.0]])
+    metric.add_batch(predictions=[[4.0, 2.0]], references=[[3.0, nan]])
+    scores = metric.compute()
+    # x - 7/3 = -4/3, -1/3, 5/3; y - 7/3 = -4/3, 2/3, 2/3: 24/9 over sqrt(42/9 * 24/9). The other pair is opposed.
+    assert scores["pearson"] == pytest.approx([(24 / 9) / (42 / 9 * 24 / 9) ** 0.5, -1.0])
+    assert scores["mean_pearson"] == pytest.approx((0.7559289 - 1) / 2, abs=1e-6)
