@@ -146,9 +146,10 @@ def mma_stage(args: TrainArguments) -> Stage:
 def _described(data: str, train: FrameDataset) -> str:
     if data == "drawn":
         return "drawn faces"
-    if Path(data).is_dir():
+    sources = sorted(set(train.sources))
+    if {"warp", "render"} <= set(sources):
         return "labelled crops (pseudo-labels, bent photos, renders)"
-    return f"labelled crops of {', '.join(sorted(set(train.sources)))}"
+    return f"labelled crops of {', '.join(sources)}"
 
 
 def mma_scores(outputs: Tensors, labels: Tensors, intensity: Tensor) -> dict[str, float]:
