@@ -96,6 +96,8 @@ class VideoPrediction:
     def notes(self) -> list[str]:
         """What must stand wherever the intensities are shown; with the clip's warning, where there is one."""
         notes = [] if self.warning is None else [self.warning]
+        if self.error is not None:
+            return notes
         if self.simulated:
             notes.append("learnt from a simulator, not from people's reports")
         if self.relative:

@@ -478,3 +478,8 @@ def test_a_row_says_what_its_numbers_are(tiny_model, tiny_processor, tmp_path):
         "relative within the clip",
         "not calibrated: targets do not compare",
     ]
+
+
+def test_a_row_without_numbers_has_no_caveats_about_them(tiny_model, tiny_processor, tmp_path):
+    clip = write_video(tmp_path / "grey.mp4", [np.full((64, 64, 3), 128, np.uint8)] * 4, 2)
+    assert predict_video(clip, tiny_model, tiny_processor).summary()["note"] == ""
