@@ -198,6 +198,8 @@ def _print_prediction(prediction: object) -> None:
 
 def _print_notes(config: object, *, frames_too: bool) -> None:
     """What must stand wherever a number is shown."""
+    from mma_mrnnet.model.labels import action_unit_name
+
     notes = []
     if config.simulated_labels:
         notes.append("these intensities were learnt from a simulator, not from people's reports")
@@ -207,7 +209,7 @@ def _print_notes(config: object, *, frames_too: bool) -> None:
         notes.append(
             "this checkpoint is not calibrated: outputs of different targets do not compare and are not ranked"
         )
-    prior_only = [f"AU{unit:02d}" for unit in config.mma_config.prior_only_action_units]
+    prior_only = list(map(action_unit_name, config.mma_config.prior_only_action_units))
     if frames_too and prior_only:
         notes.append(f"{', '.join(prior_only)} of the frames' table are prior only: no label ever reached them")
     for note in notes:

@@ -17,7 +17,7 @@ from mma_mrnnet.data.faces import Detection, FaceDetector, FaceFrame, align_face
 from mma_mrnnet.data.video import read_frames
 from mma_mrnnet.hub import load_pretrained
 from mma_mrnnet.model.configuration_mma_mrnnet import MMAConfig
-from mma_mrnnet.model.labels import affect_names
+from mma_mrnnet.model.labels import action_unit_name, affect_names
 from mma_mrnnet.model.modeling_mma import MMAModel
 from mma_mrnnet.model.modeling_mma_mrnnet import MMAMRNNetForIntensity
 from mma_mrnnet.model.video_processing_mma_mrnnet import MMAMRNNetVideoProcessor
@@ -175,7 +175,7 @@ def predict_video(
     rows = list(frames_with_affect(crop_faces(frames, config.mma_config.image_size), model.mma, processor))
     sampled = [affect for frame, affect in rows if frame.due[0] and affect is not None]
 
-    error, warning = None, frames.warning
+    error = None
     intensities = dict.fromkeys(config.label_names, float("nan"))
     if sampled:
         affect, frame_mask = processor.pad([np.stack(sampled)])  # (1, T, A), (1, T)
@@ -185,12 +185,7 @@ def predict_video(
     else:
         seen = any(affect is not None for _, affect in rows)
         error = f"no face in the frames sampled at {config.sampling_fps:g} a second" if seen else NO_FACE
-    caution = None
-    if len(sampled) > processor.num_frames:
-        caution = f"{len(sampled)} frames with a face thinned evenly to {processor.num_frames}"
-    elif 0 < len(sampled) < FEW_FRAMES:
-        caution = f"rests on {len(sampled)} frame{'s' * (len(sampled) > 1)} with a face: hardly a clip"
-    warning = "; ".join(part for part in (warning, caution) if part) or None
+    cautions = [part for part in (frames.warning, _caution(len(sampled), processor.num_frames)) if part]
     table = _table(str(path), [(frame, affect) for frame, affect in rows if frame.due[1]], config.mma_config)
     return VideoPrediction(
         file=str(path),
@@ -198,12 +193,21 @@ def predict_video(
         frames=table,
         duration_s=frames.duration_s,
         error=error,
-        warning=warning,
+        warning="; ".join(cautions) or None,
         calibrated=config.calibrated,
         relative=config.relative_labels,
         simulated=config.simulated_labels,
-        prior_only=tuple(f"AU{unit:02d}" for unit in config.mma_config.prior_only_action_units),
+        prior_only=tuple(map(action_unit_name, config.mma_config.prior_only_action_units)),
     )
+
+
+def _caution(faces: int, most: int) -> str | None:
+    """What to say of a clip with more frames with a face than the model takes, or with hardly any."""
+    if faces > most:
+        return f"{faces} frames with a face thinned evenly to {most}"
+    if 0 < faces < FEW_FRAMES:
+        return f"rests on {faces} frame{'s' * (faces > 1)} with a face: hardly a clip"
+    return None
 
 
 def predict_images(
