@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 import transformers
 from accelerate import Accelerator
-from accelerate.utils import DataLoaderConfiguration, set_seed
+from accelerate.utils import set_seed
 from torch import Tensor
 from torch.utils.data import DataLoader
 from tqdm import tqdm
@@ -21,6 +21,7 @@ from transformers import PreTrainedModel, get_cosine_schedule_with_warmup
 
 from mma_mrnnet.metrics import rounded
 from mma_mrnnet.training.arguments import TrainArguments, command_line
+from mma_mrnnet.training.sampling import EpochSampler
 from mma_mrnnet.training.stages import Stage, Tensors
 
 logger = logging.getLogger(__name__)
@@ -93,9 +94,7 @@ def fit(stage: Stage, args: TrainArguments) -> dict:
             anew in a folder that holds another run's checkpoints.
     """
     torch.set_num_threads(args.threads)
-    # The order of the training data has one seed for all processes: each takes its own batches out of that order.
-    loading = DataLoaderConfiguration(use_seedable_sampler=True, data_seed=args.seed)
-    accelerator = Accelerator(dataloader_config=loading)
+    accelerator = Accelerator()
     if args.expect_processes not in (0, accelerator.num_processes):
         raise RuntimeError(f"expected {args.expect_processes} processes; {accelerator.num_processes} are running")
     set_seed(args.seed, device_specific=True)
@@ -125,6 +124,7 @@ def fit(stage: Stage, args: TrainArguments) -> dict:
 
     while progress.epoch < args.epochs and not _out_of_patience(progress, args):
         started = time.perf_counter()
+        stage.begin_epoch(progress.epoch)
         train.set_epoch(progress.epoch)
         train.generator.manual_seed(args.seed + progress.epoch)  # --workers take their seeds from it, resumed or not
         loss = _train_epoch(accelerator, stage, model, train, optimizer, scheduler, args, progress.epoch)
@@ -158,7 +158,7 @@ def _loader(stage: Stage, args: TrainArguments, *, training: bool) -> DataLoader
     return DataLoader(
         stage.train if training else stage.validation,
         batch_size=args.batch_size,
-        shuffle=training,
+        sampler=EpochSampler(stage.order, args.seed) if training else None,
         drop_last=training,
         collate_fn=stage.train_collator if training else stage.collator,
         num_workers=args.workers,

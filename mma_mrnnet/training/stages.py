@@ -37,6 +37,7 @@ from mma_mrnnet.model.modeling_mma_mrnnet import MMAMRNNetForIntensity
 from mma_mrnnet.model.video_processing_mma_mrnnet import MMAMRNNetVideoProcessor
 from mma_mrnnet.training.arguments import TrainArguments
 from mma_mrnnet.training.clip_corpora import ClipCorpus, clip_splits, read_corpus
+from mma_mrnnet.training.sampling import Order, shuffled
 
 Tensors = dict[str, Tensor]
 Predict = Callable[[Dataset], tuple[Tensors, Tensors]]
@@ -52,6 +53,7 @@ class Stage:
         processor: saved beside the model.
         train: items for `train_collator`.
         validation: items for `collator`; chooses the best epoch.
+        order: draws the item numbers of one epoch of `train`.
         train_collator: items -> batch, with augmentation.
         collator: items -> batch.
         output_names: fields of the model's output that `score` reads.
@@ -61,6 +63,7 @@ class Stage:
         finish: (best model, predict) -> the report; may calibrate the model.
         description: what the data are, in words and numbers, for the results.
         carried_results: result files of an earlier stage that travel with the model.
+        begin_epoch: told the epoch's number, from 0, before its first item is read.
     """
 
     name: str
@@ -68,6 +71,7 @@ class Stage:
     processor: MMAMRNNetVideoProcessor
     train: Dataset
     validation: Dataset
+    order: Order
     train_collator: Callable[[list[Any]], Tensors]
     collator: Callable[[list[Any]], Tensors]
     output_names: tuple[str, ...]
@@ -77,6 +81,7 @@ class Stage:
     finish: Callable[[PreTrainedModel, Predict], dict]
     description: dict
     carried_results: list[Path] = field(default_factory=list)
+    begin_epoch: Callable[[int], None] = lambda epoch: None
 
 
 # Stage 1 -----------------------------------------------------------------------------------------------------------
@@ -127,6 +132,7 @@ def mma_stage(args: TrainArguments) -> Stage:
         processor=processor,
         train=train,
         validation=validation,
+        order=shuffled(len(train)),
         train_collator=FrameCollator(processor, augment=args.augment),
         collator=FrameCollator(processor, augment=False),
         output_names=("valence_arousal", "expression_logits", "action_unit_logits"),
@@ -287,6 +293,7 @@ def mrnn_stage(args: TrainArguments) -> Stage:
         processor=processor,
         train=splits["train"],
         validation=validation,
+        order=shuffled(len(splits["train"])),
         train_collator=ClipCollator(processor),
         collator=ClipCollator(processor),
         output_names=("intensities",),
