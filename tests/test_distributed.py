@@ -8,6 +8,9 @@ import textwrap
 
 import pytest
 import torch
+from safetensors.torch import load_file
+
+from mma_mrnnet import MMAConfig, MMAModel, MMAMRNNetVideoProcessor
 
 SCRIPT = textwrap.dedent(
     """
@@ -15,11 +18,12 @@ SCRIPT = textwrap.dedent(
     from types import SimpleNamespace
     from accelerate import Accelerator
     from mma_mrnnet import MMAConfig, MMAMRNNetConfig, MMAMRNNetForIntensity, MMAModel
-    from mma_mrnnet.training.loop import _global_loss
+    from mma_mrnnet.training.gradients import backward
 
     torch.set_num_threads(1)
     accelerator = Accelerator(cpu=True)
     assert accelerator.num_processes == int(sys.argv[2]), accelerator.num_processes
+    micro_batch_size = int(sys.argv[3])
     shares = {1: [slice(0, 10)], 2: [slice(0, 7), slice(7, 10)]}[accelerator.num_processes]
     mine = shares[accelerator.process_index]
     backbone = {"embedding_size": 8, "hidden_sizes": [8, 16], "depths": [1, 1], "layer_type": "basic"}
@@ -53,8 +57,7 @@ SCRIPT = textwrap.dedent(
         batch = {key: value.double() if value.is_floating_point() else value for key, value in batch.items()}
         model = accelerator.prepare(model)
         share = {key: value[mine] for key, value in batch.items()}
-        loss = _global_loss(accelerator, SimpleNamespace(loss_names=names), model, share)
-        accelerator.backward(loss * accelerator.num_processes)
+        loss = backward(accelerator, SimpleNamespace(loss_names=names), model, share, micro_batch_size)
         plain = accelerator.unwrap_model(model)
         gradient = torch.cat([p.grad.flatten() for p in plain.parameters() if p.grad is not None])
         results[name] = {"loss": loss.item(), "gradient": gradient.tolist()}
@@ -66,31 +69,55 @@ SCRIPT = textwrap.dedent(
 )
 
 
-def results_of(processes, folder):
-    script, out = folder / "share.py", folder / f"{processes}.json"
-    script.write_text(SCRIPT)
-    launch = [
-        sys.executable,
-        "-m",
-        "accelerate.commands.launch",
-        "--num_processes",
-        str(processes),
-        "--num_machines",
-        "1",
-    ]
-    launch += ["--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0"]
-    words = [*launch, *(["--multi_gpu"] if processes > 1 else ["--cpu"]), str(script), str(out), str(processes)]
+def launch(*words, processes):
+    command = [sys.executable, "-m", "accelerate.commands.launch", "--num_processes", str(processes)]
+    command += ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0"]
+    command += [*(["--multi_gpu"] if processes > 1 else ["--cpu"]), *words]
     environment = {**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(words, env=environment, capture_output=True, text=True, timeout=300)
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+
+
+def results_of(processes, folder, micro_batch_size=0):
+    script, out = folder / "share.py", folder / f"{processes}-{micro_batch_size}.json"
+    script.write_text(SCRIPT)
+    done = launch(str(script), str(out), str(processes), str(micro_batch_size), processes=processes)
     assert done.returncode == 0, done.stderr[-3000:]
     return json.loads(out.read_text())
 
 
-@pytest.mark.slow
-def test_loss_and_gradient_over_two_unequal_shares_are_those_of_one_batch(tmp_path):
-    one, two = results_of(1, tmp_path), results_of(2, tmp_path)
+def check_equal(one, other):
     for name, expected in one.items():
-        wanted, got = torch.tensor(expected["gradient"]), torch.tensor(two[name]["gradient"])
-        assert two[name]["loss"] == pytest.approx(expected["loss"], rel=1e-6), name
+        wanted, got = torch.tensor(expected["gradient"]), torch.tensor(other[name]["gradient"])
+        assert other[name]["loss"] == pytest.approx(expected["loss"], rel=1e-6), name
         assert wanted.norm() > 0
         assert (got - wanted).norm() / wanted.norm() < 1e-6, name
+
+
+@pytest.fixture(scope="module")
+def one_process(tmp_path_factory):
+    return results_of(1, tmp_path_factory.mktemp("one"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("micro_batch_size", [0, 3])
+def test_loss_and_gradient_over_two_unequal_shares_are_those_of_one_batch(one_process, tmp_path, micro_batch_size):
+    """Shares of 7 and 3; in micro-batches of 3 the first takes three passes and the second one."""
+    check_equal(one_process, results_of(2, tmp_path, micro_batch_size))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("strict", ["False", "True"], ids=["adam", "strict routing"])
+def test_two_processes_end_with_the_weights_of_one(tmp_path, strict):
+    """Two processes with batches of 16 take the steps of one with batches of 32, but for float32 rounding."""
+    backbone = {"embedding_size": 8, "hidden_sizes": [8, 16], "depths": [1, 1], "layer_type": "basic"}
+    MMAModel(MMAConfig(backbone_config=backbone, image_size=32)).save_pretrained(tmp_path / "mma")
+    MMAMRNNetVideoProcessor(size={"height": 32, "width": 32}).save_pretrained(tmp_path / "mma")
+    words = ["--stage", "mrnn", "--data", "simulated", "--mma", str(tmp_path / "mma"), "--clips", "128", "32", "32"]
+    words += ["--hidden_size", "8", "--dense_size", "6", "--learning_rate", "0.01", "--epochs", "2"]
+    words += ["--short_share", "0.5", "--strict_routing", strict]
+    for processes, options in ((1, ["--batch_size", "32"]), (2, ["--batch_size", "16", "--micro_batch_size", "6"])):
+        done = launch("-m", "mma_mrnnet.train", *words, *options, "--output", str(tmp_path / str(processes)),
+                      "--expect_processes", str(processes), processes=processes)  # fmt: skip
+        assert done.returncode == 0, done.stderr[-3000:]
+    one, two = (load_file(tmp_path / str(processes) / "best" / "model.safetensors") for processes in (1, 2))
+    assert max((one[name] - two[name]).abs().max().item() for name in one) < 1e-4

@@ -21,7 +21,7 @@ from mma_mrnnet.data.drawn_faces import drawn_faces
 from mma_mrnnet.hub import export_checkpoint
 from mma_mrnnet.model.losses import squared_error_loss
 from mma_mrnnet.train import main
-from mma_mrnnet.training import loop
+from mma_mrnnet.training import checkpoints, loop
 from mma_mrnnet.training.arguments import TrainArguments, command_line, parse_arguments
 from mma_mrnnet.training.stages import affine_calibration, mma_scores, mma_stage, mrnn_stage
 
@@ -153,13 +153,13 @@ def test_stage_2_is_changed_by_its_training(stage2):
 
 
 def stop_after_first_checkpoint(monkeypatch):
-    save = loop._save_checkpoint
+    save = loop.save_checkpoint
 
-    def save_and_stop(accelerator, args, epoch):
-        save(accelerator, args, epoch)
+    def save_and_stop(*arguments):
+        save(*arguments)
         raise RuntimeError("stopped by the test")
 
-    monkeypatch.setattr(loop, "_save_checkpoint", save_and_stop)
+    monkeypatch.setattr(loop, "save_checkpoint", save_and_stop)
 
 
 @pytest.mark.parametrize("workers", ["0", pytest.param("1", marks=pytest.mark.slow)])
@@ -209,9 +209,10 @@ def test_half_written_checkpoints_are_passed_over(stage1, tmp_path, monkeypatch)
 
 def test_resuming_with_another_number_of_processes_is_refused(stage1, tmp_path, capsys):
     run = shutil.copytree(stage1, tmp_path / "run")
-    (run / "checkpoints" / "epoch-0002" / "COMPLETE").write_text("2\n")
+    marker = run / "checkpoints" / "epoch-0002" / "COMPLETE"
+    marker.write_text(json.dumps({**json.loads(marker.read_text()), "processes": 2}))
     assert main([*FACES, "--output", str(run), "--resume"]) == 1
-    assert "was written by 2 processes; 1 are running" in capsys.readouterr().err
+    assert "was written with processes 2, now 1" in capsys.readouterr().err
 
 
 def test_a_new_run_does_not_mix_with_an_old_one_in_the_same_folder(stage1, tmp_path, capsys):
@@ -434,7 +435,7 @@ def test_an_output_that_is_a_file_is_named(tmp_path, capsys):
 def test_a_folder_that_cannot_be_finished_leaves_the_old_one(tmp_path):
     (tmp_path / "model").mkdir()
     (tmp_path / "model" / "old").touch()
-    with pytest.raises(OSError, match="full"), loop.replaced_folder(tmp_path / "model") as staging:
+    with pytest.raises(OSError, match="full"), checkpoints.replaced_folder(tmp_path / "model") as staging:
         (staging / "new").touch()
         raise OSError("full")
     assert [path.name for path in tmp_path.rglob("*")] == ["model", "old"]

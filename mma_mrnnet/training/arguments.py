@@ -13,6 +13,26 @@ def _option(text: str, default: object) -> object:
     return field(default=default, metadata={"help": text})
 
 
+SCHEDULES = {"cosine": "cosine", "linear": "linear", "constant": "constant_with_warmup"}
+"""Our names of transformers' schedules."""
+
+CHOICES = {
+    "stage": ("mma", "mrnn"),
+    "schedule": tuple(SCHEDULES),
+    "mixed_precision": ("no", "bf16", "fp16", None),
+}
+LEAST = {
+    **dict.fromkeys(("epochs", "batch_size", "threads", "items", "keep_checkpoints"), 1),
+    **dict.fromkeys(("micro_batch_size", "patience", "workers", "save_every", "expect_processes"), 0),
+}
+
+MAY_CHANGE = frozenset(
+    {"output", "resume", "resume_anyway", "save_every", "keep_checkpoints", "expect_processes", "workers"}
+    | {"patience", "cache", "log_with"}
+)
+"""Settings that a resumed run may have otherwise: no weight depends on them."""
+
+
 @dataclass
 class TrainArguments:
     """Settings of one training run; `accelerate launch train.py --help` lists them."""
@@ -31,15 +51,28 @@ class TrainArguments:
     batch_size: int = _option("items a step and process; a correlation loss needs at least 16", 64)
     learning_rate: float = _option("Adam's step size at its highest, after the warm-up", 1e-4)
     weight_decay: float = _option("AdamW's decay", 0.0)
-    warmup: float = _option("share of all steps with a rising learning rate; it then falls along a cosine", 0.05)
+    warmup: float = _option("share of all steps with a rising learning rate", 0.05)
+    schedule: str = _option(
+        "of the learning rate after the warm-up: cosine or linear, both to 0, or constant", "cosine"
+    )
     max_gradient_norm: float = _option("gradients are clipped to this norm", 5.0)
+    micro_batch_size: int = _option(
+        "items that go through the network at once; the step stays that of the whole batch. 0: all of them", 0
+    )
+    mixed_precision: str | None = _option("no, bf16 or fp16; what accelerate was launched with if not given", None)
+    monitor: str | None = _option(
+        "the validation score that chooses the best epoch; the stage's own if not given", None
+    )
     patience: int = _option("stop after this many epochs without a better validation score; 0 never stops", 0)
     seed: int = _option("of everything random in the run", 0)
     workers: int = _option("processes that read data beside the training one", 0)
     threads: int = _option("compute threads a process; one is the fast choice wherever cores are shared", 1)
     resume: bool = _option("go on from the newest complete checkpoint in the output folder", False)
+    resume_anyway: bool = _option("the same, even if settings, data or the number of processes differ", False)
+    save_every: int = _option("a checkpoint after so many steps within an epoch too; 0: between epochs only", 0)
     keep_checkpoints: int = _option("complete checkpoints that stay", 2)
     expect_processes: int = _option("refuse to run with another number of processes; 0 takes any", 0)
+    log_with: list[str] = _option("trackers that Accelerate knows, such as tensorboard, beside log.jsonl", [])
 
     items: int = _option("stage mma on drawn faces: how many to draw for training (a fifth of it for validation)", 2000)
     image_size: int = _option("stage mma: side of a crop in pixels", 112)
@@ -66,6 +99,9 @@ class TrainArguments:
     dense_size: int = _option("stage mrnn: units of the dense layer", 32)
     dropout: float = _option("stage mma: on the pooled features; stage mrnn: behind the dense layer", 0.0)
     intensity_loss: str = _option("stage mrnn: pearson, ccc or mse", "pearson")
+    strict_routing: bool = _option(
+        "stage mrnn: dense weights of frames beyond a step's longest clip keep every bit in that step", False
+    )
 
     def __post_init__(self) -> None:
         """Check what no other place would check early enough.
@@ -74,17 +110,23 @@ class TrainArguments:
             ValueError: what was wrong, what came, what is accepted.
         """
         self.output = Path(self.output)
-        if self.stage not in ("mma", "mrnn"):
-            raise ValueError(f"--stage must be mma or mrnn; got {self.stage!r}")
         if self.stage == "mrnn" and self.mma is None:
             raise ValueError("--stage mrnn needs --mma: the stage-1 checkpoint that it builds on")
         if self.stage == "mrnn" and (len(self.clips) != 3 or min(self.clips) < 1):
             raise ValueError(f"--clips needs three numbers from 1 on: train, validation, test; got {self.clips}")
         if len(self.hidden_sizes) != len(self.depths):
             raise ValueError(f"--hidden_sizes and --depths go stage by stage; got {self.hidden_sizes}, {self.depths}")
-        for name in ("epochs", "batch_size", "threads", "items", "keep_checkpoints"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"--{name} must be at least 1; got {getattr(self, name)}")
+        if self.strict_routing and self.stage != "mrnn":
+            raise ValueError("--strict_routing is for --stage mrnn: stage 1 has no dense layer over frames")
+        self._check_values()
+
+    def _check_values(self) -> None:
+        for name, accepted in CHOICES.items():
+            if getattr(self, name) not in accepted:
+                raise ValueError(f"--{name} must be {' or '.join(filter(None, accepted))}; got {getattr(self, name)!r}")
+        for name, least in LEAST.items():
+            if getattr(self, name) < least:
+                raise ValueError(f"--{name} must be at least {least}; got {getattr(self, name)}")
         for name in ("quiet_share", "short_share", "warmup"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"--{name} must be in [0, 1); got {getattr(self, name)}")
@@ -96,12 +138,17 @@ def parse_arguments(words: list[str] | None = None) -> TrainArguments:
     return arguments
 
 
+def plain_values(args: TrainArguments) -> dict:
+    """Every setting as JSON can hold it."""
+    return {name: str(value) if isinstance(value, Path) else value for name, value in vars(args).items()}
+
+
 def command_line(args: TrainArguments) -> str:
     """The command that repeats a run: `accelerate launch train.py` with every setting that is not the default."""
     words = ["accelerate", "launch", "train.py"]
     for option in fields(args):
         default = option.default if option.default_factory is MISSING else option.default_factory()
         value = getattr(args, option.name)
-        if value != default and option.name != "resume":
+        if value != default and option.name not in ("resume", "resume_anyway"):
             words += [f"--{option.name}", *(map(str, value) if isinstance(value, list) else [str(value)])]
     return shlex.join(words)

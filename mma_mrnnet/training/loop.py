@@ -2,155 +2,182 @@
 
 import json
 import logging
-import math
 import platform
 import shutil
 import time
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import torch
 import transformers
 from accelerate import Accelerator
+from accelerate.tracking import get_available_trackers
 from accelerate.utils import set_seed
-from torch import Tensor
 from torch.utils.data import DataLoader
 from tqdm import tqdm
-from transformers import PreTrainedModel, get_cosine_schedule_with_warmup
+from transformers import PreTrainedModel, get_scheduler
 
 from mma_mrnnet.metrics import rounded
-from mma_mrnnet.training.arguments import TrainArguments, command_line
+from mma_mrnnet.training.arguments import SCHEDULES, TrainArguments, command_line, plain_values
+from mma_mrnnet.training.checkpoints import Progress, replaced_folder, resume, save_checkpoint, write_json, write_text
+from mma_mrnnet.training.gradients import backward
+from mma_mrnnet.training.routing import RoutedAdamW
 from mma_mrnnet.training.sampling import EpochSampler
 from mma_mrnnet.training.stages import Stage, Tensors
 
 logger = logging.getLogger(__name__)
 
-COMPLETE = "COMPLETE"  # a checkpoint without this file was cut off while it was written
-
-
-@contextmanager
-def replaced_folder(target: Path) -> Iterator[Path]:
-    """A fresh folder beside `target` that takes its place when the block ends well, and is removed when it fails."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    staging = target.with_name(f".{target.name}.tmp")
-    shutil.rmtree(staging, ignore_errors=True)  # a killed run may have left one
-    staging.mkdir()
-    try:
-        yield staging
-        if target.exists():
-            old = target.with_name(f".{target.name}.old")
-            shutil.rmtree(old, ignore_errors=True)
-            target.rename(old)
-            staging.rename(target)
-            shutil.rmtree(old)
-        else:
-            staging.rename(target)
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
-
-
-def write_json(path: Path, content: dict) -> None:
-    """`content`, rounded, as strict JSON, written beside its target and renamed."""
-    staging = path.with_name(f".{path.name}.tmp")
-    staging.write_text(json.dumps(rounded(content), indent=1, allow_nan=False) + "\n", encoding="utf-8")
-    staging.replace(path)
-
-
-class Progress:
-    """What a resumed run must know beside weights, optimiser and random states."""
-
-    def __init__(self) -> None:
-        self.epoch = 0  # finished epochs
-        self.best_score = -math.inf
-        self.best_epoch = 0
-        self.history: list[dict] = []
-        self.seconds = 0.0
-
-    def state_dict(self) -> dict:
-        """Plain numbers and lists, as Accelerate stores them."""
-        return dict(vars(self))
-
-    def load_state_dict(self, state: dict) -> None:
-        """Takes the numbers back."""
-        vars(self).update(state)
-
 
 def fit(stage: Stage, args: TrainArguments) -> dict:
     """Trains a stage and leaves the best model, calibrated and scored, in `args.output / "model"`.
 
-    With several processes each objective is that of the whole batch, as one process would compute it; batch norm in
-    training mode sees its own process's share.
+    With several processes or micro-batches each objective is that of the whole update, as one process would compute
+    it; batch norm in training mode sees its own process's share.
 
     Args:
         stage: from `mma_stage` or `mrnn_stage`.
         args: the run's settings.
 
     Returns:
-        The content of `results.json`.
+        The content of `results.json`; empty in all processes but the main one.
 
     Raises:
-        RuntimeError: started with another number of processes than `expect_processes`, without a batch to train on, or
-            anew in a folder that holds another run's checkpoints.
+        ValueError: a monitored score that the stage does not have, or a tracker that is not installed.
+        RuntimeError: started with another number of processes than `expect_processes`, without a batch to train on,
+            anew in a folder that holds another run's checkpoints, or resumed with other settings than it began with.
     """
     torch.set_num_threads(args.threads)
-    accelerator = Accelerator()
-    if args.expect_processes not in (0, accelerator.num_processes):
-        raise RuntimeError(f"expected {args.expect_processes} processes; {accelerator.num_processes} are running")
-    set_seed(args.seed, device_specific=True)
-
-    train = _loader(stage, args, training=True)
-    validation = _loader(stage, args, training=False)
-    steps = args.epochs * (len(train) // accelerator.num_processes)  # a last round that not all could join is dropped
-    if steps == 0:
-        raise RuntimeError(
-            f"{len(stage.train)} training items do not fill one batch of {args.batch_size} "
-            f"in each of {accelerator.num_processes} processes"
-        )
-    parameters = [parameter for parameter in stage.model.parameters() if parameter.requires_grad]
-    optimizer = torch.optim.AdamW(parameters, lr=args.learning_rate, weight_decay=args.weight_decay)
-    scheduler = get_cosine_schedule_with_warmup(
-        # Accelerate steps a prepared scheduler once for each process.
-        optimizer,
-        int(args.warmup * steps) * accelerator.num_processes,
-        steps * accelerator.num_processes,
-    )
-    model, optimizer, train, validation, scheduler = accelerator.prepare(
-        stage.model, optimizer, train, validation, scheduler
-    )
-    progress = Progress()
-    accelerator.register_for_checkpointing(progress)
-    _resume(accelerator, args)
-
+    run = _Run(stage, args)
+    progress = run.progress
     while progress.epoch < args.epochs and not _out_of_patience(progress, args):
+        run.train_epoch()
+        run.validate()
+        save_checkpoint(run.accelerator, args, progress, stage.description)
+    run.accelerator.wait_for_everyone()
+    results: dict = {}
+    if run.accelerator.is_main_process:
+        results = _finish(run)
+    run.accelerator.end_training()
+    return results
+
+
+class _Run:
+    """Everything of a run that is alive at once: what Accelerate prepared, and how far it is."""
+
+    def __init__(self, stage: Stage, args: TrainArguments) -> None:
+        self.stage, self.args, self.progress = stage, args, Progress()
+        self.monitor = args.monitor or stage.score_name
+        if self.monitor not in stage.score_names:
+            raise ValueError(f"--monitor must be one of {', '.join(stage.score_names)}; got {self.monitor!r}")
+        self.accelerator = accelerator = _accelerator(args)
+        set_seed(args.seed, device_specific=True)
+        train, validation = _loader(stage, args, training=True), _loader(stage, args, training=False)
+        self.sampler: EpochSampler = train.sampler
+        # A last round that not all could join is dropped.
+        steps = args.epochs * (len(train) // accelerator.num_processes)
+        if steps == 0:
+            raise RuntimeError(
+                f"{len(self.sampler)} training items do not fill one batch of {args.batch_size} "
+                f"in each of {accelerator.num_processes} processes"
+            )
+        optimizer = _optimizer(stage.model, args)
+        self.routed = optimizer if args.strict_routing else None
+        # Accelerate steps a prepared scheduler once for each process.
+        warmup, total = (number * accelerator.num_processes for number in (int(args.warmup * steps), steps))
+        scheduler = get_scheduler(SCHEDULES[args.schedule], optimizer, warmup, total)
+        self.model, self.optimizer, self.train, self.validation, self.scheduler = accelerator.prepare(
+            stage.model, optimizer, train, validation, scheduler
+        )
+        accelerator.register_for_checkpointing(self.progress)
+        resume(accelerator, args, stage.description)
+        if args.log_with:
+            settings = {name: value for name, value in plain_values(args).items() if not isinstance(value, list)}
+            accelerator.init_trackers("mma_mrnnet", config={name: value or 0 for name, value in settings.items()})
+
+    def train_epoch(self) -> None:
+        """The rest of the epoch that `progress` stands in."""
+        args, progress, accelerator = self.args, self.progress, self.accelerator
         started = time.perf_counter()
-        stage.begin_epoch(progress.epoch)
-        train.set_epoch(progress.epoch)
-        train.generator.manual_seed(args.seed + progress.epoch)  # --workers take their seeds from it, resumed or not
-        loss = _train_epoch(accelerator, stage, model, train, optimizer, scheduler, args, progress.epoch)
-        scores = stage.score(*_predict(stage, model, validation, accelerator.gather_for_metrics))
-        score = scores[stage.score_name]
-        progress.epoch += 1
+        self.stage.begin_epoch(progress.epoch)
+        self.train.set_epoch(progress.epoch)
+        self.sampler.start = progress.items
+        self.train.generator.manual_seed(args.seed + progress.epoch)  # --workers take their seeds from it
+        self.model.train()
+        of_update = args.batch_size * accelerator.num_processes
+        bar = tqdm(
+            self.train,
+            desc=f"epoch {progress.epoch + 1}/{args.epochs}",
+            initial=progress.items // of_update,
+            total=len(self.sampler) // of_update,
+            disable=not accelerator.is_main_process,
+            mininterval=5,
+        )
+        for batch in bar:
+            progress.loss_total += self._update(batch)
+            progress.updates += 1
+            progress.items += of_update
+            if args.save_every and progress.updates % args.save_every == 0:
+                progress.seconds += time.perf_counter() - started
+                started = time.perf_counter()
+                save_checkpoint(accelerator, args, progress, self.stage.description)
         progress.seconds += time.perf_counter() - started
-        row = {"epoch": progress.epoch, "train_loss": loss, "score": score, "seconds": progress.seconds}
-        progress.history.append(rounded(row))
-        if score > progress.best_score or progress.best_epoch == 0:  # NaN is never better, and any number is than NaN
-            progress.best_score = -math.inf if math.isnan(score) else score
-            progress.best_epoch = progress.epoch
+
+    def _update(self, batch: Tensors) -> float:
+        """One step of the optimiser; the objective before it."""
+        args, accelerator = self.args, self.accelerator
+        micro_batch_size = args.micro_batch_size if args.micro_batch_size < args.batch_size else 0
+        loss = backward(accelerator, self.stage, self.model, batch, micro_batch_size).item()
+        where = f"in epoch {self.progress.epoch + 1}; lower --learning_rate or check the labels"
+        if not abs(loss) < float("inf"):
+            raise RuntimeError(f"the loss is {loss} {where}")
+        norm = accelerator.clip_grad_norm_(self.model.parameters(), args.max_gradient_norm)
+        if accelerator.scaler is None and not norm.isfinite():  # a scaler of float16 gradients skips such a step
+            raise RuntimeError(f"the gradient's norm is {norm.item()} {where}")
+        if self.routed is not None:
+            longest = accelerator.gather(batch["frame_mask"].sum(1).max().reshape(1))
+            self.routed.longest = int(longest.max())
+        self.optimizer.step()
+        self.scheduler.step()
+        self.optimizer.zero_grad()
+        return loss
+
+    def validate(self) -> None:
+        """Scores the model; the best one so far is written."""
+        args, progress, accelerator = self.args, self.progress, self.accelerator
+        started = time.perf_counter()
+        scores = self.stage.score(*_predict(self.stage, self.model, self.validation, accelerator.gather_for_metrics))
+        progress.seconds += time.perf_counter() - started
+        progress.end_epoch(scores[self.monitor], scores)
+        row = progress.history[-1]
         if accelerator.is_main_process:
             if progress.best_epoch == progress.epoch:
-                _save_model(stage, accelerator.unwrap_model(model), args.output / "best")
-            with (args.output / "log.jsonl").open("a", encoding="utf-8") as log:
-                log.write(json.dumps({**progress.history[-1], "scores": rounded(scores)}) + "\n")
-            logger.info("epoch %d: loss %.4f, %s %.4f", progress.epoch, loss, stage.score_name, score)
-        _save_checkpoint(accelerator, args, progress.epoch)
+                _save_model(self.stage, accelerator.unwrap_model(self.model), args.output / "best")
+            write_text(args.output / "log.jsonl", "".join(json.dumps(row) + "\n" for row in progress.history))
+            logger.info(
+                "epoch %d: loss %.4f, %s %.4f", progress.epoch, row["train_loss"], self.monitor, scores[self.monitor]
+            )
+        logged = {f"validation/{name}": value for name, value in scores.items()}
+        accelerator.log({"train/loss": row["train_loss"], **logged}, step=progress.epoch)
 
-    accelerator.wait_for_everyone()
-    results: dict = {}
-    if accelerator.is_main_process:
-        results = _finish(stage, accelerator.unwrap_model(model), args, progress, accelerator.num_processes)
-    accelerator.end_training()
-    return results
+
+def _accelerator(args: TrainArguments) -> Accelerator:
+    missing = sorted(set(args.log_with) - {tracker.value for tracker in get_available_trackers()})
+    if missing:
+        raise ValueError(f"--log_with: {', '.join(missing)}: not a tracker that is installed here")
+    accelerator = Accelerator(
+        mixed_precision=args.mixed_precision, log_with=args.log_with or None, project_dir=args.output
+    )
+    if args.expect_processes not in (0, accelerator.num_processes):
+        raise RuntimeError(f"expected {args.expect_processes} processes; {accelerator.num_processes} are running")
+    return accelerator
+
+
+def _optimizer(model: PreTrainedModel, args: TrainArguments) -> torch.optim.Optimizer:
+    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    settings = {"lr": args.learning_rate, "weight_decay": args.weight_decay}
+    if args.strict_routing:
+        return RoutedAdamW(parameters, model.dense.weight, model.config.num_frames, **settings)
+    return torch.optim.AdamW(parameters, **settings)
 
 
 def _loader(stage: Stage, args: TrainArguments, *, training: bool) -> DataLoader:
@@ -164,61 +191,6 @@ def _loader(stage: Stage, args: TrainArguments, *, training: bool) -> DataLoader
         num_workers=args.workers,
         generator=torch.Generator().manual_seed(args.seed),
     )
-
-
-def _train_epoch(
-    accelerator: Accelerator,
-    stage: Stage,
-    model: torch.nn.Module,
-    loader: DataLoader,
-    optimizer: torch.optim.Optimizer,
-    scheduler: torch.optim.lr_scheduler.LRScheduler,
-    args: TrainArguments,
-    epoch: int,
-) -> float:
-    """One pass; the mean training loss, each batch's over all its processes."""
-    model.train()
-    total = 0.0
-    bar = tqdm(loader, desc=f"epoch {epoch + 1}/{args.epochs}", disable=not accelerator.is_main_process, mininterval=5)
-    for batch in bar:
-        loss = _global_loss(accelerator, stage, model, batch)
-        if not torch.isfinite(loss):
-            raise RuntimeError(
-                f"the loss is {loss.item()} in epoch {epoch + 1}; lower --learning_rate or check the labels"
-            )
-        accelerator.backward(loss * accelerator.num_processes)  # gradients are averaged over processes
-        accelerator.clip_grad_norm_(model.parameters(), args.max_gradient_norm)
-        optimizer.step()
-        scheduler.step()
-        optimizer.zero_grad()
-        total += loss.item()
-    return total / len(loader)
-
-
-def _global_loss(accelerator: Accelerator, stage: Stage, model: torch.nn.Module, batch: Tensors) -> Tensor:
-    """The objective of the whole batch, also where each process holds only a share of it.
-
-    Outputs and labels of all shares are put together first: means over labelled rows and correlations of shares do
-    not average to those of the whole. Batch norm alone still sees its own process's share.
-    """
-    labels = {name: value for name, value in batch.items() if name.endswith("labels")}
-    output = model(**{name: value for name, value in batch.items() if name not in labels})
-    if accelerator.num_processes > 1:
-        sizes = accelerator.gather(torch.tensor([len(output[stage.loss_names[0]])], device=accelerator.device)).tolist()
-        for name in stage.loss_names:
-            output[name] = _gathered(output[name], sizes, accelerator.process_index)
-        labels = {name: _gathered(value, sizes, accelerator.process_index) for name, value in labels.items()}
-    return accelerator.unwrap_model(model).objective(output, **labels)
-
-
-def _gathered(share: Tensor, sizes: list[int], rank: int) -> Tensor:
-    """All processes' shares behind each other, in the order of their ranks; only this one's carries a gradient."""
-    padded = torch.cat([share.detach(), share.new_zeros(max(sizes) - len(share), *share.shape[1:])]).contiguous()
-    parts = [torch.empty_like(padded) for _ in sizes]
-    torch.distributed.all_gather(parts, padded)
-    shares = [part[:size] for part, size in zip(parts, sizes, strict=True)]
-    shares[rank] = share
-    return torch.cat(shares)
 
 
 @torch.no_grad()
@@ -267,61 +239,25 @@ def _save_model(stage: Stage, model: PreTrainedModel, folder: Path, extra: dict[
             shutil.copymode(staging / "config.json", weights)  # safetensors lets nobody but the owner read them
 
 
-def _save_checkpoint(accelerator: Accelerator, args: TrainArguments, epoch: int) -> None:
-    folder = args.output / "checkpoints"
-    staging, final = folder / f".epoch-{epoch:04d}.tmp", folder / f"epoch-{epoch:04d}"
-    if accelerator.is_main_process:
-        shutil.rmtree(staging, ignore_errors=True)
-        staging.mkdir(parents=True)
-    accelerator.wait_for_everyone()
-    accelerator.save_state(str(staging))
-    accelerator.wait_for_everyone()
-    if accelerator.is_main_process:
-        (staging / COMPLETE).write_text(f"{accelerator.num_processes}\n", encoding="utf-8")
-        shutil.rmtree(final, ignore_errors=True)
-        staging.rename(final)
-        for old in _complete_checkpoints(args.output)[: -args.keep_checkpoints]:
-            shutil.rmtree(old)
-
-
-def _complete_checkpoints(output: Path) -> list[Path]:
-    """Oldest first."""
-    return sorted(path.parent for path in output.glob(f"checkpoints/epoch-*/{COMPLETE}"))
-
-
-def _resume(accelerator: Accelerator, args: TrainArguments) -> None:
-    """Takes up the newest complete checkpoint where asked to; otherwise refuses to mix two runs in one folder."""
-    found = _complete_checkpoints(args.output)
-    if found and not args.resume:
-        raise RuntimeError(f"{args.output} holds an earlier run: --resume goes on with it, a new --output starts anew")
-    if not args.resume:
-        return
-    if not found:
-        logger.warning("%s holds no complete checkpoint; starting anew", args.output)
-        return
-    processes = int((found[-1] / COMPLETE).read_text())
-    if processes != accelerator.num_processes:
-        raise RuntimeError(f"{found[-1]} was written by {processes} processes; {accelerator.num_processes} are running")
-    accelerator.load_state(str(found[-1]))
-    logger.info("resumed from %s", found[-1])
-
-
-def _finish(stage: Stage, model: PreTrainedModel, args: TrainArguments, progress: Progress, processes: int) -> dict:
+def _finish(run: _Run) -> dict:
     """Reloads the best weights, lets the stage calibrate and report, and writes model and results."""
-    best = type(model).from_pretrained(args.output / "best").to(model.device).eval()
+    stage, args, progress, accelerator = run.stage, run.args, run.progress, run.accelerator
+    device, processes = accelerator.device, accelerator.num_processes
+    best = type(stage.model).from_pretrained(args.output / "best").to(device).eval()
     report = stage.finish(best, lambda dataset: predict_dataset(stage, best, dataset, args.batch_size))
     results = {
         "stage": stage.name,
         "command": command_line(args),
-        "arguments": {name: str(value) if isinstance(value, Path) else value for name, value in vars(args).items()},
+        "arguments": plain_values(args),
         "data": stage.description,
         "training": {
             "epochs": progress.epoch,
             "best_epoch": progress.best_epoch,
-            "selected_by": stage.score_name,
+            "selected_by": run.monitor,
             "seconds": progress.seconds,
             "processes": processes,
-            "hardware": f"{processes} {model.device.type.upper()} process(es), {args.threads} thread(s) each",
+            "precision": accelerator.mixed_precision,
+            "hardware": f"{processes} {device.type.upper()} process(es), {args.threads} thread(s) each",
             "history": progress.history,
         },
         "parameters": sum(parameter.numel() for parameter in best.parameters()),

@@ -28,6 +28,8 @@ class EpochSampler(Sampler[int]):
         self.seed = seed
         self.length = len(order(self._generator(0)))
         self.epoch = 0
+        self.start = 0
+        """Items at the head of the epoch that the next iteration leaves out, for a run that was cut off there."""
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the epoch that the next iteration draws."""
@@ -37,7 +39,7 @@ class EpochSampler(Sampler[int]):
         return self.length
 
     def __iter__(self) -> Iterator[int]:
-        return iter(self.order(self._generator(self.epoch)).tolist())
+        return iter(self.order(self._generator(self.epoch))[self.start :].tolist())
 
     def _generator(self, epoch: int) -> torch.Generator:
         return torch.Generator().manual_seed(mixed_seed(self.seed, epoch))

@@ -59,7 +59,8 @@ class Stage:
         output_names: fields of the model's output that `score` reads.
         loss_names: fields of the model's output that its `objective` reads.
         score: (outputs, labels) of a split -> named scores.
-        score_name: the score that chooses the best epoch; more is better.
+        score_names: all names that `score` gives; of each, more is better.
+        score_name: the one that chooses the best epoch where the user names none.
         finish: (best model, predict) -> the report; may calibrate the model.
         description: what the data are, in words and numbers, for the results.
         carried_results: result files of an earlier stage that travel with the model.
@@ -77,6 +78,7 @@ class Stage:
     output_names: tuple[str, ...]
     loss_names: tuple[str, ...]
     score: Callable[[Tensors, Tensors], dict[str, float]]
+    score_names: tuple[str, ...]
     score_name: str
     finish: Callable[[PreTrainedModel, Predict], dict]
     description: dict
@@ -138,6 +140,7 @@ def mma_stage(args: TrainArguments) -> Stage:
         output_names=("valence_arousal", "expression_logits", "action_unit_logits"),
         loss_names=("valence_arousal", "expression_logits", "action_unit_logits"),
         score=lambda outputs, labels: mma_scores(outputs, labels, validation.intensity),
+        score_names=("action_unit_correlation", "expression_f1", "valence_arousal_ccc", "mean_of_tasks"),
         score_name="mean_of_tasks",
         finish=finish,
         description={
@@ -299,6 +302,7 @@ def mrnn_stage(args: TrainArguments) -> Stage:
         output_names=("intensities",),
         loss_names=("logits",),
         score=score,
+        score_names=(*names, "mean_pearson"),
         score_name="mean_pearson",
         finish=finish,
         description=description,

@@ -1,0 +1,187 @@
+"""Killed at any moment, by any process, a run resumes to the weights it would have had; other runs are not mixed in."""
+
+import json
+import os
+import random
+import shutil
+import subprocess
+import sys
+import time
+
+import psutil
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from mma_mrnnet.train import main
+from mma_mrnnet.training import loop
+
+BACKBONE = ["--layer_type", "basic", "--embedding_size", "8", "--hidden_sizes", "8", "16", "--depths", "1", "1"]
+FACES = ["--stage", "mma", "--data", "drawn", *BACKBONE, "--image_size", "32", "--items", "40", "--batch_size", "8"]
+FACES += ["--learning_rate", "0.01", "--epochs", "3", "--dropout", "0.2"]
+
+
+def weights(folder):
+    return load_file(folder / "model.safetensors")
+
+
+def same(one, other):
+    return one.keys() == other.keys() and all(torch.equal(value, other[name]) for name, value in one.items())
+
+
+def stop_after(monkeypatch, updates):
+    """Raises after so many updates, as if the process had gone."""
+    update = loop._Run._update
+    done = []
+
+    def counted(run, batch):
+        if len(done) == updates:
+            raise RuntimeError("stopped by the test")
+        done.append(1)
+        return update(run, batch)
+
+    monkeypatch.setattr(loop._Run, "_update", counted)
+
+
+@pytest.fixture(scope="module")
+def straight(tmp_path_factory):
+    run = tmp_path_factory.mktemp("straight")
+    assert main([*FACES, "--output", str(run)]) == 0
+    return run
+
+
+# In the middle of an epoch -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("updates", [3, 5, 9])
+@pytest.mark.parametrize("workers", ["0", pytest.param("1", marks=pytest.mark.slow)])
+def test_a_run_cut_off_within_an_epoch_goes_on_within_it(straight, tmp_path, monkeypatch, updates, workers):
+    words = [*FACES, "--save_every", "2", "--workers", workers, "--output", str(tmp_path)]
+    with monkeypatch.context() as patch:
+        stop_after(patch, updates)
+        assert main(words) == 1
+    # 5 updates of 8 images an epoch, a checkpoint after 2 and 4 of them and between epochs.
+    newest = {3: "epoch-0000-items-0000000016", 5: "epoch-0001", 9: "epoch-0001-items-0000000032"}[updates]
+    assert max(path.name for path in (tmp_path / "checkpoints").iterdir()) == newest
+    assert main([*words, "--resume"]) == 0
+    assert same(weights(tmp_path / "model"), weights(straight / "model"))
+    rows, expected = (
+        [{**json.loads(line), "seconds": 0} for line in (run / "log.jsonl").read_text().splitlines()]
+        for run in (tmp_path, straight)
+    )
+    assert rows == expected
+
+
+# Other runs --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--learning_rate", "0.02"], "--learning_rate 0.01, now 0.02"),
+        (["--seed", "1"], "--seed 0, now 1"),
+        (["--batch_size", "4"], "--batch_size 8, now 4"),
+        (["--items", "48"], "--items 40, now 48"),
+    ],
+)
+def test_other_settings_are_refused_by_name(straight, tmp_path, capsys, words, message):
+    run = shutil.copytree(straight, tmp_path / "run")
+    assert main([*FACES, *words, "--output", str(run), "--resume"]) == 1
+    said = capsys.readouterr().err
+    assert message in said
+    assert "--resume_anyway goes on all the same" in said
+    assert same(weights(run / "model"), weights(straight / "model"))
+
+
+def test_other_data_are_refused(straight, tmp_path, capsys):
+    run = shutil.copytree(straight, tmp_path / "run")
+    marker = run / "checkpoints" / "epoch-0003" / "COMPLETE"
+    settings = json.loads(marker.read_text())
+    settings["data"]["train"] = 41
+    marker.write_text(json.dumps(settings))
+    assert main([*FACES, "--output", str(run), "--resume"]) == 1
+    assert "'train': 41" in capsys.readouterr().err
+
+
+def test_other_settings_are_taken_where_asked_for(straight, tmp_path, caplog):
+    run = shutil.copytree(straight, tmp_path / "run")
+    assert main([*FACES, "--epochs", "4", "--output", str(run), "--resume_anyway"]) == 0
+    assert "--epochs 3, now 4" in caplog.text
+    rows = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+    assert [row["epoch"] for row in rows] == [1, 2, 3, 4]
+    first_three = [json.loads(line) for line in (straight / "log.jsonl").read_text().splitlines()]
+    assert rows[:3] == first_three
+
+
+def test_what_no_weight_depends_on_may_change(straight, tmp_path):
+    run = shutil.copytree(straight, tmp_path / "moved")
+    words = ["--keep_checkpoints", "1", "--patience", "5", "--expect_processes", "1", "--output", str(run)]
+    assert main([*FACES, *words, "--resume"]) == 0
+    assert same(weights(run / "model"), weights(straight / "model"))
+
+
+# Two processes, one of them killed ---------------------------------------------------------------------------------
+
+KILLS = 10
+TWO = [*FACES, "--epochs", "8", "--save_every", "1", "--expect_processes", "2"]
+
+
+def launch(run, log, *words):
+    command = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2"]
+    command += ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0"]
+    command += ["-m", "mma_mrnnet.train", *TWO, "--output", str(run), *words]
+    environment = {**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
+    with log.open("w") as file:
+        return subprocess.Popen(command, env=environment, stdout=file, stderr=file)
+
+
+def wait_for_training(launcher, log):
+    """Returns when the first rank has taken up its checkpoint, or found none."""
+    deadline = time.monotonic() + 120
+    while not any(text in log.read_text() for text in ("resumed from", "starting anew")):
+        assert launcher.poll() is None, log.read_text()[-3000:]
+        assert time.monotonic() < deadline, log.read_text()[-3000:]
+        time.sleep(0.02)
+
+
+def train_and_kill(run, log, moment, rng):
+    """Goes on with the run and kills one rank `moment` seconds into the training; False where it ended before."""
+    launcher = launch(run, log, "--resume")
+    wait_for_training(launcher, log)
+    try:
+        launcher.wait(timeout=moment)
+    except subprocess.TimeoutExpired:
+        ranks = [child for child in psutil.Process(launcher.pid).children(recursive=True) if "RANK" in child.environ()]
+        rng.choice(ranks).kill()
+        assert launcher.wait(timeout=120) != 0
+        psutil.wait_procs(ranks, timeout=30)
+        assert not any(rank.is_running() for rank in ranks)
+        return True
+    assert launcher.returncode == 0, log.read_text()[-3000:]
+    return False
+
+
+@pytest.mark.slow
+def test_killed_at_random_moments_two_processes_end_with_the_weights_of_an_uninterrupted_run(tmp_path):
+    """Within an epoch, while a checkpoint or the model is written: whenever, whichever of the two."""
+    straight, log = tmp_path / "straight", tmp_path / "log"
+    launcher = launch(straight, log)
+    while not straight.exists() and launcher.poll() is None:
+        time.sleep(0.02)
+    started = time.monotonic()
+    assert launcher.wait(timeout=300) == 0, log.read_text()[-3000:]
+    seconds = time.monotonic() - started
+    assert json.loads((straight / "results.json").read_text())["training"]["processes"] == 2
+
+    rng, kills, runs = random.Random(0), 0, 0
+    while kills < KILLS:
+        run = tmp_path / f"run{runs}"
+        runs += 1
+        while kills < KILLS and train_and_kill(run, log, rng.uniform(0, 0.3 * seconds), rng):
+            kills += 1
+        if not (run / "model").exists():
+            assert launch(run, log, "--resume").wait(timeout=300) == 0, log.read_text()[-3000:]
+        for place in ("model", "best", "checkpoints/epoch-0008"):
+            assert same(weights(run / place), weights(straight / place)), f"{place} after {kills} kills"
+        left = [path for path in run.rglob("*") if path.name.endswith((".tmp", ".old"))]
+        assert not left
