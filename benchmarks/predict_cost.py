@@ -101,7 +101,7 @@ def main() -> None:
             ),
             "cpu_seconds_by_step_on_every_frame": by_step(clip),
         }
-    from mma_mrnnet.training.loop import write_json
+    from mma_mrnnet.training.checkpoints import write_json
 
     write_json(RESULT, result)
     print(json.dumps(result, indent=1))

@@ -17,7 +17,7 @@ import torch
 
 from mma_mrnnet import predict_video
 from mma_mrnnet.data.video import VIDEO_SUFFIXES
-from mma_mrnnet.training.loop import write_json
+from mma_mrnnet.training.checkpoints import write_json
 
 RESULT = Path(__file__).parent / "results" / "real_clips.json"
 CHANNELS = ("happiness", "neutral", "AU12", "AU25", "valence")

@@ -19,7 +19,7 @@ import torch
 from mma_mrnnet.data.synthetic import SimulatedClip, hume_like_splits
 from mma_mrnnet.metrics import pearson_scores
 from mma_mrnnet.model.labels import REACTIONS
-from mma_mrnnet.training.loop import write_json
+from mma_mrnnet.training.checkpoints import write_json
 
 PENALTIES = (1.0, 10.0, 100.0, 1000.0)
 

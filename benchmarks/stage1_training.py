@@ -1,0 +1,104 @@
+"""Stage 1's training: images a second through the loop, against the bare network on random tensors.
+
+    python benchmarks/stage1_training.py [--steps 6]
+
+Draws faces, stores them as PNG in a data set, and trains on them through the package's own loop with everything that
+belongs to it (reading, decoding, augmentation, masked losses, clipping, update, progress). The bare network runs
+forward and backward on random tensors of the same size, with the sum of its outputs as loss, and nothing else. Both in
+turn in one process on one compute thread, wall seconds; once with data read in the training process and once by a
+worker beside it. Writes `benchmarks/results/stage1_training.json`.
+"""
+
+import argparse
+import json
+import platform
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+from mma_mrnnet.training.arguments import parse_arguments
+from mma_mrnnet.training.checkpoints import write_json
+from mma_mrnnet.training.loop import _Run
+from mma_mrnnet.training.stages import mma_stage
+
+RESULT = Path(__file__).parent / "results" / "stage1_training.json"
+NETWORKS = {
+    "ResNet-50 (the default)": ["--batch_size", "32"],
+    "half-width ResNet-18 (the shipped checkpoint's)": [
+        *("--batch_size", "64", "--layer_type", "basic", "--embedding_size", "32"),
+        *("--hidden_sizes", "32", "64", "128", "256", "--depths", "2", "2", "2", "2"),
+    ],
+}
+
+
+def bare_step(run: _Run, batch_size: int) -> Callable[[], None]:
+    """Forward and backward of the run's own network on one batch of random pixels."""
+    pixels = torch.rand(batch_size, 3, 112, 112).to(memory_format=torch.channels_last)
+
+    def step() -> None:
+        output = run.model(pixels)
+        (output.valence_arousal.sum() + output.expression_logits.sum() + output.action_unit_logits.sum()).backward()
+        run.optimizer.zero_grad()
+
+    return step
+
+
+def compare(words: list[str], workers: int, steps: int) -> dict[str, float]:
+    """Median images a second of both, step by step in turn, and the loop's share of the bare network's."""
+    with tempfile.TemporaryDirectory() as folder:
+        args = parse_arguments(
+            ["--stage", "mma", "--data", "drawn", "--output", folder, "--workers", str(workers), *words]
+        )
+        args.items = (steps + 2) * args.batch_size
+        torch.set_num_threads(1)
+        run = _Run(mma_stage(args), args)
+        run.model.train()
+        bare = bare_step(run, args.batch_size)
+        batches = iter(run.train)
+        spent: dict[str, list[float]] = {"bare": [], "loop": []}
+        for _ in range(steps + 1):
+            started = time.perf_counter()
+            bare()
+            spent["bare"].append(time.perf_counter() - started)
+            started = time.perf_counter()
+            run._update(next(batches))
+            spent["loop"].append(time.perf_counter() - started)
+    rates = {name: args.batch_size / statistics.median(seconds[1:]) for name, seconds in spent.items()}
+    shares = [one / other for one, other in zip(spent["bare"][1:], spent["loop"][1:], strict=True)]
+    return {
+        "bare_images_a_second": rates["bare"],
+        "loop_images_a_second": rates["loop"],
+        "share_of_bare": statistics.median(shares),
+        "steps": steps,
+    }
+
+
+def main() -> None:
+    """Runs all networks with and without a worker and writes the result."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--steps", type=int, default=6)
+    steps = parser.parse_args().steps
+    result: dict = {
+        "what": "drawn faces of 112 x 112 pixels, PNG, all augmentations, float32, one compute thread",
+        "command": f"python benchmarks/stage1_training.py --steps {steps}",
+        "machine": {"processor": _processor(), "python": platform.python_version()},
+    }
+    for name, words in NETWORKS.items():
+        result[name] = {f"{workers} workers": compare(words, workers, steps) for workers in (0, 1)}
+        print(name, json.dumps(result[name], indent=1), flush=True)
+    write_json(RESULT, result)
+
+
+def _processor() -> str:
+    names = [
+        line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line
+    ]
+    return f"{names[0]}, {len(names)} cores seen" if names else platform.processor()
+
+
+if __name__ == "__main__":
+    main()
