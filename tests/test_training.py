@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 from accelerate.scheduler import AcceleratedScheduler
+from accelerate.state import AcceleratorState
 from safetensors.torch import load_file
 
 from mma_mrnnet import MMAModel, MMAMRNNetForIntensity
@@ -479,6 +480,7 @@ import dataclasses, json, os, runpy, sys
 from pathlib import Path
 import mma_mrnnet.train
 from accelerate.scheduler import AcceleratedScheduler
+from accelerate.state import AcceleratorState
 from mma_mrnnet.data.datasets import ClipDataset
 
 seen = {"train": [], "rates": [], "validation": []}
@@ -619,3 +621,111 @@ def test_a_task_that_collapsed_to_a_constant_does_not_drop_out_of_the_score():
     # units about 1 (a sigmoid of the label), expressions 1, the constant task 0: about 2 / 3.
     assert scores["valence_arousal_ccc"] == 0.0
     assert scores["mean_of_tasks"] == pytest.approx(2 / 3, abs=0.01)
+
+
+# Settings of the loop ----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def own_accelerate_state():
+    """Accelerate fixes the precision once a process; a test that needs another leaves none behind."""
+    AcceleratorState._reset_state(True)
+    yield
+    AcceleratorState._reset_state(True)
+
+
+def test_bfloat16_trains_float32_weights_to_nearly_the_same_loss(stage1, tmp_path, own_accelerate_state):
+    assert main([*FACES, "--mixed_precision", "bf16", "--output", str(tmp_path)]) == 0
+    half, full = results_of(tmp_path)["training"], results_of(stage1)["training"]
+    assert (half["precision"], full["precision"]) == ("bf16", "no")
+    assert half["history"][0]["train_loss"] == pytest.approx(full["history"][0]["train_loss"], rel=0.02)
+    assert half["history"][0]["train_loss"] != full["history"][0]["train_loss"]
+    assert {value.dtype for name, value in weights(tmp_path / "model").items() if "tracked" not in name} == {
+        torch.float32
+    }
+
+
+def test_stage_2_trains_in_bfloat16(stage1, stage2, tmp_path, own_accelerate_state):
+    words = [*CLIPS, "--mma", str(stage1 / "model"), "--mixed_precision", "bf16"]
+    assert main([*words, "--output", str(tmp_path)]) == 0
+    half, full = (results_of(run)["training"]["history"][0]["train_loss"] for run in (tmp_path, stage2))
+    assert half == pytest.approx(full, rel=0.05)
+
+
+def test_any_of_a_stages_scores_can_choose_the_best_epoch(tmp_path):
+    args = stage_arguments([*FACES, "--epochs", "3", "--monitor", "expression_f1"], tmp_path)
+    stage, scores = mma_stage(args), iter([(0.9, 0.1), (0.5, 0.7), (0.1, 0.4)])
+    names = ("mean_of_tasks", "expression_f1")
+    stage = replace(stage, score=lambda outputs, labels: dict(zip(names, next(scores), strict=True)))
+    results = loop.fit(stage, args)
+    assert results["training"]["best_epoch"] == 2
+    assert results["training"]["selected_by"] == "expression_f1"
+
+
+def test_a_score_that_is_not_there_is_refused_before_training(tmp_path, capsys):
+    assert main([*FACES, "--monitor", "accuracy", "--output", str(tmp_path / "run")]) == 1
+    assert "--monitor must be one of action_unit_correlation, expression_f1" in capsys.readouterr().err
+    assert not (tmp_path / "run" / "log.jsonl").exists()
+
+
+@pytest.mark.parametrize(
+    ("schedule", "last"),
+    # 10 steps, the first 2 of them rising; after the ninth 7 of 8 falling steps are done.
+    [("constant", 0.01), ("linear", 0.01 * 1 / 8), ("cosine", 0.01 * 0.5 * (1 + math.cos(math.pi * 7 / 8)))],
+)
+def test_the_schedule_after_the_warm_up(tmp_path, monkeypatch, schedule, last):
+    rates, step = [], AcceleratedScheduler.step
+
+    def watched_step(scheduler):
+        step(scheduler)
+        rates.append(scheduler.get_last_lr()[0])
+
+    monkeypatch.setattr(AcceleratedScheduler, "step", watched_step)
+    assert main([*FACES, "--warmup", "0.2", "--schedule", schedule, "--output", str(tmp_path)]) == 0
+    assert rates[0] == pytest.approx(0.005)
+    assert rates[8] == pytest.approx(last)
+
+
+def test_trackers_get_the_loss_and_every_score(tmp_path):
+    pytest.importorskip("tensorboard", reason="tensorboard is not installed")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    assert main([*FACES, "--log_with", "tensorboard", "--output", str(tmp_path)]) == 0
+    events = EventAccumulator(str(tmp_path / "mma_mrnnet"))
+    events.Reload()
+    assert [event.step for event in events.Scalars("train/loss")] == [1, 2]
+    history = results_of(tmp_path)["training"]["history"]
+    logged = [event.value for event in events.Scalars("validation/mean_of_tasks")]
+    assert logged == pytest.approx([row["score"] for row in history], abs=1e-4)
+
+
+def test_a_tracker_that_is_not_installed_is_refused(tmp_path, capsys):
+    assert main([*FACES, "--log_with", "scribbler", "--output", str(tmp_path / "run")]) == 1
+    assert "--log_with: scribbler: not a tracker that is installed here" in capsys.readouterr().err
+
+
+def test_a_gradient_that_is_not_finite_stops_the_run_before_it_reaches_the_weights(tmp_path, monkeypatch, capsys):
+    def poisoned(accelerator, stage, model, batch, micro_batch_size):
+        for parameter in model.parameters():
+            parameter.grad = torch.full_like(parameter, NAN)
+        return torch.tensor(1.0)
+
+    monkeypatch.setattr(loop, "backward", poisoned)
+    assert main([*FACES, "--output", str(tmp_path)]) == 1
+    assert "the gradient's norm is nan in epoch 1; lower --learning_rate" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--schedule", "step"], "--schedule must be cosine or linear or constant; got 'step'"),
+        (["--mixed_precision", "fp8"], "--mixed_precision must be no or bf16 or fp16; got 'fp8'"),
+        (["--micro_batch_size", "-1"], "--micro_batch_size must be at least 0; got -1"),
+        (["--save_every", "-1"], "--save_every must be at least 0; got -1"),
+        (["--strict_routing", "True"], "--strict_routing is for --stage mrnn"),
+    ],
+)
+def test_settings_that_make_no_run_are_named(tmp_path, capsys, words, message):
+    assert main([*FACES, *words, "--output", str(tmp_path / "run")]) == 1
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()

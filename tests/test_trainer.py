@@ -1,0 +1,57 @@
+"""Both models train unchanged under transformers' own Trainer."""
+
+import math
+
+import pytest
+import torch
+from transformers import Trainer, TrainingArguments
+
+from mma_mrnnet import MMAConfig, MMAModel, MMAMRNNetConfig, MMAMRNNetForIntensity
+
+BACKBONE = {"embedding_size": 8, "hidden_sizes": [8, 16], "depths": [1, 1], "layer_type": "basic"}
+EXTRACTOR = MMAConfig(backbone_config=BACKBONE, image_size=32)
+
+
+def crops(count):
+    return [
+        {
+            "pixel_values": torch.rand(3, 32, 32),
+            "valence_arousal_labels": torch.rand(2) if number % 2 else torch.full((2,), float("nan")),
+            "expression_labels": torch.tensor(number % 7 if number % 3 else -100),
+            "action_unit_labels": torch.rand(17).round(),
+        }
+        for number in range(count)
+    ]
+
+
+def clips(count):
+    return [
+        {"affect": torch.rand(4, 26), "frame_mask": torch.arange(4) <= number % 4, "labels": torch.rand(7)}
+        for number in range(count)
+    ]
+
+
+@pytest.mark.parametrize("stage", ["mma", "mrnn"])
+def test_the_trainer_of_transformers_trains_the_model(tmp_path, stage):
+    torch.manual_seed(0)
+    model = MMAModel(EXTRACTOR)
+    items, labels = crops(16), ["valence_arousal_labels", "expression_labels", "action_unit_labels"]
+    if stage == "mrnn":
+        model = MMAMRNNetForIntensity(MMAMRNNetConfig(mma_config=EXTRACTOR, num_frames=4, hidden_size=8))
+        items, labels = clips(16), ["labels"]
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    arguments = TrainingArguments(
+        output_dir=str(tmp_path), max_steps=3, per_device_train_batch_size=8, gradient_accumulation_steps=2,
+        learning_rate=1e-2, label_names=labels, report_to=[], use_cpu=True, save_strategy="no", disable_tqdm=True,
+    )  # fmt: skip
+    trainer = Trainer(model=model, args=arguments, train_dataset=items, eval_dataset=items)
+    done = trainer.train()
+    assert math.isfinite(done.training_loss)
+    assert math.isfinite(trainer.evaluate()["eval_loss"])
+    trained = {name for name, value in model.state_dict().items() if not torch.equal(value.cpu(), before[name])}
+    frozen = {name for name in before if name.startswith("mma.")}  # its batch norms' statistics too
+    assert trained
+    assert not trained & frozen
+    trainer.save_model(str(tmp_path / "model"))
+    loaded = type(model).from_pretrained(tmp_path / "model")
+    assert all(torch.equal(value, model.state_dict()[name].cpu()) for name, value in loaded.state_dict().items())
