@@ -2,6 +2,7 @@
 
 import csv
 import errno
+import logging
 import multiprocessing
 import os
 import signal
@@ -18,6 +19,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from skimage.data import astronaut
+from transformers.utils import logging as transformers_logging
 
 from mma_mrnnet import cli
 from mma_mrnnet.data import crop_corpus as crop_corpus_module
@@ -37,6 +39,16 @@ GREY = np.full_like(FACE, 128)
 AT_2 = CropSettings()
 LOSSLESS = CropSettings(image_format="png")
 NATIVE = CropSettings(fps=None)
+
+
+@pytest.fixture(autouse=True)
+def settings_kept():
+    """What `main` sets for its process stays inside each test."""
+    logger = logging.getLogger("mma_mrnnet")
+    level, verbosity = logger.level, transformers_logging.get_verbosity()
+    yield
+    logger.setLevel(level)
+    transformers_logging.set_verbosity(verbosity)
 
 
 def face_clip(path, frames="FFFF", fps=4.0):
