@@ -1,4 +1,4 @@
-"""The command line: mma-mrnnet predict | export | demo. The only module that prints."""
+"""The command line: mma-mrnnet predict | crop | export | demo. The only module that prints."""
 
 import argparse
 import glob
@@ -13,6 +13,10 @@ EXAMPLES = {
   mma-mrnnet predict clip.mp4
   mma-mrnnet predict clips/ --out results.csv --frames frames.parquet
   mma-mrnnet predict 'clips/*.mov' --fps native --frames frames.csv""",
+    "crop": """examples:
+  mma-mrnnet crop clips crops                     # then: train.py --stage mrnn --data clips:crops
+  mma-mrnnet crop videos cropped_aligned --fps native --workers 8
+  mma-mrnnet crop clips crops --format png --size 112""",
     "export": """example:
   mma-mrnnet export runs/mrnn/model my-model      # then: hf upload me/my-model my-model""",
     "demo": """example:
@@ -29,7 +33,7 @@ def main(words: Sequence[str] | None = None) -> int:
         return 2
     _quieten_libraries()
     try:
-        code = {"predict": _predict, "export": _export, "demo": _demo}[args.command](args)
+        code = {"predict": _predict, "crop": _crop, "export": _export, "demo": _demo}[args.command](args)
         sys.stdout.flush()  # here, where a reader that left is no error
         return code
     except BrokenPipeError:
@@ -91,6 +95,16 @@ def _parser() -> argparse.ArgumentParser:
         default=1,
         help="compute threads (default 1: on cores that other processes share, more can be far slower)",
     )
+
+    crop = add("crop", "stores the aligned face crops of every video of a folder, to train on")
+    crop.add_argument("folder", type=Path, help="searched for videos, below too")
+    crop.add_argument("out", type=Path, help="where FOLDER/a/clip.mp4 becomes a/clip/00001.jpg, by number of the frame")
+    crop.add_argument(
+        "--fps", type=_rate, default=2.0, help="frames a second, or `native` for all of them (default: 2, as stage 2)"
+    )
+    crop.add_argument("--size", type=_count, default=112, help="side of the crops in pixels (default: 112)")
+    crop.add_argument("--workers", type=_count, help="processes, one thread each (default: one a usable core)")
+    crop.add_argument("--format", choices=("jpg", "png"), default="jpg", help="png loses nothing (default: jpg)")
 
     export = add("export", "a folder for the Hub: weights, config, processor, code and card")
     export.add_argument("checkpoint", help="a trained checkpoint, such as runs/mrnn/model")
@@ -242,14 +256,13 @@ def _find_clips(words: list[str]) -> list[str]:
     Raises:
         ValueError: a folder or pattern without a video. A plain name that is not there stays: it fails alone.
     """
+    from mma_mrnnet.data.crop_corpus import videos_below
     from mma_mrnnet.data.video import VIDEO_SUFFIXES
 
     found: list[str] = []
     for word in words:
         if Path(word).is_dir():
-            inside = sorted(path for path in Path(word).rglob("*") if path.suffix.lower() in VIDEO_SUFFIXES)
-            # Hidden files are no clips of the user's: macOS leaves a `._clip.mp4` beside each `clip.mp4`.
-            matches = [str(path) for path in inside if path.is_file() and not path.name.startswith(".")]
+            matches = [str(path) for path in videos_below(Path(word))]
         elif not Path(word).exists() and glob.has_magic(word):
             files = sorted(path for path in glob.glob(word, recursive=True) if Path(path).is_file())  # noqa: PTH207
             # A pattern may catch tables and notes beside the clips; one without a single video was meant as it stands.
@@ -288,6 +301,29 @@ def _device(name: str) -> object:
     except (RuntimeError, AssertionError) as error:
         raise ValueError(f"--device {name}: not available here ({str(error).splitlines()[0]})") from error
     return device
+
+
+def _crop(args: argparse.Namespace) -> int:
+    from mma_mrnnet.data.crop_corpus import crop_corpus
+    from mma_mrnnet.data.crop_store import CropSettings
+
+    settings = CropSettings(None if args.fps == "native" else args.fps, args.size, args.format)
+    try:
+        report = crop_corpus(args.folder, args.out, settings, args.workers)
+    except KeyboardInterrupt:
+        print("mma-mrnnet: interrupted; finished clips stay, and the same command goes on there", file=sys.stderr)
+        return 130
+    for place, what in [*report.warnings, *report.failed, *report.left_out]:
+        print(f"mma-mrnnet: {place}: {what}", file=sys.stderr)
+    for table in report.tables:
+        print(f"wrote {table}", file=sys.stderr)
+    print(
+        f"{args.out}: {report.done} clips done, {report.skipped} skipped, {len(report.failed)} failed, "
+        f"{len(report.without_face)} without a face; "
+        f"a face in {report.faces} of {report.frames} frames; {report.seconds:.1f} s",
+        file=sys.stderr,
+    )
+    return int(bool(report.failed or report.left_out))
 
 
 def _export(args: argparse.Namespace) -> int:

@@ -16,6 +16,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from mma_mrnnet.data.affect import CHUNK, affect_of, frames_with_affect
+from mma_mrnnet.data.crop_store import CropError, read_index
 from mma_mrnnet.data.faces import FaceDetector, crop_faces
 from mma_mrnnet.data.records import ClipFile, clip_features
 from mma_mrnnet.data.video import VideoError, read_frames
@@ -25,10 +26,6 @@ from mma_mrnnet.model.video_processing_mma_mrnnet import SCALING, MMAMRNNetVideo
 logger = logging.getLogger(__name__)
 
 CACHE_FORMAT = 1  # raise it when decoding, detection or alignment change what a clip's affect is
-
-
-class CropError(ValueError):
-    """A stored face crop that cannot be read; the message starts with its path."""
 
 
 @dataclass
@@ -61,7 +58,7 @@ class AffectCache:
         folder: made where it is missing.
         extractor: a stage-1 model in eval mode.
         processor: the model's processor.
-        fps: frames a second taken from videos; crops are taken as they come.
+        fps: frames a second taken from videos; crops without an index are taken as they come.
     """
 
     def __init__(
@@ -109,7 +106,7 @@ class AffectCache:
 
         Raises:
             VideoError: a video that cannot be read.
-            CropError: a crop that cannot be read.
+            CropError: a crop that cannot be read, or crops of another rate.
         """
         key = self._key(clip)  # before the clip is read: should it change meanwhile, the next run notices
         path = self.folder / f"{key}.npz"
@@ -130,15 +127,20 @@ class AffectCache:
         return np.stack(rows) if rows else affect_of([], self.extractor, self.processor)
 
     def _affect_of_folder(self, clip: ClipFile) -> np.ndarray:
-        files, chunks = clip.files, []
+        files, chunks = self._files(clip), []
         for first in range(0, len(files), CHUNK):
             crops = [_read_crop(path) for path in files[first : first + CHUNK]]
             chunks.append(affect_of(crops, self.extractor, self.processor))
         return np.concatenate(chunks) if chunks else affect_of([], self.extractor, self.processor)
 
+    def _files(self, clip: ClipFile) -> list[Path]:
+        """The clip's files at this cache's rate, which only crops with an index can be thinned to."""
+        index = read_index(clip.path) if clip.path.is_dir() else None
+        return clip.files if index is None else index.files_at(clip.path, self.fps)
+
     def _key(self, clip: ClipFile) -> str:
         files = []
-        for path in clip.files:
+        for path in self._files(clip):
             status = path.stat()
             files.append([str(path.resolve()), status.st_size, status.st_mtime_ns])
         content = json.dumps({**self._settings, "files": files}, sort_keys=True)

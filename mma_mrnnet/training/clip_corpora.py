@@ -10,6 +10,7 @@ import torch
 from mma_mrnnet.data.affect_cache import AffectCache, affect_dataset, corpus_affect
 from mma_mrnnet.data.corpora.clip_folder import load_clip_folder
 from mma_mrnnet.data.corpora.hume_reaction import CROPS_FPS, load_hume_reaction
+from mma_mrnnet.data.crop_store import read_index
 from mma_mrnnet.data.datasets import ClipDataset
 from mma_mrnnet.data.records import CLIP_SPLITS, ClipFile
 from mma_mrnnet.data.synthetic import as_dataset, hume_like_splits
@@ -56,6 +57,9 @@ def read_corpus(args: TrainArguments) -> ClipCorpus:
             f"{folder}: its face crops come at {CROPS_FPS:g} a second; --sampling_fps must be that, "
             f"got {args.sampling_fps:g}"
         )
+    for clip in files:
+        if clip.path.is_dir() and (index := read_index(clip.path)) is not None:
+            index.check_rate(clip.path, args.sampling_fps)
     return ClipCorpus(list(files[0].labels), relative_labels=kind == "hume", simulated_labels=False, files=files)
 
 

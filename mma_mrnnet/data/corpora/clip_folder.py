@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from mma_mrnnet.data.crop_store import INDEX, read_index
 from mma_mrnnet.data.records import CLIP_SPLITS, ClipFile
 
 METADATA = "metadata.csv"
@@ -27,8 +28,8 @@ class _Row:
 def load_clip_folder(folder: str | Path) -> list[ClipFile]:
     """The clips of `{train,validation,test}/metadata.csv`, or of one `metadata.csv` at the top with a `split` column.
 
-    Columns: `file_name`, relative to the metadata file; `subject`, optional, the person; every other column is a target
-    with numbers in [0, 1], empty where unlabelled.
+    Columns: `file_name`, a video or a folder of crops as `mma-mrnnet crop` makes it, relative to the metadata file;
+    `subject`, optional, the person; every other column is a target with numbers in [0, 1], empty where unlabelled.
 
     Args:
         folder: holds one of the two layouts; `test` is optional.
@@ -134,8 +135,10 @@ def _targets_of(path: Path, header: list[str]) -> list[str]:
 def _clip_of(row: _Row, folder: Path, targets: list[str]) -> ClipFile:
     name = row.cells["file_name"]
     path = row.folder / name
-    if not name or not path.is_file():
+    if not name or not path.exists():
         raise ValueError(f"{row.place}: the clip {name!r} is not in {row.folder}")
+    if path.is_dir() and read_index(path) is None:
+        raise ValueError(f"{row.place}: {name!r} is a folder without {INDEX}, not one that `mma-mrnnet crop` made")
     labels = {target: _label(row.cells[target], target, row.place) for target in targets}
     clip_id = (row.folder.relative_to(folder) / name).as_posix()
     return ClipFile(clip_id, path, row.cells.get("subject", ""), row.split, labels)
