@@ -114,7 +114,9 @@ def export_checkpoint(source: str | os.PathLike[str], target: str | os.PathLike[
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise CheckpointError(f"{target}: exists and is not an empty folder; nothing was written")
     model, processor = _load_model(source), _load_processor(source)
-    getattr(model.config, "mma_config", model.config)._name_or_path = ""  # where the extractor lay when it was trained
+    extractor_config = getattr(model.config, "mma_config", model.config)
+    if extractor_config is not None:
+        extractor_config._name_or_path = ""  # where the extractor lay when it was trained
     target.parent.mkdir(parents=True, exist_ok=True)
     staging = target.with_name(f".{target.name}.tmp-{os.getpid()}")
     shutil.rmtree(staging, ignore_errors=True)
