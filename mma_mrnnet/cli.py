@@ -175,6 +175,8 @@ def _predict_one(clip: str, model: object, processor: object, fps: float | str |
         return predict_video(clip, model, processor, fps=rate, every_frame=fps == "native")
     except Exception as error:  # whatever one clip does, the others go on; its row says what happened
         reason = " ".join(str(error).split()).removeprefix(f"{clip}: ") or type(error).__name__
+        if reason.startswith(f"{clip}:"):  # of a table, with the line's number behind
+            reason = f"line {reason.removeprefix(f'{clip}:')}"
         empty = pd.DataFrame(columns=frame_columns(model.config)).astype({"face": bool})
         nothing = dict.fromkeys(model.config.label_names, float("nan"))
         shown = clip.encode("utf-8", "backslashreplace").decode()  # a name of other bytes could not stand in a table
@@ -253,12 +255,16 @@ def _find_clips(words: list[str], suffixes: frozenset[str]) -> list[str]:
         ValueError: a folder or pattern without a file of these endings. A plain name that is not there stays: it fails
             alone.
     """
+    from mma_mrnnet.data.corpora.clip_folder import METADATA
+
     found: list[str] = []
     for word in words:
         if Path(word).is_dir():
             inside = sorted(path for path in Path(word).rglob("*") if path.suffix.lower() in suffixes)
             # Hidden files are no clips of the user's: macOS leaves a `._clip.mp4` beside each `clip.mp4`.
-            matches = [str(path) for path in inside if path.is_file() and not path.name.startswith(".")]
+            # The layout of `--data clips:FOLDER` keeps its labels in such a table beside the clips.
+            found_here = [path for path in inside if path.name != METADATA]
+            matches = [str(path) for path in found_here if path.is_file() and not path.name.startswith(".")]
         elif not Path(word).exists() and glob.has_magic(word):
             files = sorted(path for path in glob.glob(word, recursive=True) if Path(path).is_file())  # noqa: PTH207
             # A pattern may catch tables and notes beside the clips; one without a single video was meant as it stands.

@@ -12,7 +12,7 @@ from pathlib import Path
 from huggingface_hub import ModelCard, ModelCardData
 from huggingface_hub.errors import HFValidationError, StrictDataclassError
 from safetensors import SafetensorError
-from transformers import AutoConfig, PreTrainedModel, ViTImageProcessor
+from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel, ViTImageProcessor
 
 from mma_mrnnet.model.modeling_mma import MMAModel
 from mma_mrnnet.model.modeling_mma_mrnnet import MMAMRNNetForIntensity
@@ -162,7 +162,7 @@ def model_card(model: PreTrainedModel, folder: Path) -> str:
     data = ModelCardData(
         license="apache-2.0",
         library_name="transformers",
-        pipeline_tag="image-classification" if model.config.model_type == "mma" else "video-classification",
+        pipeline_tag=_task_of(model.config),
         tags=["facial-expression", "action-units", "valence-arousal", "affective-computing", model.config.model_type],
     )
     card = ModelCard.from_template(
@@ -177,6 +177,13 @@ def model_card(model: PreTrainedModel, folder: Path) -> str:
         parameters=f"{sum(parameter.numel() for parameter in model.parameters()):,}",
     )
     return str(card)
+
+
+def _task_of(config: PreTrainedConfig) -> str:
+    """The Hub's name for what a checkpoint does."""
+    if config.model_type == "mma":
+        return "image-classification"
+    return "video-classification" if config.feature_names is None else "tabular-regression"
 
 
 def _card_template(model_type: str) -> str:

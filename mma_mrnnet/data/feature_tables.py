@@ -371,9 +371,8 @@ def _of_one_person(content: _Content, usable: np.ndarray) -> np.ndarray:
 
 def _largest_of_frame(content: _Content, usable: np.ndarray, frame_of_row: np.ndarray) -> np.ndarray:
     """(N,) bool, of each frame the usable row with the largest box, the first of equals."""
-    area = np.array([_number(w) or 0 for w in content.cells[_BOX[0]]]) * np.array(
-        [_number(h) or 0 for h in content.cells[_BOX[1]]]
-    )
+    width, height = (np.array([_number(cell) or 0.0 for cell in content.cells[side]]) for side in _BOX)
+    area = np.nan_to_num(width * height)
     largest: dict[int, int] = {}
     for row in np.flatnonzero(usable).tolist():
         best = largest.setdefault(int(frame_of_row[row]), row)

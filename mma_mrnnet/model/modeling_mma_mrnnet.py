@@ -80,6 +80,7 @@ class MMAMRNNetPreTrainedModel(PreTrainedModel):
     main_input_name = "pixel_values"
     input_modalities = ("video",)
     accepts_loss_kwargs = False
+    _keep_in_fp32_modules_strict = ("feature_mean", "feature_scale")  # 600.5 mm is 600 in bfloat16
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
