@@ -337,6 +337,9 @@ def test_videos_tables_photos_and_models_that_do_not_go_together_are_told_apart(
 
 # The whole path ----------------------------------------------------------------------------------------------------
 
+SAMPLED = [[number + frame / 100 for frame in (1, 16, 31, 46) if frame < 40 + number] for number in range(8)]
+"""Of each clip with a face the values of the rows at 2 a second."""
+
 SMALL = ["--num_frames", "4", "--hidden_size", "8", "--dense_size", "6", "--epochs", "3", "--learning_rate", "0.01"]
 
 
@@ -375,9 +378,9 @@ def test_tables_become_a_calibrated_model_that_predicts_by_the_command_line(open
     assert model.mma is None
     assert model.config.calibrated
     assert model.config.feature_names == ["AU01_r", "AU45_r", "pose_Rx", "pose_Rz"]
-    # Sampled are frames 1, 16, 31 and, of clips 7 and 6 too, no more: 46 is due at 1.5 s, in clips of 46 rows on (7).
-    per_clip = [[number + frame / 100 for frame in (1, 16, 31, 46) if frame < 40 + number] for number in range(8)]
-    values = np.concatenate(per_clip)
+    # Clip n has 39 + n rows, of which 1, 16, 31 are due at 2 a second, and row 46 in clip 7 alone.
+    values = np.concatenate(SAMPLED)
+    # AU01_r, AU45_r, pose_Rx, pose_Rz are the row's value times 6, 7, 4, 5.
     assert model.feature_mean.tolist() == pytest.approx([(values * times).mean() for times in (6, 7, 4, 5)], rel=1e-5)
     assert model.feature_scale.tolist() == pytest.approx([(values * times).std() for times in (6, 7, 4, 5)], rel=1e-5)
 
@@ -492,8 +495,7 @@ def test_tables_with_the_columns_in_another_order_are_the_same(openface_clips, t
     assert main([*run, "--output", str(tmp_path / "run")]) == 0
     model, _ = load_checkpoint(tmp_path / "run" / "model")
     assert model.config.feature_names[0] == "gaze_0_x"
-    per_clip = [[number + frame / 100 for frame in (1, 16, 31, 46) if frame < 40 + number] for number in range(8)]
-    mean = np.concatenate(per_clip).mean()
+    mean = np.concatenate(SAMPLED).mean()
     assert model.feature_mean.tolist() == pytest.approx([mean * times for times in range(1, 10)], rel=1e-5)
 
 
