@@ -3,7 +3,6 @@
 import argparse
 import contextlib
 import json
-import logging
 import os
 import re
 import subprocess
@@ -16,7 +15,6 @@ import pandas as pd
 import pytest
 import torch
 from skimage.data import astronaut
-from transformers.utils import logging as transformers_logging
 
 from mma_mrnnet import cli, prediction
 from mma_mrnnet.data.video import write_video
@@ -27,16 +25,7 @@ REACTIONS = ["Adoration", "Amusement", "Anxiety", "Disgust", "Empathic-Pain", "F
 RESULT_LINE = re.compile(r".+: \d+\.\d s, a face in \d+ of \d+ frames|  [\w-]+ +[01]\.\d\d  #{0,20}")
 
 
-@pytest.fixture(autouse=True)
-def settings_kept():
-    """What `main` sets for its process stays inside each test."""
-    logger, threads = logging.getLogger("mma_mrnnet"), (torch.get_num_threads(), cv2.getNumThreads())
-    level, verbosity = logger.level, transformers_logging.get_verbosity()
-    yield
-    logger.setLevel(level)
-    transformers_logging.set_verbosity(verbosity)
-    torch.set_num_threads(threads[0])
-    cv2.setNumThreads(threads[1])
+pytestmark = pytest.mark.usefixtures("settings_kept")
 
 
 @pytest.fixture

@@ -28,6 +28,8 @@ from mma_mrnnet.prediction import NO_ROW, write_table
 from mma_mrnnet.train import main
 from mma_mrnnet.training.intensity_models import feature_scaling
 
+pytestmark = pytest.mark.usefixtures("settings_kept")
+
 FACE = np.ascontiguousarray(astronaut()[:240, 100:340])
 
 
