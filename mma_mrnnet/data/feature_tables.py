@@ -267,7 +267,8 @@ def _chosen_columns(
     path: Path, header: list[str], kind: _Kind, patterns: Sequence[str] | None
 ) -> tuple[list[str], bool]:
     """The columns that are taken, and whether those that hold text are to be passed over (any other kind's own)."""
-    free = [name for name in header if name and name not in kind.special]
+    special = kind.special
+    free = [name for name in header if name and name not in special]
     if patterns is None and kind is _OTHER:
         return [name for name in free if name.lower() not in _BOOKKEEPING], True
     wanted = kind.features if patterns is None else patterns

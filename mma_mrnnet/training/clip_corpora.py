@@ -138,7 +138,7 @@ def table_splits(corpus: ClipCorpus, args: TrainArguments) -> tuple[dict[str, Cl
     """
     labelled = [clip for clip in corpus.files or [] if clip.is_labelled]
     tables = _tables_of(labelled, args)
-    names = list(tables[0].names)
+    names = list(tables[0].names) if tables else []
     columns = clip_features(len(corpus.names))
     columns["affect"] = datasets.Array2D((None, len(names)), "float32")
     splits = {}
