@@ -257,18 +257,20 @@ def _find_clips(words: list[str], suffixes: frozenset[str]) -> list[str]:
     """
     from mma_mrnnet.data.corpora.clip_folder import METADATA
 
+    def is_clip(path: Path) -> bool:
+        # The layout of `--data clips:FOLDER` keeps its labels in a table beside the clips, which may be tables too.
+        return path.suffix.lower() in suffixes and path.name != METADATA
+
     found: list[str] = []
     for word in words:
         if Path(word).is_dir():
-            inside = sorted(path for path in Path(word).rglob("*") if path.suffix.lower() in suffixes)
+            inside = sorted(path for path in Path(word).rglob("*") if is_clip(path))
             # Hidden files are no clips of the user's: macOS leaves a `._clip.mp4` beside each `clip.mp4`.
-            # The layout of `--data clips:FOLDER` keeps its labels in such a table beside the clips.
-            found_here = [path for path in inside if path.name != METADATA]
-            matches = [str(path) for path in found_here if path.is_file() and not path.name.startswith(".")]
+            matches = [str(path) for path in inside if path.is_file() and not path.name.startswith(".")]
         elif not Path(word).exists() and glob.has_magic(word):
             files = sorted(path for path in glob.glob(word, recursive=True) if Path(path).is_file())  # noqa: PTH207
             # A pattern may catch tables and notes beside the clips; one without a single video was meant as it stands.
-            matches = [path for path in files if Path(path).suffix.lower() in suffixes] or files
+            matches = [path for path in files if is_clip(Path(path))] or files
         else:
             matches = [word]
         if not matches:

@@ -399,6 +399,8 @@ def test_tables_become_a_calibrated_model_that_predicts_by_the_command_line(open
     assert len(table) == 10  # metadata.csv is none of them
     assert table["joy"].notna().sum() == 9
     assert pd.read_csv(frames).columns[5:].tolist() == model.config.feature_names
+    pattern = str(openface_clips / "train" / "[m0]*.csv")  # metadata.csv and 0.csv
+    assert command(["predict", pattern, "--model", str(run / "model")]) == 0
 
 
 def test_an_export_says_which_features_it_reads_and_that_it_holds_no_extractor(openface_clips, tmp_path):
@@ -481,6 +483,9 @@ def test_videos_take_no_features_and_need_an_extractor(tmp_path, capsys):
     assert "--stage mrnn needs --mma" in capsys.readouterr().err
     assert main([*run, "--mma", "somewhere", "--features", "AU*"]) == 1
     assert "its clips are no tables of features: no --features" in capsys.readouterr().err
+    run[run.index("--data") + 1] = "simulated"
+    assert main([*run, "--mma", "somewhere", "--features", "AU*"]) == 1
+    assert "--features chooses columns of tables; --data simulated has none" in capsys.readouterr().err
 
 
 def test_a_model_that_reads_tables_is_no_extractor_to_build_on(table_model, tmp_path, capsys):

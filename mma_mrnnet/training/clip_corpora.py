@@ -55,6 +55,8 @@ def read_corpus(args: TrainArguments) -> ClipCorpus:
             videos, `mma` or `features` where they do not belong, or no `mma` where it is needed.
     """
     if args.data == "simulated":
+        if args.features:
+            raise ValueError("--features chooses columns of tables; --data simulated has none")
         return ClipCorpus(list(REACTIONS), relative_labels=True, simulated_labels=True)
     kind, _, folder = args.data.partition(":")
     if kind not in READERS or not folder:
