@@ -24,8 +24,9 @@ register_pipeline()
 # Looked up on first use: predicting brings in the decoder, OpenCV and pandas, which models alone do not need.
 _ON_FIRST_USE = {
     "predict_video": "mma_mrnnet.prediction",
-    "predict_image": "mma_mrnnet.prediction",
-    "predict_images": "mma_mrnnet.prediction",
+    "predict_image": "mma_mrnnet.photos",
+    "predict_images": "mma_mrnnet.photos",
+    "predict_table": "mma_mrnnet.prediction",
     "VideoPrediction": "mma_mrnnet.prediction",
     "load_checkpoint": "mma_mrnnet.hub",
     "load_pretrained": "mma_mrnnet.hub",
@@ -44,6 +45,7 @@ __all__ = [
     "load_pretrained",
     "predict_image",
     "predict_images",
+    "predict_table",
     "predict_video",
 ]
 

@@ -3,6 +3,7 @@
 import argparse
 import glob
 import logging
+import math
 import os
 import sys
 from collections.abc import Sequence
@@ -12,7 +13,8 @@ EXAMPLES = {
     "predict": """examples:
   mma-mrnnet predict clip.mp4
   mma-mrnnet predict clips/ --out results.csv --frames frames.parquet
-  mma-mrnnet predict 'clips/*.mov' --fps native --frames frames.csv""",
+  mma-mrnnet predict 'clips/*.mov' --fps native --frames frames.csv
+  mma-mrnnet predict openface/ --model runs/tables/model     # one that was trained on tables of features""",
     "crop": """examples:
   mma-mrnnet crop clips crops                     # then: train.py --stage mrnn --data clips:crops
   mma-mrnnet crop videos cropped_aligned --fps native --workers 8
@@ -78,7 +80,12 @@ def _parser() -> argparse.ArgumentParser:
         )
 
     predict = add("predict", "intensities of each clip, and affect of its frames")
-    predict.add_argument("clips", nargs="+", help="video files, folders (searched for videos), or quoted patterns")
+    predict.add_argument(
+        "clips",
+        nargs="+",
+        help="video files, folders (searched for videos), or quoted patterns; for a --model that was trained on tables "
+        "of features, such tables (.csv)",
+    )
     predict.add_argument("--model", help="a stage-2 checkpoint: folder or repository (default: the one that ships)")
     predict.add_argument(
         "--fps",
@@ -135,14 +142,13 @@ def _count(text: str) -> int:
 
 
 def _predict(args: argparse.Namespace) -> int:
-    from mma_mrnnet.prediction import check_table_path, default_checkpoint
+    from mma_mrnnet.prediction import check_table_path, clip_suffixes, default_checkpoint
 
     for path in (args.out, args.frames):
         if path is not None:
             check_table_path(path)
     if args.out is not None and args.frames is not None and args.out.resolve() == args.frames.resolve():
         raise ValueError(f"{args.out}: --out and --frames need a file each")
-    clips = _find_clips(args.clips)
     _set_threads(args.threads)
     if args.model is None:
         model, processor = default_checkpoint()
@@ -150,6 +156,9 @@ def _predict(args: argparse.Namespace) -> int:
         from mma_mrnnet.hub import load_checkpoint
 
         model, processor = load_checkpoint(args.model)
+    if args.fps is not None and model.config.feature_names is not None:
+        raise ValueError(f"--fps is for videos; this model reads tables of features at {model.config.sampling_fps:g}")
+    clips = _find_clips(args.clips, clip_suffixes(model.config))
     model = model.to(_device(args.device))
     summaries, tables, interrupted = [], [], False
     try:
@@ -171,14 +180,18 @@ def _predict(args: argparse.Namespace) -> int:
 
 def _predict_one(clip: str, model: object, processor: object, fps: float | str | None) -> object:
     """The clip's prediction; a failure becomes its error, with an empty table."""
-    from mma_mrnnet.prediction import VideoPrediction, frame_columns, pd, predict_video
+    from mma_mrnnet.prediction import VideoPrediction, frame_columns, pd, predict_table, predict_video
 
     rate = None if fps == "native" else fps
     try:
+        if model.config.feature_names is not None:
+            return predict_table(clip, model, processor)
         return predict_video(clip, model, processor, fps=rate, every_frame=fps == "native")
     except Exception as error:  # whatever one clip does, the others go on; its row says what happened
         reason = " ".join(str(error).split()).removeprefix(f"{clip}: ") or type(error).__name__
-        empty = pd.DataFrame(columns=frame_columns(model.config.mma_config)).astype({"face": bool})
+        if reason.startswith(f"{clip}:"):  # of a table, with the line's number behind
+            reason = f"line {reason.removeprefix(f'{clip}:')}"
+        empty = pd.DataFrame(columns=frame_columns(model.config)).astype({"face": bool})
         nothing = dict.fromkeys(model.config.label_names, float("nan"))
         shown = clip.encode("utf-8", "backslashreplace").decode()  # a name of other bytes could not stand in a table
         return VideoPrediction(shown, nothing, empty, duration_s=float("nan"), error=reason)
@@ -201,10 +214,9 @@ def _print_prediction(prediction: object) -> None:
     if prediction.error is not None:
         print(f"mma-mrnnet: {prediction.file}: {prediction.error}", file=sys.stderr)
         return
-    print(
-        f"{prediction.file}: {prediction.duration_s:.1f} s, "
-        f"a face in {prediction.frames_with_face} of {prediction.frames_sampled} frames"
-    )
+    length = "" if math.isnan(prediction.duration_s) else f"{prediction.duration_s:.1f} s, "
+    faces = f"a face in {prediction.frames_with_face} of {prediction.frames_sampled} frames"
+    print(f"{prediction.file}: {length}{faces}")
     rows = prediction.ranked() if prediction.calibrated else prediction.intensities.items()
     for name, value in rows:
         print(f"  {name:<14} {value:5.2f}  {'#' * round(20 * min(max(value, 0.0), 1.0))}")
@@ -223,7 +235,7 @@ def _print_notes(config: object, *, frames_too: bool) -> None:
         notes.append(
             "this checkpoint is not calibrated: outputs of different targets do not compare and are not ranked"
         )
-    prior_only = list(map(action_unit_name, config.mma_config.prior_only_action_units))
+    prior_only = list(map(action_unit_name, config.prior_only_action_units))
     if frames_too and prior_only:
         notes.append(f"{', '.join(prior_only)} of the frames' table are prior only: no label ever reached them")
     for note in notes:
@@ -250,27 +262,32 @@ def _write(args: argparse.Namespace, summaries: list[dict], tables: list) -> Non
         raise OSError("; ".join(failed))
 
 
-def _find_clips(words: list[str]) -> list[str]:
+def _find_clips(words: list[str], suffixes: frozenset[str]) -> list[str]:
     """Files in the order given; folders and patterns sorted, each file once.
 
     Raises:
-        ValueError: a folder or pattern without a video. A plain name that is not there stays: it fails alone.
+        ValueError: a folder or pattern without a file of these endings. A plain name that is not there stays: it fails
+            alone.
     """
-    from mma_mrnnet.data.crop_corpus import videos_below
-    from mma_mrnnet.data.video import VIDEO_SUFFIXES
+    from mma_mrnnet.data.corpora.clip_folder import METADATA
+    from mma_mrnnet.data.crop_corpus import files_below
+
+    def is_clip(path: Path) -> bool:
+        # The layout of `--data clips:FOLDER` keeps its labels in a table beside the clips, which may be tables too.
+        return path.suffix.lower() in suffixes and path.name != METADATA
 
     found: list[str] = []
     for word in words:
         if Path(word).is_dir():
-            matches = [str(path) for path in videos_below(Path(word))]
+            matches = [str(path) for path in files_below(Path(word), suffixes) if is_clip(path)]
         elif not Path(word).exists() and glob.has_magic(word):
             files = sorted(path for path in glob.glob(word, recursive=True) if Path(path).is_file())  # noqa: PTH207
             # A pattern may catch tables and notes beside the clips; one without a single video was meant as it stands.
-            matches = [path for path in files if Path(path).suffix.lower() in VIDEO_SUFFIXES] or files
+            matches = [path for path in files if is_clip(Path(path))] or files
         else:
             matches = [word]
         if not matches:
-            raise ValueError(f"{word}: no video here; looked for {' '.join(sorted(VIDEO_SUFFIXES))}")
+            raise ValueError(f"{word}: no clip here; looked for {' '.join(sorted(suffixes))}")
         found += matches
     once: dict[Path, str] = {}
     for name in found:

@@ -12,7 +12,7 @@ from pathlib import Path
 from huggingface_hub import ModelCard, ModelCardData
 from huggingface_hub.errors import HFValidationError, StrictDataclassError
 from safetensors import SafetensorError
-from transformers import AutoConfig, PreTrainedModel, ViTImageProcessor
+from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel, ViTImageProcessor
 
 from mma_mrnnet.model.modeling_mma import MMAModel
 from mma_mrnnet.model.modeling_mma_mrnnet import MMAMRNNetForIntensity
@@ -114,7 +114,9 @@ def export_checkpoint(source: str | os.PathLike[str], target: str | os.PathLike[
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise CheckpointError(f"{target}: exists and is not an empty folder; nothing was written")
     model, processor = _load_model(source), _load_processor(source)
-    getattr(model.config, "mma_config", model.config)._name_or_path = ""  # where the extractor lay when it was trained
+    extractor_config = getattr(model.config, "mma_config", model.config)
+    if extractor_config is not None:
+        extractor_config._name_or_path = ""  # where the extractor lay when it was trained
     target.parent.mkdir(parents=True, exist_ok=True)
     staging = target.with_name(f".{target.name}.tmp-{os.getpid()}")
     shutil.rmtree(staging, ignore_errors=True)
@@ -160,7 +162,7 @@ def model_card(model: PreTrainedModel, folder: Path) -> str:
     data = ModelCardData(
         license="apache-2.0",
         library_name="transformers",
-        pipeline_tag="image-classification" if model.config.model_type == "mma" else "video-classification",
+        pipeline_tag=_task_of(model.config),
         tags=["facial-expression", "action-units", "valence-arousal", "affective-computing", model.config.model_type],
     )
     card = ModelCard.from_template(
@@ -175,6 +177,13 @@ def model_card(model: PreTrainedModel, folder: Path) -> str:
         parameters=f"{sum(parameter.numel() for parameter in model.parameters()):,}",
     )
     return str(card)
+
+
+def _task_of(config: PreTrainedConfig) -> str:
+    """The Hub's name for what a checkpoint does."""
+    if config.model_type == "mma":
+        return "image-classification"
+    return "video-classification" if config.feature_names is None else "tabular-regression"
 
 
 def _card_template(model_type: str) -> str:

@@ -1,29 +1,30 @@
-"""A video file -> a VideoPrediction; photos -> the affect of each face; and the tables of both."""
+"""A video file, or a table of features -> a VideoPrediction; and the tables that are written of it."""
 
 import os
 import tempfile
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import torch
-from PIL import Image, ImageOps
 
-from mma_mrnnet.data.affect import affect_of, frames_with_affect
-from mma_mrnnet.data.faces import Detection, FaceDetector, FaceFrame, align_face, crop_faces
-from mma_mrnnet.data.video import read_frames
+from mma_mrnnet.data.affect import frames_with_affect
+from mma_mrnnet.data.faces import Detection, FaceFrame, crop_faces
+from mma_mrnnet.data.feature_tables import ROW_COLUMNS, TABLE_SUFFIX, exactly, read_feature_table
+from mma_mrnnet.data.video import VIDEO_SUFFIXES, VideoError, read_frames
 from mma_mrnnet.hub import load_pretrained
-from mma_mrnnet.model.configuration_mma_mrnnet import MMAConfig
-from mma_mrnnet.model.labels import action_unit_name, affect_names
+from mma_mrnnet.model.configuration_mma_mrnnet import MMAMRNNetConfig
+from mma_mrnnet.model.labels import action_unit_name
 from mma_mrnnet.model.modeling_mma import MMAModel
 from mma_mrnnet.model.modeling_mma_mrnnet import MMAMRNNetForIntensity
 from mma_mrnnet.model.video_processing_mma_mrnnet import MMAMRNNetVideoProcessor
 
 BOX_NAMES = ("box_x", "box_y", "box_width", "box_height")
 NO_FACE = "no face in this video"
+NO_ROW = "no row of this table has a face and a number in each column that the model reads"
 FEW_FRAMES = 4  # 2 s: a recurrent network has seen hardly anything below (our choice)
 
 
@@ -32,10 +33,11 @@ class VideoPrediction:
     """What the model says of one clip.
 
     Attributes:
-        file: the clip's path, as given.
+        file: the clip's path, as given: a video's, or that of a table of features.
         intensities: one number in [0, 1] for each target, under its label name; NaN where `error` is set.
-        frames: one row for every frame that was looked at (see `frame_columns`); NaN where there was no face.
-        duration_s: length of what was decoded.
+        frames: one row for every frame that was looked at (see `frame_columns`); NaN where there was no face. Of a
+            table of features the rows that were used.
+        duration_s: length of what was decoded; NaN for a table without time stamps.
         error: why there are no intensities (no face), else None.
         warning: what was lost of a damaged file, that a long clip was thinned, that hardly a frame had a face; or None.
         calibrated: False where the outputs of different targets are not on one scale.
@@ -107,32 +109,23 @@ class VideoPrediction:
         return notes
 
 
-@dataclass
-class FacePrediction:
-    """What stage 1 says of one face of a photo.
-
-    Attributes:
-        box: x, y, width, height in pixels of the photo.
-        score: the detector's confidence in [0, 1].
-        affect: valence, arousal, expression and action-unit probabilities under the names of `affect_names`.
-        crop: (S, S, 3) uint8 RGB, what the extractor saw.
-    """
-
-    box: tuple[float, float, float, float]
-    score: float
-    affect: dict[str, float]
-    crop: np.ndarray = field(repr=False)
-
-
 @cache
 def default_checkpoint() -> tuple[MMAMRNNetForIntensity, MMAMRNNetVideoProcessor]:
     """The shipped checkpoint, loaded once a process; for our own use, so that a caller's changes do not reach it."""
     return load_pretrained()
 
 
-def frame_columns(config: MMAConfig) -> list[str]:
-    """Columns of the per-frame table: file, track, frame, time_s, face, the box, then the affect channels."""
-    return ["file", "track", "frame", "time_s", "face", *BOX_NAMES, *affect_names(config.action_units)]
+def frame_columns(config: MMAMRNNetConfig) -> list[str]:
+    """Columns of the per-frame table: file, track, frame, time_s, face, the box, then the affect channels.
+
+    A model that reads tables of features sees no box, and has its features in the affect's place.
+    """
+    return [*ROW_COLUMNS, *(BOX_NAMES if config.feature_names is None else ()), *config.input_names]
+
+
+def clip_suffixes(config: MMAMRNNetConfig) -> frozenset[str]:
+    """Endings, in lower case, of the files that a model's clips lie in."""
+    return VIDEO_SUFFIXES if config.feature_names is None else frozenset({TABLE_SUFFIX})
 
 
 def predict_video(
@@ -161,32 +154,32 @@ def predict_video(
 
     Raises:
         VideoError: the file cannot be read as a video.
-        ValueError: a model without its processor or of stage 1, a rate that is not a positive number, or both `fps` and
-            `every_frame`.
+        ValueError: a model without its processor, of stage 1 or for tables of features, a rate that is not a positive
+            number, or both `fps` and `every_frame`.
     """
     if every_frame and fps is not None:
         raise ValueError(f"give either fps or every_frame; got fps={fps!r} and every_frame=True")
-    model, processor = _checked_pair(model, processor)
-    config = model.config
-    if config.model_type != "mma_mrnnet":
-        raise ValueError(f"a stage-1 model ({config.model_type}) gives no intensities; a stage-2 one is needed")
+    model, processor = checked_pair(model, processor)
+    config = _stage_2_config(model)
+    if config.feature_names is not None:
+        raise ValueError(
+            f"{path}: this model reads tables of features ({TABLE_SUFFIX}), not videos; a video needs a model with an "
+            "extractor, such as the one that ships"
+        )
+    if Path(path).suffix.lower() == TABLE_SUFFIX:
+        raise VideoError(f"{path}: is a table, and this model reads videos; a model trained on such tables is needed")
     table_rate = None if every_frame else (config.sampling_fps if fps is None else fps)
     frames = read_frames(path, config.sampling_fps, table_rate)
     rows = list(frames_with_affect(crop_faces(frames, config.mma_config.image_size), model.mma, processor))
     sampled = [affect for frame, affect in rows if frame.due[0] and affect is not None]
 
     error = None
-    intensities = dict.fromkeys(config.label_names, float("nan"))
-    if sampled:
-        affect, frame_mask = processor.pad([np.stack(sampled)])  # (1, T, A), (1, T)
-        with torch.inference_mode():
-            output = model(affect=affect.to(model.device), frame_mask=frame_mask.to(model.device))
-        intensities = dict(zip(config.label_names, output.intensities[0].float().tolist(), strict=True))
-    else:
+    if not sampled:
         seen = any(affect is not None for _, affect in rows)
         error = f"no face in the frames sampled at {config.sampling_fps:g} a second" if seen else NO_FACE
+    intensities = _intensities(sampled, model, processor)
     cautions = [part for part in (frames.warning, _caution(len(sampled), processor.num_frames)) if part]
-    table = _table(str(path), [(frame, affect) for frame, affect in rows if frame.due[1]], config.mma_config)
+    table = _table(str(path), [(frame, affect) for frame, affect in rows if frame.due[1]], config)
     return VideoPrediction(
         file=str(path),
         intensities=intensities,
@@ -197,8 +190,76 @@ def predict_video(
         calibrated=config.calibrated,
         relative=config.relative_labels,
         simulated=config.simulated_labels,
-        prior_only=tuple(map(action_unit_name, config.mma_config.prior_only_action_units)),
+        prior_only=tuple(map(action_unit_name, config.prior_only_action_units)),
     )
+
+
+def predict_table(
+    path: str | os.PathLike[str], model: MMAMRNNetForIntensity, processor: MMAMRNNetVideoProcessor
+) -> VideoPrediction:
+    """The intensities of a clip whose frames are a table of features.
+
+    The table is read as in training (see `read_feature_table`): the columns that the model names, one person, the
+    model's frame rate where there are time stamps.
+
+    Args:
+        path: a CSV file.
+        model: a stage-2 model with `config.feature_names`.
+        processor: the model's processor.
+
+    Returns:
+        A `VideoPrediction`, its `frames` the rows that were used. A table without a usable row has NaN intensities and
+        says so in `error`.
+
+    Raises:
+        ValueError: a model that reads no tables, a column that is missing, a table that cannot be read.
+    """
+    model, processor = checked_pair(model, processor)
+    config = _stage_2_config(model)
+    if config.feature_names is None:
+        raise ValueError(f"{path}: this model reads videos, not tables; a model trained on such tables is needed")
+    if Path(path).suffix.lower() != TABLE_SUFFIX:
+        raise ValueError(f"{path}: this model reads tables of features ({TABLE_SUFFIX}); a video needs another model")
+    table = read_feature_table(path, exactly(config.feature_names), config.sampling_fps)
+    used, left_out = len(table.values), table.frames_sampled - len(table.values)
+    frames = pd.DataFrame(table.values, columns=list(table.names))
+    times = np.full(used, np.nan) if table.times_s is None else table.times_s.round(6)
+    for place, values in enumerate((str(path), 0, table.frames, times, np.ones(used, bool))):
+        frames.insert(place, ROW_COLUMNS[place], values)
+    cautions = [
+        f"{left_out} of {table.frames_sampled} frames left out: no face, or a number missing" if left_out else None,
+        _caution(used, processor.num_frames),
+    ]
+    return VideoPrediction(
+        file=str(path),
+        intensities=_intensities(list(table.values), model, processor),
+        frames=frames,
+        duration_s=table.duration_s,
+        error=None if used else NO_ROW,
+        warning="; ".join(part for part in cautions if part) or None,
+        calibrated=config.calibrated,
+        relative=config.relative_labels,
+        simulated=config.simulated_labels,
+    )
+
+
+def _stage_2_config(model: MMAModel | MMAMRNNetForIntensity) -> MMAMRNNetConfig:
+    if model.config.model_type != "mma_mrnnet":
+        raise ValueError(f"a stage-1 model ({model.config.model_type}) gives no intensities; a stage-2 one is needed")
+    return model.config
+
+
+def _intensities(
+    frames: list[np.ndarray], model: MMAMRNNetForIntensity, processor: MMAMRNNetVideoProcessor
+) -> dict[str, float]:
+    """One number for each target from the (A,) float32 of each frame; NaN without frames."""
+    names = model.config.label_names
+    if not frames:
+        return dict.fromkeys(names, float("nan"))
+    affect, frame_mask = processor.pad([np.stack(frames)])  # (1, T, A), (1, T)
+    with torch.inference_mode():
+        output = model(affect=affect.to(model.device), frame_mask=frame_mask.to(model.device))
+    return dict(zip(names, output.intensities[0].float().tolist(), strict=True))
 
 
 def _caution(faces: int, most: int) -> str | None:
@@ -208,56 +269,6 @@ def _caution(faces: int, most: int) -> str | None:
     if 0 < faces < FEW_FRAMES:
         return f"rests on {faces} frame{'s' * (faces > 1)} with a face: hardly a clip"
     return None
-
-
-def predict_images(
-    images: Sequence[str | os.PathLike[str] | np.ndarray | Image.Image],
-    model: MMAModel | MMAMRNNetForIntensity | None = None,
-    processor: MMAMRNNetVideoProcessor | None = None,
-) -> list[list[FacePrediction]]:
-    """Affect of every face of each photo (stage 1 alone): valence-arousal, expressions, action units.
-
-    Args:
-        images: files, PIL images, or (H, W, 3) uint8 RGB arrays.
-        model: a stage-1 or stage-2 model; None takes the checkpoint that ships with the package.
-        processor: the model's processor; needed with `model`.
-
-    Returns:
-        For each photo a list of faces, the largest first; empty where there is none.
-
-    Raises:
-        ValueError: a file that is no image, an array of another shape, one path where a list belongs, a model without
-            its processor.
-        FileNotFoundError: a file that is not there.
-    """
-    if isinstance(images, str | os.PathLike):
-        raise ValueError(f"images must be a list of photos; got one, {str(images)!r} (predict_image takes one)")
-    model, processor = _checked_pair(model, processor)
-    extractor = getattr(model, "mma", model)  # not by class: a model of the Hub's own code has another one
-    names = affect_names(extractor.config.action_units)
-    detector = FaceDetector()
-    predictions = []
-    for image in images:
-        pixels = _read_image(image)
-        detections = detector(pixels)
-        crops = [align_face(pixels, found.landmarks, extractor.config.image_size) for found in detections]
-        affect = affect_of(crops, extractor, processor)
-        predictions.append(
-            [
-                FacePrediction(found.box, found.score, dict(zip(names, values.tolist(), strict=True)), crop)
-                for found, values, crop in zip(detections, affect, crops, strict=True)
-            ]
-        )
-    return predictions
-
-
-def predict_image(
-    image: str | os.PathLike[str] | np.ndarray | Image.Image,
-    model: MMAModel | MMAMRNNetForIntensity | None = None,
-    processor: MMAMRNNetVideoProcessor | None = None,
-) -> list[FacePrediction]:
-    """Affect of every face of one photo; see `predict_images`."""
-    return predict_images([image], model, processor)[0]
 
 
 def clip_table(predictions: Iterable[VideoPrediction]) -> pd.DataFrame:
@@ -301,9 +312,10 @@ def check_table_path(path: Path) -> None:
         raise ValueError(f"{path}: cannot be written: {error.strerror}") from error
 
 
-def _checked_pair(
+def checked_pair(
     model: MMAModel | MMAMRNNetForIntensity | None, processor: MMAMRNNetVideoProcessor | None
 ) -> tuple[MMAModel | MMAMRNNetForIntensity, MMAMRNNetVideoProcessor]:
+    """Both as given, the model in eval mode, or the shipped ones for None and None; ValueError for one alone."""
     if (model is None) != (processor is None):
         raise ValueError("give model and processor together, or neither for the checkpoint that ships")
     if model is None:
@@ -311,8 +323,8 @@ def _checked_pair(
     return model.eval(), processor
 
 
-def _table(file: str, rows: list[tuple[FaceFrame, np.ndarray | None]], config: MMAConfig) -> pd.DataFrame:
-    missing = np.full(config.affect_size, np.nan, np.float32)
+def _table(file: str, rows: list[tuple[FaceFrame, np.ndarray | None]], config: MMAMRNNetConfig) -> pd.DataFrame:
+    missing = np.full(config.input_size, np.nan, np.float32)
     values = [
         (
             file,
@@ -330,23 +342,3 @@ def _table(file: str, rows: list[tuple[FaceFrame, np.ndarray | None]], config: M
 
 def _box(detection: Detection | None) -> tuple[float, ...]:
     return (float("nan"),) * 4 if detection is None else tuple(round(value, 1) for value in detection.box)
-
-
-def _read_image(image: str | os.PathLike[str] | np.ndarray | Image.Image) -> np.ndarray:
-    """(H, W, 3) uint8 RGB, upright."""
-    if isinstance(image, np.ndarray):
-        return image
-    if isinstance(image, Image.Image):
-        return _upright_rgb(image)
-    try:
-        with Image.open(image) as file:
-            return _upright_rgb(file)
-    except FileNotFoundError:
-        raise
-    # What Pillow raises on a damaged file depends on the format; a huge one is refused by its own rule.
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise ValueError(f"{image}: not an image that can be read ({type(error).__name__})") from error
-
-
-def _upright_rgb(image: Image.Image) -> np.ndarray:
-    return np.asarray(ImageOps.exif_transpose(image).convert("RGB"))

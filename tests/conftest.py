@@ -1,5 +1,6 @@
 """Fixtures shared by all tests: everything offline, on one thread, seeded, with models of a few thousand weights."""
 
+import logging
 import os
 
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -7,9 +8,11 @@ os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")  # tests are on the CPU, so th
 
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import torch
+from transformers.utils import logging as transformers_logging
 
 from mma_mrnnet import MMAConfig, MMAModel, MMAMRNNetConfig, MMAMRNNetForIntensity, MMAMRNNetVideoProcessor
 
@@ -23,6 +26,18 @@ torch.set_num_threads(1)
 def seeded():
     torch.manual_seed(0)
     np.random.seed(0)
+
+
+@pytest.fixture
+def settings_kept():
+    """What the command line's `main` sets for its process stays inside each test."""
+    logger, threads = logging.getLogger("mma_mrnnet"), (torch.get_num_threads(), cv2.getNumThreads())
+    level, verbosity = logger.level, transformers_logging.get_verbosity()
+    yield
+    logger.setLevel(level)
+    transformers_logging.set_verbosity(verbosity)
+    torch.set_num_threads(threads[0])
+    cv2.setNumThreads(threads[1])
 
 
 @pytest.fixture

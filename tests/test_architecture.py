@@ -25,6 +25,7 @@ BELOW = {
     "training": {"model", "metrics", "data"},
     "train": {"training"},
     "prediction": {"model", "data", "hub"},
+    "photos": {"model", "data", "prediction"},
     "pipeline": {"model", "data", "hub", "prediction"},
     "demo": {"model", "data", "hub", "prediction"},
     "cli": {"model", "metrics", "data", "hub", "training", "train", "prediction", "demo"},

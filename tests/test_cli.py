@@ -3,7 +3,6 @@
 import argparse
 import contextlib
 import json
-import logging
 import os
 import re
 import subprocess
@@ -16,7 +15,6 @@ import pandas as pd
 import pytest
 import torch
 from skimage.data import astronaut
-from transformers.utils import logging as transformers_logging
 
 from mma_mrnnet import cli, prediction
 from mma_mrnnet.data.video import write_video
@@ -27,16 +25,7 @@ REACTIONS = ["Adoration", "Amusement", "Anxiety", "Disgust", "Empathic-Pain", "F
 RESULT_LINE = re.compile(r".+: \d+\.\d s, a face in \d+ of \d+ frames|  [\w-]+ +[01]\.\d\d  #{0,20}")
 
 
-@pytest.fixture(autouse=True)
-def settings_kept():
-    """What `main` sets for its process stays inside each test."""
-    logger, threads = logging.getLogger("mma_mrnnet"), (torch.get_num_threads(), cv2.getNumThreads())
-    level, verbosity = logger.level, transformers_logging.get_verbosity()
-    yield
-    logger.setLevel(level)
-    transformers_logging.set_verbosity(verbosity)
-    torch.set_num_threads(threads[0])
-    cv2.setNumThreads(threads[1])
+pytestmark = pytest.mark.usefixtures("settings_kept")
 
 
 @pytest.fixture
@@ -259,7 +248,7 @@ def test_a_folder_or_pattern_without_videos_is_one_line_and_exit_code_1(predict,
     (tmp_path / "folder" / "notes.txt").touch()
     code, out, err = predict(tmp_path / word)
     assert (code, out, len(err)) == (1, [], 1)
-    assert err[0].startswith(f"mma-mrnnet: {tmp_path / word}: no video here; looked for ")
+    assert err[0].startswith(f"mma-mrnnet: {tmp_path / word}: no clip here; looked for ")
 
 
 @pytest.mark.parametrize("kind", ["empty", "config", "weights", "stage 1", "missing"])
@@ -422,7 +411,7 @@ def test_a_real_process_keeps_results_on_stdout_and_all_else_on_stderr(clips, tm
 def test_hidden_files_of_a_folder_are_no_clips(tmp_path):
     (tmp_path / "._clip.mp4").write_bytes(b"resource fork")
     (tmp_path / "clip.mp4").write_bytes(b"")
-    assert cli._find_clips([str(tmp_path)]) == [str(tmp_path / "clip.mp4")]
+    assert cli._find_clips([str(tmp_path)], frozenset({".mp4"})) == [str(tmp_path / "clip.mp4")]
 
 
 def test_a_table_that_cannot_be_written_does_not_cost_the_other_one(tmp_path, capsys, monkeypatch):

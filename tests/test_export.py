@@ -187,7 +187,7 @@ def test_the_image_processor_of_a_stage_1_export_gives_our_pixel_values(stage1, 
 
 # Without the package -----------------------------------------------------------------------------------------------
 
-STRANGER = """
+NOT_INSTALLED = """
 import sys
 from importlib.abc import MetaPathFinder
 
@@ -197,6 +197,9 @@ class NotInstalled(MetaPathFinder):
             raise ModuleNotFoundError(f"{name} is not installed here", name=name)
 
 sys.meta_path.insert(0, NotInstalled())
+"""
+
+STRANGER = """
 import torch
 from transformers import (
     AutoConfig, AutoImageProcessor, AutoModel, AutoModelForVideoClassification, AutoProcessor, AutoVideoProcessor
@@ -226,18 +229,26 @@ torch.save(seen, outputs)
 """
 
 
+def run_without_the_package(script, folder, *words):
+    cache = {"HF_HOME": str(folder / "home"), "HF_MODULES_CACHE": str(folder / "modules")}
+    done = subprocess.run(
+        [sys.executable, "-I", "-c", NOT_INSTALLED + script, *map(str, words)],
+        env={**os.environ, **cache, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        cwd=folder,
+        timeout=240,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+
+
 @pytest.mark.slow
 def test_a_machine_without_the_package_gets_the_same_bits(stage1, stage2, tmp_path):
     one, two = export_checkpoint(stage1, tmp_path / "one"), export_checkpoint(stage2, tmp_path / "two")
     given = torch.from_numpy(crops(3))
     torch.save({"crops": given}, tmp_path / "inputs.pt")
-    words = [sys.executable, "-I", "-c", STRANGER, *map(str, (one, two, tmp_path / "inputs.pt", tmp_path / "seen.pt"))]
-    cache = {"HF_HOME": str(tmp_path / "home"), "HF_MODULES_CACHE": str(tmp_path / "modules")}
-    environment = {**os.environ, **cache, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        words, env=environment, capture_output=True, text=True, cwd=tmp_path, timeout=240, check=False
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
+    run_without_the_package(STRANGER, tmp_path, one, two, tmp_path / "inputs.pt", tmp_path / "seen.pt")
 
     seen = torch.load(tmp_path / "seen.pt")
     model, processor = load_checkpoint(stage2)
@@ -251,6 +262,34 @@ def test_a_machine_without_the_package_gets_the_same_bits(stage1, stage2, tmp_pa
         for key, value in seen[name].items():
             assert torch.equal(value, wanted[key]), (name, key)
     assert seen["labels"] == model.config.id2label
+
+
+TABLE_STRANGER = """
+import torch
+from transformers import AutoModel, AutoVideoProcessor
+
+torch.set_num_threads(1)
+place, inputs, outputs = sys.argv[1:]
+model = AutoModel.from_pretrained(place, trust_remote_code=True).eval()
+processor = AutoVideoProcessor.from_pretrained(place, trust_remote_code=True)
+affect, frame_mask = processor.pad(torch.load(inputs))
+torch.save(model(affect=affect, frame_mask=frame_mask).intensities, outputs)
+"""
+
+
+@pytest.mark.slow
+def test_a_model_that_reads_features_does_the_same_without_the_package(tiny_processor, tmp_path):
+    config = MMAMRNNetConfig(feature_names=["smile", "brow"], num_frames=4, hidden_size=8, dense_size=6)
+    model = MMAMRNNetForIntensity(config).eval()
+    model.set_feature_scaling(torch.tensor([2.0, 600.0]), torch.tensor([0.5, 30.0]))
+    model.save_pretrained(tmp_path / "trained")
+    tiny_processor.save_pretrained(tmp_path / "trained")
+    clips = [torch.rand(3, 2) * 600, torch.rand(1, 2)]
+    torch.save(clips, tmp_path / "inputs.pt")
+    place = export_checkpoint(tmp_path / "trained", tmp_path / "hub")
+    run_without_the_package(TABLE_STRANGER, tmp_path, place, tmp_path / "inputs.pt", tmp_path / "seen.pt")
+    affect, frame_mask = tiny_processor.pad(clips)
+    assert torch.equal(torch.load(tmp_path / "seen.pt"), model(affect=affect, frame_mask=frame_mask).intensities)
 
 
 # Checkpoints that cannot be loaded ---------------------------------------------------------------------------------

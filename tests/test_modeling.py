@@ -10,9 +10,18 @@ NAN = float("nan")
 
 def clip_batch(model, lengths=(4, 2, 1), frames=4):
     """Affect of clips with the given lengths, zeros behind, and the mask."""
-    affect = torch.rand(len(lengths), frames, model.config.mma_config.affect_size)
+    affect = torch.rand(len(lengths), frames, model.config.input_size)
     frame_mask = torch.arange(frames) < torch.tensor(lengths).unsqueeze(-1)
     return torch.where(frame_mask.unsqueeze(-1), affect, 0.0), frame_mask
+
+
+@pytest.fixture
+def feature_model():
+    """A model that reads three features of very different scales."""
+    config = MMAMRNNetConfig(feature_names=["AU12_r", "pose_Tz", "gaze_0_x"], num_frames=4, hidden_size=8, dense_size=6)
+    model = MMAMRNNetForIntensity(config).eval()
+    model.set_feature_scaling(torch.tensor([2.0, 600.5, 0.0]), torch.tensor([0.5, 20.0, 0.125]))
+    return model
 
 
 def gradients(model):
@@ -28,21 +37,26 @@ def test_the_default_is_the_papers_size():
         32,
         30,
     )
-    assert config.mma_config.affect_size == 2 + 7 + 17
+    assert config.input_size == config.mma_config.affect_size == 2 + 7 + 17
+    assert config.input_names[:3] == ["valence", "arousal", "neutral"]
     assert config.num_labels == 7
 
 
+@pytest.mark.parametrize("kind", ["tiny_model", "feature_model"])
 @pytest.mark.parametrize("junk", [7.0, -1e30, NAN, float("inf")])
-def test_what_lies_in_padded_frames_changes_no_bit_of_outputs_or_gradients(tiny_model, junk):
-    affect, frame_mask = clip_batch(tiny_model)
+def test_what_lies_in_padded_frames_changes_no_bit_of_outputs_or_gradients(kind, junk, request):
+    model = request.getfixturevalue(kind)
+    affect, frame_mask = clip_batch(model)
     labels = torch.rand(3, 7)
-    tiny_model.train()
+    model.train()
     seen = []
     for content in (affect, torch.where(frame_mask.unsqueeze(-1), affect, junk)):
-        tiny_model.zero_grad()
-        output = tiny_model(affect=content, frame_mask=frame_mask, labels=labels)
+        model.zero_grad()
+        given = content.clone().requires_grad_()
+        output = model(affect=given, frame_mask=frame_mask, labels=labels)
         output.loss.backward()
-        seen.append((output.intensities, output.logits, gradients(tiny_model)))
+        assert torch.equal(given.grad[~frame_mask], torch.zeros_like(given.grad[~frame_mask]))
+        seen.append((output.intensities, output.logits, {**gradients(model), "affect": given.grad}))
     assert torch.equal(seen[0][0], seen[1][0])
     assert torch.equal(seen[0][1], seen[1][1])
     assert all(torch.equal(gradient, seen[1][2][name]) for name, gradient in seen[0][2].items())
@@ -318,3 +332,129 @@ def test_bytes_are_refused_by_both_stages(tiny_model):
         tiny_model(torch.zeros(1, 2, 3, 32, 32, dtype=torch.uint8))
     with pytest.raises(ValueError, match="float"):
         tiny_model.mma(torch.zeros(2, 3, 32, 32, dtype=torch.uint8))
+
+
+# Features in the extractor's place ---------------------------------------------------------------------------------
+
+
+def test_features_reach_the_gru_scaled_and_padding_stays_0(feature_model):
+    affect = torch.tensor([[[3.0, 600.5, 0.25], [2.0, 640.5, 0.0], [9.0, 9.0, 9.0]]])
+    output = feature_model(affect=affect, frame_mask=torch.tensor([[True, True, False]]))
+    assert output.affect.tolist() == [[[2.0, 0.0, 2.0], [0.0, 2.0, 0.0], [0.0, 0.0, 0.0]]]
+
+
+def test_a_scaling_is_the_same_as_scaled_input(feature_model):
+    affect, frame_mask = clip_batch(feature_model)
+    scaled = (affect - feature_model.feature_mean) / feature_model.feature_scale
+    before = feature_model(affect=affect, frame_mask=frame_mask).intensities
+    feature_model.set_feature_scaling(torch.zeros(3), torch.ones(3))
+    assert torch.equal(feature_model(affect=scaled, frame_mask=frame_mask).intensities, before)
+
+
+def test_a_model_that_reads_features_holds_no_extractor_and_is_as_wide_as_they_are_many(feature_model):
+    assert feature_model.mma is None
+    assert feature_model.config.mma_config is None
+    assert feature_model.config.input_size == 3
+    assert feature_model.rnn.gru.input_size == 3
+    assert not [name for name in feature_model.state_dict() if name.startswith("mma.")]
+    assert feature_model.train().training  # the extractor that training would hold in eval mode is not missed
+
+
+def test_a_model_with_an_extractor_has_the_weights_it_always_had(tiny_model):
+    own = {name for name in tiny_model.state_dict() if not name.startswith("mma.")}
+    assert own == {
+        *("calibration_scale", "calibration_shift"),
+        *(f"rnn.gru.{kind}_{side}h_l0" for kind in ("weight", "bias") for side in "ih"),
+        *(f"{layer}.{kind}" for layer in ("dense", "output") for kind in ("weight", "bias")),
+    }
+
+
+def test_features_and_their_scaling_come_back_bit_by_bit(feature_model, tmp_path):
+    feature_model.set_calibration(torch.linspace(0.5, 2, 7), torch.linspace(-0.2, 0.2, 7))
+    affect, frame_mask = clip_batch(feature_model)
+    before = feature_model(affect=affect, frame_mask=frame_mask).intensities
+    feature_model.save_pretrained(tmp_path)
+    loaded = MMAMRNNetForIntensity.from_pretrained(tmp_path)
+    assert torch.equal(before, loaded(affect=affect, frame_mask=frame_mask).intensities)
+    assert loaded.config.feature_names == ["AU12_r", "pose_Tz", "gaze_0_x"]
+    assert loaded.mma is None
+
+
+def test_a_scaling_that_a_checkpoint_lacks_is_the_identity(feature_model, tmp_path):
+    from safetensors.torch import load_file, save_file
+
+    feature_model.save_pretrained(tmp_path)
+    weights = load_file(tmp_path / "model.safetensors")
+    del weights["feature_mean"], weights["feature_scale"]
+    save_file(weights, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    loaded = MMAMRNNetForIntensity.from_pretrained(tmp_path)
+    assert torch.equal(loaded.feature_mean, torch.zeros(3))
+    assert torch.equal(loaded.feature_scale, torch.ones(3))
+
+
+def test_the_scaling_stays_in_float32_where_the_weights_are_halved(feature_model, tmp_path):
+    feature_model.save_pretrained(tmp_path)
+    loaded = MMAMRNNetForIntensity.from_pretrained(tmp_path, dtype=torch.bfloat16)
+    assert loaded.dense.weight.dtype == torch.bfloat16
+    assert loaded.feature_mean.tolist() == [2.0, 600.5, 0.0]  # 600 in bfloat16
+    assert loaded(affect=torch.tensor([[[2.0, 610.5, 0.0]]])).affect.tolist() == [[[0.0, 0.5, 0.0]]]
+
+
+def test_an_identity_scaling_keeps_what_an_extractors_affect_gives(tiny_model):
+    names = tiny_model.config.input_names
+    config = MMAMRNNetConfig(feature_names=names, num_frames=4, hidden_size=8, dense_size=6)
+    reader = MMAMRNNetForIntensity(config).eval()
+    reader.load_state_dict(tiny_model.state_dict(), strict=False)
+    affect, frame_mask = clip_batch(tiny_model)
+    seen = [model(affect=affect, frame_mask=frame_mask).intensities for model in (tiny_model, reader)]
+    assert torch.equal(*seen)
+
+
+@pytest.mark.parametrize(
+    ("use", "message"),
+    {
+        "pixels": (lambda model: model(torch.zeros(1, 2, 3, 32, 32)), "reads 3 features a frame"),
+        "extract": (lambda model: model.extract_affect(torch.zeros(1, 2, 3, 32, 32)), "holds no extractor"),
+        "freeze": (lambda model: model.freeze_mma(), "holds no extractor"),
+        "unfreeze": (lambda model: model.unfreeze_mma(), "holds no extractor"),
+        "affect of a face": (lambda model: model(affect=torch.zeros(1, 2, 26)), r"affect must be \(B, T, 3\) float"),
+        "shape": (
+            lambda model: model.set_feature_scaling(torch.zeros(2), torch.ones(3)),
+            r"mean and scale must be \(3,",
+        ),
+        "zero scale": (
+            lambda model: model.set_feature_scaling(torch.zeros(3), torch.zeros(3)),
+            "scale must be positive",
+        ),
+        "NaN": (lambda model: model.set_feature_scaling(torch.full((3,), NAN), torch.ones(3)), "both finite"),
+    }.values(),
+)
+def test_a_model_that_reads_features_refuses_what_it_cannot_do(feature_model, use, message):
+    with pytest.raises(ValueError, match=message):
+        use(feature_model)
+    assert feature_model.feature_mean.tolist() == [2.0, 600.5, 0.0]
+
+
+def test_a_model_with_an_extractor_has_no_scaling(tiny_model):
+    with pytest.raises(ValueError, match="only a model that reads features"):
+        tiny_model.set_feature_scaling(torch.zeros(26), torch.ones(26))
+
+
+def test_a_checkpoint_that_reads_features_is_no_extractor_to_start_from(feature_model, tmp_path):
+    feature_model.save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match="a model that reads features holds no extractor"):
+        MMAMRNNetForIntensity.from_mma_pretrained(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"feature_names": []}, "at least one feature"),
+        ({"feature_names": ["AU12_r", ""]}, "none of them empty"),
+        ({"feature_names": ["b", "a", "b"]}, r"each feature once; \['b'\]"),
+        ({"feature_names": ["a"], "mma_config": MMAConfig()}, "mma_config or feature_names"),
+    ],
+)
+def test_feature_names_that_make_no_input_are_refused(settings, message):
+    with pytest.raises(Exception, match=message):
+        MMAMRNNetConfig(**settings)

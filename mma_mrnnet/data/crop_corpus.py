@@ -5,7 +5,7 @@ import csv
 import io
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -69,9 +69,9 @@ def usable_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def videos_below(folder: Path) -> list[Path]:
-    """All videos in a folder and below, sorted; hidden files are none: macOS leaves a `._clip.mp4` beside a clip."""
-    found = sorted(path for path in folder.rglob("*") if path.suffix.lower() in VIDEO_SUFFIXES)
+def files_below(folder: Path, suffixes: Container[str]) -> list[Path]:
+    """Files with one of the endings in a folder and below, sorted; no hidden ones, such as macOS's `._clip.mp4`."""
+    found = sorted(path for path in folder.rglob("*") if path.suffix.lower() in suffixes)
     return [path for path in found if path.is_file() and not path.name.startswith(".")]
 
 
@@ -132,7 +132,7 @@ def _places(folder: Path, out: Path) -> dict[Path, Path]:
         raise ValueError(f"{out}: crops need a folder of their own, which is not {folder} nor holds it")
     if out.exists() and not out.is_dir():
         raise ValueError(f"{out}: is a file, not a folder to write to")
-    videos = videos_below(folder)
+    videos = files_below(folder, VIDEO_SUFFIXES)
     if not videos:
         raise ValueError(f"{folder}: no video here; looked for {' '.join(sorted(VIDEO_SUFFIXES))}")
     clips = {video: (out / video.relative_to(folder)).with_suffix("") for video in videos}

@@ -116,7 +116,10 @@ class MMAMRNNetConfig(PreTrainedConfig):
     """Numbers of stage 2, the masked recurrent network over a clip, with stage 1's inside.
 
     Args:
-        mma_config: the extractor's `MMAConfig` (or its fields).
+        mma_config: the extractor's `MMAConfig` (or its fields); None where `feature_names` is set.
+        feature_names: names of the features a frame that stand in the extractor's place, in the order of the model's
+            input: columns of the tables that it reads. Such a model holds no extractor. None means the affect of the
+            model's own extractor.
         num_frames: T, the most face frames a clip may have; longer clips are thinned evenly by the processor.
         sampling_fps: frames a second that stage 2 expects. The dense layer is tied to positions, hence to this rate.
         hidden_size: H, hidden units of the GRU.
@@ -143,6 +146,7 @@ class MMAMRNNetConfig(PreTrainedConfig):
     sub_configs_defaults: ClassVar = {"mma_config": MMAConfig}
 
     mma_config: dict | PreTrainedConfig | None = None
+    feature_names: list[str] | tuple[str, ...] | None = None
     num_frames: int = 30
     sampling_fps: float | int = 2.0
     hidden_size: int = 128
@@ -159,11 +163,34 @@ class MMAMRNNetConfig(PreTrainedConfig):
     problem_type: str | None = "regression"
 
     def __post_init__(self, **kwargs: Any) -> None:
-        """Fill in the nested extractor and the reactions' names."""
+        """Fill in the nested extractor, where there is one, and the reactions' names."""
+        if self.feature_names is not None:
+            if self.mma_config is not None:
+                raise ValueError("give mma_config or feature_names: a model that reads features holds no extractor")
+            self.feature_names = list(self.feature_names)
         if self.id2label is None and kwargs.get("num_labels") is None:
             self.id2label = dict(enumerate(REACTIONS))
             self.label2id = {name: index for index, name in enumerate(REACTIONS)}
         super().__post_init__(**kwargs)
+        if self.feature_names is not None:
+            self.mma_config = None  # transformers puts a default in every empty place
+
+    @property
+    def input_names(self) -> list[str]:
+        """Names of one frame's vector, as `forward` takes it in `affect`: the features, else the extractor's affect."""
+        if self.feature_names is not None:
+            return list(self.feature_names)
+        return list(affect_names(self.mma_config.action_units))
+
+    @property
+    def input_size(self) -> int:
+        """Length of one frame's vector."""
+        return len(self.input_names)
+
+    @property
+    def prior_only_action_units(self) -> list[int]:
+        """The extractor's units that no label ever reached; none where there is no extractor."""
+        return [] if self.mma_config is None else self.mma_config.prior_only_action_units
 
     @property
     def label_names(self) -> list[str]:
@@ -178,6 +205,18 @@ class MMAMRNNetConfig(PreTrainedConfig):
             raise ValueError(f"sampling_fps must be a positive number of frames a second; got {self.sampling_fps!r}")
         if not 0 <= self.dropout < 1:
             raise ValueError(f"dropout must be in [0, 1); got {self.dropout!r}")
+
+    def validate_feature_names(self) -> None:
+        """Check that features are there, each under a name of its own."""
+        if self.feature_names is None:
+            return
+        if not self.feature_names or "" in self.feature_names:
+            raise ValueError(
+                f"feature_names must name at least one feature, none of them empty; got {self.feature_names}"
+            )
+        twice = sorted({name for name in self.feature_names if self.feature_names.count(name) > 1})
+        if twice:
+            raise ValueError(f"feature_names must name each feature once; {twice} are there more often")
 
     def validate_choices(self) -> None:
         """Check the named choices."""

@@ -1,4 +1,4 @@
-"""Stage 2, MMA-MRNNet: a clip of face crops (or its affect) in, one intensity for each target out."""
+"""Stage 2, MMA-MRNNet: a clip of face crops (or its affect, or other features) in, one intensity a target out."""
 
 import copy
 import os
@@ -27,7 +27,7 @@ class IntensityOutput(ModelOutput):
         loss: scalar; None without labels.
         intensities: (B, K), calibrated; in [0, 1] with the sigmoid output. The order is `config.label_names`.
         logits: (B, K) before the sigmoid and the calibration.
-        affect: (B, T, A) the frames' affect as the GRU received it; 0 in padded frames.
+        affect: (B, T, A) the frames' affect, or scaled features, as the GRU received them; 0 in padded frames.
         hidden_states: ((B, T, H),) the GRU's outputs after the mask, where asked for.
     """
 
@@ -80,6 +80,7 @@ class MMAMRNNetPreTrainedModel(PreTrainedModel):
     main_input_name = "pixel_values"
     input_modalities = ("video",)
     accepts_loss_kwargs = False
+    _keep_in_fp32_modules_strict = ("feature_mean", "feature_scale")  # 600.5 mm is 600 in bfloat16
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
@@ -92,6 +93,9 @@ class MMAMRNNetPreTrainedModel(PreTrainedModel):
                 module.config.calibrated = False
             init.ones_(module.calibration_scale)
             init.zeros_(module.calibration_shift)
+            if module.config.feature_names is not None:
+                init.zeros_(module.feature_mean)
+                init.ones_(module.feature_scale)
         else:
             super()._init_weights(module)
 
@@ -113,22 +117,28 @@ class MMAMRNNetForIntensity(MMAMRNNetPreTrainedModel):
     Source: arXiv 2303.00180 (GRU, mask layer, dense layer, Pearson loss, extractor fixed in the second stage). Units
     of each layer, ReLU and sigmoid are our choice, as is the affine calibration of each output, the identity until
     one is fitted.
+
+    With `config.feature_names` other features stand in the extractor's place (our addition): `mma` is None, `affect`
+    takes the features on the scale of their source, and the GRU receives (feature - mean) / scale, the identity until
+    a scaling is set.
     """
 
     def __init__(self, config: MMAMRNNetConfig) -> None:
         # A copy: freezing and calibration are written into it, and another model may hold the same one.
         super().__init__(copy.deepcopy(config))
         config = self.config
-        self.mma = MMAModel(config.mma_config)
-        affect_size = config.mma_config.affect_size
-        self.rnn = MaskedRNN(affect_size, config.hidden_size, config.num_hidden_layers, config.num_frames)
+        self.mma = MMAModel(config.mma_config) if config.feature_names is None else None
+        self.rnn = MaskedRNN(config.input_size, config.hidden_size, config.num_hidden_layers, config.num_frames)
         self.dense = nn.Linear(config.num_frames * config.hidden_size, config.dense_size)
         self.dropout = nn.Dropout(config.dropout)
         self.output = nn.Linear(config.dense_size, config.num_labels)
         self.register_buffer("calibration_scale", torch.ones(config.num_labels))
         self.register_buffer("calibration_shift", torch.zeros(config.num_labels))
+        if config.feature_names is not None:
+            self.register_buffer("feature_mean", torch.zeros(config.input_size))
+            self.register_buffer("feature_scale", torch.ones(config.input_size))
         self.post_init()
-        if config.freeze_mma:
+        if config.freeze_mma and self.mma is not None:
             self.freeze_mma()
 
     @classmethod
@@ -144,8 +154,10 @@ class MMAMRNNetForIntensity(MMAMRNNetPreTrainedModel):
 
         Raises:
             OSError: nothing that can be loaded is there.
-            ValueError: weights of the extractor are missing there.
+            ValueError: weights of the extractor are missing there, or a model that reads features has none.
         """
+        if MMAMRNNetConfig.get_config_dict(folder_or_repo)[0].get("feature_names") is not None:
+            raise ValueError(f"{folder_or_repo}: a model that reads features holds no extractor")
         mma, info = MMAModel.from_pretrained(folder_or_repo, output_loading_info=True)
         if info["missing_keys"]:
             missing = sorted(info["missing_keys"])
@@ -155,19 +167,33 @@ class MMAMRNNetForIntensity(MMAMRNNetPreTrainedModel):
         return model.eval()
 
     def freeze_mma(self) -> None:
-        """Fix the extractor: no gradients, and eval mode for good, so its batch norms keep their statistics."""
+        """Fix the extractor: no gradients, and eval mode for good, so its batch norms keep their statistics.
+
+        Raises:
+            ValueError: a model that reads features holds no extractor; as in the two methods below.
+        """
+        extractor = self._extractor()
         self.config.freeze_mma = True
-        self.mma.requires_grad_(False).eval()
+        extractor.requires_grad_(False).eval()
 
     def unfreeze_mma(self) -> None:
         """Let the extractor learn (it needs `pixel_values`; cached `affect` carries no gradient to it)."""
+        extractor = self._extractor()
         self.config.freeze_mma = False
-        self.mma.requires_grad_(True).train(self.training)
+        extractor.requires_grad_(True).train(self.training)
+
+    def _extractor(self) -> MMAModel:
+        if self.mma is None:
+            raise ValueError(
+                f"this model reads {self.config.input_size} features a frame (config.feature_names) and holds no "
+                "extractor of its own: give them as affect (B, T, F); there are no pixel_values to look at"
+            )
+        return self.mma
 
     def train(self, mode: bool = True) -> Self:
         """Switch to training mode, all but a frozen extractor."""
         super().train(mode)
-        if self.config.freeze_mma:
+        if self.config.freeze_mma and self.mma is not None:
             self.mma.eval()
         return self
 
@@ -196,6 +222,27 @@ class MMAMRNNetForIntensity(MMAMRNNetPreTrainedModel):
         self.calibration_shift.fill_(0.0)
         self.config.calibrated = False
 
+    def set_feature_scaling(self, mean: Tensor, scale: Tensor) -> None:
+        """Keep with the weights what brings each feature to about mean 0 and deviation 1.
+
+        Args:
+            mean: (F,), subtracted first.
+            scale: (F,) positive, divided by.
+
+        Raises:
+            ValueError: a model with an extractor, a wrong shape, a value that is not finite, or a scale that is not
+                positive.
+        """
+        if self.config.feature_names is None:
+            raise ValueError("only a model that reads features (config.feature_names) has a scaling of them")
+        wanted = self.feature_mean.shape
+        if mean.shape != wanted or scale.shape != wanted:
+            raise ValueError(f"mean and scale must be {tuple(wanted)}; got {tuple(mean.shape)}, {tuple(scale.shape)}")
+        if not (mean.isfinite().all() and scale.isfinite().all() and (scale > 0).all()):
+            raise ValueError(f"scale must be positive and both finite; got {mean.tolist()}, {scale.tolist()}")
+        self.feature_mean.copy_(mean)
+        self.feature_scale.copy_(scale)
+
     def extract_affect(self, pixel_values: Tensor, frame_mask: Tensor | None = None, chunk_size: int = 64) -> Tensor:
         """Affect of the real frames of B clips, put back in place.
 
@@ -207,14 +254,15 @@ class MMAMRNNetForIntensity(MMAMRNNetPreTrainedModel):
         Returns:
             (B, T, A) float32; 0 in padded frames.
         """
+        extractor = self._extractor()
         if frame_mask is None:
             frame_mask = torch.ones(pixel_values.shape[:2], dtype=torch.bool, device=pixel_values.device)
-        frames = pixel_values[frame_mask].to(self.mma.dtype)  # (N, 3, S, S), N real frames
-        affect = frames.new_zeros(*frame_mask.shape, self.config.mma_config.affect_size, dtype=torch.float32)
+        frames = pixel_values[frame_mask].to(extractor.dtype)  # (N, 3, S, S), N real frames
+        affect = frames.new_zeros(*frame_mask.shape, self.config.input_size, dtype=torch.float32)
         if len(frames) == 0:
             return affect
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.config.freeze_mma):
-            per_frame = torch.cat([self.mma(chunk).affect for chunk in frames.split(chunk_size)])  # (N, A)
+            per_frame = torch.cat([extractor(chunk).affect for chunk in frames.split(chunk_size)])  # (N, A)
         return affect.masked_scatter(frame_mask.unsqueeze(-1), per_frame)
 
     @can_return_tuple
@@ -227,11 +275,12 @@ class MMAMRNNetForIntensity(MMAMRNNetPreTrainedModel):
         output_hidden_states: bool | None = None,
         **kwargs: Any,
     ) -> IntensityOutput:
-        """Intensities of B clips, from face crops or from their affect.
+        """Intensities of B clips, from face crops or from what is known of their frames.
 
         Args:
             pixel_values: (B, t, 3, S, S) float, RGB scaled to [-1, 1], t <= T; or None.
-            affect: (B, t, A) float in the order of `labels.affect_names`; or None. Exactly one of the two.
+            affect: (B, t, A) float in the order of `config.input_names`: affect, or features as their source wrote
+                them; or None. Exactly one of the two, and never pixels for a model that reads features.
             frame_mask: (B, t) bool, True for real frames, which come first in each row; None means all are real.
             labels: (B, K) float in [0, 1]; NaN where unlabelled.
             output_hidden_states: also return the masked GRU outputs.
@@ -241,14 +290,15 @@ class MMAMRNNetForIntensity(MMAMRNNetPreTrainedModel):
             An `IntensityOutput`.
 
         Raises:
-            ValueError: both or neither input, a wrong shape, more than T frames, a mask with holes.
+            ValueError: both or neither input, a wrong shape, more than T frames, a mask with holes, pixels for a
+                model that reads features.
         """
         if (pixel_values is None) == (affect is None):
             raise ValueError("give either pixel_values (B, T, 3, S, S) or affect (B, T, A), not both and not neither")
         frame_mask = self._checked_mask(pixel_values if affect is None else affect, frame_mask, affect is None)
         if affect is None:
             affect = self.extract_affect(pixel_values, frame_mask)
-        affect = torch.where(frame_mask.unsqueeze(-1), affect, 0.0).to(self.dense.weight.dtype)  # (B, t, A)
+        affect = self._as_gru_input(affect, frame_mask)  # (B, t, A)
 
         states = self.rnn(affect, frame_mask)  # (B, T, H), 0 where padded
         routed = self.dense(states.flatten(1)).relu()  # (B, D)
@@ -265,6 +315,16 @@ class MMAMRNNetForIntensity(MMAMRNNetPreTrainedModel):
         if labels is not None:
             output.loss = self.objective(output, labels)
         return output
+
+    def _as_gru_input(self, affect: Tensor, frame_mask: Tensor) -> Tensor:
+        """(B, t, A) in the GRU's own type, features scaled; exactly 0 in padded frames."""
+        real = frame_mask.unsqueeze(-1)  # (B, t, 1)
+        affect = torch.where(real, affect, 0.0)
+        if self.config.feature_names is not None:
+            # In float32: a position of 600 mm that varies by 1 would be lost in half precision.
+            scaled = (affect.float() - self.feature_mean.float()) / self.feature_scale.float()
+            affect = torch.where(real, scaled, 0.0)
+        return affect.to(self.dense.weight.dtype)
 
     def objective(self, output: IntensityOutput, labels: Tensor) -> Tensor:
         """The loss of a whole batch, `config.intensity_loss`.
@@ -289,8 +349,11 @@ class MMAMRNNetForIntensity(MMAMRNNetPreTrainedModel):
 
     def _checked_mask(self, values: Tensor, frame_mask: Tensor | None, pixels: bool) -> Tensor:
         """The mask, all True where none was given, after every check of the shapes."""
-        side = self.config.mma_config.image_size
-        wanted = (3, side, side) if pixels else (self.config.mma_config.affect_size,)
+        if pixels:
+            side = self._extractor().config.image_size
+            wanted = (3, side, side)
+        else:
+            wanted = (self.config.input_size,)
         if values.ndim != 2 + len(wanted) or tuple(values.shape[2:]) != wanted or not values.is_floating_point():
             name = "pixel_values" if pixels else "affect"
             shape = ", ".join(map(str, wanted))

@@ -6,6 +6,8 @@ from pathlib import Path
 
 from transformers import HfArgumentParser
 
+NO_EXTRACTOR = "--stage mrnn needs --mma: the stage-1 checkpoint that it builds on"
+
 
 def _option(text: str, default: object) -> object:
     if isinstance(default, list):
@@ -41,8 +43,8 @@ class TrainArguments:
     data: str = field(
         metadata={
             "help": "stage mma: a folder of train-*/validation-*.parquet, `NAME:FOLDER` of a corpus (several between "
-            "commas; docs/training.md has the names), or `drawn`; stage mrnn: `simulated`, `clips:FOLDER` (videos and "
-            "metadata.csv) or `hume:FOLDER` (Hume-Reaction)"
+            "commas; docs/training.md has the names), or `drawn`; stage mrnn: `simulated`, `clips:FOLDER` (videos, or "
+            "tables of features, and metadata.csv) or `hume:FOLDER` (Hume-Reaction)"
         }
     )
     output: Path = field(metadata={"help": "the run's folder: model/, best/, checkpoints/, results.json, log.jsonl"})
@@ -83,7 +85,14 @@ class TrainArguments:
     distribution_matching: str = _option("stage mma: kl, bce, literal or off", "kl")
     augment: bool = _option("stage mma: mirror, jitter, re-light, grey and blur the training crops", True)
 
-    mma: str | None = _option("stage mrnn: the stage-1 checkpoint (folder or repository) to build on", None)
+    mma: str | None = _option(
+        "stage mrnn: the stage-1 checkpoint (folder or repository) to build on; not with tables of features", None
+    )
+    features: list[str] = _option(
+        "stage mrnn on tables of features: patterns of the columns to take, such as 'AU*_r'; if not given, those that "
+        "docs/training.md names for each kind of table",
+        [],
+    )
     cache: str | None = _option(
         "stage mrnn on real clips: where their affect is kept, for later runs too; OUTPUT/affect if not given", None
     )
@@ -110,8 +119,9 @@ class TrainArguments:
             ValueError: what was wrong, what came, what is accepted.
         """
         self.output = Path(self.output)
-        if self.stage == "mrnn" and self.mma is None:
-            raise ValueError("--stage mrnn needs --mma: the stage-1 checkpoint that it builds on")
+        # Clips in files may be tables of features, which need none: that shows when they are read.
+        if self.stage == "mrnn" and self.mma is None and ":" not in self.data:
+            raise ValueError(NO_EXTRACTOR)
         if self.stage == "mrnn" and (len(self.clips) != 3 or min(self.clips) < 1):
             raise ValueError(f"--clips needs three numbers from 1 on: train, validation, test; got {self.clips}")
         if len(self.hidden_sizes) != len(self.depths):

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from torch import Tensor
 from torch.utils.data import Dataset
 from transformers import PreTrainedModel
@@ -36,7 +35,8 @@ from mma_mrnnet.model.modeling_mma import MMAModel
 from mma_mrnnet.model.modeling_mma_mrnnet import MMAMRNNetForIntensity
 from mma_mrnnet.model.video_processing_mma_mrnnet import MMAMRNNetVideoProcessor
 from mma_mrnnet.training.arguments import TrainArguments
-from mma_mrnnet.training.clip_corpora import ClipCorpus, clip_splits, read_corpus
+from mma_mrnnet.training.clip_corpora import clip_splits, read_corpus, table_splits
+from mma_mrnnet.training.intensity_models import around_extractor, for_features
 from mma_mrnnet.training.sampling import Order, shuffled
 
 Tensors = dict[str, Tensor]
@@ -251,11 +251,11 @@ def _mma_report_of(outputs: Tensors, labels: Tensors, intensity: Tensor, action_
 
 
 def mrnn_stage(args: TrainArguments) -> Stage:
-    """Stage 2: the recurrent part on clips of affect, the extractor fixed inside.
+    """Stage 2: the recurrent part on clips of affect, the extractor fixed inside, or on tables of features.
 
     Args:
         args: `data` is `simulated`, `clips:FOLDER` (see `load_clip_folder`) or `hume:FOLDER` (see
-            `load_hume_reaction`); `mma` the stage-1 checkpoint that the model is built around.
+            `load_hume_reaction`); `mma` the stage-1 checkpoint that the model is built around, None for tables.
 
     Returns:
         The `Stage`.
@@ -265,8 +265,12 @@ def mrnn_stage(args: TrainArguments) -> Stage:
     """
     corpus = read_corpus(args)
     torch.manual_seed(args.seed)
-    model, processor = _around_extractor(args, corpus)
-    splits, description = clip_splits(corpus, args, model.mma, processor)
+    if corpus.holds_tables:
+        splits, description, features = table_splits(corpus, args)
+        model, processor = for_features(args, corpus, features, splits["train"])
+    else:
+        model, processor = around_extractor(args, corpus)
+        splits, description = clip_splits(corpus, args, model.mma, processor)
     names = model.config.label_names
     validation = splits["validation"]
 
@@ -306,34 +310,8 @@ def mrnn_stage(args: TrainArguments) -> Stage:
         score_name="mean_pearson",
         finish=finish,
         description=description,
-        carried_results=sorted(Path(args.mma).glob("results_mma.json")) if Path(args.mma).is_dir() else [],
+        carried_results=sorted(Path(args.mma).glob("results_mma.json")) if args.mma and Path(args.mma).is_dir() else [],
     )
-
-
-def _around_extractor(
-    args: TrainArguments, corpus: ClipCorpus
-) -> tuple[MMAMRNNetForIntensity, MMAMRNNetVideoProcessor]:
-    """A new stage-2 model around the stage-1 checkpoint `args.mma`, and its processor."""
-    try:
-        model = MMAMRNNetForIntensity.from_mma_pretrained(
-            args.mma,
-            num_frames=args.num_frames,
-            sampling_fps=args.sampling_fps,
-            hidden_size=args.hidden_size,
-            num_hidden_layers=args.num_layers,
-            dense_size=args.dense_size,
-            dropout=args.dropout,
-            intensity_loss=args.intensity_loss,
-            id2label=dict(enumerate(corpus.names)),
-            label2id={name: number for number, name in enumerate(corpus.names)},
-            relative_labels=corpus.relative_labels,
-            simulated_labels=corpus.simulated_labels,
-        )
-        processor = MMAMRNNetVideoProcessor.from_pretrained(args.mma, num_frames=args.num_frames)
-    except (OSError, SafetensorError) as error:
-        raise ValueError(f"--mma {args.mma}: not a checkpoint that can be loaded: {error}") from error
-    model.config.mma_config._name_or_path = ""  # a place on this machine, and config.json travels
-    return model, processor
 
 
 def affine_calibration(prediction: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
