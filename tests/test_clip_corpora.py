@@ -28,7 +28,7 @@ from mma_mrnnet.model.labels import REACTIONS, affect_names
 from mma_mrnnet.train import main
 from mma_mrnnet.training.arguments import parse_arguments
 from mma_mrnnet.training.clip_corpora import read_corpus
-from mma_mrnnet.training.stages import mrnn_report
+from mma_mrnnet.training.reports import mrnn_report
 
 FACE = np.ascontiguousarray(astronaut()[:240, 100:340])
 GREY = np.full_like(FACE, 128)
