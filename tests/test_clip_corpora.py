@@ -9,6 +9,7 @@ import re
 import shutil
 from pathlib import Path
 
+import datasets
 import numpy as np
 import pytest
 import torch
@@ -17,11 +18,11 @@ from skimage.data import astronaut
 
 from mma_mrnnet import MMAMRNNetForIntensity, predict_video
 from mma_mrnnet.data.affect import affect_of
-from mma_mrnnet.data.affect_cache import AffectCache, affect_dataset, corpus_affect
+from mma_mrnnet.data.affect_cache import AffectCache, corpus_affect
 from mma_mrnnet.data.corpora.clip_folder import load_clip_folder
 from mma_mrnnet.data.corpora.hume_reaction import load_hume_reaction
 from mma_mrnnet.data.datasets import ClipDataset
-from mma_mrnnet.data.records import ClipFile
+from mma_mrnnet.data.records import ClipFile, clip_features
 from mma_mrnnet.data.video import write_video
 from mma_mrnnet.hub import export_checkpoint, load_checkpoint
 from mma_mrnnet.model.labels import REACTIONS, affect_names
@@ -217,7 +218,7 @@ def test_the_muse_layout_is_joined_by_id_with_labels_as_published(muse, caplog):
     assert [record.getMessage() for record in caplog.records] == [
         "left out 1 ids with a split but no labels, for example 00012",
         "left out 1 ids with labels but no split, for example 00011",
-        "left out 1 ids with neither faces nor video here, for example 00009",
+        "left out 1 ids that are not in feats/Faces/<id>/, for example 00009",
     ]
 
 
@@ -323,15 +324,36 @@ def test_face_crops_of_any_size_are_taken_as_they_come(tmp_path, cache):
     np.testing.assert_allclose(affect[1], alone[0], atol=1e-6)
 
 
-def test_a_second_run_computes_nothing_and_a_cut_off_one_goes_on(tmp_path, cache):
+def affect_of_rows(rows):
+    """Clip ids and affect of a data set."""
+    return list(rows["clip_id"]), [np.asarray(affect, np.float32) for affect in rows.with_format("numpy")["affect"]]
+
+
+@pytest.fixture
+def computed(monkeypatch):
+    """Names of the clips whose affect was computed, in that order."""
+    names = []
+    compute = AffectCache.compute
+
+    def noted(cache, clip):
+        names.append(clip.clip_id)
+        return compute(cache, clip)
+
+    monkeypatch.setattr(AffectCache, "compute", noted)
+    return names
+
+
+def test_a_second_run_computes_nothing_and_a_cut_off_one_goes_on(tmp_path, cache, computed):
     clips = [record(face_clip(tmp_path / f"{name}.mp4")) for name in "abc"]
-    first = corpus_affect(clips[:2], cache)
-    assert first.from_cache == 0
-    second = corpus_affect(clips, cache, start=0.5)  # begins at b
-    assert second.from_cache == 2
-    assert [clip.clip_id for clip in second.clips] == ["a", "b", "c"]
-    assert (second.affect[0] == first.affect[0]).all()
-    assert sorted(path.suffix for path in cache.folder.iterdir()) == [".npz"] * 3
+    first = corpus_affect(clips[:1], cache)["train"]
+    second = corpus_affect(clips, cache, start=0.67)["train"]  # begins at c
+    third = corpus_affect(clips, cache)["train"]
+    assert computed == ["a", "c", "b"]
+    (ids, affect), (again, same) = affect_of_rows(second.rows), affect_of_rows(third.rows)
+    assert ids == again == ["a", "b", "c"]
+    assert (affect[0] == affect_of_rows(first.rows)[1][0]).all()
+    assert all((one == other).all() for one, other in zip(affect, same, strict=True))
+    assert sorted(path.suffix for path in cache.folder.iterdir()) == [".arrow"] * 2 + [".npz"] * 3
 
 
 def truncate(path, other):
@@ -357,16 +379,18 @@ def put_fewer_columns(path, other):
 
 
 @pytest.mark.parametrize("spoil", [truncate, empty, put_another_clips, put_objects, put_fewer_columns])
-def test_a_damaged_or_foreign_cache_file_is_noticed_and_computed_again(tmp_path, cache, caplog, spoil):
+def test_a_damaged_or_foreign_cache_file_is_noticed_and_computed_again(tmp_path, cache, caplog, computed, spoil):
     clips = [record(face_clip(tmp_path / "a.mp4", "FF")), record(face_clip(tmp_path / "b.mp4", "F"))]
-    affect = corpus_affect(clips, cache).affect
+    affect = cache.compute(clips[0])
+    cache.compute(clips[1])
     spoil(cache.path_of(clips[0]), cache.path_of(clips[1]))
+    computed.clear()
     with caplog.at_level(logging.WARNING):
-        again = corpus_affect(clips, cache)
-    assert again.from_cache == 1
+        again = corpus_affect(clips, cache)["train"].rows
+    assert computed == ["a"]
     assert "computed again" in caplog.text
-    assert (again.affect[0] == affect[0]).all()
-    assert (cache.stored(clips[0]) == affect[0]).all()
+    assert (affect_of_rows(again)[1][0] == affect).all()
+    assert (cache.stored(clips[0]) == affect).all()
 
 
 def test_what_the_affect_depends_on_has_a_file_of_its_own(tmp_path, tiny_mma, tiny_processor):
@@ -396,23 +420,34 @@ def test_clips_without_a_face_and_unreadable_ones_are_counted_logged_and_left_ou
         record(tmp_path / "broken.mp4"),
         record(face_clip(tmp_path / "good.mp4")),
         record(tmp_path / "crops"),
+        record(tmp_path / "gone.mp4"),
     ]
     with caplog.at_level(logging.INFO):
-        done = corpus_affect(clips, cache)
-    assert [clip.clip_id for clip in done.clips] == ["good"]
+        done = corpus_affect(clips, cache)["train"]
+    assert list(done.rows["clip_id"]) == ["good"]
     assert done.without_face == ["none"]
-    assert done.unreadable == ["broken", "crops"]
-    assert "affect of 1 clips (0 from the cache); left out: 1 without a face, 2 unreadable" in caplog.text
+    assert done.unreadable == ["broken", "crops", "gone"]
+    assert "affect of 1 clips of train; besides, 1 without a face, 3 unreadable" in caplog.text
 
 
 # Scores ------------------------------------------------------------------------------------------------------------
 
 
-def test_a_report_takes_any_number_of_targets_lengths_above_30_and_missing_labels(tmp_path, tiny_mma):
+def affect_rows(frames, labels):
+    """Clips of so many frames, all 0, with K labels each."""
+    columns = {
+        "clip_id": list(frames),
+        "subject": [""] * len(frames),
+        "kind": ["reaction"] * len(frames),
+        "affect": [np.zeros((count, 26), np.float32) for count in frames.values()],
+        "labels": labels,
+    }
+    return ClipDataset(datasets.Dataset.from_dict(columns, features=clip_features(len(labels[0]))))
+
+
+def test_a_report_takes_any_number_of_targets_lengths_above_30_and_missing_labels():
     labels = [(0.0, 0.5), (0.5, math.nan), (1.0, 0.1)]
-    clips = [record(tmp_path / f"{n}.mp4", joy=joy, calm=calm) for n, (joy, calm) in enumerate(labels)]
-    affect = [np.zeros((length, 26), np.float32) for length in (35, 40, 12)]
-    rows = ClipDataset(affect_dataset(clips, affect, tiny_mma))
+    rows = affect_rows({"0": 35, "1": 40, "2": 12}, labels)
     intensities = torch.tensor([[0.1, 0.2], [0.2, 0.9], [0.3, 0.3]])
     report = mrnn_report(intensities, torch.tensor(labels), rows, ["joy", "calm"])
     assert list(report["mean_pearson_by_length"])[-1] == "31-40"
@@ -498,7 +533,7 @@ def test_hume_reaction_from_face_crops_becomes_a_model_and_its_unlabelled_test_s
     assert (results["data"]["train_reaction"], results["data"]["validation_reaction"]) == (2, 1)
     assert results["data"]["unlabelled"] == 1
     assert "test" not in results
-    assert len(list(cache.iterdir())) == 3
+    assert len(list(cache.glob("*.npz"))) == 4  # those of the test split as well
     config = MMAMRNNetForIntensity.from_pretrained(tmp_path / "run" / "model").config
     assert config.label_names == list(REACTIONS)
     assert (config.relative_labels, config.simulated_labels) == (True, False)

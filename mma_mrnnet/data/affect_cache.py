@@ -6,18 +6,23 @@ import logging
 import os
 import zipfile
 import zlib
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from uuid import uuid4
 
 import datasets
 import numpy as np
+import pyarrow as pa
 import torch
 from PIL import Image
 from tqdm import tqdm
 
 from mma_mrnnet.data.affect import CHUNK, affect_of, frames_with_affect
+from mma_mrnnet.data.arrow_files import store_dataset, stored_dataset
+from mma_mrnnet.data.datasets import frame_counts
 from mma_mrnnet.data.faces import FaceDetector, crop_faces
-from mma_mrnnet.data.records import ClipFile, clip_features
+from mma_mrnnet.data.records import CLIP_SPLITS, ClipFile, clip_features
 from mma_mrnnet.data.video import VideoError, read_frames
 from mma_mrnnet.model.modeling_mma import MMAModel
 from mma_mrnnet.model.video_processing_mma_mrnnet import SCALING, MMAMRNNetVideoProcessor
@@ -25,6 +30,8 @@ from mma_mrnnet.model.video_processing_mma_mrnnet import SCALING, MMAMRNNetVideo
 logger = logging.getLogger(__name__)
 
 CACHE_FORMAT = 1  # raise it when decoding, detection or alignment change what a clip's affect is
+TABLE_FORMAT = 1  # raise it when the rows of a split's file change
+PART = 256  # clips that memory holds while a split's file is written
 
 
 class CropError(ValueError):
@@ -32,22 +39,21 @@ class CropError(ValueError):
 
 
 @dataclass
-class CorpusAffect:
-    """Affect of a corpus's clips.
+class SplitAffect:
+    """The affect of a split's clips.
 
     Attributes:
-        clips: the clips with at least one face, in the corpus's order ...
-        affect: ... and the affect (L, A) float32 of each, real frames only.
+        rows: the clips with a face, columns of `records.clip_features`, memory-mapped: first the clips with a label,
+            then those without one, each in the corpus's order.
+        labelled: how many of `rows` have a label.
         without_face: ids of the clips in which no face was found.
-        unreadable: ids of the clips that could not be read.
-        from_cache: how many clips were not computed again.
+        unreadable: ids of the clips that could not be read, or are not there.
     """
 
-    clips: list[ClipFile] = field(default_factory=list)
-    affect: list[np.ndarray] = field(default_factory=list)
-    without_face: list[str] = field(default_factory=list)
-    unreadable: list[str] = field(default_factory=list)
-    from_cache: int = 0
+    rows: datasets.Dataset
+    labelled: int
+    without_face: list[str]
+    unreadable: list[str]
 
 
 class AffectCache:
@@ -80,14 +86,28 @@ class AffectCache:
         }
         self._detector: FaceDetector | None = None
 
+    def key_of(self, clip: ClipFile) -> str:
+        """A digest of all that the clip's affect depends on."""
+        files: list = []
+        for path in clip.files:
+            status = path.stat()
+            files.append([str(path.resolve()), status.st_size, status.st_mtime_ns])
+        files = files or [str(clip.path.resolve())]
+        content = json.dumps({**self._settings, "files": files}, sort_keys=True)
+        return hashlib.sha256(content.encode()).hexdigest()[:40]
+
     def path_of(self, clip: ClipFile) -> Path:
         """Where the clip's affect lies, or will."""
-        return self.folder / f"{self._key(clip)}.npz"
+        return self.file_of(self.key_of(clip))
+
+    def file_of(self, key: str) -> Path:
+        """Where the affect of the clip with this key lies, or will."""
+        return self.folder / f"{key}.npz"
 
     def stored(self, clip: ClipFile) -> np.ndarray | None:
         """(L, A) float32 from the cache; None where it is not there, damaged or another clip's."""
-        key = self._key(clip)
-        path = self.folder / f"{key}.npz"
+        key = self.key_of(clip)
+        path = self.file_of(key)
         try:
             with np.load(path, allow_pickle=False) as file:
                 affect, found = file["affect"], str(file["key"])
@@ -111,10 +131,10 @@ class AffectCache:
             VideoError: a video that cannot be read.
             CropError: a crop that cannot be read.
         """
-        key = self._key(clip)  # before the clip is read: should it change meanwhile, the next run notices
-        path = self.folder / f"{key}.npz"
+        key = self.key_of(clip)  # before the clip is read: should it change meanwhile, the next run notices
+        path = self.file_of(key)
         affect = self._affect_of_folder(clip) if clip.path.is_dir() else self._affect_of_video(clip.path)
-        staging = path.with_name(f".{path.name}.tmp-{os.getpid()}")
+        staging = path.with_name(f".{path.name}.tmp-{uuid4().hex}")
         try:
             with staging.open("wb") as file:
                 np.savez(file, affect=affect, key=np.array(key))
@@ -136,19 +156,12 @@ class AffectCache:
             chunks.append(affect_of(crops, self.extractor, self.processor))
         return np.concatenate(chunks) if chunks else affect_of([], self.extractor, self.processor)
 
-    def _key(self, clip: ClipFile) -> str:
-        files = []
-        for path in clip.files:
-            status = path.stat()
-            files.append([str(path.resolve()), status.st_size, status.st_mtime_ns])
-        content = json.dumps({**self._settings, "files": files}, sort_keys=True)
-        return hashlib.sha256(content.encode()).hexdigest()[:40]
 
+def corpus_affect(clips: list[ClipFile], cache: AffectCache, *, start: float = 0.0) -> dict[str, SplitAffect]:
+    """Affect of all clips, split by split, computed where the cache does not have it.
 
-def corpus_affect(clips: list[ClipFile], cache: AffectCache, *, start: float = 0.0) -> CorpusAffect:
-    """Affect of all clips, from the cache where it is there, else computed; a progress bar shows how far it is.
-
-    Clips without a face, and clips that cannot be read, are counted, logged and left out.
+    Each split is one file in the cache's folder beside those of its clips, named by a digest of the clips' affect
+    files, ids and labels: it is built once and then only opened, and memory holds none of it.
 
     Args:
         clips: of one corpus.
@@ -157,45 +170,89 @@ def corpus_affect(clips: list[ClipFile], cache: AffectCache, *, start: float = 0
             work, each finding in the cache what the others did.
 
     Returns:
-        The affect in the order of `clips`, wherever the work began.
+        The splits that have clips; the same wherever the work began.
     """
-    done = CorpusAffect()
-    first = int(start * len(clips))
-    found: dict[int, np.ndarray] = {}
-    for number in tqdm([*range(first, len(clips)), *range(first)], desc="affect of clips", mininterval=5):
-        clip = clips[number]
-        try:
-            affect = cache.stored(clip)
-            done.from_cache += affect is not None
-            found[number] = cache.compute(clip) if affect is None else affect
-        except (VideoError, CropError) as error:
-            logger.warning("left out: %s", error)
-            done.unreadable.append(clip.clip_id)
-    for number, affect in sorted(found.items()):
-        if len(affect) == 0:
-            done.without_face.append(clips[number].clip_id)
-        else:
-            done.clips.append(clips[number])
-            done.affect.append(affect)
-    logger.info(
-        "affect of %d clips (%d from the cache); left out: %d without a face, %d unreadable",
-        len(done.clips), done.from_cache, len(done.without_face), len(done.unreadable),
-    )  # fmt: skip
+    keys = _complete(clips, cache, start)
+    splits = {split: [clip for clip in clips if clip.split == split] for split in CLIP_SPLITS}
+    done = {split: _split_affect(split, chosen, keys, cache) for split, chosen in splits.items() if chosen}
+    for split, affect in done.items():
+        logger.info(
+            "affect of %d clips of %s; besides, %d without a face, %d unreadable",
+            len(affect.rows), split, len(affect.without_face), len(affect.unreadable),
+        )  # fmt: skip
     return done
 
 
-def affect_dataset(clips: list[ClipFile], affect: list[np.ndarray], extractor: MMAModel) -> datasets.Dataset:
-    """Clips and their affect as a data set with the columns of `records.clip_features`; all are of kind `reaction`."""
-    return datasets.Dataset.from_dict(
-        {
-            "clip_id": [clip.clip_id for clip in clips],
-            "subject": [clip.subject for clip in clips],
-            "kind": ["reaction"] * len(clips),
-            "affect": affect,
-            "labels": [np.array(list(clip.labels.values()), np.float32) for clip in clips],
-        },
-        features=clip_features(len(clips[0].labels), extractor.config.action_units),
+def _complete(clips: list[ClipFile], cache: AffectCache, start: float) -> dict[str, str]:
+    """The cache's key of each clip that can be read, by its id; all of them are in the cache now.
+
+    Clips that cannot be read are tried again in each run: what was in the way may be gone.
+    """
+    first, computed, keys = int(start * len(clips)), 0, {}
+    for number in tqdm([*range(first, len(clips)), *range(first)], desc="affect of clips", mininterval=5):
+        clip = clips[number]
+        key = cache.key_of(clip)
+        try:
+            if not cache.file_of(key).is_file():
+                cache.compute(clip)
+                computed += 1
+            keys[clip.clip_id] = key
+        except (VideoError, CropError) as error:
+            logger.warning("left out: %s", error)
+    logger.info("affect of %d clips computed, of %d from the cache", computed, len(keys) - computed)
+    return keys
+
+
+def _split_affect(split: str, clips: list[ClipFile], keys: dict[str, str], cache: AffectCache) -> SplitAffect:
+    readable = [clip for clip in clips if clip.clip_id in keys]
+    content = [[clip.clip_id, clip.subject, clip.labels, keys[clip.clip_id]] for clip in readable]
+    digest = hashlib.sha256(json.dumps([TABLE_FORMAT, content]).encode()).hexdigest()[:40]
+    name = f"{split}-{digest}"
+    config = cache.extractor.config
+    features = clip_features(len(clips[0].labels), config.action_units)
+    table = stored_dataset(cache.folder, name, features)
+    if table is None:
+        table = store_dataset(_parts(readable, cache, features), cache.folder, name, features)
+    ids = list(table["clip_id"])
+    unreadable = {clip.clip_id for clip in clips} - set(ids)
+    with_face = int((frame_counts(table) > 0).sum())  # the others stand last
+    labelled = {clip.clip_id for clip in clips if clip.is_labelled}
+    return SplitAffect(
+        rows=table.select(range(with_face)),
+        labelled=len(labelled.intersection(ids[:with_face])),
+        without_face=ids[with_face:],
+        unreadable=[clip.clip_id for clip in clips if clip.clip_id in unreadable],
     )
+
+
+def _parts(clips: list[ClipFile], cache: AffectCache, features: datasets.Features) -> Iterator[pa.Table]:
+    """The clips' rows in the order of `SplitAffect.rows`, those without a face last."""
+    part, without_face = [], []
+    for clip in tqdm(sorted(clips, key=lambda clip: not clip.is_labelled), desc="table of affect", mininterval=5):
+        try:
+            affect = cache.stored(clip)
+            affect = cache.compute(clip) if affect is None else affect
+        except (VideoError, CropError) as error:  # its file was there, but damaged, and the clip has gone bad as well
+            logger.warning("left out: %s", error)
+            cache.path_of(clip).unlink(missing_ok=True)  # or the next run would count on it again
+            continue
+        (part if len(affect) else without_face).append((clip, affect))
+        if len(part) == PART:
+            yield _table(part, features)
+            part = []
+    yield _table(part + without_face, features)
+
+
+def _table(clips: list[tuple[ClipFile, np.ndarray]], features: datasets.Features) -> pa.Table:
+    """Clips and their affect as rows; all are of kind `reaction`."""
+    columns = {
+        "clip_id": [clip.clip_id for clip, _ in clips],
+        "subject": [clip.subject for clip, _ in clips],
+        "kind": ["reaction"] * len(clips),
+        "affect": [affect for _, affect in clips],
+        "labels": [np.array(list(clip.labels.values()), np.float32) for clip, _ in clips],
+    }
+    return datasets.Dataset.from_dict(columns, features=features).with_format("arrow")[:]
 
 
 def _read_crop(path: Path) -> np.ndarray:

@@ -6,6 +6,7 @@ from typing import Any
 
 import datasets
 import numpy as np
+import pyarrow.compute as pc
 import torch
 import torch.nn.functional as F
 from PIL import Image
@@ -128,6 +129,7 @@ class ClipDataset(Dataset):
     """
 
     def __init__(self, rows: datasets.Dataset) -> None:
+        self.clip_ids: list[str] = list(rows["clip_id"])
         self.kinds: list[str] = list(rows["kind"])
         self.rows = rows.select_columns(["affect", "labels"]).with_format("numpy")  # in this order
 
@@ -144,9 +146,22 @@ class ClipDataset(Dataset):
         return [{"affect": affect, "labels": labels} for affect, labels in zip(*rows.values(), strict=True)]
 
     @property
+    def labels(self) -> Tensor:
+        """(N, K) float32 labels of all clips."""
+        labels = self.rows.select_columns(["labels"])[:]["labels"]
+        return torch.from_numpy(np.array(labels, np.float32).reshape(len(self), -1))
+
+    @property
     def lengths(self) -> np.ndarray:
-        """(N,) frames of each clip."""
-        return np.array([len(affect) for affect in self.rows["affect"]])
+        """(N,) int64 frames of each clip."""
+        return frame_counts(self.rows)
+
+
+def frame_counts(rows: datasets.Dataset) -> np.ndarray:
+    """(N,) int64 frames of each row's `affect`; no affect is read for it."""
+    affect = rows.select_columns(["affect"]).with_format("arrow")[:]["affect"]
+    counts = [pc.list_value_length(chunk.storage).to_numpy(zero_copy_only=False) for chunk in affect.chunks]
+    return np.concatenate([np.zeros(0, np.int64), *counts]).astype(np.int64)
 
 
 class ClipCollator:

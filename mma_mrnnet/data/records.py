@@ -23,6 +23,7 @@ class ClipFile:
         subject: the person; empty where the corpus does not say.
         split: one of `CLIP_SPLITS`.
         labels: intensity in [0, 1] by target name, NaN where unlabelled; the same names in all clips of a corpus.
+        listed_as: the name that the corpus's own table gives the clip; tables of predictions use it.
     """
 
     clip_id: str
@@ -30,6 +31,7 @@ class ClipFile:
     subject: str
     split: str
     labels: dict[str, float]
+    listed_as: str = ""
 
     @property
     def is_labelled(self) -> bool:
@@ -38,9 +40,12 @@ class ClipFile:
 
     @property
     def files(self) -> list[Path]:
-        """The video alone, or the crops in numerical order; other files of the folder do not count."""
+        """The video alone, or the crops in numerical order; other files of the folder do not count.
+
+        None where nothing is at `path`.
+        """
         if not self.path.is_dir():
-            return [self.path]
+            return [self.path] if self.path.exists() else []
         crops = [path for path in self.path.iterdir() if path.suffix.lower() in CROP_SUFFIXES and path.stem.isdecimal()]
         return sorted(crops, key=lambda path: (int(path.stem), path.name))
 

@@ -2,24 +2,24 @@
 
 import os
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
 
-from mma_mrnnet.data.affect_cache import AffectCache, affect_dataset, corpus_affect
+from mma_mrnnet.data.affect_cache import AffectCache, corpus_affect
 from mma_mrnnet.data.corpora.clip_folder import load_clip_folder
 from mma_mrnnet.data.corpora.hume_reaction import CROPS_FPS, load_hume_reaction
 from mma_mrnnet.data.datasets import ClipDataset
-from mma_mrnnet.data.records import CLIP_SPLITS, ClipFile
+from mma_mrnnet.data.records import ClipFile
 from mma_mrnnet.data.synthetic import as_dataset, hume_like_splits
 from mma_mrnnet.model.labels import REACTIONS
 from mma_mrnnet.model.modeling_mma import MMAModel
 from mma_mrnnet.model.video_processing_mma_mrnnet import MMAMRNNetVideoProcessor
 from mma_mrnnet.training.arguments import TrainArguments
 
-READERS = {"clips": load_clip_folder, "hume": load_hume_reaction}
 DATA = {"clips": "a user's own clips", "hume": "Hume-Reaction"}
+ID_COLUMNS = {"clips": "file_name", "hume": "File_ID"}
 
 
 @dataclass
@@ -30,13 +30,15 @@ class ClipCorpus:
         names: the K targets in output order.
         relative_labels: True where each label vector was divided by its own maximum.
         simulated_labels: True where no person was recorded or rated.
-        files: the annotated clips; None for simulated ones.
+        files: the clips; None for simulated ones.
+        id_column: what a table of predictions calls the clips' names.
     """
 
     names: list[str]
     relative_labels: bool
     simulated_labels: bool
     files: list[ClipFile] | None = None
+    id_column: str = ""
 
 
 def read_corpus(args: TrainArguments) -> ClipCorpus:
@@ -48,26 +50,55 @@ def read_corpus(args: TrainArguments) -> ClipCorpus:
     if args.data == "simulated":
         return ClipCorpus(list(REACTIONS), relative_labels=True, simulated_labels=True)
     kind, _, folder = args.data.partition(":")
-    if kind not in READERS or not folder:
+    if kind not in DATA or not folder:
         raise ValueError(f"--stage mrnn reads --data simulated, clips:FOLDER or hume:FOLDER; got {args.data!r}")
-    files = READERS[kind](folder)
+    if kind != "hume" and args.clips_from != "auto":
+        raise ValueError(f"--clips_from {args.clips_from} goes with --data hume:FOLDER; got --data {args.data}")
+    files = load_hume_reaction(folder, args.clips_from) if kind == "hume" else load_clip_folder(folder)
     if kind == "hume" and args.sampling_fps != CROPS_FPS and any(clip.path.is_dir() for clip in files):
         raise ValueError(
             f"{folder}: its face crops come at {CROPS_FPS:g} a second; --sampling_fps must be that, "
             f"got {args.sampling_fps:g}"
         )
-    return ClipCorpus(list(files[0].labels), relative_labels=kind == "hume", simulated_labels=False, files=files)
+    return ClipCorpus(
+        list(files[0].labels),
+        relative_labels=kind == "hume",
+        simulated_labels=False,
+        files=files,
+        id_column=ID_COLUMNS[kind],
+    )
+
+
+@dataclass
+class ClipSplit:
+    """One split of the clips.
+
+    Attributes:
+        rows: what is trained or scored on: the labelled clips with a face, or all simulated ones.
+        with_face: what can be predicted: `rows`, then the unlabelled clips with a face.
+        files: all clips in the corpus's order; empty for simulated ones.
+    """
+
+    rows: ClipDataset
+    with_face: ClipDataset
+    files: list[ClipFile] = field(default_factory=list)
+
+    @property
+    def is_labelled(self) -> bool:
+        """Whether there is anything to score."""
+        return len(self.rows) > 0 or any(clip.is_labelled for clip in self.files)
 
 
 def clip_splits(
     corpus: ClipCorpus, args: TrainArguments, extractor: MMAModel, processor: MMAMRNNetVideoProcessor
-) -> tuple[dict[str, ClipDataset], dict]:
+) -> tuple[dict[str, ClipSplit], dict]:
     """The corpus's splits as affect, and a description of them for the results.
 
-    Clips without any label are not looked at; a split that has no other is left out, as Hume-Reaction's test split is.
+    Training clips without any label are not looked at.
 
     Returns:
-        `train`, `validation` and, where it has labels, `test`; and what they are, in words and numbers.
+        `train`, `validation` and, where the corpus has it, `test`, which may be without labels; and what they are, in
+        words and numbers.
 
     Raises:
         ValueError: train or validation holds no labelled clip with a face.
@@ -79,29 +110,35 @@ def clip_splits(
             quiet_share=args.quiet_share,
             short_share=args.short_share,
         )
-        splits = {name: ClipDataset(as_dataset(clips)) for name, clips in made.items()}
+        rows = {name: ClipDataset(as_dataset(clips)) for name, clips in made.items()}
+        splits = {name: ClipSplit(rows[name], rows[name]) for name in rows}
         return splits, {"data": "simulated reactions; no person was recorded or rated", **_counts(splits)}
-    labelled = [clip for clip in corpus.files if clip.is_labelled]
-    done = corpus_affect(labelled, _cache(args, extractor, processor), start=_start())
-    splits = {}
-    for split in CLIP_SPLITS:
-        chosen = [number for number, clip in enumerate(done.clips) if clip.split == split]
-        if chosen:
-            clips, affect = [done.clips[number] for number in chosen], [done.affect[number] for number in chosen]
-            splits[split] = ClipDataset(affect_dataset(clips, affect, extractor))
-        elif split != "test":
-            raise ValueError(f"{args.data}: no labelled clip with a face in {split}")
+    wanted = [clip for clip in corpus.files if clip.is_labelled or clip.split != "train"]
+    done = corpus_affect(wanted, _cache(args, extractor, processor), start=_start())
+    splits = {
+        name: ClipSplit(
+            rows=ClipDataset(split.rows.select(range(split.labelled))),
+            with_face=ClipDataset(split.rows),
+            files=[clip for clip in wanted if clip.split == name],
+        )
+        for name, split in done.items()
+    }
+    for name in ("train", "validation"):
+        if name not in splits or len(splits[name].rows) == 0:
+            raise ValueError(f"{args.data}: no labelled clip with a face in {name}")
     return splits, {
         "data": DATA[args.data.partition(":")[0]],
         **_counts(splits),
-        "without_face": len(done.without_face),
-        "unreadable": len(done.unreadable),
-        "unlabelled": len(corpus.files) - len(labelled),
+        "without_face": sum(len(split.without_face) for split in done.values()),
+        "unreadable": sum(len(split.unreadable) for split in done.values()),
+        "unlabelled": sum(not clip.is_labelled for clip in corpus.files),
     }
 
 
-def _counts(splits: dict[str, ClipDataset]) -> dict[str, int]:
-    return {f"{name}_{kind}": count for name, split in splits.items() for kind, count in Counter(split.kinds).items()}
+def _counts(splits: dict[str, ClipSplit]) -> dict[str, int]:
+    return {
+        f"{name}_{kind}": count for name, split in splits.items() for kind, count in Counter(split.rows.kinds).items()
+    }
 
 
 def _cache(args: TrainArguments, extractor: MMAModel, processor: MMAMRNNetVideoProcessor) -> AffectCache:

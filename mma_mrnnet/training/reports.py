@@ -1,9 +1,13 @@
-"""Scores of a split's predictions: what chooses the best epoch, and what `results.json` reports."""
+"""Scores of a split's predictions: what chooses the best epoch, what `results.json` reports; tables of predictions."""
+
+import csv
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from mma_mrnnet.data.datasets import ClipDataset, FrameDataset
+from mma_mrnnet.data.records import ClipFile
 from mma_mrnnet.metrics import (
     area_under_roc,
     concordance_scores,
@@ -20,6 +24,7 @@ from mma_mrnnet.model.labels import (
     action_unit_name,
     is_present,
 )
+from mma_mrnnet.training.clip_corpora import ClipSplit
 
 Tensors = dict[str, Tensor]
 
@@ -113,13 +118,78 @@ def mrnn_scores(outputs: Tensors, labels: Tensors, rows: ClipDataset, names: lis
     return {**dict(zip(names, scores.tolist(), strict=True)), "mean_pearson": mean}
 
 
+def split_report(intensities: Tensor, split: ClipSplit, names: list[str], training_mean: Tensor) -> dict:
+    """Scores of a split: over all its labelled clips, and over those with a face alone.
+
+    A labelled clip without a face, or one that could not be read, counts with the mean training label as its
+    prediction (our choice): a submission needs a number for every clip.
+
+    Args:
+        intensities: (N, K) of the clips `split.with_face`, or of the first of them.
+        split: its clips.
+        names: of the K targets.
+        training_mean: (K,) from `mean_label`.
+
+    Returns:
+        What `mrnn_report` says of the clips with a face, but for real clips `clips` and `reactions` are of all
+        labelled ones, `predicted_as_training_mean` counts those without a face, and `reactions_with_face` are the
+        others' scores.
+    """
+    intensities, labels = intensities[: len(split.rows)], split.rows.labels
+    report = mrnn_report(intensities, labels, split.rows, names)
+    if not split.files:
+        return report
+    seen = set(split.rows.clip_ids)
+    unseen = [list(clip.labels.values()) for clip in split.files if clip.is_labelled and clip.clip_id not in seen]
+    all_labels = torch.cat([labels, torch.tensor(unseen).reshape(-1, len(names))])
+    all_intensities = torch.cat([intensities, training_mean.expand(len(unseen), -1)])
+    return {
+        **report,
+        "clips": len(all_labels),
+        "reactions": _intensity_scores(all_intensities, all_labels, names),
+        "predicted_as_training_mean": len(unseen),
+        "reactions_with_face": report["reactions"],
+    }
+
+
+def mean_label(clips: list[ClipFile]) -> Tensor:
+    """(K,) float32 mean of each target over the clips that have it; NaN where none has."""
+    return torch.tensor([list(clip.labels.values()) for clip in clips]).nanmean(0)
+
+
+def write_predictions(path: Path, intensities: Tensor, split: ClipSplit, id_column: str, training_mean: Tensor) -> None:
+    """A table of all clips of a split in the corpus's order, under the names that the corpus's own table has.
+
+    The file is written beside its place and renamed.
+
+    Args:
+        path: the CSV file.
+        intensities: (N, K) of the clips `split.with_face`.
+        split: its clips.
+        id_column: header of the first column.
+        training_mean: (K,) the prediction of clips without a face.
+    """
+    predicted = dict(zip(split.with_face.clip_ids, intensities.tolist(), strict=True))
+    staging = path.with_name(f".{path.name}.tmp")
+    with staging.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow([id_column, *split.files[0].labels])
+        for clip in split.files:
+            values = predicted.get(clip.clip_id, training_mean.tolist())
+            writer.writerow([clip.listed_as or clip.clip_id, *(f"{value:.6f}" for value in values)])
+    staging.replace(path)
+
+
 def mrnn_report(intensities: Tensor, labels: Tensor, rows: ClipDataset, names: list[str]) -> dict:
     """Scores of a split: reactions alone as the Hume-shaped split, its clips by length, and what quiet clips get."""
-    report: dict = {"clips": len(labels), "reactions": _intensity_scores(intensities, labels, rows, names)}
-    lengths = torch.from_numpy(rows.lengths)
     reactions = _rows_of_kind(rows, "reaction")
-    report["mean_pearson_by_length"] = {}
-    longest = int(lengths.max())
+    report: dict = {
+        "clips": len(labels),
+        "reactions": _intensity_scores(intensities[reactions], labels[reactions], names),
+        "mean_pearson_by_length": {},
+    }
+    lengths = torch.from_numpy(rows.lengths)
+    longest = max(lengths.tolist(), default=0)
     bins = [(1, 15), (16, 20), (21, 23), (24, 26), (27, 30), *([(31, longest)] if longest > 30 else [])]
     for low, high in bins:
         chosen = reactions & (lengths >= low) & (lengths <= high)
@@ -137,16 +207,14 @@ def mrnn_report(intensities: Tensor, labels: Tensor, rows: ClipDataset, names: l
     return report
 
 
-def _intensity_scores(intensities: Tensor, labels: Tensor, rows: ClipDataset, names: list[str]) -> dict:
-    chosen = _rows_of_kind(rows, "reaction")
-    prediction, target = intensities[chosen], labels[chosen]
+def _intensity_scores(prediction: Tensor, target: Tensor, names: list[str]) -> dict:
     scores = {
         "pearson": pearson_scores(prediction, target),
         "ccc": concordance_scores(prediction, target),
         "mae": mean_absolute_errors(prediction, target),
     }
     return {
-        "clips": int(chosen.sum()),
+        "clips": len(target),
         "mean_pearson": _mean_where_labels_vary(scores["pearson"], target),
         "mean_ccc": _mean_where_labels_vary(scores["ccc"], target),
         "mean_mae": scores["mae"].nanmean(),

@@ -21,7 +21,15 @@ from mma_mrnnet.model.modeling_mma_mrnnet import MMAMRNNetForIntensity
 from mma_mrnnet.model.video_processing_mma_mrnnet import MMAMRNNetVideoProcessor
 from mma_mrnnet.training.arguments import TrainArguments
 from mma_mrnnet.training.clip_corpora import ClipCorpus, clip_splits, read_corpus
-from mma_mrnnet.training.reports import Tensors, mma_report, mma_scores, mrnn_report, mrnn_scores
+from mma_mrnnet.training.reports import (
+    Tensors,
+    mean_label,
+    mma_report,
+    mma_scores,
+    mrnn_scores,
+    split_report,
+    write_predictions,
+)
 from mma_mrnnet.training.sampling import Order, shuffled
 
 Predict = Callable[[Dataset], tuple[Tensors, Tensors]]
@@ -163,11 +171,12 @@ def mrnn_stage(args: TrainArguments) -> Stage:
     model, processor = _around_extractor(args, corpus)
     splits, description = clip_splits(corpus, args, model.mma, processor)
     names = model.config.label_names
-    validation = splits["validation"]
+    train, validation = splits["train"].rows, splits["validation"].rows
+    training_mean = mean_label(splits["train"].files)
 
     def finish(model: MMAMRNNetForIntensity, predict: Predict) -> dict:
         outputs, labels = predict(validation)
-        before = mrnn_report(outputs["intensities"], labels["labels"], validation, names)
+        before = split_report(outputs["intensities"], splits["validation"], names, training_mean)
         scale, shift = affine_calibration(outputs["intensities"], labels["labels"])
         model.set_calibration(scale.to(model.device), shift.to(model.device))
         report = {
@@ -175,17 +184,23 @@ def mrnn_stage(args: TrainArguments) -> Stage:
             "validation_before_calibration": before,
         }
         for name in [name for name in ("validation", "test") if name in splits]:
-            outputs, labels = predict(splits[name])
-            report[name] = mrnn_report(outputs["intensities"], labels["labels"], splits[name], names)
+            split, intensities = splits[name], torch.zeros(0, len(names))
+            if len(split.with_face):
+                intensities = predict(split.with_face)[0]["intensities"]
+            if split.files:
+                path = args.output / f"predictions_{name}.csv"
+                write_predictions(path, intensities, split, corpus.id_column, training_mean)
+            if split.is_labelled:
+                report[name] = split_report(intensities, split, names, training_mean)
         return report
 
     return Stage(
         name="mrnn",
         model=model,
         processor=processor,
-        train=splits["train"],
+        train=train,
         validation=validation,
-        order=shuffled(len(splits["train"])),
+        order=shuffled(len(train)),
         train_collator=ClipCollator(processor),
         collator=ClipCollator(processor),
         output_names=("intensities",),
