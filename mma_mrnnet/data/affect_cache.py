@@ -240,19 +240,27 @@ def _parts(clips: list[ClipFile], cache: AffectCache, features: datasets.Feature
         if len(part) == PART:
             yield _table(part, features)
             part = []
-    yield _table(part + without_face, features)
+    if part + without_face:
+        yield _table(part + without_face, features)
 
 
 def _table(clips: list[tuple[ClipFile, np.ndarray]], features: datasets.Features) -> pa.Table:
-    """Clips and their affect as rows; all are of kind `reaction`."""
+    """One clip or more and their affect as rows; all are of kind `reaction`."""
+    schema = features.arrow_schema
+    frames = np.concatenate([affect for _, affect in clips])  # (sum of L, A)
+    ends = np.cumsum([0, *(len(affect) for _, affect in clips)], dtype=np.int32)
+    # From flat arrays, as Arrow keeps them: the library's own way in takes a millisecond a clip.
+    row_ends = np.arange(len(frames) + 1, dtype=np.int32) * frames.shape[1]
+    rows = pa.ListArray.from_arrays(row_ends, frames.ravel())
+    affect = pa.ExtensionArray.from_storage(schema.field("affect").type, pa.ListArray.from_arrays(ends, rows))
     columns = {
         "clip_id": [clip.clip_id for clip, _ in clips],
         "subject": [clip.subject for clip, _ in clips],
         "kind": ["reaction"] * len(clips),
-        "affect": [affect for _, affect in clips],
-        "labels": [np.array(list(clip.labels.values()), np.float32) for clip, _ in clips],
+        "affect": affect,
+        "labels": [list(clip.labels.values()) for clip, _ in clips],
     }
-    return datasets.Dataset.from_dict(columns, features=features).with_format("arrow")[:]
+    return pa.table(columns, schema=schema)
 
 
 def _read_crop(path: Path) -> np.ndarray:
