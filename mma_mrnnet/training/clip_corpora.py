@@ -47,13 +47,13 @@ def read_corpus(args: TrainArguments) -> ClipCorpus:
     Raises:
         ValueError: another kind of data, or a corpus that is not as its reader describes.
     """
-    if args.data == "simulated":
-        return ClipCorpus(list(REACTIONS), relative_labels=True, simulated_labels=True)
     kind, _, folder = args.data.partition(":")
-    if kind not in DATA or not folder:
-        raise ValueError(f"--stage mrnn reads --data simulated, clips:FOLDER or hume:FOLDER; got {args.data!r}")
     if kind != "hume" and args.clips_from != "auto":
         raise ValueError(f"--clips_from {args.clips_from} goes with --data hume:FOLDER; got --data {args.data}")
+    if args.data == "simulated":
+        return ClipCorpus(list(REACTIONS), relative_labels=True, simulated_labels=True)
+    if kind not in DATA or not folder:
+        raise ValueError(f"--stage mrnn reads --data simulated, clips:FOLDER or hume:FOLDER; got {args.data!r}")
     files = load_hume_reaction(folder, args.clips_from) if kind == "hume" else load_clip_folder(folder)
     if kind == "hume" and args.sampling_fps != CROPS_FPS and any(clip.path.is_dir() for clip in files):
         raise ValueError(

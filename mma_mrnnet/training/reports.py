@@ -224,7 +224,7 @@ def _intensity_scores(prediction: Tensor, target: Tensor, names: list[str]) -> d
 
 
 def _rows_of_kind(rows: ClipDataset, kind: str) -> Tensor:
-    return torch.tensor([row == kind for row in rows.kinds])
+    return torch.tensor([row == kind for row in rows.kinds], dtype=torch.bool)
 
 
 def _mean_where_labels_vary(scores: Tensor, target: Tensor) -> float:
