@@ -20,7 +20,7 @@ from mma_mrnnet.model.modeling_mma import MMAModel
 from mma_mrnnet.model.modeling_mma_mrnnet import MMAMRNNetForIntensity
 from mma_mrnnet.model.video_processing_mma_mrnnet import MMAMRNNetVideoProcessor
 from mma_mrnnet.training.arguments import TrainArguments
-from mma_mrnnet.training.clip_corpora import ClipCorpus, clip_splits, read_corpus
+from mma_mrnnet.training.clip_corpora import ClipCorpus, ClipSplit, clip_splits, read_corpus
 from mma_mrnnet.training.reports import (
     Tensors,
     mean_label,
@@ -172,27 +172,6 @@ def mrnn_stage(args: TrainArguments) -> Stage:
     splits, description = clip_splits(corpus, args, model.mma, processor)
     names = model.config.label_names
     train, validation = splits["train"].rows, splits["validation"].rows
-    training_mean = mean_label(splits["train"].files)
-
-    def finish(model: MMAMRNNetForIntensity, predict: Predict) -> dict:
-        outputs, labels = predict(validation)
-        before = split_report(outputs["intensities"], splits["validation"], names, training_mean)
-        scale, shift = affine_calibration(outputs["intensities"], labels["labels"])
-        model.set_calibration(scale.to(model.device), shift.to(model.device))
-        report = {
-            "calibration": {"scale": scale, "shift": shift, "fitted_on": "validation"},
-            "validation_before_calibration": before,
-        }
-        for name in [name for name in ("validation", "test") if name in splits]:
-            split, intensities = splits[name], torch.zeros(0, len(names))
-            if len(split.with_face):
-                intensities = predict(split.with_face)[0]["intensities"]
-            if split.files:
-                path = args.output / f"predictions_{name}.csv"
-                write_predictions(path, intensities, split, corpus.id_column, training_mean)
-            if split.is_labelled:
-                report[name] = split_report(intensities, split, names, training_mean)
-        return report
 
     return Stage(
         name="mrnn",
@@ -207,7 +186,7 @@ def mrnn_stage(args: TrainArguments) -> Stage:
         loss_names=("logits",),
         score=lambda outputs, labels: mrnn_scores(outputs, labels, validation, names),
         score_name="mean_pearson",
-        finish=finish,
+        finish=lambda model, predict: _calibrated_report(model, predict, splits, corpus.id_column, args.output),
         description=description,
         carried_results=sorted(Path(args.mma).glob("results_mma.json")) if Path(args.mma).is_dir() else [],
     )
@@ -237,6 +216,31 @@ def _around_extractor(
         raise ValueError(f"--mma {args.mma}: not a checkpoint that can be loaded: {error}") from error
     model.config.mma_config._name_or_path = ""  # a place on this machine, and config.json travels
     return model, processor
+
+
+def _calibrated_report(
+    model: MMAMRNNetForIntensity, predict: Predict, splits: dict[str, ClipSplit], id_column: str, output: Path
+) -> dict:
+    """Calibrates the model on validation; scores of validation and test, whose real clips' predictions are written."""
+    names = model.config.label_names
+    training_mean = mean_label(splits["train"].files)
+    outputs, labels = predict(splits["validation"].rows)
+    before = split_report(outputs["intensities"], splits["validation"], names, training_mean)
+    scale, shift = affine_calibration(outputs["intensities"], labels["labels"])
+    model.set_calibration(scale.to(model.device), shift.to(model.device))
+    report = {
+        "calibration": {"scale": scale, "shift": shift, "fitted_on": "validation"},
+        "validation_before_calibration": before,
+    }
+    for name in [name for name in ("validation", "test") if name in splits]:
+        split, intensities = splits[name], torch.zeros(0, len(names))
+        if len(split.with_face):
+            intensities = predict(split.with_face)[0]["intensities"]
+        if split.files:
+            write_predictions(output / f"predictions_{name}.csv", intensities, split, id_column, training_mean)
+        if split.is_labelled:
+            report[name] = split_report(intensities, split, names, training_mean)
+    return report
 
 
 def affine_calibration(prediction: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
