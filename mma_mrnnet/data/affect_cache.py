@@ -38,6 +38,10 @@ class CropError(ValueError):
     """A stored face crop that cannot be read; the message starts with its path."""
 
 
+class _LostClipError(Exception):
+    """The clip with this id cannot be read any more, and the file with its affect is damaged."""
+
+
 @dataclass
 class SplitAffect:
     """The affect of a split's clips.
@@ -212,7 +216,11 @@ def _split_affect(split: str, clips: list[ClipFile], keys: dict[str, str], cache
     features = clip_features(len(clips[0].labels), config.action_units)
     table = stored_dataset(cache.folder, name, features)
     if table is None:
-        table = store_dataset(_parts(readable, cache, features), cache.folder, name, features)
+        try:
+            table = store_dataset(_parts(readable, cache, features), cache.folder, name, features)
+        except _LostClipError as lost:  # rare; what is left has a name of its own
+            left = {clip_id: key for clip_id, key in keys.items() if clip_id != lost.args[0]}
+            return _split_affect(split, clips, left, cache)
     ids = list(table["clip_id"])
     unreadable = {clip.clip_id for clip in clips} - set(ids)
     with_face = int((frame_counts(table) > 0).sum())  # the others stand last
@@ -232,10 +240,10 @@ def _parts(clips: list[ClipFile], cache: AffectCache, features: datasets.Feature
         try:
             affect = cache.stored(clip)
             affect = cache.compute(clip) if affect is None else affect
-        except (VideoError, CropError) as error:  # its file was there, but damaged, and the clip has gone bad as well
+        except (VideoError, CropError) as error:
             logger.warning("left out: %s", error)
-            cache.path_of(clip).unlink(missing_ok=True)  # or the next run would count on it again
-            continue
+            cache.path_of(clip).unlink(missing_ok=True)  # the next run then notices before it writes
+            raise _LostClipError(clip.clip_id) from error
         (part if len(affect) else without_face).append((clip, affect))
         if len(part) == PART:
             yield _table(part, features)
