@@ -9,6 +9,7 @@ os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")  # tests are on the CPU, so th
 from pathlib import Path
 
 import cv2
+import datasets
 import numpy as np
 import pytest
 import torch
@@ -26,6 +27,11 @@ torch.set_num_threads(1)
 def seeded():
     torch.manual_seed(0)
     np.random.seed(0)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def own_cache_of_datasets(tmp_path_factory):
+    datasets.config.HF_DATASETS_CACHE = tmp_path_factory.mktemp("datasets")
 
 
 @pytest.fixture

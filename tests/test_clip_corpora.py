@@ -9,6 +9,7 @@ import re
 import shutil
 from pathlib import Path
 
+import datasets
 import numpy as np
 import pytest
 import torch
@@ -17,18 +18,19 @@ from skimage.data import astronaut
 
 from mma_mrnnet import MMAMRNNetForIntensity, predict_video
 from mma_mrnnet.data.affect import affect_of
-from mma_mrnnet.data.affect_cache import AffectCache, affect_dataset, corpus_affect
+from mma_mrnnet.data.affect_cache import AffectCache
+from mma_mrnnet.data.clip_cache import corpus_affect
 from mma_mrnnet.data.corpora.clip_folder import load_clip_folder
 from mma_mrnnet.data.corpora.hume_reaction import load_hume_reaction
 from mma_mrnnet.data.datasets import ClipDataset
-from mma_mrnnet.data.records import ClipFile
+from mma_mrnnet.data.records import ClipFile, clip_features
 from mma_mrnnet.data.video import write_video
 from mma_mrnnet.hub import export_checkpoint, load_checkpoint
 from mma_mrnnet.model.labels import REACTIONS, affect_names
 from mma_mrnnet.train import main
 from mma_mrnnet.training.arguments import parse_arguments
-from mma_mrnnet.training.clip_corpora import read_corpus
-from mma_mrnnet.training.stages import mrnn_report
+from mma_mrnnet.training.clip_corpora import ClipSplit, read_corpus
+from mma_mrnnet.training.reports import mean_label, mrnn_report, split_report
 
 FACE = np.ascontiguousarray(astronaut()[:240, 100:340])
 GREY = np.full_like(FACE, 128)
@@ -217,8 +219,65 @@ def test_the_muse_layout_is_joined_by_id_with_labels_as_published(muse, caplog):
     assert [record.getMessage() for record in caplog.records] == [
         "left out 1 ids with a split but no labels, for example 00012",
         "left out 1 ids with labels but no split, for example 00011",
-        "left out 1 ids with neither faces nor video here, for example 00009",
+        "left out 1 ids that are not in feats/Faces/<id>/, for example 00009",
     ]
+
+
+def test_validation_and_test_ids_without_a_clip_are_kept_and_training_ids_are_not(muse, caplog):
+    shutil.rmtree(muse / "feats" / "Faces" / "00001")
+    shutil.rmtree(muse / "feats" / "Faces" / "00007")
+    write_crop(muse / "feats" / "Faces" / "00013" / "0.jpg")
+    with (muse / "partition.csv").open("a", encoding="utf-8") as table:
+        table.write("[00013],x,devel\n[00014],x,test\n")
+    with caplog.at_level(logging.WARNING):
+        clips = load_hume_reaction(muse)
+    assert [(clip.clip_id, clip.split, clip.listed_as, len(clip.files)) for clip in clips] == [
+        ("00000", "train", "[00000]", 3),
+        ("00001", "validation", "[00001]", 0),
+        ("00003", "test", "[00003]", 3),
+        ("00013", "validation", "[00013]", 1),  # no labels
+        ("00014", "test", "[00014]", 0),
+    ]
+    assert [record.getMessage() for record in caplog.records][-2:] == [
+        "left out 2 ids that are not in feats/Faces/<id>/, for example 00007",
+        "kept for the mean training label 2 ids that are not in feats/Faces/<id>/, for example 00001",
+    ]
+
+
+def test_a_split_of_which_nothing_is_here_is_left_out(muse):
+    shutil.rmtree(muse / "feats" / "Faces" / "00003")
+    assert {clip.split for clip in load_hume_reaction(muse)} == {"train", "validation"}
+
+
+def test_clips_come_from_crops_videos_or_a_set_of_features_as_asked(muse):
+    for place in ("train/mp4/00000.mp4", "val/mp4/00001.mp4"):
+        empty_clip(muse / place)
+    write_csv(muse / "feats" / "FAUs" / "00001.csv", ["File_ID", "timestamp", "AU01"], ["[00001]", 0, 0.5])
+
+    def paths(clips_from):
+        return [clip.path.relative_to(muse).as_posix() for clip in load_hume_reaction(muse, clips_from)]
+
+    crops = [f"feats/Faces/{clip_id}" for clip_id in ("00000", "00001", "00003", "00007")]
+    assert paths("auto") == paths("faces") == crops
+    assert paths("videos") == ["train/mp4/00000.mp4", "val/mp4/00001.mp4"]
+    assert paths("FAUs") == ["feats/FAUs/00000.csv", "feats/FAUs/00001.csv"]
+    shutil.rmtree(muse / "feats" / "Faces")
+    assert paths("auto") == paths("videos")
+
+
+def test_a_source_of_clips_that_is_not_there_is_named_with_what_is(muse):
+    (muse / "feats" / "VGGFace2").mkdir()
+    with pytest.raises(ValueError, match=r"feats: no set of features is called 'fau'; there are: FAUs, VGGFace2"):
+        load_hume_reaction(muse, "fau")
+    with pytest.raises(ValueError, match=r"no clip of 6 ids in feats/VGGFace2/<id>\.csv"):
+        load_hume_reaction(muse, "VGGFace2")
+    with pytest.raises(ValueError, match=r"no clip of 6 ids in train\|val\|test/mp4/<id>\.mp4"):
+        load_hume_reaction(muse, "videos")
+    shutil.rmtree(muse / "feats")
+    with pytest.raises(ValueError, match=r"feats/Faces: no such folder; --clips_from faces needs it"):
+        load_hume_reaction(muse, "faces")
+    with pytest.raises(ValueError, match=r"called 'FAUs'; there are: none"):
+        load_hume_reaction(muse, "FAUs")
 
 
 def test_face_crops_come_in_numerical_order_without_stray_files(muse):
@@ -323,15 +382,36 @@ def test_face_crops_of_any_size_are_taken_as_they_come(tmp_path, cache):
     np.testing.assert_allclose(affect[1], alone[0], atol=1e-6)
 
 
-def test_a_second_run_computes_nothing_and_a_cut_off_one_goes_on(tmp_path, cache):
+def affect_of_rows(rows):
+    """Clip ids and affect of a data set."""
+    return list(rows["clip_id"]), [np.asarray(affect, np.float32) for affect in rows.with_format("numpy")["affect"]]
+
+
+@pytest.fixture
+def computed(monkeypatch):
+    """Names of the clips whose affect was computed, in that order."""
+    names = []
+    compute = AffectCache.compute
+
+    def noted(cache, clip):
+        names.append(clip.clip_id)
+        return compute(cache, clip)
+
+    monkeypatch.setattr(AffectCache, "compute", noted)
+    return names
+
+
+def test_a_second_run_computes_nothing_and_a_cut_off_one_goes_on(tmp_path, cache, computed):
     clips = [record(face_clip(tmp_path / f"{name}.mp4")) for name in "abc"]
-    first = corpus_affect(clips[:2], cache)
-    assert first.from_cache == 0
-    second = corpus_affect(clips, cache, start=0.5)  # begins at b
-    assert second.from_cache == 2
-    assert [clip.clip_id for clip in second.clips] == ["a", "b", "c"]
-    assert (second.affect[0] == first.affect[0]).all()
-    assert sorted(path.suffix for path in cache.folder.iterdir()) == [".npz"] * 3
+    first = corpus_affect(clips[:1], cache)["train"]
+    second = corpus_affect(clips, cache, start=0.67)["train"]  # begins at c
+    third = corpus_affect(clips, cache)["train"]
+    assert computed == ["a", "c", "b"]
+    (ids, affect), (again, same) = affect_of_rows(second.rows), affect_of_rows(third.rows)
+    assert ids == again == ["a", "b", "c"]
+    assert (affect[0] == affect_of_rows(first.rows)[1][0]).all()
+    assert all((one == other).all() for one, other in zip(affect, same, strict=True))
+    assert sorted(path.suffix for path in cache.folder.iterdir()) == [".arrow"] * 2 + [".npz"] * 3
 
 
 def truncate(path, other):
@@ -357,16 +437,93 @@ def put_fewer_columns(path, other):
 
 
 @pytest.mark.parametrize("spoil", [truncate, empty, put_another_clips, put_objects, put_fewer_columns])
-def test_a_damaged_or_foreign_cache_file_is_noticed_and_computed_again(tmp_path, cache, caplog, spoil):
+def test_a_damaged_or_foreign_cache_file_is_noticed_and_computed_again(tmp_path, cache, caplog, computed, spoil):
     clips = [record(face_clip(tmp_path / "a.mp4", "FF")), record(face_clip(tmp_path / "b.mp4", "F"))]
-    affect = corpus_affect(clips, cache).affect
+    affect = cache.compute(clips[0])
+    cache.compute(clips[1])
     spoil(cache.path_of(clips[0]), cache.path_of(clips[1]))
+    computed.clear()
     with caplog.at_level(logging.WARNING):
-        again = corpus_affect(clips, cache)
-    assert again.from_cache == 1
+        again = corpus_affect(clips, cache)["train"].rows
+    assert computed == ["a"]
     assert "computed again" in caplog.text
-    assert (again.affect[0] == affect[0]).all()
-    assert (cache.stored(clips[0]) == affect[0]).all()
+    assert (affect_of_rows(again)[1][0] == affect).all()
+    assert (cache.stored(clips[0]) == affect).all()
+
+
+@pytest.mark.parametrize("change", ["label", "clip", "extractor", "another clip"])
+def test_a_splits_table_is_built_anew_when_anything_in_it_changed(tmp_path, cache, change):
+    def table(clips):
+        return Path(corpus_affect(clips, cache)["train"].rows.cache_files[0]["filename"])
+
+    clips = [record(face_clip(tmp_path / f"{name}.mp4"), joy=0.5) for name in "ab"]
+    first = table(clips)
+    built = first.stat().st_ino
+    assert table(clips) == first
+    assert first.stat().st_ino == built  # opened, not written again
+    if change == "label":
+        clips[1] = record(clips[1].path, joy=0.25)
+    elif change == "clip":
+        os.utime(clips[1].path, ns=(0, 1_000_000_000))
+    elif change == "extractor":
+        with torch.no_grad():
+            next(iter(cache.extractor.parameters())).flatten()[0] += 1
+        cache = AffectCache(cache.folder, cache.extractor, cache.processor, cache.fps)
+    else:
+        clips.append(record(face_clip(tmp_path / "c.mp4")))
+    assert table(clips) != first
+
+
+def test_a_damaged_table_is_noticed_and_built_again_from_the_clips_files(tmp_path, cache, caplog, computed):
+    clips = [record(face_clip(tmp_path / f"{name}.mp4")) for name in "ab"]
+    rows = corpus_affect(clips, cache)["train"].rows
+    path, before = Path(rows.cache_files[0]["filename"]), affect_of_rows(rows)[1]
+    content = bytearray(path.read_bytes())
+    content[len(content) * 2 // 3] ^= 1
+    staging = tmp_path / "damaged"  # the open data set keeps the old file
+    staging.write_bytes(content)
+    staging.replace(path)
+    computed.clear()
+    with caplog.at_level(logging.WARNING):
+        again = affect_of_rows(corpus_affect(clips, cache)["train"].rows)[1]
+    assert "damaged" in caplog.text
+    assert computed == []
+    assert all((one == other).all() for one, other in zip(before, again, strict=True))
+
+
+def test_a_table_holds_labelled_clips_first_and_tells_which_have_no_face(tmp_path, cache):
+    light = {"a": "F", "b": "G", "c": "FF", "d": "G", "e": "FFF"}
+    clips = [
+        record(face_clip(tmp_path / f"{name}.mp4", letters), "validation", joy=math.nan if name in "ad" else 0.5)
+        for name, letters in light.items()
+    ]
+    for _ in range(2):  # made, then from the disk
+        done = corpus_affect(clips, cache)["validation"]
+        assert list(done.rows["clip_id"]) == ["c", "e", "a"]
+        assert done.labelled == 2
+        assert done.without_face == ["b", "d"]
+        assert ClipDataset(done.rows).lengths.tolist() == [2, 3, 1]
+        assert ClipDataset(done.rows).labels.nan_to_num(9).flatten().tolist() == [0.5, 0.5, 9]
+
+
+def test_a_clip_that_cannot_be_read_while_its_file_is_damaged_is_given_up_and_tried_again_later(tmp_path, cache):
+    clips = [record(face_clip(tmp_path / f"{name}.mp4")) for name in "ab"]
+    path = clips[0].path
+    good, status = path.read_bytes(), path.stat()
+
+    def put(content):  # of the same size and time, as after a disk's hiccup
+        path.write_bytes(content)
+        os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+
+    corpus_affect(clips, cache)
+    truncate(cache.path_of(clips[0]), None)
+    next(cache.folder.glob("*.arrow")).unlink()
+    put(bytes(len(good)))
+    done = corpus_affect(clips, cache)["train"]
+    assert (list(done.rows["clip_id"]), done.unreadable) == (["b"], ["a"])
+    put(good)
+    done = corpus_affect(clips, cache)["train"]
+    assert (sorted(done.rows["clip_id"]), done.unreadable) == (["a", "b"], [])
 
 
 def test_what_the_affect_depends_on_has_a_file_of_its_own(tmp_path, tiny_mma, tiny_processor):
@@ -396,23 +553,34 @@ def test_clips_without_a_face_and_unreadable_ones_are_counted_logged_and_left_ou
         record(tmp_path / "broken.mp4"),
         record(face_clip(tmp_path / "good.mp4")),
         record(tmp_path / "crops"),
+        record(tmp_path / "gone.mp4"),
     ]
     with caplog.at_level(logging.INFO):
-        done = corpus_affect(clips, cache)
-    assert [clip.clip_id for clip in done.clips] == ["good"]
+        done = corpus_affect(clips, cache)["train"]
+    assert list(done.rows["clip_id"]) == ["good"]
     assert done.without_face == ["none"]
-    assert done.unreadable == ["broken", "crops"]
-    assert "affect of 1 clips (0 from the cache); left out: 1 without a face, 2 unreadable" in caplog.text
+    assert done.unreadable == ["broken", "crops", "gone"]
+    assert "affect of 1 clips of train; besides, 1 without a face, 3 unreadable" in caplog.text
 
 
 # Scores ------------------------------------------------------------------------------------------------------------
 
 
-def test_a_report_takes_any_number_of_targets_lengths_above_30_and_missing_labels(tmp_path, tiny_mma):
+def affect_rows(frames, labels):
+    """Clips of so many frames, all 0, with K labels each."""
+    columns = {
+        "clip_id": list(frames),
+        "subject": [""] * len(frames),
+        "kind": ["reaction"] * len(frames),
+        "affect": [np.zeros((count, 26), np.float32) for count in frames.values()],
+        "labels": labels,
+    }
+    return ClipDataset(datasets.Dataset.from_dict(columns, features=clip_features(len(labels[0]))))
+
+
+def test_a_report_takes_any_number_of_targets_lengths_above_30_and_missing_labels():
     labels = [(0.0, 0.5), (0.5, math.nan), (1.0, 0.1)]
-    clips = [record(tmp_path / f"{n}.mp4", joy=joy, calm=calm) for n, (joy, calm) in enumerate(labels)]
-    affect = [np.zeros((length, 26), np.float32) for length in (35, 40, 12)]
-    rows = ClipDataset(affect_dataset(clips, affect, tiny_mma))
+    rows = affect_rows({"0": 35, "1": 40, "2": 12}, labels)
     intensities = torch.tensor([[0.1, 0.2], [0.2, 0.9], [0.3, 0.3]])
     report = mrnn_report(intensities, torch.tensor(labels), rows, ["joy", "calm"])
     assert list(report["mean_pearson_by_length"])[-1] == "31-40"
@@ -469,8 +637,10 @@ def test_a_users_own_clips_become_a_model_that_predicts_their_targets(own_clips,
         "unlabelled": 0,
     }
     assert "test" not in results
+    assert not (run / "predictions_test.csv").exists()
     assert list(results["validation"]["reactions"]["pearson"]) == ["joy", "calm down"]
     assert len(list((run / "affect").glob("*.npz"))) == 10
+    assert len(list((run / "affect").glob("*.arrow"))) == 2
 
     model, processor = load_checkpoint(run / "model")
     assert (model.config.calibrated, model.config.relative_labels, model.config.simulated_labels) == (
@@ -489,6 +659,101 @@ def test_a_users_own_clips_become_a_model_that_predicts_their_targets(own_clips,
     assert "on validation, the split that chose the epoch" in card
 
 
+def predictions(path):
+    with path.open(encoding="utf-8", newline="") as file:
+        return list(csv.reader(file))
+
+
+def test_a_clip_without_a_face_is_predicted_as_the_training_mean_in_scores_and_table(own_clips, extractor, tmp_path):
+    run = tmp_path / "run"
+    empty_clip(own_clips / "validation" / "broken.mp4")
+    face_clip(own_clips / "validation" / "unrated.mp4", "FF")
+    with (own_clips / "validation" / "metadata.csv").open("a", encoding="utf-8") as table:
+        table.write("unrated.mp4,,\nbroken.mp4,0,0\n")
+    results = train(extractor, run, "--data", f"clips:{own_clips}", "--batch_size", "4")
+    header, *rows = predictions(run / "predictions_validation.csv")
+    assert header == ["file_name", "joy", "calm down"]
+    names = ["a.mp4", "b.mp4", "c.mp4", "d.mp4", "e.mp4", "unrated.mp4", "broken.mp4"]
+    assert [row[0] for row in rows] == names
+    # Training labels: joy 0, 1/4, 1/2, 3/4, 1; calm down 1, none, 3/4, 5/8, 1/2, of which the sum is 2.875.
+    assert rows[4] == ["e.mp4", "0.500000", "0.718750"]
+    assert rows[6] == ["broken.mp4", "0.500000", "0.718750"]
+    model, processor = load_checkpoint(run / "model")
+    for row in (rows[0], rows[5]):
+        predicted = predict_video(own_clips / "validation" / row[0], model, processor).intensities
+        assert [float(cell) for cell in row[1:]] == pytest.approx(list(predicted.values()), abs=1e-5)
+
+    report = results["validation"]
+    assert (report["clips"], report["reactions"]["clips"]) == (6, 6)  # all but the unrated one
+    assert report["predicted_as_training_mean"] == 2
+    assert report["reactions_with_face"]["clips"] == 4
+    assert sum(part["clips"] for part in report["mean_pearson_by_length"].values()) == 4
+    # The two guesses are off by 1 - 1/2 and by 1/2 - 0.
+    errors = 4 * report["reactions_with_face"]["mae"]["joy"] + 0.5 + 0.5
+    assert report["reactions"]["mae"]["joy"] == pytest.approx(errors / 6, abs=1e-4)
+    before = results["validation_before_calibration"]
+    assert (before["clips"], before["predicted_as_training_mean"]) == (6, 2)
+    # The epoch was chosen by the clips with a face, before calibration, which leaves a correlation as it is.
+    best = results["training"]["history"][results["training"]["best_epoch"] - 1]["score"]
+    assert best == pytest.approx(before["reactions_with_face"]["mean_pearson"], abs=1e-4)
+
+
+def test_a_challenge_table_holds_every_id_of_a_split_as_the_corpus_writes_it(muse, extractor, tmp_path):
+    run = tmp_path / "run"
+    with (muse / "partition.csv").open("a", encoding="utf-8") as table:
+        table.write("[00002],x,test\n[00008],x,devel\n")
+    with (muse / "labels.csv").open("a", encoding="utf-8") as table:
+        table.write("[00008],1,0,0,0,0,0,0\n")
+    results = train(extractor, run, "--data", f"hume:{muse}", "--batch_size", "2")
+    header, *rows = predictions(run / "predictions_test.csv")
+    assert header == ["File_ID", *REACTIONS]
+    assert [row[0] for row in rows] == ["[00002]", "[00003]"]
+    mean = [(one + other) / 2 for one, other in zip(LABELS["00000"], LABELS["00007"], strict=True)]
+    assert [float(cell) for cell in rows[0][1:]] == pytest.approx(mean, abs=1e-6)
+    assert [float(cell) for cell in rows[1][1:]] != pytest.approx(mean, abs=1e-3)
+    assert [row[0] for row in predictions(run / "predictions_validation.csv")] == ["File_ID", "[00001]", "[00008]"]
+    assert (results["validation"]["clips"], results["validation"]["predicted_as_training_mean"]) == (2, 1)
+    assert results["data"]["unreadable"] == 2
+    assert "test" not in results
+    assert not [path for path in run.iterdir() if path.name.endswith(".tmp")]
+
+
+def test_scores_over_all_clips_and_over_those_with_a_face_by_hand():
+    labels = [(0.0, 0.5), (0.5, math.nan), (1.0, 0.1)]
+    rows = affect_rows({"a": 3, "b": 4, "c": 5}, labels)
+    files = [record(Path(f"{name}.mp4"), "validation", joy=0.0, calm=0.0) for name in "abc"]
+    files.insert(1, record(Path("none.mp4"), "validation", joy=1.0, calm=0.5))
+    files.append(record(Path("unrated.mp4"), "validation", joy=math.nan, calm=math.nan))
+    split = ClipSplit(rows, rows, files)
+    intensities = torch.tensor([[0.1, 0.2], [0.2, 0.9], [0.3, 0.3], [0.9, 0.9]])  # the last is an unrated clip's
+    report = split_report(intensities, split, ["joy", "calm"], torch.tensor([0.4, 0.3]))
+    assert (report["clips"], report["predicted_as_training_mean"]) == (4, 1)
+    # joy: errors 0.1, 0.3, 0.7 with a face, |1 - 0.4| without; calm: 0.3, 0.2 and |0.5 - 0.3|.
+    assert report["reactions_with_face"]["mae"] == pytest.approx({"joy": 1.1 / 3, "calm": 0.25})
+    assert report["reactions"]["mae"] == pytest.approx({"joy": 1.7 / 4, "calm": 0.7 / 3})
+    # joy: labels 0, 1/2, 1, 1 against 0.1, 0.2, 0.3, 0.4: covariance 0.175 / 4, variances 0.6875 / 4 and 0.05 / 4.
+    assert report["reactions"]["pearson"]["joy"] == pytest.approx(0.175 / math.sqrt(0.6875 * 0.05))
+    assert report["reactions_with_face"]["pearson"]["joy"] == pytest.approx(1.0)
+
+
+def test_a_mean_label_is_over_the_clips_that_have_it():
+    clips = [record(Path("a"), joy=0.25, calm=math.nan), record(Path("b"), joy=0.75, calm=0.5)]
+    assert mean_label(clips).tolist() == [0.5, 0.5]
+
+
+def test_a_test_split_in_which_no_face_was_found_is_all_training_mean(own_clips, extractor, tmp_path):
+    for name, letters in (("x", "G"), ("y", "GG")):
+        face_clip(own_clips / "test" / f"{name}.mp4", letters)
+    write_csv(own_clips / "test" / "metadata.csv", ["file_name", "joy", "calm down"], ["x.mp4", 1, 0], ["y.mp4", 0, 1])
+    results = train(extractor, tmp_path / "run", "--data", f"clips:{own_clips}", "--batch_size", "4")
+    assert (results["test"]["clips"], results["test"]["predicted_as_training_mean"]) == (2, 2)
+    assert results["test"]["reactions"]["mae"] == {"joy": 0.5, "calm down": 0.5}
+    assert predictions(tmp_path / "run" / "predictions_test.csv")[1:] == [
+        ["x.mp4", "0.500000", "0.718750"],
+        ["y.mp4", "0.500000", "0.718750"],
+    ]
+
+
 def test_hume_reaction_from_face_crops_becomes_a_model_and_its_unlabelled_test_split_is_not_scored(
     muse, extractor, tmp_path
 ):
@@ -498,7 +763,7 @@ def test_hume_reaction_from_face_crops_becomes_a_model_and_its_unlabelled_test_s
     assert (results["data"]["train_reaction"], results["data"]["validation_reaction"]) == (2, 1)
     assert results["data"]["unlabelled"] == 1
     assert "test" not in results
-    assert len(list(cache.iterdir())) == 3
+    assert len(list(cache.glob("*.npz"))) == 4  # those of the test split as well
     config = MMAMRNNetForIntensity.from_pretrained(tmp_path / "run" / "model").config
     assert config.label_names == list(REACTIONS)
     assert (config.relative_labels, config.simulated_labels) == (True, False)
@@ -509,6 +774,9 @@ def test_hume_reaction_from_face_crops_becomes_a_model_and_its_unlabelled_test_s
     [
         (["--data", "clips:"], "clips:FOLDER or hume:FOLDER; got 'clips:'"),
         (["--data", "hume:{muse}", "--sampling_fps", "3"], "its face crops come at 2 a second"),
+        (["--data", "hume:{muse}", "--clips_from", "FAU"], "no set of features is called 'FAU'; there are: FAUs"),
+        (["--data", "clips:{muse}", "--clips_from", "faces"], "--clips_from faces goes with --data hume:FOLDER"),
+        (["--data", "simulated", "--clips_from", "faces"], "--clips_from faces goes with --data hume:FOLDER"),
     ],
 )
 def test_data_that_cannot_be_read_is_refused_in_one_line(muse, extractor, tmp_path, capsys, words, message):

@@ -23,10 +23,11 @@ from transformers.utils import logging as transformers_logging
 
 from mma_mrnnet import cli
 from mma_mrnnet.data import crop_corpus as crop_corpus_module
-from mma_mrnnet.data.affect_cache import AffectCache, CropError, corpus_affect
+from mma_mrnnet.data.affect_cache import AffectCache
+from mma_mrnnet.data.clip_cache import corpus_affect
 from mma_mrnnet.data.corpora.clip_folder import load_clip_folder
 from mma_mrnnet.data.crop_corpus import crop_corpus
-from mma_mrnnet.data.crop_store import INDEX, CropSettings, is_current, read_index, store_crops
+from mma_mrnnet.data.crop_store import INDEX, CropError, CropSettings, is_current, read_index, store_crops
 from mma_mrnnet.data.crop_workers import Outcome, crop_clip
 from mma_mrnnet.data.faces import FaceDetector, crop_faces
 from mma_mrnnet.data.records import ClipFile
@@ -202,7 +203,11 @@ def test_a_failure_leaves_the_older_crops_and_nothing_beside_them(tmp_path, stor
 
 def affect_at(fps, paths, cache, extractor, processor):
     clips = [ClipFile(path.name, path, "", "train", {"joy": 0.5}) for path in paths]
-    return corpus_affect(clips, AffectCache(cache, extractor, processor, fps))
+    return arrays(corpus_affect(clips, AffectCache(cache, extractor, processor, fps))["train"])
+
+
+def arrays(split):
+    return [np.asarray(affect, np.float32) for affect in split.rows.with_format("numpy")["affect"]]
 
 
 @pytest.mark.parametrize("frames", ["FFFFFFFF", "FFGGGFFF"])
@@ -214,15 +219,14 @@ def test_affect_of_png_crops_is_the_videos_and_of_jpg_crops_nearly(tmp_path, sto
         "jpg": CropSettings(2.0, 32, "jpg"),
     }
     folders = [store(video, chosen, name)[0] for name, chosen in settings.items()]
-    done = affect_at(2.0, [video, *folders], tmp_path / "cache", tiny_mma, tiny_processor)
-    of_video, of_png, of_native, of_jpg = done.affect
+    cache = tmp_path / "cache"
+    of_video, of_png, of_native, of_jpg = affect_at(2.0, [video, *folders], cache, tiny_mma, tiny_processor)
     assert len(of_video) == frames[::2].count("F")
     # Bit for bit: all of them go through the extractor in one chunk of equal crops.
     assert (of_video == of_png).all()
     assert (of_video == of_native).all()
     assert (of_video != of_jpg).any()
     np.testing.assert_allclose(of_jpg, of_video, atol=0.02)
-    assert affect_at(2.0, [video, *folders], tmp_path / "cache", tiny_mma, tiny_processor).from_cache == 4
 
 
 def test_who_is_followed_at_2_a_second_does_not_depend_on_the_frames_in_between(tmp_path, store):
@@ -251,8 +255,9 @@ def test_crops_of_another_rate_or_with_a_hole_are_refused(tmp_path, store, tiny_
     with pytest.raises(CropError, match="for every frame, for --sampling_fps 2; got 4"):
         store(video, NATIVE, "native")[1].check_rate(folder, 4.0)
     (folder / "00003.jpg").unlink()
-    done = affect_at(2.0, [folder, video], tmp_path / "cache", tiny_mma, tiny_processor)
-    assert (done.unreadable, len(done.clips)) == (["store"], 1)
+    clips = [ClipFile(path.name, path, "", "train", {"joy": 0.5}) for path in (folder, video)]
+    done = corpus_affect(clips, AffectCache(tmp_path / "cache", tiny_mma, tiny_processor, 2.0))["train"]
+    assert (done.unreadable, list(done.rows["clip_id"])) == (["store"], ["clip.mp4"])
     with pytest.raises(CropError, match=r"1 of its crops are missing, first 00003\.jpg"):
         index.files_at(folder, 2.0)
 
@@ -325,9 +330,10 @@ def test_training_reads_the_crops_as_it_reads_the_clips(corpus, tmp_path, tiny_m
     assert [(clip.subject, clip.split) for clip in of_crops] == [(clip.subject, clip.split) for clip in of_clips]
     cache = AffectCache(tmp_path / "cache", tiny_mma, tiny_processor, 2.0)
     found, wanted = corpus_affect(of_crops, cache), corpus_affect(of_clips, cache)
-    assert found.without_face == ["validation/grey"]
-    for affect, other in zip(found.affect, wanted.affect, strict=True):
-        np.testing.assert_allclose(affect, other, atol=1e-6)
+    assert found["validation"].without_face == ["validation/grey"]
+    for split in ("train", "validation"):
+        for affect, other in zip(arrays(found[split]), arrays(wanted[split]), strict=True):
+            np.testing.assert_allclose(affect, other, atol=1e-6)
     words = ["--stage", "mrnn", "--mma", "m", "--output", "o", "--data", f"clips:{tmp_path / 'out'}"]
     assert len(read_corpus(parse_arguments(words)).files) == 4
     with pytest.raises(ValueError, match="made 2 a second, for --sampling_fps 2; got 4"):

@@ -166,6 +166,27 @@ def test_several_clips_at_once_are_the_clips_one_by_one(clips, indices):
         np.testing.assert_array_equal(item["labels"], clips[index]["labels"])
 
 
+@pytest.mark.parametrize("chosen", [[3, 0, 2], range(1, 3), []], ids=["picked", "a stretch", "none"])
+def test_clips_chosen_from_a_data_set_are_those_clips(clips, chosen):
+    rows = datasets.Dataset.from_dict(
+        {
+            "clip_id": [str(number) for number in range(4)],
+            "subject": [""] * 4,
+            "kind": clips.kinds,
+            "affect": [item["affect"] for item in clips.__getitems__([0, 1, 2, 3])],
+            "labels": clips.labels.numpy(),
+        },
+        features=clip_features(7),
+    )
+    part = ClipDataset(rows.select(chosen))
+    assert part.clip_ids == [str(number) for number in chosen]
+    assert part.lengths.tolist() == [[3, 0, 6, 1][number] for number in chosen]
+    assert part.labels.shape == (len(chosen), 7)
+    for item, number in zip(map(part.__getitem__, range(len(part))), chosen, strict=True):
+        np.testing.assert_array_equal(item["affect"], clips[number]["affect"])
+        np.testing.assert_array_equal(item["labels"], clips[number]["labels"])
+
+
 def test_a_batch_of_clips_is_padded_by_the_processor(clips, tiny_processor, tiny_model):
     items = [clips[index] for index in range(4)]
     batch = ClipCollator(tiny_processor)(items)

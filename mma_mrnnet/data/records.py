@@ -10,6 +10,9 @@ import datasets
 from mma_mrnnet.model.labels import ACTION_UNITS, affect_names
 
 CLIP_SPLITS = ("train", "validation", "test")
+AFFECT_SIZE = len(affect_names())
+"""Numbers a frame where the extractor has the default units: 26."""
+
 CROP_SUFFIXES = frozenset({".jpg", ".jpeg", ".png"})
 
 
@@ -23,6 +26,7 @@ class ClipFile:
         subject: the person; empty where the corpus does not say.
         split: one of `CLIP_SPLITS`.
         labels: intensity in [0, 1] by target name, NaN where unlabelled; the same names in all clips of a corpus.
+        listed_as: the name that the corpus's own table gives the clip; tables of predictions use it.
     """
 
     clip_id: str
@@ -30,6 +34,7 @@ class ClipFile:
     subject: str
     split: str
     labels: dict[str, float]
+    listed_as: str = ""
 
     @property
     def is_labelled(self) -> bool:
@@ -38,9 +43,12 @@ class ClipFile:
 
     @property
     def files(self) -> list[Path]:
-        """The video alone, or the crops in numerical order; other files of the folder do not count."""
+        """The video alone, or the crops in numerical order; other files of the folder do not count.
+
+        None where nothing is at `path`.
+        """
         if not self.path.is_dir():
-            return [self.path]
+            return [self.path] if self.path.exists() else []
         crops = [path for path in self.path.iterdir() if path.suffix.lower() in CROP_SUFFIXES and path.stem.isdecimal()]
         return sorted(crops, key=lambda path: (int(path.stem), path.name))
 
@@ -70,10 +78,10 @@ def frame_features(action_units: Sequence[int] = ACTION_UNITS) -> datasets.Featu
     )
 
 
-def clip_features(num_labels: int, action_units: Sequence[int] = ACTION_UNITS) -> datasets.Features:
-    """Columns of a data set of clips whose affect is known, one row a clip.
+def clip_features(num_labels: int, input_size: int = AFFECT_SIZE) -> datasets.Features:
+    """Columns of a data set of clips whose affect, or other features, are known, one row a clip.
 
-    `affect` is (L, 2 + 7 + A) at stage 2's frame rate, real frames only; `labels` are K intensities in [0, 1], NaN
+    `affect` is (L, input_size) at stage 2's frame rate, real frames only; `labels` are K intensities in [0, 1], NaN
     where unlabelled; `kind` is `reaction`, or names what else the clip shows.
     """
     return datasets.Features(
@@ -81,7 +89,7 @@ def clip_features(num_labels: int, action_units: Sequence[int] = ACTION_UNITS) -
             "clip_id": datasets.Value("string"),
             "subject": datasets.Value("string"),
             "kind": datasets.Value("string"),
-            "affect": datasets.Array2D((None, len(affect_names(action_units))), "float32"),
+            "affect": datasets.Array2D((None, input_size), "float32"),
             "labels": datasets.Sequence(datasets.Value("float32"), length=num_labels),
         }
     )

@@ -96,6 +96,11 @@ class TrainArguments:
     cache: str | None = _option(
         "stage mrnn on real clips: where their affect is kept, for later runs too; OUTPUT/affect if not given", None
     )
+    clips_from: str = _option(
+        "stage mrnn on hume:FOLDER: auto (face crops where they are, else videos), faces, videos, or a set of features "
+        "such as FAUs (feats/FAUs/<id>.csv)",
+        "auto",
+    )
     clips: list[int] = _option("stage mrnn, simulated: clips to make for train, validation, test", [15806, 4657, 4604])
     quiet_share: float = _option(
         "stage mrnn, simulated: share of clips, in each split, that are neutral or talking, all labels 0", 0.0

@@ -2,28 +2,28 @@
 
 import os
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
-import datasets
 import torch
-from tqdm import tqdm
 
-from mma_mrnnet.data.affect_cache import AffectCache, affect_dataset, corpus_affect
+from mma_mrnnet.data.affect_cache import AffectCache
+from mma_mrnnet.data.clip_cache import ClipCache, corpus_affect
 from mma_mrnnet.data.corpora.clip_folder import load_clip_folder
 from mma_mrnnet.data.corpora.hume_reaction import CROPS_FPS, load_hume_reaction
 from mma_mrnnet.data.crop_store import read_index
 from mma_mrnnet.data.datasets import ClipDataset
-from mma_mrnnet.data.feature_tables import TABLE_SUFFIX, FeatureTable, exactly, read_feature_table
-from mma_mrnnet.data.records import CLIP_SPLITS, ClipFile, clip_features
+from mma_mrnnet.data.feature_tables import TABLE_SUFFIX
+from mma_mrnnet.data.records import ClipFile
 from mma_mrnnet.data.synthetic import as_dataset, hume_like_splits
+from mma_mrnnet.data.table_cache import TableCache
 from mma_mrnnet.model.labels import REACTIONS
 from mma_mrnnet.model.modeling_mma import MMAModel
 from mma_mrnnet.model.video_processing_mma_mrnnet import MMAMRNNetVideoProcessor
 from mma_mrnnet.training.arguments import NO_EXTRACTOR, TrainArguments
 
-READERS = {"clips": load_clip_folder, "hume": load_hume_reaction}
 DATA = {"clips": "a user's own clips", "hume": "Hume-Reaction"}
+ID_COLUMNS = {"clips": "file_name", "hume": "File_ID"}
 
 
 @dataclass
@@ -34,13 +34,15 @@ class ClipCorpus:
         names: the K targets in output order.
         relative_labels: True where each label vector was divided by its own maximum.
         simulated_labels: True where no person was recorded or rated.
-        files: the annotated clips; None for simulated ones.
+        files: the clips; None for simulated ones.
+        id_column: what a table of predictions calls the clips' names.
     """
 
     names: list[str]
     relative_labels: bool
     simulated_labels: bool
     files: list[ClipFile] | None = None
+    id_column: str = ""
 
     @property
     def holds_tables(self) -> bool:
@@ -55,14 +57,16 @@ def read_corpus(args: TrainArguments) -> ClipCorpus:
         ValueError: another kind of data, a corpus that is not as its reader describes, tables of features beside
             videos, `mma` or `features` where they do not belong, or no `mma` where it is needed.
     """
+    kind, _, folder = args.data.partition(":")
+    if kind != "hume" and args.clips_from != "auto":
+        raise ValueError(f"--clips_from {args.clips_from} goes with --data hume:FOLDER; got --data {args.data}")
     if args.data == "simulated":
         if args.features:
             raise ValueError("--features chooses columns of tables; --data simulated has none")
         return ClipCorpus(list(REACTIONS), relative_labels=True, simulated_labels=True)
-    kind, _, folder = args.data.partition(":")
-    if kind not in READERS or not folder:
+    if kind not in DATA or not folder:
         raise ValueError(f"--stage mrnn reads --data simulated, clips:FOLDER or hume:FOLDER; got {args.data!r}")
-    files = READERS[kind](folder)
+    files = load_hume_reaction(folder, args.clips_from) if kind == "hume" else load_clip_folder(folder)
     if kind == "hume" and args.sampling_fps != CROPS_FPS and any(clip.path.is_dir() for clip in files):
         raise ValueError(
             f"{folder}: its face crops come at {CROPS_FPS:g} a second; --sampling_fps must be that, "
@@ -71,7 +75,13 @@ def read_corpus(args: TrainArguments) -> ClipCorpus:
     for clip in files:
         if clip.path.is_dir() and (index := read_index(clip.path)) is not None:
             index.check_rate(clip.path, args.sampling_fps)
-    corpus = ClipCorpus(list(files[0].labels), relative_labels=kind == "hume", simulated_labels=False, files=files)
+    corpus = ClipCorpus(
+        list(files[0].labels),
+        relative_labels=kind == "hume",
+        simulated_labels=False,
+        files=files,
+        id_column=ID_COLUMNS[kind],
+    )
     _check_kind(corpus, args)
     return corpus
 
@@ -95,15 +105,36 @@ def _is_table(clip: ClipFile) -> bool:
     return clip.path.suffix.lower() == TABLE_SUFFIX
 
 
+@dataclass
+class ClipSplit:
+    """One split of the clips.
+
+    Attributes:
+        rows: what is trained or scored on: the labelled clips with a face, or all simulated ones.
+        with_face: what can be predicted: `rows`, then the unlabelled clips with a face.
+        files: all clips in the corpus's order; empty for simulated ones.
+    """
+
+    rows: ClipDataset
+    with_face: ClipDataset
+    files: list[ClipFile] = field(default_factory=list)
+
+    @property
+    def is_labelled(self) -> bool:
+        """Whether there is anything to score."""
+        return len(self.rows) > 0 or any(clip.is_labelled for clip in self.files)
+
+
 def clip_splits(
     corpus: ClipCorpus, args: TrainArguments, extractor: MMAModel, processor: MMAMRNNetVideoProcessor
-) -> tuple[dict[str, ClipDataset], dict]:
+) -> tuple[dict[str, ClipSplit], dict]:
     """The corpus's splits as affect, and a description of them for the results.
 
-    Clips without any label are not looked at; a split that has no other is left out, as Hume-Reaction's test split is.
+    Training clips without any label are not looked at.
 
     Returns:
-        `train`, `validation` and, where it has labels, `test`; and what they are, in words and numbers.
+        `train`, `validation` and, where the corpus has it, `test`, which may be without labels; and what they are, in
+        words and numbers.
 
     Raises:
         ValueError: train or validation holds no labelled clip with a face.
@@ -115,103 +146,71 @@ def clip_splits(
             quiet_share=args.quiet_share,
             short_share=args.short_share,
         )
-        splits = {name: ClipDataset(as_dataset(clips)) for name, clips in made.items()}
+        rows = {name: ClipDataset(as_dataset(clips)) for name, clips in made.items()}
+        splits = {name: ClipSplit(rows[name], rows[name]) for name in rows}
         return splits, {"data": "simulated reactions; no person was recorded or rated", **_counts(splits)}
-    labelled = [clip for clip in corpus.files if clip.is_labelled]
-    done = corpus_affect(labelled, _cache(args, extractor, processor), start=_start())
-    splits = {}
-    for split in CLIP_SPLITS:
-        chosen = [number for number, clip in enumerate(done.clips) if clip.split == split]
-        if chosen:
-            clips, affect = [done.clips[number] for number in chosen], [done.affect[number] for number in chosen]
-            splits[split] = ClipDataset(affect_dataset(clips, affect, extractor))
-        elif split != "test":
-            raise ValueError(f"{args.data}: no labelled clip with a face in {split}")
-    return splits, {
-        "data": DATA[args.data.partition(":")[0]],
-        **_counts(splits),
-        "without_face": len(done.without_face),
-        "unreadable": len(done.unreadable),
-        "unlabelled": len(corpus.files) - len(labelled),
-    }
+    return stored_splits(corpus, args, _cache(args, extractor, processor))
 
 
-def table_splits(corpus: ClipCorpus, args: TrainArguments) -> tuple[dict[str, ClipDataset], dict, list[str]]:
-    """The splits of a corpus of feature tables, a description of them for the results, and the features' names.
-
-    As in `clip_splits` clips without any label are not looked at. Each process reads all tables itself.
-
-    Returns:
-        `train`, `validation` and, where it has labels, `test`, with the features in the column `affect`; what they are,
-        in words and numbers; the F names in the order of the first table.
+def table_splits(corpus: ClipCorpus, args: TrainArguments) -> tuple[dict[str, ClipSplit], dict, list[str]]:
+    """The splits of a corpus of feature tables: as `clip_splits`, with the features' names.
 
     Raises:
         ValueError: a table that cannot be read or has other features than the first, or a split without a usable row.
     """
-    labelled = [clip for clip in corpus.files or [] if clip.is_labelled]
-    tables = _tables_of(labelled, args)
-    names = list(tables[0].names) if tables else []
-    columns = clip_features(len(corpus.names))
-    columns["affect"] = datasets.Array2D((None, len(names)), "float32")
-    splits = {}
-    for split in CLIP_SPLITS:
-        chosen = [
-            (clip, table)
-            for clip, table in zip(labelled, tables, strict=True)
-            if clip.split == split and len(table.values)
-        ]
-        if chosen:
-            rows = {
-                "clip_id": [clip.clip_id for clip, _ in chosen],
-                "subject": [clip.subject for clip, _ in chosen],
-                "kind": ["reaction"] * len(chosen),
-                "affect": [table.values for _, table in chosen],
-                "labels": [list(clip.labels.values()) for clip, _ in chosen],
-            }
-            splits[split] = ClipDataset(datasets.Dataset.from_dict(rows, features=columns))
-        elif split != "test":
-            raise ValueError(
-                f"{args.data}: no labelled table in {split} has a usable row: with a face, and a number in each of "
-                f"the {len(names)} columns that are taken (--features chooses them)"
-            )
-    kinds = ", ".join(sorted({table.kind for table in tables}))
-    return (
-        splits,
-        {
-            "data": f"{DATA[args.data.partition(':')[0]]}, as tables of features ({kinds})",
-            **_counts(splits),
-            "without_usable_rows": sum(len(table.values) == 0 for table in tables),
-            "unlabelled": len(corpus.files or []) - len(labelled),
-        },
-        names,
-    )
+    first = next(clip for clip in _wanted(corpus) if clip.files)
+    cache = TableCache(_cache_folder(args), first, args.features, args.sampling_fps)
+    splits, description = stored_splits(corpus, args, cache)
+    description["data"] += f", as tables of features ({cache.kind})"
+    description["without_usable_rows"] = description.pop("without_face")
+    return splits, description, cache.names
 
 
-def _tables_of(clips: list[ClipFile], args: TrainArguments) -> list[FeatureTable]:
-    """The clips' tables, all with the features of the first, in its order."""
-    tables: list[FeatureTable] = []
-    for clip in tqdm(clips, desc="tables of features", mininterval=5):
-        table = read_feature_table(clip.path, args.features or None, args.sampling_fps)
-        if tables and table.names != tables[0].names:
-            different = sorted(set(table.names) ^ set(tables[0].names))
-            if different:
-                raise ValueError(
-                    f"{clip.path}:1: other features than {clips[0].path}: {', '.join(different[:10])} in one alone"
-                )
-            table = read_feature_table(clip.path, exactly(tables[0].names), args.sampling_fps)
-        tables.append(table)
-    return tables
+def stored_splits(corpus: ClipCorpus, args: TrainArguments, cache: ClipCache) -> tuple[dict[str, ClipSplit], dict]:
+    """What `clip_splits` returns, of clips in files."""
+    wanted = _wanted(corpus)
+    done = corpus_affect(wanted, cache, start=_start())
+    splits = {
+        name: ClipSplit(
+            rows=ClipDataset(split.rows.select(range(split.labelled))),
+            with_face=ClipDataset(split.rows),
+            files=[clip for clip in wanted if clip.split == name],
+        )
+        for name, split in done.items()
+    }
+    for name in ("train", "validation"):
+        if name not in splits or len(splits[name].rows) == 0:
+            usable = "table with a usable row" if corpus.holds_tables else "clip with a face"
+            raise ValueError(f"{args.data}: no labelled {usable} in {name}")
+    return splits, {
+        "data": DATA[args.data.partition(":")[0]],
+        **_counts(splits),
+        "without_face": sum(len(split.without_face) for split in done.values()),
+        "unreadable": sum(len(split.unreadable) for split in done.values()),
+        "unlabelled": sum(not clip.is_labelled for clip in corpus.files or []),
+    }
 
 
-def _counts(splits: dict[str, ClipDataset]) -> dict[str, int]:
-    return {f"{name}_{kind}": count for name, split in splits.items() for kind, count in Counter(split.kinds).items()}
+def _wanted(corpus: ClipCorpus) -> list[ClipFile]:
+    """All clips but the training ones that no target has a label of."""
+    return [clip for clip in corpus.files or [] if clip.is_labelled or clip.split != "train"]
+
+
+def _counts(splits: dict[str, ClipSplit]) -> dict[str, int]:
+    return {
+        f"{name}_{kind}": count for name, split in splits.items() for kind, count in Counter(split.rows.kinds).items()
+    }
 
 
 def _cache(args: TrainArguments, extractor: MMAModel, processor: MMAMRNNetVideoProcessor) -> AffectCache:
     torch.set_num_threads(args.threads)
     if torch.cuda.is_available():
         extractor.to(torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0"))))
-    return AffectCache(args.cache or Path(args.output) / "affect", extractor.eval(), processor, args.sampling_fps)
+    return AffectCache(_cache_folder(args), extractor.eval(), processor, args.sampling_fps)
+
+
+def _cache_folder(args: TrainArguments) -> Path:
+    return Path(args.cache) if args.cache else args.output / "affect"
 
 
 def _start() -> float:

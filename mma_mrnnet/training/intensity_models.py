@@ -1,5 +1,6 @@
 """New stage-2 models: around a stage-1 checkpoint, or for tables of features without an extractor."""
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,8 @@ from mma_mrnnet.model.modeling_mma_mrnnet import MMAMRNNetForIntensity
 from mma_mrnnet.model.video_processing_mma_mrnnet import MMAMRNNetVideoProcessor
 from mma_mrnnet.training.arguments import TrainArguments
 from mma_mrnnet.training.clip_corpora import ClipCorpus
+
+PART = 256  # clips that memory holds while the scaling is fitted
 
 
 def around_extractor(args: TrainArguments, corpus: ClipCorpus) -> tuple[MMAMRNNetForIntensity, MMAMRNNetVideoProcessor]:
@@ -58,7 +61,19 @@ def feature_scaling(clips: ClipDataset) -> tuple[Tensor, Tensor]:
     Returns:
         mean and scale, (F,) float32 each.
     """
-    values = np.concatenate(list(clips.rows["affect"]))  # (frames of all clips, F)
-    mean, scale = (torch.from_numpy(part(0, dtype=np.float64)).float() for part in (values.mean, values.std))
-    changes = torch.from_numpy(values.max(0) > values.min(0))
-    return mean, torch.where(changes & (scale > 0), scale, 1.0)
+    sums, count, low, high = 0.0, 0, np.inf, -np.inf
+    for frames in _parts(clips):
+        sums, count = sums + frames.sum(0, dtype=np.float64), count + len(frames)
+        low, high = np.minimum(low, frames.min(0)), np.maximum(high, frames.max(0))
+    mean = sums / count
+    squares = sum(((frames - mean) ** 2).sum(0) for frames in _parts(clips))
+    scale = torch.from_numpy(np.sqrt(squares / count)).float()
+    changes = torch.from_numpy(high > low)
+    return torch.from_numpy(mean).float(), torch.where(changes & (scale > 0), scale, 1.0)
+
+
+def _parts(clips: ClipDataset) -> Iterator[np.ndarray]:
+    """(frames, F) of some clips after the other: memory never holds all of them."""
+    for first in range(0, len(clips), PART):
+        items = clips.__getitems__([*range(first, min(first + PART, len(clips)))])
+        yield np.concatenate([item["affect"] for item in items])

@@ -12,34 +12,26 @@ from torch.utils.data import Dataset
 from transformers import PreTrainedModel
 
 from mma_mrnnet.data.corpora import load_frames
-from mma_mrnnet.data.datasets import ClipCollator, ClipDataset, FrameCollator, FrameDataset
+from mma_mrnnet.data.datasets import ClipCollator, FrameCollator, FrameDataset
 from mma_mrnnet.data.drawn_faces import drawn_faces
-from mma_mrnnet.metrics import (
-    area_under_roc,
-    concordance_scores,
-    f1_scores,
-    macro_f1,
-    mean_absolute_errors,
-    pearson_scores,
-)
 from mma_mrnnet.model.configuration_mma_mrnnet import MMAConfig
-from mma_mrnnet.model.labels import (
-    EXPRESSIONS,
-    NO_CLASS,
-    PRESENT_PROBABILITY,
-    VALENCE_AROUSAL,
-    action_unit_name,
-    is_present,
-)
 from mma_mrnnet.model.modeling_mma import MMAModel
 from mma_mrnnet.model.modeling_mma_mrnnet import MMAMRNNetForIntensity
 from mma_mrnnet.model.video_processing_mma_mrnnet import MMAMRNNetVideoProcessor
 from mma_mrnnet.training.arguments import TrainArguments
-from mma_mrnnet.training.clip_corpora import clip_splits, read_corpus, table_splits
+from mma_mrnnet.training.clip_corpora import ClipSplit, clip_splits, read_corpus, table_splits
 from mma_mrnnet.training.intensity_models import around_extractor, for_features
+from mma_mrnnet.training.reports import (
+    Tensors,
+    mean_label,
+    mma_report,
+    mma_scores,
+    mrnn_scores,
+    split_report,
+    write_predictions,
+)
 from mma_mrnnet.training.sampling import Order, shuffled
 
-Tensors = dict[str, Tensor]
 Predict = Callable[[Dataset], tuple[Tensors, Tensors]]
 
 
@@ -161,92 +153,6 @@ def _described(data: str, train: FrameDataset) -> str:
     return f"labelled crops of {', '.join(sources)}"
 
 
-def mma_scores(outputs: Tensors, labels: Tensors, intensity: Tensor) -> dict[str, float]:
-    """One number a task, and their mean: AU correlation with the intensity labels, expression macro F1, CCC."""
-    valence_arousal = labels["valence_arousal_labels"]
-    scores = {
-        "action_unit_correlation": _mean_where_labels_vary(
-            pearson_scores(outputs["action_unit_logits"].sigmoid(), intensity), intensity
-        ),
-        "expression_f1": macro_f1(outputs["expression_logits"].argmax(-1), labels["expression_labels"]),
-        "valence_arousal_ccc": _mean_where_labels_vary(
-            concordance_scores(outputs["valence_arousal"], valence_arousal), valence_arousal
-        ),
-    }
-    tasks = torch.tensor(list(scores.values()), dtype=torch.float64)
-    return {**scores, "mean_of_tasks": float(tasks.nanmean())}
-
-
-def _mean_where_labels_vary(scores: Tensor, target: Tensor) -> float:
-    """Mean of (K,) scores over the columns whose labels vary; an output that does not vary there counts as 0.
-
-    Otherwise a task that collapsed to a constant would drop out of the mean, and could win the best epoch.
-    """
-    labelled = [column[~column.isnan()] for column in target.unbind(1)]
-    varies = torch.tensor([len(column) > 1 and bool(column.max() > column.min()) for column in labelled])
-    return float(scores.nan_to_num(0.0)[varies].mean())
-
-
-def mma_report(outputs: Tensors, labels: Tensors, rows: FrameDataset, action_units: list[int]) -> dict:
-    """Scores of a split, for all rows and for each source of images.
-
-    Each source has, for each action unit, the correlation with the intensity labels, F1 of presence and the number
-    of annotated and positive rows; expression macro F1, accuracy and confusion; CCC of valence and arousal.
-    """
-    sources = torch.tensor([sorted(set(rows.sources)).index(source) for source in rows.sources])
-    report = {"all": _mma_report_of(outputs, labels, rows.intensity, action_units)}
-    for number, source in enumerate(sorted(set(rows.sources))):
-        chosen = sources == number
-        report[source] = _mma_report_of(
-            {name: value[chosen] for name, value in outputs.items()},
-            {name: value[chosen] for name, value in labels.items()},
-            rows.intensity[chosen],
-            action_units,
-        )
-    return report
-
-
-def _mma_report_of(outputs: Tensors, labels: Tensors, intensity: Tensor, action_units: list[int]) -> dict:
-    probability = outputs["action_unit_logits"].sigmoid()
-    annotated, present = ~intensity.isnan(), is_present(intensity)
-    correlation = pearson_scores(probability, intensity)
-    f1 = f1_scores(probability >= PRESENT_PROBABILITY, present, annotated)
-    expression = labels["expression_labels"]
-    labelled = expression != NO_CLASS
-    predicted = outputs["expression_logits"].argmax(-1)
-    confusion = torch.zeros(len(EXPRESSIONS), len(EXPRESSIONS), dtype=torch.long)
-    confusion.index_put_((expression[labelled], predicted[labelled]), torch.tensor(1), accumulate=True)
-    happiness = outputs["expression_logits"].softmax(-1)[:, EXPRESSIONS.index("happiness")]
-    smiles_or_neutral = (expression == EXPRESSIONS.index("happiness")) | (expression == EXPRESSIONS.index("neutral"))
-    smiling = expression[smiles_or_neutral] == EXPRESSIONS.index("happiness")
-    concordance = concordance_scores(outputs["valence_arousal"], labels["valence_arousal_labels"])
-    return {
-        "images": len(intensity),
-        "action_units": {
-            action_unit_name(unit): {
-                "correlation": correlation[column].item(),
-                "f1": f1[column].item(),
-                "annotated": int(annotated[:, column].sum()),
-                "present": int(present[:, column].sum()),
-            }
-            for column, unit in enumerate(action_units)
-        },
-        "mean_action_unit_correlation": correlation.nanmean().item(),
-        "mean_action_unit_f1": f1.nanmean().item(),
-        "expression_images": int(labelled.sum()),
-        "expression_macro_f1": macro_f1(predicted, expression),
-        "expression_accuracy": (predicted == expression)[labelled].double().mean().item(),
-        "expression_confusion_rows_are_labels": confusion.tolist(),
-        "smiling_against_neutral": {
-            "smiling": int(smiling.sum()),
-            "neutral": int((~smiling).sum()),
-            "auc_of_happiness": area_under_roc(happiness[smiles_or_neutral].numpy(), smiling.numpy()),
-        },
-        "valence_arousal_images": int((~labels["valence_arousal_labels"].isnan()).any(-1).sum()),
-        "valence_arousal_ccc": dict(zip(VALENCE_AROUSAL, concordance.tolist(), strict=True)),
-    }
-
-
 # Stage 2 -----------------------------------------------------------------------------------------------------------
 
 
@@ -267,51 +173,56 @@ def mrnn_stage(args: TrainArguments) -> Stage:
     torch.manual_seed(args.seed)
     if corpus.holds_tables:
         splits, description, features = table_splits(corpus, args)
-        model, processor = for_features(args, corpus, features, splits["train"])
+        model, processor = for_features(args, corpus, features, splits["train"].rows)
     else:
         model, processor = around_extractor(args, corpus)
         splits, description = clip_splits(corpus, args, model.mma, processor)
     names = model.config.label_names
-    validation = splits["validation"]
-
-    def score(outputs: Tensors, labels: Tensors) -> dict[str, float]:
-        chosen = _rows_of_kind(validation, "reaction")
-        scores = pearson_scores(outputs["intensities"][chosen], labels["labels"][chosen])
-        mean = _mean_where_labels_vary(scores, labels["labels"][chosen])
-        return {**dict(zip(names, scores.tolist(), strict=True)), "mean_pearson": mean}
-
-    def finish(model: MMAMRNNetForIntensity, predict: Predict) -> dict:
-        outputs, labels = predict(validation)
-        before = mrnn_report(outputs["intensities"], labels["labels"], validation, names)
-        scale, shift = affine_calibration(outputs["intensities"], labels["labels"])
-        model.set_calibration(scale.to(model.device), shift.to(model.device))
-        report = {
-            "calibration": {"scale": scale, "shift": shift, "fitted_on": "validation"},
-            "validation_before_calibration": before,
-        }
-        for name in [name for name in ("validation", "test") if name in splits]:
-            outputs, labels = predict(splits[name])
-            report[name] = mrnn_report(outputs["intensities"], labels["labels"], splits[name], names)
-        return report
+    train, validation = splits["train"].rows, splits["validation"].rows
 
     return Stage(
         name="mrnn",
         model=model,
         processor=processor,
-        train=splits["train"],
+        train=train,
         validation=validation,
-        order=shuffled(len(splits["train"])),
+        order=shuffled(len(train)),
         train_collator=ClipCollator(processor),
         collator=ClipCollator(processor),
         output_names=("intensities",),
         loss_names=("logits",),
-        score=score,
+        score=lambda outputs, labels: mrnn_scores(outputs, labels, validation, names),
         score_names=(*names, "mean_pearson"),
         score_name="mean_pearson",
-        finish=finish,
+        finish=lambda model, predict: _calibrated_report(model, predict, splits, corpus.id_column, args.output),
         description=description,
         carried_results=sorted(Path(args.mma).glob("results_mma.json")) if args.mma and Path(args.mma).is_dir() else [],
     )
+
+
+def _calibrated_report(
+    model: MMAMRNNetForIntensity, predict: Predict, splits: dict[str, ClipSplit], id_column: str, output: Path
+) -> dict:
+    """Calibrates the model on validation; scores of validation and test, whose real clips' predictions are written."""
+    names = model.config.label_names
+    training_mean = mean_label(splits["train"].files)
+    outputs, labels = predict(splits["validation"].rows)
+    before = split_report(outputs["intensities"], splits["validation"], names, training_mean)
+    scale, shift = affine_calibration(outputs["intensities"], labels["labels"])
+    model.set_calibration(scale.to(model.device), shift.to(model.device))
+    report = {
+        "calibration": {"scale": scale, "shift": shift, "fitted_on": "validation"},
+        "validation_before_calibration": before,
+    }
+    for name in [name for name in ("validation", "test") if name in splits]:
+        split, intensities = splits[name], torch.zeros(0, len(names))
+        if len(split.with_face):
+            intensities = predict(split.with_face)[0]["intensities"]
+        if split.files:
+            write_predictions(output / f"predictions_{name}.csv", intensities, split, id_column, training_mean)
+        if split.is_labelled:
+            report[name] = split_report(intensities, split, names, training_mean)
+    return report
 
 
 def affine_calibration(prediction: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
@@ -338,49 +249,3 @@ def affine_calibration(prediction: Tensor, target: Tensor) -> tuple[Tensor, Tens
         scales.append(max(slope, 1e-3))
         shifts.append(float(y.mean()) - scales[-1] * float(x.mean()))
     return torch.tensor(scales), torch.tensor(shifts)
-
-
-def mrnn_report(intensities: Tensor, labels: Tensor, rows: ClipDataset, names: list[str]) -> dict:
-    """Scores of a split: reactions alone as the Hume-shaped split, its clips by length, and what quiet clips get."""
-    report: dict = {"clips": len(labels), "reactions": _intensity_scores(intensities, labels, rows, names)}
-    lengths = torch.from_numpy(rows.lengths)
-    reactions = _rows_of_kind(rows, "reaction")
-    report["mean_pearson_by_length"] = {}
-    longest = int(lengths.max())
-    bins = [(1, 15), (16, 20), (21, 23), (24, 26), (27, 30), *([(31, longest)] if longest > 30 else [])]
-    for low, high in bins:
-        chosen = reactions & (lengths >= low) & (lengths <= high)
-        scores = pearson_scores(intensities[chosen], labels[chosen])
-        report["mean_pearson_by_length"][f"{low}-{high}"] = {
-            "clips": int(chosen.sum()),
-            "mean_pearson": _mean_where_labels_vary(scores, labels[chosen]),
-        }
-    for kind in sorted(set(rows.kinds) - {"reaction"}):
-        chosen = _rows_of_kind(rows, kind)
-        report[kind] = {
-            "clips": int(chosen.sum()),
-            "mean_intensity": dict(zip(names, intensities[chosen].mean(0).tolist(), strict=True)),
-        }
-    return report
-
-
-def _intensity_scores(intensities: Tensor, labels: Tensor, rows: ClipDataset, names: list[str]) -> dict:
-    chosen = _rows_of_kind(rows, "reaction")
-    prediction, target = intensities[chosen], labels[chosen]
-    scores = {
-        "pearson": pearson_scores(prediction, target),
-        "ccc": concordance_scores(prediction, target),
-        "mae": mean_absolute_errors(prediction, target),
-    }
-    return {
-        "clips": int(chosen.sum()),
-        "mean_pearson": _mean_where_labels_vary(scores["pearson"], target),
-        "mean_ccc": _mean_where_labels_vary(scores["ccc"], target),
-        "mean_mae": scores["mae"].nanmean(),
-        **{name: dict(zip(names, values.tolist(), strict=True)) for name, values in scores.items()},
-        "mean_intensity": dict(zip(names, prediction.mean(0).tolist(), strict=True)),
-    }
-
-
-def _rows_of_kind(rows: ClipDataset, kind: str) -> Tensor:
-    return torch.tensor([row == kind for row in rows.kinds])

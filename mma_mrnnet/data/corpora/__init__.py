@@ -12,6 +12,7 @@ from mma_mrnnet.data.corpora.bp4d import load_bp4d
 from mma_mrnnet.data.corpora.disfa import load_disfa
 from mma_mrnnet.data.corpora.emotionet import load_emotionet
 from mma_mrnnet.data.corpora.face_parquet import SPLITS, load_face_parquet
+from mma_mrnnet.data.corpora.frame_cache import cached_frames
 from mma_mrnnet.data.corpora.labelled_folder import load_labelled_folder
 from mma_mrnnet.data.corpora.raf_db import load_raf_db
 from mma_mrnnet.data.records import frame_features
@@ -60,4 +61,5 @@ def _load_part(part: str) -> datasets.DatasetDict:
     name, folder = named.groups()
     if name not in FRAME_CORPORA:
         raise ValueError(f"--data: no corpus is called {name!r}; there are {', '.join(FRAME_CORPORA)}")
-    return FRAME_CORPORA[name](folder)
+    read = FRAME_CORPORA[name]
+    return read(folder) if read is load_face_parquet else cached_frames(read, folder)  # parquet has a cache of its own

@@ -141,7 +141,7 @@ def _clip_of(row: _Row, folder: Path, targets: list[str]) -> ClipFile:
         raise ValueError(f"{row.place}: {name!r} is a folder without {INDEX}, not one that `mma-mrnnet crop` made")
     labels = {target: _label(row.cells[target], target, row.place) for target in targets}
     clip_id = (row.folder.relative_to(folder) / name).as_posix()
-    return ClipFile(clip_id, path, row.cells.get("subject", ""), row.split, labels)
+    return ClipFile(clip_id, path, row.cells.get("subject", ""), row.split, labels, listed_as=name)
 
 
 def _label(text: str, target: str, place: str) -> float:

@@ -1,8 +1,9 @@
-"""Hume-Reaction as MuSe 2022 and as ABAW5 (ERI) published it; its feature tables (feats/<SET>/*.csv) are not read."""
+"""Hume-Reaction as MuSe 2022 and as ABAW5 (ERI) published it; what lies in its clips and tables is read elsewhere."""
 
 import csv
 import logging
 import math
+from collections.abc import Callable
 from pathlib import Path
 
 from mma_mrnnet.data.records import ClipFile
@@ -18,23 +19,25 @@ VIDEO_FOLDERS = {"train": ("train",), "validation": ("val", "devel"), "test": ("
 Labels = dict[str, dict[str, float]]
 
 
-def load_hume_reaction(folder: str | Path) -> list[ClipFile]:
-    """The clips whose faces or video are here, each label vector as it was published.
+def load_hume_reaction(folder: str | Path, clips_from: str = "auto") -> list[ClipFile]:
+    """The clips with each label vector as it was published.
 
-    Two layouts: `labels.csv` and `partition.csv` (MuSe 2022), or `data_info.csv`, read by position (ABAW5). With either
-    the clips are the face crops `feats/Faces/<id>/<int>.jpg` where that folder exists, else the videos
-    `train|val|test/mp4/<id>.mp4`. Everything is joined by id; ids that are missing somewhere are counted, logged and
-    left out, but for test clips without labels, whose labels are NaN.
+    Two layouts: `labels.csv` and `partition.csv` (MuSe 2022), or `data_info.csv`, read by position (ABAW5). Everything
+    is joined by id; ids that are missing somewhere are counted and logged. Training ids without a clip are left out.
+    Validation and test ids are kept, so that each gets a prediction: without a clip their `path` is where it should
+    be, without labels theirs are NaN. A split of which no clip is here is left out as a whole.
 
     Args:
         folder: the corpus's root, `c2_muse_reaction` in MuSe 2022.
+        clips_from: `faces`: the crops `feats/Faces/<id>/<int>.jpg`; `videos`: `train|val|test/mp4/<id>.mp4`; `auto`:
+            crops where that folder exists, else videos; anything else: the set of features `feats/<SET>/<id>.csv`.
 
     Returns:
         The clips in order of their ids; `subject` is empty, since neither layout names the person.
 
     Raises:
-        ValueError: neither layout, a table that is not as published, a label out of range, or no clip at all; the
-            message starts with the file, and the line where there is one.
+        ValueError: neither layout, a table that is not as published, a label out of range, no such set, or no clip at
+            all; the message starts with the file, and the line where there is one.
     """
     folder = Path(folder)
     if (folder / "labels.csv").is_file() and (folder / "partition.csv").is_file():
@@ -43,39 +46,54 @@ def load_hume_reaction(folder: str | Path) -> list[ClipFile]:
         labels, splits = _read_data_info(folder / "data_info.csv")
     else:
         raise ValueError(f"{folder}: neither labels.csv with partition.csv (MuSe 2022) nor data_info.csv (ABAW5) here")
+    place, where = _place_of_clips(folder, clips_from)
     unlabelled = dict.fromkeys(REACTIONS, math.nan)
-    clips, without_label, without_clip = [], [], []
+    clips, without_label, missing = [], [], []
     for clip_id, split in sorted(splits.items()):
-        if clip_id not in labels and split != "test":
+        if clip_id not in labels and split == "train":
             without_label.append(clip_id)
             continue
-        clip = _find_clip(folder, clip_id, split, labels.get(clip_id, unlabelled))
-        if clip is None:
-            without_clip.append(clip_id)
-        else:
-            clips.append(clip)
-    _log_left_out("a split but no labels", without_label)
-    _log_left_out("labels but no split", sorted(labels.keys() - splits.keys()))
-    _log_left_out("neither faces nor video here", without_clip)
-    if not clips:
-        raise ValueError(f"{folder}: no clip of {len(splits)} ids in feats/Faces/<id>/ or train|val|test/mp4/<id>.mp4")
-    return clips
+        clip = ClipFile(clip_id, place(clip_id, split), "", split, labels.get(clip_id, unlabelled), f"[{clip_id}]")
+        clips.append(clip)
+        if not clip.files:
+            missing.append(clip)
+    _log("left out", "with a split but no labels", without_label)
+    _log("left out", "with labels but no split", sorted(labels.keys() - splits.keys()))
+    absent = {clip.clip_id for clip in missing}
+    here = {clip.split for clip in clips if clip.clip_id not in absent}
+    if not here:
+        raise ValueError(f"{folder}: no clip of {len(splits)} ids in {where}")
+    left_out = {clip.clip_id for clip in missing if clip.split == "train" or clip.split not in here}
+    _log("left out", f"that are not in {where}", sorted(left_out))
+    _log("kept for the mean training label", f"that are not in {where}", sorted(absent - left_out))
+    return [clip for clip in clips if clip.clip_id not in left_out]
 
 
-def _find_clip(folder: Path, clip_id: str, split: str, labels: dict[str, float]) -> ClipFile | None:
-    """The clip as crops where the corpus has crops, else as video; None where it is not there."""
+def _place_of_clips(folder: Path, clips_from: str) -> tuple[Callable[[str, str], Path], str]:
+    """(id, split) -> where the clip lies or should, and that place in words."""
     faces = folder / "feats" / "Faces"
-    if faces.is_dir():
-        clip = ClipFile(clip_id, faces / clip_id, "", split, labels)
-        return clip if clip.path.is_dir() and clip.files else None
+    if clips_from == "faces" and not faces.is_dir():
+        raise ValueError(f"{faces}: no such folder; --clips_from faces needs it")
+    if clips_from == "faces" or (clips_from == "auto" and faces.is_dir()):
+        return lambda clip_id, split: faces / clip_id, "feats/Faces/<id>/"
+    if clips_from in ("auto", "videos"):
+        return lambda clip_id, split: _video(folder, clip_id, split), "train|val|test/mp4/<id>.mp4"
+    sets = {path.name: path for path in sorted(folder.glob("feats/*")) if path.is_dir() and path != faces}
+    if clips_from not in sets:
+        raise ValueError(
+            f"{folder / 'feats'}: no set of features is called {clips_from!r}; there are: {', '.join(sets) or 'none'}"
+        )
+    return lambda clip_id, split: sets[clips_from] / f"{clip_id}.csv", f"feats/{clips_from}/<id>.csv"
+
+
+def _video(folder: Path, clip_id: str, split: str) -> Path:
     paths = [folder / name / "mp4" / f"{clip_id}.mp4" for name in VIDEO_FOLDERS[split]]
-    found = [path for path in paths if path.is_file()]
-    return ClipFile(clip_id, found[0], "", split, labels) if found else None
+    return next((path for path in paths if path.is_file()), paths[0])
 
 
-def _log_left_out(what: str, ids: list[str]) -> None:
+def _log(what: str, which: str, ids: list[str]) -> None:
     if ids:
-        logger.warning("left out %d ids with %s, for example %s", len(ids), what, ids[0])
+        logger.warning("%s %d ids %s, for example %s", what, len(ids), which, ids[0])
 
 
 def _read_table(path: Path, columns: int) -> tuple[list[str], list[tuple[str, list[str]]]]:

@@ -1,0 +1,83 @@
+"""A data set as one Arrow file: built once, checked when it is opened, memory-mapped, so processes share its pages."""
+
+import hashlib
+import logging
+from collections.abc import Iterable
+from pathlib import Path
+from uuid import uuid4
+
+import datasets
+import pyarrow as pa
+
+logger = logging.getLogger(__name__)
+
+NAME_KEY = b"mma_mrnnet_name"  # in the schema's metadata: which data set the file holds
+
+
+def stored_dataset(folder: Path, name: str, features: datasets.Features) -> datasets.Dataset | None:
+    """The data set that `store_dataset` wrote under this name, memory-mapped.
+
+    The whole file is read once for its checksum (a second for 1.4 GB): damage inside would otherwise be taken for
+    data, or end the process.
+
+    Args:
+        folder: where it lies.
+        name: what it was stored as; names all that its content depends on.
+        features: the columns that it must have.
+
+    Returns:
+        The rows; None where no file of this name is there, or only damaged or foreign ones, which are logged.
+    """
+    for path in sorted(folder.glob(f"{name}-*.arrow")):
+        try:
+            if _checksum(path) != path.stem.rpartition("-")[2]:
+                logger.warning("%s: damaged (its checksum is another); built again", path)
+                continue
+            with path.open("rb") as file:
+                found = (pa.ipc.open_stream(file).schema.metadata or {}).get(NAME_KEY, b"").decode()
+            rows = datasets.Dataset.from_file(str(path))
+        except FileNotFoundError:
+            continue
+        # What is raised for a file that is no Arrow file, or another release's, depends on where it differs.
+        except (OSError, ValueError, KeyError, TypeError, pa.ArrowException) as error:
+            logger.warning("%s: not readable (%s); built again", path, type(error).__name__)
+            continue
+        if found == name and rows.features == features:
+            return rows
+        logger.warning("%s: holds another data set; built again", path)
+    return None
+
+
+def store_dataset(parts: Iterable[pa.Table], folder: Path, name: str, features: datasets.Features) -> datasets.Dataset:
+    """Writes tables one after the other into one file, and opens it; memory holds one of them at a time.
+
+    The file is written beside its place and renamed to `<name>-<checksum>.arrow`: several processes may store the same
+    data set at once, and a killed one leaves nothing that could be taken for it.
+
+    Args:
+        parts: tables with the columns of `features`, in their order.
+        folder: made where it is missing.
+        name: names all that the content depends on; letters, digits, `_` and `-`.
+        features: the columns.
+
+    Returns:
+        The rows, memory-mapped.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    schema = features.arrow_schema
+    schema = schema.with_metadata({**schema.metadata, NAME_KEY: name.encode()})
+    staging = folder / f".{name}.tmp-{uuid4().hex}"
+    try:
+        with pa.OSFile(str(staging), "wb") as file, pa.ipc.new_stream(file, schema) as writer:
+            for part in parts:
+                writer.write_table(part.cast(schema))
+        path = folder / f"{name}-{_checksum(staging)}.arrow"
+        staging.replace(path)
+    finally:
+        staging.unlink(missing_ok=True)
+    return datasets.Dataset.from_file(str(path))
+
+
+def _checksum(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()[:16]
