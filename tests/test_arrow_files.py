@@ -76,7 +76,7 @@ def test_a_damaged_or_foreign_file_is_not_taken_and_can_be_stored_again(tmp_path
     store(tmp_path, "train-abc")
     (path,) = tmp_path.glob("train-abc-*")
     spoil(path, other)
-    with caplog.at_level(logging.WARNING):
+    with caplog.at_level(logging.WARNING, logger="mma_mrnnet"):
         assert stored_dataset(tmp_path, "train-abc", FEATURES) is None
     assert "built again" in caplog.text
     store(tmp_path, "train-abc")
@@ -85,7 +85,7 @@ def test_a_damaged_or_foreign_file_is_not_taken_and_can_be_stored_again(tmp_path
 
 def test_a_file_with_other_columns_is_not_taken(tmp_path, caplog):
     store(tmp_path)
-    with caplog.at_level(logging.WARNING):
+    with caplog.at_level(logging.WARNING, logger="mma_mrnnet"):
         assert stored_dataset(tmp_path, "train-abc", OTHER) is None
     assert "holds another data set" in caplog.text
 

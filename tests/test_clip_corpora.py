@@ -204,7 +204,7 @@ def muse(tmp_path):
 
 
 def test_the_muse_layout_is_joined_by_id_with_labels_as_published(muse, caplog):
-    with caplog.at_level(logging.WARNING):
+    with caplog.at_level(logging.WARNING, logger="mma_mrnnet"):
         clips = {clip.clip_id: clip for clip in load_hume_reaction(muse)}
     assert {name: clip.split for name, clip in clips.items()} == {
         "00000": "train",
@@ -229,7 +229,7 @@ def test_validation_and_test_ids_without_a_clip_are_kept_and_training_ids_are_no
     write_crop(muse / "feats" / "Faces" / "00013" / "0.jpg")
     with (muse / "partition.csv").open("a", encoding="utf-8") as table:
         table.write("[00013],x,devel\n[00014],x,test\n")
-    with caplog.at_level(logging.WARNING):
+    with caplog.at_level(logging.WARNING, logger="mma_mrnnet"):
         clips = load_hume_reaction(muse)
     assert [(clip.clip_id, clip.split, clip.listed_as, len(clip.files)) for clip in clips] == [
         ("00000", "train", "[00000]", 3),
@@ -443,7 +443,7 @@ def test_a_damaged_or_foreign_cache_file_is_noticed_and_computed_again(tmp_path,
     cache.compute(clips[1])
     spoil(cache.path_of(clips[0]), cache.path_of(clips[1]))
     computed.clear()
-    with caplog.at_level(logging.WARNING):
+    with caplog.at_level(logging.WARNING, logger="mma_mrnnet"):
         again = corpus_affect(clips, cache)["train"].rows
     assert computed == ["a"]
     assert "computed again" in caplog.text
@@ -484,7 +484,7 @@ def test_a_damaged_table_is_noticed_and_built_again_from_the_clips_files(tmp_pat
     staging.write_bytes(content)
     staging.replace(path)
     computed.clear()
-    with caplog.at_level(logging.WARNING):
+    with caplog.at_level(logging.WARNING, logger="mma_mrnnet"):
         again = affect_of_rows(corpus_affect(clips, cache)["train"].rows)[1]
     assert "damaged" in caplog.text
     assert computed == []
@@ -555,7 +555,7 @@ def test_clips_without_a_face_and_unreadable_ones_are_counted_logged_and_left_ou
         record(tmp_path / "crops"),
         record(tmp_path / "gone.mp4"),
     ]
-    with caplog.at_level(logging.INFO):
+    with caplog.at_level(logging.INFO, logger="mma_mrnnet"):
         done = corpus_affect(clips, cache)["train"]
     assert list(done.rows["clip_id"]) == ["good"]
     assert done.without_face == ["none"]

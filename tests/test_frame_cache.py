@@ -127,7 +127,7 @@ def test_a_damaged_file_of_the_cache_is_read_again_from_the_corpus(corpus, read,
     cached_frames(read, corpus)
     for path in (tmp_path / "cache").rglob("validation-*.arrow"):
         path.write_bytes(path.read_bytes()[:-50])
-    with caplog.at_level(logging.WARNING):
+    with caplog.at_level(logging.WARNING, logger="mma_mrnnet"):
         assert valence(cached_frames(read, corpus)) == [0.5, 0.25]
     assert len(calls) == 2
     assert "damaged" in caplog.text
@@ -137,7 +137,7 @@ def test_a_damaged_file_of_the_cache_is_read_again_from_the_corpus(corpus, read,
 
 def test_without_a_place_for_the_cache_the_rows_stay_in_memory(corpus, read, tmp_path, caplog):
     (tmp_path / "cache").write_bytes(b"a file")
-    with caplog.at_level(logging.WARNING):
+    with caplog.at_level(logging.WARNING, logger="mma_mrnnet"):
         kept = cached_frames(read, corpus)
     assert valence(kept) == [0.5, 0.25]
     assert "cannot be kept" in caplog.text
