@@ -6,6 +6,10 @@ from pathlib import Path
 
 from transformers import HfArgumentParser
 
+from mma_mrnnet.data.augmentation import AUGMENTATIONS
+from mma_mrnnet.model.labels import ACTION_UNITS
+from mma_mrnnet.training.sampling import BALANCES
+
 
 def _option(text: str, default: object) -> object:
     if isinstance(default, list):
@@ -48,7 +52,18 @@ class TrainArguments:
     hidden_sizes: list[int] = _option("stage mma: channels of the backbone's stages", [256, 512, 1024, 2048])
     depths: list[int] = _option("stage mma: residual units a stage", [3, 4, 6, 3])
     distribution_matching: str = _option("stage mma: kl, bce, literal or off", "kl")
-    augment: bool = _option("stage mma: mirror, jitter, re-light, grey and blur the training crops", True)
+    co_annotation: str = _option(
+        "stage mma: off, soft or hard; make up expressions from action-unit labels (hard: also the reverse)", "off"
+    )
+    action_units: list[int] = _option("stage mma: FACS numbers of the units to predict, ascending", list(ACTION_UNITS))
+    balance: str = _option(
+        "stage mma: off (every item once an epoch), corpora (as many items of each) or classes (of each expression)",
+        "off",
+    )
+    augment: bool = _option("stage mma: change the training crops at random", True)
+    augmentations: list[str] = _option(
+        f"stage mma: in which ways they are changed; some of {', '.join(AUGMENTATIONS)}", list(AUGMENTATIONS)
+    )
 
     mma: str | None = _option("stage mrnn: the stage-1 checkpoint (folder or repository) to build on", None)
     cache: str | None = _option(
@@ -67,6 +82,13 @@ class TrainArguments:
     dropout: float = _option("stage mma: on the pooled features; stage mrnn: behind the dense layer", 0.0)
     intensity_loss: str = _option("stage mrnn: pearson, ccc or mse", "pearson")
 
+    def _check_mixing(self) -> None:
+        if self.balance not in BALANCES:
+            raise ValueError(f"--balance must be one of {', '.join(BALANCES)}; got {self.balance!r}")
+        unknown = [kind for kind in self.augmentations if kind not in AUGMENTATIONS]
+        if unknown:
+            raise ValueError(f"--augmentations must be among {', '.join(AUGMENTATIONS)}; got {', '.join(unknown)}")
+
     def __post_init__(self) -> None:
         """Check what no other place would check early enough.
 
@@ -80,6 +102,7 @@ class TrainArguments:
             raise ValueError("--stage mrnn needs --mma: the stage-1 checkpoint that it builds on")
         if self.stage == "mrnn" and (len(self.clips) != 3 or min(self.clips) < 1):
             raise ValueError(f"--clips needs three numbers from 1 on: train, validation, test; got {self.clips}")
+        self._check_mixing()
         if len(self.hidden_sizes) != len(self.depths):
             raise ValueError(f"--hidden_sizes and --depths go stage by stage; got {self.hidden_sizes}, {self.depths}")
         for name in ("epochs", "batch_size", "threads", "items", "keep_checkpoints"):

@@ -1,5 +1,6 @@
 """What differs between the two stages: data, model, scores, and what is done with the best model."""
 
+import logging
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -12,9 +13,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 from transformers import PreTrainedModel
 
-from mma_mrnnet.data.corpora import load_frames
 from mma_mrnnet.data.datasets import ClipCollator, ClipDataset, FrameCollator, FrameDataset
-from mma_mrnnet.data.drawn_faces import drawn_faces
 from mma_mrnnet.metrics import (
     area_under_roc,
     concordance_scores,
@@ -37,7 +36,10 @@ from mma_mrnnet.model.modeling_mma_mrnnet import MMAMRNNetForIntensity
 from mma_mrnnet.model.video_processing_mma_mrnnet import MMAMRNNetVideoProcessor
 from mma_mrnnet.training.arguments import TrainArguments
 from mma_mrnnet.training.clip_corpora import ClipCorpus, clip_splits, read_corpus
-from mma_mrnnet.training.sampling import Order, shuffled
+from mma_mrnnet.training.frame_corpora import description_of, frame_splits, items_an_epoch
+from mma_mrnnet.training.sampling import Order, corpus_draws, mixed, shuffled
+
+logger = logging.getLogger(__name__)
 
 Tensors = dict[str, Tensor]
 Predict = Callable[[Dataset], tuple[Tensors, Tensors]]
@@ -95,16 +97,10 @@ def mma_stage(args: TrainArguments) -> Stage:
 
     Returns:
         The `Stage`.
+
+    Raises:
+        ValueError: settings or data that cannot be; it names them (see `frame_splits`).
     """
-    if args.data == "drawn":
-        splits = {
-            "train": drawn_faces(args.items, seed=args.seed, size=args.image_size),
-            "validation": drawn_faces(max(args.items // 5, 1), seed=args.seed + 1, size=args.image_size),
-        }
-    else:
-        splits = load_frames(args.data)
-    train, validation = FrameDataset(splits["train"]), FrameDataset(splits["validation"])
-    torch.manual_seed(args.seed)
     config = MMAConfig(
         backbone_config={
             "layer_type": args.layer_type,
@@ -113,9 +109,15 @@ def mma_stage(args: TrainArguments) -> Stage:
             "depths": args.depths,
         },
         image_size=args.image_size,
+        action_units=args.action_units,
         distribution_matching=args.distribution_matching,
+        co_annotation=args.co_annotation,
         dropout=args.dropout,
     )
+    train, validation = frame_splits(args)
+    draws = corpus_draws(train.sources, train.expression, args.balance)
+    drawn = items_an_epoch(train, draws)
+    logger.info("an epoch draws %s", drawn)
     labelled = (~train.intensity.isnan()).any(0).tolist()
     config.supervised_action_units = [unit for unit, seen in zip(config.action_units, labelled, strict=True) if seen]
     processor = MMAMRNNetVideoProcessor(
@@ -126,36 +128,30 @@ def mma_stage(args: TrainArguments) -> Stage:
         outputs, labels = predict(validation)
         return {"validation": mma_report(outputs, labels, validation, config.action_units)}
 
+    torch.manual_seed(args.seed)
     return Stage(
         name="mma",
         model=MMAModel(config).to(memory_format=torch.channels_last),  # an eighth faster on a CPU
         processor=processor,
         train=train,
         validation=validation,
-        order=shuffled(len(train)),
-        train_collator=FrameCollator(processor, augment=args.augment),
-        collator=FrameCollator(processor, augment=False),
+        order=mixed(list(draws.values())),
+        train_collator=FrameCollator(processor, augmentations=args.augmentations if args.augment else ()),
+        collator=FrameCollator(processor),
         output_names=("valence_arousal", "expression_logits", "action_unit_logits"),
         loss_names=("valence_arousal", "expression_logits", "action_unit_logits"),
         score=lambda outputs, labels: mma_scores(outputs, labels, validation.intensity),
         score_name="mean_of_tasks",
         finish=finish,
         description={
-            "data": _described(args.data, train),
+            "data": description_of(args.data, train),
             "train": len(train),
             "validation": len(validation),
             "train_images_by_source": dict(sorted(Counter(train.sources).items())),
+            "items_an_epoch": drawn,
         },
+        begin_epoch=train.begin_epoch,
     )
-
-
-def _described(data: str, train: FrameDataset) -> str:
-    if data == "drawn":
-        return "drawn faces"
-    sources = sorted(set(train.sources))
-    if {"warp", "render"} <= set(sources):
-        return "labelled crops (pseudo-labels, bent photos, renders)"
-    return f"labelled crops of {', '.join(sources)}"
 
 
 def mma_scores(outputs: Tensors, labels: Tensors, intensity: Tensor) -> dict[str, float]:
