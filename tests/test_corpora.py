@@ -588,7 +588,7 @@ def test_crops_of_several_sizes_become_one_batch_each_scaled_by_itself(affectnet
     rows = FrameDataset(load_frames(f"affectnet:{affectnet},raf_db:{raf_db}")["train"])
     items = [rows[index] for index in range(len(rows))]
     assert {tuple(item["crop"].shape) for item in items} == {(24, 24, 3), (16, 16, 3)}
-    batch = FrameCollator(tiny_processor, augment=False)(items)
+    batch = FrameCollator(tiny_processor)(items)
     assert batch["pixel_values"].shape == (5, 3, 32, 32)
     for index, item in enumerate(items):
         assert torch.equal(batch["pixel_values"][index], tiny_processor.scale(item["crop"][None])[0])

@@ -39,7 +39,8 @@ def shuffled(count: int) -> Order:
 def mixed(corpora: Sequence[Sequence[Draw]]) -> Order:
     """The draws of several corpora, each corpus's spread evenly over the epoch, so that all end together.
 
-    In any n items in a row, a corpus with share s of the epoch has n s items, give or take about one.
+    In any n items in a row, a corpus with share s of the epoch has n s items, give or take one where there are two
+    corpora, and (1 - s) + s (C - 1) where there are C.
 
     Args:
         corpora: of each corpus its draws, which are spread evenly over the corpus's items in their turn.
