@@ -10,6 +10,7 @@ from PIL import Image
 
 from mma_mrnnet import MMAModel, MMAMRNNetForIntensity
 from mma_mrnnet.data import corpora
+from mma_mrnnet.data.augmentation import mixed_seed
 from mma_mrnnet.data.corpora import load_frames
 from mma_mrnnet.data.datasets import FrameDataset
 from mma_mrnnet.data.drawn_faces import drawn_faces
@@ -63,6 +64,15 @@ def test_every_batch_has_its_share_of_each_corpus(two_corpora):
     # A quarter are photos: 2 of 8 in each batch, but where a boundary falls between two of equal time.
     photos = [[stage.train.sources[item] for item in items[start:][:8]].count("labelled_folder") for start in (0, 8)]
     assert photos == [2, 2]
+
+
+def test_augmentation_follows_the_runs_seed_and_the_epoch_that_began(two_corpora):
+    stage = mma_stage(arguments(two_corpora, seed=7))
+    for epoch in (3, 0):
+        stage.begin_epoch(epoch)
+        assert [stage.train[item]["augmentation_seed"] for item in (0, 5)] == [
+            mixed_seed(7, epoch, item) for item in (0, 5)
+        ]
 
 
 @pytest.mark.parametrize(

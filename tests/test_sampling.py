@@ -77,17 +77,17 @@ def test_balanced_corpora_give_a_third_each_and_the_odd_item_to_the_first():
 
 
 def test_balanced_classes_come_equally_often_in_each_corpus_and_other_rows_as_they_are():
-    # a: 6 of class 0, 2 of class 4, 1 of class 5, 3 without: nine labelled places, three a class.
+    # a: 6 of class 0, 2 of class 4, 1 of class 5, 5 without: nine labelled places, three a class.
     # b: 1 of class 1 and 4 of class 2: 3 and 2, the first class having the odd one.
-    expression = [0] * 6 + [4] * 2 + [5] + [-100] * 3 + [1] + [2] * 4
-    sources = ["a"] * 12 + ["b"] * 5
+    expression = [0] * 6 + [4] * 2 + [5] + [-100] * 5 + [1] + [2] * 4
+    sources = ["a"] * 14 + ["b"] * 5
     order = order_of(sources, "classes", expression)
     for seed in range(10):
         items = order(generator(seed)).tolist()
         labels = [expression[item] for item in items]
-        assert len(items) == 17
-        assert {label: labels.count(label) for label in set(labels)} == {0: 3, 4: 3, 5: 3, -100: 3, 1: 3, 2: 2}
-        assert {items.count(item) for item in (9, 10, 11)} == {1}
+        assert len(items) == 19
+        assert {label: labels.count(label) for label in set(labels)} == {0: 3, 4: 3, 5: 3, -100: 5, 1: 3, 2: 2}
+        assert {items.count(item) for item in range(9, 14)} == {1}
         assert sorted(items.count(item) for item in (6, 7)) == [1, 2]
         assert items.count(8) == 3
 
