@@ -84,7 +84,7 @@ def test_augmentation_follows_the_runs_seed_and_the_epoch_that_began(two_corpora
     ],
 )
 def test_the_description_says_what_an_epoch_draws(two_corpora, balance, images, photos_labels, caplog):
-    caplog.set_level(logging.INFO)
+    caplog.set_level(logging.INFO, logger="mma_mrnnet")  # the command line, tested before, may have raised it
     drawn = mma_stage(arguments(two_corpora, balance=balance)).description["items_an_epoch"]
     assert (drawn["drawn"]["images"], drawn["labelled_folder"]["images"]) == images
     assert drawn["labelled_folder"] == {"images": images[1], **photos_labels}
@@ -123,6 +123,7 @@ def rows():
 
 
 def test_a_task_that_nothing_labels_is_told_with_numbers(rows, caplog):
+    caplog.set_level(logging.WARNING, logger="mma_mrnnet")
     check_supervision(rows, ACTION_UNITS)
     assert not caplog.text
     rows.valence_arousal[:] = float("nan")

@@ -82,8 +82,20 @@ def items_an_epoch(train: FrameDataset, draws: Mapping[str, Sequence[Draw]]) -> 
     }
 
 
-def description_of(data: str, train: FrameDataset) -> str:
-    """What the crops are, in words."""
+def description_of(
+    data: str, train: FrameDataset, validation: FrameDataset, draws: Mapping[str, Sequence[Draw]]
+) -> dict:
+    """What the crops are and how many, and what an epoch draws of them; for the results."""
+    return {
+        "data": _in_words(data, train),
+        "train": len(train),
+        "validation": len(validation),
+        "train_images_by_source": dict(sorted(Counter(train.sources).items())),
+        "items_an_epoch": items_an_epoch(train, draws),
+    }
+
+
+def _in_words(data: str, train: FrameDataset) -> str:
     if data == "drawn":
         return "drawn faces"
     sources = sorted(set(train.sources))

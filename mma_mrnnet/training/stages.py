@@ -1,7 +1,6 @@
 """What differs between the two stages: data, model, scores, and what is done with the best model."""
 
 import logging
-from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -36,7 +35,7 @@ from mma_mrnnet.model.modeling_mma_mrnnet import MMAMRNNetForIntensity
 from mma_mrnnet.model.video_processing_mma_mrnnet import MMAMRNNetVideoProcessor
 from mma_mrnnet.training.arguments import TrainArguments
 from mma_mrnnet.training.clip_corpora import ClipCorpus, clip_splits, read_corpus
-from mma_mrnnet.training.frame_corpora import description_of, frame_splits, items_an_epoch
+from mma_mrnnet.training.frame_corpora import description_of, frame_splits
 from mma_mrnnet.training.sampling import Order, corpus_draws, mixed, shuffled
 
 logger = logging.getLogger(__name__)
@@ -116,8 +115,8 @@ def mma_stage(args: TrainArguments) -> Stage:
     )
     train, validation = frame_splits(args)
     draws = corpus_draws(train.sources, train.expression, args.balance)
-    drawn = items_an_epoch(train, draws)
-    logger.info("an epoch draws %s", drawn)
+    description = description_of(args.data, train, validation, draws)
+    logger.info("an epoch draws %s", description["items_an_epoch"])
     labelled = (~train.intensity.isnan()).any(0).tolist()
     config.supervised_action_units = [unit for unit, seen in zip(config.action_units, labelled, strict=True) if seen]
     processor = MMAMRNNetVideoProcessor(
@@ -143,13 +142,7 @@ def mma_stage(args: TrainArguments) -> Stage:
         score=lambda outputs, labels: mma_scores(outputs, labels, validation.intensity),
         score_name="mean_of_tasks",
         finish=finish,
-        description={
-            "data": description_of(args.data, train),
-            "train": len(train),
-            "validation": len(validation),
-            "train_images_by_source": dict(sorted(Counter(train.sources).items())),
-            "items_an_epoch": drawn,
-        },
+        description=description,
         begin_epoch=train.begin_epoch,
     )
 
