@@ -342,6 +342,16 @@ def test_bp4ds_nines_are_no_label_and_unit_14_is_left_out(bp4d, caplog):
     assert "action units [14] are left out" in caplog.text
 
 
+def test_bp4ds_unit_14_is_read_where_it_is_asked_for(bp4d, caplog):
+    caplog.set_level(logging.INFO)
+    splits = load_bp4d(bp4d, (1, 2, 14))
+    assert splits["train"].features == frame_features((1, 2, 14))
+    labels = both(splits, bp4d / "cropped_aligned")
+    assert labels["F001_T1/00020.jpg"] == units(1, 14)
+    assert labels["F001_T1/00021.jpg"] == units(absent=[14])
+    assert "action units [12] are left out" in caplog.text
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -557,6 +567,30 @@ def test_several_corpora_are_put_one_after_the_other(affectnet, raf_db):
     assert splits["validation"]["source"][:] == ["affectnet", "raf_db"]
 
 
+def test_every_corpus_gives_the_units_that_are_asked_for(affectnet, raf_db, tmp_path):
+    root = aff_wild2_tree(tmp_path / "Aff-Wild2", ".")
+    tree = tmp_path / "EmotioNet"
+    emotionet_csv(tree, "URL, 'AU 1', 'AU 14'\nh/N_01_1.jpg, 1, 1\nh/N_01_2.jpg,0,0\n")
+    own = labelled_folder(tmp_path / "own", "file_name,subject,au01,au12\na.jpg,A,1,1\nc.jpg,C,0,0\n")
+    names = f"affectnet:{affectnet},raf_db:{raf_db},aff_wild2:{root},emotionet:{tree},labelled_folder:{own}"
+    splits = load_frames(names, (1, 14))
+    assert splits["train"].features == splits["validation"].features == frame_features((1, 14))
+    rows = [row for split in splits.values() for row in split.remove_columns("image").to_list()]
+    counts = {
+        source: [sum(row[name] == row[name] for row in rows if row["source"] == source) for name in ("au01", "au14")]
+        for source in FRAME_CORPORA
+    }
+    wanted = {"aff_wild2": [3, 0], "emotionet": [2, 2], "labelled_folder": [2, 0]}
+    assert {source: count for source, count in counts.items() if any(count)} == wanted
+
+
+def test_a_row_whose_units_are_not_asked_for_has_no_label_and_goes(disfa, caplog):
+    caplog.set_level(logging.INFO)
+    with pytest.raises(ValueError, match="disfa train: no labelled row has its image"):
+        load_disfa(disfa, (14,))
+    assert "4 of 4 rows have no label" in caplog.text
+
+
 def test_a_plain_folder_stays_a_folder_of_parquet_files(tmp_path, raf_db, monkeypatch):
     monkeypatch.setattr(corpora.datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
     faces = tmp_path / "a,b:c"
@@ -588,7 +622,7 @@ def test_crops_of_several_sizes_become_one_batch_each_scaled_by_itself(affectnet
     rows = FrameDataset(load_frames(f"affectnet:{affectnet},raf_db:{raf_db}")["train"])
     items = [rows[index] for index in range(len(rows))]
     assert {tuple(item["crop"].shape) for item in items} == {(24, 24, 3), (16, 16, 3)}
-    batch = FrameCollator(tiny_processor, augment=False)(items)
+    batch = FrameCollator(tiny_processor)(items)
     assert batch["pixel_values"].shape == (5, 3, 32, 32)
     for index, item in enumerate(items):
         assert torch.equal(batch["pixel_values"][index], tiny_processor.scale(item["crop"][None])[0])

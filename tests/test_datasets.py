@@ -4,8 +4,10 @@ import datasets
 import numpy as np
 import pytest
 import torch
+from torch.utils.data import DataLoader
 
-from mma_mrnnet.data.datasets import ClipCollator, ClipDataset, FrameCollator, FrameDataset, augment_crops
+from mma_mrnnet.data.augmentation import AUGMENTATIONS
+from mma_mrnnet.data.datasets import ClipCollator, ClipDataset, FrameCollator, FrameDataset
 from mma_mrnnet.data.drawn_faces import drawn_faces
 from mma_mrnnet.data.records import action_unit_column, clip_features, frame_features
 from mma_mrnnet.model.labels import ACTION_UNITS
@@ -29,10 +31,6 @@ def clips():
         "labels": [[0.1 * row] * 6 + [NAN] for row in range(4)],
     }
     return ClipDataset(datasets.Dataset.from_dict(columns, features=clip_features(7)))
-
-
-def crops(count=4, side=32):
-    return torch.rand(count, 3, side, side) * 2 - 1
 
 
 # Frames ------------------------------------------------------------------------------------------------------------
@@ -76,7 +74,7 @@ def test_the_collator_turns_intensities_into_probabilities_of_presence(tiny_proc
         "expression_labels": torch.tensor(-100),
         "action_unit_intensities": torch.tensor([0.0, 0.2, 0.4, 0.8, 1.0, NAN]),
     }
-    batch = FrameCollator(tiny_processor, augment=False)([item, item])
+    batch = FrameCollator(tiny_processor)([item, item])
     assert batch["action_unit_labels"][0, :5].tolist() == pytest.approx([0.0, 0.25, 0.5, 1.0, 1.0])
     assert batch["action_unit_labels"][:, 5].isnan().all()
     assert batch["valence_arousal_labels"][1, 1].isnan()
@@ -88,61 +86,59 @@ def test_without_augmentation_the_crops_are_the_processors(faces, tiny_processor
     rows = FrameDataset(faces)
     items = [rows[0], rows[1]]
     wanted = tiny_processor.scale(torch.stack([item["crop"] for item in items]))
-    assert torch.equal(FrameCollator(tiny_processor, augment=False)(items)["pixel_values"], wanted)
-    assert not torch.equal(FrameCollator(tiny_processor, augment=True)(items)["pixel_values"], wanted)
+    assert torch.equal(FrameCollator(tiny_processor)(items)["pixel_values"], wanted)
+    assert not torch.equal(FrameCollator(tiny_processor, augmentations=AUGMENTATIONS)(items)["pixel_values"], wanted)
 
 
 def test_a_batch_is_what_the_extractor_takes(faces, tiny_processor, tiny_mma):
     rows = FrameDataset(faces)
-    batch = FrameCollator(tiny_processor, augment=True)([rows[index] for index in range(12)])
+    batch = FrameCollator(tiny_processor, augmentations=AUGMENTATIONS)([rows[index] for index in range(12)])
     assert tiny_mma(**batch).loss.isfinite()
 
 
-@pytest.mark.parametrize("side", [32, 33, 112])
-def test_augmented_crops_keep_shape_and_range(side):
-    result = augment_crops(crops(16, side))
-    assert result.shape == (16, 3, side, side)
-    assert result.dtype == torch.float32
-    assert result.isfinite().all()
-    assert result.min() >= -1
-    assert result.max() <= 1
+def test_a_kind_of_augmentation_that_there_is_not_is_refused(tiny_processor):
+    with pytest.raises(ValueError, match="among mirror, geometry, grey, blur, colour, noise; got rotate"):
+        FrameCollator(tiny_processor, augmentations=["mirror", "rotate"])
 
 
-def test_augmentation_leaves_its_input_as_it_was():
-    given = crops(64)
-    before = given.clone()
-    augment_crops(given)
-    assert torch.equal(given, before)
+def augmented(rows, processor, batches):
+    collate = FrameCollator(processor, augmentations=AUGMENTATIONS)
+    return torch.cat([collate([rows[index] for index in batch])["pixel_values"] for batch in batches])
 
 
-def test_augmentation_repeats_under_a_seed_and_differs_without():
-    given = crops(8)
-    torch.manual_seed(5)
-    first, other = augment_crops(given), augment_crops(given)
-    torch.manual_seed(5)
-    assert torch.equal(augment_crops(given), first)
-    assert not torch.equal(first, other)
+def test_an_augmented_crop_depends_on_seed_epoch_and_item_alone(faces, tiny_processor):
+    rows = FrameDataset(faces, seed=4)
+    rows.begin_epoch(2)
+    whole = augmented(rows, tiny_processor, [range(12)])
+    torch.rand(7)  # whatever else was drawn in between
+    for size in (1, 5):
+        batches = [range(start, min(start + size, 12)) for start in range(0, 12, size)]
+        assert torch.equal(augmented(rows, tiny_processor, batches), whole)
+    assert torch.equal(augmented(rows, tiny_processor, [[7, 3, 3]]), whole[[7, 3, 3]])  # drawn twice: twice the same
+    resumed = FrameDataset(faces, seed=4)
+    resumed.begin_epoch(2)
+    assert torch.equal(augmented(resumed, tiny_processor, [range(12)]), whole)
 
 
-def test_half_of_the_crops_are_mirrored():
-    given = torch.full((400, 3, 32, 32), -0.5)
-    given[..., :16] = 0.5  # bright on the left
-    result = augment_crops(given)
-    right_is_brighter = result[..., 18:28].mean((1, 2, 3)) > result[..., 4:14].mean((1, 2, 3))
-    assert 0.43 < right_is_brighter.float().mean() < 0.57  # 3 standard deviations around a half
+@pytest.mark.parametrize(("seed", "epoch"), [(4, 3), (5, 2), (2, 4)])
+def test_another_epoch_or_seed_changes_every_augmented_crop(faces, tiny_processor, seed, epoch):
+    pictures = []
+    for numbers in ((4, 2), (seed, epoch)):
+        rows = FrameDataset(faces, seed=numbers[0])
+        rows.begin_epoch(numbers[1])
+        pictures.append(augmented(rows, tiny_processor, [range(12)]))
+    assert all(not torch.equal(*pair) for pair in zip(*pictures, strict=True))
 
 
-def test_an_upright_face_stays_upright():
-    given = torch.full((100, 3, 32, 32), -0.5)
-    given[:, :, :16] = 0.5  # bright at the top
-    result = augment_crops(given)
-    assert (result[:, :, 4:14].mean((1, 2, 3)) > result[:, :, 18:28].mean((1, 2, 3))).all()
-
-
-def test_what_is_shifted_in_is_black():
-    assert augment_crops(torch.full((200, 3, 32, 32), -1.0)).mean() < -0.9
-    corner = augment_crops(torch.ones(200, 3, 32, 32))[:, :, 0, 0].amax(1)
-    assert corner.min() < -0.5  # a bright crop, turned or shifted, shows black in some corner
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_loaders_workers_know_the_epoch_that_began(faces, tiny_processor, workers):
+    rows = FrameDataset(faces, seed=4)
+    collate = FrameCollator(tiny_processor, augmentations=AUGMENTATIONS)
+    loader = DataLoader(rows, batch_size=5, num_workers=workers, collate_fn=collate)
+    for epoch in (1, 0):
+        rows.begin_epoch(epoch)
+        loaded = torch.cat([batch["pixel_values"] for batch in loader])
+        assert torch.equal(loaded, augmented(rows, tiny_processor, [range(12)]))
 
 
 # Clips -------------------------------------------------------------------------------------------------------------

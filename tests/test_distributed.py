@@ -28,10 +28,11 @@ SCRIPT = textwrap.dedent(
     mine = shares[accelerator.process_index]
     backbone = {"embedding_size": 8, "hidden_sizes": [8, 16], "depths": [1, 1], "layer_type": "basic"}
     results = {}
-    for name in ("mma", "pearson", "ccc", "mse"):
+    for name in ("mma", "soft", "hard", "pearson", "ccc", "mse"):
         torch.manual_seed(0)
         config = MMAConfig(backbone_config=backbone, image_size=32)
-        if name == "mma":
+        if name in ("mma", "soft", "hard"):
+            config.co_annotation = "off" if name == "mma" else name
             model = MMAModel(config)
             batch = {
                 "pixel_values": torch.rand(10, 3, 32, 32),
@@ -41,6 +42,8 @@ SCRIPT = textwrap.dedent(
             }
             batch["valence_arousal_labels"][[1, 3, 8]] = float("nan")
             batch["action_unit_labels"][torch.rand(10, 17) < 0.6] = float("nan")
+            batch["action_unit_labels"][[0, 9]] = float("nan")  # expressions alone
+            batch["action_unit_labels"][[1, 7], 9], batch["action_unit_labels"][[1, 7], 15] = 1.0, 1.0  # and a smile's
             names = ("valence_arousal", "expression_logits", "action_unit_logits")
         else:
             model = MMAMRNNetForIntensity(

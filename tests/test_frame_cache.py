@@ -40,9 +40,9 @@ def calls():
 
 @pytest.fixture
 def read(calls):
-    def load(folder):
+    def load(folder, action_units):
         calls.append(folder)
-        return load_labelled_folder(folder)
+        return load_labelled_folder(folder, action_units)
 
     return load
 
@@ -165,3 +165,10 @@ def test_corpora_by_name_come_from_the_cache(corpus, monkeypatch, calls):
 
     monkeypatch.setitem(FRAME_CORPORA, "labelled_folder", load_labelled_folder)
     assert valence(load_frames(f"labelled_folder:{corpus}")) == [0.5, 0.25]
+
+
+def test_another_choice_of_units_is_read_anew(corpus, read, calls):
+    for units in ((1, 2), (1, 14), (1, 2)):
+        kept = cached_frames(read, corpus, units)
+        assert kept["train"].features == frame_features(units)
+    assert len(calls) == 2

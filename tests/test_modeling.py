@@ -245,6 +245,9 @@ def test_a_stage_2_config_out_of_range_is_refused(settings, message):
         ({"supervised_action_units": [3]}, "are not"),
         ({"distribution_matching": "js"}, "kl, bce, literal, off"),
         ({"expression_weight": -1.0}, "expression_weight"),
+        ({"co_annotation": "both"}, "off, soft, hard"),
+        ({"co_annotation_temperature": 0.0}, "above 0"),
+        ({"co_annotation_weight": -0.5}, "co_annotation_weight"),
     ],
 )
 def test_a_stage_1_config_out_of_range_is_refused(settings, message):
@@ -283,6 +286,61 @@ def test_stage_1_losses_add_up_and_skip_what_is_unlabelled(tiny_mma):
     assert torch.allclose(tiny_mma(faces, **labels).loss, sum(parts) + matching_only, atol=1e-5)
     tiny_mma.config.distribution_matching = "off"
     assert tiny_mma(faces, **nothing).loss.item() == 0.0
+
+
+def co_annotated_batch():
+    """A smile by its units, a smile by name, one with all labels, one with none."""
+    units = torch.full((4, 17), NAN)
+    units[[0, 2]] = 0.0
+    units[0, [9, 15]] = 1.0  # AU12, AU25
+    labels = {"expression_labels": torch.tensor([-100, 4, 1, -100]), "action_unit_labels": units}
+    return torch.rand(4, 3, 32, 32), labels
+
+
+def test_hard_co_annotation_is_the_loss_of_the_labels_that_it_makes_up(tiny_mma):
+    faces, labels = co_annotated_batch()
+    tiny_mma.config.co_annotation = "hard"
+    loss = tiny_mma(faces, **labels).loss
+    tiny_mma.config.co_annotation = "off"
+    made_up = {name: value.clone() for name, value in labels.items()}
+    made_up["expression_labels"][0] = 4
+    made_up["action_unit_labels"][1, [4, 9, 15]] = 1.0  # AU6, AU12, AU25
+    plain = tiny_mma(faces, **made_up).loss
+    # Of row 1 the three units' losses weigh 0.51, 1 and 1 instead of 1 each, and three rows have units.
+    losses = -tiny_mma(faces).action_unit_logits[1].sigmoid().log()[[4, 9, 15]]
+    weighted = (0.51 * losses[0] + losses[1] + losses[2]) / 2.51
+    assert torch.allclose(loss, plain + (weighted - losses.mean()) / 3, atol=1e-6)
+
+
+def test_soft_co_annotation_adds_its_weighted_cross_entropy(tiny_mma):
+    faces, labels = co_annotated_batch()
+    plain = tiny_mma(faces, **labels).loss
+    tiny_mma.config.co_annotation, tiny_mma.config.co_annotation_temperature = "soft", 1.0
+    tiny_mma.config.co_annotation_weight = 0.25
+    # Row 0 alone: fear 1 / 5.53, happiness 2 / 2.51, surprise 1 / 4.66, the others and neutral 0.
+    target = torch.tensor([0, 0, 0, 1 / 5.53, 2 / 2.51, 0, 1 / 4.66]).softmax(0)
+    extra = -(target * tiny_mma(faces).expression_logits[0].log_softmax(0)).sum()
+    assert torch.allclose(tiny_mma(faces, **labels).loss, plain + 0.25 * extra, atol=1e-6)
+
+
+@pytest.mark.parametrize("form", ["soft", "hard"])
+def test_co_annotation_lets_no_nan_into_a_gradient(tiny_mma, form):
+    faces, labels = co_annotated_batch()
+    tiny_mma.config.co_annotation = form
+    for batch in (labels, {name: value[[3]] for name, value in labels.items()}):  # the last has no label at all
+        tiny_mma.zero_grad()
+        tiny_mma(faces[: len(batch["expression_labels"])], **batch).loss.backward()
+        assert all(gradient.isfinite().all() for gradient in gradients(tiny_mma).values())
+
+
+def test_a_unit_without_prior_and_label_gets_a_gradient_of_exactly_zero(tiny_mma_config):
+    tiny_mma_config.action_units = [12, 14, 25]
+    model = MMAModel(tiny_mma_config)
+    units = torch.tensor([[1.0, NAN, 0.0], [0.0, NAN, NAN]])
+    model(torch.rand(2, 3, 32, 32), action_unit_labels=units).loss.backward()
+    gradient = model.action_unit_head.weight.grad
+    assert torch.equal(gradient[1], torch.zeros_like(gradient[1]))
+    assert (gradient[[0, 2]].abs().sum(1) > 0).all()
 
 
 def test_outputs_come_as_a_tuple_where_asked(tiny_model):

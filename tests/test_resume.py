@@ -1,6 +1,7 @@
 """Killed at any moment, by any process, a run resumes to the weights it would have had; other runs are not mixed in."""
 
 import json
+import logging
 import os
 import random
 import shutil
@@ -104,6 +105,7 @@ def test_other_data_are_refused(straight, tmp_path, capsys):
 
 
 def test_other_settings_are_taken_where_asked_for(straight, tmp_path, caplog):
+    caplog.set_level(logging.WARNING, "mma_mrnnet")
     run = shutil.copytree(straight, tmp_path / "run")
     assert main([*FACES, "--epochs", "4", "--output", str(run), "--resume_anyway"]) == 0
     assert "--epochs 3, now 4" in caplog.text

@@ -10,6 +10,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import datasets
 import numpy as np
 import pytest
 import torch
@@ -184,6 +185,28 @@ def test_stopped_and_resumed_is_bit_equal_to_straight_through(tmp_path, monkeypa
     assert untimed[0] == untimed[1]
 
 
+def test_the_number_of_workers_changes_no_bit_of_two_mixed_corpora(tmp_path, monkeypatch):
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    for name, count in (("few", 9), ("many", 30)):
+        (tmp_path / name).mkdir()
+        for split, rows in (("train", drawn_faces(count, seed=count, size=32)), ("validation", drawn_faces(8, seed=1))):
+            named = rows.remove_columns("source").add_column("source", [name] * len(rows))
+            named.to_parquet(str(tmp_path / name / f"{split}-0.parquet"))
+    words = [*FACES, "--data", f"face_parquet:{tmp_path / 'few'},face_parquet:{tmp_path / 'many'}"]
+    words += ["--balance", "corpora", "--dropout", "0.2"]
+    for workers in ("0", "2"):
+        assert main([*words, "--workers", workers, "--output", str(tmp_path / workers)]) == 0
+    assert same(weights(tmp_path / "0/model"), weights(tmp_path / "2/model"))
+    drawn = results_of(tmp_path / "0")["data"]["items_an_epoch"]
+    assert (drawn["few"]["images"], drawn["many"]["images"]) == (20, 19)
+    assert {"few", "many"} <= set(results_of(tmp_path / "0")["validation"])
+    # What was augmented is not what was not.
+    assert main([*words, "--augment", "False", "--output", str(tmp_path / "plain")]) == 0
+    assert main([*words, "--augmentations", "mirror", "--output", str(tmp_path / "mirror")]) == 0
+    found = [weights(tmp_path / name / "model")["expression_head.weight"] for name in ("0", "plain", "mirror")]
+    assert not any(torch.equal(found[one], found[other]) for one, other in ((0, 1), (0, 2), (1, 2)))
+
+
 def test_stage_2_stopped_and_resumed_is_bit_equal(stage1, tmp_path, monkeypatch):
     words = [*CLIPS, "--epochs", "3", "--mma", str(stage1 / "model"), "--dropout", "0.2"]
     assert main([*words, "--output", str(tmp_path / "straight")]) == 0
@@ -334,6 +357,7 @@ def test_calibration_is_fitted_on_validation_to_its_labels(stage1, tmp_path):
         ["--augment", "False", "--seed", "7", "--learning_rate", "3e-05"],
         ["--hidden_sizes", "8", "16", "--depths", "1", "1", "--clips", "1", "2", "3"],
         ["--mma", "a folder/with 'quotes'", "--sampling_fps", "2.5"],
+        ["--augmentations", "mirror", "blur", "--balance", "classes", "--co_annotation", "soft", "--action_units", "4"],
     ],
 )
 def test_the_command_line_comes_back_as_the_same_arguments(words):
@@ -346,7 +370,7 @@ def test_the_command_line_comes_back_as_the_same_arguments(words):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"stage": "both"}, "--stage must be mma or mrnn; got 'both'"),
+        ({"stage": "both"}, "--stage must be one of mma, mrnn; got 'both'"),
         ({"stage": "mrnn"}, "needs --mma"),
         ({"stage": "mrnn", "mma": "x", "clips": [1, 2]}, "--clips needs three"),
         ({"stage": "mrnn", "mma": "x", "clips": [9, 9, 0]}, "--clips needs three"),
@@ -355,6 +379,8 @@ def test_the_command_line_comes_back_as_the_same_arguments(words):
         ({"batch_size": -1}, "--batch_size must be at least 1"),
         ({"warmup": 1.0}, r"--warmup must be in \[0, 1\)"),
         ({"quiet_share": -0.1}, "--quiet_share must be in"),
+        ({"balance": "people"}, "--balance must be one of off, corpora, classes; got 'people'"),
+        ({"augmentations": ["mirror", "turn"]}, "--augmentations must be among mirror, .*, noise; got turn"),
     ],
 )
 def test_arguments_out_of_range_are_refused(change, message):
@@ -447,8 +473,6 @@ def test_a_folder_that_cannot_be_finished_leaves_the_old_one(tmp_path):
 
 
 def test_stage_1_learns_from_a_folder_of_parquet_files(tmp_path, monkeypatch):
-    import datasets
-
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
     (tmp_path / "faces").mkdir()
     drawn_faces(20, seed=0, size=32).to_parquet(str(tmp_path / "faces" / "train-0.parquet"))
@@ -719,8 +743,8 @@ def test_a_gradient_that_is_not_finite_stops_the_run_before_it_reaches_the_weigh
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--schedule", "step"], "--schedule must be cosine or linear or constant; got 'step'"),
-        (["--mixed_precision", "fp8"], "--mixed_precision must be no or bf16 or fp16; got 'fp8'"),
+        (["--schedule", "step"], "--schedule must be one of cosine, linear, constant; got 'step'"),
+        (["--mixed_precision", "fp8"], "--mixed_precision must be one of no, bf16, fp16; got 'fp8'"),
         (["--micro_batch_size", "-1"], "--micro_batch_size must be at least 0; got -1"),
         (["--save_every", "-1"], "--save_every must be at least 0; got -1"),
         (["--strict_routing", "True"], "--strict_routing is for --stage mrnn"),

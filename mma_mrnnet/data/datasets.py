@@ -9,11 +9,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import torch
-import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from mma_mrnnet.data.augmentation import AUGMENTATIONS, augment_crop, mixed_seed
 from mma_mrnnet.data.records import action_unit_column
 from mma_mrnnet.model.labels import ACTION_UNITS, presence_target
 from mma_mrnnet.model.video_processing_mma_mrnnet import MMAMRNNetVideoProcessor
@@ -25,9 +25,12 @@ class FrameDataset(Dataset):
     Args:
         rows: a data set with the columns of `records.frame_features`.
         action_units: the units, and their order, that the model predicts.
+        seed: of the run; with the epoch and the item's number it fixes how an item is augmented.
     """
 
-    def __init__(self, rows: datasets.Dataset, action_units: Sequence[int] = ACTION_UNITS) -> None:
+    def __init__(self, rows: datasets.Dataset, action_units: Sequence[int] = ACTION_UNITS, *, seed: int = 0) -> None:
+        self.seed = seed
+        self.epoch = 0
         columns = [action_unit_column(unit) for unit in action_units]
         table = rows.select_columns(["valence", "arousal", "expression", "source", *columns]).with_format("pandas")[:]
         self.images = rows.select_columns(["image"]).cast_column("image", datasets.Image(decode=False))
@@ -39,8 +42,12 @@ class FrameDataset(Dataset):
     def __len__(self) -> int:
         return len(self.images)
 
+    def begin_epoch(self, epoch: int) -> None:
+        """Choose the epoch that augmentation depends on; before a loader's workers copy the data set."""
+        self.epoch = epoch
+
     def __getitem__(self, index: int) -> dict[str, Any]:
-        """One crop (H, W, 3) uint8 with its labels; action units as intensities."""
+        """One crop (H, W, 3) uint8 with its labels, action units as intensities, and the seed of its augmentation."""
         stored = self.images[index]["image"]
         source = BytesIO(stored["bytes"]) if stored["bytes"] is not None else stored["path"]
         with Image.open(source) as image:
@@ -50,6 +57,7 @@ class FrameDataset(Dataset):
             "valence_arousal_labels": self.valence_arousal[index],
             "expression_labels": self.expression[index],
             "action_unit_intensities": self.intensity[index],
+            "augmentation_seed": mixed_seed(self.seed, self.epoch, index),
         }
 
 
@@ -58,12 +66,18 @@ class FrameCollator:
 
     Args:
         processor: scales the crops, as in inference.
-        augment: change the crops as `augment_crops` does; draws from torch's global generator, seeded once by `fit`.
+        augmentations: which of `AUGMENTATIONS` to make, each item's from its own seed; none outside training.
+
+    Raises:
+        ValueError: a kind of augmentation that there is not.
     """
 
-    def __init__(self, processor: MMAMRNNetVideoProcessor, *, augment: bool) -> None:
+    def __init__(self, processor: MMAMRNNetVideoProcessor, *, augmentations: Sequence[str] = ()) -> None:
+        unknown = [kind for kind in augmentations if kind not in AUGMENTATIONS]
+        if unknown:
+            raise ValueError(f"augmentations must be among {', '.join(AUGMENTATIONS)}; got {', '.join(unknown)}")
         self.processor = processor
-        self.augment = augment
+        self.augmentations = frozenset(augmentations)
 
     def __call__(self, items: list[dict[str, Any]]) -> dict[str, Tensor]:
         """N items, whose crops may differ in size, to `pixel_values` and the three label tensors."""
@@ -72,54 +86,18 @@ class FrameCollator:
             pixel_values = self.processor.scale(torch.stack(crops))  # (N, 3, S, S)
         else:
             pixel_values = torch.cat([self.processor.scale(crop[None]) for crop in crops])  # (N, 3, S, S)
+        if self.augmentations:
+            seeds = [item["augmentation_seed"] for item in items]
+            pixel_values = torch.stack([self._augmented(*pair) for pair in zip(pixel_values, seeds, strict=True)])
         return {
-            "pixel_values": augment_crops(pixel_values) if self.augment else pixel_values,
+            "pixel_values": pixel_values,
             "valence_arousal_labels": torch.stack([item["valence_arousal_labels"] for item in items]),
             "expression_labels": torch.stack([item["expression_labels"] for item in items]),
             "action_unit_labels": presence_target(torch.stack([item["action_unit_intensities"] for item in items])),
         }
 
-
-def augment_crops(pixel_values: Tensor) -> Tensor:
-    """Mirrored, jittered, re-lit, greyed and blurred copies of N crops (our choice of kinds and sizes).
-
-    All labels are symmetric (a unit's intensity is the mean of both sides), so mirroring leaves them true. The jitter
-    (3 degrees, 4 % of scale, 3 % of shift, one standard deviation) is about the scatter of five detected points.
-
-    Args:
-        pixel_values: (N, 3, S, S) in [-1, 1].
-
-    Returns:
-        The same shape and range.
-    """
-    count = len(pixel_values)
-    angle = torch.randn(count) * 0.052  # radians
-    zoom = 1 + torch.randn(count) * 0.04
-    mirror = torch.where(torch.rand(count) < 0.5, -1.0, 1.0)
-    theta = torch.zeros(count, 2, 3)
-    theta[:, 0, 0], theta[:, 0, 1] = zoom * angle.cos() * mirror, -zoom * angle.sin()
-    theta[:, 1, 0], theta[:, 1, 1] = zoom * angle.sin() * mirror, zoom * angle.cos()
-    theta[:, :, 2] = torch.randn(count, 2) * 0.06  # the grid spans 2, so this is 3 % of the side
-    grid = F.affine_grid(theta, list(pixel_values.shape), align_corners=False)
-    # Black outside is -1 here, and the sampler pads with 0: shift up, sample, shift down.
-    pixels = F.grid_sample(pixel_values + 1, grid, align_corners=False) - 1
-
-    def some(share: float) -> Tensor:
-        return (torch.rand(count) < share).nonzero().flatten()
-
-    rows = some(0.2)
-    pixels[rows] = pixels[rows].mean(1, keepdim=True).expand(-1, 3, -1, -1)
-    # A soft picture: shrunk and blown up again, as small faces and strong compression leave it.
-    side = pixels.shape[-1]
-    for factor, share in ((2, 0.15), (3, 0.05)):
-        rows = some(share)
-        small = F.interpolate(pixels[rows], size=max(side // factor, 8), mode="area")
-        pixels[rows] = F.interpolate(small, size=side, mode="bilinear", align_corners=False)
-    contrast = (torch.randn(count, 1, 1, 1) * 0.2).exp()
-    pixels = pixels * contrast + (torch.randn(count, 1, 1, 1) * 0.15 + torch.randn(count, 3, 1, 1) * 0.05)
-    rows = some(0.3)
-    pixels[rows] += torch.randn_like(pixels[rows]) * (torch.rand(len(rows), 1, 1, 1) * 0.1)
-    return pixels.clamp_(-1.0, 1.0)
+    def _augmented(self, pixels: Tensor, seed: int) -> Tensor:
+        return augment_crop(pixels, self.augmentations, torch.Generator().manual_seed(seed))
 
 
 class ClipDataset(Dataset):

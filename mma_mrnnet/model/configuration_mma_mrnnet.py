@@ -7,6 +7,7 @@ from transformers import PreTrainedConfig, ResNetConfig
 
 from .labels import ACTION_UNITS, EXPRESSIONS, REACTIONS, affect_names
 
+CO_ANNOTATIONS = ("off", "soft", "hard")
 DISTRIBUTION_MATCHING = ("kl", "bce", "literal", "off")
 INTENSITY_LOSSES = ("pearson", "ccc", "mse")
 OUTPUT_ACTIVATIONS = ("sigmoid", "linear")
@@ -37,10 +38,15 @@ class MMAConfig(PreTrainedConfig):
             others are learnt from the prior alone and shown as "prior only".
         distribution_matching: `kl`, `bce`, `literal` or `off`; see `losses.distribution_matching_loss`.
         binary_prior: keep only prototypical units in the prior (0 or 1) instead of shares of people.
+        co_annotation: `off`, `soft` (images with action-unit labels alone get a distribution over the expressions) or
+            `hard` (they get an expression, and images with an expression alone get units); see `losses`.
+        co_annotation_temperature: of the soft distribution; the default, our choice, turns scores of 0.9 and 0.5 into
+            odds of 55 to 1.
         valence_arousal_weight: weight of 1 - CCC in the loss.
         expression_weight: weight of the cross-entropy in the loss.
         action_unit_weight: weight of the masked binary cross-entropy in the loss.
         distribution_matching_weight: weight of the distribution-matching loss.
+        co_annotation_weight: weight of the soft distribution's cross-entropy; hard labels count as any others.
         dropout: on the pooled features, in training.
         initializer_range: standard deviation of the heads' initial weights.
 
@@ -58,10 +64,13 @@ class MMAConfig(PreTrainedConfig):
     supervised_action_units: list[int] | tuple[int, ...] | None = None
     distribution_matching: str = "kl"
     binary_prior: bool = False
+    co_annotation: str = "off"
+    co_annotation_temperature: float | int = 0.1
     valence_arousal_weight: float | int = 1.0
     expression_weight: float | int = 1.0
     action_unit_weight: float | int = 1.0
     distribution_matching_weight: float | int = 1.0
+    co_annotation_weight: float | int = 1.0
     dropout: float | int = 0.0
     initializer_range: float = 0.02
 
@@ -107,7 +116,10 @@ class MMAConfig(PreTrainedConfig):
     def validate_losses(self) -> None:
         """Check the objective's form and weights."""
         _require_one_of("distribution_matching", self.distribution_matching, DISTRIBUTION_MATCHING)
-        for name in ("valence_arousal", "expression", "action_unit", "distribution_matching"):
+        _require_one_of("co_annotation", self.co_annotation, CO_ANNOTATIONS)
+        if not self.co_annotation_temperature > 0:
+            raise ValueError(f"co_annotation_temperature must be above 0; got {self.co_annotation_temperature!r}")
+        for name in ("valence_arousal", "expression", "action_unit", "distribution_matching", "co_annotation"):
             _require_at_least(f"{name}_weight", getattr(self, f"{name}_weight"), 0.0)
 
 

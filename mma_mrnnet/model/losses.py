@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .labels import NO_CLASS
+from .labels import EXPRESSIONS, NO_CLASS, PRESENT_PROBABILITY
 
 EPSILON = 1e-6
 
@@ -128,7 +128,23 @@ def expression_loss(logits: Tensor, labels: Tensor) -> Tensor:
     return total / (labels != NO_CLASS).sum().clamp(min=1)
 
 
-def action_unit_loss(logits: Tensor, targets: Tensor) -> Tensor:
+def soft_expression_loss(logits: Tensor, targets: Tensor) -> Tensor:
+    """Cross-entropy with a distribution over the expressions, over the rows that have one; 0 where none does.
+
+    Args:
+        logits: (N, C) float.
+        targets: (N, C) float, rows that sum to 1, or are NaN where there is no target.
+
+    Returns:
+        Scalar: the mean over rows with a target.
+    """
+    _require_same_shape(logits, targets)
+    has_target = ~targets.isnan().any(-1)  # (N,)
+    per_row = -(targets.nan_to_num() * logits.float().log_softmax(-1)).sum(-1)  # (N,)
+    return torch.where(has_target, per_row, 0.0).sum() / has_target.sum().clamp(min=1)
+
+
+def action_unit_loss(logits: Tensor, targets: Tensor, weights: Tensor | None = None) -> Tensor:
     """Binary cross-entropy over the annotated units of a row, then over the rows that have any.
 
     L = mean over rows of [1 / sum_i d_i] sum_i d_i BCE(p_i, y_i), d_i = 1 where unit i is annotated: an image with
@@ -137,6 +153,7 @@ def action_unit_loss(logits: Tensor, targets: Tensor) -> Tensor:
     Args:
         logits: (N, A) float.
         targets: (N, A) float in [0, 1], probabilities of presence; NaN where not annotated.
+        weights: (N, A) float above 0, taking the place of d_i where a unit is annotated; None means 1.
 
     Returns:
         Scalar; 0 where no row has an annotated unit.
@@ -144,7 +161,9 @@ def action_unit_loss(logits: Tensor, targets: Tensor) -> Tensor:
     _require_same_shape(logits, targets)
     annotated = ~targets.isnan()  # (N, A)
     losses = F.binary_cross_entropy_with_logits(logits.float(), targets.float().nan_to_num(), reduction="none")
-    per_row = torch.where(annotated, losses, torch.zeros_like(losses)).sum(-1) / annotated.sum(-1).clamp(min=1)
+    weights = torch.where(annotated, torch.ones_like(losses) if weights is None else weights.to(losses), 0.0)  # (N, A)
+    weighted = torch.where(annotated, weights * losses, torch.zeros_like(losses))
+    per_row = weighted.sum(-1) / weights.sum(-1).clamp(min=EPSILON)
     return per_row.sum() / annotated.any(-1).sum().clamp(min=1)
 
 
@@ -159,6 +178,8 @@ def distribution_matching_loss(
     - `bce`: Bernoulli cross-entropy with q as a fixed soft target.
     - `literal`: -p log q, the form as we remember it from sibling papers: one-sided, smallest at p = 0.
 
+    A unit that no expression calls for has no prior, and is left out: it is not pulled to 0.
+
     Args:
         expression_logits: (N, 7).
         action_unit_logits: (N, A).
@@ -166,15 +187,18 @@ def distribution_matching_loss(
         form: `kl`, `bce` or `literal`.
 
     Returns:
-        Scalar: the mean over rows of the mean over units.
+        Scalar: the mean over rows of the mean over the units with a prior; 0 where there is none.
 
     Raises:
         ValueError: an unknown form.
     """
     if form not in ("kl", "bce", "literal"):
         raise ValueError(f"form must be kl, bce or literal; got {form!r}")
-    logits = action_unit_logits.float()
-    expected = expression_logits.float().softmax(-1) @ prior.to(logits)  # (N, A), q
+    has_prior = prior.any(0)  # (A,)
+    logits = action_unit_logits.float()[:, has_prior]  # (N, A')
+    if logits.numel() == 0:
+        return logits.sum()
+    expected = expression_logits.float().softmax(-1) @ prior[:, has_prior].to(logits)  # (N, A'), q
     expected = expected.clamp(EPSILON, 1 - EPSILON)
     if form == "literal":
         return -(logits.sigmoid() * expected.log()).mean()
@@ -183,3 +207,73 @@ def distribution_matching_loss(
     log_p, log_not_p = F.logsigmoid(logits), F.logsigmoid(-logits)
     divergence = expected * (expected.log() - log_p) + (1 - expected) * ((-expected).log1p() - log_not_p)
     return divergence.mean()
+
+
+# Co-annotation -----------------------------------------------------------------------------------------------------
+# The idea is that of sibling papers (Kollias, Sharmanska & Zafeiriou, arXiv 2105.03790); the details are our choice.
+# Both functions read labels alone, so that a target never carries a gradient.
+
+
+def soft_co_annotation(
+    expression_labels: Tensor, action_unit_labels: Tensor, prior: Tensor, temperature: float
+) -> Tensor:
+    """A distribution over the expressions for rows that have action-unit labels and no expression label.
+
+    score(e) = sum_i w_ei y_i / sum_i w_ei over the annotated units i, with w from the prior; neutral, which has no
+    units, scores 1 - max_i y_i. The distribution is softmax(score / temperature). Where some expression has no
+    annotated unit at all its score is unknown, and the row gets no target.
+
+    Args:
+        expression_labels: (N,) int64 class ids; -100 where unlabelled.
+        action_unit_labels: (N, A) float in [0, 1]; NaN where not annotated.
+        prior: (7, A) in [0, 1], P(unit | expression).
+        temperature: above 0. Scores differ by 1 at most: at 1, the target never gives one of seven more than 0.31.
+
+    Returns:
+        (N, 7) float; rows of NaN where there is no target.
+    """
+    annotated = ~action_unit_labels.isnan()  # (N, A)
+    presence = action_unit_labels.nan_to_num()  # (N, A)
+    prior = prior.to(presence)
+    support = (annotated.unsqueeze(1) * prior).sum(-1)  # (N, 7)
+    neutral = torch.arange(len(EXPRESSIONS), device=support.device) == EXPRESSIONS.index("neutral")  # (7,)
+    score = (presence.unsqueeze(1) * prior).sum(-1) / support.clamp(min=EPSILON)  # (N, 7)
+    score = torch.where(neutral, 1 - presence.amax(-1, keepdim=True), score)
+    wanted = (expression_labels == NO_CLASS) & ((support > 0) | neutral).all(-1)  # (N,)
+    return torch.where(wanted.unsqueeze(-1), (score / temperature).softmax(-1), float("nan"))
+
+
+def hard_co_annotation(
+    expression_labels: Tensor, action_unit_labels: Tensor, prior: Tensor, prototypes: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Labels with the missing ones made up from the present ones, where the prior says what they are.
+
+    A row with an expression and no annotated unit gets that expression's units as present: the target is 1, and the
+    prior's share of people is the weight of the unit in the loss. The other units stay unannotated. A row with
+    annotated units and no expression gets an expression whose prototypical units are all annotated and present; of
+    several the one that needs most units; none where two need as many.
+
+    Args:
+        expression_labels: (N,) int64 class ids; -100 where unlabelled.
+        action_unit_labels: (N, A) float in [0, 1]; NaN where not annotated.
+        prior: (7, A) in [0, 1], P(unit | expression).
+        prototypes: (7, A) bool; see `priors.prototypical_units`.
+
+    Returns:
+        expression labels (N,), action-unit labels (N, A), and the latter's weights (N, A), 1 for given labels.
+    """
+    has_expression = expression_labels != NO_CLASS  # (N,)
+    called_for = prior.to(action_unit_labels)[expression_labels.clamp(min=0)]  # (N, A)
+    made_up = (has_expression & action_unit_labels.isnan().all(-1)).unsqueeze(-1) & (called_for > 0)  # (N, A)
+
+    present = action_unit_labels >= PRESENT_PROBABILITY - EPSILON  # (N, A), False where not annotated
+    prototypes = prototypes.to(present.device)
+    needed = prototypes.sum(-1)  # (7,)
+    shown = (present.unsqueeze(1) | ~prototypes).all(-1) * needed  # (N, 7), units of the expressions that are shown
+    most, chosen = shown.max(-1)  # (N,)
+    clear = (most > 0) & ((shown == most.unsqueeze(-1)).sum(-1) == 1)  # (N,)
+    return (
+        torch.where(~has_expression & clear, chosen, expression_labels),
+        torch.where(made_up, 1.0, action_unit_labels),
+        torch.where(made_up, called_for, 1.0),
+    )

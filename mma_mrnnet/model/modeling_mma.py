@@ -9,8 +9,16 @@ from transformers.utils.generic import ModelOutput, can_return_tuple
 
 from .configuration_mma_mrnnet import MMAConfig
 from .labels import EXPRESSIONS, VALENCE_AROUSAL, pack_affect
-from .losses import action_unit_loss, concordance_loss, distribution_matching_loss, expression_loss
-from .priors import action_unit_prior
+from .losses import (
+    action_unit_loss,
+    concordance_loss,
+    distribution_matching_loss,
+    expression_loss,
+    hard_co_annotation,
+    soft_co_annotation,
+    soft_expression_loss,
+)
+from .priors import action_unit_prior, prototypical_units
 
 
 @dataclass
@@ -119,6 +127,8 @@ class MMAModel(MMAPreTrainedModel):
     ) -> Tensor:
         """The loss of a whole batch: the weighted sum of the tasks that have labels, and of distribution matching.
 
+        Co-annotation, where the config asks for it, needs both expression and action-unit labels, be they all absent.
+
         Separate from `forward`, because a batch spread over processes has to be put together first: masked means
         and correlations of its shares do not average to those of the whole.
 
@@ -132,17 +142,29 @@ class MMAModel(MMAPreTrainedModel):
             Scalar.
         """
         config = self.config
+        prior = action_unit_prior(config.action_units, binary=config.binary_prior)  # (7, A)
+        weights = None
         loss = output.expression_logits.new_zeros(()).float()
         if valence_arousal_labels is not None:
             loss = loss + config.valence_arousal_weight * concordance_loss(
                 output.valence_arousal, valence_arousal_labels
             )
+        if config.co_annotation != "off" and expression_labels is not None and action_unit_labels is not None:
+            labels = expression_labels, action_unit_labels
+            if config.co_annotation == "hard":
+                expression_labels, action_unit_labels, weights = hard_co_annotation(
+                    *labels, prior, prototypical_units(config.action_units)
+                )
+            else:
+                targets = soft_co_annotation(*labels, prior, config.co_annotation_temperature)  # (N, 7)
+                loss = loss + config.co_annotation_weight * soft_expression_loss(output.expression_logits, targets)
         if expression_labels is not None:
             loss = loss + config.expression_weight * expression_loss(output.expression_logits, expression_labels)
         if action_unit_labels is not None:
-            loss = loss + config.action_unit_weight * action_unit_loss(output.action_unit_logits, action_unit_labels)
+            loss = loss + config.action_unit_weight * action_unit_loss(
+                output.action_unit_logits, action_unit_labels, weights
+            )
         if config.distribution_matching != "off":
-            prior = action_unit_prior(config.action_units, binary=config.binary_prior)  # (7, A)
             loss = loss + config.distribution_matching_weight * distribution_matching_loss(
                 output.expression_logits, output.action_unit_logits, prior, config.distribution_matching
             )

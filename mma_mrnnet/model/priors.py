@@ -24,7 +24,7 @@ def action_unit_prior(action_units: Sequence[int] = ACTION_UNITS, *, binary: boo
     """P(action unit | expression) as a table.
 
     Args:
-        action_units: the columns wanted; a unit that the table does not know gets a column of zeros.
+        action_units: the columns wanted; a unit that the table does not know gets a column of zeros: no prior.
         binary: keep the prototypical units only (1), and drop the observational ones (0).
 
     Returns:
@@ -35,3 +35,17 @@ def action_unit_prior(action_units: Sequence[int] = ACTION_UNITS, *, binary: boo
         for column, unit in enumerate(action_units):
             table[row, column] = ACTION_UNIT_PRIOR[expression].get(unit, 0.0)
     return (table == 1.0).float() if binary else table
+
+
+def prototypical_units(action_units: Sequence[int] = ACTION_UNITS) -> Tensor:
+    """The units that show an expression for certain, where all of them are among `action_units`.
+
+    Args:
+        action_units: the columns wanted.
+
+    Returns:
+        (7, A) bool; a row without any for neutral, and for an expression that needs a unit outside `action_units`.
+    """
+    table = action_unit_prior(action_units) == 1.0
+    needed = [list(ACTION_UNIT_PRIOR[expression].values()).count(1.0) for expression in EXPRESSIONS]
+    return table & (table.sum(1) == torch.tensor(needed)).unsqueeze(1)

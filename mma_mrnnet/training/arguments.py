@@ -6,6 +6,10 @@ from pathlib import Path
 
 from transformers import HfArgumentParser
 
+from mma_mrnnet.data.augmentation import AUGMENTATIONS
+from mma_mrnnet.model.labels import ACTION_UNITS
+from mma_mrnnet.training.sampling import BALANCES
+
 NO_EXTRACTOR = "--stage mrnn needs --mma: the stage-1 checkpoint that it builds on"
 
 
@@ -21,6 +25,7 @@ SCHEDULES = {"cosine": "cosine", "linear": "linear", "constant": "constant_with_
 CHOICES = {
     "stage": ("mma", "mrnn"),
     "schedule": tuple(SCHEDULES),
+    "balance": BALANCES,
     "mixed_precision": ("no", "bf16", "fp16", None),
 }
 LEAST = {
@@ -83,7 +88,18 @@ class TrainArguments:
     hidden_sizes: list[int] = _option("stage mma: channels of the backbone's stages", [256, 512, 1024, 2048])
     depths: list[int] = _option("stage mma: residual units a stage", [3, 4, 6, 3])
     distribution_matching: str = _option("stage mma: kl, bce, literal or off", "kl")
-    augment: bool = _option("stage mma: mirror, jitter, re-light, grey and blur the training crops", True)
+    co_annotation: str = _option(
+        "stage mma: off, soft or hard; make up expressions from action-unit labels (hard: also the reverse)", "off"
+    )
+    action_units: list[int] = _option("stage mma: FACS numbers of the units to predict, ascending", list(ACTION_UNITS))
+    balance: str = _option(
+        "stage mma: off (every item once an epoch), corpora (as many items of each) or classes (of each expression)",
+        "off",
+    )
+    augment: bool = _option("stage mma: change the training crops at random", True)
+    augmentations: list[str] = _option(
+        f"stage mma: in which ways they are changed; some of {', '.join(AUGMENTATIONS)}", list(AUGMENTATIONS)
+    )
 
     mma: str | None = _option(
         "stage mrnn: the stage-1 checkpoint (folder or repository) to build on; not with tables of features", None
@@ -129,6 +145,9 @@ class TrainArguments:
             raise ValueError(NO_EXTRACTOR)
         if self.stage == "mrnn" and (len(self.clips) != 3 or min(self.clips) < 1):
             raise ValueError(f"--clips needs three numbers from 1 on: train, validation, test; got {self.clips}")
+        unknown = [kind for kind in self.augmentations if kind not in AUGMENTATIONS]
+        if unknown:
+            raise ValueError(f"--augmentations must be among {', '.join(AUGMENTATIONS)}; got {', '.join(unknown)}")
         if len(self.hidden_sizes) != len(self.depths):
             raise ValueError(f"--hidden_sizes and --depths go stage by stage; got {self.hidden_sizes}, {self.depths}")
         if self.strict_routing and self.stage != "mrnn":
@@ -138,7 +157,9 @@ class TrainArguments:
     def _check_values(self) -> None:
         for name, accepted in CHOICES.items():
             if getattr(self, name) not in accepted:
-                raise ValueError(f"--{name} must be {' or '.join(filter(None, accepted))}; got {getattr(self, name)!r}")
+                raise ValueError(
+                    f"--{name} must be one of {', '.join(filter(None, accepted))}; got {getattr(self, name)!r}"
+                )
         for name, least in LEAST.items():
             if getattr(self, name) < least:
                 raise ValueError(f"--{name} must be at least {least}; got {getattr(self, name)}")

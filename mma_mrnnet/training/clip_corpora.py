@@ -17,7 +17,7 @@ from mma_mrnnet.data.feature_tables import TABLE_SUFFIX
 from mma_mrnnet.data.records import ClipFile
 from mma_mrnnet.data.synthetic import as_dataset, hume_like_splits
 from mma_mrnnet.data.table_cache import TableCache
-from mma_mrnnet.model.labels import REACTIONS
+from mma_mrnnet.model.labels import ACTION_UNITS, REACTIONS
 from mma_mrnnet.model.modeling_mma import MMAModel
 from mma_mrnnet.model.video_processing_mma_mrnnet import MMAMRNNetVideoProcessor
 from mma_mrnnet.training.arguments import NO_EXTRACTOR, TrainArguments
@@ -137,9 +137,12 @@ def clip_splits(
         words and numbers.
 
     Raises:
-        ValueError: train or validation holds no labelled clip with a face.
+        ValueError: train or validation holds no labelled clip with a face; or the extractor has other units than
+            simulated clips.
     """
     if corpus.files is None:
+        if tuple(extractor.config.action_units) != ACTION_UNITS:
+            raise ValueError(f"--data simulated has units {ACTION_UNITS}; --mma has {extractor.config.action_units}")
         made = hume_like_splits(
             args.seed,
             (args.clips[0], args.clips[1], args.clips[2]),

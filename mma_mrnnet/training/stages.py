@@ -1,6 +1,6 @@
 """What differs between the two stages: data, model, scores, and what is done with the best model."""
 
-from collections import Counter
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,15 +11,14 @@ from torch import Tensor
 from torch.utils.data import Dataset
 from transformers import PreTrainedModel
 
-from mma_mrnnet.data.corpora import load_frames
-from mma_mrnnet.data.datasets import ClipCollator, FrameCollator, FrameDataset
-from mma_mrnnet.data.drawn_faces import drawn_faces
+from mma_mrnnet.data.datasets import ClipCollator, FrameCollator
 from mma_mrnnet.model.configuration_mma_mrnnet import MMAConfig
 from mma_mrnnet.model.modeling_mma import MMAModel
 from mma_mrnnet.model.modeling_mma_mrnnet import MMAMRNNetForIntensity
 from mma_mrnnet.model.video_processing_mma_mrnnet import MMAMRNNetVideoProcessor
 from mma_mrnnet.training.arguments import TrainArguments
 from mma_mrnnet.training.clip_corpora import ClipSplit, clip_splits, read_corpus, table_splits
+from mma_mrnnet.training.frame_corpora import description_of, frame_splits
 from mma_mrnnet.training.intensity_models import around_extractor, for_features
 from mma_mrnnet.training.reports import (
     Tensors,
@@ -30,7 +29,9 @@ from mma_mrnnet.training.reports import (
     split_report,
     write_predictions,
 )
-from mma_mrnnet.training.sampling import Order, shuffled
+from mma_mrnnet.training.sampling import Order, corpus_draws, mixed, shuffled
+
+logger = logging.getLogger(__name__)
 
 Predict = Callable[[Dataset], tuple[Tensors, Tensors]]
 
@@ -89,16 +90,10 @@ def mma_stage(args: TrainArguments) -> Stage:
 
     Returns:
         The `Stage`.
+
+    Raises:
+        ValueError: settings or data that cannot be; it names them (see `frame_splits`).
     """
-    if args.data == "drawn":
-        splits = {
-            "train": drawn_faces(args.items, seed=args.seed, size=args.image_size),
-            "validation": drawn_faces(max(args.items // 5, 1), seed=args.seed + 1, size=args.image_size),
-        }
-    else:
-        splits = load_frames(args.data)
-    train, validation = FrameDataset(splits["train"]), FrameDataset(splits["validation"])
-    torch.manual_seed(args.seed)
     config = MMAConfig(
         backbone_config={
             "layer_type": args.layer_type,
@@ -107,9 +102,15 @@ def mma_stage(args: TrainArguments) -> Stage:
             "depths": args.depths,
         },
         image_size=args.image_size,
+        action_units=args.action_units,
         distribution_matching=args.distribution_matching,
+        co_annotation=args.co_annotation,
         dropout=args.dropout,
     )
+    train, validation = frame_splits(args)
+    draws = corpus_draws(train.sources, train.expression, args.balance)
+    description = description_of(args.data, train, validation, draws)
+    logger.info("an epoch draws %s", description["items_an_epoch"])
     labelled = (~train.intensity.isnan()).any(0).tolist()
     config.supervised_action_units = [unit for unit, seen in zip(config.action_units, labelled, strict=True) if seen]
     processor = MMAMRNNetVideoProcessor(
@@ -120,37 +121,25 @@ def mma_stage(args: TrainArguments) -> Stage:
         outputs, labels = predict(validation)
         return {"validation": mma_report(outputs, labels, validation, config.action_units)}
 
+    torch.manual_seed(args.seed)
     return Stage(
         name="mma",
         model=MMAModel(config).to(memory_format=torch.channels_last),  # an eighth faster on a CPU
         processor=processor,
         train=train,
         validation=validation,
-        order=shuffled(len(train)),
-        train_collator=FrameCollator(processor, augment=args.augment),
-        collator=FrameCollator(processor, augment=False),
+        order=mixed(list(draws.values())),
+        train_collator=FrameCollator(processor, augmentations=args.augmentations if args.augment else ()),
+        collator=FrameCollator(processor),
         output_names=("valence_arousal", "expression_logits", "action_unit_logits"),
         loss_names=("valence_arousal", "expression_logits", "action_unit_logits"),
         score=lambda outputs, labels: mma_scores(outputs, labels, validation.intensity),
         score_names=("action_unit_correlation", "expression_f1", "valence_arousal_ccc", "mean_of_tasks"),
         score_name="mean_of_tasks",
         finish=finish,
-        description={
-            "data": _described(args.data, train),
-            "train": len(train),
-            "validation": len(validation),
-            "train_images_by_source": dict(sorted(Counter(train.sources).items())),
-        },
+        description=description,
+        begin_epoch=train.begin_epoch,
     )
-
-
-def _described(data: str, train: FrameDataset) -> str:
-    if data == "drawn":
-        return "drawn faces"
-    sources = sorted(set(train.sources))
-    if {"warp", "render"} <= set(sources):
-        return "labelled crops (pseudo-labels, bent photos, renders)"
-    return f"labelled crops of {', '.join(sources)}"
 
 
 # Stage 2 -----------------------------------------------------------------------------------------------------------

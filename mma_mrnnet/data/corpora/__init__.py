@@ -1,7 +1,7 @@
 """One file a corpus, each one function: folder -> data set; here their names, and how several are put together."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import datasets
@@ -16,8 +16,9 @@ from mma_mrnnet.data.corpora.frame_cache import cached_frames
 from mma_mrnnet.data.corpora.labelled_folder import load_labelled_folder
 from mma_mrnnet.data.corpora.raf_db import load_raf_db
 from mma_mrnnet.data.records import frame_features
+from mma_mrnnet.model.labels import ACTION_UNITS
 
-FRAME_CORPORA: dict[str, Callable[[str | Path], datasets.DatasetDict]] = {
+FRAME_CORPORA: dict[str, Callable[[str | Path, Sequence[int]], datasets.DatasetDict]] = {
     "aff_wild2": load_aff_wild2,
     "affectnet": load_affectnet,
     "bp4d": load_bp4d,
@@ -30,11 +31,12 @@ FRAME_CORPORA: dict[str, Callable[[str | Path], datasets.DatasetDict]] = {
 """Readers of labelled face crops, by the name that `--data NAME:FOLDER` takes."""
 
 
-def load_frames(data: str) -> datasets.DatasetDict:
-    """Labelled face crops of one corpus, or of several in a row: split by split, neither mixed nor balanced.
+def load_frames(data: str, action_units: Sequence[int] = ACTION_UNITS) -> datasets.DatasetDict:
+    """Labelled face crops of one corpus, or of several in a row, split by split; a sampler mixes them.
 
     Args:
         data: a folder that `load_face_parquet` reads, or `NAME:FOLDER` of `FRAME_CORPORA`, several between commas.
+        action_units: the units whose columns come out; a corpus that does not annotate one has no label of it.
 
     Returns:
         A `DatasetDict` with `train` and `validation`; columns of `records.frame_features`.
@@ -43,9 +45,9 @@ def load_frames(data: str) -> datasets.DatasetDict:
         ValueError: a name that is not in `FRAME_CORPORA`, or what the corpus's reader raises.
     """
     if Path(data).is_dir():
-        return load_face_parquet(data)
-    parts = [_load_part(part.strip()) for part in data.split(",")]
-    columns = list(frame_features())
+        return load_face_parquet(data, action_units)
+    parts = [_load_part(part.strip(), action_units) for part in data.split(",")]
+    columns = list(frame_features(action_units))
     return datasets.DatasetDict(
         {
             split: datasets.concatenate_datasets([part[split].select_columns(columns) for part in parts])
@@ -54,12 +56,14 @@ def load_frames(data: str) -> datasets.DatasetDict:
     )
 
 
-def _load_part(part: str) -> datasets.DatasetDict:
+def _load_part(part: str, action_units: Sequence[int]) -> datasets.DatasetDict:
     named = re.fullmatch(r"(\w{2,}):(.*)", part)  # one letter before a colon is a drive
     if named is None:
-        return load_face_parquet(part)
+        return load_face_parquet(part, action_units)
     name, folder = named.groups()
     if name not in FRAME_CORPORA:
         raise ValueError(f"--data: no corpus is called {name!r}; there are {', '.join(FRAME_CORPORA)}")
     read = FRAME_CORPORA[name]
-    return read(folder) if read is load_face_parquet else cached_frames(read, folder)  # parquet has a cache of its own
+    if read is load_face_parquet:  # parquet has a cache of its own
+        return read(folder, action_units)
+    return cached_frames(read, folder, action_units)

@@ -2,7 +2,7 @@
 
 import logging
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import datasets
@@ -19,7 +19,7 @@ from mma_mrnnet.data.corpora.frame_tables import (
     read_table,
 )
 from mma_mrnnet.data.records import action_unit_column
-from mma_mrnnet.model.labels import EXPRESSIONS
+from mma_mrnnet.model.labels import ACTION_UNITS, EXPRESSIONS
 
 logger = logging.getLogger(__name__)
 
@@ -33,7 +33,7 @@ SPLIT_FOLDERS = {"train": ("Train_Set", "Training_Set"), "validation": ("Validat
 MULTI_TASK_FILES = {"train": "training_set_annotations.txt", "validation": "validation_set_annotations.txt"}
 
 
-def load_aff_wild2(folder: str | Path) -> datasets.DatasetDict:
+def load_aff_wild2(folder: str | Path, action_units: Sequence[int] = ACTION_UNITS) -> datasets.DatasetDict:
     """Frames of Aff-Wild2 with the corpus's own split: the first edition, the challenges' or s-Aff-Wild2's files.
 
     A frame that several tasks label is one row with all its labels. Where one task trains on a video and another
@@ -48,6 +48,7 @@ def load_aff_wild2(folder: str | Path) -> datasets.DatasetDict:
             `AU_Detection_Challenge`; first edition `VA_Set`, `EXPR_Set`, `AU_Set`), each with
             `{Train_Set or Training_Set, Validation_Set}/<video>.txt`, or s-Aff-Wild2's
             `{training,validation}_set_annotations.txt`.
+        action_units: the units whose columns come out.
 
     Returns:
         A `DatasetDict` with `train` and `validation`; columns of `records.frame_features`.
@@ -64,7 +65,7 @@ def load_aff_wild2(folder: str | Path) -> datasets.DatasetDict:
     for table in tables.values():
         table["image"] = f"{folder.as_posix()}/cropped_aligned/" + table["image"]
     tables["train"] = _outside(tables["train"], set(tables["validation"]["subject"]), folder)
-    return as_splits(tables, "aff_wild2", folder)
+    return as_splits(tables, "aff_wild2", folder, action_units)
 
 
 def _annotations(folder: Path) -> Path:

@@ -1,5 +1,6 @@
 """AffectNet (Mollahosseini, Hasani & Mahoor, IEEE TAC 2019): web photos with expression, valence and arousal."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import datasets
@@ -15,6 +16,7 @@ from mma_mrnnet.data.corpora.frame_tables import (
     read_numbers,
     read_table,
 )
+from mma_mrnnet.model.labels import ACTION_UNITS
 
 CLASSES = (
     *("neutral", "happiness", "sadness", "surprise", "fear", "disgust", "anger"),
@@ -30,7 +32,7 @@ CSV_FILES = {"train": "training.csv", "validation": "validation.csv"}
 NPY_FOLDERS = {"train": "train_set", "validation": "val_set"}
 
 
-def load_affectnet(folder: str | Path) -> datasets.DatasetDict:
+def load_affectnet(folder: str | Path, action_units: Sequence[int] = ACTION_UNITS) -> datasets.DatasetDict:
     """Photos of AffectNet, either release, with the corpus's own split.
 
     Contempt, none, uncertain and non-face become "no expression"; a row keeps its valence and arousal, and goes if it
@@ -41,6 +43,7 @@ def load_affectnet(folder: str | Path) -> datasets.DatasetDict:
         folder: holds `Manually_Annotated_file_lists/{training,validation}.csv` (with or without the header line) and
             `Manually_Annotated_Images/`; or `{train_set,val_set}/{images/<id>.jpg, annotations/<id>_exp.npy}` with
             `_val.npy` and `_aro.npy`.
+        action_units: the units whose columns come out.
 
     Returns:
         A `DatasetDict` with `train` and `validation`; columns of `records.frame_features`.
@@ -56,7 +59,7 @@ def load_affectnet(folder: str | Path) -> datasets.DatasetDict:
         tables = {split: _read_csv(lists / name, folder) for split, name in CSV_FILES.items()}
     else:
         tables = {split: _read_arrays(folder / name) for split, name in NPY_FOLDERS.items()}
-    return as_splits(tables, "affectnet", folder)
+    return as_splits(tables, "affectnet", folder, action_units)
 
 
 def _read_csv(path: Path, folder: Path) -> pd.DataFrame:

@@ -1,5 +1,6 @@
 """DISFA (Mavadati et al., IEEE TAC 2013): videos of 27 people with the intensity of twelve action units."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import datasets
@@ -14,13 +15,14 @@ from mma_mrnnet.data.corpora.frame_tables import (
     split_by_subject,
 )
 from mma_mrnnet.data.records import action_unit_column
+from mma_mrnnet.model.labels import ACTION_UNITS
 
 DISFA_UNITS = (1, 2, 4, 5, 6, 9, 12, 15, 17, 20, 25, 26)
 HIGHEST = 5
 """Intensities are written from 0 to 5."""
 
 
-def load_disfa(folder: str | Path) -> datasets.DatasetDict:
+def load_disfa(folder: str | Path, action_units: Sequence[int] = ACTION_UNITS) -> datasets.DatasetDict:
     """Frames of DISFA with the units' intensities, divided by 5.
 
     The corpus defines no split: a fifth of the people, chosen by their names, is validation (our choice). It ships
@@ -30,6 +32,7 @@ def load_disfa(folder: str | Path) -> datasets.DatasetDict:
     Args:
         folder: holds `ActionUnit_Labels/SN001/SN001_au1.txt` (rows `frame,intensity`) for each person and unit, and
             the crops `cropped_aligned/SN001/00001.jpg`, numbered by the rows' frames.
+        action_units: the units whose columns come out.
 
     Returns:
         A `DatasetDict` with `train` and `validation`; columns of `records.frame_features`.
@@ -43,7 +46,7 @@ def load_disfa(folder: str | Path) -> datasets.DatasetDict:
     if not people:
         raise ValueError(f"{folder / 'ActionUnit_Labels'}: no folders of people here")
     rows = pd.concat([_read_person(person, folder) for person in people])
-    return as_splits(split_by_subject(rows, folder), "disfa", folder)
+    return as_splits(split_by_subject(rows, folder), "disfa", folder, action_units)
 
 
 def _read_person(person: Path, folder: Path) -> pd.DataFrame:

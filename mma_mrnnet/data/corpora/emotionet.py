@@ -1,5 +1,6 @@
 """EmotioNet (Fabian Benitez-Quiroz, Srinivasan & Martinez, CVPR 2016): web photos with action units."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import datasets
@@ -15,21 +16,23 @@ from mma_mrnnet.data.corpora.frame_tables import (
     split_by_subject,
 )
 from mma_mrnnet.data.records import action_unit_column
+from mma_mrnnet.model.labels import ACTION_UNITS
 
 UNKNOWN = 999
 """Stands where a unit was not annotated."""
 
 
-def load_emotionet(folder: str | Path) -> datasets.DatasetDict:
+def load_emotionet(folder: str | Path, action_units: Sequence[int] = ACTION_UNITS) -> datasets.DatasetDict:
     """Photos of EmotioNet with the units' presence, 0 or 1; the expert-labelled table, or else the older lists.
 
     The corpus defines no split and names nobody: each image is its own `subject`, and a fifth of them, chosen by
-    their names, is validation (our choice). Units that the model has no output for are left out. Built in memory at
+    their names, is validation (our choice). Units that are not asked for are left out. Built in memory at
     each call, so a changed file is always seen; images are left where they are, uncut: crop them first.
 
     Args:
         folder: holds one `EmotioNet_FACS*.csv` or `.xlsx` (the latter is read with openpyxl, which is not among our
             dependencies) or `dataFile_*.txt`; images lie in `images/`, named by the last part of their URL.
+        action_units: the units whose columns come out.
 
     Returns:
         A `DatasetDict` with `train` and `validation`; columns of `records.frame_features`.
@@ -46,12 +49,11 @@ def load_emotionet(folder: str | Path) -> datasets.DatasetDict:
         )
     if experts:
         read = _read_workbook if experts[0].suffix == ".xlsx" else read_table
-        rows = _labelled(read(experts[0]), folder)
+        rows = _labelled(read(experts[0]), folder, action_units)
     else:
-        rows = pd.concat(
-            [_labelled(_with_header(read_table(path, delimiter="\t", header=False)), folder) for path in older]
-        )
-    return as_splits(split_by_subject(rows, folder), "emotionet", folder)
+        tables = [_with_header(read_table(path, delimiter="\t", header=False)) for path in older]
+        rows = pd.concat([_labelled(table, folder, action_units) for table in tables])
+    return as_splits(split_by_subject(rows, folder), "emotionet", folder, action_units)
 
 
 def _read_workbook(path: Path) -> TextTable:
@@ -73,7 +75,7 @@ def _with_header(table: TextTable) -> TextTable:
     )
 
 
-def _labelled(table: TextTable, folder: Path) -> pd.DataFrame:
+def _labelled(table: TextTable, folder: Path, action_units: Sequence[int]) -> pd.DataFrame:
     columns = {
         int(number): column
         for column, name in enumerate(table.header)
@@ -90,7 +92,7 @@ def _labelled(table: TextTable, folder: Path) -> pd.DataFrame:
             "subject": names,
             **{
                 action_unit_column(unit): read_presence(table, columns[unit], f"AU {unit}", none=(UNKNOWN,))
-                for unit in known_action_units(columns, table.path)
+                for unit in known_action_units(columns, table.path, action_units)
             },
         }
     )

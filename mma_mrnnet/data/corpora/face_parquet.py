@@ -1,5 +1,6 @@
 """Labelled face crops in `train-*.parquet` and `validation-*.parquet`, as a Hub data set of images stores them."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import datasets
@@ -13,13 +14,14 @@ from mma_mrnnet.model.labels import ACTION_UNITS, EXPRESSIONS, NO_CLASS
 SPLITS = ("train", "validation")
 
 
-def load_face_parquet(folder: str | Path) -> datasets.DatasetDict:
+def load_face_parquet(folder: str | Path, action_units: Sequence[int] = ACTION_UNITS) -> datasets.DatasetDict:
     """Train and validation rows of a folder of parquet files with the columns of `records.frame_features`.
 
     A missing label may be written as NaN or null (real values), or as any negative class id.
 
     Args:
         folder: holds `train-*.parquet` and `validation-*.parquet`.
+        action_units: the units whose columns come out.
 
     Returns:
         A `DatasetDict` with the two splits; further columns of the files are left out.
@@ -33,14 +35,14 @@ def load_face_parquet(folder: str | Path) -> datasets.DatasetDict:
     for split, found in files.items():
         if not found:
             raise ValueError(f"{folder}: no {split}-*.parquet here; both splits are needed")
-    features = frame_features()
+    features = frame_features(action_units)
     for path in (path for found in files.values() for path in found):
         _check_columns(path, features)
     try:
         raw = datasets.load_dataset("parquet", data_files=files, features=features, columns=list(features))
     except DatasetGenerationError as error:
         raise ValueError(f"{folder}: not readable as labelled crops: {error.__cause__ or error}") from error
-    splits = datasets.DatasetDict({split: _checked(raw[split], f"{folder}: {split}") for split in SPLITS})
+    splits = datasets.DatasetDict({split: _checked(raw[split], f"{folder}: {split}", action_units) for split in SPLITS})
     both = set(splits["train"]["subject"]) & set(splits["validation"]["subject"])
     if both:
         raise ValueError(f"{folder}: {len(both)} subjects are in both splits, for example {min(both)!r}")
@@ -58,10 +60,10 @@ def _check_columns(path: str, features: datasets.Features) -> None:
         raise ValueError(f"{path}: columns {missing} are missing; found {columns}")
 
 
-def _checked(dataset: datasets.Dataset, place: str) -> datasets.Dataset:
+def _checked(dataset: datasets.Dataset, place: str, action_units: Sequence[int]) -> datasets.Dataset:
     """The split with its labels in range and in our way of writing "none"."""
     table = dataset.remove_columns("image").with_format("pandas")[:]
-    for name in ("valence", "arousal", *map(action_unit_column, ACTION_UNITS)):
+    for name in ("valence", "arousal", *map(action_unit_column, action_units)):
         least = -1.0 if name in ("valence", "arousal") else 0.0
         outside = table[name].notna() & ~table[name].between(least, 1.0)
         if outside.any():

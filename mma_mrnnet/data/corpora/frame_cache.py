@@ -4,7 +4,7 @@ import hashlib
 import json
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import datasets
@@ -12,7 +12,7 @@ import datasets
 from mma_mrnnet.data.arrow_files import store_dataset, stored_dataset
 from mma_mrnnet.data.corpora.face_parquet import SPLITS
 from mma_mrnnet.data.records import frame_features
-from mma_mrnnet.model.labels import EXPRESSIONS
+from mma_mrnnet.model.labels import ACTION_UNITS, EXPRESSIONS
 
 logger = logging.getLogger(__name__)
 
@@ -20,8 +20,12 @@ IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 ROWS = 100_000  # rows that are written at once
 
 
-def cached_frames(read: Callable[[str | Path], datasets.DatasetDict], folder: str | Path) -> datasets.DatasetDict:
-    """What `read(folder)` returns, from the cache where nothing has changed, memory-mapped.
+def cached_frames(
+    read: Callable[[str | Path, Sequence[int]], datasets.DatasetDict],
+    folder: str | Path,
+    action_units: Sequence[int] = ACTION_UNITS,
+) -> datasets.DatasetDict:
+    """What `read(folder, action_units)` returns, from the cache where nothing has changed, memory-mapped.
 
     The rows lie in a folder of ours in `datasets.config.HF_DATASETS_CACHE` under a digest of the corpus's files, see
     `signature`, of the columns, and of the readers' own source. Where they cannot be written they stay in memory.
@@ -29,6 +33,7 @@ def cached_frames(read: Callable[[str | Path], datasets.DatasetDict], folder: st
     Args:
         read: a reader of a corpus whose images stay where they are.
         folder: the corpus.
+        action_units: the units whose columns come out.
 
     Returns:
         A `DatasetDict` with `train` and `validation`; columns of `records.frame_features`.
@@ -38,8 +43,8 @@ def cached_frames(read: Callable[[str | Path], datasets.DatasetDict], folder: st
     """
     folder = Path(folder).absolute()
     if not folder.is_dir():
-        return read(folder)  # which says what is missing
-    features = frame_features()
+        return read(folder, action_units)  # which says what is missing
+    features = frame_features(action_units)
     # Before the corpus is read: should it change meanwhile, the next run notices.
     content = [read.__name__, str(folder), signature(folder), _digest_of_readers(), repr(features), EXPRESSIONS]
     digest = hashlib.sha256(json.dumps(content).encode()).hexdigest()[:40]
@@ -48,7 +53,7 @@ def cached_frames(read: Callable[[str | Path], datasets.DatasetDict], folder: st
     if all(rows is not None for rows in stored.values()):
         logger.info("%s: unchanged; its rows come from %s", folder, cache)
         return datasets.DatasetDict(stored)
-    made = read(folder)
+    made = read(folder, action_units)
     try:
         for split in SPLITS:
             table = made[split].select_columns(list(features)).with_format("arrow")

@@ -14,8 +14,8 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from mma_mrnnet.data.corpora.face_parquet import SPLITS
-from mma_mrnnet.data.records import action_unit_column, frame_features
-from mma_mrnnet.model.labels import ACTION_UNITS, EXPRESSIONS, NO_CLASS
+from mma_mrnnet.data.records import frame_features
+from mma_mrnnet.model.labels import EXPRESSIONS, NO_CLASS
 
 logger = logging.getLogger(__name__)
 
@@ -177,16 +177,18 @@ def _or(none: Sequence[float]) -> str:
     return f" (or {', '.join(f'{mark:g}' for mark in none)}: no label)" if none else ""
 
 
-def known_action_units(units: Iterable[int], place: Path) -> list[int]:
-    """The units that the model has an output for; the others are logged."""
+def known_action_units(units: Iterable[int], place: Path, action_units: Sequence[int]) -> list[int]:
+    """The units that the model has an output for (`action_units`); the others are logged."""
     units = list(units)
-    foreign = [unit for unit in units if unit not in ACTION_UNITS]
+    foreign = [unit for unit in units if unit not in action_units]
     if foreign:
         logger.info("%s: action units %s are left out: the model has no output for them", place, foreign)
-    return [unit for unit in units if unit in ACTION_UNITS]
+    return [unit for unit in units if unit in action_units]
 
 
-def as_splits(tables: dict[str, pd.DataFrame], corpus: str, folder: Path) -> datasets.DatasetDict:
+def as_splits(
+    tables: dict[str, pd.DataFrame], corpus: str, folder: Path, action_units: Sequence[int]
+) -> datasets.DatasetDict:
     """Tables of `train` and `validation` as data sets with the columns of `records.frame_features`.
 
     The data sets are built in memory at each call: nothing is cached on disk, so a changed file is always seen.
@@ -197,6 +199,7 @@ def as_splits(tables: dict[str, pd.DataFrame], corpus: str, folder: Path) -> dat
         tables: columns `image` (path with forward slashes), `subject`, and any of the label columns.
         corpus: goes into the column `source`.
         folder: where the corpus lies, for messages.
+        action_units: the units whose columns come out; columns of others are left out, missing ones not annotated.
 
     Returns:
         A `DatasetDict` with the two splits.
@@ -204,21 +207,21 @@ def as_splits(tables: dict[str, pd.DataFrame], corpus: str, folder: Path) -> dat
     Raises:
         ValueError: an image is listed twice, a subject is in both splits, or nothing is left of a split.
     """
-    splits = {split: _kept(tables[split], f"{folder}: {corpus} {split}") for split in SPLITS}
+    features = frame_features(action_units)
+    splits = {split: _kept(tables[split], f"{folder}: {corpus} {split}", features) for split in SPLITS}
     both = set(splits["train"]["subject"]) & set(splits["validation"]["subject"])
     if both:
         raise ValueError(f"{folder}: {len(both)} subjects are in both splits, for example {min(both)!r}")
-    return datasets.DatasetDict({split: _dataset(table, corpus) for split, table in splits.items()})
+    return datasets.DatasetDict({split: _dataset(table, corpus, features) for split, table in splits.items()})
 
 
-def _kept(table: pd.DataFrame, place: str) -> pd.DataFrame:
-    features = frame_features()
+def _kept(table: pd.DataFrame, place: str, features: datasets.Features) -> pd.DataFrame:
     table = table.reindex(columns=list(features))
     twice = table["image"].duplicated()
     if twice.any():
         raise ValueError(f"{place}: {table['image'][twice].iloc[0]} is listed twice")
     table["expression"] = table["expression"].fillna(NO_CLASS).astype(np.int64)
-    values = ["valence", "arousal", *map(action_unit_column, ACTION_UNITS)]
+    values = [name for name, feature in features.items() if getattr(feature, "dtype", "") == "float32"]
     table[values] = table[values].astype(np.float32)
     labelled = table[values].notna().any(axis=1) | (table["expression"] != NO_CLASS)
     if not labelled.all():
@@ -250,8 +253,7 @@ def has_file(paths: Iterable[str]) -> NDArray[np.bool_]:
     return np.array(found, dtype=bool)
 
 
-def _dataset(table: pd.DataFrame, corpus: str) -> datasets.Dataset:
-    features = frame_features()
+def _dataset(table: pd.DataFrame, corpus: str, features: datasets.Features) -> datasets.Dataset:
     table = table.assign(source=corpus)
     columns = {
         name: pa.array(

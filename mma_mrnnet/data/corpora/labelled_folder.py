@@ -2,6 +2,7 @@
 
 import logging
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 import datasets
@@ -20,12 +21,12 @@ from mma_mrnnet.data.corpora.frame_tables import (
     split_by_subject,
 )
 from mma_mrnnet.data.records import action_unit_column
-from mma_mrnnet.model.labels import EXPRESSIONS, NO_CLASS
+from mma_mrnnet.model.labels import ACTION_UNITS, EXPRESSIONS, NO_CLASS
 
 logger = logging.getLogger(__name__)
 
 
-def load_labelled_folder(folder: str | Path) -> datasets.DatasetDict:
+def load_labelled_folder(folder: str | Path, action_units: Sequence[int] = ACTION_UNITS) -> datasets.DatasetDict:
     """Images with the labels of a `metadata.csv`; an empty cell, `nan` or a negative class is "no label".
 
     Columns: `file_name` (a path in the folder), `subject`, any of `valence`, `arousal` (-1 to 1), `expression` (a name
@@ -35,6 +36,7 @@ def load_labelled_folder(folder: str | Path) -> datasets.DatasetDict:
 
     Args:
         folder: holds `metadata.csv` and the images.
+        action_units: the units whose columns come out.
 
     Returns:
         A `DatasetDict` with `train` and `validation`; columns of `records.frame_features`.
@@ -52,16 +54,16 @@ def load_labelled_folder(folder: str | Path) -> datasets.DatasetDict:
         {
             "image": [f"{folder.as_posix()}/{name}" for name in table.cells(table.header.index("file_name"))],
             "subject": table.cells(table.header.index("subject")),
-            **_labels(table),
+            **_labels(table, action_units),
         }
     )
     splits = _named_splits(table, rows) if "split" in table.header else split_by_subject(rows, folder)
-    return as_splits(splits, "labelled_folder", folder)
+    return as_splits(splits, "labelled_folder", folder, action_units)
 
 
-def _labels(table: TextTable) -> dict[str, NDArray]:
+def _labels(table: TextTable, action_units: Sequence[int]) -> dict[str, NDArray]:
     units = [int(name[2:]) for name in table.header if re.fullmatch(r"au\d\d", name)]
-    wanted = ["valence", "arousal", *map(action_unit_column, known_action_units(units, table.path))]
+    wanted = ["valence", "arousal", *map(action_unit_column, known_action_units(units, table.path, action_units))]
     known = {"file_name", "subject", "split", "expression", *wanted, *map(action_unit_column, units)}
     others = [name for name in table.header if name not in known]
     if others:

@@ -1,5 +1,6 @@
 """RAF-DB (Li, Deng & Du, CVPR 2017), the basic part: web photos with one of seven expressions."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import datasets
@@ -7,12 +8,13 @@ import numpy as np
 import pandas as pd
 
 from mma_mrnnet.data.corpora.frame_tables import as_splits, check_unique, read_expressions, read_table
+from mma_mrnnet.model.labels import ACTION_UNITS
 
 CLASSES = ("surprise", "fear", "disgust", "happiness", "sadness", "anger", "neutral")
 """The corpus's classes, in the order of its codes from 1."""
 
 
-def load_raf_db(folder: str | Path) -> datasets.DatasetDict:
+def load_raf_db(folder: str | Path, action_units: Sequence[int] = ACTION_UNITS) -> datasets.DatasetDict:
     """Aligned crops of RAF-DB with their expressions; its test part is our validation.
 
     Built in memory at each call, so a changed file is always seen; images are left where they are. The corpus names
@@ -21,6 +23,7 @@ def load_raf_db(folder: str | Path) -> datasets.DatasetDict:
     Args:
         folder: holds `basic/EmoLabel/list_patition_label.txt` (spelled so by the corpus), rows `train_00001.jpg 5`,
             and `basic/Image/aligned/train_00001_aligned.jpg`.
+        action_units: the units whose columns come out.
 
     Returns:
         A `DatasetDict` with `train` and `validation`; columns of `records.frame_features`.
@@ -43,4 +46,4 @@ def load_raf_db(folder: str | Path) -> datasets.DatasetDict:
         }
     )
     training = np.array([name.startswith("train_") for name in names], dtype=bool)
-    return as_splits({"train": rows[training], "validation": rows[~training]}, "raf_db", folder)
+    return as_splits({"train": rows[training], "validation": rows[~training]}, "raf_db", folder, action_units)

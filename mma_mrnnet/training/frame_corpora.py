@@ -1,0 +1,113 @@
+"""The face crops that `--stage mma --data ...` names: their splits, their labels, and what an epoch draws of them."""
+
+import logging
+from collections import Counter
+from collections.abc import Mapping, Sequence
+
+import torch
+
+from mma_mrnnet.data.corpora import load_frames
+from mma_mrnnet.data.datasets import FrameDataset
+from mma_mrnnet.data.drawn_faces import drawn_faces
+from mma_mrnnet.model.labels import ACTION_UNITS, NO_CLASS
+from mma_mrnnet.model.priors import action_unit_prior
+from mma_mrnnet.training.arguments import TrainArguments
+from mma_mrnnet.training.sampling import Draw
+
+logger = logging.getLogger(__name__)
+
+
+def frame_splits(args: TrainArguments) -> tuple[FrameDataset, FrameDataset]:
+    """Train and validation.
+
+    Args:
+        args: `data` is a folder or corpora (see `load_frames`) or `drawn`; `action_units` are the units wanted.
+
+    Raises:
+        ValueError: drawn faces with units that nobody draws, training rows that cannot teach what is asked (see
+            `check_supervision`), or what the corpora's readers raise.
+    """
+    if args.data == "drawn":
+        undrawn = [unit for unit in args.action_units if unit not in ACTION_UNITS]
+        if undrawn:
+            raise ValueError(f"--action_units {undrawn}: --data drawn has no such units; it has {ACTION_UNITS}")
+        splits = {
+            "train": drawn_faces(args.items, seed=args.seed, size=args.image_size),
+            "validation": drawn_faces(max(args.items // 5, 1), seed=args.seed + 1, size=args.image_size),
+        }
+    else:
+        splits = load_frames(args.data, args.action_units)
+    train = FrameDataset(splits["train"], args.action_units, seed=args.seed)
+    check_supervision(train, args.action_units)
+    return train, FrameDataset(splits["validation"], args.action_units)
+
+
+def check_supervision(train: FrameDataset, action_units: Sequence[int]) -> None:
+    """Warns of a task that no training row has a label for.
+
+    Raises:
+        ValueError: a corpus without a labelled row, or a unit that neither a label nor the expression prior teaches.
+    """
+    kinds = _label_kinds(train)
+    counts = {kind: int(labelled.sum()) for kind, labelled in kinds.items()}
+    for kind, count in counts.items():
+        if count == 0:
+            logger.warning("no training row has a label of %s; labelled of %d rows: %s", kind, len(train), counts)
+    labelled = torch.stack(list(kinds.values())).any(0).tolist()
+    labelled_rows = Counter(source for source, has_label in zip(train.sources, labelled, strict=True) if has_label)
+    for source, count in sorted(Counter(train.sources).items()):
+        if labelled_rows[source] == 0:
+            raise ValueError(f"--data: none of the {count} training rows of {source} has a label")
+    taught = (~train.intensity.isnan()).any(0) | action_unit_prior(action_units).any(0)
+    untaught = [unit for unit, known in zip(action_units, taught.tolist(), strict=True) if not known]
+    if untaught:
+        raise ValueError(f"--action_units: no training row has a label of {untaught}, and the prior does not know them")
+
+
+def items_an_epoch(train: FrameDataset, draws: Mapping[str, Sequence[Draw]]) -> dict[str, dict[str, int]]:
+    """How many images of each corpus an epoch draws, and how many of them have a label of each kind.
+
+    Where only a part of some rows is drawn, the latter are what that part holds on average, rounded.
+    """
+    kinds = _label_kinds(train)
+    return {
+        corpus: {
+            "images": sum(draw.count for draw in parts),
+            **{
+                kind: round(sum(draw.count * float(labelled[draw.items].double().mean()) for draw in parts))
+                for kind, labelled in kinds.items()
+            },
+        }
+        for corpus, parts in draws.items()
+    }
+
+
+def description_of(
+    data: str, train: FrameDataset, validation: FrameDataset, draws: Mapping[str, Sequence[Draw]]
+) -> dict:
+    """What the crops are and how many, and what an epoch draws of them; for the results."""
+    return {
+        "data": _in_words(data, train),
+        "train": len(train),
+        "validation": len(validation),
+        "train_images_by_source": dict(sorted(Counter(train.sources).items())),
+        "items_an_epoch": items_an_epoch(train, draws),
+    }
+
+
+def _in_words(data: str, train: FrameDataset) -> str:
+    if data == "drawn":
+        return "drawn faces"
+    sources = sorted(set(train.sources))
+    if {"warp", "render"} <= set(sources):
+        return "labelled crops (pseudo-labels, bent photos, renders)"
+    return f"labelled crops of {', '.join(sources)}"
+
+
+def _label_kinds(rows: FrameDataset) -> dict[str, torch.Tensor]:
+    """(N,) bool for each task: the rows that have a label of it."""
+    return {
+        "valence_arousal": (~rows.valence_arousal.isnan()).any(1),
+        "expression": rows.expression != NO_CLASS,
+        "action_units": (~rows.intensity.isnan()).any(1),
+    }

@@ -1,0 +1,187 @@
+"""What `--stage mma --data ...` becomes: supervision checked, corpora mixed, what an epoch draws, a choice of units."""
+
+import logging
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from mma_mrnnet import MMAModel, MMAMRNNetForIntensity
+from mma_mrnnet.data import corpora
+from mma_mrnnet.data.augmentation import mixed_seed
+from mma_mrnnet.data.corpora import load_frames
+from mma_mrnnet.data.datasets import FrameDataset
+from mma_mrnnet.data.drawn_faces import drawn_faces
+from mma_mrnnet.model.labels import ACTION_UNITS
+from mma_mrnnet.train import main
+from mma_mrnnet.training.arguments import TrainArguments
+from mma_mrnnet.training.frame_corpora import check_supervision, items_an_epoch
+from mma_mrnnet.training.sampling import corpus_draws
+from mma_mrnnet.training.stages import mma_stage
+
+TINY = ["--stage", "mma", "--image_size", "32", "--batch_size", "8", "--epochs", "2", "--learning_rate", "0.01"]
+TINY += ["--layer_type", "basic", "--embedding_size", "8", "--hidden_sizes", "8", "16", "--depths", "1", "1"]
+
+
+def write_photos(root, rows, header="expression,au12,au14"):
+    """A labelled folder: one split, label cells after the header's names, each photo of a person of its own."""
+    root.mkdir(parents=True, exist_ok=True)
+    lines = [f"file_name,subject,split,{header}"]
+    for number, (split, cells) in enumerate(rows):
+        pixels = np.random.default_rng(number).integers(0, 255, (32, 32, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(root / f"{number}.png")
+        lines.append(f"{number}.png,person {number},{split},{cells}")
+    (root / "metadata.csv").write_text("\n".join(lines) + "\n")
+    return root
+
+
+@pytest.fixture
+def two_corpora(tmp_path, monkeypatch):
+    """24 drawn faces and 8 photos: five smiles, an anger, and two with units alone."""
+    monkeypatch.setattr(corpora.datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    (tmp_path / "faces").mkdir()
+    drawn_faces(24, seed=0, size=32).to_parquet(str(tmp_path / "faces" / "train-0.parquet"))
+    drawn_faces(9, seed=1, size=32).to_parquet(str(tmp_path / "faces" / "validation-0.parquet"))
+    cells = ["happiness,,"] * 5 + ["anger,,", ",1,0", ",0,1"]
+    rows = [*(("train", cell) for cell in cells), ("validation", "happiness,1,0"), ("validation", "neutral,0,1")]
+    photos = write_photos(tmp_path / "photos", rows)
+    return f"face_parquet:{tmp_path / 'faces'},labelled_folder:{photos}"
+
+
+def arguments(data, output="run", **settings):
+    return TrainArguments(stage="mma", data=data, output=Path(output), image_size=32, **settings)
+
+
+# What an epoch draws -----------------------------------------------------------------------------------------------
+
+
+def test_every_batch_has_its_share_of_each_corpus(two_corpora):
+    stage = mma_stage(arguments(two_corpora))
+    items = stage.order(torch.Generator().manual_seed(0)).tolist()
+    assert sorted(items) == list(range(32))
+    # A quarter are photos: 2 of 8 in each batch, but where a boundary falls between two of equal time.
+    photos = [[stage.train.sources[item] for item in items[start:][:8]].count("labelled_folder") for start in (0, 8)]
+    assert photos == [2, 2]
+
+
+def test_augmentation_follows_the_runs_seed_and_the_epoch_that_began(two_corpora):
+    stage = mma_stage(arguments(two_corpora, seed=7))
+    for epoch in (3, 0):
+        stage.begin_epoch(epoch)
+        assert [stage.train[item]["augmentation_seed"] for item in (0, 5)] == [
+            mixed_seed(7, epoch, item) for item in (0, 5)
+        ]
+
+
+@pytest.mark.parametrize(
+    ("balance", "images", "photos_labels"),
+    [
+        ("off", (24, 8), {"valence_arousal": 0, "expression": 6, "action_units": 2}),
+        ("corpora", (16, 16), {"valence_arousal": 0, "expression": 12, "action_units": 4}),
+        ("classes", (24, 8), {"valence_arousal": 0, "expression": 6, "action_units": 2}),
+    ],
+)
+def test_the_description_says_what_an_epoch_draws(two_corpora, balance, images, photos_labels, caplog):
+    caplog.set_level(logging.INFO, logger="mma_mrnnet")  # the command line, tested before, may have raised it
+    drawn = mma_stage(arguments(two_corpora, balance=balance)).description["items_an_epoch"]
+    assert (drawn["drawn"]["images"], drawn["labelled_folder"]["images"]) == images
+    assert drawn["labelled_folder"] == {"images": images[1], **photos_labels}
+    assert caplog.text.count("an epoch draws") == 1
+
+
+def test_the_description_is_what_is_drawn(two_corpora):
+    stage = mma_stage(arguments(two_corpora, balance="classes"))
+    items = stage.order(torch.Generator().manual_seed(0))
+    photos = torch.tensor([source == "labelled_folder" for source in stage.train.sources])
+    labels = stage.train.expression[items[photos[items]]].tolist()
+    assert sorted(labels) == [-100] * 2 + [1] * 3 + [4] * 3  # one anger and five smiles: three each
+    drawn = stage.train.expression[items[~photos[items]]]
+    expected = stage.description["items_an_epoch"]["drawn"]["expression"]
+    assert int((drawn != -100).sum()) == expected == int((stage.train.expression[~photos] != -100).sum())
+    counts = drawn[drawn != -100].bincount()
+    assert counts[counts > 0].max() - counts[counts > 0].min() <= 1
+
+
+def test_labels_of_a_part_are_its_average():
+    rows = FrameDataset(drawn_faces(30, seed=0, size=32))
+    rows.sources = ["a"] * 20 + ["b"] * 10
+    rows.expression = torch.tensor([0] * 5 + [-100] * 15 + [3] * 10)
+    # 15 of a's 20 rows, of which a quarter have an expression: 3.75.
+    drawn = items_an_epoch(rows, corpus_draws(rows.sources, rows.expression, "corpora"))
+    assert [drawn[name]["images"] for name in "ab"] == [15, 15]
+    assert [drawn[name]["expression"] for name in "ab"] == [4, 15]
+
+
+# Supervision -------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def rows():
+    return FrameDataset(drawn_faces(12, seed=3, size=32))
+
+
+def test_a_task_that_nothing_labels_is_told_with_numbers(rows, caplog):
+    caplog.set_level(logging.WARNING, logger="mma_mrnnet")
+    check_supervision(rows, ACTION_UNITS)
+    assert not caplog.text
+    rows.valence_arousal[:] = float("nan")
+    rows.expression[:4], rows.expression[4:] = 2, -100
+    rows.intensity[:] = 0.5
+    check_supervision(rows, ACTION_UNITS)
+    assert "no training row has a label of valence_arousal; labelled of 12 rows: {'valence_arousal': 0" in caplog.text
+    assert "'expression': 4, 'action_units': 12}" in caplog.text
+
+
+def test_a_corpus_without_any_label_is_refused(rows):
+    rows.sources = ["a"] * 9 + ["b"] * 3
+    rows.valence_arousal[9:], rows.intensity[9:], rows.expression[9:] = float("nan"), float("nan"), -100
+    with pytest.raises(ValueError, match="none of the 3 training rows of b has a label"):
+        check_supervision(rows, ACTION_UNITS)
+
+
+def test_a_unit_that_nothing_could_teach_is_refused(two_corpora, rows):
+    rows.intensity = torch.cat([rows.intensity, torch.full((12, 1), float("nan"))], 1)
+    with pytest.raises(ValueError, match=r"no training row has a label of \[99\], and the prior does not know them"):
+        check_supervision(rows, (*ACTION_UNITS, 99))
+    rows.intensity[3, -1] = 0.0
+    check_supervision(rows, (*ACTION_UNITS, 99))
+
+
+# A choice of units -------------------------------------------------------------------------------------------------
+
+
+def test_drawn_faces_have_no_other_units():
+    with pytest.raises(ValueError, match=r"--action_units \[14\]: --data drawn has no such units"):
+        mma_stage(arguments("drawn", action_units=[12, 14]))
+
+
+def test_a_corpus_has_the_columns_of_the_units_that_are_asked_for(two_corpora):
+    photos = two_corpora.split(",")[1]
+    splits = load_frames(photos, (2, 12, 14))
+    assert [name for name in splits["train"].features if name.startswith("au")] == ["au02", "au12", "au14"]
+    rows = FrameDataset(splits["train"], (2, 12, 14))
+    assert rows.intensity[6:].nan_to_num(-1).tolist() == [[-1, 1, 0], [-1, 0, 1]]
+    with pytest.raises(ValueError, match=r"train-0.parquet: columns \['au14'\] are missing"):
+        load_frames(two_corpora, (2, 12, 14))
+
+
+def test_a_choice_of_units_runs_from_training_to_stage_2(two_corpora, tmp_path):
+    words = ["--data", two_corpora.split(",")[1], "--action_units", "2", "12", "14", "--co_annotation", "hard"]
+    assert main([*TINY, *words, "--output", str(tmp_path / "run")]) == 0
+    model = MMAModel.from_pretrained(tmp_path / "run/model")
+    assert model.config.action_units == [2, 12, 14]
+    assert model.config.supervised_action_units == [12, 14]
+    assert model.config.co_annotation == "hard"
+    assert model.action_unit_head.out_features == 3
+    stage2 = MMAMRNNetForIntensity.from_mma_pretrained(tmp_path / "run/model", num_frames=4)
+    assert stage2(affect=torch.rand(2, 4, 2 + 7 + 3)).intensities.shape == (2, 7)
+
+
+def test_simulated_clips_are_refused_for_an_extractor_with_other_units(two_corpora, tmp_path, capsys):
+    words = ["--data", two_corpora.split(",")[1], "--action_units", "12", "14", "--epochs", "1"]
+    assert main([*TINY, *words, "--output", str(tmp_path / "run")]) == 0
+    stage2 = ["--stage", "mrnn", "--data", "simulated", "--mma", str(tmp_path / "run/model"), "--clips", "9", "9", "9"]
+    assert main([*stage2, "--output", str(tmp_path / "clips")]) == 1
+    assert "--mma has [12, 14]" in capsys.readouterr().err
