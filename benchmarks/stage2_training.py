@@ -3,7 +3,7 @@
     python benchmarks/stage2_training.py [--clips 15806] [--packed_steps 8]
 
 Makes up affect of as many clips as Hume-Reaction trains on, with lengths like its own, once at 2 frames a second (the
-default, T = 30) and once at 30 (T = 450); stores it as training stores it; trains an epoch through the package's own
+default, T = 30) and once at 30 (T = 450); stores it as one memory-mapped file, as training does; trains an epoch through the package's own
 loop and a few steps with the usual baseline, the same network with `pack_padded_sequence`. Step times are CPU seconds
 on the same batches in turn; each peak of memory is that of a process of its own. Writes
 `benchmarks/results/stage2_training.json`.
