@@ -1,8 +1,8 @@
-"""Writes the README's measured blocks and the shipped card from the result files, and the example's output from a run.
+"""Writes the measured blocks of README and guide and the shipped card from the result files, the example's output from a run.
 
     python benchmarks/fill_readme.py
 
-A test fails where the README's numbers are not what this script would write.
+A test fails where their numbers are not what this script would write.
 """
 
 import contextlib
@@ -145,6 +145,70 @@ def cost_table() -> str:
     )
 
 
+def stored_crops_table() -> str:
+    """What storing crops costs."""
+    result = load(RESULTS / "stored_crops.json")
+    kinds = {"jpg": "`jpg`, quality 95, 4:4:4 (default)", "png": "`png`"}
+    lines = [
+        "| `--format` | bytes a crop | affect, against the video's: mean, largest difference | intensities: largest |",
+        "| --- | --- | --- | --- |",
+    ]
+    for name, row in result["formats"].items():
+        mean, largest = number(row["affect_mean_difference"], 4), number(row["affect_largest_difference"], 3)
+        intensities = number(row["intensities_largest_difference"], 4)
+        lines.append(f"| {kinds[name]} | {row['bytes_a_crop']:.0f} | {mean}, {largest} | {intensities} |")
+    one, two = result["crops_a_second_of_every_frame"].values()
+    return "\n".join(
+        [
+            *lines,
+            "",
+            f"Measured by `{result['command']}`: {result['what']}. Crops of another `--size` than the extractor's are scaled, and",
+            f"differ more. Every frame stored as jpg, one worker made {one:.0f} crops a second and two made {two:.0f} "
+            f"({result['machine']['processor']}).",
+        ]
+    )
+
+
+def training_cost_tables() -> str:
+    """Speed and memory of both stages' training."""
+    first, second = load(RESULTS / "stage1_training.json"), load(RESULTS / "stage2_training.json")
+    lines = [
+        f"**Stage 1** ({first['what']}; {first['machine']['processor']}; `{first['command']}`), images a second through the loop and",
+        "through the bare network on random tensors, forward and backward alone, step by step in turn:",
+        "",
+        "| network | data read by | loop | bare | share |",
+        "| --- | --- | --- | --- | --- |",
+    ]
+    readers = {"0 workers": "the training process", "1 workers": "a worker beside it"}
+    for network in [name for name, row in first.items() if isinstance(row, dict) and "0 workers" in row]:
+        for key, reader in readers.items():
+            row = first[network][key]
+            loop, bare = number(row["loop_images_a_second"], 1), number(row["bare_images_a_second"], 1)
+            lines.append(f"| {network} | {reader} | {loop} | {bare} | {100 * row['share_of_bare']:.0f} % |")
+    lines += [
+        "",
+        f"**Stage 2** ({second['what']}; `{second['command']}`), against the usual baseline, the same network on packed sequences: CPU",
+        "seconds a step on the same batches in turn, an epoch's wall seconds through the loop, and peak memory of a process of its own:",
+        "",
+        "| frames a second, T | step, padded and masked | step, packed | packed / masked | an epoch | peak memory, of which imports | affect on disk |",
+        "| --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    for rate, most in (("2 fps", 30), ("30 fps", 450)):
+        both, epoch = second[rate]["both"], second[rate]["masked"]
+        lines.append(
+            f"| {rate.split()[0]}, {most} | {number(both['masked_cpu_s_a_step'], 3)} | {number(both['packed_cpu_s_a_step'], 3)} "
+            f"| {number(both['packed_over_masked'], 1)} | {epoch['wall_s']:.0f} | {epoch['peak_mb']:.0f} MB, "
+            f"{epoch['peak_mb_before_training']:.0f} MB | {second[rate]['affect_on_disk_mb']:.0f} MB |"
+        )
+    return "\n".join(
+        [
+            *lines,
+            "",
+            "Pages of the memory-mapped affect count as memory here; processes share them, and the system may drop them.",
+        ]
+    )
+
+
 def example(readme: str) -> str:
     """The example's code with what it prints."""
     code = re.search(r"<!-- begin: example -->\n```python\n(.*?)```", readme, re.DOTALL).group(1)
@@ -155,13 +219,13 @@ def example(readme: str) -> str:
 
 
 def filled(readme: str, blocks: dict[str, str]) -> str:
-    """The README with its marked blocks replaced."""
+    """A page with its marked blocks replaced."""
     for name, text in blocks.items():
         pattern = rf"(<!-- begin: {name} -->\n).*?(<!-- end: {name} -->)"
         readme, count = re.subn(
             pattern, lambda match, text=text: f"{match[1]}{text}\n{match[2]}", readme, flags=re.DOTALL
         )
-        assert count == 1, f"README.md has {count} blocks named {name}"
+        assert count == 1, f"{count} blocks are named {name}"
     return readme
 
 
@@ -170,7 +234,14 @@ def results() -> str:
     return "\n\n".join((stage1_table(), stage2_table(), clips_table(), cost_table()))
 
 
+def guide_blocks() -> dict[str, str]:
+    """The measured blocks of docs/training.md."""
+    return {"stored crops": stored_crops_table(), "training cost": training_cost_tables()}
+
+
 if __name__ == "__main__":
+    guide = ROOT / "docs" / "training.md"
+    guide.write_text(filled(guide.read_text("utf-8"), guide_blocks()), encoding="utf-8")
     path = ROOT / "README.md"
     text = path.read_text("utf-8")
     path.write_text(filled(text, {"results": results(), "example": example(text)}), encoding="utf-8")

@@ -10,7 +10,6 @@ frames a second and on every frame), then times each step in one process, on one
 import argparse
 import json
 import os
-import platform
 import resource
 import statistics
 import subprocess
@@ -19,6 +18,8 @@ import tempfile
 import time
 from collections import defaultdict
 from pathlib import Path
+
+from machine import machine
 
 RESULT = Path(__file__).parent / "results" / "predict_cost.json"
 
@@ -92,7 +93,7 @@ def main() -> None:
         result = {
             "what": "mma-mrnnet predict on a 12 s 1280x720 clip of 360 frames, one thread",
             "command": f"python benchmarks/predict_cost.py --runs {runs}",
-            "machine": {"processor": _processor(), "python": platform.python_version()},
+            "machine": machine(),
             "predict": as_process(command, runs),
             "predict_fps_native": as_process([*command, "--fps", "native"], runs),
             "import_only": as_process([sys.executable, "-c", "import mma_mrnnet"], runs),
@@ -105,13 +106,6 @@ def main() -> None:
 
     write_json(RESULT, result)
     print(json.dumps(result, indent=1))
-
-
-def _processor() -> str:
-    names = [
-        line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line
-    ]
-    return f"{names[0]}, {len(names)} cores seen" if names else platform.processor()
 
 
 if __name__ == "__main__":

@@ -11,7 +11,6 @@ worker beside it. Writes `benchmarks/results/stage1_training.json`.
 
 import argparse
 import json
-import platform
 import statistics
 import tempfile
 import time
@@ -19,6 +18,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from machine import machine
 
 from mma_mrnnet.training.arguments import parse_arguments
 from mma_mrnnet.training.checkpoints import write_json
@@ -85,19 +85,12 @@ def main() -> None:
     result: dict = {
         "what": "drawn faces of 112 x 112 pixels, PNG, all augmentations, float32, one compute thread",
         "command": f"python benchmarks/stage1_training.py --steps {steps}",
-        "machine": {"processor": _processor(), "python": platform.python_version()},
+        "machine": machine(),
     }
     for name, words in NETWORKS.items():
         result[name] = {f"{workers} workers": compare(words, workers, steps) for workers in (0, 1)}
         print(name, json.dumps(result[name], indent=1), flush=True)
     write_json(RESULT, result)
-
-
-def _processor() -> str:
-    names = [
-        line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line
-    ]
-    return f"{names[0]}, {len(names)} cores seen" if names else platform.processor()
 
 
 if __name__ == "__main__":

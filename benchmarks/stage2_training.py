@@ -12,7 +12,6 @@ on the same batches in turn; each peak of memory is that of a process of its own
 import argparse
 import json
 import os
-import platform
 import resource
 import statistics
 import subprocess
@@ -20,6 +19,8 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+
+from machine import machine
 
 RESULT = Path(__file__).parent / "results" / "stage2_training.json"
 RATES = {"2 fps": (2.0, 30, 23.6, 2.7), "30 fps": (30.0, 450, 349.0, 40.0)}
@@ -179,7 +180,7 @@ def main() -> None:
     result: dict = {
         "what": f"{args.clips} made-up clips, batch {BATCH}, GRU 128, dense 32, float32, one thread",
         "command": f"python benchmarks/stage2_training.py --clips {args.clips} --packed_steps {args.packed_steps}",
-        "machine": {"processor": _processor(), "python": platform.python_version()},
+        "machine": machine(),
     }
     for rate in RATES:
         with tempfile.TemporaryDirectory() as folder:
@@ -195,13 +196,6 @@ def main() -> None:
     from mma_mrnnet.training.checkpoints import write_json
 
     write_json(RESULT, result)
-
-
-def _processor() -> str:
-    names = [
-        line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line
-    ]
-    return f"{names[0]}, {len(names)} cores seen" if names else platform.processor()
 
 
 if __name__ == "__main__":

@@ -49,6 +49,11 @@ def test_the_result_tables_are_what_the_result_files_say(fill_readme):
     assert fill_readme.filled(README, {"results": fill_readme.results()}) == README
 
 
+def test_the_guides_measured_tables_are_what_the_result_files_say(fill_readme):
+    guide = (ROOT / "docs" / "training.md").read_text("utf-8")
+    assert fill_readme.filled(guide, fill_readme.guide_blocks()) == guide
+
+
 def test_the_shipped_card_is_what_the_result_files_say():
     from mma_mrnnet.hub import load_pretrained, model_card, pretrained_folder
 

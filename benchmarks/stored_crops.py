@@ -1,0 +1,96 @@
+"""What storing crops costs: bytes, the change of affect and intensities against the video itself, and crops a second.
+
+    python benchmarks/stored_crops.py
+
+makes 12 s clips from the public-domain astronaut photo, whose camera moves, and stores their crops with `mma-mrnnet
+crop`'s code as jpg and png. Writes `benchmarks/results/stored_crops.json`.
+"""
+
+import json
+import shutil
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import torch
+from machine import machine
+from PIL import Image
+
+from mma_mrnnet.data.affect import affect_of
+from mma_mrnnet.data.crop_corpus import crop_corpus
+from mma_mrnnet.data.crop_store import CropSettings
+from mma_mrnnet.data.faces import FaceDetector, crop_faces
+from mma_mrnnet.data.video import read_frames, write_video
+from mma_mrnnet.demo import astronaut, camera_move
+from mma_mrnnet.hub import load_pretrained
+from mma_mrnnet.training.checkpoints import write_json
+
+RESULT = Path(__file__).parent / "results" / "stored_crops.json"
+FPS = 2.0
+COPIES = 12
+"""Clips that the workers are timed on."""
+
+
+def compare(clip: Path, folder: Path) -> dict[str, dict[str, float]]:
+    """For each format: bytes a crop, and how affect and intensities of the stored crops differ from the video's."""
+    model, processor = load_pretrained()
+
+    def intensities(affect: np.ndarray) -> np.ndarray:
+        values, mask = processor.pad([affect])
+        with torch.inference_mode():
+            return model(affect=values, frame_mask=mask).intensities.numpy()
+
+    frames = crop_faces(read_frames(clip, FPS), 112, FaceDetector())
+    wanted = affect_of([frame.crop for frame in frames if frame.crop is not None], model.mma, processor)
+    result = {}
+    for image_format in ("jpg", "png"):
+        out = folder / image_format
+        crop_corpus(clip.parent, out, CropSettings(FPS, 112, image_format), 1)
+        files = sorted(out.rglob(f"*.{image_format}"))
+        found = affect_of([np.asarray(Image.open(path).convert("RGB")) for path in files], model.mma, processor)
+        difference = np.abs(found - wanted)
+        result[image_format] = {
+            "crops": len(files),
+            "bytes_a_crop": sum(path.stat().st_size for path in files) / len(files),
+            "affect_mean_difference": difference.mean(),
+            "affect_largest_difference": difference.max(),
+            "intensities_largest_difference": np.abs(intensities(found) - intensities(wanted)).max(),
+        }
+    return result
+
+
+def rates(clip: Path, folder: Path) -> dict[str, float]:
+    """Crops a second of 1 and of 2 worker processes, every frame, their start not counted."""
+    many = folder / "many"
+    many.mkdir()
+    for number in range(COPIES):
+        shutil.copy(clip, many / f"{number}.mp4")
+    crop_corpus(clip.parent, folder / "warm", CropSettings(None), 1)  # the fork server, which imports the package
+    result = {}
+    for workers in (1, 2):
+        report = crop_corpus(many, folder / f"by{workers}", CropSettings(None), workers)
+        result[f"{workers} workers"] = report.faces / report.seconds
+    return result
+
+
+def main() -> None:
+    """Runs both and writes the result."""
+    torch.set_num_threads(1)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        clip = folder / "clips" / "face.mp4"
+        clip.parent.mkdir()
+        write_video(clip, camera_move(astronaut(), 360, (1280, 720)), 30)
+        result = {
+            "what": f"crops of 112 pixels of a 12 s 1280x720 clip at {FPS:g} frames a second, the shipped checkpoint",
+            "command": "python benchmarks/stored_crops.py",
+            "machine": machine(),
+            "formats": compare(clip, folder),
+            "crops_a_second_of_every_frame": rates(clip, folder),
+        }
+    write_json(RESULT, result)
+    print(json.dumps(json.loads(RESULT.read_text("utf-8")), indent=1))
+
+
+if __name__ == "__main__":
+    main()
