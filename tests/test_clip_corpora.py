@@ -630,6 +630,7 @@ def test_a_users_own_clips_become_a_model_that_predicts_their_targets(own_clips,
     results = train(extractor, run, "--data", f"clips:{own_clips}", "--batch_size", "4")
     assert results["data"] == {
         "data": "a user's own clips",
+        "people_apart": False,
         "train_reaction": 4,
         "validation_reaction": 4,
         "without_face": 2,
@@ -657,6 +658,7 @@ def test_a_users_own_clips_become_a_model_that_predicts_their_targets(own_clips,
     assert "| calm down |" in card
     assert "simulat" not in card
     assert "on validation, the split that chose the epoch" in card
+    assert "1 of these clips show no face or cannot be read" in card
 
 
 def predictions(path):
@@ -696,6 +698,20 @@ def test_a_clip_without_a_face_is_predicted_as_the_training_mean_in_scores_and_t
     # The epoch was chosen by the clips with a face, before calibration, which leaves a correlation as it is.
     best = results["training"]["history"][results["training"]["best_epoch"] - 1]["score"]
     assert best == pytest.approx(before["reactions_with_face"]["mean_pearson"], abs=1e-4)
+
+
+def test_a_card_says_that_people_are_in_one_split_only_where_the_table_names_them(own_clips, extractor, tmp_path):
+    for split in ("train", "validation"):
+        header, *rows = predictions(own_clips / split / "metadata.csv")
+        rows = [[*row, f"{split} {number}"] for number, row in enumerate(rows)]
+        write_csv(own_clips / split / "metadata.csv", [*header, "subject"], *rows)
+    face_clip(own_clips / "test" / "x.mp4", "FF")
+    write_csv(own_clips / "test" / "metadata.csv", ["file_name", "joy", "calm down", "subject"], ["x.mp4", 1, 0, "x"])
+    results = train(extractor, tmp_path / "run", "--data", f"clips:{own_clips}", "--batch_size", "4")
+    assert results["data"]["people_apart"] is True
+    card = (export_checkpoint(tmp_path / "run" / "model", tmp_path / "export") / "README.md").read_text("utf-8")
+    assert "of people in no other split (1 test clips)" in card
+    assert "show no face" not in card
 
 
 def test_a_challenge_table_holds_every_id_of_a_split_as_the_corpus_writes_it(muse, extractor, tmp_path):
@@ -748,6 +764,9 @@ def test_a_test_split_in_which_no_face_was_found_is_all_training_mean(own_clips,
     results = train(extractor, tmp_path / "run", "--data", f"clips:{own_clips}", "--batch_size", "4")
     assert (results["test"]["clips"], results["test"]["predicted_as_training_mean"]) == (2, 2)
     assert results["test"]["reactions"]["mae"] == {"joy": 0.5, "calm down": 0.5}
+    card = (export_checkpoint(tmp_path / "run" / "model", tmp_path / "export") / "README.md").read_text("utf-8")
+    assert "(2 test clips; who is in them is not known, so people may be in training too)" in card
+    assert "2 of these clips show no face" in card
     assert predictions(tmp_path / "run" / "predictions_test.csv")[1:] == [
         ["x.mp4", "0.500000", "0.718750"],
         ["y.mp4", "0.500000", "0.718750"],

@@ -373,6 +373,7 @@ def test_tables_become_a_calibrated_model_that_predicts_by_the_command_line(open
     results = json.loads((run / "results.json").read_text("utf-8"))
     assert results["data"] == {
         "data": "a user's own clips, as tables of features (OpenFace)",
+        "people_apart": False,
         "train_reaction": 8,
         "validation_reaction": 8,
         "without_usable_rows": 2,

@@ -187,6 +187,8 @@ def stored_splits(corpus: ClipCorpus, args: TrainArguments, cache: ClipCache) ->
             raise ValueError(f"{args.data}: no labelled {usable} in {name}")
     return splits, {
         "data": DATA[args.data.partition(":")[0]],
+        # Readers that know the people refuse one in two splits; where they do not, nobody knows.
+        "people_apart": all(clip.subject for clip in corpus.files or []),
         **_counts(splits),
         "without_face": sum(len(split.without_face) for split in done.values()),
         "unreadable": sum(len(split.unreadable) for split in done.values()),
