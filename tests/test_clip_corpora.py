@@ -734,6 +734,31 @@ def test_a_challenge_table_holds_every_id_of_a_split_as_the_corpus_writes_it(mus
     assert not [path for path in run.iterdir() if path.name.endswith(".tmp")]
 
 
+def test_a_set_of_hume_features_trains_a_model_without_an_extractor(muse, tmp_path):
+    """Rows every half second, in milliseconds; a validation id without a table still gets a prediction."""
+    with (muse / "partition.csv").open("a", encoding="utf-8") as table:
+        table.write("[00008],x,devel\n")
+    with (muse / "labels.csv").open("a", encoding="utf-8") as table:
+        table.write("[00008],1,0,0,0,0,0,0\n")
+    for number, clip_id in enumerate(("00000", "00007", "00001", "00003")):
+        rows = [[f"[{clip_id}]", 500 * row, number + row, 7] for row in range(3)]
+        write_csv(muse / "feats" / "FAUs" / f"{clip_id}.csv", ["File_ID", "timestamp", "AU01", "AU02"], *rows)
+    run = tmp_path / "run"
+    words = ["--stage", "mrnn", "--data", f"hume:{muse}", "--clips_from", "FAUs", "--output", str(run), *SMALL]
+    assert main([*words, "--batch_size", "2"]) == 0
+    results = json.loads((run / "results.json").read_text("utf-8"))
+    assert results["data"]["data"] == "Hume-Reaction, as tables of features (MuSe)"
+    assert (results["data"]["train_reaction"], results["data"]["unreadable"]) == (2, 1)
+    assert (results["validation"]["clips"], results["validation"]["predicted_as_training_mean"]) == (2, 1)
+    assert [row[0] for row in predictions(run / "predictions_validation.csv")] == ["File_ID", "[00001]", "[00008]"]
+    assert [row[0] for row in predictions(run / "predictions_test.csv")] == ["File_ID", "[00003]"]
+    model, _ = load_checkpoint(run / "model")
+    assert (model.mma, model.config.feature_names, model.config.relative_labels) == (None, ["AU01", "AU02"], True)
+    # AU01 of the two training clips: 0, 1, 2 and 1, 2, 3; AU02 never changes.
+    assert model.feature_mean.tolist() == pytest.approx([1.5, 7.0])
+    assert model.feature_scale.tolist() == pytest.approx([math.sqrt(11 / 12), 1.0])
+
+
 def test_scores_over_all_clips_and_over_those_with_a_face_by_hand():
     labels = [(0.0, 0.5), (0.5, math.nan), (1.0, 0.1)]
     rows = affect_rows({"a": 3, "b": 4, "c": 5}, labels)

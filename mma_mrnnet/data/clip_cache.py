@@ -172,6 +172,9 @@ def _complete(clips: list[ClipFile], cache: ClipCache, start: float) -> dict[str
     first, computed, keys = int(start * len(clips)), 0, {}
     for number in tqdm([*range(first, len(clips)), *range(first)], desc="affect of clips", mininterval=5):
         clip = clips[number]
+        if not clip.path.exists():
+            logger.warning("left out: %s is not there", clip.path)
+            continue
         try:
             key = cache.key_of(clip)
             if not cache.file_of(key).is_file():
