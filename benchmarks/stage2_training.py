@@ -99,10 +99,10 @@ def stage_of(folder: Path, rate: str, packed: bool) -> tuple[object, object]:
         output_names=("intensities",),
         loss_names=("logits",),
         score=lambda outputs, labels: {"none": 0.0},
-        score_names=("none",),
         score_name="none",
         finish=lambda model, predict: {},
         description={},
+        fingerprint="",
     )
     return stage, args
 

@@ -337,7 +337,7 @@ def test_calibration_is_fitted_on_validation_to_its_labels(stage1, tmp_path):
     model = stage.model.eval()
     with torch.no_grad():
         model.output.bias.sub_(1.0)  # far from the labels
-    predict = lambda rows: loop.predict_dataset(stage, model, rows, 7)  # noqa: E731
+    predict = lambda rows: loop.predict_dataset(stage, model, rows, args)  # noqa: E731
     before, labels = predict(stage.validation)
     stage.finish(model, predict)
     after, _ = predict(stage.validation)
@@ -403,7 +403,7 @@ def wrong(case, stage1, tmp_path):
     empty.mkdir()
     other = ["--mma", str(stage1 / "model")]
     return {
-        "unknown stage": ([*FACES, "--stage", "third"], "--stage must be mma or mrnn; got 'third'"),
+        "unknown stage": ([*FACES, "--stage", "third"], "--stage must be one of mma, mrnn; got 'third'"),
         "no extractor named": (CLIPS, "--stage mrnn needs --mma"),
         "extractor not there": (
             [*CLIPS, "--mma", str(tmp_path / "none")],

@@ -40,7 +40,7 @@ class AffectCache(ClipCache):
         self._detector: FaceDetector | None = None
         settings = {
             "format": CACHE_FORMAT,
-            "extractor": _digest_of_model(extractor),
+            "extractor": digest_of_model(extractor),
             "scaling": _scaling_of(processor),
             "fps": self.fps,
         }
@@ -78,7 +78,7 @@ def _read_crop(path: Path) -> np.ndarray:
         raise CropError(f"{path}: not an image that can be read ({type(error).__name__})") from error
 
 
-def _digest_of_model(extractor: MMAModel) -> str:
+def digest_of_model(extractor: MMAModel) -> str:
     """A digest of the weights, to the bit, and of the settings that they do not show."""
     config = extractor.config
     backbone = {name: value for name, value in config.backbone_config.to_dict().items() if name[0] != "_"}

@@ -1,7 +1,9 @@
 """A data set as one Arrow file: built once, checked when it is opened, memory-mapped, so processes share its pages."""
 
+import contextlib
 import hashlib
 import logging
+import time
 from collections.abc import Iterable
 from pathlib import Path
 from uuid import uuid4
@@ -11,6 +13,7 @@ import pyarrow as pa
 
 logger = logging.getLogger(__name__)
 
+DAY_S = 86_400
 NAME_KEY = b"mma_mrnnet_name"  # in the schema's metadata: which data set the file holds
 
 
@@ -64,6 +67,7 @@ def store_dataset(parts: Iterable[pa.Table], folder: Path, name: str, features: 
         The rows, memory-mapped.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    remove_stale(folder)
     schema = features.arrow_schema
     schema = schema.with_metadata({**schema.metadata, NAME_KEY: name.encode()})
     staging = folder / f".{name}.tmp-{uuid4().hex}"
@@ -76,6 +80,14 @@ def store_dataset(parts: Iterable[pa.Table], folder: Path, name: str, features: 
     finally:
         staging.unlink(missing_ok=True)
     return datasets.Dataset.from_file(str(path))
+
+
+def remove_stale(folder: Path) -> None:
+    """Removes what writers left that were killed more than a day ago; a younger file may still be written to."""
+    for path in folder.glob(".*.tmp-*"):
+        with contextlib.suppress(OSError):  # another process was quicker
+            if time.time() - path.stat().st_mtime > DAY_S:
+                path.unlink()
 
 
 def _checksum(path: Path) -> str:

@@ -19,7 +19,7 @@ import numpy as np
 import pyarrow as pa
 from tqdm import tqdm
 
-from mma_mrnnet.data.arrow_files import store_dataset, stored_dataset
+from mma_mrnnet.data.arrow_files import remove_stale, store_dataset, stored_dataset
 from mma_mrnnet.data.crop_store import CropError
 from mma_mrnnet.data.datasets import frame_counts
 from mma_mrnnet.data.records import CLIP_SPLITS, ClipFile, clip_features
@@ -78,15 +78,19 @@ class ClipCache:
     ) -> None:
         self.folder = Path(folder)
         self.folder.mkdir(parents=True, exist_ok=True)
+        remove_stale(self.folder)
         self.width = width
         self._settings, self._read, self._files = settings, read, files
 
     def key_of(self, clip: ClipFile) -> str:
         """A digest of all that the clip's affect depends on."""
         files: list = []
+        folders: dict[Path, Path] = {}
         for path in self._files(clip):
             status = path.stat()
-            files.append([str(path.resolve()), status.st_size, status.st_mtime_ns])
+            if path.parent not in folders:
+                folders[path.parent] = path.parent.resolve()  # once: it costs thirty times what the status does
+            files.append([str(folders[path.parent] / path.name), status.st_size, status.st_mtime_ns])
         files = files or [str(clip.path.resolve())]
         content = json.dumps({**self._settings, "files": files}, sort_keys=True)
         return hashlib.sha256(content.encode()).hexdigest()[:40]

@@ -1,5 +1,7 @@
 """What the training loop reads: crops with partial labels, clips of affect, and how each becomes a batch."""
 
+import hashlib
+import sys
 from collections.abc import Sequence
 from io import BytesIO
 from typing import Any
@@ -18,6 +20,8 @@ from mma_mrnnet.data.records import action_unit_column
 from mma_mrnnet.model.labels import ACTION_UNITS, presence_target
 from mma_mrnnet.model.video_processing_mma_mrnnet import MMAMRNNetVideoProcessor
 
+ROWS = 100_000  # whose images' names memory holds at once
+
 
 class FrameDataset(Dataset):
     """Labelled face crops for stage 1.
@@ -34,7 +38,7 @@ class FrameDataset(Dataset):
         columns = [action_unit_column(unit) for unit in action_units]
         table = rows.select_columns(["valence", "arousal", "expression", "source", *columns]).with_format("pandas")[:]
         self.images = rows.select_columns(["image"]).cast_column("image", datasets.Image(decode=False))
-        self.sources: list[str] = table["source"].astype(str).tolist()
+        self.sources: list[str] = list(map(sys.intern, table["source"].astype(str)))  # millions of a few names
         self.valence_arousal = torch.from_numpy(table[["valence", "arousal"]].to_numpy(np.float32, copy=True))  # (N, 2)
         self.expression = torch.from_numpy(table["expression"].to_numpy(np.int64, copy=True))  # (N,)
         self.intensity = torch.from_numpy(table[columns].to_numpy(np.float32, copy=True))  # (N, A)
@@ -42,16 +46,36 @@ class FrameDataset(Dataset):
     def __len__(self) -> int:
         return len(self.images)
 
+    def fingerprint(self) -> str:
+        """A digest of labels, sources and the images' names, which changes with any of them."""
+        digest = hashlib.sha256()
+        for labels in (self.valence_arousal, self.expression, self.intensity):
+            digest.update(labels.numpy().tobytes())
+        paths = self.images.with_format("arrow")
+        for first in range(0, len(self), ROWS):
+            names = pc.struct_field(paths[first : first + ROWS]["image"], "path").to_pylist()
+            lines = map("{}\0{}".format, self.sources[first : first + ROWS], names)
+            digest.update("\n".join(lines).encode("utf-8", "surrogateescape"))
+        return digest.hexdigest()
+
     def begin_epoch(self, epoch: int) -> None:
         """Choose the epoch that augmentation depends on; before a loader's workers copy the data set."""
         self.epoch = epoch
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        """One crop (H, W, 3) uint8 with its labels, action units as intensities, and the seed of its augmentation."""
+        """One crop (H, W, 3) uint8 with its labels, action units as intensities, and the seed of its augmentation.
+
+        Raises:
+            OSError: an image that cannot be read; the message starts with its path.
+        """
         stored = self.images[index]["image"]
         source = BytesIO(stored["bytes"]) if stored["bytes"] is not None else stored["path"]
-        with Image.open(source) as image:
-            crop = np.asarray(image.convert("RGB"))
+        try:
+            with Image.open(source) as image:
+                crop = np.asarray(image.convert("RGB"))
+        # What Pillow raises on a damaged file depends on the format.
+        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+            raise OSError(f"{stored['path'] or f'row {index}'}: not an image that can be read ({error})") from error
         return {
             "crop": torch.from_numpy(crop.copy()),
             "valence_arousal_labels": self.valence_arousal[index],

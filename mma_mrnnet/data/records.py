@@ -22,7 +22,8 @@ class ClipFile:
 
     Attributes:
         clip_id: unique in its corpus.
-        path: a video, or a folder of one person's face crops whose names are whole numbers in time order.
+        path: a video, a table of features, or a folder of one person's face crops whose names are whole numbers in
+            time order.
         subject: the person; empty where the corpus does not say.
         split: one of `CLIP_SPLITS`.
         labels: intensity in [0, 1] by target name, NaN where unlabelled; the same names in all clips of a corpus.
@@ -43,10 +44,7 @@ class ClipFile:
 
     @property
     def files(self) -> list[Path]:
-        """The video alone, or the crops in numerical order; other files of the folder do not count.
-
-        None where nothing is at `path`.
-        """
+        """The video or table alone, or the crops in numerical order; an empty list where nothing is at `path`."""
         if not self.path.is_dir():
             return [self.path] if self.path.exists() else []
         crops = [path for path in self.path.iterdir() if path.suffix.lower() in CROP_SUFFIXES and path.stem.isdecimal()]

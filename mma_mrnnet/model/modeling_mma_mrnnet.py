@@ -302,7 +302,9 @@ class MMAMRNNetForIntensity(MMAMRNNetPreTrainedModel):
 
         states = self.rnn(affect, frame_mask)  # (B, T, H), 0 where padded
         routed = self.dense(states.flatten(1)).relu()  # (B, D)
-        logits = self.output(self.dropout(routed))  # (B, K)
+        # In full precision also where autocast computes in half: half's steps are as large as what clips differ by.
+        with torch.autocast(routed.device.type, enabled=False):
+            logits = self.output(self.dropout(routed).to(self.output.weight.dtype))  # (B, K)
         estimates = self._estimates(logits)
         output = IntensityOutput(
             intensities=estimates.clamp(0.0, 1.0)

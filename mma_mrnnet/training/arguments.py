@@ -152,17 +152,27 @@ class TrainArguments:
             raise ValueError(f"--hidden_sizes and --depths go stage by stage; got {self.hidden_sizes}, {self.depths}")
         if self.strict_routing and self.stage != "mrnn":
             raise ValueError("--strict_routing is for --stage mrnn: stage 1 has no dense layer over frames")
-        self._check_values()
+        self._check_choices()
+        self._check_ranges()
 
-    def _check_values(self) -> None:
+    def _check_choices(self) -> None:
         for name, accepted in CHOICES.items():
             if getattr(self, name) not in accepted:
                 raise ValueError(
                     f"--{name} must be one of {', '.join(filter(None, accepted))}; got {getattr(self, name)!r}"
                 )
+
+    def _check_ranges(self) -> None:
         for name, least in LEAST.items():
             if getattr(self, name) < least:
                 raise ValueError(f"--{name} must be at least {least}; got {getattr(self, name)}")
+        for name in ("learning_rate", "max_gradient_norm"):
+            if not 0 < getattr(self, name) < float("inf"):
+                raise ValueError(f"--{name} must be a number above 0; got {getattr(self, name)}")
+        if not 0 <= self.weight_decay < float("inf"):
+            raise ValueError(f"--weight_decay must be a number from 0 on; got {self.weight_decay}")
+        if not 0 <= self.seed < 2**32:
+            raise ValueError(f"--seed must be in [0, 2^32); got {self.seed}")
         for name in ("quiet_share", "short_share", "warmup"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"--{name} must be in [0, 1); got {getattr(self, name)}")
@@ -185,6 +195,6 @@ def command_line(args: TrainArguments) -> str:
     for option in fields(args):
         default = option.default if option.default_factory is MISSING else option.default_factory()
         value = getattr(args, option.name)
-        if value != default and option.name not in ("resume", "resume_anyway"):
+        if value != default and option.name != "resume":
             words += [f"--{option.name}", *(map(str, value) if isinstance(value, list) else [str(value)])]
     return shlex.join(words)

@@ -8,8 +8,11 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from pickle import UnpicklingError
 
 from accelerate import Accelerator
+from accelerate.utils import gather_object
+from safetensors import SafetensorError
 
 from mma_mrnnet.metrics import rounded
 from mma_mrnnet.training.arguments import MAY_CHANGE, TrainArguments, plain_values
@@ -72,6 +75,8 @@ def replaced_folder(target: Path) -> Iterator[Path]:
     staging.mkdir()
     try:
         yield staging
+        for path in staging.iterdir():
+            _to_disk(path)
         if target.exists():
             old = target.with_name(f".{target.name}.old")
             shutil.rmtree(old, ignore_errors=True)
@@ -96,14 +101,31 @@ def write_json(path: Path, content: dict) -> None:
     write_text(path, json.dumps(rounded(content), indent=1, allow_nan=False) + "\n")
 
 
-def save_checkpoint(accelerator: Accelerator, args: TrainArguments, progress: Progress, data: dict) -> None:
+def settings_of(accelerator: Accelerator, args: TrainArguments, fingerprint: str) -> dict:
+    """All that decides on a run's weights beside its code: what a resumed run must have in common with it.
+
+    Args:
+        accelerator: of the run.
+        args: the run's settings.
+        fingerprint: of the stage.
+    """
+    return {
+        "processes": accelerator.num_processes,
+        "precision": accelerator.mixed_precision,
+        "device": accelerator.device.type,
+        "data": fingerprint,
+        **{f"--{name}": value for name, value in plain_values(args).items() if name not in MAY_CHANGE},
+    }
+
+
+def save_checkpoint(accelerator: Accelerator, args: TrainArguments, progress: Progress, settings: dict) -> None:
     """Writes the whole state; older ones beyond `args.keep_checkpoints` go.
 
     Args:
         accelerator: with everything of the run prepared and registered.
         args: the run's settings.
         progress: names the checkpoint.
-        data: the stage's description of its data.
+        settings: from `settings_of`.
     """
     folder = args.output / "checkpoints"
     name = f"epoch-{progress.epoch:04d}" + (f"-items-{progress.items:010d}" if progress.items else "")
@@ -115,10 +137,9 @@ def save_checkpoint(accelerator: Accelerator, args: TrainArguments, progress: Pr
     accelerator.save_state(str(staging))
     accelerator.wait_for_everyone()
     if accelerator.is_main_process:
-        settings = {"processes": accelerator.num_processes, "arguments": plain_values(args), "data": data}
         for path in staging.iterdir():
             _to_disk(path)  # a machine that loses power must not keep the marker and lose what it vouches for
-        (staging / COMPLETE).write_text(json.dumps(rounded(settings), indent=1) + "\n", encoding="utf-8")
+        (staging / COMPLETE).write_text(json.dumps(settings, indent=1) + "\n", encoding="utf-8")
         _to_disk(staging / COMPLETE)
         shutil.rmtree(final, ignore_errors=True)
         staging.rename(final)
@@ -127,7 +148,7 @@ def save_checkpoint(accelerator: Accelerator, args: TrainArguments, progress: Pr
 
 
 def _to_disk(path: Path) -> None:
-    with path.open("rb") as file:
+    with path.open("r+b") as file:  # Windows writes out what may be written to alone
         os.fsync(file.fileno())
 
 
@@ -136,33 +157,76 @@ def complete_checkpoints(output: Path) -> list[Path]:
     return sorted(path.parent for path in output.glob(f"checkpoints/epoch-*/{COMPLETE}"))
 
 
-def resume(accelerator: Accelerator, args: TrainArguments, data: dict) -> None:
+def refuse_early(args: TrainArguments) -> None:
+    """Raises RuntimeError for what would stop the run in any case, before hours go into reading its data."""
+    processes = int(os.environ.get("WORLD_SIZE", "1"))
+    if args.expect_processes not in (0, processes):
+        raise RuntimeError(f"expected {args.expect_processes} processes; {processes} are running")
+    if complete_checkpoints(args.output) and not (args.resume or args.resume_anyway):
+        raise RuntimeError(f"{args.output} holds an earlier run: --resume goes on with it, a new --output starts anew")
+
+
+def resume(accelerator: Accelerator, args: TrainArguments, settings: dict) -> bool:
     """Takes up the newest complete checkpoint where asked to; otherwise refuses to mix two runs in one folder.
 
+    All processes decide alike: they first make sure that they see the same settings, data and checkpoint.
+
+    Returns:
+        Whether there was one.
+
     Raises:
-        RuntimeError: the folder holds a run that nobody asked to resume, or one with other processes, settings or
-            data, and `args.resume_anyway` is not set.
+        RuntimeError: the processes do not see the same; the folder holds a run that nobody asked to resume, or one with
+            other processes, settings or data, and `args.resume_anyway` is not set; or the checkpoint is damaged.
     """
     found = complete_checkpoints(args.output)
-    if found and not (args.resume or args.resume_anyway):
-        raise RuntimeError(f"{args.output} holds an earlier run: --resume goes on with it, a new --output starts anew")
+    newest = found[-1] if found else None
+    _require_same_everywhere(accelerator, {**settings, "newest checkpoint": newest and newest.name})
     if not (args.resume or args.resume_anyway):
-        return
+        refuse_early(args)
+        return False
     if accelerator.is_main_process:
         _remove_half_written(args.output)
-    if not found:
+    if newest is None:
         logger.warning("%s holds no complete checkpoint; starting anew", args.output)
-        return
-    differences = _differences(found[-1], args, accelerator.num_processes, data)
+        return False
+    with _damage_named(newest):
+        differences = _differences(json.loads((newest / COMPLETE).read_text(encoding="utf-8")), settings)
     if differences and not args.resume_anyway:
         raise RuntimeError(
-            f"{found[-1]} was written with {'; '.join(differences)}. --resume_anyway goes on all the same; the result "
+            f"{newest} was written with {'; '.join(differences)}. --resume_anyway goes on all the same; the result "
             "is then that of neither run"
         )
     for difference in differences:
-        logger.warning("resumed although %s was written with %s", found[-1], difference)
-    accelerator.load_state(str(found[-1]))
-    logger.info("resumed from %s", found[-1])
+        logger.warning("resumed although %s was written with %s", newest, difference)
+    with _damage_named(newest):
+        accelerator.load_state(str(newest))
+    logger.info("resumed from %s", newest)
+    return True
+
+
+@contextmanager
+def _damage_named(checkpoint: Path) -> Iterator[None]:
+    """Errors of reading a checkpoint as one line that names it."""
+    try:
+        yield
+    # What is raised for a damaged file, or another network's, depends on which file it is, and where.
+    except (
+        *(OSError, ValueError, KeyError, AttributeError, EOFError, RuntimeError),
+        *(UnpicklingError, SafetensorError),
+    ) as error:
+        why = str(error).strip().splitlines()[0]
+        raise RuntimeError(f"{checkpoint}: damaged ({why}); remove it to go on from the one before") from error
+
+
+def _require_same_everywhere(accelerator: Accelerator, seen: dict) -> None:
+    if accelerator.num_processes == 1:
+        return
+    others = gather_object([seen])
+    odd = sorted({name for other in others for name in seen if other[name] != others[0][name]})
+    if odd:
+        raise RuntimeError(
+            f"the processes do not see the same {', '.join(odd)}: all need the same files and one --output folder"
+        )
 
 
 def _remove_half_written(output: Path) -> None:
@@ -175,12 +239,11 @@ def _remove_half_written(output: Path) -> None:
                 path.unlink()
 
 
-def _differences(checkpoint: Path, args: TrainArguments, processes: int, data: dict) -> list[str]:
+def _differences(written: dict, settings: dict) -> list[str]:
     """What the checkpoint's run did otherwise, in words."""
-    written = json.loads((checkpoint / COMPLETE).read_text(encoding="utf-8"))
-    pairs = {"processes": (written["processes"], processes)}
-    now = plain_values(args)
-    for name in now.keys() - MAY_CHANGE:
-        pairs[f"--{name}"] = (written["arguments"].get(name), now[name])
-    pairs["data"] = (written["data"], rounded(data))
-    return [f"{name} {before}, now {after}" for name, (before, after) in sorted(pairs.items()) if before != after]
+    pairs = [(name, written.get(name), settings.get(name)) for name in sorted({*written, *settings})]
+    return [
+        "other data or another extractor" if name == "data" else f"{name} {before}, now {after}"
+        for name, before, after in pairs
+        if before != after
+    ]

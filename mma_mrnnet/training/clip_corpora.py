@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
+from accelerate.utils import parse_flag_from_env
 
 from mma_mrnnet.data.affect_cache import AffectCache
 from mma_mrnnet.data.clip_cache import ClipCache, corpus_affect
@@ -196,6 +197,13 @@ def stored_splits(corpus: ClipCorpus, args: TrainArguments, cache: ClipCache) ->
     }
 
 
+def fingerprints_of(splits: dict[str, ClipSplit]) -> list[str]:
+    """A digest of each split's clips; nothing for simulated ones, which follow from the settings."""
+    # The file of a split is named by a digest of its clips, their labels and what their affect depends on.
+    files = {name: split.with_face.rows.cache_files for name, split in splits.items()}
+    return [f"{name} {[Path(file['filename']).name for file in found]}" for name, found in sorted(files.items())]
+
+
 def _wanted(corpus: ClipCorpus) -> list[ClipFile]:
     """All clips but the training ones that no target has a label of."""
     return [clip for clip in corpus.files or [] if clip.is_labelled or clip.split != "train"]
@@ -209,7 +217,7 @@ def _counts(splits: dict[str, ClipSplit]) -> dict[str, int]:
 
 def _cache(args: TrainArguments, extractor: MMAModel, processor: MMAMRNNetVideoProcessor) -> AffectCache:
     torch.set_num_threads(args.threads)
-    if torch.cuda.is_available():
+    if torch.cuda.is_available() and not parse_flag_from_env("ACCELERATE_USE_CPU"):
         extractor.to(torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0"))))
     return AffectCache(_cache_folder(args), extractor.eval(), processor, args.sampling_fps)
 

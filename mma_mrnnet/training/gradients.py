@@ -91,7 +91,8 @@ def _outputs_without_graph(model: nn.Module, parts: list[Tensors], names: tuple[
     """The parts' outputs behind each other, as leaves; random states and buffers are left as they were."""
     device = next(model.parameters()).device
     buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
-    with torch.random.fork_rng([device] if device.type == "cuda" else []), torch.no_grad():
+    kept = {"devices": []} if device.type == "cpu" else {"devices": [device], "device_type": device.type}
+    with torch.random.fork_rng(**kept), torch.no_grad():
         outputs = [model(**part) for part in parts]
         for name, buffer in model.named_buffers():
             buffer.copy_(buffers[name])

@@ -19,7 +19,14 @@ from transformers import PreTrainedModel, get_scheduler
 
 from mma_mrnnet.metrics import rounded
 from mma_mrnnet.training.arguments import SCHEDULES, TrainArguments, command_line, plain_values
-from mma_mrnnet.training.checkpoints import Progress, replaced_folder, resume, save_checkpoint, write_json, write_text
+from mma_mrnnet.training.checkpoints import (
+    Progress,
+    replaced_folder,
+    resume,
+    save_checkpoint,
+    settings_of,
+    write_text,
+)
 from mma_mrnnet.training.gradients import backward
 from mma_mrnnet.training.routing import RoutedAdamW
 from mma_mrnnet.training.sampling import EpochSampler
@@ -42,7 +49,7 @@ def fit(stage: Stage, args: TrainArguments) -> dict:
         The content of `results.json`; empty in all processes but the main one.
 
     Raises:
-        ValueError: a monitored score that the stage does not have, or a tracker that is not installed.
+        ValueError: a tracker that is not installed.
         RuntimeError: started with another number of processes than `expect_processes`, without a batch to train on,
             anew in a folder that holds another run's checkpoints, or resumed with other settings than it began with.
     """
@@ -52,7 +59,8 @@ def fit(stage: Stage, args: TrainArguments) -> dict:
     while progress.epoch < args.epochs and not _out_of_patience(progress, args):
         run.train_epoch()
         run.validate()
-        save_checkpoint(run.accelerator, args, progress, stage.description)
+        save_checkpoint(run.accelerator, args, progress, run.settings)
+        run.keep_best()
     run.accelerator.wait_for_everyone()
     results: dict = {}
     if run.accelerator.is_main_process:
@@ -66,9 +74,6 @@ class _Run:
 
     def __init__(self, stage: Stage, args: TrainArguments) -> None:
         self.stage, self.args, self.progress = stage, args, Progress()
-        self.monitor = args.monitor or stage.score_name
-        if self.monitor not in stage.score_names:
-            raise ValueError(f"--monitor must be one of {', '.join(stage.score_names)}; got {self.monitor!r}")
         self.accelerator = accelerator = _accelerator(args)
         set_seed(args.seed, device_specific=True)
         train, validation = _loader(stage, args, training=True), _loader(stage, args, training=False)
@@ -89,7 +94,10 @@ class _Run:
             stage.model, optimizer, train, validation, scheduler
         )
         accelerator.register_for_checkpointing(self.progress)
-        resume(accelerator, args, stage.description)
+        self.settings = settings_of(accelerator, args, stage.fingerprint)
+        if resume(accelerator, args, self.settings):
+            self._take_rates_from_arguments()
+            self.keep_best()
         if args.log_with:
             settings = {name: value for name, value in plain_values(args).items() if not isinstance(value, list)}
             accelerator.init_trackers("mma_mrnnet", config={name: value or 0 for name, value in settings.items()})
@@ -119,7 +127,7 @@ class _Run:
             if args.save_every and progress.updates % args.save_every == 0:
                 progress.seconds += time.perf_counter() - started
                 started = time.perf_counter()
-                save_checkpoint(accelerator, args, progress, self.stage.description)
+                save_checkpoint(accelerator, args, progress, self.settings)
         progress.seconds += time.perf_counter() - started
 
     def _update(self, batch: Tensors) -> float:
@@ -142,22 +150,39 @@ class _Run:
         return loss
 
     def validate(self) -> None:
-        """Scores the model; the best one so far is written."""
+        """Scores the model."""
         args, progress, accelerator = self.args, self.progress, self.accelerator
         started = time.perf_counter()
-        scores = self.stage.score(*_predict(self.stage, self.model, self.validation, accelerator.gather_for_metrics))
+        outputs, labels = _predict(self.stage, self.model, self.validation, accelerator.gather_for_metrics)
+        if not all(bool(output.isfinite().all()) for output in outputs.values()):
+            raise RuntimeError(f"outputs of epoch {progress.epoch + 1} are not finite; lower --learning_rate")
+        scores = self.stage.score(outputs, labels)
         progress.seconds += time.perf_counter() - started
-        progress.end_epoch(scores[self.monitor], scores)
-        row = progress.history[-1]
+        progress.end_epoch(scores[self.stage.score_name], scores)
+        row, name = progress.history[-1], self.stage.score_name
         if accelerator.is_main_process:
-            if progress.best_epoch == progress.epoch:
-                _save_model(self.stage, accelerator.unwrap_model(self.model), args.output / "best")
             write_text(args.output / "log.jsonl", "".join(json.dumps(row) + "\n" for row in progress.history))
-            logger.info(
-                "epoch %d: loss %.4f, %s %.4f", progress.epoch, row["train_loss"], self.monitor, scores[self.monitor]
-            )
+            logger.info("epoch %d: loss %.4f, %s %.4f", progress.epoch, row["train_loss"], name, scores[name])
         logged = {f"validation/{name}": value for name, value in scores.items()}
         accelerator.log({"train/loss": row["train_loss"], **logged}, step=progress.epoch)
+
+    def keep_best(self) -> None:
+        """Writes the model where the epoch that just ended is the best so far.
+
+        Only after its checkpoint: a run that is killed in between writes it when it resumes, from that checkpoint, so
+        that `best` is never another epoch's than the newest checkpoint says.
+        """
+        ended = self.progress.epoch > 0 and self.progress.items == 0
+        if ended and self.progress.best_epoch == self.progress.epoch and self.accelerator.is_main_process:
+            _save_model(self.stage, self.accelerator.unwrap_model(self.model), self.args.output / "best")
+
+    def _take_rates_from_arguments(self) -> None:
+        """What a checkpoint brings along of learning rate and decay gives way to the arguments, if these differ."""
+        schedule = self.scheduler.scheduler
+        schedule.base_lrs = [self.args.learning_rate] * len(schedule.base_lrs)
+        for group, factor in zip(self.optimizer.param_groups, schedule.lr_lambdas, strict=True):
+            group["initial_lr"], group["weight_decay"] = self.args.learning_rate, self.args.weight_decay
+            group["lr"] = self.args.learning_rate * factor(schedule.last_epoch)
 
 
 def _accelerator(args: TrainArguments) -> Accelerator:
@@ -216,10 +241,10 @@ def _joined(parts: list[Tensors]) -> Tensors:
 
 
 def predict_dataset(
-    stage: Stage, model: PreTrainedModel, dataset: torch.utils.data.Dataset, batch_size: int
+    stage: Stage, model: PreTrainedModel, dataset: torch.utils.data.Dataset, args: TrainArguments
 ) -> tuple[Tensors, Tensors]:
     """Outputs and labels of a data set, in this process alone; as `Stage.score` takes them."""
-    loader = DataLoader(dataset, batch_size=batch_size, collate_fn=stage.collator)
+    loader = DataLoader(dataset, batch_size=args.batch_size, collate_fn=stage.collator, num_workers=args.workers)
     batches = ({name: value.to(model.device) for name, value in batch.items()} for batch in loader)
     return _predict(stage, model, batches, lambda values: values)
 
@@ -244,16 +269,15 @@ def _finish(run: _Run) -> dict:
     stage, args, progress, accelerator = run.stage, run.args, run.progress, run.accelerator
     device, processes = accelerator.device, accelerator.num_processes
     best = type(stage.model).from_pretrained(args.output / "best").to(device).eval()
-    report = stage.finish(best, lambda dataset: predict_dataset(stage, best, dataset, args.batch_size))
-    results = {
+    report = stage.finish(best, lambda dataset: predict_dataset(stage, best, dataset, args))
+    report = {
         "stage": stage.name,
         "command": command_line(args),
-        "arguments": plain_values(args),
         "data": stage.description,
         "training": {
             "epochs": progress.epoch,
             "best_epoch": progress.best_epoch,
-            "selected_by": run.monitor,
+            "selected_by": stage.score_name,
             "seconds": progress.seconds,
             "processes": processes,
             "precision": accelerator.mixed_precision,
@@ -268,8 +292,9 @@ def _finish(run: _Run) -> dict:
         },
         **report,
     }
-    write_json(args.output / "results.json", results)
+    results = {"arguments": plain_values(args), **rounded(report)}  # the arguments to the last digit
+    write_text(args.output / "results.json", json.dumps(results, indent=1, allow_nan=False) + "\n")
     own = {f"results_{stage.name}.json": args.output / "results.json"}
     carried = {path.name: path for path in stage.carried_results}
     _save_model(stage, best, args.output / "model", {**carried, **own})
-    return rounded(results)
+    return results

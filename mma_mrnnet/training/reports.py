@@ -53,9 +53,11 @@ def mma_report(outputs: Tensors, labels: Tensors, rows: FrameDataset, action_uni
     Each source has, for each action unit, the correlation with the intensity labels, F1 of presence and the number
     of annotated and positive rows; expression macro F1, accuracy and confusion; CCC of valence and arousal.
     """
-    sources = torch.tensor([sorted(set(rows.sources)).index(source) for source in rows.sources])
+    names = sorted(set(rows.sources))
+    number_of = {name: number for number, name in enumerate(names)}
+    sources = torch.tensor([number_of[source] for source in rows.sources])
     report = {"all": _mma_report_of(outputs, labels, rows.intensity, action_units)}
-    for number, source in enumerate(sorted(set(rows.sources))):
+    for number, source in enumerate(names):
         chosen = sources == number
         report[source] = _mma_report_of(
             {name: value[chosen] for name, value in outputs.items()},

@@ -79,7 +79,9 @@ def corpus_draws(sources: Sequence[str], expression: Tensor, balance: str) -> di
     """
     if balance not in BALANCES:
         raise ValueError(f"balance must be one of {', '.join(BALANCES)}; got {balance!r}")
-    names, numbers = np.unique(np.array(sources, dtype=str), return_inverse=True)
+    names = sorted(set(sources))
+    number_of = {name: number for number, name in enumerate(names)}
+    numbers = np.fromiter(map(number_of.__getitem__, sources), np.int64, len(sources))
     corpora = [torch.from_numpy(np.flatnonzero(numbers == number)) for number in range(len(names))]
     if balance == "corpora":
         draws = [[Draw(*pair)] for pair in zip(corpora, _even_shares(len(sources), len(corpora)), strict=True)]
@@ -87,7 +89,7 @@ def corpus_draws(sources: Sequence[str], expression: Tensor, balance: str) -> di
         draws = [_class_draws(items, expression[items]) for items in corpora]
     else:
         draws = [[Draw(items, len(items))] for items in corpora]
-    return dict(zip(names.tolist(), draws, strict=True))
+    return dict(zip(names, draws, strict=True))
 
 
 def _class_draws(items: Tensor, expression: Tensor) -> list[Draw]:

@@ -1,5 +1,6 @@
 """What differs between the two stages: data, model, scores, and what is done with the best model."""
 
+import hashlib
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -11,13 +12,14 @@ from torch import Tensor
 from torch.utils.data import Dataset
 from transformers import PreTrainedModel
 
+from mma_mrnnet.data.affect_cache import digest_of_model
 from mma_mrnnet.data.datasets import ClipCollator, FrameCollator
 from mma_mrnnet.model.configuration_mma_mrnnet import MMAConfig
 from mma_mrnnet.model.modeling_mma import MMAModel
 from mma_mrnnet.model.modeling_mma_mrnnet import MMAMRNNetForIntensity
 from mma_mrnnet.model.video_processing_mma_mrnnet import MMAMRNNetVideoProcessor
 from mma_mrnnet.training.arguments import TrainArguments
-from mma_mrnnet.training.clip_corpora import ClipSplit, clip_splits, read_corpus, table_splits
+from mma_mrnnet.training.clip_corpora import ClipSplit, clip_splits, fingerprints_of, read_corpus, table_splits
 from mma_mrnnet.training.frame_corpora import description_of, frame_splits
 from mma_mrnnet.training.intensity_models import around_extractor, for_features
 from mma_mrnnet.training.reports import (
@@ -52,10 +54,11 @@ class Stage:
         output_names: fields of the model's output that `score` reads.
         loss_names: fields of the model's output that its `objective` reads.
         score: (outputs, labels) of a split -> named scores.
-        score_names: all names that `score` gives; of each, more is better.
-        score_name: the one that chooses the best epoch where the user names none.
+        score_name: the one of its scores that chooses the best epoch; more is better.
         finish: (best model, predict) -> the report; may calibrate the model.
         description: what the data are, in words and numbers, for the results.
+        fingerprint: a digest of the data, labels included, and of the extractor behind them: all processes must hold
+            the same, and a resumed run what it began with.
         carried_results: result files of an earlier stage that travel with the model.
         begin_epoch: told the epoch's number, from 0, before its first item is read.
     """
@@ -71,12 +74,23 @@ class Stage:
     output_names: tuple[str, ...]
     loss_names: tuple[str, ...]
     score: Callable[[Tensors, Tensors], dict[str, float]]
-    score_names: tuple[str, ...]
     score_name: str
     finish: Callable[[PreTrainedModel, Predict], dict]
     description: dict
+    fingerprint: str
     carried_results: list[Path] = field(default_factory=list)
     begin_epoch: Callable[[int], None] = lambda epoch: None
+
+
+def _monitored(args: TrainArguments, *names: str) -> str:
+    """The score that the user names, else the last one; asked for before anything is read that takes long."""
+    if args.monitor is not None and args.monitor not in names:
+        raise ValueError(f"--monitor must be one of {', '.join(names)}; got {args.monitor!r}")
+    return args.monitor or names[-1]
+
+
+def _digest(*parts: str) -> str:
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 
 # Stage 1 -----------------------------------------------------------------------------------------------------------
@@ -107,6 +121,7 @@ def mma_stage(args: TrainArguments) -> Stage:
         co_annotation=args.co_annotation,
         dropout=args.dropout,
     )
+    monitored = _monitored(args, "action_unit_correlation", "expression_f1", "valence_arousal_ccc", "mean_of_tasks")
     train, validation = frame_splits(args)
     draws = corpus_draws(train.sources, train.expression, args.balance)
     description = description_of(args.data, train, validation, draws)
@@ -134,10 +149,10 @@ def mma_stage(args: TrainArguments) -> Stage:
         output_names=("valence_arousal", "expression_logits", "action_unit_logits"),
         loss_names=("valence_arousal", "expression_logits", "action_unit_logits"),
         score=lambda outputs, labels: mma_scores(outputs, labels, validation.intensity),
-        score_names=("action_unit_correlation", "expression_f1", "valence_arousal_ccc", "mean_of_tasks"),
-        score_name="mean_of_tasks",
+        score_name=monitored,
         finish=finish,
         description=description,
+        fingerprint=_digest(train.fingerprint(), validation.fingerprint()),
         begin_epoch=train.begin_epoch,
     )
 
@@ -159,6 +174,7 @@ def mrnn_stage(args: TrainArguments) -> Stage:
         ValueError: data of a kind that is not read here, or no stage-1 checkpoint where `mma` points.
     """
     corpus = read_corpus(args)
+    monitored = _monitored(args, *corpus.names, "mean_pearson")
     torch.manual_seed(args.seed)
     if corpus.holds_tables:
         splits, description, features = table_splits(corpus, args)
@@ -181,10 +197,10 @@ def mrnn_stage(args: TrainArguments) -> Stage:
         output_names=("intensities",),
         loss_names=("logits",),
         score=lambda outputs, labels: mrnn_scores(outputs, labels, validation, names),
-        score_names=(*names, "mean_pearson"),
-        score_name="mean_pearson",
+        score_name=monitored,
         finish=lambda model, predict: _calibrated_report(model, predict, splits, corpus.id_column, args.output),
         description=description,
+        fingerprint=_digest(*fingerprints_of(splits), "" if model.mma is None else digest_of_model(model.mma)),
         carried_results=sorted(Path(args.mma).glob("results_mma.json")) if args.mma and Path(args.mma).is_dir() else [],
     )
 

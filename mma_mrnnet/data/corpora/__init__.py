@@ -46,7 +46,10 @@ def load_frames(data: str, action_units: Sequence[int] = ACTION_UNITS) -> datase
     """
     if Path(data).is_dir():
         return load_face_parquet(data, action_units)
-    parts = [_load_part(part.strip(), action_units) for part in data.split(",")]
+    places = [part.strip() for part in data.split(",")]
+    if "" in places or len(set(places)) < len(places):
+        raise ValueError(f"--data: each NAME:FOLDER between commas once, none empty; got {data!r}")
+    parts = [_load_part(place, action_units) for place in places]
     columns = list(frame_features(action_units))
     return datasets.DatasetDict(
         {
@@ -61,6 +64,8 @@ def _load_part(part: str, action_units: Sequence[int]) -> datasets.DatasetDict:
     if named is None:
         return load_face_parquet(part, action_units)
     name, folder = named.groups()
+    if not folder:
+        raise ValueError(f"--data: {part} names no folder")
     if name not in FRAME_CORPORA:
         raise ValueError(f"--data: no corpus is called {name!r}; there are {', '.join(FRAME_CORPORA)}")
     read = FRAME_CORPORA[name]

@@ -81,6 +81,9 @@ def _labelled(table: TextTable, folder: Path, action_units: Sequence[int]) -> pd
         for column, name in enumerate(table.header)
         if name[:2].upper() == "AU" and (number := name[2:].strip()).isdigit()
     }
+    unread = [name for name in table.header if name[:2].upper() == "AU" and not name[2:].strip().isdigit()]
+    if unread:
+        raise ValueError(f"{table.path}:1: a unit's column must be called 'AU 1' and so on; got {', '.join(unread)}")
     if "URL" not in table.header or not columns:
         raise ValueError(f"{table.path}:1: columns URL and 'AU 1' ... must be here; got {table.header}")
     url = table.header.index("URL")
