@@ -238,6 +238,8 @@ def _print_notes(config: object, *, frames_too: bool) -> None:
     prior_only = list(map(action_unit_name, config.prior_only_action_units))
     if frames_too and prior_only:
         notes.append(f"{', '.join(prior_only)} of the frames' table are prior only: no label ever reached them")
+    if config.untrained_outputs:
+        notes.append(f"nothing taught the extractor {', '.join(config.untrained_outputs)}: arbitrary numbers")
     for note in notes:
         print(f"note: {note}", file=sys.stderr)
 

@@ -18,6 +18,9 @@ from mma_mrnnet.model.modeling_mma import MMAModel
 from mma_mrnnet.model.modeling_mma_mrnnet import MMAMRNNetForIntensity
 from mma_mrnnet.model.video_processing_mma_mrnnet import MMAMRNNetVideoProcessor
 
+OWN_CROPS = ("drawn faces", "labelled crops (pseudo-labels, bent photos, renders)")
+"""What results say of the crops whose terms let weights be Apache-2.0: drawn ones, and the shipped checkpoint's."""
+
 RESULT_FILES = ("results_mma.json", "results_mrnn.json", "results_ceiling.json")
 MODELS = {"mma": MMAModel, "mma_mrnnet": MMAMRNNetForIntensity}
 
@@ -159,8 +162,14 @@ def model_card(model: PreTrainedModel, folder: Path) -> str:
         name: json.loads((folder / name).read_text("utf-8")) for name in RESULT_FILES if (folder / name).is_file()
     }
     weights = sum(path.stat().st_size for path in folder.glob("*.safetensors"))
+    stage1, stage2 = results.get("results_mma.json"), results.get("results_mrnn.json")
+    own_data = (
+        stage1 is not None and stage1["data"]["data"] in OWN_CROPS and (stage2 is None or _simulated(model.config))
+    )
     data = ModelCardData(
-        license="apache-2.0",
+        # What a corpus's owners allow with weights that learnt from it is not ours to say.
+        license="apache-2.0" if own_data else "other",
+        license_name=None if own_data else "terms-of-the-training-data",
         library_name="transformers",
         pipeline_tag=_task_of(model.config),
         tags=["facial-expression", "action-units", "valence-arousal", "affective-computing", model.config.model_type],
@@ -170,13 +179,18 @@ def model_card(model: PreTrainedModel, folder: Path) -> str:
         template_str=_card_template(model.config.model_type),
         config=model.config,
         mma_config=getattr(model.config, "mma_config", model.config),
-        stage1=results.get("results_mma.json"),
-        stage2=results.get("results_mrnn.json"),
+        stage1=stage1,
+        stage2=stage2,
+        own_data=own_data,
         ceiling=results.get("results_ceiling.json"),
         megabytes=f"{weights / 1e6:.1f}",
         parameters=f"{sum(parameter.numel() for parameter in model.parameters()):,}",
     )
     return str(card)
+
+
+def _simulated(config: PreTrainedConfig) -> bool:
+    return bool(getattr(config, "simulated_labels", False))
 
 
 def _task_of(config: PreTrainedConfig) -> str:

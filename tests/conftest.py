@@ -29,6 +29,12 @@ def seeded():
     np.random.seed(0)
 
 
+@pytest.fixture(autouse=True)
+def log_as_it_comes():
+    """The command line raises the package's log level for its process; no test inherits that from another."""
+    logging.getLogger("mma_mrnnet").setLevel(logging.NOTSET)
+
+
 @pytest.fixture(autouse=True, scope="session")
 def own_cache_of_datasets(tmp_path_factory):
     datasets.config.HF_DATASETS_CACHE = tmp_path_factory.mktemp("datasets")

@@ -629,7 +629,7 @@ def test_a_users_own_clips_become_a_model_that_predicts_their_targets(own_clips,
     run = tmp_path / "run"
     results = train(extractor, run, "--data", f"clips:{own_clips}", "--batch_size", "4")
     assert results["data"] == {
-        "data": "a user's own clips",
+        "data": "a user's own clips, as videos",
         "people_apart": False,
         "train_reaction": 4,
         "validation_reaction": 4,

@@ -124,3 +124,27 @@ def test_two_processes_end_with_the_weights_of_one(tmp_path, strict):
         assert done.returncode == 0, done.stderr[-3000:]
     one, two = (load_file(tmp_path / str(processes) / "best" / "model.safetensors") for processes in (1, 2))
     assert max((one[name] - two[name]).abs().max().item() for name in one) < 1e-4
+
+
+DIFFERENT = textwrap.dedent(
+    """
+    import os, sys
+    from mma_mrnnet.data.datasets import FrameDataset
+    from mma_mrnnet.train import main
+
+    whole = FrameDataset.fingerprint
+    FrameDataset.fingerprint = lambda rows: whole(rows) + os.environ["RANK"]  # as if one could not read a file
+    sys.exit(main(sys.argv[1:]))
+    """
+)
+
+
+@pytest.mark.slow
+def test_processes_that_hold_different_data_stop(tmp_path):
+    (tmp_path / "different.py").write_text(DIFFERENT)
+    words = ["--stage", "mma", "--data", "drawn", "--items", "40", "--image_size", "32", "--batch_size", "8"]
+    words += ["--layer_type", "basic", "--embedding_size", "8", "--hidden_sizes", "8", "16", "--depths", "1", "1"]
+    done = launch(str(tmp_path / "different.py"), *words, "--output", str(tmp_path / "run"), processes=2)
+    assert done.returncode != 0
+    assert done.stderr.count("train: the processes do not see the same data") == 2
+    assert not (tmp_path / "run" / "model").exists()

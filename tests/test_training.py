@@ -18,7 +18,7 @@ from accelerate.scheduler import AcceleratedScheduler
 from accelerate.state import AcceleratorState
 from safetensors.torch import load_file
 
-from mma_mrnnet import MMAModel, MMAMRNNetForIntensity
+from mma_mrnnet import MMAModel, MMAMRNNetConfig, MMAMRNNetForIntensity
 from mma_mrnnet.data.drawn_faces import drawn_faces
 from mma_mrnnet.hub import export_checkpoint
 from mma_mrnnet.model.losses import squared_error_loss
@@ -670,6 +670,16 @@ def test_bfloat16_trains_float32_weights_to_nearly_the_same_loss(stage1, tmp_pat
     }
 
 
+def test_the_intensities_of_a_half_precision_run_are_as_fine_as_float32(tmp_path):
+    """Steps of bfloat16 near 0.5 are 0.002: clips that differ by less would all get one number."""
+    model = MMAMRNNetForIntensity(MMAMRNNetConfig(num_frames=4, hidden_size=8, dense_size=6)).eval()
+    affect = torch.rand(64, 4, 26)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        output = model(affect=affect)
+    assert output.intensities.dtype == torch.float32
+    assert len(output.intensities[:, 0].unique()) > 60
+
+
 def test_stage_2_trains_in_bfloat16(stage1, stage2, tmp_path, own_accelerate_state):
     words = [*CLIPS, "--mma", str(stage1 / "model"), "--mixed_precision", "bf16"]
     assert main([*words, "--output", str(tmp_path)]) == 0
@@ -748,6 +758,11 @@ def test_a_gradient_that_is_not_finite_stops_the_run_before_it_reaches_the_weigh
         (["--micro_batch_size", "-1"], "--micro_batch_size must be at least 0; got -1"),
         (["--save_every", "-1"], "--save_every must be at least 0; got -1"),
         (["--strict_routing", "True"], "--strict_routing is for --stage mrnn"),
+        (["--learning_rate", "inf"], "--learning_rate must be a number above 0; got inf"),
+        (["--max_gradient_norm", "-1"], "--max_gradient_norm must be a number above 0; got -1"),
+        (["--max_gradient_norm", "nan"], "--max_gradient_norm must be a number above 0; got nan"),
+        (["--weight_decay", "-1"], "--weight_decay must be a number from 0 on; got -1"),
+        (["--seed", "-1"], "--seed must be in [0, 2^32); got -1"),
     ],
 )
 def test_settings_that_make_no_run_are_named(tmp_path, capsys, words, message):

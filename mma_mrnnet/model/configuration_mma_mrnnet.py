@@ -5,7 +5,7 @@ from typing import Any, ClassVar
 from huggingface_hub.dataclasses import strict
 from transformers import PreTrainedConfig, ResNetConfig
 
-from .labels import ACTION_UNITS, EXPRESSIONS, REACTIONS, affect_names
+from .labels import ACTION_UNITS, EXPRESSIONS, REACTIONS, action_unit_name, affect_names
 
 CO_ANNOTATIONS = ("off", "soft", "hard")
 DISTRIBUTION_MATCHING = ("kl", "bce", "literal", "off")
@@ -36,6 +36,8 @@ class MMAConfig(PreTrainedConfig):
         action_units: FACS numbers, ascending, in the order of the action-unit logits.
         supervised_action_units: the units some label reached in training; None means it was not recorded. The
             others are learnt from the prior alone and shown as "prior only".
+        untrained_outputs: names of outputs that no label reached and nothing else taught, such as `valence` where no
+            image had one: their numbers are arbitrary. None means it was not recorded.
         distribution_matching: `kl`, `bce`, `literal` or `off`; see `losses.distribution_matching_loss`.
         binary_prior: keep only prototypical units in the prior (0 or 1) instead of shares of people.
         co_annotation: `off`, `soft` (images with action-unit labels alone get a distribution over the expressions) or
@@ -62,6 +64,7 @@ class MMAConfig(PreTrainedConfig):
     image_size: int = 112
     action_units: list[int] | tuple[int, ...] = ACTION_UNITS
     supervised_action_units: list[int] | tuple[int, ...] | None = None
+    untrained_outputs: list[str] | tuple[str, ...] | None = None
     distribution_matching: str = "kl"
     binary_prior: bool = False
     co_annotation: str = "off"
@@ -96,7 +99,12 @@ class MMAConfig(PreTrainedConfig):
         """Units that no label ever reached: learnt from the expression prior alone."""
         if self.supervised_action_units is None:
             return []
-        return [unit for unit in self.action_units if unit not in self.supervised_action_units]
+        untrained = self.untrained_outputs or ()
+        return [
+            unit
+            for unit in self.action_units
+            if unit not in self.supervised_action_units and action_unit_name(unit) not in untrained
+        ]
 
     def validate_sizes(self) -> None:
         """Check sizes and rates."""
@@ -203,6 +211,11 @@ class MMAMRNNetConfig(PreTrainedConfig):
     def prior_only_action_units(self) -> list[int]:
         """The extractor's units that no label ever reached; none where there is no extractor."""
         return [] if self.mma_config is None else self.mma_config.prior_only_action_units
+
+    @property
+    def untrained_outputs(self) -> list[str]:
+        """The extractor's outputs that nothing taught; none where there is no extractor."""
+        return [] if self.mma_config is None else list(self.mma_config.untrained_outputs or ())
 
     @property
     def label_names(self) -> list[str]:

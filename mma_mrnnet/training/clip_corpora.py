@@ -165,7 +165,7 @@ def table_splits(corpus: ClipCorpus, args: TrainArguments) -> tuple[dict[str, Cl
     first = next(clip for clip in _wanted(corpus) if clip.files)
     cache = TableCache(_cache_folder(args), first, args.features, args.sampling_fps)
     splits, description = stored_splits(corpus, args, cache)
-    description["data"] += f", as tables of features ({cache.kind})"
+    description["data"] += f" ({cache.kind})"
     description["without_usable_rows"] = description.pop("without_face")
     return splits, description, cache.names
 
@@ -187,7 +187,7 @@ def stored_splits(corpus: ClipCorpus, args: TrainArguments, cache: ClipCache) ->
             usable = "table with a usable row" if corpus.holds_tables else "clip with a face"
             raise ValueError(f"{args.data}: no labelled {usable} in {name}")
     return splits, {
-        "data": DATA[args.data.partition(":")[0]],
+        "data": f"{DATA[args.data.partition(':')[0]]}, {_kinds_of(wanted)}",
         # Readers that know the people refuse one in two splits; where they do not, nobody knows.
         "people_apart": all(clip.subject for clip in corpus.files or []),
         **_counts(splits),
@@ -202,6 +202,15 @@ def fingerprints_of(splits: dict[str, ClipSplit]) -> list[str]:
     # The file of a split is named by a digest of its clips, their labels and what their affect depends on.
     files = {name: split.with_face.rows.cache_files for name, split in splits.items()}
     return [f"{name} {[Path(file['filename']).name for file in found]}" for name, found in sorted(files.items())]
+
+
+def _kinds_of(clips: list[ClipFile]) -> str:
+    kinds = {
+        "tables of features" if _is_table(clip) else "stored face crops" if clip.path.is_dir() else "videos"
+        for clip in clips
+        if clip.path.exists()
+    }
+    return f"as {' and '.join(sorted(kinds))}"
 
 
 def _wanted(corpus: ClipCorpus) -> list[ClipFile]:

@@ -9,7 +9,8 @@ import torch
 from mma_mrnnet.data.corpora import load_frames
 from mma_mrnnet.data.datasets import FrameDataset
 from mma_mrnnet.data.drawn_faces import drawn_faces
-from mma_mrnnet.model.labels import ACTION_UNITS, NO_CLASS
+from mma_mrnnet.model.configuration_mma_mrnnet import MMAConfig
+from mma_mrnnet.model.labels import ACTION_UNITS, EXPRESSIONS, NO_CLASS, VALENCE_AROUSAL, action_unit_name
 from mma_mrnnet.model.priors import action_unit_prior
 from mma_mrnnet.training.arguments import TrainArguments
 from mma_mrnnet.training.sampling import Draw
@@ -62,6 +63,27 @@ def check_supervision(train: FrameDataset, action_units: Sequence[int]) -> None:
     untaught = [unit for unit, known in zip(action_units, taught.tolist(), strict=True) if not known]
     if untaught:
         raise ValueError(f"--action_units: no training row has a label of {untaught}, and the prior does not know them")
+
+
+def untrained_outputs(train: FrameDataset, config: MMAConfig) -> list[str]:
+    """Names of the outputs that neither a label nor, through the prior, another task's labels teach.
+
+    Distribution matching teaches expressions from units and units from expressions, co-annotation expressions from
+    units, and units from expressions where it is `hard`.
+    """
+    has = {kind: bool(labelled.any()) for kind, labelled in _label_kinds(train).items()}
+    matched = config.distribution_matching != "off"
+    names = [] if has["valence_arousal"] else list(VALENCE_AROUSAL)
+    if not has["expression"] and not (has["action_units"] and (matched or config.co_annotation != "off")):
+        names += EXPRESSIONS
+    through_prior = (matched and (has["expression"] or has["action_units"])) or (
+        config.co_annotation == "hard" and has["expression"]
+    )
+    known = action_unit_prior(config.action_units, binary=config.binary_prior).any(0) & through_prior
+    taught = (~train.intensity.isnan()).any(0) | known
+    return names + [
+        action_unit_name(unit) for unit, seen in zip(config.action_units, taught.tolist(), strict=True) if not seen
+    ]
 
 
 def items_an_epoch(train: FrameDataset, draws: Mapping[str, Sequence[Draw]]) -> dict[str, dict[str, int]]:

@@ -20,7 +20,7 @@ from mma_mrnnet.model.modeling_mma_mrnnet import MMAMRNNetForIntensity
 from mma_mrnnet.model.video_processing_mma_mrnnet import MMAMRNNetVideoProcessor
 from mma_mrnnet.training.arguments import TrainArguments
 from mma_mrnnet.training.clip_corpora import ClipSplit, clip_splits, fingerprints_of, read_corpus, table_splits
-from mma_mrnnet.training.frame_corpora import description_of, frame_splits
+from mma_mrnnet.training.frame_corpora import description_of, frame_splits, untrained_outputs
 from mma_mrnnet.training.intensity_models import around_extractor, for_features
 from mma_mrnnet.training.reports import (
     Tensors,
@@ -127,6 +127,9 @@ def mma_stage(args: TrainArguments) -> Stage:
     description = description_of(args.data, train, validation, draws)
     logger.info("an epoch draws %s", description["items_an_epoch"])
     labelled = (~train.intensity.isnan()).any(0).tolist()
+    config.untrained_outputs = untrained_outputs(train, config)
+    if config.untrained_outputs:
+        logger.warning("nothing teaches these outputs: %s", ", ".join(config.untrained_outputs))
     config.supervised_action_units = [unit for unit, seen in zip(config.action_units, labelled, strict=True) if seen]
     processor = MMAMRNNetVideoProcessor(
         size={"height": args.image_size, "width": args.image_size}, num_frames=args.num_frames
@@ -214,6 +217,11 @@ def _calibrated_report(
     outputs, labels = predict(splits["validation"].rows)
     before = split_report(outputs["intensities"], splits["validation"], names, training_mean)
     scale, shift = affine_calibration(outputs["intensities"], labels["labels"])
+    flat = [name for name, slope in zip(names, scale.tolist(), strict=True) if slope <= LEAST_SLOPE]
+    if flat:
+        logger.warning(
+            "on validation %s do not rise with their labels: calibrated to nearly a constant", ", ".join(flat)
+        )
     model.set_calibration(scale.to(model.device), shift.to(model.device))
     report = {
         "calibration": {"scale": scale, "shift": shift, "fitted_on": "validation"},
@@ -228,6 +236,10 @@ def _calibrated_report(
         if split.is_labelled:
             report[name] = split_report(intensities, split, names, training_mean)
     return report
+
+
+LEAST_SLOPE = 1e-3
+"""Of a calibration: an output that falls as its label rises is made nearly constant, never turned round."""
 
 
 def affine_calibration(prediction: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
@@ -251,6 +263,6 @@ def affine_calibration(prediction: Tensor, target: Tensor) -> tuple[Tensor, Tens
             continue
         variance = float(x.var(correction=0))
         slope = float(((x - x.mean()) * (y - y.mean())).mean()) / variance if variance > 0 else 0.0
-        scales.append(max(slope, 1e-3))
+        scales.append(max(slope, LEAST_SLOPE))
         shifts.append(float(y.mean()) - scales[-1] * float(x.mean()))
     return torch.tensor(scales), torch.tensor(shifts)
