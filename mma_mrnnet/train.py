@@ -32,6 +32,8 @@ def main(words: list[str] | None = None) -> int:
     except (ValueError, OSError, RuntimeError, StrictDataclassError, SafetensorError) as error:
         # A reading worker's error comes with its traceback, whose last line says what it was.
         text = str(error).strip().splitlines()[-1] if "Original Traceback" in str(error) else str(error)
+        if isinstance(error, StrictDataclassError):
+            text = text.rpartition("ValueError: ")[2]  # without the library's own words around it
         sys.stderr.write(f"train: {' '.join(text.split())}\n")
         return 1
     if results:

@@ -762,6 +762,7 @@ def test_a_gradient_that_is_not_finite_stops_the_run_before_it_reaches_the_weigh
         (["--max_gradient_norm", "-1"], "--max_gradient_norm must be a number above 0; got -1"),
         (["--max_gradient_norm", "nan"], "--max_gradient_norm must be a number above 0; got nan"),
         (["--weight_decay", "-1"], "--weight_decay must be a number from 0 on; got -1"),
+        (["--image_size", "16"], "train: image_size must be at least 32; got 16"),
         (["--seed", "-1"], "--seed must be in [0, 2^32); got -1"),
     ],
 )
