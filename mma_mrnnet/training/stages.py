@@ -13,7 +13,7 @@ from torch.utils.data import Dataset
 from transformers import PreTrainedModel
 
 from mma_mrnnet.data.affect_cache import digest_of_model
-from mma_mrnnet.data.datasets import ClipCollator, FrameCollator
+from mma_mrnnet.data.datasets import ClipCollator, FrameCollator, FrameDataset
 from mma_mrnnet.model.configuration_mma_mrnnet import MMAConfig
 from mma_mrnnet.model.modeling_mma import MMAModel
 from mma_mrnnet.model.modeling_mma_mrnnet import MMAMRNNetForIntensity
@@ -126,11 +126,7 @@ def mma_stage(args: TrainArguments) -> Stage:
     draws = corpus_draws(train.sources, train.expression, args.balance)
     description = description_of(args.data, train, validation, draws)
     logger.info("an epoch draws %s", description["items_an_epoch"])
-    labelled = (~train.intensity.isnan()).any(0).tolist()
-    config.untrained_outputs = untrained_outputs(train, config)
-    if config.untrained_outputs:
-        logger.warning("nothing teaches these outputs: %s", ", ".join(config.untrained_outputs))
-    config.supervised_action_units = [unit for unit, seen in zip(config.action_units, labelled, strict=True) if seen]
+    _record_supervision(config, train)
     processor = MMAMRNNetVideoProcessor(
         size={"height": args.image_size, "width": args.image_size}, num_frames=args.num_frames
     )
@@ -158,6 +154,15 @@ def mma_stage(args: TrainArguments) -> Stage:
         fingerprint=_digest(train.fingerprint(), validation.fingerprint()),
         begin_epoch=train.begin_epoch,
     )
+
+
+def _record_supervision(config: MMAConfig, train: FrameDataset) -> None:
+    """Writes into the config which outputs the training labels reach, and which nothing teaches."""
+    labelled = (~train.intensity.isnan()).any(0).tolist()
+    config.supervised_action_units = [unit for unit, seen in zip(config.action_units, labelled, strict=True) if seen]
+    config.untrained_outputs = untrained_outputs(train, config)
+    if config.untrained_outputs:
+        logger.warning("nothing teaches these outputs: %s", ", ".join(config.untrained_outputs))
 
 
 # Stage 2 -----------------------------------------------------------------------------------------------------------
