@@ -1,10 +1,11 @@
-"""The command line: mma-mrnnet predict | crop | export | demo. The only module that prints."""
+"""The command line: mma-mrnnet predict | crop | ablate | export | demo. The only module that prints."""
 
 import argparse
 import glob
 import logging
 import math
 import os
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,6 +20,12 @@ EXAMPLES = {
   mma-mrnnet crop clips crops                     # then: train.py --stage mrnn --data clips:crops
   mma-mrnnet crop videos cropped_aligned --fps native --workers 8
   mma-mrnnet crop clips crops --format png --size 112""",
+    "ablate": """examples:
+  mma-mrnnet ablate --list
+  mma-mrnnet ablate --out ablations --seeds 5 --jobs 2 --transfer simulated:other \\
+      -- --data simulated --mma runs/mma/model --clips 8000 2000 2000 --epochs 8 --learning_rate 1e-3
+  mma-mrnnet ablate --out ablations --frames '--data affectnet:AFFECTNET,emotionet:EMOTIONET --epochs 20' \\
+      -- --data hume:c2_muse_reaction --epochs 30     # trains the extractors too""",
     "export": """example:
   mma-mrnnet export runs/mrnn/model my-model      # then: hf upload me/my-model my-model""",
     "demo": """example:
@@ -35,7 +42,7 @@ def main(words: Sequence[str] | None = None) -> int:
         return 2
     _quieten_libraries()
     try:
-        code = {"predict": _predict, "crop": _crop, "export": _export, "demo": _demo}[args.command](args)
+        code = COMMANDS[args.command](args)
         sys.stdout.flush()  # here, where a reader that left is no error
         return code
     except BrokenPipeError:
@@ -113,6 +120,8 @@ def _parser() -> argparse.ArgumentParser:
     crop.add_argument("--workers", type=_count, help="processes, one thread each (default: one a usable core)")
     crop.add_argument("--format", choices=("jpg", "png"), default="jpg", help="png loses nothing (default: jpg)")
 
+    _add_ablate(add("ablate", "trains the paper's comparisons, each with several seeds, and reports them"))
+
     export = add("export", "a folder for the Hub: weights, config, processor, code and card")
     export.add_argument("checkpoint", help="a trained checkpoint, such as runs/mrnn/model")
     export.add_argument("folder", help="where to write; must not exist, or be empty")
@@ -121,6 +130,23 @@ def _parser() -> argparse.ArgumentParser:
     demo.add_argument("--out", type=Path, default=Path("mma_mrnnet_demo"), help="folder for the clip and the results")
     demo.add_argument("--threads", type=_count, default=1, help="compute threads (default 1)")
     return parser
+
+
+def _add_ablate(ablate: argparse.ArgumentParser) -> None:
+    ablate.usage = "mma-mrnnet ablate --out FOLDER [options] -- WORDS OF train.py FOR --stage mrnn"
+    ablate.add_argument("--list", action="store_true", help="what there is to compare, and nothing else")
+    ablate.add_argument("--out", type=Path, help="folder of the study; what is done there is not done again")
+    ablate.add_argument("--questions", nargs="+", default=[], metavar="NAME", help="whose variants to train (all)")
+    ablate.add_argument("--variants", nargs="+", default=[], metavar="NAME", help="further variants, or these alone")
+    ablate.add_argument("--seeds", type=_count, default=3, help="runs of each variant, with seeds from 0 on (3)")
+    ablate.add_argument("--jobs", type=_count, default=1, help="runs at once (1)")
+    ablate.add_argument(
+        "--frames", metavar="'WORDS'", help="train the extractors too: words of train.py for --stage mma, in one string"
+    )
+    ablate.add_argument(
+        "--transfer", nargs="+", default=[], metavar="DATA", help="try every model on these too; words as of --data"
+    )
+    ablate.add_argument("words", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
 
 
 def _rate(text: str) -> float | str:
@@ -345,6 +371,30 @@ def _crop(args: argparse.Namespace) -> int:
     return int(bool(report.failed or report.left_out))
 
 
+def _ablate(args: argparse.Namespace) -> int:
+    from mma_mrnnet.ablation.command import ablate, variant_lines
+    from mma_mrnnet.ablation.study import study_of
+
+    if args.list:
+        print("\n".join(variant_lines()))
+        return 0
+    if args.out is None:
+        raise ValueError("ablate needs --out, the folder of the study")
+    words = args.words[1:] if args.words[:1] == ["--"] else args.words
+    frames = None if args.frames is None else shlex.split(args.frames)
+    left_out = ablate(
+        study_of(args.out, words, frames, args.transfer),
+        questions=args.questions,
+        names=args.variants,
+        seeds=args.seeds,
+        jobs=args.jobs,
+        tell=lambda line: print(line, file=sys.stderr),
+    )
+    print((args.out / "ablations.md").read_text(encoding="utf-8"))
+    print(f"wrote {args.out}/ablations.json, ablations.md, ablations.png", file=sys.stderr)
+    return int(any(reason.startswith("seed") for reason in left_out.values()))
+
+
 def _export(args: argparse.Namespace) -> int:
     from mma_mrnnet.hub import export_checkpoint
 
@@ -366,6 +416,9 @@ def _demo(args: argparse.Namespace) -> int:
     for name, path in written.items():
         print(f"wrote {name}: {path}", file=sys.stderr)
     return 0
+
+
+COMMANDS = {"predict": _predict, "crop": _crop, "ablate": _ablate, "export": _export, "demo": _demo}
 
 
 if __name__ == "__main__":

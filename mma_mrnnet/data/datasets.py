@@ -133,6 +133,7 @@ class ClipDataset(Dataset):
 
     def __init__(self, rows: datasets.Dataset) -> None:
         self.clip_ids: list[str] = list(rows["clip_id"])
+        self.subjects: list[str] = list(rows["subject"])
         self.kinds: list[str] = list(rows["kind"])
         self.rows = rows.select_columns(["affect", "labels"]).with_format("arrow")
 

@@ -35,11 +35,11 @@ def mma_scores(outputs: Tensors, labels: Tensors, intensity: Tensor) -> dict[str
     """One number a task, and their mean: AU correlation with the intensity labels, expression macro F1, CCC."""
     valence_arousal = labels["valence_arousal_labels"]
     scores = {
-        "action_unit_correlation": _mean_where_labels_vary(
+        "action_unit_correlation": mean_where_labels_vary(
             pearson_scores(outputs["action_unit_logits"].sigmoid(), intensity), intensity
         ),
         "expression_f1": macro_f1(outputs["expression_logits"].argmax(-1), labels["expression_labels"]),
-        "valence_arousal_ccc": _mean_where_labels_vary(
+        "valence_arousal_ccc": mean_where_labels_vary(
             concordance_scores(outputs["valence_arousal"], valence_arousal), valence_arousal
         ),
     }
@@ -116,7 +116,7 @@ def mrnn_scores(outputs: Tensors, labels: Tensors, rows: ClipDataset, names: lis
     """Pearson of each of the K targets over the reactions of a split, and their mean."""
     chosen = _rows_of_kind(rows, "reaction")
     scores = pearson_scores(outputs["intensities"][chosen], labels["labels"][chosen])
-    mean = _mean_where_labels_vary(scores, labels["labels"][chosen])
+    mean = mean_where_labels_vary(scores, labels["labels"][chosen])
     return {**dict(zip(names, scores.tolist(), strict=True)), "mean_pearson": mean}
 
 
@@ -198,7 +198,7 @@ def mrnn_report(intensities: Tensor, labels: Tensor, rows: ClipDataset, names: l
         scores = pearson_scores(intensities[chosen], labels[chosen])
         report["mean_pearson_by_length"][f"{low}-{high}"] = {
             "clips": int(chosen.sum()),
-            "mean_pearson": _mean_where_labels_vary(scores, labels[chosen]),
+            "mean_pearson": mean_where_labels_vary(scores, labels[chosen]),
         }
     for kind in sorted(set(rows.kinds) - {"reaction"}):
         chosen = _rows_of_kind(rows, kind)
@@ -217,8 +217,8 @@ def _intensity_scores(prediction: Tensor, target: Tensor, names: list[str]) -> d
     }
     return {
         "clips": len(target),
-        "mean_pearson": _mean_where_labels_vary(scores["pearson"], target),
-        "mean_ccc": _mean_where_labels_vary(scores["ccc"], target),
+        "mean_pearson": mean_where_labels_vary(scores["pearson"], target),
+        "mean_ccc": mean_where_labels_vary(scores["ccc"], target),
         "mean_mae": scores["mae"].nanmean(),
         **{name: dict(zip(names, values.tolist(), strict=True)) for name, values in scores.items()},
         "mean_intensity": dict(zip(names, prediction.mean(0).tolist(), strict=True)),
@@ -229,7 +229,7 @@ def _rows_of_kind(rows: ClipDataset, kind: str) -> Tensor:
     return torch.tensor([row == kind for row in rows.kinds], dtype=torch.bool)
 
 
-def _mean_where_labels_vary(scores: Tensor, target: Tensor) -> float:
+def mean_where_labels_vary(scores: Tensor, target: Tensor) -> float:
     """Mean of (K,) scores over the columns whose labels vary; an output that does not vary there counts as 0.
 
     Otherwise a task that collapsed to a constant would drop out of the mean, and could win the best epoch.

@@ -13,7 +13,7 @@ from torch.utils.data import Dataset
 from transformers import PreTrainedModel
 
 from mma_mrnnet.data.affect_cache import digest_of_model
-from mma_mrnnet.data.datasets import ClipCollator, FrameCollator, FrameDataset
+from mma_mrnnet.data.datasets import ClipCollator, ClipDataset, FrameCollator, FrameDataset
 from mma_mrnnet.model.configuration_mma_mrnnet import MMAConfig
 from mma_mrnnet.model.modeling_mma import MMAModel
 from mma_mrnnet.model.modeling_mma_mrnnet import MMAMRNNetForIntensity
@@ -57,6 +57,7 @@ class Stage:
         score_name: the one of its scores that chooses the best epoch; more is better.
         finish: (best model, predict) -> the report; may calibrate the model.
         description: what the data are, in words and numbers, for the results.
+        held_out: labelled clips of a test split, for `collator`; None where there are none.
         fingerprint: a digest of the data, labels included, and of the extractor behind them: all processes must hold
             the same, and a resumed run what it began with.
         carried_results: result files of an earlier stage that travel with the model.
@@ -78,6 +79,7 @@ class Stage:
     finish: Callable[[PreTrainedModel, Predict], dict]
     description: dict
     fingerprint: str
+    held_out: ClipDataset | None = None
     carried_results: list[Path] = field(default_factory=list)
     begin_epoch: Callable[[int], None] = lambda epoch: None
 
@@ -192,6 +194,7 @@ def mrnn_stage(args: TrainArguments) -> Stage:
         splits, description = clip_splits(corpus, args, model.mma, processor)
     names = model.config.label_names
     train, validation = splits["train"].rows, splits["validation"].rows
+    test = splits["test"].rows if "test" in splits else None
 
     return Stage(
         name="mrnn",
@@ -208,6 +211,7 @@ def mrnn_stage(args: TrainArguments) -> Stage:
         score_name=monitored,
         finish=lambda model, predict: _calibrated_report(model, predict, splits, corpus.id_column, args.output),
         description=description,
+        held_out=test if test is not None and len(test) else None,
         fingerprint=_digest(*fingerprints_of(splits), "" if model.mma is None else digest_of_model(model.mma)),
         carried_results=sorted(Path(args.mma).glob("results_mma.json")) if args.mma and Path(args.mma).is_dir() else [],
     )

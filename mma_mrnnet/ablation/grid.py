@@ -1,0 +1,98 @@
+"""All runs of a study, several at once; what is done stays done, and one that fails does not stop the others."""
+
+import logging
+import multiprocessing
+import os
+import signal
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
+
+import torch
+
+from mma_mrnnet.ablation.runs import train_clips, train_extractor
+from mma_mrnnet.ablation.study import Study
+from mma_mrnnet.ablation.variants import Variant
+
+Job = tuple[Callable[[Study, Variant, int], None], Variant, int]
+
+
+def run_grid(
+    study: Study, variants: Sequence[Variant], seeds: Sequence[int], jobs: int, tell: Callable[[str], None]
+) -> dict[str, str]:
+    """Runs what is not done yet: first the extractors, then what reads their affect.
+
+    Args:
+        study: the study.
+        variants: to run; those that the study cannot train are left out, with the reason among the failures.
+        seeds: each variant is trained with each.
+        jobs: runs at once, each a process with `base.threads` threads.
+        tell: gets a line for every run that ends.
+
+    Returns:
+        {variant: why it could not be trained, for each that could not, with the first seed that failed}.
+
+    Raises:
+        ValueError: a run is there that was trained with other settings.
+    """
+    failures = {variant.name: reason for variant in variants if (reason := study.impossible(variant)) is not None}
+    possible = [variant for variant in variants if variant.name not in failures]
+    waiting: dict[Path, Job] = {}
+    if study.frames is not None:
+        for variant, seed in _pairs(possible, seeds):
+            folder = study.extractor_folder(variant, seed)
+            if not variant.pixels and not study.is_done(folder, study.extractor_arguments(variant, seed)):
+                waiting.setdefault(folder, (train_extractor, variant, seed))
+    _run_all(study, list(waiting.values()), jobs, tell, failures)
+    clips = [
+        (train_clips, variant, seed)
+        for variant, seed in _pairs(possible, seeds)
+        if variant.name not in failures
+        and not study.is_done(study.run_folder(variant, seed), study.arguments(variant, seed))
+    ]
+    _run_all(study, clips, jobs, tell, failures)
+    return failures
+
+
+def _pairs(variants: Sequence[Variant], seeds: Sequence[int]) -> list[tuple[Variant, int]]:
+    """Seed by seed: a study that is stopped early has whole comparisons."""
+    return [(variant, seed) for seed in seeds for variant in variants]
+
+
+def _run_all(
+    study: Study, work: Sequence[Job], jobs: int, tell: Callable[[str], None], failures: dict[str, str]
+) -> None:
+    if not work:
+        return
+    # Spawned: a forked process shares locks of threads that are not there.
+    pool = ProcessPoolExecutor(
+        min(jobs, len(work)), multiprocessing.get_context("spawn"), _begin_worker, (study.base.threads,)
+    )
+    futures: dict[Future, Job] = {pool.submit(*job[:1], study, *job[1:]): job for job in work}
+    try:
+        for number, future in enumerate(as_completed(futures), 1):
+            train, variant, seed = futures[future]
+            what = f"{'extractor of ' if train is train_extractor else ''}{variant.name}, seed {seed}"
+            try:
+                future.result()
+            except BrokenProcessPool as error:
+                raise RuntimeError(f"a process that trained was killed (memory?); {what} among others") from error
+            except Exception as error:  # one variant's failure, named in the tables, is not the others'
+                failures.setdefault(variant.name, f"seed {seed}: {type(error).__name__}: {error}")
+                what += f": {type(error).__name__}: {error}"
+            tell(f"[{number}/{len(work)}] {what}")
+    finally:
+        if any(not future.done() for future in futures):  # interrupted: training goes on from its checkpoint next time
+            for process in multiprocessing.active_children():
+                process.terminate()
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _begin_worker(threads: int) -> None:
+    """Quiet, and gone without a trace where the keyboard interrupts: the parent tells."""
+    os.environ.setdefault("TQDM_DISABLE", "1")
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    torch.set_num_threads(threads)
+    logging.getLogger("mma_mrnnet").setLevel(logging.ERROR)
+    logging.getLogger("accelerate").setLevel(logging.ERROR)

@@ -1,0 +1,228 @@
+"""A study's summary as Markdown tables and as a plot of its paired differences."""
+
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+from mma_mrnnet.ablation.summary import NOISE
+from mma_mrnnet.ablation.variants import FULL, QUESTIONS
+
+Row = dict
+
+
+def tables(summary: dict) -> str:
+    """All tables of a study, question by question."""
+    parts = [heading(summary), *(table(summary, question) for question in QUESTIONS if _of(summary, question))]
+    parts += [length_table(summary), extractor_table(summary), transfer_table(summary), left_out(summary)]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def heading(summary: dict) -> str:
+    """What was compared on what, and the full model's score."""
+    full = _full(summary)
+    drawn = "data and training drawn anew with each" if summary["data_differ_by_seed"] else "the same clips for each"
+    counts = {name: value for name, value in summary["data"].items() if isinstance(value, int) and "_" in name}
+    clips = ", ".join(f"{name.replace('_', ' ')} {value:,}" for name, value in counts.items() if value)
+    return (
+        f"Data: {summary['data']['data']} ({clips}). Scores are of {summary['evaluated_clips']:,} {summary['evaluated_on']} clips; "
+        f"{_seeds(full['seeds'])}, {drawn}. Full model: mean Pearson {_number(full['mean'])} "
+        f"(standard deviation over seeds {_number(full['sd'])})."
+    )
+
+
+def table(summary: dict, question: str) -> str:
+    """The variants of one question beside what they are compared with."""
+    people = any(row.get("difference_over_people") for row in _of(summary, question))
+    named = ["variant", "", "seeds", "mean Pearson (sd)", "difference, 95 % over seeds"]
+    columns: list[Callable[[Row], str]] = [
+        lambda row: f"`{row['name']}`",
+        lambda row: row["what"],
+        lambda row: str(len(row["seeds"])),
+        lambda row: f"{_number(row['mean'])} ({_number(row['sd'])})",
+        lambda row: _difference(row),
+    ]
+    if people:
+        named.append("95 % over people")
+        columns.append(lambda row: _bounds(row.get("difference_over_people")))
+    if question == "length":
+        named.append("correlation with length")
+        columns.append(lambda row: _number(row["length_correlation"]))
+    if question == "planted":
+        named.append("known to be")
+        columns.append(_known)
+    rows = [_full(summary), *_of(summary, question)]
+    text = _markdown(named, [[column(row) for column in columns] for row in rows])
+    if question == "length":
+        labels = _number(summary["length_of_clips_and_labels"])
+        text += f"\n\nThe last column is the mean absolute correlation of an output with the clip's length; that of the labels is {labels}."
+    return f"### {question}: {QUESTIONS[question]}\n\n{text}"
+
+
+def length_table(summary: dict) -> str:
+    """Difference to the full model by clip length, for the ways of handling it."""
+    rows = [row for row in [*_of(summary, "length"), *_of(summary, "planted")] if row["by_length"]]
+    if not rows:
+        return ""
+    full = _full(summary)
+    groups = [f"to {group['to_s']:.1f} s ({group['clips']:.0f} clips)" for group in full["by_length"]]
+    lines = [["`full`, mean Pearson", *(_number(group["mean"]) for group in full["by_length"])]]
+    lines += [
+        [f"`{row['name']}` - `{row['against']}`", *(_interval(group["difference"]) for group in row["by_length"])]
+        for row in rows
+    ]
+    return f"### Differences by length of the clip\n\n{_markdown(['', *groups], lines)}"
+
+
+def extractor_table(summary: dict) -> str:
+    """What the extractors behind the variants say of validation faces."""
+    rows = summary["extractors"]
+    if not rows:
+        return ""
+    names = sorted({name for row in rows for name in row["mean"] if name != "mean_of_tasks"})
+    lines = [
+        [
+            f"`{row['name']}`",
+            str(row["seeds"]),
+            *(f"{_number(row['mean'].get(name))} ({_number(row['sd'].get(name))})" for name in names),
+        ]
+        for row in rows
+    ]
+    heads = ["extractor", "seeds", *(name.replace("_", " ") for name in names)]
+    note = "An output that no label and no prior taught is scored too: it shows what chance gives."
+    return f"### Extractors, scored on validation faces (mean and standard deviation over seeds)\n\n{_markdown(heads, lines)}\n\n{note}"
+
+
+def transfer_table(summary: dict) -> str:
+    """Every variant on other data than it was trained on; differences are to the full model there."""
+    rows = [row for row in summary["variants"] if row["transfer"]]
+    if not rows:
+        return ""
+    places = list(dict.fromkeys(data for row in rows for data in row["transfer"]))
+    lines = []
+    for row in rows:
+        cells = [row["transfer"].get(data) for data in places]
+        first = f"`{row['name']}`" if row["name"] == FULL else f"`{row['name']}` - `{row['against']}`"
+        own = _number(row["mean"]) if row["name"] == FULL else _difference(row)
+        if row["question"] == "transfer":
+            first, own = f"`{row['name']}`, mean Pearson", "(trained elsewhere)"
+            values = ["" if cell is None else _number(cell["mean"]) for cell in cells]
+        elif row["name"] == FULL:
+            values = ["" if cell is None else _number(cell["mean"]) for cell in cells]
+        else:
+            values = ["" if cell is None else _interval(cell["difference"]) for cell in cells]
+        lines.append([first, own, *values])
+    heads = ["", "its own data", *(f"`{data}`" for data in places)]
+    return f"### Trained here, tried elsewhere\n\n{_markdown(heads, lines)}"
+
+
+def left_out(summary: dict) -> str:
+    """What could not be trained, and why."""
+    if not summary["left_out"]:
+        return ""
+    return "Not trained: " + "; ".join(f"`{name}` ({reason})" for name, reason in summary["left_out"].items()) + "."
+
+
+def plot(summary: dict, path: Path) -> None:
+    """Paired differences with their intervals over the seeds, grouped by question, as a picture beside its target.
+
+    Raises:
+        ImportError: matplotlib is not installed.
+    """
+    from matplotlib.figure import Figure
+
+    rows = [row for question in QUESTIONS if question != "transfer" for row in _of(summary, question)]
+    rows = [row for row in rows if row["difference"]["mean"] is not None]
+    figure = Figure(figsize=(8.5, 1.2 + 0.27 * (len(rows) + 1)), layout="constrained")
+    axes = figure.add_subplot()
+    lowest = min([row["difference"]["low"] or row["difference"]["mean"] for row in rows], default=-0.1)
+    labels = []
+    for place, row in enumerate(rows):
+        difference = row["difference"]
+        color = {"lower": "#b2182b", "higher": "#2166ac"}.get(_seen(difference), "#555555")
+        if difference["low"] is not None:
+            axes.plot([difference["low"], difference["high"]], [place, place], color=color, linewidth=2)
+        axes.plot(difference["mean"], place, "o", color=color, markersize=5)
+        if "expected_difference" in row:
+            axes.plot(row["expected_difference"], place, "x", color="black", markersize=7)
+        if place and row["question"] != rows[place - 1]["question"]:
+            axes.axhline(place - 0.5, color="#dddddd", linewidth=0.8)
+        versus = "" if row["against"] == FULL else f" - {row['against']}"
+        labels.append(f"{row['question']}: {row['what']}{versus}")
+    axes.axvline(0, color="black", linewidth=0.8)
+    axes.set_yticks(range(len(rows)), labels, fontsize=8)
+    axes.invert_yaxis()
+    axes.set_xlabel(
+        "difference of mean Pearson to the full model (or the variant named), 95 % over seeds; x: as planted"
+    )
+    axes.grid(axis="x", color="#eeeeee")
+    if lowest < -0.3 or any((row["difference"]["high"] or 0) > 0.3 for row in rows):
+        axes.set_xscale("symlog", linthresh=0.05)
+    staging = path.with_name(f".{path.name}.tmp")
+    figure.savefig(staging, format="png", dpi=110)
+    staging.replace(path)
+
+
+def _of(summary: dict, question: str) -> list[Row]:
+    return [row for row in summary["variants"] if row["question"] == question]
+
+
+def _full(summary: dict) -> Row:
+    return next(row for row in summary["variants"] if row["name"] == FULL)
+
+
+def _difference(row: Row) -> str:
+    if row["against"] is None:
+        return ""
+    versus = "" if row["against"] == FULL else f" to `{row['against']}`"
+    return f"{_interval(row['difference'])}{versus}"
+
+
+def _interval(difference: dict) -> str:
+    if difference["mean"] is None:
+        return ""
+    mark = {"lower": " ▼", "higher": " ▲"}.get(_seen(difference), "")
+    return f"{_signed(difference['mean'])} {_bounds(difference)}{mark}".strip()
+
+
+def _bounds(interval: dict | None) -> str:
+    if interval is None or interval["low"] is None:
+        return ""
+    return f"[{_signed(interval['low'])}, {_signed(interval['high'])}]"
+
+
+def _seen(difference: dict) -> str:
+    """Which way a difference goes, where its interval leaves 0 out."""
+    if difference["low"] is None:
+        return ""
+    return "lower" if difference["high"] < 0 else "higher" if difference["low"] > 0 else ""
+
+
+def _known(row: Row) -> str:
+    if row["name"] == NOISE:
+        return _signed(row["expected_difference"])
+    return {FULL: "", "leak-mask": "exactly 0", "leak-padded": "up, most where there is most padding"}.get(
+        row["name"], ""
+    )
+
+
+def _seeds(seeds: Iterable[int]) -> str:
+    count = len(list(seeds))
+    return f"{count} seeds" if count > 1 else "one seed"
+
+
+def _number(value: float | None) -> str:
+    """.365 for 0.365."""
+    if value is None:
+        return "-"
+    text = f"{value:.3f}"
+    return text.replace("0.", ".", 1) if abs(value) < 1 else text
+
+
+def _signed(value: float) -> str:
+    text = _number(abs(value))
+    return text if text == ".000" else f"{'-' if value < 0 else '+'}{text}"
+
+
+def _markdown(heads: list[str], lines: list[list[str]]) -> str:
+    return "\n".join(
+        [f"| {' | '.join(heads)} |", "| --- " * len(heads) + "|", *(f"| {' | '.join(line)} |" for line in lines)]
+    )
