@@ -23,8 +23,8 @@ def heading(summary: dict) -> str:
     counts = {name: value for name, value in summary["data"].items() if isinstance(value, int) and "_" in name}
     clips = ", ".join(f"{name.replace('_', ' ')} {value:,}" for name, value in counts.items() if value)
     return (
-        f"Data: {summary['data']['data']} ({clips}). Scores are of {summary['evaluated_clips']:,} {summary['evaluated_on']} clips; "
-        f"{_seeds(full['seeds'])}, {drawn}. Full model: mean Pearson {_number(full['mean'])} "
+        f"Data: {summary['data']['data']} ({clips}). Scores are of {summary['evaluated_clips']:,} "
+        f"{summary['evaluated_on']} clips; {_seeds(full['seeds'])}, {drawn}. Full model: mean Pearson {_number(full['mean'])} "
         f"(standard deviation over seeds {_number(full['sd'])})."
     )
 
@@ -53,7 +53,10 @@ def table(summary: dict, question: str) -> str:
     text = _markdown(named, [[column(row) for column in columns] for row in rows])
     if question == "length":
         labels = _number(summary["length_of_clips_and_labels"])
-        text += f"\n\nThe last column is the mean absolute correlation of an output with the clip's length; that of the labels is {labels}."
+        text += (
+            "\n\nThe last column is the mean absolute correlation of an output with the clip's length; "
+            f"that of the labels is {labels}."
+        )
     return f"### {question}: {QUESTIONS[question]}\n\n{text}"
 
 
@@ -88,7 +91,8 @@ def extractor_table(summary: dict) -> str:
     ]
     heads = ["extractor", "seeds", *(name.replace("_", " ") for name in names)]
     note = "An output that no label and no prior taught is scored too: it shows what chance gives."
-    return f"### Extractors, scored on validation faces (mean and standard deviation over seeds)\n\n{_markdown(heads, lines)}\n\n{note}"
+    title = "### Extractors, scored on validation faces (mean and standard deviation over seeds)"
+    return f"{title}\n\n{_markdown(heads, lines)}\n\n{note}"
 
 
 def transfer_table(summary: dict) -> str:
@@ -199,9 +203,7 @@ def _seen(difference: dict) -> str:
 def _known(row: Row) -> str:
     if row["name"] == NOISE:
         return _signed(row["expected_difference"])
-    return {FULL: "", "leak-mask": "exactly 0", "leak-padded": "up, most where there is most padding"}.get(
-        row["name"], ""
-    )
+    return {"leak-mask": "exactly 0", "leak-padded": "up, most where there is most padding"}.get(row["name"], "")
 
 
 def _seeds(seeds: Iterable[int]) -> str:
@@ -223,6 +225,4 @@ def _signed(value: float) -> str:
 
 
 def _markdown(heads: list[str], lines: list[list[str]]) -> str:
-    return "\n".join(
-        [f"| {' | '.join(heads)} |", "| --- " * len(heads) + "|", *(f"| {' | '.join(line)} |" for line in lines)]
-    )
+    return "\n".join(f"| {' | '.join(row)} |" for row in [heads, ["---"] * len(heads), *lines])

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -136,7 +137,7 @@ def _row(study: Study, variant: Variant, runs: dict[str, list[Run]], edges: Arra
         "parameters": own[0].record["parameters_of_stage_2"],
         "pearson": dict(zip(own[0].record["labels"], np.mean([run.pearson() for run in own], 0).tolist(), strict=True)),
         "length_correlation": float(np.mean([run.length_correlation() for run in own])),
-        "by_length": [_length_group(own, pairs, *bounds) for bounds in zip(edges[:-1], edges[1:], strict=True)],
+        "by_length": [_length_group(own, pairs, *bounds) for bounds in pairwise(edges)],
         "transfer": {data: found for data in study.transfer if (found := _transfer(own, pairs, data)) is not None},
     }
     if row["against"] is not None:
@@ -245,9 +246,8 @@ def people_interval(pairs: Sequence[tuple[Run, Run]]) -> dict[str, float] | None
     if not pairs or any(not np.array_equal(one.labels, other.labels, equal_nan=True) for one, other in pairs):
         return None
     _, person = np.unique(pairs[0][0].tables["people"], return_inverse=True)
-    draws = np.random.default_rng(0).multinomial(
-        person.max() + 1, np.full(person.max() + 1, 1 / (person.max() + 1)), RESAMPLES
-    )
+    count = person.max() + 1
+    draws = np.random.default_rng(0).multinomial(count, np.full(count, 1 / count), RESAMPLES)  # (R, people)
     weights = draws[:, person].astype(float)  # (R, N)
     differences = np.mean(
         [_weighted_scores(one, weights) - _weighted_scores(other, weights) for one, other in pairs], axis=0
