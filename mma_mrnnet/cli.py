@@ -381,6 +381,7 @@ def _ablate(args: argparse.Namespace) -> int:
     if args.out is None:
         raise ValueError("ablate needs --out, the folder of the study")
     words = args.words[1:] if args.words[:1] == ["--"] else args.words
+    os.environ.setdefault("TQDM_DISABLE", "1")  # bars of several processes would write over each other
     frames = None if args.frames is None else shlex.split(args.frames)
     left_out = ablate(
         study_of(args.out, words, frames, args.transfer),

@@ -2,7 +2,6 @@
 
 import logging
 import multiprocessing
-import os
 import signal
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
@@ -91,7 +90,6 @@ def _run_all(
 
 def _begin_worker(threads: int) -> None:
     """Quiet, and gone without a trace where the keyboard interrupts: the parent tells."""
-    os.environ.setdefault("TQDM_DISABLE", "1")
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     torch.set_num_threads(threads)
     logging.getLogger("mma_mrnnet").setLevel(logging.ERROR)

@@ -24,7 +24,8 @@ def heading(summary: dict) -> str:
     clips = ", ".join(f"{name.replace('_', ' ')} {value:,}" for name, value in counts.items() if value)
     return (
         f"Data: {summary['data']['data']} ({clips}). Scores are of {summary['evaluated_clips']:,} "
-        f"{summary['evaluated_on']} clips; {_seeds(full['seeds'])}, {drawn}. Full model: mean Pearson {_number(full['mean'])} "
+        f"{summary['evaluated_on']} clips; {_seeds(full['seeds'])}, {drawn}. "
+        f"Full model: mean Pearson {_number(full['mean'])} "
         f"(standard deviation over seeds {_number(full['sd'])})."
     )
 

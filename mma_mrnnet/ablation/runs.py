@@ -78,6 +78,7 @@ def train_clips(study: Study, variant: Variant, seed: int) -> None:
 
 def _fitted(make: Callable[[TrainArguments], Stage], args: TrainArguments) -> dict:
     """The results of a training that goes on where a killed one was."""
+    args.output.mkdir(parents=True, exist_ok=True)
     args = replace(args, resume=bool(complete_checkpoints(args.output)))
     return fit(make(args), args)
 

@@ -117,7 +117,8 @@ class _Run:
             desc=f"epoch {progress.epoch + 1}/{args.epochs}",
             initial=progress.items // of_update,
             total=len(self.sampler) // of_update,
-            disable=not accelerator.is_main_process,
+            # A program that wants no warnings wants no bar: several runs at once would write theirs over each other.
+            disable=not (accelerator.is_main_process and logger.isEnabledFor(logging.WARNING)),
             mininterval=5,
         )
         for batch in bar:

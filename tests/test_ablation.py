@@ -1,0 +1,215 @@
+"""Ablations: the variants, what a study keeps, the numbers drawn from its runs, and the command from end to end."""
+
+import json
+from dataclasses import fields, replace
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+from mma_mrnnet.ablation.page import tables
+from mma_mrnnet.ablation.planted import LeakingCollator, with_noise
+from mma_mrnnet.ablation.study import RUN, study_of
+from mma_mrnnet.ablation.summary import _length_edges, _weighted_scores, interval, people_interval
+from mma_mrnnet.ablation.variants import QUESTIONS, all_variants, chosen_variants
+from mma_mrnnet.data.datasets import ClipCollator
+from mma_mrnnet.metrics import pearson_scores
+from mma_mrnnet.model.video_processing_mma_mrnnet import MMAMRNNetVideoProcessor
+from mma_mrnnet.training.arguments import TrainArguments, parse_arguments
+
+BASE = ["--data", "simulated", "--mma", "somewhere", "--clips", "64", "32", "32"]
+
+
+def base(folder):
+    return parse_arguments(["--stage", "mrnn", "--output", str(folder), *BASE])
+
+
+def fake_run(intensities, labels, people, seed=0):
+    return SimpleNamespace(
+        intensities=np.array(intensities, float),
+        labels=np.array(labels, float),
+        tables={"people": np.array(people)},
+        seed=seed,
+        record={},
+    )
+
+
+# Variants ----------------------------------------------------------------------------------------------------------
+
+
+def test_every_variant_is_the_base_with_settings_that_train_py_accepts(tmp_path):
+    names = {field.name for field in fields(TrainArguments)}
+    stage1 = parse_arguments(["--stage", "mma", "--data", "drawn", "--output", str(tmp_path)])
+    for variant in all_variants(base(tmp_path), ["simulated:other"]):
+        assert set(variant.settings) <= names
+        changed = replace(base(tmp_path), **variant.settings)
+        assert not variant.settings or changed != base(tmp_path)
+        if variant.extractor is not None:
+            assert replace(stage1, **variant.extractor) != stage1
+
+
+def test_variants_have_names_of_their_own_and_someone_to_be_compared_with(tmp_path):
+    variants = all_variants(base(tmp_path), ["simulated:other", "clips:a b"])
+    names = [variant.name for variant in variants]
+    assert len(set(names)) == len(names)
+    assert all(variant.against in names for variant in variants)
+    assert {variant.question for variant in variants} == {"", *QUESTIONS}
+    assert all(set(name) <= set("abcdefghijklmnopqrstuvwxyz0123456789-+") for name in names), "a name is a folder"
+
+
+def test_t_and_rate_are_halved_and_doubled_from_the_users_own(tmp_path):
+    variants = {
+        variant.name: variant for variant in all_variants(replace(base(tmp_path), num_frames=90, sampling_fps=6.0))
+    }
+    assert variants["t-half"].settings == {"num_frames": 45}
+    assert variants["rate-double"].settings == {"sampling_fps": 12.0, "num_frames": 180}
+    assert variants["truncate"].settings["num_frames"] == 45
+
+
+def test_a_chosen_variant_brings_along_what_it_is_compared_with(tmp_path):
+    variants = all_variants(base(tmp_path))
+    chosen = chosen_variants(variants, [], ["single-au", "leak-padded"])
+    assert [variant.name for variant in chosen] == ["full", "au", "padded", "single-au", "leak-padded"]
+
+
+@pytest.mark.parametrize(("questions", "names", "said"), [(["depth"], [], "--questions"), ([], ["none"], "--variants")])
+def test_a_question_or_variant_that_there_is_not_is_named(tmp_path, questions, names, said):
+    with pytest.raises(ValueError, match=f"{said} must be among .*; got"):
+        chosen_variants(all_variants(base(tmp_path)), questions, names)
+
+
+# What is planted ---------------------------------------------------------------------------------------------------
+
+
+def test_noise_leaves_nine_tenths_of_each_correlation():
+    rng = np.random.default_rng(0)
+    labels = rng.standard_normal((40_000, 2))
+    outputs = np.stack([labels[:, 0] + rng.standard_normal(40_000), 3 * labels[:, 1]], 1)  # r = .707 and 1
+    noisy = with_noise(outputs, seed=1)
+    scores = pearson_scores(torch.from_numpy(noisy), torch.from_numpy(labels))
+    assert scores.tolist() == pytest.approx([0.9 * 0.5**0.5, 0.9], abs=0.01)
+
+
+def test_labels_leak_into_padding_and_nowhere_else():
+    collator = ClipCollator(MMAMRNNetVideoProcessor(num_frames=3))
+    items = [
+        {"affect": np.full((1, 4), 0.5, np.float32), "labels": np.array([0.1, 0.2], np.float32)},
+        {"affect": np.full((3, 4), 0.5, np.float32), "labels": np.array([0.3, np.nan], np.float32)},
+    ]
+    batch = LeakingCollator(collator)(items)
+    assert batch["affect"][0, 1:].tolist() == [pytest.approx([0.1, 0.2, 0.0, 0.0])] * 2
+    real = torch.cat([batch["affect"][0, :1], batch["affect"][1]])
+    assert bool((real == 0.5).all())
+    assert torch.equal(batch["labels"].nan_to_num(), collator(items)["labels"].nan_to_num())
+
+
+# Numbers -----------------------------------------------------------------------------------------------------------
+
+
+def test_an_interval_is_students_over_the_seeds():
+    # Mean .2, standard deviation .1, t of 2 degrees 4.303: half a width of 4.303 * .1 / 3 ** .5 = .2484.
+    found = interval([0.1, 0.2, 0.3])
+    assert found["mean"] == pytest.approx(0.2)
+    assert (found["low"], found["high"]) == pytest.approx((0.2 - 0.24843, 0.2 + 0.24843), abs=1e-4)
+
+
+def test_an_interval_of_one_seed_or_none_has_no_bounds():
+    assert interval([0.1]) == {"mean": 0.1, "low": None, "high": None, "seeds": 1}
+    assert interval([]) == {"mean": None, "low": None, "high": None, "seeds": 0}
+
+
+def test_weighted_scores_count_a_clip_as_often_as_its_weight():
+    rng = np.random.default_rng(0)
+    labels, outputs = rng.random((6, 2)), rng.random((6, 2))
+    labels[4, 1] = np.nan
+    weights = np.array([[1.0] * 6, [2, 0, 1, 1, 1, 3]])
+    twice = np.repeat(np.arange(6), weights[1].astype(int))
+    expected = [
+        float(pearson_scores(torch.from_numpy(outputs[rows]), torch.from_numpy(labels[rows])).mean())
+        for rows in (np.arange(6), twice)
+    ]
+    assert _weighted_scores(fake_run(outputs, labels, range(6)), weights).tolist() == pytest.approx(expected)
+
+
+def test_an_interval_over_people_is_wider_where_each_has_many_clips():
+    rng = np.random.default_rng(0)
+    labels = rng.standard_normal((400, 1))
+    person = np.repeat(np.arange(20), 20)
+    better = labels + rng.standard_normal((400, 1))
+    worse = labels + (1 + 2 * (person % 2))[:, None] * rng.standard_normal((400, 1))  # half of the people are hard
+
+    def width(people):
+        found = people_interval([(fake_run(better, labels, people), fake_run(worse, labels, people))])
+        assert found["low"] < found["high"]
+        return found["high"] - found["low"]
+
+    assert width(person) > width(np.arange(400))
+
+
+def test_two_runs_on_different_clips_have_no_interval_over_people():
+    one, other = fake_run([[0], [1]], [[0], [1]], "ab"), fake_run([[0], [1]], [[0], [0.5]], "ab")
+    assert people_interval([(one, other)]) is None
+    assert people_interval([]) is None
+
+
+def test_length_groups_hold_every_clip_once():
+    seconds = np.array([1.0, 2, 3, 4, 5, 6, 7, 8, 9, 10])
+    edges = _length_edges(seconds)
+    counts = [int(((seconds > low) & (seconds <= high)).sum()) for low, high in zip(edges, edges[1:], strict=False)]
+    assert sum(counts) == 10
+    assert len(_length_edges(np.full(5, 3.0))) == 2, "clips that are all as long are one group"
+
+
+# Studies -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_folder_holds_one_study(tmp_path):
+    study_of(tmp_path / "study", BASE, None, ["simulated:other"]).claim()
+    study_of(tmp_path / "study", [*BASE, "--workers", "1"], None, ["simulated:other"]).claim()
+    with pytest.raises(ValueError, match=r"--epochs 30, now 3\. Take another --out"):
+        study_of(tmp_path / "study", [*BASE, "--epochs", "3"], None, ["simulated:other"]).claim()
+    with pytest.raises(ValueError, match="began with --transfer"):
+        study_of(tmp_path / "study", BASE, None, []).claim()
+
+
+def test_a_folder_with_other_things_is_not_taken(tmp_path):
+    (tmp_path / "thesis.tex").touch()
+    with pytest.raises(ValueError, match="not empty, and no study"):
+        study_of(tmp_path, BASE, None, []).claim()
+
+
+def test_a_run_with_other_settings_is_not_taken_for_done(tmp_path):
+    study = study_of(tmp_path, BASE, None, [])
+    full = study.variants[0]
+    args = study.arguments(full, 0)
+    folder = study.run_folder(full, 0)
+    folder.mkdir(parents=True)
+    assert not study.is_done(folder, args)
+    settings = json.loads(json.dumps(vars(args), default=str)) | {"epochs": 3}
+    (folder / RUN).write_text(json.dumps({"settings": settings}))
+    with pytest.raises(ValueError, match="written with other settings"):
+        study.is_done(folder, args)
+
+
+def test_an_extractor_is_either_given_or_trained(tmp_path):
+    with pytest.raises(ValueError, match="either takes an extractor or trains its own"):
+        study_of(tmp_path, BASE, ["--data", "drawn"], [])
+
+
+def test_variants_that_need_what_is_not_there_say_what(tmp_path):
+    study = study_of(tmp_path, BASE, None, [])
+    reasons = {variant.name: study.impossible(variant) for variant in study.variants}
+    assert reasons["full"] is None
+    assert "needs --frames" in reasons["dm-off"]
+    assert "no pixels" in reasons["cnn3d"]
+
+
+def test_each_kind_of_extractor_has_a_folder_of_its_own(tmp_path):
+    study = study_of(tmp_path, ["--data", "hume:somewhere"], ["--data", "drawn"], [])
+    by_name = {variant.name: variant for variant in study.variants}
+    folders = {name: study.extractor_folder(variant, 0) for name, variant in by_name.items()}
+    assert folders["full"] == folders["padded"] == folders["au"]
+    assert len({folders[name] for name in ("full", "single-au", "dm-off", "dm-bce", "co-soft")}) == 5
+    assert study.extractor_arguments(by_name["single-au"], 0).channels == ["action_units"]
+    assert study.arguments(by_name["single-au"], 0).mma == str(folders["single-au"] / "model")
