@@ -1,6 +1,7 @@
 """Ablations: the variants, what a study keeps, the numbers drawn from its runs, and the command from end to end."""
 
 import json
+from itertools import pairwise
 from dataclasses import fields, replace
 from types import SimpleNamespace
 
@@ -8,12 +9,13 @@ import numpy as np
 import pytest
 import torch
 
-from mma_mrnnet.ablation.page import tables
+from mma_mrnnet.ablation.compiled import CompiledClips, padded_bytes
 from mma_mrnnet.ablation.planted import LeakingCollator, with_noise
 from mma_mrnnet.ablation.study import RUN, study_of
 from mma_mrnnet.ablation.summary import _length_edges, _weighted_scores, interval, people_interval
 from mma_mrnnet.ablation.variants import QUESTIONS, all_variants, chosen_variants
-from mma_mrnnet.data.datasets import ClipCollator
+from mma_mrnnet.data.datasets import ClipCollator, ClipDataset
+from mma_mrnnet.data.synthetic import as_dataset, simulate_reactions
 from mma_mrnnet.metrics import pearson_scores
 from mma_mrnnet.model.video_processing_mma_mrnnet import MMAMRNNetVideoProcessor
 from mma_mrnnet.training.arguments import TrainArguments, parse_arguments
@@ -104,6 +106,19 @@ def test_labels_leak_into_padding_and_nowhere_else():
     assert torch.equal(batch["labels"].nan_to_num(), collator(items)["labels"].nan_to_num())
 
 
+def test_compiled_clips_are_the_batches_that_the_collator_makes(monkeypatch):
+    monkeypatch.setattr("mma_mrnnet.ablation.compiled.PART", 4)
+    clips = ClipDataset(as_dataset(simulate_reactions(10, seed=0)))
+    collator = ClipCollator(MMAMRNNetVideoProcessor(num_frames=30))
+    compiled, wanted = CompiledClips(clips, collator), [9, 2, 5]
+    made = collator([clips[index] for index in wanted])
+    assert len(compiled) == 10
+    for name, values in compiled.__getitems__(wanted).items():
+        assert torch.equal(values, made[name])
+    assert torch.equal(compiled[-1]["affect"], made["affect"][:1])
+    assert padded_bytes(clips, 30) == compiled.batch["affect"].numel() * 4
+
+
 # Numbers -----------------------------------------------------------------------------------------------------------
 
 
@@ -134,17 +149,16 @@ def test_weighted_scores_count_a_clip_as_often_as_its_weight():
 
 def test_an_interval_over_people_is_wider_where_each_has_many_clips():
     rng = np.random.default_rng(0)
-    labels = rng.standard_normal((400, 1))
     person = np.repeat(np.arange(20), 20)
-    better = labels + rng.standard_normal((400, 1))
-    worse = labels + (1 + 2 * (person % 2))[:, None] * rng.standard_normal((400, 1))  # half of the people are hard
+    labels = rng.standard_normal((20, 1))[person]  # twenty people who say the same twenty times: twenty clips' worth
+    better, worse = (labels + noise * rng.standard_normal((20, 1))[person] for noise in (0.3, 1.5))
 
     def width(people):
         found = people_interval([(fake_run(better, labels, people), fake_run(worse, labels, people))])
         assert found["low"] < found["high"]
         return found["high"] - found["low"]
 
-    assert width(person) > width(np.arange(400))
+    assert width(person) > 2 * width(np.arange(400))
 
 
 def test_two_runs_on_different_clips_have_no_interval_over_people():
@@ -156,7 +170,7 @@ def test_two_runs_on_different_clips_have_no_interval_over_people():
 def test_length_groups_hold_every_clip_once():
     seconds = np.array([1.0, 2, 3, 4, 5, 6, 7, 8, 9, 10])
     edges = _length_edges(seconds)
-    counts = [int(((seconds > low) & (seconds <= high)).sum()) for low, high in zip(edges, edges[1:], strict=False)]
+    counts = [int(((seconds > low) & (seconds <= high)).sum()) for low, high in pairwise(edges)]
     assert sum(counts) == 10
     assert len(_length_edges(np.full(5, 3.0))) == 2, "clips that are all as long are one group"
 

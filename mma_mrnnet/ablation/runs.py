@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from transformers import PreTrainedModel
 
+from mma_mrnnet.ablation.compiled import compile_clips
 from mma_mrnnet.ablation.planted import LeakingCollator
 from mma_mrnnet.ablation.study import RUN, Study, settled
 from mma_mrnnet.ablation.variants import Variant
@@ -50,10 +51,12 @@ def train_clips(study: Study, variant: Variant, seed: int) -> None:
     stage = (pixel_stage if variant.pixels else mrnn_stage)(args)
     if variant.leaks:
         stage.train_collator = stage.collator = LeakingCollator(stage.collator)
+    clips = stage.validation if stage.held_out is None else stage.held_out
+    compile_clips(stage)
     results = _fitted(lambda _: stage, args)
     model = type(stage.model).from_pretrained(args.output / "model").eval()
     split = "validation" if stage.held_out is None else "test"
-    tables = _predicted(stage, model, stage.validation if stage.held_out is None else stage.held_out, args)
+    tables = _predicted(stage, model, clips, args)
     if not (variant.pixels or variant.leaks):
         for data in study.transfer:
             rows = _held_out(replace(args, data=data), stage, model)
