@@ -3,7 +3,9 @@ from dataclasses import FrozenInstanceError, replace
 
 import numpy as np
 import pytest
+from datasets import Dataset
 
+from mma_mrnnet.data.records import clip_features
 from mma_mrnnet.data.simulated_extractor import ExtractorNoise, columns_of, either, report_affect
 from mma_mrnnet.data.simulated_labels import CORRELATION, MARGINALS, draw_labels
 from mma_mrnnet.data.synthetic import (
@@ -341,6 +343,15 @@ def test_the_data_set_gives_the_clips_back():
         assert row["clip_id"] == clip.clip_id and row["kind"] == clip.kind
         assert np.array_equal(np.asarray(row["affect"], dtype=np.float32), clip.affect)
         assert np.array_equal(row["labels"], clip.labels)
+
+
+def test_the_data_set_is_the_one_that_the_librarys_own_way_in_makes():
+    for clips in (simulate_reactions(20, seed=2, short_share=0.5), []):
+        dataset = as_dataset(clips)
+        columns = {name: [getattr(clip, name) for clip in clips] for name in dataset.column_names}
+        expected = Dataset.from_dict(columns, features=clip_features(7))
+        assert dataset.features == expected.features
+        assert dataset.to_dict() == expected.to_dict()
 
 
 def test_the_data_set_names_its_columns_and_says_that_it_is_simulated():

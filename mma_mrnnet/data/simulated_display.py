@@ -202,8 +202,7 @@ def speech_units(talks: NDArray[np.bool_], fps: float, rng: np.random.Generator)
     time_s = frame_times(fps)
     shape = (len(talks), len(time_s))
     openings_a_second = rng.uniform(3, 7, (len(talks), 1))
-    wander = 0.15 * sqrt(2 / fps)  # a random walk, so that its variance a second is the same at every rate
-    phase = openings_a_second * time_s + wander * rng.standard_normal(shape).cumsum(1)
+    phase = openings_a_second * time_s + wander(shape, fps, rng)
     speaks = talks[:, None] & (autoregressive(shape, 0.8, fps, rng) > -0.6)  # with pauses
     opening = np.abs(np.sin(np.pi * phase)) * speaks
     units = np.zeros((*shape, len(ACTION_UNITS)))
@@ -213,6 +212,11 @@ def speech_units(talks: NDArray[np.bool_], fps: float, rng: np.random.Generator)
         now_and_then = speaks & (rng.random(shape) < 0.15)
         units[..., ACTION_UNITS.index(unit)] = now_and_then * rng.uniform(0, 0.5, shape)
     return units
+
+
+def wander(shape: tuple[int, int], fps: float, rng: np.random.Generator) -> Array:
+    """(N, T) random walks along axis 1: after half a second a standard deviation of 0.15, at any rate (our choice)."""
+    return 0.15 * sqrt(2 / fps) * rng.standard_normal(shape).cumsum(1)
 
 
 def resting_units(people: People, fps: float, rng: np.random.Generator) -> Array:

@@ -77,14 +77,14 @@ _OTHER_PEOPLE = Looseness(
     rest_habit=0.30,
 )
 _WORSE_EXTRACTOR = ExtractorNoise(
-    unit_bias=1.0,
-    unit_noise=0.9,
-    expression_bias=0.8,
-    expression_noise=0.8,
-    valence_arousal_bias=0.16,
-    valence_arousal_noise=0.16,
-    memory=0.9,
-    bad_frames=0.08,
+    unit_bias=0.75,
+    unit_noise=0.75,
+    expression_bias=0.6,
+    expression_noise=0.6,
+    valence_arousal_bias=0.12,
+    valence_arousal_noise=0.12,
+    memory=0.85,
+    bad_frames=0.06,
 )
 _SHORT_RECORDING = Recording(
     shortest_s=3.0,
