@@ -74,6 +74,8 @@ def main(folder: Path) -> None:
         tuple(arguments["clips"]),
         quiet_share=arguments["quiet_share"],
         short_share=arguments["short_share"],
+        fps=arguments["sampling_fps"],
+        domain=arguments["data"].partition(":")[2] or None,
     )
     result = {
         "what": "ridge regression on summaries of the trajectories, simulated test clips with a reaction",

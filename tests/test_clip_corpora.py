@@ -821,6 +821,9 @@ def test_hume_reaction_from_face_crops_becomes_a_model_and_its_unlabelled_test_s
         (["--data", "hume:{muse}", "--clips_from", "FAU"], "no set of features is called 'FAU'; there are: FAUs"),
         (["--data", "clips:{muse}", "--clips_from", "faces"], "--clips_from faces goes with --data hume:FOLDER"),
         (["--data", "simulated", "--clips_from", "faces"], "--clips_from faces goes with --data hume:FOLDER"),
+        (["--data", "simulated:mars"], "must be one of people, noise, lengths, rate, other; got 'mars'"),
+        (["--data", "simulated:"], "must be one of people, noise, lengths, rate, other; got ''"),
+        (["--data", "simulated:people", "--features", "x"], "--data simulated has none"),
     ],
 )
 def test_data_that_cannot_be_read_is_refused_in_one_line(muse, extractor, tmp_path, capsys, words, message):

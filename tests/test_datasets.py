@@ -195,6 +195,14 @@ def test_a_batch_of_clips_is_padded_by_the_processor(clips, tiny_processor, tiny
     assert tiny_model(**batch).loss.isfinite()
 
 
+def test_the_collator_thins_as_the_processor_does_and_leaves_the_warning_to_others(tiny_processor, caplog):
+    long = np.arange(10 * 26, dtype=np.float32).reshape(10, 26)
+    batch = ClipCollator(tiny_processor)([{"affect": long, "labels": np.zeros(7)}] * 2)
+    assert caplog.text == ""  # training would repeat it with every batch
+    assert torch.equal(batch["affect"], tiny_processor.pad([long, long])[0])
+    assert batch["affect"][0, :, 0].tolist() == [0, 3 * 26, 6 * 26, 9 * 26]  # evenly, both ends kept
+
+
 def test_the_two_formats_name_every_output():
     common = ["image", "subject", "source", "valence", "arousal", "expression"]
     assert list(frame_features((1, 12))) == [*common, "au01", "au12"]

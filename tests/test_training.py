@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -128,6 +129,39 @@ def test_model_files_are_readable_by_whom_the_umask_lets(stage1, stage2):
         for folder in ("best", "model"):
             modes = {path.stat().st_mode & 0o777 for path in (run / folder).iterdir()}
             assert len(modes) == 1  # the weights' too
+
+
+def test_simulated_clips_come_at_the_rate_that_is_asked_for(stage1, tmp_path, caplog):
+    words = [*CLIPS, "--mma", str(stage1 / "model"), "--sampling_fps", "1"]
+    stage = mrnn_stage(stage_arguments(words, tmp_path))
+    assert stage.train.lengths.max() <= 15
+    assert stage.model.config.sampling_fps == 1.0
+    what = "simulated reactions; no person was recorded or rated; 1 frames a second"
+    assert stage.description["data"] == what
+    assert "thinned" not in caplog.text
+
+
+def test_a_domain_with_a_rate_of_its_own_hands_its_frames_over_as_they_come_and_says_so_once(stage1, tmp_path, caplog):
+    words = [*CLIPS, "--mma", str(stage1 / "model"), "--data", "simulated:rate"]
+    stage = mrnn_stage(stage_arguments(words, tmp_path))
+    lengths = np.concatenate([stage.train.lengths, stage.validation.lengths])
+    assert 30 < lengths.max() <= 45
+    assert stage.description["data"] == (
+        "simulated reactions; no person was recorded or rated; 3 frames a second; "
+        "domain rate: frames handed over as they come, 3 a second"
+    )
+    assert stage.model.config.sampling_fps == 2.0
+    assert stage.collator([stage.train[0]])["affect"].shape == (1, 30, 26)
+    assert stage.train_collator([stage.train[0]])["affect"].shape == (1, 30, 26)
+    (warning,) = [record.getMessage() for record in caplog.records if "thinned" in record.getMessage()]
+    assert re.fullmatch(r"(\d+) of 96 clips have more than --num_frames 30 frames, up to 4\d: thinned evenly", warning)
+    assert int(warning.split()[0]) > 48
+
+
+@pytest.mark.parametrize("data", ["simulated", "simulated:people"])
+def test_simulated_clips_of_any_domain_need_an_extractor(data, tmp_path):
+    with pytest.raises(ValueError, match="needs --mma"):
+        TrainArguments(stage="mrnn", data=data, output=tmp_path)
 
 
 def test_no_saved_config_says_where_the_extractor_lay(stage1, stage2):

@@ -19,7 +19,7 @@ import numpy as np
 import pyarrow as pa
 from tqdm import tqdm
 
-from mma_mrnnet.data.arrow_files import remove_stale, store_dataset, stored_dataset
+from mma_mrnnet.data.arrow_files import frames_column, remove_stale, store_dataset, stored_dataset
 from mma_mrnnet.data.crop_store import CropError
 from mma_mrnnet.data.datasets import frame_counts
 from mma_mrnnet.data.records import CLIP_SPLITS, ClipFile, clip_features
@@ -237,18 +237,11 @@ def _parts(clips: list[ClipFile], cache: ClipCache, features: datasets.Features)
 
 def _table(clips: list[tuple[ClipFile, np.ndarray]], features: datasets.Features) -> pa.Table:
     """One clip or more and their affect as rows; all are of kind `reaction`."""
-    schema = features.arrow_schema
-    frames = np.concatenate([affect for _, affect in clips])  # (sum of L, A)
-    ends = np.cumsum([0, *(len(affect) for _, affect in clips)], dtype=np.int32)
-    # From flat arrays, as Arrow keeps them: the library's own way in takes a millisecond a clip.
-    row_ends = np.arange(len(frames) + 1, dtype=np.int32) * frames.shape[1]
-    rows = pa.ListArray.from_arrays(row_ends, frames.ravel())
-    affect = pa.ExtensionArray.from_storage(schema.field("affect").type, pa.ListArray.from_arrays(ends, rows))
     columns = {
         "clip_id": [clip.clip_id for clip, _ in clips],
         "subject": [clip.subject for clip, _ in clips],
         "kind": ["reaction"] * len(clips),
-        "affect": affect,
+        "affect": frames_column([affect for _, affect in clips], features),
         "labels": [list(clip.labels.values()) for clip, _ in clips],
     }
-    return pa.table(columns, schema=schema)
+    return pa.table(columns, schema=features.arrow_schema)

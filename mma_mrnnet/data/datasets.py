@@ -18,7 +18,7 @@ from torch.utils.data import Dataset
 from mma_mrnnet.data.augmentation import AUGMENTATIONS, augment_crop, mixed_seed
 from mma_mrnnet.data.records import action_unit_column
 from mma_mrnnet.model.labels import ACTION_UNITS, presence_target
-from mma_mrnnet.model.video_processing_mma_mrnnet import MMAMRNNetVideoProcessor
+from mma_mrnnet.model.video_processing_mma_mrnnet import MMAMRNNetVideoProcessor, thinned_indices
 
 ROWS = 100_000  # whose images' names memory holds at once
 
@@ -178,7 +178,7 @@ def _labels_of(rows: pa.Table) -> np.ndarray:
 
 
 class ClipCollator:
-    """Pads clips of affect into what `MMAMRNNetForIntensity.forward` takes.
+    """Pads clips of affect into what `MMAMRNNetForIntensity.forward` takes; thins longer ones without a word.
 
     Args:
         processor: its `pad` is the one that inference uses.
@@ -189,6 +189,9 @@ class ClipCollator:
 
     def __call__(self, items: list[dict[str, np.ndarray]]) -> dict[str, Tensor]:
         """B items to `affect`, `frame_mask` and `labels`."""
-        affect, frame_mask = self.processor.pad([np.asarray(item["affect"], np.float32) for item in items])
+        clips = [np.asarray(item["affect"], np.float32) for item in items]
+        # As `pad` would, which warns each time: who trains is told once, of all clips.
+        kept = [clip[thinned_indices(len(clip), self.processor.num_frames).numpy()] for clip in clips]
+        affect, frame_mask = self.processor.pad(kept)
         labels = torch.from_numpy(np.stack([np.asarray(item["labels"], np.float32) for item in items]))
         return {"affect": affect, "frame_mask": frame_mask, "labels": labels}

@@ -59,7 +59,7 @@ class ExtractorNoise:
     unsupervised_noise: float = 0.01
     """In probability."""
     memory: float = 0.7
-    """AR(1) coefficient of each noise, from one frame to the next half a second later."""
+    """AR(1) coefficient of each noise, from one moment to that half a second later."""
     bad_frames: float = 0.02
     """Share of frames in which the report has nothing to do with the face."""
 
@@ -72,7 +72,12 @@ def draw_bias(noise: ExtractorNoise, rng: np.random.Generator) -> Array:
 
 
 def report_affect(
-    true_affect: Array, speech: Array, bias: Array, noise: ExtractorNoise, rng: np.random.Generator
+    true_affect: Array,
+    speech: Array,
+    bias: Array,
+    noise: ExtractorNoise,
+    rng: np.random.Generator,
+    fps: float = 2.0,
 ) -> Array:
     """What an extractor would report of the faces.
 
@@ -82,13 +87,14 @@ def report_affect(
         bias: (N, 26) of the clips' people.
         noise: the numbers.
         rng: source of the noise.
+        fps: frames a second.
 
     Returns:
         (N, T, 26): values in [-1, 1], probabilities that sum to 1, probabilities of presence.
     """
     clips, frames, channels = true_affect.shape
     bad = rng.random((clips, frames, 1)) < noise.bad_frames
-    steady = autoregressive((clips, frames, channels), noise.memory, rng)
+    steady = autoregressive((clips, frames, channels), noise.memory, fps, rng)
     jitter = np.where(bad, 4 * rng.standard_normal(steady.shape), steady)  # in standard deviations
     shown = np.split(true_affect * ~bad, _CHANNEL_GROUPS, axis=-1)
     offset = np.split(np.broadcast_to(bias[:, None], jitter.shape), _CHANNEL_GROUPS, axis=-1)
@@ -133,9 +139,17 @@ def either(one: Array, other: Array) -> Array:
     return 1 - (1 - one) * (1 - other)
 
 
-def autoregressive(shape: tuple[int, ...], memory: float, rng: np.random.Generator) -> Array:
-    """AR(1) noise of unit variance along axis 1."""
+def autoregressive(shape: tuple[int, ...], memory: float, fps: float, rng: np.random.Generator) -> Array:
+    """AR(1) noise of unit variance along axis 1.
+
+    Args:
+        shape: (N, T, ...).
+        memory: correlation of two moments half a second apart, in [0, 1].
+        fps: frames a second.
+        rng: source of the noise.
+    """
+    kept = memory ** (2 / fps)  # from one frame to the next
     steps = rng.standard_normal(shape)
     for frame in range(1, shape[1]):
-        steps[:, frame] = memory * steps[:, frame - 1] + sqrt(1 - memory**2) * steps[:, frame]
+        steps[:, frame] = kept * steps[:, frame - 1] + sqrt(1 - kept**2) * steps[:, frame]
     return steps

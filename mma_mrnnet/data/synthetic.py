@@ -1,132 +1,71 @@
 """Simulated clips shaped like Hume-Reaction's: people, reactions in time, faces that loosely follow them.
 
-Nothing here was recorded from people. Labels are drawn in `simulated_labels.py`, the extractor's errors in
-`simulated_extractor.py`; faces as pixels are in `drawn_faces.py`.
+Nothing here was recorded from people. Labels are drawn in `simulated_labels.py`, faces in `simulated_display.py`, the
+extractor's errors in `simulated_extractor.py`; other corpora than the usual one are in `simulated_domains.py`. Faces as
+pixels are in `drawn_faces.py`.
 """
 
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
+import pyarrow as pa
 from datasets import Dataset, DatasetInfo
 from numpy.typing import NDArray
 
+from mma_mrnnet.data.arrow_files import frames_column
 from mma_mrnnet.data.records import clip_features
-from mma_mrnnet.data.simulated_extractor import (
-    ExtractorNoise,
-    autoregressive,
-    columns_of,
-    draw_bias,
-    either,
-    report_affect,
+from mma_mrnnet.data.simulated_display import (
+    ASSOCIATIONS,
+    CIRCUMPLEX,
+    NEAREST_EXPRESSIONS,
+    Looseness,
+    affect_of,
+    display,
+    frame_times,
+    masking_smile,
+    people_of,
+    resting_units,
+    speech_units,
 )
+from mma_mrnnet.data.simulated_domains import DOMAINS, FPS, Domain, Recording, domain_named
+from mma_mrnnet.data.simulated_extractor import ExtractorNoise, columns_of, either, report_affect
 from mma_mrnnet.data.simulated_labels import draw_labels
-from mma_mrnnet.model.labels import ACTION_UNITS, EXPRESSIONS, REACTIONS, affect_names
-from mma_mrnnet.model.priors import ACTION_UNIT_PRIOR
+from mma_mrnnet.model.labels import REACTIONS, affect_names
+
+__all__ = [
+    "ASSOCIATIONS",
+    "CIRCUMPLEX",
+    "DOMAINS",
+    "FPS",
+    "NEAREST_EXPRESSIONS",
+    "Domain",
+    "ExtractorNoise",
+    "Looseness",
+    "Recording",
+    "SimulatedClip",
+    "as_dataset",
+    "hume_like_splits",
+    "simulate_reactions",
+]
 
 Array = NDArray[np.float64]
 Kind = Literal["reaction", "neutral", "talking"]
 
-FPS = 2.0
 MAX_FRAMES = 30
+"""Frames of the longest clip at `FPS`."""
+MOST_FPS = 60.0
+"""Beyond it clips would only fill memory: their affect hardly changes between two frames."""
 BLOCK = 256
 """Clips simulated at once; always whole, so that a clip does not depend on how many were asked for."""
 
 PEOPLE, CLIPS = 2222, 25067
 """People and clips of Hume-Reaction: a person has about eleven clips."""
 
-ASSOCIATIONS: dict[str, dict[int, float]] = {
-    "Adoration": {6: 0.7, 12: 1.0, 25: 0.15},  # our choice: a soft, slow smile; no set is published
-    "Amusement": {6: 1.0, 7: 1.0, 12: 1.0, 25: 1.0, 26: 1.0},  # Keltner et al. 2019, Table 2
-    # Our choice: a weak fear with the jaw shut; no display is published.
-    "Anxiety": {1: 0.8, 2: 0.4, 4: 0.8, 5: 0.3, 20: 0.5, 23: 0.15, 24: 0.5},
-    "Disgust": ACTION_UNIT_PRIOR["disgust"],  # Du et al. 2014, Table 1
-    # 1, 17, 24: sympathy in Keltner et al. 2019, Table 2; the others, for pain and sadness, are our choice.
-    "Empathic-Pain": {1: 1.0, 17: 1.0, 24: 1.0, 4: 0.6, 6: 0.3, 7: 0.4, 9: 0.2, 11: 0.25, 15: 0.4, 23: 0.15},
-    "Fear": ACTION_UNIT_PRIOR["fear"],  # Du et al. 2014, Table 1
-    "Surprise": ACTION_UNIT_PRIOR["surprise"],  # Du et al. 2014, Table 1
-}
-"""Action units of each reaction: 1 where part of the display, otherwise the share of people who show them.
-
-Du, Tao & Martinez, PNAS 111(15), 2014; Keltner, Sauter, Tracy & Cowen, J. Nonverbal Behavior 43, 2019."""
-
-NEAREST_EXPRESSIONS: dict[str, dict[str, float]] = {
-    "Adoration": {"happiness": 0.8},
-    "Amusement": {"happiness": 1.0},
-    "Anxiety": {"fear": 0.6, "sadness": 0.1},
-    "Disgust": {"disgust": 0.9, "anger": 0.1},
-    "Empathic-Pain": {"sadness": 0.6, "disgust": 0.15, "fear": 0.15},
-    "Fear": {"fear": 1.0},
-    "Surprise": {"surprise": 1.0},
-}
-"""How much of each basic expression a fully shown reaction looks like; neutral takes the rest. Our choice."""
-
-CIRCUMPLEX: dict[str, tuple[float, float]] = {
-    "Adoration": (0.60, 0.05),
-    "Amusement": (0.80, 0.50),
-    "Anxiety": (-0.45, 0.45),
-    "Disgust": (-0.65, 0.35),
-    "Empathic-Pain": (-0.55, 0.05),
-    "Fear": (-0.60, 0.80),
-    "Surprise": (0.10, 0.85),
-}
-"""Valence and arousal of each fully shown reaction.
-
-Signs and order follow the circumplex of affect (Russell, 1980); the values are our choice."""
-
-
-@dataclass(frozen=True)
-class Looseness:
-    """How loosely simulated faces follow simulated reports.
-
-    Every number is our choice, set so that a regressor on the simulated faces reaches about the mean Pearson
-    that is published for feature-based systems on real reactions (0.28 to 0.41). Pairs are the parameters of
-    a Beta; tuples of seven are in the order of `REACTIONS`.
-    """
-
-    expressivity: tuple[float, float] = (2.0, 1.5)
-    """Of a person: how much of what is felt can be seen."""
-    strength: tuple[float, float] = (3.0, 1.2)
-    """Of a clip: labels are relative, so the strongest reaction may still be faint."""
-    report_noise: float = 0.28
-    """Standard deviation between what is felt and what is reported."""
-    shows: tuple[float, ...] = (0.65, 0.70, 0.65, 0.65, 0.60, 0.65, 0.70)
-    """Chance that a reaction shows at all, by clip."""
-    coupling: tuple[float, float] = (3.0, 1.2)
-    """How much of a reaction that shows can be seen, by clip."""
-    apex: tuple[float, ...] = (0.60, 1.00, 0.60, 1.00, 0.80, 1.00, 1.00)
-    """Intensity of the units in a full display."""
-    onset_s: float = 6.0
-    """Reactions start within this time."""
-    rise_s: tuple[float, ...] = (1.5, 0.6, 1.2, 0.7, 1.2, 0.4, 0.3)
-    """Mean time from the onset to the apex."""
-    hold_s: tuple[float, ...] = (4.0, 3.0, 4.0, 2.0, 4.0, 2.0, 1.5)
-    """Mean time at the apex."""
-    decay_s: float = 1.5
-    """Mean time back to rest."""
-    repeats: float = 0.35
-    """Chance of a second bout."""
-    unit_spread: float = 0.35
-    """Log standard deviation of each unit's strength, over people and again over clips."""
-    unit_dropped: float = 0.15
-    """Chance that a unit of a display stays away, by clip."""
-    masking_people: float = 0.30
-    """Share of people who sometimes smile over a negative reaction (12 and 25 without 6)."""
-    masked: float = 0.50
-    """Chance that such a person does so, by clip."""
-    masking_smile: float = 0.70
-    """Strength of that smile beside the reaction that it masks."""
-    talks: float = 0.30
-    """Chance of speech in a reaction clip."""
-    rest_trace: float = 0.04
-    """Mean intensity of each unit in a resting face."""
-    rest_habit: float = 0.15
-    """Chance that a unit is a lasting part of a person's resting face."""
-
 
 @dataclass(frozen=True)
 class SimulatedClip:
-    """One simulated clip at 2 frames a second, the frames without a detected face left out.
+    """One simulated clip at `fps` frames a second, those without a detected face left out.
 
     Attributes:
         clip_id: unique within one call and one name.
@@ -137,6 +76,7 @@ class SimulatedClip:
         labels: (7,) float32 in the order of `REACTIONS`. Relative within a clip, as Hume-Reaction's are:
             the strongest reaction is exactly 1 however faint it was. All 0 in a quiet clip (our choice; the
             corpus has none).
+        fps: frames a second.
     """
 
     clip_id: str
@@ -145,9 +85,10 @@ class SimulatedClip:
     affect: NDArray[np.float32]
     true_affect: NDArray[np.float32]
     labels: NDArray[np.float32]
+    fps: float = FPS
 
 
-def simulate_reactions(
+def simulate_reactions(  # noqa: PLR0913 - a corpus has this many sides, each with a default
     count: int,
     *,
     seed: int,
@@ -156,10 +97,14 @@ def simulate_reactions(
     name: str = "simulated",
     looseness: Looseness | None = None,
     noise: ExtractorNoise | None = None,
+    fps: float = FPS,
+    recording: Recording | None = None,
 ) -> list[SimulatedClip]:
     """Clips shaped like Hume-Reaction's: its published lengths and label marginals, the rest our choice.
 
-    The same seed gives the same clips bit for bit, and a longer list starts with the shorter one.
+    The same seed gives the same clips bit for bit, and a longer list starts with the shorter one. At another rate the
+    same people show the same reactions, with the same labels and for as long; talking, missed faces and noise are drawn
+    anew, as fast or slow as before.
 
     Args:
         count: how many clips, at least 0.
@@ -169,6 +114,8 @@ def simulate_reactions(
         name: first part of clip and subject names.
         looseness: how loosely faces follow reports; None for the defaults.
         noise: how the extractor errs; None for the defaults.
+        fps: frames a second, above 0 and at most 60; a clip has up to 15 s of them.
+        recording: lengths and missed faces; None for the defaults.
 
     Raises:
         ValueError: an argument out of range.
@@ -178,10 +125,12 @@ def simulate_reactions(
             "count and seed must be at least 0, quiet_share and short_share in [0, 1]; "
             f"got {count}, {seed}, {quiet_share}, {short_share}"
         )
-    looseness, noise = looseness or Looseness(), noise or ExtractorNoise()
+    if not 0 < fps <= MOST_FPS:
+        raise ValueError(f"fps of simulated clips must be above 0 and at most {MOST_FPS:g}; got {fps}")
+    domain = Domain("", looseness or Looseness(), noise or ExtractorNoise(), recording or Recording(), fps)
     clips: list[SimulatedClip] = []
     for block in range(-(-count // BLOCK)):
-        clips += _simulate_block(block, seed, (quiet_share, short_share), name, looseness, noise)
+        clips += _simulate_block(block, seed, (quiet_share, short_share), name, domain)
     return clips[:count]
 
 
@@ -191,16 +140,25 @@ def hume_like_splits(
     *,
     quiet_share: float = 0.0,
     short_share: float = 0.0,
+    fps: float = FPS,
+    domain: str | None = None,
 ) -> dict[str, list[SimulatedClip]]:
-    """`train`, `validation` and `test` lists of simulated clips; no person is in two of them.
+    """`train`, `validation` and `test` lists of simulated clips; no person is in two of them, nor in two domains.
 
     Args:
         seed: not negative.
         counts: clips of train, validation and test; Hume-Reaction's by default.
         quiet_share: share of quiet clips in every split.
         short_share: share of short clips in the training split; the others keep the corpus's lengths.
+        fps: frames a second, unless the domain has a rate of its own.
+        domain: one of `DOMAINS`; None for the usual one.
+
+    Raises:
+        ValueError: no such domain, or another argument out of range.
     """
-    seeds = np.random.SeedSequence(seed).generate_state(3)
+    chosen = domain_named(domain)
+    # The domain's name is mixed in, so that its people are others even at the same seed.
+    seeds = np.random.SeedSequence(seed, spawn_key=tuple((domain or "").encode())).generate_state(3)
     return {
         split: simulate_reactions(
             count,
@@ -208,55 +166,63 @@ def hume_like_splits(
             quiet_share=quiet_share,
             short_share=short_share if split == "train" else 0.0,
             name=split,
+            looseness=chosen.looseness,
+            noise=chosen.noise,
+            fps=chosen.rate(fps),
+            recording=chosen.recording,
         )
         for split, split_seed, count in zip(("train", "validation", "test"), seeds, counts, strict=True)
     }
 
 
 def as_dataset(clips: list[SimulatedClip]) -> Dataset:
-    """The clips as a data set: the columns of `records.clip_features`.
+    """The clips, all at one rate, as a data set: the columns of `records.clip_features`.
 
     Names of the label and affect columns stand in `info.description`, one line each.
     """
     features = clip_features(len(REACTIONS))
+    labels = np.array([clip.labels for clip in clips], np.float32).reshape(-1, len(REACTIONS))
     columns = {
         "clip_id": [clip.clip_id for clip in clips],
         "subject": [clip.subject for clip in clips],
         "kind": [clip.kind for clip in clips],
-        "affect": [clip.affect for clip in clips],
-        "labels": [clip.labels for clip in clips],
+        "affect": frames_column([clip.affect for clip in clips], features),
+        "labels": pa.FixedSizeListArray.from_arrays(labels.ravel(), len(REACTIONS)),
     }
+    fps = clips[0].fps if clips else FPS
     description = (
         "Simulated, not recorded from people.\n"
-        f"labels: {', '.join(REACTIONS)}\naffect: {', '.join(affect_names())}\nframes a second: {FPS}"
+        f"labels: {', '.join(REACTIONS)}\naffect: {', '.join(affect_names())}\nframes a second: {fps}"
     )
-    return Dataset.from_dict(columns, features=features, info=DatasetInfo(description=description, features=features))
+    info = DatasetInfo(description=description, features=features)
+    return Dataset(pa.table(columns, schema=features.arrow_schema), info=info)
 
 
 def _simulate_block(
-    block: int, seed: int, shares: tuple[float, float], name: str, looseness: Looseness, noise: ExtractorNoise
+    block: int, seed: int, shares: tuple[float, float], name: str, domain: Domain
 ) -> list[SimulatedClip]:
-    """The N = `BLOCK` clips of one block, T = `MAX_FRAMES` frames each until the faceless are cut out."""
+    """The N = `BLOCK` clips of one block, T frames each until the faceless are cut out."""
+    looseness, noise, fps = domain.looseness, domain.noise, domain.fps
     rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(0, block)))
     indices = range(block * BLOCK, (block + 1) * BLOCK)
     subjects = [index * PEOPLE // CLIPS for index in indices]
-    people = _people(subjects, seed, looseness, noise)
+    people = people_of(subjects, seed, looseness, noise)
     quiet_share, short_share = shares
     # A short clip is a clip played faster: its length and all its times shrink by one factor.
     pace = np.where(rng.random(BLOCK) < short_share, rng.uniform(0.08, 0.8, BLOCK), 1.0)  # (N,)
-    has_face = _frames_with_face(pace, rng)  # (N, T)
+    has_face = _frames_with_face(pace, fps, domain.recording, rng)  # (N, T)
     labels = draw_labels(BLOCK, rng)  # (N, 7)
     quiet, talker = rng.random(BLOCK) < quiet_share, rng.random(BLOCK) < 0.5
     labels[quiet] = 0.0
     talks = np.where(quiet, talker, rng.random(BLOCK) < looseness.talks)
-    shown, units = _display(labels, people, pace, looseness, rng)  # (N, T, 7), (N, T, 17)
-    smile = _masking_smile(shown, people, looseness, rng)  # (N, T)
-    speech = _speech(talks, rng)  # (N, T, 17)
+    shown, units = display(labels, people, pace, fps, looseness, rng)  # (N, T, 7), (N, T, 17)
+    smile = masking_smile(shown, people, looseness, rng)  # (N, T)
+    speech = speech_units(talks, fps, rng)  # (N, T, 17)
     for column in columns_of(12, 25):
         units[..., column] = either(units[..., column], smile)
-    units = either(either(units, speech), _rest(people, rng))
-    true = _affect_of(shown, smile, units)  # (N, T, 26)
-    reported = report_affect(true, speech[..., columns_of(25)], people.bias, noise, rng)
+    units = either(either(units, speech), resting_units(people, fps, rng))
+    true = affect_of(shown, smile, units)  # (N, T, 26)
+    reported = report_affect(true, speech[..., columns_of(25)], people.bias, noise, rng, fps)
     kinds = np.where(quiet, np.where(talks, "talking", "neutral"), "reaction")
     return [
         SimulatedClip(
@@ -266,134 +232,23 @@ def _simulate_block(
             affect=reported[row, has_face[row]].astype(np.float32),  # (L, 26)
             true_affect=true[row, has_face[row]].astype(np.float32),  # (L, 26)
             labels=labels[row].astype(np.float32),
+            fps=fps,
         )
         for row, (index, subject) in enumerate(zip(indices, subjects, strict=True))
     ]
 
 
-def _table(rows: dict[str, dict], columns: tuple) -> Array:
-    return np.array([[row.get(column, 0.0) for column in columns] for row in rows.values()], dtype=float)
-
-
-@dataclass(frozen=True)
-class _People:
-    """Traits that a person keeps from clip to clip; arrays over the N clips of a block."""
-
-    expressivity: Array  # (N,)
-    unit_strength: Array  # (N, 17)
-    shows_unit: NDArray[np.bool_]  # (N, 7, 17)
-    masks: NDArray[np.bool_]  # (N,)
-    rest: Array  # (N, 17)
-    bias: Array  # (N, 26) of the extractor
-
-
-def _people(subjects: list[int], seed: int, looseness: Looseness, noise: ExtractorNoise) -> _People:
-    traits = {subject: _person(subject, seed, looseness, noise) for subject in sorted(set(subjects))}
-    return _People(*(np.stack(values) for values in zip(*(traits[subject] for subject in subjects), strict=True)))
-
-
-def _person(subject: int, seed: int, looseness: Looseness, noise: ExtractorNoise) -> tuple:
-    """One person's traits in the order of `_People`; the same in every block."""
-    rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(1, subject)))
-    units = len(ACTION_UNITS)
-    habits = (rng.random(units) < looseness.rest_habit) * rng.uniform(0.05, 0.25, units)
-    habits[columns_of(25, 26)] *= 0.3  # calm mouths are closed
-    return (
-        rng.beta(*looseness.expressivity),
-        np.exp(looseness.unit_spread * rng.standard_normal(units)),
-        rng.random((len(REACTIONS), units)) < _table(ASSOCIATIONS, ACTION_UNITS),
-        rng.random() < looseness.masking_people,
-        rng.exponential(looseness.rest_trace, units).clip(0, 0.2) + habits,
-        draw_bias(noise, rng),
-    )
-
-
-def _frames_with_face(pace: Array, rng: np.random.Generator) -> NDArray[np.bool_]:
-    """(N, T) True where a frame exists and its face was found.
-
-    Known of Hume-Reaction's crops: median 23, mean 23.6, 95th percentile 29, range 1 to 30, 0.8 % below 16.
-    The Beta of the durations (9.9 to 14.98 s) and the rates of missed faces are chosen to agree with that.
-    """
-    duration_s = 9.9 + 5.08 * rng.beta(0.8, 0.8 * 0.6614 / 0.3386, BLOCK)
-    exists = np.arange(MAX_FRAMES) < np.floor(FPS * duration_s * pace)[:, None] + 1
-    found_share = np.where(rng.random(BLOCK) < 0.013, rng.uniform(0, 0.9, BLOCK), 0.997)
-    has_face = exists & (rng.random((BLOCK, MAX_FRAMES)) < found_share[:, None])
+def _frames_with_face(pace: Array, fps: float, recording: Recording, rng: np.random.Generator) -> NDArray[np.bool_]:
+    """(N, T) True where a frame exists and its face was found."""
+    span_s = recording.longest_s - recording.shortest_s
+    duration_s = recording.shortest_s + span_s * rng.beta(*recording.duration, BLOCK)
+    frames = np.arange(len(frame_times(fps)))
+    exists = frames < np.floor(fps * duration_s * pace)[:, None] + 1
+    often_missed = rng.random(BLOCK) < recording.missed_clips
+    found_share = np.where(often_missed, rng.uniform(*recording.found_in_missed, BLOCK), recording.found_otherwise)
+    chance = rng.random((BLOCK, MAX_FRAMES))
+    if fps != FPS:  # the above is drawn at every rate, so that what is drawn later does not depend on it
+        chance = rng.spawn(1)[0].random(exists.shape)
+    has_face = exists & (chance < found_share[:, None])
     has_face[~has_face.any(1), 0] = True  # a clip without any face would not be in the corpus
     return has_face
-
-
-def _display(
-    labels: Array, people: _People, pace: Array, looseness: Looseness, rng: np.random.Generator
-) -> tuple[Array, Array]:
-    """What shows of the reactions (N, T, 7), and the action units (N, T, 17) of it, both in [0, 1]."""
-    felt = (labels + looseness.report_noise * rng.standard_normal(labels.shape)).clip(0, 1)
-    felt *= labels.max(1, keepdims=True) > 0  # nothing is felt in a quiet clip
-    visible = rng.random(labels.shape) < np.array(looseness.shows)
-    coupling = visible * rng.beta(*looseness.coupling, labels.shape)
-    coupling *= rng.beta(*looseness.strength, BLOCK)[:, None]
-    level = felt * coupling * people.expressivity[:, None]
-    shown = level[:, None] * _envelopes(pace, looseness, rng)  # (N, T, 7)
-    units = np.zeros((BLOCK, MAX_FRAMES, len(ACTION_UNITS)))
-    for reaction, apex in enumerate(looseness.apex):
-        spread = np.exp(looseness.unit_spread * rng.standard_normal((BLOCK, len(ACTION_UNITS))))
-        stays = people.shows_unit[:, reaction] & (rng.random(spread.shape) >= looseness.unit_dropped)
-        strength = apex * stays * spread * people.unit_strength  # (N, 17)
-        units = either(units, (shown[..., reaction, None] * strength[:, None]).clip(0, 1))
-    return shown, units
-
-
-def _envelopes(pace: Array, looseness: Looseness, rng: np.random.Generator) -> Array:
-    """(N, T, 7) onset, apex and offset of each reaction, in [0, 1]; some come back a second time."""
-    time_s = np.arange(MAX_FRAMES)[:, None] / FPS / pace[:, None, None]  # (N, T, 1)
-    shape = (BLOCK, 1, len(REACTIONS))
-    rise_s, hold_s = (rng.gamma(2, np.array(mean) / 2, shape) + 0.1 for mean in (looseness.rise_s, looseness.hold_s))
-    decay_s = rng.gamma(2, looseness.decay_s / 2, shape) + 0.1
-    onset_s = rng.uniform(0, looseness.onset_s, shape)
-    again_s = onset_s + rise_s + hold_s + decay_s + rng.exponential(2.0, shape)
-    again = (rng.random(shape) < looseness.repeats) * rng.uniform(0.4, 1.0, shape)
-
-    def bout(start_s: Array) -> Array:
-        up = ((time_s - start_s) / rise_s).clip(0, 1)
-        down = ((start_s + rise_s + hold_s + decay_s - time_s) / decay_s).clip(0, 1)
-        return up * down
-
-    return np.maximum(bout(onset_s), again * bout(again_s))
-
-
-def _masking_smile(shown: Array, people: _People, looseness: Looseness, rng: np.random.Generator) -> Array:
-    """(N, T) the smile that some people put over negative reactions while these show."""
-    masked = people.masks & (rng.random(BLOCK) < looseness.masked)
-    negative = [REACTIONS.index(name) for name in REACTIONS if CIRCUMPLEX[name][0] < 0]
-    return looseness.masking_smile * masked[:, None] * shown[..., negative].max(-1)
-
-
-def _speech(talks: NDArray[np.bool_], rng: np.random.Generator) -> Array:
-    """(N, T, 17) the units of talking: 3 to 7 openings a second, random at 2 frames a second (our choice)."""
-    time_s = np.arange(MAX_FRAMES) / FPS
-    phase = rng.uniform(3, 7, (BLOCK, 1)) * time_s + 0.15 * rng.standard_normal((BLOCK, MAX_FRAMES)).cumsum(1)
-    speaks = talks[:, None] & (autoregressive((BLOCK, MAX_FRAMES), 0.8, rng) > -0.6)  # with pauses
-    opening = np.abs(np.sin(np.pi * phase)) * speaks
-    units = np.zeros((BLOCK, MAX_FRAMES, len(ACTION_UNITS)))
-    for unit, strength in ((25, 0.75), (26, 0.5)):
-        units[..., ACTION_UNITS.index(unit)] = strength * opening
-    for unit in (10, 17, 24):
-        now_and_then = speaks & (rng.random((BLOCK, MAX_FRAMES)) < 0.15)
-        units[..., ACTION_UNITS.index(unit)] = now_and_then * rng.uniform(0, 0.5, (BLOCK, MAX_FRAMES))
-    return units
-
-
-def _rest(people: _People, rng: np.random.Generator) -> Array:
-    """(N, T, 17) the resting face with a slow drift: thin lips or a lowered brow in some people."""
-    drift = autoregressive((BLOCK, MAX_FRAMES, len(ACTION_UNITS)), 0.95, rng)
-    return (people.rest[:, None] * (1 + 0.4 * drift)).clip(0, 0.4)
-
-
-def _affect_of(shown: Array, smile: Array, units: Array) -> Array:
-    """(N, T, 26) the face's true affect; a masking smile reads as some happiness."""
-    valence_arousal = shown @ np.array(list(CIRCUMPLEX.values()))  # (N, T, 2)
-    valence_arousal[..., 0] += smile * CIRCUMPLEX["Adoration"][0]
-    expressions = shown @ _table(NEAREST_EXPRESSIONS, EXPRESSIONS)  # (N, T, 7)
-    expressions[..., EXPRESSIONS.index("happiness")] += smile
-    expressions[..., EXPRESSIONS.index("neutral")] = (1 - expressions.sum(-1)).clip(0.05, 1)
-    expressions /= expressions.sum(-1, keepdims=True)
-    return np.concatenate([valence_arousal.clip(-1, 1), expressions, units], axis=-1)

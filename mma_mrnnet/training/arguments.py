@@ -48,8 +48,8 @@ class TrainArguments:
     data: str = field(
         metadata={
             "help": "stage mma: a folder of train-*/validation-*.parquet, `NAME:FOLDER` of a corpus (several between "
-            "commas; docs/training.md has the names), or `drawn`; stage mrnn: `simulated`, `clips:FOLDER` (videos, or "
-            "tables of features, and metadata.csv) or `hume:FOLDER` (Hume-Reaction)"
+            "commas; docs/training.md has the names), or `drawn`; stage mrnn: `simulated` or `simulated:DOMAIN`, "
+            "`clips:FOLDER` (videos, or tables of features, and metadata.csv) or `hume:FOLDER` (Hume-Reaction)"
         }
     )
     output: Path = field(metadata={"help": "the run's folder: model/, best/, checkpoints/, results.json, log.jsonl"})
@@ -141,7 +141,8 @@ class TrainArguments:
         """
         self.output = Path(self.output)
         # Clips in files may be tables of features, which need none: that shows when they are read.
-        if self.stage == "mrnn" and self.mma is None and ":" not in self.data:
+        in_files = ":" in self.data and not self.data.startswith("simulated:")
+        if self.stage == "mrnn" and self.mma is None and not in_files:
             raise ValueError(NO_EXTRACTOR)
         if self.stage == "mrnn" and (len(self.clips) != 3 or min(self.clips) < 1):
             raise ValueError(f"--clips needs three numbers from 1 on: train, validation, test; got {self.clips}")

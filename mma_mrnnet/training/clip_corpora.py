@@ -16,6 +16,7 @@ from mma_mrnnet.data.crop_store import read_index
 from mma_mrnnet.data.datasets import ClipDataset
 from mma_mrnnet.data.feature_tables import TABLE_SUFFIX
 from mma_mrnnet.data.records import ClipFile
+from mma_mrnnet.data.simulated_domains import domain_named
 from mma_mrnnet.data.synthetic import as_dataset, hume_like_splits
 from mma_mrnnet.data.table_cache import TableCache
 from mma_mrnnet.model.labels import ACTION_UNITS, REACTIONS
@@ -37,6 +38,7 @@ class ClipCorpus:
         simulated_labels: True where no person was recorded or rated.
         files: the clips; None for simulated ones.
         id_column: what a table of predictions calls the clips' names.
+        domain: of simulated clips, the name of one that is not the usual one.
     """
 
     names: list[str]
@@ -44,6 +46,7 @@ class ClipCorpus:
     simulated_labels: bool
     files: list[ClipFile] | None = None
     id_column: str = ""
+    domain: str | None = None
 
     @property
     def holds_tables(self) -> bool:
@@ -55,18 +58,22 @@ def read_corpus(args: TrainArguments) -> ClipCorpus:
     """The corpus that `args.data` names.
 
     Raises:
-        ValueError: another kind of data, a corpus that is not as its reader describes, tables of features beside
-            videos, `mma` or `features` where they do not belong, or no `mma` where it is needed.
+        ValueError: another kind of data, no such simulated domain, a corpus that is not as its reader describes, tables
+            of features beside videos, `mma` or `features` where they do not belong, or no `mma` where it is needed.
     """
     kind, _, folder = args.data.partition(":")
     if kind != "hume" and args.clips_from != "auto":
         raise ValueError(f"--clips_from {args.clips_from} goes with --data hume:FOLDER; got --data {args.data}")
-    if args.data == "simulated":
+    if kind == "simulated":
         if args.features:
             raise ValueError("--features chooses columns of tables; --data simulated has none")
-        return ClipCorpus(list(REACTIONS), relative_labels=True, simulated_labels=True)
+        domain = None if args.data == "simulated" else folder
+        domain_named(domain)  # raises where there is no such domain
+        return ClipCorpus(list(REACTIONS), relative_labels=True, simulated_labels=True, domain=domain)
     if kind not in DATA or not folder:
-        raise ValueError(f"--stage mrnn reads --data simulated, clips:FOLDER or hume:FOLDER; got {args.data!r}")
+        raise ValueError(
+            f"--stage mrnn reads --data simulated, simulated:DOMAIN, clips:FOLDER or hume:FOLDER; got {args.data!r}"
+        )
     files = load_hume_reaction(folder, args.clips_from) if kind == "hume" else load_clip_folder(folder)
     if kind == "hume" and args.sampling_fps != CROPS_FPS and any(clip.path.is_dir() for clip in files):
         raise ValueError(
@@ -144,16 +151,27 @@ def clip_splits(
     if corpus.files is None:
         if tuple(extractor.config.action_units) != ACTION_UNITS:
             raise ValueError(f"--data simulated has units {ACTION_UNITS}; --mma has {extractor.config.action_units}")
-        made = hume_like_splits(
-            args.seed,
-            (args.clips[0], args.clips[1], args.clips[2]),
-            quiet_share=args.quiet_share,
-            short_share=args.short_share,
-        )
-        rows = {name: ClipDataset(as_dataset(clips)) for name, clips in made.items()}
-        splits = {name: ClipSplit(rows[name], rows[name]) for name in rows}
-        return splits, {"data": "simulated reactions; no person was recorded or rated", **_counts(splits)}
+        return _simulated_splits(corpus, args)
     return stored_splits(corpus, args, _cache(args, extractor, processor))
+
+
+def _simulated_splits(corpus: ClipCorpus, args: TrainArguments) -> tuple[dict[str, ClipSplit], dict]:
+    """What `clip_splits` returns, of clips that are made now."""
+    made = hume_like_splits(
+        args.seed,
+        (args.clips[0], args.clips[1], args.clips[2]),
+        quiet_share=args.quiet_share,
+        short_share=args.short_share,
+        fps=args.sampling_fps,
+        domain=corpus.domain,
+    )
+    rows = {name: ClipDataset(as_dataset(clips)) for name, clips in made.items()}
+    splits = {name: ClipSplit(rows[name], rows[name]) for name in rows}
+    domain = domain_named(corpus.domain)
+    what = f"simulated reactions; no person was recorded or rated; {domain.rate(args.sampling_fps):g} frames a second"
+    if corpus.domain is not None:
+        what += f"; domain {corpus.domain}: {domain.what}"
+    return splits, {"data": what, **_counts(splits)}
 
 
 def table_splits(corpus: ClipCorpus, args: TrainArguments) -> tuple[dict[str, ClipSplit], dict, list[str]]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
@@ -192,6 +193,7 @@ def mrnn_stage(args: TrainArguments) -> Stage:
     else:
         model, processor = around_extractor(args, corpus)
         splits, description = clip_splits(corpus, args, model.mma, processor)
+    _warn_of_long_clips(splits, args.num_frames)
     names = model.config.label_names
     train, validation = splits["train"].rows, splits["validation"].rows
     test = splits["test"].rows if "test" in splits else None
@@ -215,6 +217,15 @@ def mrnn_stage(args: TrainArguments) -> Stage:
         fingerprint=_digest(*fingerprints_of(splits), "" if model.mma is None else digest_of_model(model.mma)),
         carried_results=sorted(Path(args.mma).glob("results_mma.json")) if args.mma and Path(args.mma).is_dir() else [],
     )
+
+
+def _warn_of_long_clips(splits: dict[str, ClipSplit], most: int) -> None:
+    lengths = np.concatenate([split.with_face.lengths for split in splits.values()])
+    if (long := int((lengths > most).sum())) > 0:
+        logger.warning(
+            "%d of %d clips have more than --num_frames %d frames, up to %d: thinned evenly",
+            *(long, len(lengths), most, lengths.max()),
+        )
 
 
 def _calibrated_report(
