@@ -17,7 +17,7 @@ from torch.utils.data import Dataset
 
 from mma_mrnnet.data.augmentation import AUGMENTATIONS, augment_crop, mixed_seed
 from mma_mrnnet.data.records import action_unit_column
-from mma_mrnnet.model.labels import ACTION_UNITS, presence_target
+from mma_mrnnet.model.labels import ACTION_UNITS, NO_CLASS, presence_target
 from mma_mrnnet.model.video_processing_mma_mrnnet import MMAMRNNetVideoProcessor
 
 ROWS = 100_000  # whose images' names memory holds at once
@@ -45,6 +45,15 @@ class FrameDataset(Dataset):
 
     def __len__(self) -> int:
         return len(self.images)
+
+    def keep_labels(self, channels: Sequence[str]) -> None:
+        """Hide the labels of all but the given `CHANNELS`: from here on there are none."""
+        if "valence_arousal" not in channels:
+            self.valence_arousal.fill_(torch.nan)
+        if "expressions" not in channels:
+            self.expression.fill_(NO_CLASS)
+        if "action_units" not in channels:
+            self.intensity.fill_(torch.nan)
 
     def fingerprint(self) -> str:
         """A digest of labels, sources and the images' names, which changes with any of them."""
