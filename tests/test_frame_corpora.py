@@ -190,6 +190,67 @@ def test_simulated_clips_are_refused_for_an_extractor_with_other_units(two_corpo
     assert "--mma has [12, 14]" in capsys.readouterr().err
 
 
+UNITS_OF_NO_LABEL = [f"AU{unit:02d}" for unit in ACTION_UNITS]
+
+
+@pytest.mark.parametrize(
+    ("labelled", "settings", "untrained"),
+    [
+        ("everything", {}, []),
+        ("expression", {}, ["valence", "arousal"]),  # matching teaches the units
+        ("expression", {"distribution_matching": "off"}, ["valence", "arousal", *UNITS_OF_NO_LABEL]),
+        ("expression", {"distribution_matching": "off", "co_annotation": "hard"}, ["valence", "arousal"]),
+        ("unit 12", {}, ["valence", "arousal"]),
+        ("unit 12", {"distribution_matching": "off"}, "all but AU12"),
+        ("valence", {}, "all but valence and arousal"),
+    ],
+)
+def test_outputs_that_nothing_teaches_are_named(rows, labelled, settings, untrained):
+    if labelled != "everything":
+        if labelled != "valence":
+            rows.valence_arousal[:] = float("nan")
+        if labelled != "expression":
+            rows.expression[:] = -100
+        rows.intensity[:, [column for column, unit in enumerate(ACTION_UNITS) if labelled != f"unit {unit}"]] = float(
+            "nan"
+        )
+    expressions = ["neutral", "anger", "disgust", "fear", "happiness", "sadness", "surprise"]
+    if untrained == "all but AU12":
+        untrained = ["valence", "arousal", *expressions, *(name for name in UNITS_OF_NO_LABEL if name != "AU12")]
+    elif untrained == "all but valence and arousal":
+        untrained = [*expressions, *UNITS_OF_NO_LABEL]
+    assert untrained_outputs(rows, MMAConfig(**settings)) == untrained
+
+
+def test_a_card_names_untrained_outputs_and_leaves_the_licence_to_whoever_holds_the_data(tmp_path):
+    rows = [("train", "happiness,,")] * 8 + [("train", "anger,,")] * 8 + [("validation", "anger,,")] * 2
+    photos = write_photos(tmp_path / "photos", rows)
+    words = [*TINY, "--data", f"labelled_folder:{photos}", "--distribution_matching", "off"]
+    assert main([*words, "--output", str(tmp_path / "run")]) == 0
+    config = MMAModel.from_pretrained(tmp_path / "run" / "model").config
+    assert config.untrained_outputs == ["valence", "arousal", *UNITS_OF_NO_LABEL]
+    assert config.prior_only_action_units == []
+    card = ModelCard.load(export_checkpoint(tmp_path / "run" / "model", tmp_path / "export") / "README.md")
+    assert (card.data.license, card.data.license_name) == ("other", "terms-of-the-training-data")
+    assert "**Untrained:** valence, arousal, AU01" in card.text
+    for untrue in ("Prior only", "not human-coded", "by construction", "Weights and code: Apache-2.0"):
+        assert untrue not in card.text
+
+
+@pytest.mark.parametrize("workers", ["0", pytest.param("1", marks=pytest.mark.slow)])
+def test_a_damaged_image_stops_training_by_name(tmp_path, capsys, workers):
+    rows = [("train", "happiness,,")] * 8 + [("validation", "anger,,")] * 2
+    photos = write_photos(tmp_path / "photos", rows)
+    damaged = photos / "3.png"
+    damaged.write_bytes(damaged.read_bytes()[:300])
+    words = [*TINY, "--data", f"labelled_folder:{photos}", "--workers", workers]
+    assert main([*words, "--output", str(tmp_path / "run")]) == 1
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert said.startswith("train: ")
+    assert f"{damaged}: not an image that can be read" in said
+    assert "Traceback" not in said
+
+
 # A choice of channels to teach -------------------------------------------------------------------------------------
 
 
@@ -313,64 +374,3 @@ def test_a_network_of_one_task_trains_on_batches_without_a_label_and_is_exported
     assert "**Untrained:** neutral, anger," in card.text
     stage2 = MMAMRNNetForIntensity.from_mma_pretrained(tmp_path / "run" / "model", channels=["valence_arousal"])
     assert not set(stage2.config.untrained_outputs) & set(stage2.config.gru_input_names)
-
-
-UNITS_OF_NO_LABEL = [f"AU{unit:02d}" for unit in ACTION_UNITS]
-
-
-@pytest.mark.parametrize(
-    ("labelled", "settings", "untrained"),
-    [
-        ("everything", {}, []),
-        ("expression", {}, ["valence", "arousal"]),  # matching teaches the units
-        ("expression", {"distribution_matching": "off"}, ["valence", "arousal", *UNITS_OF_NO_LABEL]),
-        ("expression", {"distribution_matching": "off", "co_annotation": "hard"}, ["valence", "arousal"]),
-        ("unit 12", {}, ["valence", "arousal"]),
-        ("unit 12", {"distribution_matching": "off"}, "all but AU12"),
-        ("valence", {}, "all but valence and arousal"),
-    ],
-)
-def test_outputs_that_nothing_teaches_are_named(rows, labelled, settings, untrained):
-    if labelled != "everything":
-        if labelled != "valence":
-            rows.valence_arousal[:] = float("nan")
-        if labelled != "expression":
-            rows.expression[:] = -100
-        rows.intensity[:, [column for column, unit in enumerate(ACTION_UNITS) if labelled != f"unit {unit}"]] = float(
-            "nan"
-        )
-    expressions = ["neutral", "anger", "disgust", "fear", "happiness", "sadness", "surprise"]
-    if untrained == "all but AU12":
-        untrained = ["valence", "arousal", *expressions, *(name for name in UNITS_OF_NO_LABEL if name != "AU12")]
-    elif untrained == "all but valence and arousal":
-        untrained = [*expressions, *UNITS_OF_NO_LABEL]
-    assert untrained_outputs(rows, MMAConfig(**settings)) == untrained
-
-
-def test_a_card_names_untrained_outputs_and_leaves_the_licence_to_whoever_holds_the_data(tmp_path):
-    rows = [("train", "happiness,,")] * 8 + [("train", "anger,,")] * 8 + [("validation", "anger,,")] * 2
-    photos = write_photos(tmp_path / "photos", rows)
-    words = [*TINY, "--data", f"labelled_folder:{photos}", "--distribution_matching", "off"]
-    assert main([*words, "--output", str(tmp_path / "run")]) == 0
-    config = MMAModel.from_pretrained(tmp_path / "run" / "model").config
-    assert config.untrained_outputs == ["valence", "arousal", *UNITS_OF_NO_LABEL]
-    assert config.prior_only_action_units == []
-    card = ModelCard.load(export_checkpoint(tmp_path / "run" / "model", tmp_path / "export") / "README.md")
-    assert (card.data.license, card.data.license_name) == ("other", "terms-of-the-training-data")
-    assert "**Untrained:** valence, arousal, AU01" in card.text
-    for untrue in ("Prior only", "not human-coded", "by construction", "Weights and code: Apache-2.0"):
-        assert untrue not in card.text
-
-
-@pytest.mark.parametrize("workers", ["0", pytest.param("1", marks=pytest.mark.slow)])
-def test_a_damaged_image_stops_training_by_name(tmp_path, capsys, workers):
-    rows = [("train", "happiness,,")] * 8 + [("validation", "anger,,")] * 2
-    photos = write_photos(tmp_path / "photos", rows)
-    damaged = photos / "3.png"
-    damaged.write_bytes(damaged.read_bytes()[:300])
-    words = [*TINY, "--data", f"labelled_folder:{photos}", "--workers", workers]
-    assert main([*words, "--output", str(tmp_path / "run")]) == 1
-    said = capsys.readouterr().err.splitlines()[-1]
-    assert said.startswith("train: ")
-    assert f"{damaged}: not an image that can be read" in said
-    assert "Traceback" not in said
