@@ -39,7 +39,7 @@ class VideoPrediction:
             table of features the rows that were used.
         duration_s: length of what was decoded; NaN for a table without time stamps.
         error: why there are no intensities (no face), else None.
-        warning: what was lost of a damaged file, that a long clip was thinned, that hardly a frame had a face; or None.
+        warning: what was lost of a damaged file, that a long clip was cut, that hardly a frame had a face; or None.
         calibrated: False where the outputs of different targets are not on one scale.
         relative: True where the labels were relative within a clip: 1 is the strongest reaction of its own clip,
             however faint, so that intensities of two clips do not compare one by one.

@@ -66,7 +66,9 @@ def test_an_export_holds_weights_config_processors_code_and_card(stage1, stage2,
     code += ["video_processing_mma_mrnnet.py"]
     files = ["README.md", "config.json", "model.safetensors", "video_preprocessor_config.json"]
     assert content(export_checkpoint(stage1, tmp_path / "one")) == sorted([*code, *files, "preprocessor_config.json"])
-    assert content(export_checkpoint(stage2, tmp_path / "two")) == sorted([*code, *files, "modeling_mma_mrnnet.py"])
+    assert content(export_checkpoint(stage2, tmp_path / "two")) == sorted(
+        [*code, *files, "masked_rnn.py", "modeling_mma_mrnnet.py"]
+    )
 
 
 def test_other_files_beside_the_model_stay_behind(stage2, tmp_path):

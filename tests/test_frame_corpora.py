@@ -342,7 +342,15 @@ def test_each_partial_face_has_one_kind_of_label_in_turn_and_a_source_that_says_
     assert labelled(rows) == [11, 10, 10]
 
 
-def test_partial_training_validates_on_all_labels(caplog):
+def test_partial_faces_are_the_faces_that_are_drawn_otherwise():
+    partial, whole = (drawn_faces(60, seed=0, size=32, one_kind=one_kind) for one_kind in (True, False))
+    same = [one == other for one, other in zip(partial["image"], whole["image"], strict=True)]
+    assert all(same[2::3])
+    # Two in five of the other rows would show random units.
+    assert 16 <= sum(same[0::3] + same[1::3]) <= 32
+
+
+def test_partial_training_validates_on_all_labels():
     partial = mma_stage(arguments("drawn:partial", items=40, balance="corpora"))
     whole = mma_stage(arguments("drawn", items=40))
     assert labelled(partial.train) == [14, 13, 13]

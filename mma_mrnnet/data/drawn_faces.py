@@ -326,7 +326,8 @@ def drawn_faces(count: int, *, seed: int, size: int = SIZE, one_kind: bool = Fal
     arousal only and the rest all three (our choice), so that masked training has something to mask.
 
     With `one_kind` rows have valence and arousal, the expression and the units in turn, one kind each, as corpora that
-    label different things, and `source` says which. Only rows with units then show anything but an expression.
+    label different things, and `source` says which. Only rows with units then show anything but an expression; the
+    faces are otherwise those that the same seed draws without it.
 
     Args:
         count: rows; a longer data set starts with the shorter one.
@@ -360,7 +361,8 @@ def _drawn_row(index: int, seed: int, size: int, unit_columns: list[str], kind: 
     if rng.random() < 0.6 or kind in ("values", "class"):
         expression, strength = int(rng.integers(len(EXPRESSIONS))), rng.uniform(0.45, 1.0)
         units = _expression_units(EXPRESSIONS[expression], strength, rng)
-        labelled = kind or rng.choice(["units", "class", "values", "all"], p=[0.25, 0.3, 0.3, 0.15])
+        labelled = rng.choice(["units", "class", "values", "all"], p=[0.25, 0.3, 0.3, 0.15])
+        labelled = kind or labelled  # drawn in any case: whatever is labelled, the face is the same
         if labelled in ("class", "all"):
             row["expression"] = expression
         if labelled in ("values", "all"):

@@ -95,11 +95,10 @@ def _digest(*parts: str) -> str:
 
 # Stage 1 -----------------------------------------------------------------------------------------------------------
 
-MMA_SCORES = ("action_unit_correlation", "expression_f1", "valence_arousal_ccc", "mean_of_tasks")
 SCORE_OF = {
-    "valence_arousal": "valence_arousal_ccc",
-    "expressions": "expression_f1",
     "action_units": "action_unit_correlation",
+    "expressions": "expression_f1",
+    "valence_arousal": "valence_arousal_ccc",
 }
 """The score of each channel; where not all are taught, that of the last one taught chooses the best epoch."""
 
@@ -130,8 +129,8 @@ def mma_stage(args: TrainArguments) -> Stage:
         co_annotation=args.co_annotation,
         dropout=args.dropout,
     )
-    all_taught = len(args.channels) == len(SCORE_OF)
-    monitored = _monitored(args, MMA_SCORES, "mean_of_tasks" if all_taught else SCORE_OF[args.channels[-1]])
+    own_score = "mean_of_tasks" if len(args.channels) == len(SCORE_OF) else SCORE_OF[args.channels[-1]]
+    monitored = _monitored(args, [*SCORE_OF.values(), "mean_of_tasks"], own_score)
     train, validation = frame_splits(args)
     draws = corpus_draws(train.sources, train.expression, args.balance)
     description = description_of(args.data, train, validation, draws)
