@@ -18,7 +18,11 @@ from mma_mrnnet.model.modeling_mma import MMAModel
 from mma_mrnnet.model.modeling_mma_mrnnet import MMAMRNNetForIntensity
 from mma_mrnnet.model.video_processing_mma_mrnnet import MMAMRNNetVideoProcessor
 
-OWN_CROPS = ("drawn faces", "labelled crops (pseudo-labels, bent photos, renders)")
+OWN_CROPS = (
+    "drawn faces",
+    "drawn faces, one kind of label each",
+    "labelled crops (pseudo-labels, bent photos, renders)",
+)
 """What results say of the crops whose terms let weights be Apache-2.0: drawn ones, and the shipped checkpoint's."""
 
 RESULT_FILES = ("results_mma.json", "results_mrnn.json", "results_ceiling.json")
@@ -153,7 +157,8 @@ def model_card(model: PreTrainedModel, folder: Path) -> str:
 
     Args:
         model: the checkpoint.
-        folder: holds `results_mma.json` and, for stage 2, `results_mrnn.json`; what is missing is called unmeasured.
+        folder: holds the processor, `results_mma.json` and, for stage 2, `results_mrnn.json`; results that are missing
+            are called unmeasured.
 
     Returns:
         Markdown with YAML metadata.
@@ -179,6 +184,7 @@ def model_card(model: PreTrainedModel, folder: Path) -> str:
         template_str=_card_template(model.config.model_type),
         config=model.config,
         mma_config=getattr(model.config, "mma_config", model.config),
+        processor=_load_processor(folder),
         stage1=stage1,
         stage2=stage2,
         own_data=own_data,

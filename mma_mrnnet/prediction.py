@@ -39,7 +39,7 @@ class VideoPrediction:
             table of features the rows that were used.
         duration_s: length of what was decoded; NaN for a table without time stamps.
         error: why there are no intensities (no face), else None.
-        warning: what was lost of a damaged file, that a long clip was thinned, that hardly a frame had a face; or None.
+        warning: what was lost of a damaged file, that a long clip was cut, that hardly a frame had a face; or None.
         calibrated: False where the outputs of different targets are not on one scale.
         relative: True where the labels were relative within a clip: 1 is the strongest reaction of its own clip,
             however faint, so that intensities of two clips do not compare one by one.
@@ -178,7 +178,7 @@ def predict_video(
         seen = any(affect is not None for _, affect in rows)
         error = f"no face in the frames sampled at {config.sampling_fps:g} a second" if seen else NO_FACE
     intensities = _intensities(sampled, model, processor)
-    cautions = [part for part in (frames.warning, _caution(len(sampled), processor.num_frames)) if part]
+    cautions = [part for part in (frames.warning, _caution(len(sampled), processor)) if part]
     table = _table(str(path), [(frame, affect) for frame, affect in rows if frame.due[1]], config)
     return VideoPrediction(
         file=str(path),
@@ -228,7 +228,7 @@ def predict_table(
         frames.insert(place, ROW_COLUMNS[place], values)
     cautions = [
         f"{left_out} of {table.frames_sampled} frames left out: no face, or a number missing" if left_out else None,
-        _caution(used, processor.num_frames),
+        _caution(used, processor),
     ]
     return VideoPrediction(
         file=str(path),
@@ -262,10 +262,10 @@ def _intensities(
     return dict(zip(names, output.intensities[0].float().tolist(), strict=True))
 
 
-def _caution(faces: int, most: int) -> str | None:
+def _caution(faces: int, processor: MMAMRNNetVideoProcessor) -> str | None:
     """What to say of a clip with more frames with a face than the model takes, or with hardly any."""
-    if faces > most:
-        return f"{faces} frames with a face thinned evenly to {most}"
+    if faces > processor.num_frames:
+        return f"{faces} frames with a face {processor.shortened()} {processor.num_frames}"
     if 0 < faces < FEW_FRAMES:
         return f"rests on {faces} frame{'s' * (faces > 1)} with a face: hardly a clip"
     return None

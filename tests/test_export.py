@@ -66,7 +66,9 @@ def test_an_export_holds_weights_config_processors_code_and_card(stage1, stage2,
     code += ["video_processing_mma_mrnnet.py"]
     files = ["README.md", "config.json", "model.safetensors", "video_preprocessor_config.json"]
     assert content(export_checkpoint(stage1, tmp_path / "one")) == sorted([*code, *files, "preprocessor_config.json"])
-    assert content(export_checkpoint(stage2, tmp_path / "two")) == sorted([*code, *files, "modeling_mma_mrnnet.py"])
+    assert content(export_checkpoint(stage2, tmp_path / "two")) == sorted(
+        [*code, *files, "masked_rnn.py", "modeling_mma_mrnnet.py"]
+    )
 
 
 def test_other_files_beside_the_model_stay_behind(stage2, tmp_path):
@@ -103,6 +105,36 @@ def test_files_are_readable_by_whom_the_umask_lets(trained, tmp_path, mask, mode
     finally:
         os.umask(before)
     assert {path.stat().st_mode & 0o777 for path in folder.iterdir()} == {mode}
+
+
+@pytest.mark.parametrize(
+    ("pooling", "policy", "said"),
+    [
+        ("padded", "thin", ("no mask, padding counts as frames; dense 6", "longer clips are thinned evenly")),
+        ("last", "truncate", ("output of the last real frame; dense 6", "of longer clips the first T")),
+        ("mean", "resample", ("mean over the real frames; dense 6", "every clip is brought to T")),
+        ("attention", "thin", ("attention over the real frames; dense 6",)),
+    ],
+)
+def test_a_card_says_what_the_network_reads_and_how(stage1, tmp_path, pooling, policy, said):
+    settings = {"channels": ["expressions", "action_units"], "temporal_pooling": pooling, "num_frames": 4}
+    model = MMAMRNNetForIntensity.from_mma_pretrained(stage1, hidden_size=8, dense_size=6, **settings)
+    model.config.mma_config.untrained_outputs = ["valence", "arousal", "AU11"]
+    model.save_pretrained(tmp_path / "trained")
+    MMAMRNNetVideoProcessor.from_pretrained(stage1, length_policy=policy).save_pretrained(tmp_path / "trained")
+    folder = export_checkpoint(tmp_path / "trained", tmp_path / "hub")
+    card = (folder / "README.md").read_text("utf-8")
+    for words in (
+        *said,
+        "; the GRU reads of them: expressions, action units |",
+        "though the recurrent part reads AU11.",
+    ):
+        assert words in card
+    loaded, processor = load_checkpoint(folder)
+    assert processor.length_policy == policy
+    clips = [crops(2), crops(6)]
+    seen = [each(**processor(clips, return_tensors="pt")).intensities for each in (model, loaded)]
+    assert torch.equal(*seen)
 
 
 def test_the_command_line_exports_too(stage2, tmp_path, capsys):

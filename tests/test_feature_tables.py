@@ -446,6 +446,11 @@ def test_the_command_line_says_which_model_a_file_needs(table_model, tiny_proces
             ["--mma", "somewhere"],
             "tables of features, which stand in an extractor's place: no --mma",
         ),
+        (
+            None,
+            ["--channels", "expressions"],
+            "choose among these by feature_names (--features) and leave channels out",
+        ),
         (None, ["--features", "AU99*"], "0.csv:1: no column AU99* in this OpenFace table"),
         ("video", [], "0.csv: a table of features, which"),
         ("other columns", [], "5.csv:1: other features than"),
@@ -510,6 +515,16 @@ def test_tables_with_the_columns_in_another_order_are_the_same(openface_clips, t
     assert model.config.feature_names[0] == "gaze_0_x"
     mean = np.concatenate(SAMPLED).mean()
     assert model.feature_mean.tolist() == pytest.approx([mean * times for times in range(1, 10)], rel=1e-5)
+
+
+def test_tables_train_a_network_of_another_pooling_and_length(openface_clips, tmp_path):
+    words = ["--temporal_pooling", "mean", "--length_policy", "resample", "--output", str(tmp_path / "run")]
+    assert main(["--stage", "mrnn", "--data", f"clips:{openface_clips}", "--batch_size", "4", *SMALL, *words]) == 0
+    model, processor = load_checkpoint(tmp_path / "run" / "model")
+    assert (model.config.temporal_pooling, processor.length_policy) == ("mean", "resample")
+    assert model.dense.in_features == model.config.hidden_size
+    prediction = predict_table(openface_clips / "train" / "1.csv", model, processor)
+    assert np.isfinite(list(prediction.intensities.values())).all()
 
 
 def test_a_feature_that_never_changes_has_scale_1():

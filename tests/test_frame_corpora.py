@@ -1,5 +1,6 @@
 """What `--stage mma --data ...` becomes: supervision checked, corpora mixed, what an epoch draws, a choice of units."""
 
+import json
 import logging
 from pathlib import Path
 
@@ -248,3 +249,136 @@ def test_a_damaged_image_stops_training_by_name(tmp_path, capsys, workers):
     assert said.startswith("train: ")
     assert f"{damaged}: not an image that can be read" in said
     assert "Traceback" not in said
+
+
+# A choice of channels to teach -------------------------------------------------------------------------------------
+
+
+def labelled(rows):
+    """How many rows have a label of valence-arousal, of an expression, of units."""
+    return [
+        int((~rows.valence_arousal.isnan()).any(1).sum()),
+        int((rows.expression != -100).sum()),
+        int((~rows.intensity.isnan()).any(1).sum()),
+    ]
+
+
+ALL = ["valence_arousal", "expressions", "action_units"]
+
+
+@pytest.mark.parametrize(
+    ("channels", "taught", "score"),
+    [
+        (ALL, [True, True, True], "mean_of_tasks"),
+        (["valence_arousal"], [True, False, False], "valence_arousal_ccc"),
+        (["expressions"], [False, True, False], "expression_f1"),
+        (["action_units"], [False, False, True], "action_unit_correlation"),
+        (["valence_arousal", "expressions"], [True, True, False], "expression_f1"),
+        (["valence_arousal", "action_units"], [True, False, True], "action_unit_correlation"),
+    ],
+)
+def test_labels_of_other_channels_are_hidden_from_training_alone(channels, taught, score, caplog):
+    caplog.set_level(logging.WARNING, logger="mma_mrnnet")
+    whole = FrameDataset(drawn_faces(40, seed=0, size=32))
+    stage = mma_stage(arguments("drawn", items=40, channels=channels, distribution_matching="off"))
+    shown = [count if seen else 0 for count, seen in zip(labelled(whole), taught, strict=True)]
+    assert labelled(stage.train) == shown
+    assert min(labelled(stage.validation)) > 0
+    assert stage.score_name == score
+    assert "no training row has a label of" not in caplog.text
+    config = stage.model.config
+    assert config.supervised_action_units == (list(ACTION_UNITS) if taught[2] else [])
+    untrained = [] if taught[0] else ["valence", "arousal"]
+    untrained += [] if taught[1] else ["neutral", "anger", "disgust", "fear", "happiness", "sadness", "surprise"]
+    assert config.untrained_outputs == untrained + ([] if taught[2] else UNITS_OF_NO_LABEL)
+    drawn = stage.description["items_an_epoch"]["drawn"]
+    assert [drawn[kind] for kind in ("valence_arousal", "expression", "action_units")] == shown
+
+
+def test_matching_still_teaches_hidden_units_through_the_prior():
+    config = mma_stage(arguments("drawn", items=40, channels=["expressions"])).model.config
+    assert config.untrained_outputs == ["valence", "arousal"]
+    assert config.prior_only_action_units == list(ACTION_UNITS)
+
+
+def test_the_user_may_monitor_what_is_not_taught():
+    stage = mma_stage(arguments("drawn", items=20, channels=["expressions"], monitor="valence_arousal_ccc"))
+    assert stage.score_name == "valence_arousal_ccc"
+
+
+def test_channels_that_no_row_can_teach_are_refused(rows):
+    rows.intensity[:], rows.valence_arousal[:, 1] = float("nan"), float("nan")
+    rows.expression[:] = 1
+    with pytest.raises(ValueError, match="--channels action_units: no training row has such a label; labelled are"):
+        check_supervision(rows, ACTION_UNITS, ["action_units"])
+    check_supervision(rows, (*ACTION_UNITS, 99), ["expressions"])  # a unit that nothing teaches is no matter then
+    with pytest.raises(ValueError, match="--channels must be one or more of"):
+        arguments("drawn", channels=["expressions", "valence_arousal"])
+
+
+def test_a_fingerprint_tells_hidden_labels(rows):
+    before = rows.fingerprint()
+    rows.keep_labels(["valence_arousal", "expressions", "action_units"])
+    assert rows.fingerprint() == before
+    rows.keep_labels(["expressions"])
+    assert rows.fingerprint() != before
+
+
+# Faces with one kind of label each ---------------------------------------------------------------------------------
+
+KINDS = ["drawn-valence-arousal", "drawn-expressions", "drawn-action-units"]
+
+
+def test_each_partial_face_has_one_kind_of_label_in_turn_and_a_source_that_says_it():
+    rows = FrameDataset(drawn_faces(31, seed=0, size=32, one_kind=True))
+    assert rows.sources == [KINDS[number % 3] for number in range(31)]
+    for number in range(31):
+        has = [
+            not rows.valence_arousal[number].isnan().any(),
+            rows.expression[number] != -100,
+            not rows.intensity[number].isnan().any(),
+        ]
+        assert has == [number % 3 == kind for kind in range(3)]
+    assert labelled(rows) == [11, 10, 10]
+
+
+def test_partial_faces_are_the_faces_that_are_drawn_otherwise():
+    partial, whole = (drawn_faces(60, seed=0, size=32, one_kind=one_kind) for one_kind in (True, False))
+    same = [one == other for one, other in zip(partial["image"], whole["image"], strict=True)]
+    assert all(same[2::3])
+    # Two in five of the other rows would show random units.
+    assert 16 <= sum(same[0::3] + same[1::3]) <= 32
+
+
+def test_partial_training_validates_on_all_labels():
+    partial = mma_stage(arguments("drawn:partial", items=40, balance="corpora"))
+    whole = mma_stage(arguments("drawn", items=40))
+    assert labelled(partial.train) == [14, 13, 13]
+    assert partial.validation.fingerprint() == whole.validation.fingerprint()
+    assert set(partial.validation.sources) == {"drawn"}
+    assert partial.description["data"] == "drawn faces, one kind of label each"
+    assert {name: row["images"] for name, row in partial.description["items_an_epoch"].items()} == {
+        "drawn-action-units": 14,
+        "drawn-expressions": 13,
+        "drawn-valence-arousal": 13,
+    }
+    assert (partial.model.config.untrained_outputs, partial.model.config.prior_only_action_units) == ([], [])
+
+
+def test_a_single_task_on_partial_faces_keeps_the_rows_of_the_others():
+    stage = mma_stage(arguments("drawn:partial", items=30, channels=["expressions"]))
+    assert (len(stage.train), labelled(stage.train)) == (30, [0, 10, 0])
+
+
+def test_a_network_of_one_task_trains_on_batches_without_a_label_and_is_exported(tmp_path):
+    words = ["--data", "drawn:partial", "--items", "30", "--batch_size", "1", "--epochs", "1", "--channels"]
+    words += ["valence_arousal", "--distribution_matching", "off", "--output", str(tmp_path / "run")]
+    assert main([*TINY, *words]) == 0
+    results = json.loads((tmp_path / "run" / "results.json").read_text())
+    assert results["training"]["selected_by"] == "valence_arousal_ccc"
+    assert "--channels valence_arousal" in results["command"]
+    card = ModelCard.load(export_checkpoint(tmp_path / "run" / "model", tmp_path / "export") / "README.md")
+    assert card.data.license == "apache-2.0"
+    assert "**Untrained:** neutral, anger," in card.text
+    stage2 = MMAMRNNetForIntensity.from_mma_pretrained(tmp_path / "run" / "model", channels=["valence_arousal"])
+    assert not set(stage2.config.untrained_outputs) & set(stage2.config.gru_input_names)

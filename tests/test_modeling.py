@@ -1,5 +1,8 @@
 """The exact properties of both networks: padding, masking, batches, chunks, saving."""
 
+import json
+import re
+
 import pytest
 import torch
 
@@ -516,3 +519,96 @@ def test_a_checkpoint_that_reads_features_is_no_extractor_to_start_from(feature_
 def test_feature_names_that_make_no_input_are_refused(settings, message):
     with pytest.raises(Exception, match=message):
         MMAMRNNetConfig(**settings)
+
+
+# A choice of channels ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("channels", "columns"),
+    [
+        (["valence_arousal"], [0, 1]),
+        (["expressions"], [2, 3, 4, 5, 6, 7, 8]),
+        (["valence_arousal", "action_units"], [0, 1, *range(9, 26)]),
+        (["valence_arousal", "expressions", "action_units"], list(range(26))),
+    ],
+)
+def test_the_gru_reads_the_chosen_channels_alone_and_the_output_holds_all(tiny_mma_config, channels, columns):
+    config = MMAMRNNetConfig(
+        mma_config=tiny_mma_config, num_frames=4, hidden_size=8, dense_size=6, channels=tuple(channels)
+    )
+    assert (config.input_size, config.channel_columns, config.gru_input_size) == (26, columns, len(columns))
+    assert config.gru_input_names == [config.input_names[column] for column in columns]
+    model = MMAMRNNetForIntensity(config).eval()
+    assert model.rnn.gru.input_size == len(columns)
+    affect, frame_mask = clip_batch(model)
+    output = model(affect=affect, frame_mask=frame_mask)
+    assert torch.equal(output.affect, affect)
+    for column in range(26):
+        changed = affect.clone()
+        changed[..., column] = 0.987 if column in columns else NAN
+        same = torch.equal(model(affect=changed, frame_mask=frame_mask).logits, output.logits)
+        assert same == (column not in columns), column
+
+
+def test_the_chosen_columns_are_what_a_reader_of_these_features_gets(tiny_mma_config):
+    settings = {"num_frames": 4, "hidden_size": 8, "dense_size": 6}
+    chosen = MMAMRNNetForIntensity(MMAMRNNetConfig(mma_config=tiny_mma_config, channels=["expressions"], **settings))
+    names = ["neutral", "anger", "disgust", "fear", "happiness", "sadness", "surprise"]
+    assert chosen.config.gru_input_names == names
+    reader = MMAMRNNetForIntensity(MMAMRNNetConfig(feature_names=names, **settings))
+    reader.load_state_dict(chosen.state_dict(), strict=False)
+    affect, frame_mask = clip_batch(chosen)
+    read = reader.eval()(affect=affect[..., 2:9], frame_mask=frame_mask).logits
+    assert torch.equal(chosen.eval()(affect=affect, frame_mask=frame_mask).logits, read)
+
+
+def test_channels_follow_the_extractors_own_units(tiny_mma_config):
+    tiny_mma_config.action_units = [12, 14]
+    config = MMAMRNNetConfig(mma_config=tiny_mma_config, channels=["action_units"])
+    assert (config.channel_columns, config.gru_input_names) == ([9, 10], ["AU12", "AU14"])
+
+
+def test_pixels_reach_the_chosen_columns(tiny_mma_config):
+    config = MMAMRNNetConfig(mma_config=tiny_mma_config, num_frames=4, hidden_size=8, channels=["action_units"])
+    model, pixels = MMAMRNNetForIntensity(config).eval(), torch.rand(1, 4, 3, 32, 32)
+    output = model(pixels)
+    assert output.affect.shape == (1, 4, 26)
+    assert torch.equal(output.logits, model(affect=model.extract_affect(pixels)).logits)
+
+
+@pytest.mark.parametrize(
+    ("channels", "got"),
+    [
+        ([], "got []"),
+        (["gaze"], "got ['gaze']"),
+        (["expressions", "expressions"], "got ['expressions', 'expressions']"),
+        (["action_units", "expressions"], "got ['action_units', 'expressions']"),
+    ],
+)
+def test_channels_that_make_no_input_are_refused(channels, got):
+    said = "channels must be one or more of valence_arousal, expressions, action_units, each once and in this order; "
+    with pytest.raises(Exception, match=re.escape(said + got)):
+        MMAMRNNetConfig(channels=channels)
+
+
+def test_a_model_that_reads_features_has_no_channels_to_choose_from():
+    with pytest.raises(
+        Exception, match=r"by feature_names \(--features\) and leave channels out; got \['expressions'\]"
+    ):
+        MMAMRNNetConfig(feature_names=["a"], channels=["expressions"])
+    config = MMAMRNNetConfig(feature_names=["a", "b"], channels=["valence_arousal", "expressions", "action_units"])
+    assert (config.channel_columns, config.gru_input_names) == ([0, 1], ["a", "b"])
+
+
+def test_a_config_from_before_there_was_a_choice_reads_everything(tiny_model, tmp_path):
+    tiny_model.save_pretrained(tmp_path)
+    old = json.loads((tmp_path / "config.json").read_text())
+    for name in ("channels", "temporal_pooling"):
+        old.pop(name, None)
+    (tmp_path / "config.json").write_text(json.dumps(old))
+    loaded = MMAMRNNetForIntensity.from_pretrained(tmp_path)
+    assert (loaded.config.gru_input_size, loaded.config.temporal_pooling) == (26, "mask")
+    affect, frame_mask = clip_batch(tiny_model)
+    seen = [model(affect=affect, frame_mask=frame_mask).intensities for model in (tiny_model, loaded)]
+    assert torch.equal(*seen)

@@ -12,9 +12,18 @@ import torch
 from PIL import Image
 from skimage.data import astronaut
 
-from mma_mrnnet import load_pretrained, predict_image, predict_images, predict_video, prediction
+from mma_mrnnet import (
+    MMAMRNNetConfig,
+    MMAMRNNetForIntensity,
+    load_pretrained,
+    predict_image,
+    predict_images,
+    predict_video,
+    prediction,
+)
 from mma_mrnnet.data.faces import FaceDetector, align_face, crop_faces
 from mma_mrnnet.data.video import VideoError, read_frames, write_video
+from mma_mrnnet.hub import load_checkpoint
 from mma_mrnnet.prediction import NO_FACE, clip_table, write_table
 
 FACE = cv2.resize(astronaut()[:256, 96:352], (160, 160), interpolation=cv2.INTER_AREA)
@@ -181,6 +190,20 @@ def test_more_faces_than_the_model_takes_are_thinned_with_a_warning(predict, tmp
     assert found.warning == "6 frames with a face thinned evenly to 4"
     assert found.frames_with_face == 6
     assert predict(clip(tmp_path / "short.mp4", "F" * 8)).warning is None
+
+
+def test_other_settings_of_the_network_and_of_lengths_are_followed(tiny_config, tiny_processor, tmp_path):
+    settings = {"channels": ["expressions", "action_units"], "temporal_pooling": "attention"}
+    model = MMAMRNNetForIntensity(MMAMRNNetConfig(**{**tiny_config.to_dict(), **settings}))
+    model.save_pretrained(tmp_path)
+    tiny_processor.length_policy = "truncate"
+    tiny_processor.save_pretrained(tmp_path)
+    video = clip(tmp_path / "clip.mp4", "F" * 12)  # 6 sampled, 4 taken
+    found = predict_video(video, *load_checkpoint(tmp_path))
+    assert found.warning == "6 frames with a face cut to the first 4"
+    affect = torch.tensor(found.frames[AFFECT].to_numpy(np.float32))[None, :4]
+    wanted = model.eval()(affect=affect).intensities[0].tolist()
+    assert list(found.intensities.values()) == pytest.approx(wanted, abs=1e-6)
 
 
 def test_what_a_truncated_file_lost_is_passed_on(predict, tmp_path):

@@ -21,7 +21,7 @@ from safetensors.torch import load_file
 
 from mma_mrnnet import MMAModel, MMAMRNNetConfig, MMAMRNNetForIntensity
 from mma_mrnnet.data.drawn_faces import drawn_faces
-from mma_mrnnet.hub import export_checkpoint
+from mma_mrnnet.hub import export_checkpoint, load_checkpoint
 from mma_mrnnet.model.losses import squared_error_loss
 from mma_mrnnet.train import main
 from mma_mrnnet.training import checkpoints, loop
@@ -392,6 +392,7 @@ def test_calibration_is_fitted_on_validation_to_its_labels(stage1, tmp_path):
         ["--hidden_sizes", "8", "16", "--depths", "1", "1", "--clips", "1", "2", "3"],
         ["--mma", "a folder/with 'quotes'", "--sampling_fps", "2.5"],
         ["--augmentations", "mirror", "blur", "--balance", "classes", "--co_annotation", "soft", "--action_units", "4"],
+        ["--channels", "expressions", "action_units", "--temporal_pooling", "last", "--length_policy", "truncate"],
     ],
 )
 def test_the_command_line_comes_back_as_the_same_arguments(words):
@@ -414,12 +415,65 @@ def test_the_command_line_comes_back_as_the_same_arguments(words):
         ({"warmup": 1.0}, r"--warmup must be in \[0, 1\)"),
         ({"quiet_share": -0.1}, "--quiet_share must be in"),
         ({"balance": "people"}, "--balance must be one of off, corpora, classes; got 'people'"),
+        ({"channels": []}, r"--channels must be one or more of valence_arousal, .*; got \[\]"),
+        ({"channels": ["faces"]}, r"--channels must be .*; got \['faces'\]"),
+        (
+            {"temporal_pooling": "max"},
+            "--temporal_pooling must be one of mask, padded, last, mean, attention; got 'max'",
+        ),
+        ({"length_policy": "loop"}, "--length_policy must be one of thin, truncate, resample; got 'loop'"),
+        (
+            {"stage": "mrnn", "mma": "x", "strict_routing": True, "temporal_pooling": "padded"},
+            "--strict_routing needs --temporal_pooling mask: .*; got 'padded'",
+        ),
         ({"augmentations": ["mirror", "turn"]}, "--augmentations must be among mirror, .*, noise; got turn"),
     ],
 )
 def test_arguments_out_of_range_are_refused(change, message):
     with pytest.raises(ValueError, match=message):
         TrainArguments(**{"stage": "mma", "data": "drawn", "output": Path("x"), **change})
+
+
+# Networks to compare the method with -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("words", "gru", "dense", "policy"),
+    [
+        (["--temporal_pooling", "padded", "--length_policy", "truncate"], 26, 240, "truncate"),
+        (["--temporal_pooling", "mean", "--channels", "expressions"], 7, 8, "thin"),
+        (["--temporal_pooling", "attention", "--channels", "valence_arousal", "action_units"], 19, 8, "thin"),
+        (["--temporal_pooling", "last", "--length_policy", "resample", "--num_frames", "9"], 26, 8, "resample"),
+    ],
+)
+def test_channels_pooling_and_lengths_reach_the_trained_model_and_its_processor(
+    stage1, tmp_path, words, gru, dense, policy
+):
+    assert main([*CLIPS, "--mma", str(stage1 / "model"), *words, "--output", str(tmp_path / "run")]) == 0
+    model, processor = load_checkpoint(tmp_path / "run" / "model")
+    assert (model.rnn.gru.input_size, model.dense.in_features, processor.length_policy) == (gru, dense, policy)
+    assert f"--temporal_pooling {model.config.temporal_pooling}" in results_of(tmp_path / "run")["command"]
+    states = [weights(tmp_path / "run/checkpoints" / name) for name in ("epoch-0001", "epoch-0002")]
+    changed = {name.split(".")[0] for name in states[0] if not torch.equal(states[0][name], states[1][name])}
+    assert changed == {"rnn", "dense", "output"}
+    if "attention" in words:
+        assert not torch.equal(states[0]["rnn.score.weight"], states[1]["rnn.score.weight"])
+
+
+def test_the_defaults_written_out_are_the_same_run(stage1, stage2, tmp_path):
+    words = ["--channels", "valence_arousal", "expressions", "action_units", "--temporal_pooling", "mask"]
+    words += ["--length_policy", "thin", "--mma", str(stage1 / "model"), "--output", str(tmp_path)]
+    assert main([*CLIPS, *words]) == 0
+    assert same(weights(tmp_path / "model"), weights(stage2 / "model"))
+
+
+@pytest.mark.parametrize(
+    "words", [["--channels", "expressions"], ["--temporal_pooling", "mean"], ["--length_policy", "resample"]]
+)
+def test_a_run_is_not_resumed_as_another_network(stage1, stage2, tmp_path, capsys, words):
+    run = shutil.copytree(stage2, tmp_path / "run")
+    assert main([*CLIPS, "--mma", str(stage1 / "model"), "--output", str(run), "--resume", *words]) == 1
+    assert f"was written with {words[0]} " in capsys.readouterr().err
 
 
 # Errors ------------------------------------------------------------------------------------------------------------

@@ -1,5 +1,6 @@
 """The one place that scales and pads: values, padding, thinning, and the Auto classes' way in."""
 
+import json
 import logging
 
 import numpy as np
@@ -8,7 +9,7 @@ import torch
 from transformers import AutoProcessor, AutoVideoProcessor
 
 from mma_mrnnet import MMAMRNNetVideoProcessor
-from mma_mrnnet.model.video_processing_mma_mrnnet import thinned_indices
+from mma_mrnnet.model.video_processing_mma_mrnnet import kept_indices, thinned_indices
 
 
 def clip(frames, side=32, channels_first=False):
@@ -172,3 +173,85 @@ def test_settings_of_one_call_count(tiny_processor):
 def test_crops_that_are_no_bytes_are_refused_where_bytes_are_scaled(tiny_processor):
     with pytest.raises(ValueError, match="uint8"):
         tiny_processor.scale(torch.rand(2, 3, 32, 32))
+
+
+# Ways of making a clip fit -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("policy", "length", "wanted"),
+    [
+        ("thin", 0, []),
+        ("thin", 2, [0, 1]),
+        ("thin", 5, [0, 1, 3, 4]),  # 0, 1.33, 2.67, 4
+        ("truncate", 0, []),
+        ("truncate", 2, [0, 1]),
+        ("truncate", 5, [0, 1, 2, 3]),
+        ("resample", 0, []),
+        ("resample", 1, [0, 0, 0, 0]),
+        ("resample", 2, [0, 0, 1, 1]),  # 0, 0.33, 0.67, 1
+        ("resample", 3, [0, 1, 1, 2]),  # 0, 0.67, 1.33, 2
+        ("resample", 4, [0, 1, 2, 3]),
+        ("resample", 5, [0, 1, 3, 4]),
+    ],
+)
+def test_each_policy_keeps_its_frames_in_a_batch_and_in_a_call(tiny_processor, policy, length, wanted):
+    assert kept_indices(length, 4, policy).tolist() == wanted
+    tiny_processor.length_policy = policy
+    crops = clip(length)
+    values, frame_mask = tiny_processor.pad([np.arange(length, dtype=np.float32)])
+    assert values[0].tolist() == wanted + [0.0] * (4 - len(wanted))
+    assert frame_mask[0].tolist() == [True] * len(wanted) + [False] * (4 - len(wanted))
+    called = tiny_processor([crops], return_tensors="pt")
+    assert torch.equal(called["frame_mask"], frame_mask)
+    assert torch.equal(called["pixel_values"][0, : len(wanted)], tiny_processor.scale(crops[wanted]))
+
+
+def test_a_policy_of_one_call_counts_there_alone(tiny_processor):
+    sequence = torch.arange(6.0)
+    assert tiny_processor.pad([sequence], length_policy="truncate")[0].tolist() == [[0, 1, 2, 3]]
+    crops = clip(1)
+    assert tiny_processor([crops], length_policy="resample", return_tensors="pt")["frame_mask"].all()
+    assert tiny_processor([crops], length_policy="resample", num_frames=2, return_tensors="pt")["frame_mask"].all()
+    assert tiny_processor([crops], return_tensors="pt")["frame_mask"].sum() == 1
+    assert tiny_processor.pad([sequence])[0].tolist() == [[0, 2, 3, 5]]  # 0, 1.67, 3.33, 5
+
+
+@pytest.mark.parametrize(("policy", "said"), [("truncate", "10 frames is cut to the first 4"), ("resample", "thinned")])
+def test_the_warning_says_what_becomes_of_a_long_clip(tiny_processor, caplog, policy, said):
+    tiny_processor.length_policy = policy
+    with caplog.at_level(logging.WARNING, logger="mma_mrnnet"):
+        tiny_processor.pad([torch.zeros(3)])
+        assert not caplog.text
+        tiny_processor.pad([torch.zeros(10)])
+    assert said in caplog.text
+
+
+def test_the_policy_is_saved_loaded_and_overridden(tiny_processor, tmp_path):
+    assert MMAMRNNetVideoProcessor().length_policy == "thin"
+    MMAMRNNetVideoProcessor(length_policy="truncate", num_frames=4).save_pretrained(tmp_path)
+    assert MMAMRNNetVideoProcessor.from_pretrained(tmp_path).length_policy == "truncate"
+    for road in (MMAMRNNetVideoProcessor, AutoVideoProcessor, AutoProcessor):
+        loaded = road.from_pretrained(tmp_path, length_policy="resample")
+        assert loaded.pad([torch.arange(2.0)])[0].tolist() == [[0, 0, 1, 1]]
+
+
+def test_a_processor_from_before_there_was_a_choice_thins(tiny_processor, tmp_path):
+    tiny_processor.save_pretrained(tmp_path)
+    (file,) = tmp_path.glob("*.json")
+    old = json.loads(file.read_text())
+    del old["length_policy"]
+    file.write_text(json.dumps(old))
+    assert MMAMRNNetVideoProcessor.from_pretrained(tmp_path).length_policy == "thin"
+
+
+def test_another_policy_is_refused_wherever_it_comes_from(tiny_processor, tmp_path):
+    tiny_processor.save_pretrained(tmp_path)
+    for use in (
+        lambda: MMAMRNNetVideoProcessor(length_policy="loop"),
+        lambda: MMAMRNNetVideoProcessor.from_pretrained(tmp_path, length_policy="loop"),
+        lambda: tiny_processor.pad([torch.zeros(2)], length_policy="loop"),
+        lambda: tiny_processor([clip(2)], length_policy="loop"),
+    ):
+        with pytest.raises(ValueError, match="length_policy must be one of thin, truncate, resample; got 'loop'"):
+            use()

@@ -17,8 +17,8 @@ from torch.utils.data import Dataset
 
 from mma_mrnnet.data.augmentation import AUGMENTATIONS, augment_crop, mixed_seed
 from mma_mrnnet.data.records import action_unit_column
-from mma_mrnnet.model.labels import ACTION_UNITS, presence_target
-from mma_mrnnet.model.video_processing_mma_mrnnet import MMAMRNNetVideoProcessor, thinned_indices
+from mma_mrnnet.model.labels import ACTION_UNITS, NO_CLASS, presence_target
+from mma_mrnnet.model.video_processing_mma_mrnnet import MMAMRNNetVideoProcessor, kept_indices
 
 ROWS = 100_000  # whose images' names memory holds at once
 
@@ -45,6 +45,15 @@ class FrameDataset(Dataset):
 
     def __len__(self) -> int:
         return len(self.images)
+
+    def keep_labels(self, channels: Sequence[str]) -> None:
+        """Hide the labels of all but the given `CHANNELS`: from here on there are none."""
+        if "valence_arousal" not in channels:
+            self.valence_arousal.fill_(torch.nan)
+        if "expressions" not in channels:
+            self.expression.fill_(NO_CLASS)
+        if "action_units" not in channels:
+            self.intensity.fill_(torch.nan)
 
     def fingerprint(self) -> str:
         """A digest of labels, sources and the images' names, which changes with any of them."""
@@ -178,7 +187,7 @@ def _labels_of(rows: pa.Table) -> np.ndarray:
 
 
 class ClipCollator:
-    """Pads clips of affect into what `MMAMRNNetForIntensity.forward` takes; thins longer ones without a word.
+    """Pads clips of affect into what `MMAMRNNetForIntensity.forward` takes; shortens longer ones without a word.
 
     Args:
         processor: its `pad` is the one that inference uses.
@@ -191,7 +200,8 @@ class ClipCollator:
         """B items to `affect`, `frame_mask` and `labels`."""
         clips = [np.asarray(item["affect"], np.float32) for item in items]
         # As `pad` would, which warns each time: who trains is told once, of all clips.
-        kept = [clip[thinned_indices(len(clip), self.processor.num_frames).numpy()] for clip in clips]
+        most, policy = self.processor.num_frames, self.processor.length_policy
+        kept = [clip[kept_indices(len(clip), most, policy).numpy()] for clip in clips]
         affect, frame_mask = self.processor.pad(kept)
         labels = torch.from_numpy(np.stack([np.asarray(item["labels"], np.float32) for item in items]))
         return {"affect": affect, "frame_mask": frame_mask, "labels": labels}

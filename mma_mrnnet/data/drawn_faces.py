@@ -313,7 +313,11 @@ def _draw_forehead(canvas: Canvas, units: dict[int, float]) -> None:
         canvas.crease((x + 1.8, 31), (x + 2.4, 34), (x + 1.6, 37.5), units[4], side)
 
 
-def drawn_faces(count: int, *, seed: int, size: int = SIZE) -> Dataset:
+ONE_KIND = (("values", "drawn-valence-arousal"), ("class", "drawn-expressions"), ("units", "drawn-action-units"))
+"""What is labelled, and the source it goes by, of rows with one kind of label each, in turn."""
+
+
+def drawn_faces(count: int, *, seed: int, size: int = SIZE, one_kind: bool = False) -> Dataset:
     """Drawn faces with partial labels, as the corpora of stage 1 have them.
 
     Three in five rows show a basic expression or neutral after Du et al. 2014, Table 1 (a unit that is not
@@ -321,13 +325,18 @@ def drawn_faces(count: int, *, seed: int, size: int = SIZE) -> Dataset:
     alone. Of the expressions, a quarter has unit labels only, 0.3 the class only, 0.3 valence and
     arousal only and the rest all three (our choice), so that masked training has something to mask.
 
+    With `one_kind` rows have valence and arousal, the expression and the units in turn, one kind each, as corpora that
+    label different things, and `source` says which. Only rows with units then show anything but an expression; the
+    faces are otherwise those that the same seed draws without it.
+
     Args:
         count: rows; a longer data set starts with the shorter one.
         seed: not negative.
         size: height and width of the images in pixels.
+        one_kind: one kind of label a row.
 
     Returns:
-        Columns image, subject, valence, arousal (NaN where unlabelled), expression (class id in the order of
+        Columns image, subject, source, valence, arousal (NaN where unlabelled), expression (class id in the order of
         `EXPRESSIONS`; -100 where unlabelled), au01 ... au26 (intensities in [0, 1]; NaN where unlabelled).
 
     Raises:
@@ -337,21 +346,23 @@ def drawn_faces(count: int, *, seed: int, size: int = SIZE) -> Dataset:
         raise ValueError(f"count and seed must be at least 0; got {count} and {seed}")
     unit_columns = [action_unit_column(unit) for unit in ACTION_UNITS]
     features = frame_features()
-    rows = [_drawn_row(index, seed, size, unit_columns) for index in range(count)]
+    kinds = ONE_KIND if one_kind else ((None, "drawn"),)
+    rows = [_drawn_row(index, seed, size, unit_columns, *kinds[index % len(kinds)]) for index in range(count)]
     columns = {name: [row[name] for row in rows] for name in features}
     description = "Drawn faces, no photographs. expression: " + ", ".join(EXPRESSIONS)
     info = DatasetInfo(description=description, features=features)
     return Dataset.from_dict(columns, features=features, info=info)
 
 
-def _drawn_row(index: int, seed: int, size: int, unit_columns: list[str]) -> dict:
+def _drawn_row(index: int, seed: int, size: int, unit_columns: list[str], kind: str | None, source: str) -> dict:
     rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(index,)))
     row: dict = dict.fromkeys(("valence", "arousal", *unit_columns), np.nan)
-    row |= {"subject": f"drawn-{seed}-{index:06d}", "source": "drawn", "expression": NO_CLASS}
-    if rng.random() < 0.6:
+    row |= {"subject": f"drawn-{seed}-{index:06d}", "source": source, "expression": NO_CLASS}
+    if rng.random() < 0.6 or kind in ("values", "class"):
         expression, strength = int(rng.integers(len(EXPRESSIONS))), rng.uniform(0.45, 1.0)
         units = _expression_units(EXPRESSIONS[expression], strength, rng)
         labelled = rng.choice(["units", "class", "values", "all"], p=[0.25, 0.3, 0.3, 0.15])
+        labelled = kind or labelled  # drawn in any case: whatever is labelled, the face is the same
         if labelled in ("class", "all"):
             row["expression"] = expression
         if labelled in ("values", "all"):

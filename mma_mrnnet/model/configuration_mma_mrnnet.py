@@ -5,12 +5,13 @@ from typing import Any, ClassVar
 from huggingface_hub.dataclasses import strict
 from transformers import PreTrainedConfig, ResNetConfig
 
-from .labels import ACTION_UNITS, EXPRESSIONS, REACTIONS, action_unit_name, affect_names
+from .labels import ACTION_UNITS, CHANNELS, EXPRESSIONS, REACTIONS, action_unit_name, affect_names, check_channels
 
 CO_ANNOTATIONS = ("off", "soft", "hard")
 DISTRIBUTION_MATCHING = ("kl", "bce", "literal", "off")
 INTENSITY_LOSSES = ("pearson", "ccc", "mse")
 OUTPUT_ACTIVATIONS = ("sigmoid", "linear")
+TEMPORAL_POOLINGS = ("mask", "padded", "last", "mean", "attention")
 
 
 def _require_one_of(name: str, value: str, accepted: tuple[str, ...]) -> None:
@@ -140,10 +141,16 @@ class MMAMRNNetConfig(PreTrainedConfig):
         feature_names: names of the features a frame that stand in the extractor's place, in the order of the model's
             input: columns of the tables that it reads. Such a model holds no extractor. None means the affect of the
             model's own extractor.
-        num_frames: T, the most face frames a clip may have; longer clips are thinned evenly by the processor.
+        channels: which of `labels.CHANNELS` of the extractor's affect the GRU reads, in their order; `affect` holds all
+            of them all the same. All, the paper's, where `feature_names` is set.
+        num_frames: T, the most face frames a clip may have; longer clips the processor makes fit (`length_policy`).
         sampling_fps: frames a second that stage 2 expects. The dense layer is tied to positions, hence to this rate.
         hidden_size: H, hidden units of the GRU.
         num_hidden_layers: layers of the GRU.
+        temporal_pooling: what the dense layer reads of the GRU's outputs: `mask` (the paper's: of all T frames, 0 where
+            padded), or, to compare with (our choice): `padded` (the GRU runs over the padding as if it were frames, and
+            nothing is masked: what stands in padded frames then has an effect), `last` (of the last real frame), `mean`
+            (over the real frames) or `attention` (their mean weighted by a learnt score a frame).
         dense_size: units of the dense layer behind the mask.
         dropout: on the dense layer's output, in training.
         output_activation: `sigmoid` (intensities in [0, 1]) or `linear`.
@@ -167,10 +174,12 @@ class MMAMRNNetConfig(PreTrainedConfig):
 
     mma_config: dict | PreTrainedConfig | None = None
     feature_names: list[str] | tuple[str, ...] | None = None
+    channels: list[str] | tuple[str, ...] = CHANNELS
     num_frames: int = 30
     sampling_fps: float | int = 2.0
     hidden_size: int = 128
     num_hidden_layers: int = 1
+    temporal_pooling: str = "mask"
     dense_size: int = 32
     dropout: float | int = 0.0
     output_activation: str = "sigmoid"
@@ -188,6 +197,7 @@ class MMAMRNNetConfig(PreTrainedConfig):
             if self.mma_config is not None:
                 raise ValueError("give mma_config or feature_names: a model that reads features holds no extractor")
             self.feature_names = list(self.feature_names)
+        self.channels = list(self.channels)
         if self.id2label is None and kwargs.get("num_labels") is None:
             self.id2label = dict(enumerate(REACTIONS))
             self.label2id = {name: index for index, name in enumerate(REACTIONS)}
@@ -206,6 +216,24 @@ class MMAMRNNetConfig(PreTrainedConfig):
     def input_size(self) -> int:
         """Length of one frame's vector."""
         return len(self.input_names)
+
+    @property
+    def gru_input_names(self) -> list[str]:
+        """Names of those numbers of one frame's vector that the GRU reads: all, or those of `channels`."""
+        if self.feature_names is not None:
+            return self.input_names
+        return list(affect_names(self.mma_config.action_units, self.channels))
+
+    @property
+    def gru_input_size(self) -> int:
+        """How many numbers a frame the GRU reads."""
+        return len(self.gru_input_names)
+
+    @property
+    def channel_columns(self) -> list[int]:
+        """Where `gru_input_names` stand in `input_names`, ascending."""
+        chosen = set(self.gru_input_names)
+        return [column for column, name in enumerate(self.input_names) if name in chosen]
 
     @property
     def prior_only_action_units(self) -> list[int]:
@@ -243,8 +271,18 @@ class MMAMRNNetConfig(PreTrainedConfig):
         if twice:
             raise ValueError(f"feature_names must name each feature once; {twice} are there more often")
 
+    def validate_channels(self) -> None:
+        """Check which parts of the affect the GRU reads."""
+        check_channels("channels", self.channels)
+        if self.feature_names is not None and len(self.channels) < len(CHANNELS):
+            raise ValueError(
+                f"channels are an extractor's, and this model reads features: choose among these by feature_names "
+                f"(--features) and leave channels out; got {self.channels}"
+            )
+
     def validate_choices(self) -> None:
         """Check the named choices."""
+        _require_one_of("temporal_pooling", self.temporal_pooling, TEMPORAL_POOLINGS)
         _require_one_of("output_activation", self.output_activation, OUTPUT_ACTIVATIONS)
         _require_one_of("intensity_loss", self.intensity_loss, INTENSITY_LOSSES)
 

@@ -16,6 +16,9 @@ REACTIONS = ("Adoration", "Amusement", "Anxiety", "Disgust", "Empathic-Pain", "F
 
 VALENCE_AROUSAL = ("valence", "arousal")
 
+CHANNELS = ("valence_arousal", "expressions", "action_units")
+"""The three kinds of affect, in the order of the affect vector."""
+
 NO_CLASS = -100
 """A class id that means "not labelled". For real values and action units the mark is NaN."""
 
@@ -54,9 +57,23 @@ def action_unit_name(number: int) -> str:
     return f"AU{number:02d}"
 
 
-def affect_names(action_units: Sequence[int] = ACTION_UNITS) -> tuple[str, ...]:
-    """Names of the affect vector's channels: valence, arousal, expressions, action units (26 by default)."""
-    return (*VALENCE_AROUSAL, *EXPRESSIONS, *map(action_unit_name, action_units))
+def affect_names(action_units: Sequence[int] = ACTION_UNITS, channels: Sequence[str] = CHANNELS) -> tuple[str, ...]:
+    """Names of the affect vector's numbers: valence, arousal, expressions, action units (26 by default).
+
+    Args:
+        action_units: the extractor's.
+        channels: those of `CHANNELS` whose names are wanted.
+    """
+    names = dict(zip(CHANNELS, (VALENCE_AROUSAL, EXPRESSIONS, map(action_unit_name, action_units)), strict=True))
+    return tuple(name for channel in CHANNELS if channel in channels for name in names[channel])
+
+
+def check_channels(setting: str, channels: Sequence[str]) -> None:
+    """Raises ValueError, which names the setting, unless `channels` are some of `CHANNELS`, each once, in order."""
+    if not channels or list(channels) != [channel for channel in CHANNELS if channel in channels]:
+        raise ValueError(
+            f"{setting} must be one or more of {', '.join(CHANNELS)}, each once and in this order; got {list(channels)}"
+        )
 
 
 def pack_affect(valence_arousal: Tensor, expression_logits: Tensor, action_unit_logits: Tensor) -> Tensor:

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers import initialization as init
@@ -14,6 +13,7 @@ from transformers.utils.generic import ModelOutput, can_return_tuple
 
 from .configuration_mma_mrnnet import MMAMRNNetConfig
 from .losses import concordance_loss, pearson_loss, squared_error_loss
+from .masked_rnn import MaskedRNN
 from .modeling_mma import MMAModel
 
 INTENSITY_LOSS = {"pearson": pearson_loss, "ccc": concordance_loss, "mse": squared_error_loss}
@@ -27,8 +27,9 @@ class IntensityOutput(ModelOutput):
         loss: scalar; None without labels.
         intensities: (B, K), calibrated; in [0, 1] with the sigmoid output. The order is `config.label_names`.
         logits: (B, K) before the sigmoid and the calibration.
-        affect: (B, T, A) the frames' affect, or scaled features, as the GRU received them; 0 in padded frames.
-        hidden_states: ((B, T, H),) the GRU's outputs after the mask, where asked for.
+        affect: (B, T, A) the frames' affect, all of it, or scaled features; 0 in padded frames (with `padded` pooling
+            what was given).
+        hidden_states: ((B, T, H),) the GRU's outputs after the mask (with `padded` pooling before it), where asked for.
     """
 
     loss: Tensor | None = None
@@ -36,40 +37,6 @@ class IntensityOutput(ModelOutput):
     logits: Tensor | None = None
     affect: Tensor | None = None
     hidden_states: tuple[Tensor, ...] | None = None
-
-
-class MaskedRNN(nn.Module):
-    """A GRU over padded clips and the mask layer behind it (arXiv 2303.00180, v3 abstract).
-
-    Padding stands at the end and the GRU runs forward, so real frames never see it; the mask then replaces every
-    padded output by 0, so the dense layer's weights for those frames get a gradient of exactly 0.
-
-    Args:
-        input_size: length of the affect vector.
-        hidden_size: H.
-        num_layers: layers of the GRU.
-        num_frames: T that the dense layer behind is built for.
-    """
-
-    def __init__(self, input_size: int, hidden_size: int, num_layers: int, num_frames: int) -> None:
-        super().__init__()
-        self.num_frames = num_frames
-        self.gru = nn.GRU(input_size, hidden_size, num_layers, batch_first=True)
-
-    def forward(self, affect: Tensor, frame_mask: Tensor) -> Tensor:
-        """Masked GRU outputs of every frame.
-
-        Args:
-            affect: (B, t, A) with t <= T; whatever lies in padded frames, NaN included, has no effect.
-            frame_mask: (B, t) bool, True for real frames, a prefix of each row.
-
-        Returns:
-            (B, T, H); exactly 0 in padded frames.
-        """
-        real = frame_mask.unsqueeze(-1)  # (B, t, 1)
-        states, _ = self.gru(torch.where(real, affect, 0.0))  # (B, t, H)
-        states = torch.where(real, states, 0.0)
-        return F.pad(states, (0, 0, 0, self.num_frames - states.shape[1]))  # (B, T, H)
 
 
 class MMAMRNNetPreTrainedModel(PreTrainedModel):
@@ -120,7 +87,7 @@ class MMAMRNNetForIntensity(MMAMRNNetPreTrainedModel):
 
     With `config.feature_names` other features stand in the extractor's place (our addition): `mma` is None, `affect`
     takes the features on the scale of their source, and the GRU receives (feature - mean) / scale, the identity until
-    a scaling is set.
+    a scaling is set. `config.channels` and `config.temporal_pooling` make networks to compare the method with.
     """
 
     def __init__(self, config: MMAMRNNetConfig) -> None:
@@ -128,8 +95,14 @@ class MMAMRNNetForIntensity(MMAMRNNetPreTrainedModel):
         super().__init__(copy.deepcopy(config))
         config = self.config
         self.mma = MMAModel(config.mma_config) if config.feature_names is None else None
-        self.rnn = MaskedRNN(config.input_size, config.hidden_size, config.num_hidden_layers, config.num_frames)
-        self.dense = nn.Linear(config.num_frames * config.hidden_size, config.dense_size)
+        self.rnn = MaskedRNN(
+            config.gru_input_size,
+            config.hidden_size,
+            config.num_hidden_layers,
+            config.num_frames,
+            config.temporal_pooling,
+        )
+        self.dense = nn.Linear(self.rnn.pooled_size, config.dense_size)
         self.dropout = nn.Dropout(config.dropout)
         self.output = nn.Linear(config.dense_size, config.num_labels)
         self.register_buffer("calibration_scale", torch.ones(config.num_labels))
@@ -298,10 +271,10 @@ class MMAMRNNetForIntensity(MMAMRNNetPreTrainedModel):
         frame_mask = self._checked_mask(pixel_values if affect is None else affect, frame_mask, affect is None)
         if affect is None:
             affect = self.extract_affect(pixel_values, frame_mask)
-        affect = self._as_gru_input(affect, frame_mask)  # (B, t, A)
+        affect = self._prepared(affect, frame_mask)  # (B, t, A)
 
-        states = self.rnn(affect, frame_mask)  # (B, T, H), 0 where padded
-        routed = self.dense(states.flatten(1)).relu()  # (B, D)
+        states = self.rnn(self._chosen(affect), frame_mask)  # (B, T, H), 0 where padded
+        routed = self.dense(self.rnn.pooled(states, frame_mask)).relu()  # (B, D)
         # In full precision also where autocast computes in half: half's steps are as large as what clips differ by.
         with torch.autocast(routed.device.type, enabled=False):
             logits = self.output(self.dropout(routed).to(self.output.weight.dtype))  # (B, K)
@@ -318,15 +291,21 @@ class MMAMRNNetForIntensity(MMAMRNNetPreTrainedModel):
             output.loss = self.objective(output, labels)
         return output
 
-    def _as_gru_input(self, affect: Tensor, frame_mask: Tensor) -> Tensor:
-        """(B, t, A) in the GRU's own type, features scaled; exactly 0 in padded frames."""
+    def _prepared(self, affect: Tensor, frame_mask: Tensor) -> Tensor:
+        """(B, t, A) in the GRU's own type, features scaled; 0 in padded frames (as given if none is masked)."""
         real = frame_mask.unsqueeze(-1)  # (B, t, 1)
-        affect = torch.where(real, affect, 0.0)
+        if self.config.temporal_pooling != "padded":
+            affect = torch.where(real, affect, 0.0)
         if self.config.feature_names is not None:
             # In float32: a position of 600 mm that varies by 1 would be lost in half precision.
             scaled = (affect.float() - self.feature_mean.float()) / self.feature_scale.float()
-            affect = torch.where(real, scaled, 0.0)
+            affect = torch.where(real, scaled, affect.float())  # padding is on the GRU's scale: 0 is the mean
         return affect.to(self.dense.weight.dtype)
+
+    def _chosen(self, affect: Tensor) -> Tensor:
+        """(B, t, C) of (B, t, A): the columns that the GRU reads."""
+        columns = self.config.channel_columns
+        return affect if len(columns) == affect.shape[-1] else affect[..., columns]
 
     def objective(self, output: IntensityOutput, labels: Tensor) -> Tensor:
         """The loss of a whole batch, `config.intensity_loss`.
@@ -366,7 +345,7 @@ class MMAMRNNetForIntensity(MMAMRNNetPreTrainedModel):
         if frames > self.config.num_frames:
             raise ValueError(
                 f"a clip may have at most {self.config.num_frames} frames here (config.num_frames); got {frames}. "
-                "The processor thins longer clips evenly."
+                "The processor makes longer clips fit."
             )
         if frame_mask is None:
             return torch.ones(clips, frames, dtype=torch.bool, device=values.device)

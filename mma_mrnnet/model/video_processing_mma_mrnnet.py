@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from transformers import BatchFeature
 from transformers.image_utils import PILImageResampling, SizeDict
+from transformers.processing_utils import VideosKwargs
 from transformers.video_processing_utils import BaseVideoProcessor
 
 logger = logging.getLogger(__name__)
@@ -25,12 +26,42 @@ SCALING = (
 )
 """Settings of transformers' video processors that change pixel values here."""
 
+LENGTH_POLICIES = ("thin", "truncate", "resample")
+"""Ways of bringing a clip to at most T frames; see `kept_indices`."""
+
 
 def thinned_indices(length: int, most: int) -> Tensor:
     """Which of `length` frames stay where at most `most` may: evenly spread, both ends kept; (min(l, m),) int64."""
-    if length <= most:
-        return torch.arange(length)
-    return torch.linspace(0, length - 1, most, dtype=torch.float64).round().long()
+    return torch.arange(length) if length <= most else _evenly_spread(length, most)
+
+
+def _evenly_spread(length: int, count: int) -> Tensor:
+    """(count,) int64 numbers of `length` frames, at least one, both ends among them; each the nearest to its place."""
+    return torch.linspace(0, length - 1, count, dtype=torch.float64).round().long()
+
+
+def kept_indices(length: int, most: int, policy: str = "thin") -> Tensor:
+    """Which of a clip's frames stay where at most `most` may.
+
+    Args:
+        length: frames of the clip.
+        most: T.
+        policy: `thin` (of too many frames T, evenly spread, both ends kept), `truncate` (the first T) or `resample`
+            (always T, evenly spread, both ends kept, each the nearest frame: those of a short clip several times).
+
+    Returns:
+        (min(length, T),) int64 in time order; for `resample` (T,), but (0,) for a clip without frames.
+
+    Raises:
+        ValueError: another policy.
+    """
+    if policy not in LENGTH_POLICIES:
+        raise ValueError(f"length_policy must be one of {', '.join(LENGTH_POLICIES)}; got {policy!r}")
+    if policy == "truncate":
+        return torch.arange(min(length, most))
+    if policy == "resample" and length > 0:
+        return _evenly_spread(length, most)
+    return thinned_indices(length, most)
 
 
 def _tensor(values: Tensor | np.ndarray) -> Tensor:
@@ -40,12 +71,24 @@ def _tensor(values: Tensor | np.ndarray) -> Tensor:
     return torch.as_tensor(values)
 
 
+class ClipsKwargs(VideosKwargs, total=False):
+    """Settings that a processor, or one call of it, can be given: transformers' own and ours."""
+
+    length_policy: str | None
+
+
 class MMAMRNNetVideoProcessor(BaseVideoProcessor):
     """Turns clips of aligned face crops into padded, masked batches; pads affect by the same function.
 
     A crop becomes (x - 127.5) / 127.5, bilinearly resized to `size` where it has another one. Clips are padded at the
-    end, with zeros, to `num_frames`; longer ones are thinned evenly, with a warning (our choice).
+    end, with zeros, to `num_frames`; longer ones are thinned evenly, with a warning (our choice), or what else
+    `length_policy` says (see `kept_indices`): the first frames are kept, or every clip gets a fixed length.
+
+    Raises:
+        ValueError: a `length_policy` that there is not.
     """
+
+    valid_kwargs = ClipsKwargs
 
     resample = PILImageResampling.BILINEAR
     size = {"height": 112, "width": 112}  # noqa: RUF012 - transformers' own form of a default
@@ -57,23 +100,35 @@ class MMAMRNNetVideoProcessor(BaseVideoProcessor):
     do_convert_rgb = True
     do_sample_frames = False
     num_frames = 30
+    length_policy = "thin"
     model_input_names = ["pixel_values", "frame_mask"]  # noqa: RUF012
 
-    def pad(self, sequences: Sequence[Tensor | np.ndarray], num_frames: int | None = None) -> tuple[Tensor, Tensor]:
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**settings)
+        kept_indices(0, self.num_frames, self.length_policy)  # refuses an unknown policy
+
+    def pad(
+        self,
+        sequences: Sequence[Tensor | np.ndarray],
+        num_frames: int | None = None,
+        length_policy: str | None = None,
+    ) -> tuple[Tensor, Tensor]:
         """Pads per-frame values of B clips to one length; used for crops and for affect alike.
 
         Args:
             sequences: B arrays (L_b, ...) of real frames in time order, all alike behind the first axis; L_b may be 0.
             num_frames: T; None takes the processor's own.
+            length_policy: one of `LENGTH_POLICIES`; None takes the processor's own.
 
         Returns:
             values: (B, T, ...) in the arrays' own dtype, zeros behind each clip's last frame.
             frame_mask: (B, T) bool, True for real frames.
 
         Raises:
-            ValueError: no clip at all, or clips whose frames differ in shape.
+            ValueError: no clip at all, clips whose frames differ in shape, or a policy that there is not.
         """
         most = self.num_frames if num_frames is None else num_frames
+        policy = self.length_policy if length_policy is None else length_policy
         if len(sequences) == 0:
             raise ValueError("at least one clip is needed; got an empty list")
         tensors = [_tensor(sequence) for sequence in sequences]
@@ -82,14 +137,18 @@ class MMAMRNNetVideoProcessor(BaseVideoProcessor):
             raise ValueError(f"all clips' frames must have one shape; got {sorted(shapes)}")
         longest = max(len(tensor) for tensor in tensors)
         if longest > most:
-            logger.warning("a clip of %d frames is thinned evenly to %d", longest, most)
+            logger.warning("a clip of %d frames is %s %d", longest, self.shortened(length_policy), most)
         values = tensors[0].new_zeros(len(tensors), most, *shapes.pop())
         frame_mask = values.new_zeros(len(tensors), most, dtype=torch.bool)
         for row, tensor in enumerate(tensors):
-            kept = thinned_indices(len(tensor), most)
+            kept = kept_indices(len(tensor), most, policy)
             values[row, : len(kept)] = tensor[kept]
             frame_mask[row, : len(kept)] = True
         return values, frame_mask
+
+    def shortened(self, length_policy: str | None = None) -> str:
+        """What `pad` does to a clip with more than T frames, in words that a number follows."""
+        return "cut to the first" if (length_policy or self.length_policy) == "truncate" else "thinned evenly to"
 
     def scale(self, crops: Tensor | np.ndarray) -> Tensor:
         """Pixel values of N crops.
@@ -133,13 +192,19 @@ class MMAMRNNetVideoProcessor(BaseVideoProcessor):
         return self.rescale_and_normalize(frames.contiguous(), **scaling)
 
     def _preprocess(
-        self, videos: list[Tensor], num_frames: int | None = None, return_tensors: str | None = None, **kwargs: Any
+        self,
+        videos: list[Tensor],
+        num_frames: int | None = None,
+        length_policy: str | None = None,
+        return_tensors: str | None = None,
+        **kwargs: Any,
     ) -> BatchFeature:
         """Transformers' hook behind `__call__`: (T, 3, H, W) clips to a padded batch, by the call's own settings."""
         settings = {name: kwargs[name] for name in SCALING}
         if settings["do_rescale"] and any(video.dtype != torch.uint8 for video in videos):
             raise ValueError("clips must be uint8 in 0..255; give floats in 0..1 with do_rescale=False")
-        pixel_values, frame_mask = self.pad([self._pixel_values(video, **settings) for video in videos], num_frames)
+        scaled = [self._pixel_values(video, **settings) for video in videos]
+        pixel_values, frame_mask = self.pad(scaled, num_frames, length_policy)
         return BatchFeature(data={"pixel_values": pixel_values, "frame_mask": frame_mask}, tensor_type=return_tensors)
 
 

@@ -7,7 +7,9 @@ from pathlib import Path
 from transformers import HfArgumentParser
 
 from mma_mrnnet.data.augmentation import AUGMENTATIONS
-from mma_mrnnet.model.labels import ACTION_UNITS
+from mma_mrnnet.model.configuration_mma_mrnnet import TEMPORAL_POOLINGS
+from mma_mrnnet.model.labels import ACTION_UNITS, CHANNELS, check_channels
+from mma_mrnnet.model.video_processing_mma_mrnnet import LENGTH_POLICIES
 from mma_mrnnet.training.sampling import BALANCES
 
 NO_EXTRACTOR = "--stage mrnn needs --mma: the stage-1 checkpoint that it builds on"
@@ -27,6 +29,8 @@ CHOICES = {
     "schedule": tuple(SCHEDULES),
     "balance": BALANCES,
     "mixed_precision": ("no", "bf16", "fp16", None),
+    "temporal_pooling": TEMPORAL_POOLINGS,
+    "length_policy": LENGTH_POLICIES,
 }
 LEAST = {
     **dict.fromkeys(("epochs", "batch_size", "threads", "items", "keep_checkpoints"), 1),
@@ -48,8 +52,9 @@ class TrainArguments:
     data: str = field(
         metadata={
             "help": "stage mma: a folder of train-*/validation-*.parquet, `NAME:FOLDER` of a corpus (several between "
-            "commas; docs/training.md has the names), or `drawn`; stage mrnn: `simulated` or `simulated:DOMAIN`, "
-            "`clips:FOLDER` (videos, or tables of features, and metadata.csv) or `hume:FOLDER` (Hume-Reaction)"
+            "commas; docs/training.md has the names), `drawn` or `drawn:partial` (one kind of label each); stage mrnn: "
+            "`simulated` or `simulated:DOMAIN`, `clips:FOLDER` (videos, or tables of features, and metadata.csv) or "
+            "`hume:FOLDER` (Hume-Reaction)"
         }
     )
     output: Path = field(metadata={"help": "the run's folder: model/, best/, checkpoints/, results.json, log.jsonl"})
@@ -81,6 +86,11 @@ class TrainArguments:
     expect_processes: int = _option("refuse to run with another number of processes; 0 takes any", 0)
     log_with: list[str] = _option("trackers that Accelerate knows, such as tensorboard, beside log.jsonl", [])
 
+    channels: list[str] = _option(
+        f"some of {', '.join(CHANNELS)}. Stage mma: the outputs that labels teach (those of the others are hidden from "
+        "training); stage mrnn: what of the affect the GRU reads",
+        list(CHANNELS),
+    )
     items: int = _option("stage mma on drawn faces: how many to draw for training (a fifth of it for validation)", 2000)
     image_size: int = _option("stage mma: side of a crop in pixels", 112)
     layer_type: str = _option("stage mma: basic or bottleneck residual units", "bottleneck")
@@ -123,9 +133,19 @@ class TrainArguments:
     )
     short_share: float = _option("stage mrnn, simulated: share of training clips of 1 to 10 s", 0.0)
     num_frames: int = _option("stage mrnn: T, the most frames a clip may have", 30)
+    length_policy: str = _option(
+        "stage mrnn: thin (clips of more than T frames, evenly), truncate (these to their first T) or resample (every "
+        "clip to T frames, short ones by repeating some)",
+        "thin",
+    )
     sampling_fps: float = _option("stage mrnn: frames a second", 2.0)
     hidden_size: int = _option("stage mrnn: units of the GRU", 128)
     num_layers: int = _option("stage mrnn: layers of the GRU", 1)
+    temporal_pooling: str = _option(
+        "stage mrnn: what the dense layer reads: mask (all T outputs of the GRU, 0 where padded), padded (all T, as "
+        "they are), last, mean or attention",
+        "mask",
+    )
     dense_size: int = _option("stage mrnn: units of the dense layer", 32)
     dropout: float = _option("stage mma: on the pooled features; stage mrnn: behind the dense layer", 0.0)
     intensity_loss: str = _option("stage mrnn: pearson, ccc or mse", "pearson")
@@ -153,7 +173,13 @@ class TrainArguments:
             raise ValueError(f"--hidden_sizes and --depths go stage by stage; got {self.hidden_sizes}, {self.depths}")
         if self.strict_routing and self.stage != "mrnn":
             raise ValueError("--strict_routing is for --stage mrnn: stage 1 has no dense layer over frames")
+        check_channels("--channels", self.channels)
         self._check_choices()
+        if self.strict_routing and self.temporal_pooling != "mask":
+            raise ValueError(
+                "--strict_routing needs --temporal_pooling mask: only there a frame has dense weights of its own that "
+                f"the mask routes; got {self.temporal_pooling!r}"
+            )
         self._check_ranges()
 
     def _check_choices(self) -> None:

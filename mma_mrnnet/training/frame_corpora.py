@@ -10,55 +10,72 @@ from mma_mrnnet.data.corpora import load_frames
 from mma_mrnnet.data.datasets import FrameDataset
 from mma_mrnnet.data.drawn_faces import drawn_faces
 from mma_mrnnet.model.configuration_mma_mrnnet import MMAConfig
-from mma_mrnnet.model.labels import ACTION_UNITS, EXPRESSIONS, NO_CLASS, VALENCE_AROUSAL, action_unit_name
+from mma_mrnnet.model.labels import ACTION_UNITS, CHANNELS, EXPRESSIONS, NO_CLASS, VALENCE_AROUSAL, action_unit_name
 from mma_mrnnet.model.priors import action_unit_prior
 from mma_mrnnet.training.arguments import TrainArguments
 from mma_mrnnet.training.sampling import Draw
 
 logger = logging.getLogger(__name__)
 
+DRAWN = {"drawn": "drawn faces", "drawn:partial": "drawn faces, one kind of label each"}
+"""What `--data` calls drawn faces, and what results say of them."""
+
 
 def frame_splits(args: TrainArguments) -> tuple[FrameDataset, FrameDataset]:
     """Train and validation.
 
     Args:
-        args: `data` is a folder or corpora (see `load_frames`) or `drawn`; `action_units` are the units wanted.
+        args: `data` is a folder or corpora (see `load_frames`), `drawn` or `drawn:partial`; `action_units` are those
+            wanted; `channels` whose labels the training rows keep. Validation keeps all labels.
 
     Raises:
         ValueError: drawn faces with units that nobody draws, training rows that cannot teach what is asked (see
             `check_supervision`), or what the corpora's readers raise.
     """
-    if args.data == "drawn":
+    if args.data in DRAWN:
         undrawn = [unit for unit in args.action_units if unit not in ACTION_UNITS]
         if undrawn:
-            raise ValueError(f"--action_units {undrawn}: --data drawn has no such units; it has {ACTION_UNITS}")
+            raise ValueError(f"--action_units {undrawn}: --data {args.data} has no such units; it has {ACTION_UNITS}")
+        partial = args.data == "drawn:partial"
         splits = {
-            "train": drawn_faces(args.items, seed=args.seed, size=args.image_size),
+            "train": drawn_faces(args.items, seed=args.seed, size=args.image_size, one_kind=partial),
             "validation": drawn_faces(max(args.items // 5, 1), seed=args.seed + 1, size=args.image_size),
         }
     else:
         splits = load_frames(args.data, args.action_units)
     train = FrameDataset(splits["train"], args.action_units, seed=args.seed)
-    check_supervision(train, args.action_units)
+    check_supervision(train, args.action_units, args.channels)
+    train.keep_labels(args.channels)
     return train, FrameDataset(splits["validation"], args.action_units)
 
 
-def check_supervision(train: FrameDataset, action_units: Sequence[int]) -> None:
+def check_supervision(train: FrameDataset, action_units: Sequence[int], channels: Sequence[str] = CHANNELS) -> None:
     """Warns of a task that no training row has a label for.
 
+    Args:
+        train: the rows, with all labels that their corpora have.
+        action_units: the units wanted.
+        channels: the tasks to teach; the others may miss their labels.
+
     Raises:
-        ValueError: a corpus without a labelled row, or a unit that neither a label nor the expression prior teaches.
+        ValueError: a corpus without a labelled row, not one label of the tasks to teach, or a unit to teach that
+            neither a label nor the expression prior does.
     """
     kinds = _label_kinds(train)
     counts = {kind: int(labelled.sum()) for kind, labelled in kinds.items()}
+    taught_kinds = {kind for channel, kind in zip(CHANNELS, kinds, strict=True) if channel in channels}
     for kind, count in counts.items():
-        if count == 0:
+        if count == 0 and kind in taught_kinds:
             logger.warning("no training row has a label of %s; labelled of %d rows: %s", kind, len(train), counts)
     labelled = torch.stack(list(kinds.values())).any(0).tolist()
     labelled_rows = Counter(source for source, has_label in zip(train.sources, labelled, strict=True) if has_label)
     for source, count in sorted(Counter(train.sources).items()):
         if labelled_rows[source] == 0:
             raise ValueError(f"--data: none of the {count} training rows of {source} has a label")
+    if not any(counts[kind] for kind in taught_kinds):
+        raise ValueError(f"--channels {' '.join(channels)}: no training row has such a label; labelled are {counts}")
+    if "action_units" not in channels:
+        return
     taught = (~train.intensity.isnan()).any(0) | action_unit_prior(action_units).any(0)
     untaught = [unit for unit, known in zip(action_units, taught.tolist(), strict=True) if not known]
     if untaught:
@@ -118,8 +135,8 @@ def description_of(
 
 
 def _in_words(data: str, train: FrameDataset) -> str:
-    if data == "drawn":
-        return "drawn faces"
+    if data in DRAWN:
+        return DRAWN[data]
     sources = sorted(set(train.sources))
     if {"warp", "render"} <= set(sources):
         return "labelled crops (pseudo-labels, bent photos, renders)"
@@ -127,7 +144,7 @@ def _in_words(data: str, train: FrameDataset) -> str:
 
 
 def _label_kinds(rows: FrameDataset) -> dict[str, torch.Tensor]:
-    """(N,) bool for each task: the rows that have a label of it."""
+    """(N,) bool for each task, in the order of `CHANNELS`: the rows that have a label of it."""
     return {
         "valence_arousal": (~rows.valence_arousal.isnan()).any(1),
         "expression": rows.expression != NO_CLASS,

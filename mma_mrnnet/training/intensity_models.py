@@ -22,7 +22,7 @@ def around_extractor(args: TrainArguments, corpus: ClipCorpus) -> tuple[MMAMRNNe
     """A new stage-2 model around the stage-1 checkpoint `args.mma`, and its processor."""
     try:
         model = MMAMRNNetForIntensity.from_mma_pretrained(args.mma, **_recurrent_part(args, corpus))
-        processor = MMAMRNNetVideoProcessor.from_pretrained(args.mma, num_frames=args.num_frames)
+        processor = MMAMRNNetVideoProcessor.from_pretrained(args.mma, **_lengths(args))
     except (OSError, SafetensorError) as error:
         raise ValueError(f"--mma {args.mma}: not a checkpoint that can be loaded: {error}") from error
     model.config.mma_config._name_or_path = ""  # a place on this machine, and config.json travels
@@ -35,16 +35,23 @@ def for_features(
     """A new stage-2 model without an extractor, scaled on the training clips, and a processor that pads for it."""
     model = MMAMRNNetForIntensity(MMAMRNNetConfig(feature_names=features, **_recurrent_part(args, corpus)))
     model.set_feature_scaling(*feature_scaling(train))
-    return model, MMAMRNNetVideoProcessor(num_frames=args.num_frames)
+    return model, MMAMRNNetVideoProcessor(**_lengths(args))
+
+
+def _lengths(args: TrainArguments) -> dict[str, Any]:
+    """The processor's settings that say how long its clips become."""
+    return {"num_frames": args.num_frames, "length_policy": args.length_policy}
 
 
 def _recurrent_part(args: TrainArguments, corpus: ClipCorpus) -> dict[str, Any]:
     """The fields of `MMAMRNNetConfig` that say nothing of what its frames are."""
     return {
+        "channels": args.channels,
         "num_frames": args.num_frames,
         "sampling_fps": args.sampling_fps,
         "hidden_size": args.hidden_size,
         "num_hidden_layers": args.num_layers,
+        "temporal_pooling": args.temporal_pooling,
         "dense_size": args.dense_size,
         "dropout": args.dropout,
         "intensity_loss": args.intensity_loss,

@@ -2,7 +2,7 @@
 
 import hashlib
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -85,11 +85,11 @@ class Stage:
     begin_epoch: Callable[[int], None] = lambda epoch: None
 
 
-def _monitored(args: TrainArguments, *names: str) -> str:
-    """The score that the user names, else the last one; asked for before anything is read that takes long."""
+def _monitored(args: TrainArguments, names: Sequence[str], default: str) -> str:
+    """The score that the user names, else the stage's own; asked for before anything is read that takes long."""
     if args.monitor is not None and args.monitor not in names:
         raise ValueError(f"--monitor must be one of {', '.join(names)}; got {args.monitor!r}")
-    return args.monitor or names[-1]
+    return args.monitor or default
 
 
 def _digest(*parts: str) -> str:
@@ -98,12 +98,20 @@ def _digest(*parts: str) -> str:
 
 # Stage 1 -----------------------------------------------------------------------------------------------------------
 
+SCORE_OF = {
+    "action_units": "action_unit_correlation",
+    "expressions": "expression_f1",
+    "valence_arousal": "valence_arousal_ccc",
+}
+"""The score of each channel; where not all are taught, that of the last one taught chooses the best epoch."""
+
 
 def mma_stage(args: TrainArguments) -> Stage:
     """Stage 1: the extractor on labelled face crops, or on drawn faces.
 
     Args:
-        args: `data` is a folder or corpora (see `load_frames`) or `drawn`.
+        args: `data` is a folder or corpora (see `load_frames`), `drawn` or `drawn:partial`; `channels` the outputs that
+            labels teach.
 
     Returns:
         The `Stage`.
@@ -124,7 +132,8 @@ def mma_stage(args: TrainArguments) -> Stage:
         co_annotation=args.co_annotation,
         dropout=args.dropout,
     )
-    monitored = _monitored(args, "action_unit_correlation", "expression_f1", "valence_arousal_ccc", "mean_of_tasks")
+    own_score = "mean_of_tasks" if len(args.channels) == len(SCORE_OF) else SCORE_OF[args.channels[-1]]
+    monitored = _monitored(args, [*SCORE_OF.values(), "mean_of_tasks"], own_score)
     train, validation = frame_splits(args)
     draws = corpus_draws(train.sources, train.expression, args.balance)
     description = description_of(args.data, train, validation, draws)
@@ -185,7 +194,7 @@ def mrnn_stage(args: TrainArguments) -> Stage:
         ValueError: data of a kind that is not read here, or no stage-1 checkpoint where `mma` points.
     """
     corpus = read_corpus(args)
-    monitored = _monitored(args, *corpus.names, "mean_pearson")
+    monitored = _monitored(args, [*corpus.names, "mean_pearson"], "mean_pearson")
     torch.manual_seed(args.seed)
     if corpus.holds_tables:
         splits, description, features = table_splits(corpus, args)
