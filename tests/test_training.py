@@ -25,8 +25,9 @@ from mma_mrnnet.model.losses import squared_error_loss
 from mma_mrnnet.train import main
 from mma_mrnnet.training import checkpoints, loop
 from mma_mrnnet.training.arguments import TrainArguments, command_line, parse_arguments
+from mma_mrnnet.training.calibration import affine_calibration
 from mma_mrnnet.training.reports import mma_scores
-from mma_mrnnet.training.stages import affine_calibration, mma_stage, mrnn_stage
+from mma_mrnnet.training.stages import mma_stage, mrnn_stage
 
 ROOT = Path(__file__).resolve().parents[1]
 NAN = float("nan")
