@@ -1,4 +1,4 @@
-"""The command line: mma-mrnnet predict | crop | export | demo. The only module that prints."""
+"""The command line: mma-mrnnet predict | crop | diagnose | export | demo. The only module that prints."""
 
 import argparse
 import glob
@@ -19,6 +19,9 @@ EXAMPLES = {
   mma-mrnnet crop clips crops                     # then: train.py --stage mrnn --data clips:crops
   mma-mrnnet crop videos cropped_aligned --fps native --workers 8
   mma-mrnnet crop clips crops --format png --size 112""",
+    "diagnose": """examples:
+  mma-mrnnet diagnose runs/mrnn
+  mma-mrnnet diagnose runs/mma runs/mrnn --json findings.json""",
     "export": """example:
   mma-mrnnet export runs/mrnn/model my-model      # then: hf upload me/my-model my-model""",
     "demo": """example:
@@ -35,7 +38,9 @@ def main(words: Sequence[str] | None = None) -> int:
         return 2
     _quieten_libraries()
     try:
-        code = {"predict": _predict, "crop": _crop, "export": _export, "demo": _demo}[args.command](args)
+        code = {"predict": _predict, "crop": _crop, "diagnose": _diagnose, "export": _export, "demo": _demo}[
+            args.command
+        ](args)
         sys.stdout.flush()  # here, where a reader that left is no error
         return code
     except BrokenPipeError:
@@ -112,6 +117,10 @@ def _parser() -> argparse.ArgumentParser:
     crop.add_argument("--size", type=_count, default=112, help="side of the crops in pixels (default: 112)")
     crop.add_argument("--workers", type=_count, help="processes, one thread each (default: one a usable core)")
     crop.add_argument("--format", choices=("jpg", "png"), default="jpg", help="png loses nothing (default: jpg)")
+
+    diagnose = add("diagnose", "what is wrong with a training run, by its results, and what to try")
+    diagnose.add_argument("runs", nargs="+", help="a run's folder, a model's, or a results file")
+    diagnose.add_argument("--json", type=Path, help="the same for machines, as a list of the files' findings")
 
     export = add("export", "a folder for the Hub: weights, config, processor, code and card")
     export.add_argument("checkpoint", help="a trained checkpoint, such as runs/mrnn/model")
@@ -343,6 +352,24 @@ def _crop(args: argparse.Namespace) -> int:
         file=sys.stderr,
     )
     return int(bool(report.failed or report.left_out))
+
+
+def _diagnose(args: argparse.Namespace) -> int:
+    from mma_mrnnet.diagnosis.run import diagnoses, write_json
+
+    found, code = [], 0
+    for run in args.runs:
+        try:
+            found += diagnoses(run)
+        except ValueError as error:
+            print(f"mma-mrnnet: {error}", file=sys.stderr)
+            code = 1
+    for diagnosis in found:
+        print("\n".join(diagnosis.lines()))
+    if args.json is not None:
+        write_json(args.json, found)
+        print(f"wrote {args.json}", file=sys.stderr)
+    return code
 
 
 def _export(args: argparse.Namespace) -> int:

@@ -24,11 +24,12 @@ BELOW = {
     "hub": {"model"},
     "training": {"model", "metrics", "data"},
     "train": {"training"},
+    "diagnosis": {"model", "training"},
     "prediction": {"model", "data", "hub"},
     "photos": {"model", "data", "prediction"},
     "pipeline": {"model", "data", "hub", "prediction"},
     "demo": {"model", "data", "hub", "prediction"},
-    "cli": {"model", "metrics", "data", "hub", "training", "train", "prediction", "demo"},
+    "cli": {"model", "metrics", "data", "hub", "training", "train", "diagnosis", "prediction", "demo"},
     "__init__": {"model", "pipeline"},
 }
 """Which parts of the package each part may import."""
