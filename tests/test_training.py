@@ -103,6 +103,15 @@ def test_stage_1_learns(stage1):
     assert history[1]["train_loss"] < history[0]["train_loss"]
 
 
+def test_a_stage_1_run_records_its_positive_labels_and_what_it_says_itself(stage1):
+    results = results_of(stage1)
+    labels = results["facts"]["labels"]["train"]
+    assert labels["images"] == sum(labels["expressions"].values()) == 40
+    assert all(0 <= row["present"] <= row["annotated"] <= 40 for row in labels["action_units"].values())
+    assert results["facts"]["untrained_outputs"] == []
+    assert all("predicted" in row for row in results["validation"]["all"]["action_units"].values())
+
+
 def test_the_units_that_labels_reached_are_recorded(stage1):
     assert MMAModel.from_pretrained(stage1 / "model").config.prior_only_action_units == []
 
@@ -581,6 +590,8 @@ def test_two_processes_finish_a_run(two_processes):
     assert results["training"]["processes"] == 2
     assert MMAMRNNetForIntensity.from_pretrained(run / "model").config.calibrated
     assert (results["validation"]["clips"], results["test"]["clips"]) == (23, 17)
+    assert results["facts"]["train"]["clips"] == 51  # all of them, not this process's share
+    assert results["facts"]["inputs"]["exchanged_clips"] == 23
     assert not leftovers(run)
 
 

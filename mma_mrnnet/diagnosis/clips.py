@@ -92,12 +92,10 @@ def validation_against_test(results: dict) -> list[Finding] | None:
     far = {name: off for name, off in apart.items() if abs(off) > (ERRORS if name == "mean" else ERRORS_OF_MANY)}
     if not far:
         return []
+    what = "validation and test disagree more than sampling explains (standard errors by which it is higher)"
+    means = f"mean Pearson {one['mean_pearson']:.3f} and {other['mean_pearson']:.3f}"
     return note(
-        said(
-            "validation and test disagree more than sampling explains (standard errors that validation is higher)", far
-        )
-        + f"; mean Pearson {one['mean_pearson']:.3f} and {other['mean_pearson']:.3f} "
-        f"(n = {one['clips']:,} and {other['clips']:,})",
+        f"{said(what, far, '.1f')}; {means} (n = {one['clips']:,} and {other['clips']:,})",
         far,
         "Check that no person is in two splits and that the splits were recorded and labelled alike.",
     )
@@ -202,11 +200,10 @@ def labels_that_hardly_vary(results: dict) -> list[Finding] | None:
         never = {name: share for name, share in shares.items() if _is_constant(targets[name])}
         hardly = {name: share for name, share in shares.items() if name not in never}
         if never:
+            values = {name: targets[name]["mean"] for name in never}
             found += problem(
-                said(
-                    f"labels of {split} that never vary (their value)", {name: targets[name]["mean"] for name in never}
-                ),
-                never,
+                said(f"labels of {split} that never vary (their value)", values),
+                values,
                 "Look at this column of the table of labels; a constant teaches nothing, so leave it out or repair it.",
             )
         if hardly:
@@ -297,19 +294,16 @@ def clips_without_a_face(results: dict) -> list[Finding] | None:
     data = results["data"]
     kinds = ("without_face", "without_usable_rows", "unreadable")
     lost = {kind.replace("_", " "): data[kind] for kind in kinds if kind in data}
-    used = sum(
-        count for name, count in data.items() if name.split("_")[0] in ("train", "validation", "test") and "_" in name
-    )
+    splits = ("train_", "validation_", "test_")
+    used = sum(count for name, count in data.items() if name.startswith(splits)) + data.get("unlabelled", 0)
     share = sum(lost.values()) / max(used + sum(lost.values()), 1)
     if share < WITHOUT_FACE:
         return []
     speak = problem if share >= MANY_WITHOUT_FACE else note
     return speak(
-        said(
-            f"{share:.0%} of the clips could not be used", {name.replace("_", " "): lost[name] for name in lost}, ",d"
-        ),
+        said(f"{share:.0%} of the clips could not be used", lost, ",d"),
         {**lost, "share": share},
-        "Look at some of them: turned or dark faces, a wrong folder, damaged files; validation counts them as the mean.",
+        "Look at some of them: turned or dark faces, a wrong folder, damaged files; a guess stands for them in scores.",
     )
 
 

@@ -105,7 +105,7 @@ def _diagnosis(file: Path) -> Diagnosis:
     except (OSError, ValueError, RecursionError) as error:
         raise ValueError(f"{file}: not a result file that can be read ({error})") from error
     stage = results.get("stage") if isinstance(results, dict) else None
-    if stage not in SIGNATURES:
+    if stage not in list(SIGNATURES):  # not in the dict itself, which a list cannot be looked up in
         raise ValueError(f"{file}: not the results of a training run: its stage must be mma or mrnn; got {stage!r}")
     findings: list[Finding] = []
     held, not_recorded = [], []
