@@ -1,4 +1,4 @@
-"""The command line: mma-mrnnet predict | crop | ablate | export | demo. The only module that prints."""
+"""The command line: mma-mrnnet predict | crop | draw | ablate | diagnose | export | demo. The only module that prints."""
 
 import argparse
 import glob
@@ -26,6 +26,9 @@ EXAMPLES = {
       -- --data simulated --mma runs/mma/model --clips 8000 2000 2000 --epochs 8 --learning_rate 1e-3
   mma-mrnnet ablate --out ablations --frames '--data affectnet:AFFECTNET,emotionet:EMOTIONET --epochs 20' \\
       -- --data hume:c2_muse_reaction --epochs 30     # trains the extractors too""",
+    "diagnose": """examples:
+  mma-mrnnet diagnose runs/mrnn
+  mma-mrnnet diagnose runs/mma runs/mrnn --json findings.json""",
     "export": """example:
   mma-mrnnet export runs/mrnn/model my-model      # then: hf upload me/my-model my-model""",
     "demo": """example:
@@ -121,6 +124,9 @@ def _parser() -> argparse.ArgumentParser:
     crop.add_argument("--format", choices=("jpg", "png"), default="jpg", help="png loses nothing (default: jpg)")
 
     _add_ablate(add("ablate", "trains the paper's comparisons, each with several seeds, and reports them"))
+    diagnose = add("diagnose", "what is wrong with a training run, by its results, and what to try")
+    diagnose.add_argument("runs", nargs="+", help="a run's folder, a model's, or a results file")
+    diagnose.add_argument("--json", type=Path, help="the same for machines, as a list of the files' findings")
 
     export = add("export", "a folder for the Hub: weights, config, processor, code and card")
     export.add_argument("checkpoint", help="a trained checkpoint, such as runs/mrnn/model")
@@ -396,6 +402,24 @@ def _ablate(args: argparse.Namespace) -> int:
     return int(any(reason.startswith("seed") for reason in left_out.values()))
 
 
+def _diagnose(args: argparse.Namespace) -> int:
+    from mma_mrnnet.diagnosis.run import diagnoses, write_json
+
+    found, code = [], 0
+    for run in args.runs:
+        try:
+            found += diagnoses(run)
+        except ValueError as error:
+            print(f"mma-mrnnet: {error}", file=sys.stderr)
+            code = 1
+    for diagnosis in found:
+        print("\n".join(diagnosis.lines()))
+    if args.json is not None:
+        write_json(args.json, found)
+        print(f"wrote {args.json}", file=sys.stderr)
+    return code
+
+
 def _export(args: argparse.Namespace) -> int:
     from mma_mrnnet.hub import export_checkpoint
 
@@ -419,7 +443,7 @@ def _demo(args: argparse.Namespace) -> int:
     return 0
 
 
-COMMANDS = {"predict": _predict, "crop": _crop, "ablate": _ablate, "export": _export, "demo": _demo}
+COMMANDS = {"predict": _predict, "crop": _crop, "ablate": _ablate, "diagnose": _diagnose, "export": _export, "demo": _demo}
 
 
 if __name__ == "__main__":

@@ -369,7 +369,7 @@ def test_an_unknown_command_gives_exit_code_2(run):
     assert "invalid choice: 'guess'" in err[-1]
 
 
-@pytest.mark.parametrize("command", ["predict", "crop", "export", "demo"])
+@pytest.mark.parametrize("command", ["predict", "crop", "diagnose", "export", "demo"])
 def test_the_help_of_each_command_shows_an_example_that_parses(run, command):
     code, out, _ = run(command, "--help")
     assert code == 0

@@ -26,8 +26,9 @@ from mma_mrnnet.model.losses import squared_error_loss
 from mma_mrnnet.train import main
 from mma_mrnnet.training import checkpoints, loop
 from mma_mrnnet.training.arguments import TrainArguments, command_line, parse_arguments
+from mma_mrnnet.training.calibration import affine_calibration
 from mma_mrnnet.training.reports import mma_scores
-from mma_mrnnet.training.stages import affine_calibration, mma_stage, mrnn_stage
+from mma_mrnnet.training.stages import mma_stage, mrnn_stage
 
 ROOT = Path(__file__).resolve().parents[1]
 NAN = float("nan")
@@ -101,6 +102,15 @@ def test_a_run_leaves_model_best_checkpoints_results_and_log(run, stage, request
 def test_stage_1_learns(stage1):
     history = results_of(stage1)["training"]["history"]
     assert history[1]["train_loss"] < history[0]["train_loss"]
+
+
+def test_a_stage_1_run_records_its_positive_labels_and_what_it_says_itself(stage1):
+    results = results_of(stage1)
+    labels = results["facts"]["labels"]["train"]
+    assert labels["images"] == sum(labels["expressions"].values()) == 40
+    assert all(0 <= row["present"] <= row["annotated"] <= 40 for row in labels["action_units"].values())
+    assert results["facts"]["untrained_outputs"] == []
+    assert all("predicted" in row for row in results["validation"]["all"]["action_units"].values())
 
 
 def test_the_units_that_labels_reached_are_recorded(stage1):
@@ -668,6 +678,8 @@ def test_two_processes_finish_a_run(two_processes):
     assert results["training"]["processes"] == 2
     assert MMAMRNNetForIntensity.from_pretrained(run / "model").config.calibrated
     assert (results["validation"]["clips"], results["test"]["clips"]) == (23, 17)
+    assert results["facts"]["train"]["clips"] == 51  # all of them, not this process's share
+    assert results["facts"]["inputs"]["exchanged_clips"] == 23
     assert not leftovers(run)
 
 

@@ -50,8 +50,9 @@ def mma_scores(outputs: Tensors, labels: Tensors, intensity: Tensor) -> dict[str
 def mma_report(outputs: Tensors, labels: Tensors, rows: FrameDataset, action_units: list[int]) -> dict:
     """Scores of a split, for all rows and for each source of images.
 
-    Each source has, for each action unit, the correlation with the intensity labels, F1 of presence and the number
-    of annotated and positive rows; expression macro F1, accuracy and confusion; CCC of valence and arousal.
+    Each source has, for each action unit, the correlation with the intensity labels, F1 of presence and the numbers
+    of rows that are annotated, of those that are positive and of those that are predicted so; expression macro F1,
+    accuracy and confusion; CCC of valence and arousal.
     """
     names = sorted(set(rows.sources))
     number_of = {name: number for number, name in enumerate(names)}
@@ -72,7 +73,8 @@ def _mma_report_of(outputs: Tensors, labels: Tensors, intensity: Tensor, action_
     probability = outputs["action_unit_logits"].sigmoid()
     annotated, present = ~intensity.isnan(), is_present(intensity)
     correlation = pearson_scores(probability, intensity)
-    f1 = f1_scores(probability >= PRESENT_PROBABILITY, present, annotated)
+    called = probability >= PRESENT_PROBABILITY
+    f1 = f1_scores(called, present, annotated)
     expression = labels["expression_labels"]
     labelled = expression != NO_CLASS
     predicted = outputs["expression_logits"].argmax(-1)
@@ -90,6 +92,7 @@ def _mma_report_of(outputs: Tensors, labels: Tensors, intensity: Tensor, action_
                 "f1": f1[column].item(),
                 "annotated": int(annotated[:, column].sum()),
                 "present": int(present[:, column].sum()),
+                "predicted": int((called & annotated)[:, column].sum()),
             }
             for column, unit in enumerate(action_units)
         },
@@ -114,7 +117,7 @@ def _mma_report_of(outputs: Tensors, labels: Tensors, intensity: Tensor, action_
 
 def mrnn_scores(outputs: Tensors, labels: Tensors, rows: ClipDataset, names: list[str]) -> dict[str, float]:
     """Pearson of each of the K targets over the reactions of a split, and their mean."""
-    chosen = _rows_of_kind(rows, "reaction")
+    chosen = rows_of_kind(rows, "reaction")
     scores = pearson_scores(outputs["intensities"][chosen], labels["labels"][chosen])
     mean = mean_where_labels_vary(scores, labels["labels"][chosen])
     return {**dict(zip(names, scores.tolist(), strict=True)), "mean_pearson": mean}
@@ -184,7 +187,7 @@ def write_predictions(path: Path, intensities: Tensor, split: ClipSplit, id_colu
 
 def mrnn_report(intensities: Tensor, labels: Tensor, rows: ClipDataset, names: list[str]) -> dict:
     """Scores of a split: reactions alone as the Hume-shaped split, its clips by length, and what quiet clips get."""
-    reactions = _rows_of_kind(rows, "reaction")
+    reactions = rows_of_kind(rows, "reaction")
     report: dict = {
         "clips": len(labels),
         "reactions": _intensity_scores(intensities[reactions], labels[reactions], names),
@@ -201,7 +204,7 @@ def mrnn_report(intensities: Tensor, labels: Tensor, rows: ClipDataset, names: l
             "mean_pearson": mean_where_labels_vary(scores, labels[chosen]),
         }
     for kind in sorted(set(rows.kinds) - {"reaction"}):
-        chosen = _rows_of_kind(rows, kind)
+        chosen = rows_of_kind(rows, kind)
         report[kind] = {
             "clips": int(chosen.sum()),
             "mean_intensity": dict(zip(names, intensities[chosen].mean(0).tolist(), strict=True)),
@@ -225,7 +228,8 @@ def _intensity_scores(prediction: Tensor, target: Tensor, names: list[str]) -> d
     }
 
 
-def _rows_of_kind(rows: ClipDataset, kind: str) -> Tensor:
+def rows_of_kind(rows: ClipDataset, kind: str) -> Tensor:
+    """(N,) bool, the clips that are reactions, or quiet ones of some kind."""
     return torch.tensor([row == kind for row in rows.kinds], dtype=torch.bool)
 
 

@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 from torch.utils.data import Dataset
 from transformers import PreTrainedModel
 
@@ -20,7 +19,9 @@ from mma_mrnnet.model.modeling_mma import MMAModel
 from mma_mrnnet.model.modeling_mma_mrnnet import MMAMRNNetForIntensity
 from mma_mrnnet.model.video_processing_mma_mrnnet import MMAMRNNetVideoProcessor
 from mma_mrnnet.training.arguments import TrainArguments
+from mma_mrnnet.training.calibration import LEAST_SLOPE, affine_calibration
 from mma_mrnnet.training.clip_corpora import ClipSplit, clip_splits, fingerprints_of, read_corpus, table_splits
+from mma_mrnnet.training.facts import clip_facts, frame_facts
 from mma_mrnnet.training.frame_corpora import description_of, frame_splits, untrained_outputs
 from mma_mrnnet.training.intensity_models import around_extractor, for_features
 from mma_mrnnet.training.reports import (
@@ -52,7 +53,7 @@ class Stage:
         order: draws the item numbers of one epoch of `train`.
         train_collator: items -> batch, with augmentation.
         collator: items -> batch.
-        output_names: fields of the model's output that `score` reads.
+        output_names: fields of the model's output that `score` and `finish` read.
         loss_names: fields of the model's output that its `objective` reads.
         score: (outputs, labels) of a split -> named scores.
         score_name: the one of its scores that chooses the best epoch; more is better.
@@ -145,7 +146,8 @@ def mma_stage(args: TrainArguments) -> Stage:
 
     def finish(model: PreTrainedModel, predict: Predict) -> dict:
         outputs, labels = predict(validation)
-        return {"validation": mma_report(outputs, labels, validation, config.action_units)}
+        report = mma_report(outputs, labels, validation, config.action_units)
+        return {"validation": report, "facts": frame_facts(train, config)}
 
     torch.manual_seed(args.seed)
     return Stage(
@@ -216,11 +218,13 @@ def mrnn_stage(args: TrainArguments) -> Stage:
         order=shuffled(len(train)),
         train_collator=ClipCollator(processor),
         collator=ClipCollator(processor),
-        output_names=("intensities",),
+        output_names=("intensities", "logits"),
         loss_names=("logits",),
         score=lambda outputs, labels: mrnn_scores(outputs, labels, validation, names),
         score_name=monitored,
-        finish=lambda model, predict: _calibrated_report(model, predict, splits, corpus.id_column, args.output),
+        finish=lambda model, predict: _calibrated_report(
+            model, processor, predict, splits, corpus.id_column, args.output
+        ),
         description=description,
         held_out=test if test is not None and len(test) else None,
         fingerprint=_digest(*fingerprints_of(splits), "" if model.mma is None else digest_of_model(model.mma)),
@@ -238,7 +242,12 @@ def _warn_of_long_clips(splits: dict[str, ClipSplit], most: int) -> None:
 
 
 def _calibrated_report(
-    model: MMAMRNNetForIntensity, predict: Predict, splits: dict[str, ClipSplit], id_column: str, output: Path
+    model: MMAMRNNetForIntensity,
+    processor: MMAMRNNetVideoProcessor,
+    predict: Predict,
+    splits: dict[str, ClipSplit],
+    id_column: str,
+    output: Path,
 ) -> dict:
     """Calibrates the model on validation; scores of validation and test, whose real clips' predictions are written."""
     names = model.config.label_names
@@ -256,42 +265,14 @@ def _calibrated_report(
         "calibration": {"scale": scale, "shift": shift, "fitted_on": "validation"},
         "validation_before_calibration": before,
     }
+    predicted: dict[str, Tensors] = {}
     for name in [name for name in ("validation", "test") if name in splits]:
         split, intensities = splits[name], torch.zeros(0, len(names))
         if len(split.with_face):
-            intensities = predict(split.with_face)[0]["intensities"]
+            predicted[name] = predict(split.with_face)[0]
+            intensities = predicted[name]["intensities"]
         if split.files:
             write_predictions(output / f"predictions_{name}.csv", intensities, split, id_column, training_mean)
         if split.is_labelled:
             report[name] = split_report(intensities, split, names, training_mean)
-    return report
-
-
-LEAST_SLOPE = 1e-3
-"""Of a calibration: an output that falls as its label rises is made nearly constant, never turned round."""
-
-
-def affine_calibration(prediction: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-    """The least-squares line of each output, its slope kept positive so that no order is turned round.
-
-    Args:
-        prediction: (N, K) outputs before calibration.
-        target: (N, K) labels; NaN where unlabelled.
-
-    Returns:
-        scale and shift, (K,) float32 each. An output that does not rise with its target gets a slope of 0.001
-        around the target's mean; one without labels stays as it is.
-    """
-    scales, shifts = [], []
-    for column in range(target.shape[1]):
-        labelled = ~target[:, column].isnan()
-        x, y = prediction[labelled, column].double(), target[labelled, column].double()
-        if len(x) == 0:
-            scales.append(1.0)
-            shifts.append(0.0)
-            continue
-        variance = float(x.var(correction=0))
-        slope = float(((x - x.mean()) * (y - y.mean())).mean()) / variance if variance > 0 else 0.0
-        scales.append(max(slope, LEAST_SLOPE))
-        shifts.append(float(y.mean()) - scales[-1] * float(x.mean()))
-    return torch.tensor(scales), torch.tensor(shifts)
+    return {**report, "facts": clip_facts(model, processor, predict, splits, predicted)}

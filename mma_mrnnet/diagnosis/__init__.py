@@ -1,0 +1,1 @@
+"""What a good colleague would say of a training run, read off its result files alone."""
