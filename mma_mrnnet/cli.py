@@ -1,4 +1,4 @@
-"""The command line: mma-mrnnet predict | crop | export | demo. The only module that prints."""
+"""The command line: mma-mrnnet predict | crop | draw | export | demo. The only module that prints."""
 
 import argparse
 import glob
@@ -19,6 +19,8 @@ EXAMPLES = {
   mma-mrnnet crop clips crops                     # then: train.py --stage mrnn --data clips:crops
   mma-mrnnet crop videos cropped_aligned --fps native --workers 8
   mma-mrnnet crop clips crops --format png --size 112""",
+    "draw": """example:
+  mma-mrnnet draw drawn --workers 2               # then: train.py --stage mrnn --data hume:drawn""",
     "export": """example:
   mma-mrnnet export runs/mrnn/model my-model      # then: hf upload me/my-model my-model""",
     "demo": """example:
@@ -35,7 +37,7 @@ def main(words: Sequence[str] | None = None) -> int:
         return 2
     _quieten_libraries()
     try:
-        code = {"predict": _predict, "crop": _crop, "export": _export, "demo": _demo}[args.command](args)
+        code = {"predict": _predict, "crop": _crop, "draw": _draw, "export": _export, "demo": _demo}[args.command](args)
         sys.stdout.flush()  # here, where a reader that left is no error
         return code
     except BrokenPipeError:
@@ -112,6 +114,20 @@ def _parser() -> argparse.ArgumentParser:
     crop.add_argument("--size", type=_count, default=112, help="side of the crops in pixels (default: 112)")
     crop.add_argument("--workers", type=_count, help="processes, one thread each (default: one a usable core)")
     crop.add_argument("--format", choices=("jpg", "png"), default="jpg", help="png loses nothing (default: jpg)")
+
+    draw = add("draw", "draws simulated reactions as clips of cartoon faces, laid out as Hume-Reaction: no people")
+    draw.add_argument("folder", type=Path, help="where to write; must not exist, or be empty")
+    draw.add_argument(
+        "--clips",
+        type=_count,
+        nargs=3,
+        default=(600, 200, 300),
+        metavar=("TRAIN", "VALIDATION", "TEST"),
+        help="how many of each split (default: 600 200 300)",
+    )
+    draw.add_argument("--size", type=_count, default=64, help="side of the crops in pixels (default: 64)")
+    draw.add_argument("--seed", type=int, default=0, help="of everything drawn (default: 0)")
+    draw.add_argument("--workers", type=_count, default=1, help="processes that draw (default: 1)")
 
     export = add("export", "a folder for the Hub: weights, config, processor, code and card")
     export.add_argument("checkpoint", help="a trained checkpoint, such as runs/mrnn/model")
@@ -343,6 +359,14 @@ def _crop(args: argparse.Namespace) -> int:
         file=sys.stderr,
     )
     return int(bool(report.failed or report.left_out))
+
+
+def _draw(args: argparse.Namespace) -> int:
+    from mma_mrnnet.data.drawn_clips import write_drawn_reactions
+
+    write_drawn_reactions(args.folder, tuple(args.clips), seed=args.seed, size=args.size, workers=args.workers)
+    print(f"wrote {args.folder}: {sum(args.clips)} clips", file=sys.stderr)
+    return 0
 
 
 def _export(args: argparse.Namespace) -> int:

@@ -43,7 +43,7 @@ class Stage:
     """Everything `fit` needs of one stage.
 
     Attributes:
-        name: `mma` or `mrnn`.
+        name: `mma`, `mrnn` or `pixels`; the model's results lie beside it under this name.
         model: what is trained.
         processor: saved beside the model.
         train: items for `train_collator`.
@@ -82,14 +82,15 @@ class Stage:
     begin_epoch: Callable[[int], None] = lambda epoch: None
 
 
-def _monitored(args: TrainArguments, *names: str) -> str:
+def monitored_score(args: TrainArguments, *names: str) -> str:
     """The score that the user names, else the last one; asked for before anything is read that takes long."""
     if args.monitor is not None and args.monitor not in names:
         raise ValueError(f"--monitor must be one of {', '.join(names)}; got {args.monitor!r}")
     return args.monitor or names[-1]
 
 
-def _digest(*parts: str) -> str:
+def digest_of(*parts: str) -> str:
+    """A digest of the parts in their order, as `Stage.fingerprint` takes it."""
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 
@@ -121,7 +122,9 @@ def mma_stage(args: TrainArguments) -> Stage:
         co_annotation=args.co_annotation,
         dropout=args.dropout,
     )
-    monitored = _monitored(args, "action_unit_correlation", "expression_f1", "valence_arousal_ccc", "mean_of_tasks")
+    monitored = monitored_score(
+        args, "action_unit_correlation", "expression_f1", "valence_arousal_ccc", "mean_of_tasks"
+    )
     train, validation = frame_splits(args)
     draws = corpus_draws(train.sources, train.expression, args.balance)
     description = description_of(args.data, train, validation, draws)
@@ -151,7 +154,7 @@ def mma_stage(args: TrainArguments) -> Stage:
         score_name=monitored,
         finish=finish,
         description=description,
-        fingerprint=_digest(train.fingerprint(), validation.fingerprint()),
+        fingerprint=digest_of(train.fingerprint(), validation.fingerprint()),
         begin_epoch=train.begin_epoch,
     )
 
@@ -182,7 +185,7 @@ def mrnn_stage(args: TrainArguments) -> Stage:
         ValueError: data of a kind that is not read here, or no stage-1 checkpoint where `mma` points.
     """
     corpus = read_corpus(args)
-    monitored = _monitored(args, *corpus.names, "mean_pearson")
+    monitored = monitored_score(args, *corpus.names, "mean_pearson")
     torch.manual_seed(args.seed)
     if corpus.holds_tables:
         splits, description, features = table_splits(corpus, args)
@@ -208,7 +211,7 @@ def mrnn_stage(args: TrainArguments) -> Stage:
         score_name=monitored,
         finish=lambda model, predict: _calibrated_report(model, predict, splits, corpus.id_column, args.output),
         description=description,
-        fingerprint=_digest(*fingerprints_of(splits), "" if model.mma is None else digest_of_model(model.mma)),
+        fingerprint=digest_of(*fingerprints_of(splits), "" if model.mma is None else digest_of_model(model.mma)),
         carried_results=sorted(Path(args.mma).glob("results_mma.json")) if args.mma and Path(args.mma).is_dir() else [],
     )
 
@@ -228,10 +231,30 @@ def _calibrated_report(
             "on validation %s do not rise with their labels: calibrated to nearly a constant", ", ".join(flat)
         )
     model.set_calibration(scale.to(model.device), shift.to(model.device))
-    report = {
+    return {
         "calibration": {"scale": scale, "shift": shift, "fitted_on": "validation"},
         "validation_before_calibration": before,
+        **report_splits(predict, splits, names, id_column, output),
     }
+
+
+def report_splits(
+    predict: Predict, splits: dict[str, ClipSplit], names: list[str], id_column: str, output: Path
+) -> dict:
+    """Scores of validation and of test, where there is one; their real clips' predictions are written to `output`.
+
+    Args:
+        predict: as `fit` gives it.
+        splits: from `clip_splits` or one of its kin.
+        names: of the K targets.
+        id_column: header of the clips' names in the tables of predictions.
+        output: the run's folder.
+
+    Returns:
+        `split_report` of each labelled split, by the split's name.
+    """
+    report: dict = {}
+    training_mean = mean_label(splits["train"].files)
     for name in [name for name in ("validation", "test") if name in splits]:
         split, intensities = splits[name], torch.zeros(0, len(names))
         if len(split.with_face):
