@@ -1,4 +1,4 @@
-"""The command line: mma-mrnnet predict | crop | draw | ablate | diagnose | export | demo. The only module that prints."""
+"""The command line: mma-mrnnet predict | crop | draw | ablate | diagnose | export | demo. Only this module prints."""
 
 import argparse
 import glob
@@ -29,6 +29,8 @@ EXAMPLES = {
     "diagnose": """examples:
   mma-mrnnet diagnose runs/mrnn
   mma-mrnnet diagnose runs/mma runs/mrnn --json findings.json""",
+    "draw": """example:
+  mma-mrnnet draw drawn --workers 2               # then: train.py --stage mrnn --data hume:drawn""",
     "export": """example:
   mma-mrnnet export runs/mrnn/model my-model      # then: hf upload me/my-model my-model""",
     "demo": """example:
@@ -127,6 +129,19 @@ def _parser() -> argparse.ArgumentParser:
     diagnose = add("diagnose", "what is wrong with a training run, by its results, and what to try")
     diagnose.add_argument("runs", nargs="+", help="a run's folder, a model's, or a results file")
     diagnose.add_argument("--json", type=Path, help="the same for machines, as a list of the files' findings")
+    draw = add("draw", "draws simulated reactions as clips of cartoon faces, laid out as Hume-Reaction: no people")
+    draw.add_argument("folder", type=Path, help="where to write; must not exist, or be empty")
+    draw.add_argument(
+        "--clips",
+        type=_count,
+        nargs=3,
+        default=(600, 200, 300),
+        metavar=("TRAIN", "VALIDATION", "TEST"),
+        help="how many of each split (default: 600 200 300)",
+    )
+    draw.add_argument("--size", type=_count, default=64, help="side of the crops in pixels (default: 64)")
+    draw.add_argument("--seed", type=int, default=0, help="of everything drawn (default: 0)")
+    draw.add_argument("--workers", type=_count, default=1, help="processes that draw (default: 1)")
 
     export = add("export", "a folder for the Hub: weights, config, processor, code and card")
     export.add_argument("checkpoint", help="a trained checkpoint, such as runs/mrnn/model")
@@ -420,6 +435,14 @@ def _diagnose(args: argparse.Namespace) -> int:
     return code
 
 
+def _draw(args: argparse.Namespace) -> int:
+    from mma_mrnnet.data.drawn_clips import write_drawn_reactions
+
+    write_drawn_reactions(args.folder, tuple(args.clips), seed=args.seed, size=args.size, workers=args.workers)
+    print(f"wrote {args.folder}: {sum(args.clips)} clips", file=sys.stderr)
+    return 0
+
+
 def _export(args: argparse.Namespace) -> int:
     from mma_mrnnet.hub import export_checkpoint
 
@@ -443,7 +466,23 @@ def _demo(args: argparse.Namespace) -> int:
     return 0
 
 
-COMMANDS = {"predict": _predict, "crop": _crop, "ablate": _ablate, "diagnose": _diagnose, "export": _export, "demo": _demo}
+COMMANDS = {
+    "predict": _predict,
+    "crop": _crop,
+    "draw": _draw,
+    "ablate": _ablate,
+    "diagnose": _diagnose,
+    "export": _export,
+    "demo": _demo,
+}
+    "predict": _predict,
+    "crop": _crop,
+    "draw": _draw,
+    "ablate": _ablate,
+    "diagnose": _diagnose,
+    "export": _export,
+    "demo": _demo,
+}
 
 
 if __name__ == "__main__":

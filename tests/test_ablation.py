@@ -1,8 +1,8 @@
 """Ablations: the variants, what a study keeps, the numbers drawn from its runs, and the command from end to end."""
 
 import json
-from itertools import pairwise
 from dataclasses import fields, replace
+from itertools import pairwise
 from types import SimpleNamespace
 
 import numpy as np

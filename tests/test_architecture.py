@@ -30,8 +30,7 @@ BELOW = {
     "photos": {"model", "data", "prediction"},
     "pipeline": {"model", "data", "hub", "prediction"},
     "demo": {"model", "data", "hub", "prediction"},
-    "cli": {"model", "metrics", "data", "hub", "training", "ablation", "train", "prediction", "demo"},
-    "cli": {"model", "metrics", "data", "hub", "training", "train", "diagnosis", "prediction", "demo"},
+    "cli": {"model", "metrics", "data", "hub", "training", "ablation", "train", "diagnosis", "prediction", "demo"},
     "__init__": {"model", "pipeline"},
 }
 """Which parts of the package each part may import."""

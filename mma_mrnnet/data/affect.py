@@ -30,8 +30,12 @@ def affect_of(crops: list[np.ndarray], extractor: MMAModel, processor: MMAMRNNet
     """Affect of N crops, (H, W, 3) uint8 RGB each and of any size; (N, A) float32."""
     if not crops:
         return np.zeros((0, extractor.config.affect_size), np.float32)
-    if len({crop.shape for crop in crops}) == 1:
-        pixel_values = processor.scale(np.stack(crops))  # (N, 3, S, S)
-    else:
-        pixel_values = torch.cat([processor.scale(crop[None]) for crop in crops])  # (N, 3, S, S)
+    pixel_values = scaled(crops, processor)
     return extractor(pixel_values.to(extractor.device, extractor.dtype)).affect.cpu().numpy()
+
+
+def scaled(crops: list[np.ndarray], processor: MMAMRNNetVideoProcessor) -> torch.Tensor:
+    """Pixel values of N >= 1 crops of any size; (N, 3, S, S) float32 in [-1, 1]."""
+    if len({crop.shape for crop in crops}) == 1:
+        return processor.scale(np.stack(crops))
+    return torch.cat([processor.scale(crop[None]) for crop in crops])

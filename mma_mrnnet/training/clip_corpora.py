@@ -14,7 +14,9 @@ from mma_mrnnet.data.corpora.clip_folder import load_clip_folder
 from mma_mrnnet.data.corpora.hume_reaction import CROPS_FPS, load_hume_reaction
 from mma_mrnnet.data.crop_store import read_index
 from mma_mrnnet.data.datasets import ClipDataset
+from mma_mrnnet.data.drawn_clips import is_drawn
 from mma_mrnnet.data.feature_tables import TABLE_SUFFIX
+from mma_mrnnet.data.pixel_cache import PixelCache
 from mma_mrnnet.data.records import ClipFile
 from mma_mrnnet.data.simulated_domains import domain_named
 from mma_mrnnet.data.synthetic import as_dataset, hume_like_splits
@@ -54,8 +56,12 @@ class ClipCorpus:
         return self.files is not None and _is_table(self.files[0])
 
 
-def read_corpus(args: TrainArguments) -> ClipCorpus:
+def read_corpus(args: TrainArguments, *, needs_extractor: bool = True) -> ClipCorpus:
     """The corpus that `args.data` names.
+
+    Args:
+        args: the run's settings.
+        needs_extractor: False for a model that reads pixels: `mma` may then be missing, and is not looked at.
 
     Raises:
         ValueError: another kind of data, no such simulated domain, a corpus that is not as its reader describes, tables
@@ -86,15 +92,15 @@ def read_corpus(args: TrainArguments) -> ClipCorpus:
     corpus = ClipCorpus(
         list(files[0].labels),
         relative_labels=kind == "hume",
-        simulated_labels=False,
+        simulated_labels=kind == "hume" and is_drawn(folder),
         files=files,
         id_column=ID_COLUMNS[kind],
     )
-    _check_kind(corpus, args)
+    _check_kind(corpus, args, needs_extractor)
     return corpus
 
 
-def _check_kind(corpus: ClipCorpus, args: TrainArguments) -> None:
+def _check_kind(corpus: ClipCorpus, args: TrainArguments, needs_extractor: bool) -> None:
     """Raises ValueError where tables and other clips are mixed, or come with settings that are the other kind's."""
     files, folder = corpus.files or [], args.data.partition(":")[2]
     odd = next((clip for clip in files if _is_table(clip) != corpus.holds_tables), None)
@@ -105,7 +111,7 @@ def _check_kind(corpus: ClipCorpus, args: TrainArguments) -> None:
         raise ValueError(f"{folder}: its clips are tables of features, which stand in an extractor's place: no --mma")
     if not corpus.holds_tables and args.features:
         raise ValueError(f"{folder}: its clips are no tables of features: no --features")
-    if not corpus.holds_tables and args.mma is None:
+    if not corpus.holds_tables and args.mma is None and needs_extractor:
         raise ValueError(NO_EXTRACTOR)
 
 
@@ -188,6 +194,19 @@ def table_splits(corpus: ClipCorpus, args: TrainArguments) -> tuple[dict[str, Cl
     return splits, description, cache.names
 
 
+def pixel_splits(
+    corpus: ClipCorpus, args: TrainArguments, processor: MMAMRNNetVideoProcessor
+) -> tuple[dict[str, ClipSplit], dict]:
+    """The splits with a frame's 3 * S * S pixel values in the place of affect: as `clip_splits`.
+
+    Raises:
+        ValueError: clips without pixels (simulated affect, tables of features), or as `stored_splits`.
+    """
+    if corpus.files is None or corpus.holds_tables:
+        raise ValueError(f"--data {args.data}: its clips hold no pixels; videos or face crops are needed")
+    return stored_splits(corpus, args, PixelCache(_cache_folder(args), processor, args.sampling_fps))
+
+
 def stored_splits(corpus: ClipCorpus, args: TrainArguments, cache: ClipCache) -> tuple[dict[str, ClipSplit], dict]:
     """What `clip_splits` returns, of clips in files."""
     wanted = _wanted(corpus)
@@ -205,7 +224,7 @@ def stored_splits(corpus: ClipCorpus, args: TrainArguments, cache: ClipCache) ->
             usable = "table with a usable row" if corpus.holds_tables else "clip with a face"
             raise ValueError(f"{args.data}: no labelled {usable} in {name}")
     return splits, {
-        "data": f"{DATA[args.data.partition(':')[0]]}, {_kinds_of(wanted)}",
+        "data": f"{_name_of(corpus, args)}, {_kinds_of(wanted)}",
         # Readers that know the people refuse one in two splits; where they do not, nobody knows.
         "people_apart": all(clip.subject for clip in corpus.files or []),
         **_counts(splits),
@@ -220,6 +239,11 @@ def fingerprints_of(splits: dict[str, ClipSplit]) -> list[str]:
     # The file of a split is named by a digest of its clips, their labels and what their affect depends on.
     files = {name: split.with_face.rows.cache_files for name, split in splits.items()}
     return [f"{name} {[Path(file['filename']).name for file in found]}" for name, found in sorted(files.items())]
+
+
+def _name_of(corpus: ClipCorpus, args: TrainArguments) -> str:
+    name = DATA[args.data.partition(":")[0]]
+    return f"drawn faces of simulated reactions in the layout of {name}" if corpus.simulated_labels else name
 
 
 def _kinds_of(clips: list[ClipFile]) -> str:

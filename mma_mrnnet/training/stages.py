@@ -45,7 +45,7 @@ class Stage:
     """Everything `fit` needs of one stage.
 
     Attributes:
-        name: `mma` or `mrnn`.
+        name: `mma`, `mrnn` or `pixels`; the model's results lie beside it under this name.
         model: what is trained.
         processor: saved beside the model.
         train: items for `train_collator`.
@@ -86,14 +86,15 @@ class Stage:
     begin_epoch: Callable[[int], None] = lambda epoch: None
 
 
-def _monitored(args: TrainArguments, names: Sequence[str], default: str) -> str:
+def monitored_score(args: TrainArguments, names: Sequence[str], default: str) -> str:
     """The score that the user names, else the stage's own; asked for before anything is read that takes long."""
     if args.monitor is not None and args.monitor not in names:
         raise ValueError(f"--monitor must be one of {', '.join(names)}; got {args.monitor!r}")
     return args.monitor or default
 
 
-def _digest(*parts: str) -> str:
+def digest_of(*parts: str) -> str:
+    """A digest of the parts in their order, as `Stage.fingerprint` takes it."""
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 
@@ -134,7 +135,7 @@ def mma_stage(args: TrainArguments) -> Stage:
         dropout=args.dropout,
     )
     own_score = "mean_of_tasks" if len(args.channels) == len(SCORE_OF) else SCORE_OF[args.channels[-1]]
-    monitored = _monitored(args, [*SCORE_OF.values(), "mean_of_tasks"], own_score)
+    monitored = monitored_score(args, [*SCORE_OF.values(), "mean_of_tasks"], own_score)
     train, validation = frame_splits(args)
     draws = corpus_draws(train.sources, train.expression, args.balance)
     description = description_of(args.data, train, validation, draws)
@@ -165,7 +166,7 @@ def mma_stage(args: TrainArguments) -> Stage:
         score_name=monitored,
         finish=finish,
         description=description,
-        fingerprint=_digest(train.fingerprint(), validation.fingerprint()),
+        fingerprint=digest_of(train.fingerprint(), validation.fingerprint()),
         begin_epoch=train.begin_epoch,
     )
 
@@ -196,7 +197,7 @@ def mrnn_stage(args: TrainArguments) -> Stage:
         ValueError: data of a kind that is not read here, or no stage-1 checkpoint where `mma` points.
     """
     corpus = read_corpus(args)
-    monitored = _monitored(args, [*corpus.names, "mean_pearson"], "mean_pearson")
+    monitored = monitored_score(args, [*corpus.names, "mean_pearson"], "mean_pearson")
     torch.manual_seed(args.seed)
     if corpus.holds_tables:
         splits, description, features = table_splits(corpus, args)
@@ -227,7 +228,7 @@ def mrnn_stage(args: TrainArguments) -> Stage:
         ),
         description=description,
         held_out=test if test is not None and len(test) else None,
-        fingerprint=_digest(*fingerprints_of(splits), "" if model.mma is None else digest_of_model(model.mma)),
+        fingerprint=digest_of(*fingerprints_of(splits), "" if model.mma is None else digest_of_model(model.mma)),
         carried_results=sorted(Path(args.mma).glob("results_mma.json")) if args.mma and Path(args.mma).is_dir() else [],
     )
 
@@ -261,11 +262,33 @@ def _calibrated_report(
             "on validation %s do not rise with their labels: calibrated to nearly a constant", ", ".join(flat)
         )
     model.set_calibration(scale.to(model.device), shift.to(model.device))
-    report = {
+    report, predicted = report_splits(predict, splits, names, id_column, output)
+    return {
         "calibration": {"scale": scale, "shift": shift, "fitted_on": "validation"},
         "validation_before_calibration": before,
+        **report,
+        "facts": clip_facts(model, processor, predict, splits, predicted),
     }
+
+
+def report_splits(
+    predict: Predict, splits: dict[str, ClipSplit], names: list[str], id_column: str, output: Path
+) -> tuple[dict, dict[str, Tensors]]:
+    """Scores of validation and of test, where there is one; their real clips' predictions are written to `output`.
+
+    Args:
+        predict: as `fit` gives it.
+        splits: from `clip_splits` or one of its kin.
+        names: of the K targets.
+        id_column: header of the clips' names in the tables of predictions.
+        output: the run's folder.
+
+    Returns:
+        `split_report` of each labelled split, and the outputs of each with a clip that can be predicted, by its name.
+    """
+    report: dict = {}
     predicted: dict[str, Tensors] = {}
+    training_mean = mean_label(splits["train"].files)
     for name in [name for name in ("validation", "test") if name in splits]:
         split, intensities = splits[name], torch.zeros(0, len(names))
         if len(split.with_face):
@@ -275,4 +298,4 @@ def _calibrated_report(
             write_predictions(output / f"predictions_{name}.csv", intensities, split, id_column, training_mean)
         if split.is_labelled:
             report[name] = split_report(intensities, split, names, training_mean)
-    return {**report, "facts": clip_facts(model, processor, predict, splits, predicted)}
+    return report, predicted

@@ -1,0 +1,191 @@
+"""A baseline of another kind: a small 3-D CNN from a clip's pixels to its intensities, trained by the same loop.
+
+Nothing of it is from arXiv 2303.00180: layers and sizes are our choice. It says how far pixels alone go, without an
+extractor that was taught affect and without a recurrent part.
+"""
+
+from itertools import pairwise
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedConfig, PreTrainedModel
+from transformers import initialization as init
+from transformers.utils.generic import can_return_tuple
+
+from mma_mrnnet.data.datasets import ClipCollator
+from mma_mrnnet.model.modeling_mma_mrnnet import INTENSITY_LOSS, IntensityOutput
+from mma_mrnnet.model.video_processing_mma_mrnnet import MMAMRNNetVideoProcessor
+from mma_mrnnet.training.arguments import TrainArguments
+from mma_mrnnet.training.clip_corpora import fingerprints_of, pixel_splits, read_corpus
+from mma_mrnnet.training.reports import mrnn_scores
+from mma_mrnnet.training.sampling import shuffled
+from mma_mrnnet.training.stages import Stage, digest_of, monitored_score, report_splits
+
+
+class PixelIntensityConfig(PreTrainedConfig):
+    """Numbers of the 3-D CNN.
+
+    Args:
+        image_size: S, height and width of a crop in pixels.
+        channels: of the convolutions, each of which halves the side; multiples of `groups`.
+        groups: of the group norms.
+        intensity_loss: `pearson`, `ccc` or `mse`.
+        relative_labels: True where each label vector was divided by its own maximum.
+        simulated_labels: True where the targets came from a simulator and not from people.
+
+    `id2label` names the K targets.
+    """
+
+    model_type = "pixel_intensity"
+
+    image_size: int = 32
+    channels: list[int] | tuple[int, ...] = (16, 32, 64)
+    groups: int = 4
+    intensity_loss: str = "pearson"
+    relative_labels: bool = True
+    simulated_labels: bool = False
+    problem_type: str | None = "regression"
+
+    @property
+    def label_names(self) -> list[str]:
+        """Names of the K targets in output order."""
+        return [self.id2label[index] for index in range(self.num_labels)]
+
+
+class PixelBlock(nn.Module):
+    """A 3-D convolution that halves height and width, a group norm of each frame alone, ReLU.
+
+    The norm takes no mean over frames, so that padding never enters it.
+    """
+
+    def __init__(self, inputs: int, outputs: int, groups: int) -> None:
+        super().__init__()
+        self.convolution = nn.Conv3d(inputs, outputs, kernel_size=3, stride=(1, 2, 2), padding=1)
+        self.norm = nn.GroupNorm(groups, outputs)
+
+    def forward(self, values: Tensor, real: Tensor) -> Tensor:
+        """(B, C, T, H, W), 0 in padded frames, and (B, 1, T, 1, 1) bool -> (B, D, T, H / 2, W / 2), 0 there again."""
+        values = self.convolution(values).transpose(1, 2)  # (B, T, D, H / 2, W / 2)
+        normed = self.norm(values.flatten(0, 1)).unflatten(0, values.shape[:2]).transpose(1, 2)
+        return torch.where(real, normed.relu(), 0.0)
+
+
+class PixelIntensityModel(PreTrainedModel):
+    """Blocks of 3-D convolutions, the mean over the image and over the real frames, one output for each target.
+
+    Padded frames are 0 before every convolution, as what it sees beyond the last frame of a full clip: neither their
+    content nor their number has an effect.
+    """
+
+    config: PixelIntensityConfig
+    config_class = PixelIntensityConfig
+    main_input_name = "affect"
+    accepts_loss_kwargs = False
+
+    def __init__(self, config: PixelIntensityConfig) -> None:
+        super().__init__(config)
+        sizes = [3, *config.channels]
+        self.blocks = nn.ModuleList(PixelBlock(*pair, config.groups) for pair in pairwise(sizes))
+        self.output = nn.Linear(sizes[-1], config.num_labels)
+        self.post_init()
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        if isinstance(module, nn.Conv3d):
+            init.kaiming_uniform_(module.weight, nonlinearity="relu")
+            init.zeros_(module.bias)
+        elif isinstance(module, nn.Linear):
+            init.xavier_uniform_(module.weight)
+            init.zeros_(module.bias)
+        else:
+            super()._init_weights(module)
+
+    @can_return_tuple
+    def forward(
+        self, affect: Tensor, frame_mask: Tensor | None = None, labels: Tensor | None = None, **kwargs: Any
+    ) -> IntensityOutput:
+        """Intensities of B clips.
+
+        Args:
+            affect: (B, T, 3 * S * S) float pixel values in [-1, 1]; under this name, since the loop's batches have it.
+            frame_mask: (B, T) bool, True for real frames, a prefix of each row; None means all are real.
+            labels: (B, K) float in [0, 1]; NaN where unlabelled.
+            kwargs: transformers' hooks; nothing of ours.
+
+        Returns:
+            An `IntensityOutput` without `affect` and hidden states.
+
+        Raises:
+            ValueError: pixels of another shape.
+        """
+        side = self.config.image_size
+        if affect.ndim != 3 or affect.shape[-1] != 3 * side * side:
+            raise ValueError(f"affect must be pixels (B, T, {3 * side * side}); got {tuple(affect.shape)}")
+        if frame_mask is None:
+            frame_mask = torch.ones(affect.shape[:2], dtype=torch.bool, device=affect.device)
+        values = torch.where(frame_mask.unsqueeze(-1), affect, 0.0).to(self.dtype)
+        values = values.unflatten(-1, (3, side, side)).transpose(1, 2)  # (B, 3, T, S, S)
+        real = frame_mask[:, None, :, None, None]  # (B, 1, T, 1, 1)
+        for block in self.blocks:
+            values = block(values, real)
+        # In full precision also where autocast computes in half, as the recurrent model's output layer.
+        with torch.autocast(values.device.type, enabled=False):
+            frames = values.to(self.output.weight.dtype).mean((3, 4)).sum(2)  # (B, D)
+            logits = self.output(frames / frame_mask.sum(1, keepdim=True).clamp(min=1))  # (B, K)
+        output = IntensityOutput(intensities=logits.sigmoid(), logits=logits)
+        if labels is not None:
+            output.loss = self.objective(output, labels)
+        return output
+
+    def objective(self, output: IntensityOutput, labels: Tensor) -> Tensor:
+        """The loss of a whole batch, scalar; `labels` (B, K), NaN where unlabelled."""
+        return INTENSITY_LOSS[self.config.intensity_loss](output.logits.sigmoid(), labels)
+
+
+def pixel_stage(args: TrainArguments) -> Stage:
+    """The 3-D CNN on the clips that `mrnn_stage` would read the affect of; no calibration.
+
+    Args:
+        args: of `--stage mrnn`. `data` is `clips:FOLDER` or `hume:FOLDER` with videos or face crops; `mma` is not
+            looked at, nor are the settings of the recurrent part.
+
+    Returns:
+        The `Stage`.
+
+    Raises:
+        ValueError: data without pixels or as `mrnn_stage`, or `strict_routing`.
+    """
+    if args.strict_routing:
+        raise ValueError("--strict_routing is for the recurrent model: this one has no dense layer over frames")
+    corpus = read_corpus(args, needs_extractor=False)
+    monitored = monitored_score(args, [*corpus.names, "mean_pearson"], "mean_pearson")
+    torch.manual_seed(args.seed)
+    config = PixelIntensityConfig(
+        intensity_loss=args.intensity_loss,
+        id2label=dict(enumerate(corpus.names)),
+        label2id={name: number for number, name in enumerate(corpus.names)},
+        relative_labels=corpus.relative_labels,
+        simulated_labels=corpus.simulated_labels,
+    )
+    side = config.image_size
+    processor = MMAMRNNetVideoProcessor(size={"height": side, "width": side}, num_frames=args.num_frames)
+    splits, description = pixel_splits(corpus, args, processor)
+    names, train, validation = config.label_names, splits["train"].rows, splits["validation"].rows
+    return Stage(
+        name="pixels",
+        model=PixelIntensityModel(config),
+        processor=processor,
+        train=train,
+        validation=validation,
+        order=shuffled(len(train)),
+        train_collator=ClipCollator(processor),
+        collator=ClipCollator(processor),
+        output_names=("intensities",),
+        loss_names=("logits",),
+        score=lambda outputs, labels: mrnn_scores(outputs, labels, validation, names),
+        score_name=monitored,
+        finish=lambda model, predict: report_splits(predict, splits, names, corpus.id_column, args.output)[0],
+        description=description,
+        fingerprint=digest_of(*fingerprints_of(splits)),
+    )
