@@ -475,14 +475,6 @@ COMMANDS = {
     "export": _export,
     "demo": _demo,
 }
-    "predict": _predict,
-    "crop": _crop,
-    "draw": _draw,
-    "ablate": _ablate,
-    "diagnose": _diagnose,
-    "export": _export,
-    "demo": _demo,
-}
 
 
 if __name__ == "__main__":

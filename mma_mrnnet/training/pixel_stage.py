@@ -20,7 +20,7 @@ from mma_mrnnet.training.arguments import TrainArguments
 from mma_mrnnet.training.clip_corpora import fingerprints_of, pixel_splits, read_corpus
 from mma_mrnnet.training.reports import mrnn_scores
 from mma_mrnnet.training.sampling import shuffled
-from mma_mrnnet.training.stages import Stage, digest_of, monitored_score, report_splits
+from mma_mrnnet.training.stages import Stage, digest_of, held_out_of, monitored_score, report_splits
 
 
 class PixelIntensityConfig(PreTrainedConfig):
@@ -187,5 +187,6 @@ def pixel_stage(args: TrainArguments) -> Stage:
         score_name=monitored,
         finish=lambda model, predict: report_splits(predict, splits, names, corpus.id_column, args.output)[0],
         description=description,
+        held_out=held_out_of(splits),
         fingerprint=digest_of(*fingerprints_of(splits)),
     )

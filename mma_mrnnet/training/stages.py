@@ -208,7 +208,6 @@ def mrnn_stage(args: TrainArguments) -> Stage:
     _warn_of_long_clips(splits, args.num_frames)
     names = model.config.label_names
     train, validation = splits["train"].rows, splits["validation"].rows
-    test = splits["test"].rows if "test" in splits else None
 
     return Stage(
         name="mrnn",
@@ -227,10 +226,16 @@ def mrnn_stage(args: TrainArguments) -> Stage:
             model, processor, predict, splits, corpus.id_column, args.output
         ),
         description=description,
-        held_out=test if test is not None and len(test) else None,
+        held_out=held_out_of(splits),
         fingerprint=digest_of(*fingerprints_of(splits), "" if model.mma is None else digest_of_model(model.mma)),
         carried_results=sorted(Path(args.mma).glob("results_mma.json")) if args.mma and Path(args.mma).is_dir() else [],
     )
+
+
+def held_out_of(splits: dict[str, ClipSplit]) -> ClipDataset | None:
+    """The labelled test clips; None where there are none."""
+    rows = splits["test"].rows if "test" in splits else []
+    return rows if len(rows) else None
 
 
 def _warn_of_long_clips(splits: dict[str, ClipSplit], most: int) -> None:
