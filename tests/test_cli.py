@@ -360,7 +360,7 @@ def test_no_words_print_the_help_and_give_exit_code_2(run):
     code, out, _ = run()
     assert code == 2
     assert out[0].startswith("usage: mma-mrnnet")
-    assert all(any(name in line for line in out) for name in ("predict", "crop", "draw", "export", "demo"))
+@pytest.mark.parametrize("command", ["predict", "crop", "draw", "ablate", "diagnose", "export", "demo"])
 
 
 def test_an_unknown_command_gives_exit_code_2(run):

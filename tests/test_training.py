@@ -106,8 +106,9 @@ def test_stage_1_learns(stage1):
 
 def test_a_stage_1_run_records_its_positive_labels_and_what_it_says_itself(stage1):
     results = results_of(stage1)
-    labels = results["facts"]["labels"]["train"]
-    assert labels["images"] == sum(labels["expressions"].values()) == 40
+    labels, drawn = results["facts"]["labels"]["train"], drawn_faces(40, seed=0, size=32)["expression"]
+    assert labels["images"] == 40
+    assert list(labels["expressions"].values()) == [drawn.count(number) for number in range(7)]
     assert all(0 <= row["present"] <= row["annotated"] <= 40 for row in labels["action_units"].values())
     assert results["facts"]["untrained_outputs"] == []
     assert all("predicted" in row for row in results["validation"]["all"]["action_units"].values())
