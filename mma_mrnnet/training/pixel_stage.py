@@ -58,10 +58,10 @@ GAIN = 8.0
 class PixelIntensityModel(PreTrainedModel):
     """3-D convolutions with ReLU, the mean over the image and over the real frames, one output for each target.
 
-    What goes in is each frame's difference from the mean of the clip's frames: who it is stays out, and what moves
-    stays in, which a few hundred clips of fewer people would not tell apart. There is no norm, since how far
-    something moves is what counts. Padded frames are 0 before every convolution, as what it sees beyond the last
-    frame of a full clip: neither their content nor their number has an effect.
+    What goes in is each frame's difference from the mean of the clip's frames: what moves, and not who it is, since
+    from plain frames it learnt a few dozen people by heart. There is no norm, since how far something moves is what
+    counts. Padded frames are 0 before every convolution, as what it sees beyond the last frame of a full clip:
+    neither their content nor their number has an effect.
     """
 
     config: PixelIntensityConfig
