@@ -28,8 +28,7 @@ class PixelIntensityConfig(PreTrainedConfig):
 
     Args:
         image_size: S, height and width of a crop in pixels.
-        channels: of the convolutions, each of which halves the side; multiples of `groups`.
-        groups: of the group norms.
+        channels: of the convolutions, each of which halves the side.
         intensity_loss: `pearson`, `ccc` or `mse`.
         relative_labels: True where each label vector was divided by its own maximum.
         simulated_labels: True where the targets came from a simulator and not from people.
@@ -41,7 +40,6 @@ class PixelIntensityConfig(PreTrainedConfig):
 
     image_size: int = 32
     channels: list[int] | tuple[int, ...] = (16, 32, 64)
-    groups: int = 4
     intensity_loss: str = "pearson"
     relative_labels: bool = True
     simulated_labels: bool = False
@@ -53,29 +51,17 @@ class PixelIntensityConfig(PreTrainedConfig):
         return [self.id2label[index] for index in range(self.num_labels)]
 
 
-class PixelBlock(nn.Module):
-    """A 3-D convolution that halves height and width, a group norm of each frame alone, ReLU.
-
-    The norm takes no mean over frames, so that padding never enters it.
-    """
-
-    def __init__(self, inputs: int, outputs: int, groups: int) -> None:
-        super().__init__()
-        self.convolution = nn.Conv3d(inputs, outputs, kernel_size=3, stride=(1, 2, 2), padding=1)
-        self.norm = nn.GroupNorm(groups, outputs)
-
-    def forward(self, values: Tensor, real: Tensor) -> Tensor:
-        """(B, C, T, H, W), 0 in padded frames, and (B, 1, T, 1, 1) bool -> (B, D, T, H / 2, W / 2), 0 there again."""
-        values = self.convolution(values).transpose(1, 2)  # (B, T, D, H / 2, W / 2)
-        normed = self.norm(values.flatten(0, 1)).unflatten(0, values.shape[:2]).transpose(1, 2)
-        return torch.where(real, normed.relu(), 0.0)
+GAIN = 8.0
+"""What a pixel's difference from the clip's mean is multiplied by; in drawn faces 1 in 100 then exceeds 0.5."""
 
 
 class PixelIntensityModel(PreTrainedModel):
-    """Blocks of 3-D convolutions, the mean over the image and over the real frames, one output for each target.
+    """3-D convolutions with ReLU, the mean over the image and over the real frames, one output for each target.
 
-    Padded frames are 0 before every convolution, as what it sees beyond the last frame of a full clip: neither their
-    content nor their number has an effect.
+    What goes in is each frame's difference from the mean of the clip's frames: what moves, and not who it is, since
+    from plain frames it learnt a few dozen people by heart. There is no norm, since how far something moves is what
+    counts. Padded frames are 0 before every convolution, as what it sees beyond the last frame of a full clip:
+    neither their content nor their number has an effect.
     """
 
     config: PixelIntensityConfig
@@ -86,7 +72,9 @@ class PixelIntensityModel(PreTrainedModel):
     def __init__(self, config: PixelIntensityConfig) -> None:
         super().__init__(config)
         sizes = [3, *config.channels]
-        self.blocks = nn.ModuleList(PixelBlock(*pair, config.groups) for pair in pairwise(sizes))
+        self.convolutions = nn.ModuleList(
+            nn.Conv3d(*pair, kernel_size=3, stride=(1, 2, 2), padding=1) for pair in pairwise(sizes)
+        )
         self.output = nn.Linear(sizes[-1], config.num_labels)
         self.post_init()
 
@@ -127,12 +115,15 @@ class PixelIntensityModel(PreTrainedModel):
         values = torch.where(frame_mask.unsqueeze(-1), affect, 0.0).to(self.dtype)
         values = values.unflatten(-1, (3, side, side)).transpose(1, 2)  # (B, 3, T, S, S)
         real = frame_mask[:, None, :, None, None]  # (B, 1, T, 1, 1)
-        for block in self.blocks:
-            values = block(values, real)
+        count = frame_mask.sum(1, keepdim=True).clamp(min=1)  # (B, 1)
+        mean = values.sum(2, keepdim=True) / count[:, None, :, None, None]  # (B, 3, 1, S, S)
+        values = torch.where(real, GAIN * (values - mean), 0.0)
+        for convolution in self.convolutions:
+            values = torch.where(real, convolution(values).relu(), 0.0)  # (B, D, T, H, W), half of height and width
         # In full precision also where autocast computes in half, as the recurrent model's output layer.
         with torch.autocast(values.device.type, enabled=False):
             frames = values.to(self.output.weight.dtype).mean((3, 4)).sum(2)  # (B, D)
-            logits = self.output(frames / frame_mask.sum(1, keepdim=True).clamp(min=1))  # (B, K)
+            logits = self.output(frames / count)  # (B, K)
         output = IntensityOutput(intensities=logits.sigmoid(), logits=logits)
         if labels is not None:
             output.loss = self.objective(output, labels)
