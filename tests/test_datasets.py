@@ -1,15 +1,19 @@
 """Items and batches of both stages: labels, what "no label" is, augmentation, padding."""
 
+import pickle
+
 import datasets
 import numpy as np
 import pytest
 import torch
+from datasets import concatenate_datasets
 from torch.utils.data import DataLoader
 
 from mma_mrnnet.data.augmentation import AUGMENTATIONS
 from mma_mrnnet.data.datasets import ClipCollator, ClipDataset, FrameCollator, FrameDataset
 from mma_mrnnet.data.drawn_faces import drawn_faces
 from mma_mrnnet.data.records import action_unit_column, clip_features, frame_features
+from mma_mrnnet.data.synthetic import as_dataset, simulate_reactions
 from mma_mrnnet.model.labels import ACTION_UNITS
 
 NAN = float("nan")
@@ -208,3 +212,25 @@ def test_the_two_formats_name_every_output():
     assert list(frame_features((1, 12))) == [*common, "au01", "au12"]
     assert clip_features(7)["labels"].length == 7
     assert tuple(clip_features(7)["affect"].shape) == (None, 26)
+
+
+@pytest.mark.parametrize("chosen", [range(3, 8), [7, 0, 3], range(0)], ids=["slice", "any", "none"])
+def test_clips_are_the_rows_whatever_part_of_a_table_they_are(chosen):
+    made = simulate_reactions(9, seed=0)
+    rows = concatenate_datasets([as_dataset(made[:4]), as_dataset(made[4:])])  # two chunks
+    clips = ClipDataset(rows.select(chosen))
+    wanted = [made[index] for index in chosen]
+    assert [clip["affect"].tolist() for clip in clips.__getitems__([*range(len(clips))])] == [
+        clip.affect.tolist() for clip in wanted
+    ]
+    assert clips.labels.tolist() == [clip.labels.tolist() for clip in wanted]
+
+
+def test_a_clip_data_set_travels_to_another_process_without_its_views():
+    clips = ClipDataset(as_dataset(simulate_reactions(50, seed=0)))
+    first = clips[3]["affect"].copy()
+    clips[3]["affect"][:] = 0.0  # a copy: nobody else's numbers
+    sent = pickle.dumps(clips)
+    assert clips._frames is not None
+    assert (pickle.loads(sent)[3]["affect"] == first).all()
+    assert vars(pickle.loads(sent))["_frames"] is None

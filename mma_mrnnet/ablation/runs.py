@@ -59,7 +59,8 @@ def train_clips(study: Study, variant: Variant, seed: int) -> None:
     tables = _predicted(stage, model, clips, args)
     if not (variant.pixels or variant.leaks):
         for data in study.transfer:
-            rows = _held_out(replace(args, data=data), stage, model)
+            # Of simulated data the test split alone is needed.
+            rows = _held_out(replace(args, data=data, clips=[1, 1, args.clips[2]]), stage, model)
             tables |= {f"{data}|{name}": values for name, values in _predicted(stage, model, rows, args).items()}
     _write_arrays(folder / PREDICTIONS, tables)
     _remove_states(args.output)

@@ -129,6 +129,7 @@ class MMAMRNNetVideoProcessor(BaseVideoProcessor):
         """
         most = self.num_frames if num_frames is None else num_frames
         policy = self.length_policy if length_policy is None else length_policy
+        kept_indices(0, most, policy)  # refuses an unknown policy
         if len(sequences) == 0:
             raise ValueError("at least one clip is needed; got an empty list")
         tensors = [_tensor(sequence) for sequence in sequences]
@@ -141,8 +142,9 @@ class MMAMRNNetVideoProcessor(BaseVideoProcessor):
         values = tensors[0].new_zeros(len(tensors), most, *shapes.pop())
         frame_mask = values.new_zeros(len(tensors), most, dtype=torch.bool)
         for row, tensor in enumerate(tensors):
-            kept = kept_indices(len(tensor), most, policy)
-            values[row, : len(kept)] = tensor[kept]
+            stays = len(tensor) <= most and policy != "resample"
+            kept = tensor if stays else tensor[kept_indices(len(tensor), most, policy)]
+            values[row, : len(kept)] = kept
             frame_mask[row, : len(kept)] = True
         return values, frame_mask
 
