@@ -231,6 +231,6 @@ def test_a_clip_data_set_travels_to_another_process_without_its_views():
     first = clips[3]["affect"].copy()
     clips[3]["affect"][:] = 0.0  # a copy: nobody else's numbers
     sent = pickle.dumps(clips)
-    assert clips._frames is not None
-    assert (pickle.loads(sent)[3]["affect"] == first).all()
-    assert vars(pickle.loads(sent))["_frames"] is None
+    received = pickle.loads(sent)  # noqa: S301 - our own bytes
+    assert (received[3]["affect"] == first).all()
+    assert vars(clips) | {"_frames": None} == clips.__getstate__()

@@ -3,6 +3,7 @@
 import os
 from collections import Counter
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 
 import torch
@@ -163,21 +164,24 @@ def clip_splits(
 
 def _simulated_splits(corpus: ClipCorpus, args: TrainArguments) -> tuple[dict[str, ClipSplit], dict]:
     """What `clip_splits` returns, of clips that are made now."""
-    made = hume_like_splits(
-        args.seed,
-        (args.clips[0], args.clips[1], args.clips[2]),
-        quiet_share=args.quiet_share,
-        short_share=args.short_share,
-        fps=args.sampling_fps,
-        domain=corpus.domain,
-    )
-    rows = {name: ClipDataset(as_dataset(clips)) for name, clips in made.items()}
+    shares = (args.quiet_share, args.short_share)
+    rows = _simulated_rows(args.seed, tuple(args.clips), shares, args.sampling_fps, corpus.domain)
     splits = {name: ClipSplit(rows[name], rows[name]) for name in rows}
     domain = domain_named(corpus.domain)
     what = f"simulated reactions; no person was recorded or rated; {domain.rate(args.sampling_fps):g} frames a second"
     if corpus.domain is not None:
         what += f"; domain {corpus.domain}: {domain.what}"
     return splits, {"data": what, **_counts(splits)}
+
+
+@lru_cache(maxsize=8)
+def _simulated_rows(
+    seed: int, counts: tuple[int, int, int], shares: tuple[float, float], fps: float, domain: str | None
+) -> dict[str, ClipDataset]:
+    """The simulated clips by split; kept, since several trainings in one process often take the same."""
+    quiet_share, short_share = shares
+    made = hume_like_splits(seed, counts, quiet_share=quiet_share, short_share=short_share, fps=fps, domain=domain)
+    return {name: ClipDataset(as_dataset(clips)) for name, clips in made.items()}
 
 
 def table_splits(corpus: ClipCorpus, args: TrainArguments) -> tuple[dict[str, ClipSplit], dict, list[str]]:
