@@ -276,14 +276,14 @@ def test_a_checkpoint_that_cannot_be_loaded_is_one_line_and_exit_code_1(
 @pytest.mark.parametrize("option", ["--out", "--frames"])
 @pytest.mark.parametrize("name", ["results.xlsx", "results", "none/results.csv", "clips"])
 def test_a_table_that_could_not_be_written_stops_before_any_work(predict, clips, tmp_path, monkeypatch, option, name):
-    monkeypatch.setattr(cli, "_predict_one", lambda *_: pytest.fail("work was begun"))
+    monkeypatch.setattr(cli.predict, "_predict_one", lambda *_: pytest.fail("work was begun"))
     code, out, err = predict(clips, option, tmp_path / name)
     assert (code, out, len(err)) == (1, [], 1)
     assert err[0].startswith(f"mma-mrnnet: {tmp_path / name}: ")
 
 
 def test_both_tables_in_one_file_are_refused_before_any_work(predict, clips, tmp_path, monkeypatch):
-    monkeypatch.setattr(cli, "_predict_one", lambda *_: pytest.fail("work was begun"))
+    monkeypatch.setattr(cli.predict, "_predict_one", lambda *_: pytest.fail("work was begun"))
     code, _, err = predict(clips, "--out", tmp_path / "t.csv", "--frames", clips / ".." / "t.csv")
     assert (code, len(err)) == (1, 1)
     assert "--out and --frames" in err[0]
@@ -318,14 +318,14 @@ def test_a_device_that_is_not_there_is_one_line_and_exit_code_1(predict, clips, 
 
 
 def test_an_interruption_keeps_what_was_done(predict, clips, tmp_path, monkeypatch):
-    whole = cli._predict_one
+    whole = cli.predict._predict_one
 
     def interrupted(clip, *others):
         if clip.endswith("b.mp4"):
             raise KeyboardInterrupt
         return whole(clip, *others)
 
-    monkeypatch.setattr(cli, "_predict_one", interrupted)
+    monkeypatch.setattr(cli.predict, "_predict_one", interrupted)
     code, _, err = predict(clips, "--out", tmp_path / "results.csv")
     assert code == 130
     assert "mma-mrnnet: interrupted after 1 of 2 clips" in err
@@ -348,8 +348,8 @@ def test_a_reader_that_left_does_not_cost_the_table(checkpoint, clips, tmp_path)
 
 def test_a_reader_that_left_ends_the_work_where_no_table_is_wanted(checkpoint, clips, monkeypatch):
     begun = []
-    whole = cli._predict_one
-    monkeypatch.setattr(cli, "_predict_one", lambda clip, *others: begun.append(clip) or whole(clip, *others))
+    whole = cli.predict._predict_one
+    monkeypatch.setattr(cli.predict, "_predict_one", lambda clip, *others: begun.append(clip) or whole(clip, *others))
     assert run_into_a_closed_pipe("predict", clips, "--model", checkpoint) == 0
     assert begun == [str(clips / "a.mp4")]
 
@@ -378,7 +378,7 @@ def test_the_help_of_each_command_shows_an_example_that_parses(run, command):
     examples = [shlex.split(line.split("#")[0]) for line in joined if line.startswith(f"  mma-mrnnet {command} ")]
     assert examples
     for example in examples:
-        cli._parser().parse_args(example[1:])
+        cli.parser_of_commands().parse_args(example[1:])
 
 
 # ---- export
@@ -413,7 +413,7 @@ def test_a_real_process_keeps_results_on_stdout_and_all_else_on_stderr(clips, tm
 def test_hidden_files_of_a_folder_are_no_clips(tmp_path):
     (tmp_path / "._clip.mp4").write_bytes(b"resource fork")
     (tmp_path / "clip.mp4").write_bytes(b"")
-    assert cli._find_clips([str(tmp_path)], frozenset({".mp4"})) == [str(tmp_path / "clip.mp4")]
+    assert cli.predict._find_clips([str(tmp_path)], frozenset({".mp4"})) == [str(tmp_path / "clip.mp4")]
 
 
 def test_a_table_that_cannot_be_written_does_not_cost_the_other_one(tmp_path, capsys, monkeypatch):
@@ -427,7 +427,7 @@ def test_a_table_that_cannot_be_written_does_not_cost_the_other_one(tmp_path, ca
     monkeypatch.setattr(prediction, "write_table", full_disk)
     args = argparse.Namespace(out=tmp_path / "out.csv", frames=tmp_path / "frames.csv")
     with pytest.raises(OSError, match=r"out\.csv: not written: No space left"):
-        cli._write(args, [{"file": "a"}], [pd.DataFrame({"file": ["a"]})])
+        cli.predict._write(args, [{"file": "a"}], [pd.DataFrame({"file": ["a"]})])
     assert (tmp_path / "frames.csv").is_file()
 
 

@@ -2,7 +2,9 @@
 
 import logging
 import multiprocessing
+import os
 import signal
+import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
@@ -89,8 +91,16 @@ def _run_all(
 
 
 def _begin_worker(threads: int) -> None:
-    """Quiet, and gone without a trace where the keyboard interrupts: the parent tells."""
+    """Quiet, and gone without a trace where the keyboard interrupts or the parent is gone: training can go on later."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
+    threading.Thread(target=_leave_with_parent, daemon=True).start()
     torch.set_num_threads(threads)
     logging.getLogger("mma_mrnnet").setLevel(logging.ERROR)
     logging.getLogger("accelerate").setLevel(logging.ERROR)
+
+
+def _leave_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)  # a thread cannot end its process otherwise

@@ -1,0 +1,48 @@
+"""What several commands ask of their words: numbers, rates, threads, a device."""
+
+import argparse
+
+
+def rate(text: str) -> float | str:
+    """Frames a second, or `native`."""
+    if text == "native":
+        return text
+    try:
+        rate = float(text)
+    except ValueError:
+        rate = float("nan")
+    if not 0 < rate < float("inf"):
+        raise argparse.ArgumentTypeError(f"must be a number above 0, or native; got {text!r}")
+    return rate
+
+
+def count(text: str) -> int:
+    """A whole number from 1 on."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"must be a whole number of at least 1; got {text!r}")
+    return int(text)
+
+
+def set_threads(threads: int) -> None:
+    """Compute threads of torch and of the detector."""
+    import cv2
+    import torch
+
+    torch.set_num_threads(threads)
+    cv2.setNumThreads(threads)
+
+
+def device(name: str) -> object:
+    """The torch device of that name.
+
+    Raises:
+        ValueError: it is not available here.
+    """
+    import torch
+
+    try:
+        device = torch.device(name)
+        torch.zeros(1, device=device).cpu()
+    except (RuntimeError, AssertionError) as error:
+        raise ValueError(f"--device {name}: not available here ({str(error).splitlines()[0]})") from error
+    return device
