@@ -11,6 +11,7 @@ import json
 import re
 from pathlib import Path
 
+from mma_mrnnet.ablation import page
 from mma_mrnnet.hub import load_pretrained, model_card
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -209,6 +210,48 @@ def training_cost_tables() -> str:
     )
 
 
+def ablation_blocks() -> dict[str, str]:
+    """The measured blocks of ablations.md."""
+    simulated, drawn = load(RESULTS / "ablations_simulated.json"), load(RESULTS / "ablations_drawn.json")
+    blocks = {"experiments": experiments_table(simulated, drawn)}
+    for name, summary in (("simulated", simulated), ("drawn", drawn)):
+        minutes = 60 * summary["training_hours"] / summary["jobs"]
+        runs = sum(len(row["seeds"]) for row in summary["variants"] if row["name"] != page.NOISE)
+        cost = f"{runs} trainings, {minutes:.0f} minutes with {summary['jobs']} at once"
+        blocks[f"{name} data"] = f"{page.heading(summary)} {cost}."
+        blocks |= {f"{name} {question}": page.table(summary, question) for question in page.QUESTIONS}
+        blocks[f"{name} by length"] = page.length_table(summary)
+    return blocks | {"transfer": page.transfer_table(simulated), "extractors": page.extractor_table(drawn)}
+
+
+def experiments_table(simulated: dict, drawn: dict) -> str:
+    """The paper's three experiments: what it claims beside what came out."""
+    here, there = ({row["name"]: row for row in summary["variants"]} for summary in (simulated, drawn))
+    lines = [
+        ("no mask layer, padding goes through", "the mask layer helps", here["padded"], [there["padded"]]),
+        ("mean squared error as the loss", "a correlation loss converges better", here["mse"], [there["mse"]]),
+        (
+            "single-task extractor",
+            "the tasks help each other",
+            None,
+            [there[f"single-{name}"] for name in ("va", "expr", "au")],
+        ),
+    ]
+    rows = [
+        f"| {what} | {claim} | {'' if left is None else page.difference_text(left['difference'])} "
+        f"| {'; '.join(part_of(row) for row in right)} |"
+        for what, claim, left, right in lines
+    ]
+    heads = "| in place of the full model | the paper's claim, its size unknown to us | simulated | drawn |"
+    return "\n".join([heads, "| --- | --- | --- | --- |", *rows])
+
+
+def part_of(row: dict) -> str:
+    """A difference on drawn faces, named where it is not to the full model."""
+    versus = "" if row["against"] == "full" else f"`{row['name']}` - `{row['against']}` "
+    return versus + page.difference_text(row["difference"])
+
+
 def example(readme: str) -> str:
     """The example's code with what it prints."""
     code = re.search(r"<!-- begin: example -->\n```python\n(.*?)```", readme, re.DOTALL).group(1)
@@ -242,6 +285,14 @@ def guide_blocks() -> dict[str, str]:
 if __name__ == "__main__":
     guide = ROOT / "docs" / "training.md"
     guide.write_text(filled(guide.read_text("utf-8"), guide_blocks()), encoding="utf-8")
+    ablations = ROOT / "benchmarks" / "ablations.md"
+    # Blocks that the page does not show are left out of it.
+    shown = {
+        name: text
+        for name, text in ablation_blocks().items()
+        if f"<!-- begin: {name} -->" in ablations.read_text("utf-8")
+    }
+    ablations.write_text(filled(ablations.read_text("utf-8"), shown), encoding="utf-8")
     path = ROOT / "README.md"
     text = path.read_text("utf-8")
     path.write_text(filled(text, {"results": results(), "example": example(text)}), encoding="utf-8")

@@ -70,7 +70,7 @@ def length_table(summary: dict) -> str:
     groups = [f"to {group['to_s']:.1f} s ({group['clips']:.0f} clips)" for group in full["by_length"]]
     lines = [["`full`, mean Pearson", *(_number(group["mean"]) for group in full["by_length"])]]
     lines += [
-        [f"`{row['name']}` - `{row['against']}`", *(_interval(group["difference"]) for group in row["by_length"])]
+        [f"`{row['name']}` - `{row['against']}`", *(difference_text(group["difference"]) for group in row["by_length"])]
         for row in rows
     ]
     return f"### Differences by length of the clip\n\n{_markdown(['', *groups], lines)}"
@@ -113,7 +113,7 @@ def transfer_table(summary: dict) -> str:
         elif row["name"] == FULL:
             values = ["" if cell is None else _number(cell["mean"]) for cell in cells]
         else:
-            values = ["" if cell is None else _interval(cell["difference"]) for cell in cells]
+            values = ["" if cell is None else difference_text(cell["difference"]) for cell in cells]
         lines.append([first, own, *values])
     heads = ["", "its own data", *(f"`{data}`" for data in places)]
     return f"### Trained here, tried elsewhere\n\n{_markdown(heads, lines)}"
@@ -178,10 +178,11 @@ def _difference(row: Row) -> str:
     if row["against"] is None:
         return ""
     versus = "" if row["against"] == FULL else f" to `{row['against']}`"
-    return f"{_interval(row['difference'])}{versus}"
+    return f"{difference_text(row['difference'])}{versus}"
 
 
-def _interval(difference: dict) -> str:
+def difference_text(difference: dict) -> str:
+    """A paired difference with its interval, and a mark where that leaves 0 out."""
     if difference["mean"] is None:
         return ""
     mark = {"lower": " ▼", "higher": " ▲"}.get(_seen(difference), "")
