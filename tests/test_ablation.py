@@ -9,11 +9,14 @@ import numpy as np
 import pytest
 import torch
 
+from mma_mrnnet.ablation.command import ablate
 from mma_mrnnet.ablation.compiled import CompiledClips, padded_bytes
 from mma_mrnnet.ablation.planted import LeakingCollator, with_noise
+from mma_mrnnet.ablation.runs import PREDICTIONS, train_clips
 from mma_mrnnet.ablation.study import RUN, study_of
-from mma_mrnnet.ablation.summary import _length_edges, _weighted_scores, interval, people_interval
+from mma_mrnnet.ablation.summary import _length_edges, _weighted_scores, interval, people_interval, summarise
 from mma_mrnnet.ablation.variants import QUESTIONS, all_variants, chosen_variants
+from mma_mrnnet.cli import main
 from mma_mrnnet.data.datasets import ClipCollator, ClipDataset
 from mma_mrnnet.data.synthetic import as_dataset, simulate_reactions
 from mma_mrnnet.metrics import pearson_scores
@@ -227,3 +230,94 @@ def test_each_kind_of_extractor_has_a_folder_of_its_own(tmp_path):
     assert len({folders[name] for name in ("full", "single-au", "dm-off", "dm-bce", "co-soft")}) == 5
     assert study.extractor_arguments(by_name["single-au"], 0).channels == ["action_units"]
     assert study.arguments(by_name["single-au"], 0).mma == str(folders["single-au"] / "model")
+
+
+# From end to end ---------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def extractor(tmp_path, tiny_mma, tiny_processor):
+    folder = tmp_path / "mma"
+    tiny_mma.save_pretrained(folder)
+    tiny_processor.save_pretrained(folder)
+    return folder
+
+
+def small_study(folder, extractor, *words):
+    given = ["--data", "simulated", "--mma", str(extractor), "--clips", "64", "32", "40"]
+    given += ["--epochs", "1", "--batch_size", "32", "--hidden_size", "4", "--learning_rate", "0.01", *words]
+    return study_of(folder, given, None, ["simulated:lengths"])
+
+
+def test_a_study_is_trained_reported_and_gone_on_with(tmp_path, extractor):
+    folder, told = tmp_path / "study", []
+    study = small_study(folder, extractor)
+    left_out = ablate(study, questions=["planted"], seeds=2, jobs=2, tell=told.append)
+    assert left_out == {}
+    assert len(told) == 8, "full, padded and two that leak, with two seeds each"
+    summary = json.loads((folder / "ablations.json").read_text())
+    rows = {row["name"]: row for row in summary["variants"]}
+    # Padding that the mask keeps out changes no bit, however much it says.
+    assert rows["leak-mask"]["mean_pearson"] == rows["full"]["mean_pearson"]
+    assert rows["leak-mask"]["difference"] == {"mean": 0.0, "low": 0.0, "high": 0.0, "seeds": 2}
+    assert rows["leak-padded"]["mean_pearson"] != rows["padded"]["mean_pearson"]
+    assert rows["noise"]["expected_difference"] == pytest.approx(-0.1 * rows["full"]["mean"], abs=1e-4)
+    assert set(rows["padded"]["transfer"]) == {"simulated:lengths"}
+    assert rows["leak-mask"]["transfer"] == {}
+    text = (folder / "ablations.md").read_text()
+    assert "`leak-padded`" in text
+    assert (folder / "ablations.png").read_bytes().startswith(b"\x89PNG")
+    assert not [*folder.glob("runs/*/*/training/model")]
+
+    times = {path: path.stat().st_mtime_ns for path in folder.glob("runs/*/*/run.json")}
+    told.clear()
+    ablate(study, names=["mse"], seeds=1, jobs=1, tell=told.append)
+    assert told == ["[1/1] mse, seed 0"]
+    assert all(path.stat().st_mtime_ns == written for path, written in times.items())
+    rows = {row["name"]: row for row in json.loads((folder / "ablations.json").read_text())["variants"]}
+    assert rows["mse"]["difference"]["seeds"] == 1
+    assert len(rows["full"]["seeds"]) == 2, "what an earlier call trained is reported too"
+
+
+def test_a_run_that_cannot_be_does_not_stop_the_others(tmp_path, extractor):
+    study = small_study(tmp_path / "study", extractor)
+    missing = replace(study.base, mma=str(tmp_path / "nothing"))
+    told = []
+    with pytest.raises(ValueError, match="no finished run of the full model; --mma .*not a checkpoint"):
+        ablate(replace(study, base=missing), names=["mse"], seeds=1, tell=told.append)
+    assert len(told) == 2
+    assert all("not possible: --mma" in line for line in told)
+
+
+def test_a_damaged_prediction_file_is_an_error_that_names_it(tmp_path, extractor):
+    study = small_study(tmp_path / "study", extractor)
+    full = study.variants[0]
+    train_clips(study, full, 0)
+    path = study.run_folder(full, 0) / PREDICTIONS
+    path.write_bytes(path.read_bytes()[:100])
+    with pytest.raises(ValueError, match=r"predictions\.npz: damaged"):
+        summarise(study, [full], {})
+
+
+def test_the_list_of_variants_needs_no_study(capsys):
+    assert main(["ablate", "--list"]) == 0
+    out = capsys.readouterr().out
+    assert "leak-padded" in out
+    assert "mask layer or another way" in out
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["ablate", "--", "--data", "simulated"], "needs --out"),
+        (["ablate", "--out", "x", "--questions", "depth", "--", *BASE], "--questions must be among"),
+        (["ablate", "--out", "x", "--frames", "--data drawn", "--", *BASE], "either takes an extractor or trains"),
+    ],
+)
+def test_words_that_make_no_study_are_refused_in_one_line(words, said, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert main(words) == 1
+    out, err = capsys.readouterr()
+    assert (out, len(err.splitlines())) == ("", 1)
+    assert said in err
+    assert not (tmp_path / "x").exists()

@@ -16,6 +16,9 @@ from mma_mrnnet.ablation.runs import train_clips, train_extractor
 from mma_mrnnet.ablation.study import Study
 from mma_mrnnet.ablation.variants import Variant
 
+FAILED = "failed"
+"""First word of a reason that is an error, and no property of the data."""
+
 Job = tuple[Callable[[Study, Variant, int], None], Variant, int]
 
 
@@ -32,10 +35,11 @@ def run_grid(
         tell: gets a line for every run that ends.
 
     Returns:
-        {variant: why it could not be trained, for each that could not, with the first seed that failed}.
+        {variant: why it could not be trained}; a reason that begins with `FAILED` is an error, tried again next time.
 
     Raises:
         ValueError: a run is there that was trained with other settings.
+        ChildProcessError: a process was killed from outside.
     """
     failures = {variant.name: reason for variant in variants if (reason := study.impossible(variant)) is not None}
     possible = [variant for variant in variants if variant.name not in failures]
@@ -67,10 +71,11 @@ def _run_all(
     if not work:
         return
     # Spawned: a forked process shares locks of threads that are not there.
+    others = multiprocessing.active_children()
     pool = ProcessPoolExecutor(
         min(jobs, len(work)), multiprocessing.get_context("spawn"), _begin_worker, (study.base.threads,)
     )
-    futures: dict[Future, Job] = {pool.submit(*job[:1], study, *job[1:]): job for job in work}
+    futures: dict[Future, Job] = {pool.submit(job[0], study, job[1], job[2]): job for job in work}
     try:
         for number, future in enumerate(as_completed(futures), 1):
             train, variant, seed = futures[future]
@@ -78,14 +83,19 @@ def _run_all(
             try:
                 future.result()
             except BrokenProcessPool as error:
-                raise RuntimeError(f"a process that trained was killed (memory?); {what} among others") from error
+                raise ChildProcessError(
+                    f"a process that trained was killed (memory?): {what}, or one beside"
+                ) from error
+            except ValueError as error:  # these data, or these settings, do not allow it
+                failures.setdefault(variant.name, str(error))
+                what += f": not possible: {error}"
             except Exception as error:  # one variant's failure, named in the tables, is not the others'
-                failures.setdefault(variant.name, f"seed {seed}: {type(error).__name__}: {error}")
+                failures.setdefault(variant.name, f"{FAILED} with seed {seed}: {type(error).__name__}: {error}")
                 what += f": {type(error).__name__}: {error}"
             tell(f"[{number}/{len(work)}] {what}")
     finally:
         if any(not future.done() for future in futures):  # interrupted: training goes on from its checkpoint next time
-            for process in multiprocessing.active_children():
+            for process in set(multiprocessing.active_children()) - set(others):
                 process.terminate()
         pool.shutdown(wait=True, cancel_futures=True)
 

@@ -1,6 +1,8 @@
 """From the runs of a study to its numbers: means, paired differences with intervals, results by clip length."""
 
 import json
+import zipfile
+import zlib
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -37,12 +39,19 @@ class Run:
 
     Args:
         folder: of the run.
+
+    Raises:
+        ValueError: a file of it is damaged.
     """
 
     def __init__(self, folder: Path) -> None:
-        self.record: dict = json.loads((folder / RUN).read_text("utf-8"))
-        with np.load(folder / PREDICTIONS, allow_pickle=False) as file:
-            self.tables: dict[str, NDArray] = {name: file[name] for name in file.files}
+        try:
+            self.record: dict = json.loads((folder / RUN).read_text("utf-8"))
+            with np.load(folder / PREDICTIONS, allow_pickle=False) as file:
+                self.tables: dict[str, NDArray] = {name: file[name] for name in file.files}
+        # What numpy raises on a damaged archive depends on where the damage is.
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+            raise ValueError(f"{folder / PREDICTIONS}: damaged ({error}); remove {folder} and run it again") from error
         self.seed: int = self.record["seed"]
         self.intensities: Array = self.tables["intensities"].astype(float)  # (N, K)
         self.labels: Array = self.tables["labels"].astype(float)  # (N, K)

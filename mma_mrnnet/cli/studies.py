@@ -41,6 +41,7 @@ def add_ablate(parser: argparse.ArgumentParser) -> None:
 def run_ablate(args: argparse.Namespace) -> int:
     """Trains what is missing of a study and prints its tables; 1 where a training failed."""
     from mma_mrnnet.ablation.command import ablate, variant_lines
+    from mma_mrnnet.ablation.grid import FAILED
     from mma_mrnnet.ablation.study import study_of
 
     if args.list:
@@ -61,7 +62,7 @@ def run_ablate(args: argparse.Namespace) -> int:
     )
     print((args.out / "ablations.md").read_text(encoding="utf-8"))
     print(f"wrote {args.out}/ablations.json, ablations.md, ablations.png", file=sys.stderr)
-    return int(any(reason.startswith("seed") for reason in left_out.values()))
+    return int(any(reason.startswith(FAILED) for reason in left_out.values()))
 
 
 def add_diagnose(parser: argparse.ArgumentParser) -> None:
