@@ -283,7 +283,7 @@ def test_a_run_that_cannot_be_does_not_stop_the_others(tmp_path, extractor):
     study = small_study(tmp_path / "study", extractor)
     missing = replace(study.base, mma=str(tmp_path / "nothing"))
     told = []
-    with pytest.raises(ValueError, match="no finished run of the full model; --mma .*not a checkpoint"):
+    with pytest.raises(ValueError, match=r"no finished run of the full model; --mma .*not a checkpoint"):
         ablate(replace(study, base=missing), names=["mse"], seeds=1, tell=told.append)
     assert len(told) == 2
     assert all("not possible: --mma" in line for line in told)
