@@ -11,6 +11,7 @@ import torch
 
 from mma_mrnnet.ablation.command import ablate
 from mma_mrnnet.ablation.compiled import CompiledClips, padded_bytes
+from mma_mrnnet.ablation.page import table
 from mma_mrnnet.ablation.planted import LeakingCollator, with_noise
 from mma_mrnnet.ablation.runs import PREDICTIONS, train_clips
 from mma_mrnnet.ablation.study import RUN, study_of
@@ -176,6 +177,51 @@ def test_length_groups_hold_every_clip_once():
     counts = [int(((seconds > low) & (seconds <= high)).sum()) for low, high in pairwise(edges)]
     assert sum(counts) == 10
     assert len(_length_edges(np.full(5, 3.0))) == 2, "clips that are all as long are one group"
+
+
+# Pages -------------------------------------------------------------------------------------------------------------
+
+
+def row(name, question, difference, **more):
+    return {
+        "name": name,
+        "question": question,
+        "what": f"{name} in words",
+        "against": None if name == "full" else "full",
+        "seeds": [0, 1, 2],
+        "mean": 0.4 + difference[0],
+        "sd": 0.01,
+        "length_correlation": 0.05,
+        "difference": dict(zip(("mean", "low", "high", "seeds"), (*difference, 3), strict=True)),
+        "by_length": [],
+        "transfer": {},
+        **more,
+    }
+
+
+def test_a_table_marks_the_differences_whose_interval_leaves_0_out():
+    summary = {
+        "variants": [
+            row("full", "", (0.0, 0.0, 0.0)),
+            row("mse", "loss", (-0.0314, -0.041, -0.02)),
+            row("ccc", "loss", (0.0104, -0.001, 0.0218)),
+        ]
+    }
+    lines = table(summary, "loss").splitlines()
+    assert lines[-2] == "| `mse` | mse in words | 3 | .369 (.010) | -.031 [-.041, -.020] ▼ |"
+    assert lines[-1] == "| `ccc` | ccc in words | 3 | .410 (.010) | +.010 [-.001, +.022] |"
+
+
+def test_a_difference_over_people_has_a_column_where_there_is_one():
+    people = {"difference_over_people": {"low": -0.05, "high": 0.03}}
+    summary = {
+        "length_of_clips_and_labels": 0.1,
+        "variants": [row("full", "", (0.0, 0.0, 0.0)), row("last", "length", (-0.02, -0.03, -0.01), **people)],
+    }
+    text = table(summary, "length")
+    assert "| 95 % over people | correlation with length |" in text
+    assert "| -.020 [-.030, -.010] ▼ | [-.050, +.030] | .050 |" in text
+    assert "that of the labels is .100" in text
 
 
 # Studies -----------------------------------------------------------------------------------------------------------

@@ -8,6 +8,9 @@ from mma_mrnnet.ablation.variants import FULL, QUESTIONS
 
 Row = dict
 
+WIDEST = 0.3
+"""Differences beyond are written at the plot's edge, where they would flatten all others."""
+
 
 def tables(summary: dict) -> str:
     """All tables of a study, question by question."""
@@ -138,29 +141,30 @@ def plot(summary: dict, path: Path) -> None:
     rows = [row for row in rows if row["difference"]["mean"] is not None]
     figure = Figure(figsize=(8.5, 1.2 + 0.27 * (len(rows) + 1)), layout="constrained")
     axes = figure.add_subplot()
-    lowest = min([row["difference"]["low"] or row["difference"]["mean"] for row in rows], default=-0.1)
-    labels = []
+    shown = [row["difference"] for row in rows if abs(row["difference"]["mean"]) <= WIDEST]
+    ends = [value for difference in shown for value in difference.values() if isinstance(value, float)]
+    left, right = min([-0.02, *ends]) - 0.005, max([0.02, *ends]) + 0.005
     for place, row in enumerate(rows):
         difference = row["difference"]
         color = {"lower": "#b2182b", "higher": "#2166ac"}.get(_seen(difference), "#555555")
-        if difference["low"] is not None:
+        if abs(difference["mean"]) > WIDEST:
+            edge = left if difference["mean"] < 0 else right
+            side = "left" if difference["mean"] < 0 else "right"
+            axes.text(edge, place, f"{_signed(difference['mean'])} ", ha=side, va="center", fontsize=8, color=color)
+        elif difference["low"] is not None:
             axes.plot([difference["low"], difference["high"]], [place, place], color=color, linewidth=2)
         axes.plot(difference["mean"], place, "o", color=color, markersize=5)
         if "expected_difference" in row:
             axes.plot(row["expected_difference"], place, "x", color="black", markersize=7)
         if place and row["question"] != rows[place - 1]["question"]:
             axes.axhline(place - 0.5, color="#dddddd", linewidth=0.8)
-        versus = "" if row["against"] == FULL else f" - {row['against']}"
-        labels.append(f"{row['question']}: {row['what']}{versus}")
     axes.axvline(0, color="black", linewidth=0.8)
+    axes.set_xlim(left, right)
+    labels = [f"{row['what']}{'' if row['against'] == FULL else ' - ' + row['against']}" for row in rows]
     axes.set_yticks(range(len(rows)), labels, fontsize=8)
     axes.invert_yaxis()
-    axes.set_xlabel(
-        "difference of mean Pearson to the full model (or the variant named), 95 % over seeds; x: as planted"
-    )
+    axes.set_xlabel("difference of mean Pearson, 95 % over seeds (x: as planted)", fontsize=8)
     axes.grid(axis="x", color="#eeeeee")
-    if lowest < -0.3 or any((row["difference"]["high"] or 0) > 0.3 for row in rows):
-        axes.set_xscale("symlog", linthresh=0.05)
     staging = path.with_name(f".{path.name}.tmp")
     figure.savefig(staging, format="png", dpi=110)
     staging.replace(path)
