@@ -8,13 +8,14 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from filelock import FileLock
 
 from mma_mrnnet.ablation.command import ablate
 from mma_mrnnet.ablation.compiled import CompiledClips, padded_bytes
 from mma_mrnnet.ablation.page import table
 from mma_mrnnet.ablation.planted import LeakingCollator, with_noise
 from mma_mrnnet.ablation.runs import PREDICTIONS, train_clips
-from mma_mrnnet.ablation.study import RUN, study_of
+from mma_mrnnet.ablation.study import RUN, study_of, write_record
 from mma_mrnnet.ablation.summary import _length_edges, _weighted_scores, interval, people_interval, summarise
 from mma_mrnnet.ablation.variants import QUESTIONS, all_variants, chosen_variants
 from mma_mrnnet.cli import main
@@ -165,18 +166,31 @@ def test_an_interval_over_people_is_wider_where_each_has_many_clips():
     assert width(person) > 2 * width(np.arange(400))
 
 
+def test_targets_without_labels_count_neither_in_a_score_nor_in_its_interval():
+    labels = np.random.default_rng(0).random((30, 3))
+    labels[:, 1], labels[:, 2] = np.nan, 0.5
+    run = fake_run(labels[:, [0, 0, 0]], labels, range(30))
+    assert _weighted_scores(run, np.ones((1, 30))).tolist() == pytest.approx([1.0])
+
+
+def test_seeds_with_other_clips_have_no_interval_over_people():
+    pair = (fake_run([[0], [1]], [[0], [1]], "ab"), fake_run([[1], [1]], [[0], [1]], "ab"))
+    longer = tuple(fake_run([[0], [1], [1]], [[0], [1], [0]], "abc") for _ in range(2))
+    assert people_interval([pair, longer]) is None
+
+
 def test_two_runs_on_different_clips_have_no_interval_over_people():
     one, other = fake_run([[0], [1]], [[0], [1]], "ab"), fake_run([[0], [1]], [[0], [0.5]], "ab")
     assert people_interval([(one, other)]) is None
     assert people_interval([]) is None
 
 
-def test_length_groups_hold_every_clip_once():
-    seconds = np.array([1.0, 2, 3, 4, 5, 6, 7, 8, 9, 10])
-    edges = _length_edges(seconds)
-    counts = [int(((seconds > low) & (seconds <= high)).sum()) for low, high in pairwise(edges)]
-    assert sum(counts) == 10
-    assert len(_length_edges(np.full(5, 3.0))) == 2, "clips that are all as long are one group"
+def test_length_groups_hold_every_clip_of_every_seed_once():
+    edges = _length_edges(np.array([4.0, 5, 6, 7, 8, 9, 10]))
+    other_seed = np.array([1.0, 5, 6.5, 10, 30])
+    counts = [int(((other_seed > low) & (other_seed <= high)).sum()) for low, high in pairwise(edges)]
+    assert sum(counts) == 5
+    assert len(_length_edges(np.full(5, 3.0))) == 3, "clips that are all as long are one group beside an empty one"
 
 
 # Pages -------------------------------------------------------------------------------------------------------------
@@ -253,6 +267,71 @@ def test_a_run_with_other_settings_is_not_taken_for_done(tmp_path):
     (folder / RUN).write_text(json.dumps({"settings": settings}))
     with pytest.raises(ValueError, match="written with other settings"):
         study.is_done(folder, args)
+
+
+def test_settings_are_compared_to_the_last_digit(tmp_path):
+    words = [*BASE, "--learning_rate", "0.00031623"]
+    study = study_of(tmp_path / "study", words, None, [])
+    study.claim()
+    study.claim()
+    full = study.variants[0]
+    args, folder = study.arguments(full, 0), study.run_folder(full, 0)
+    folder.mkdir(parents=True)
+    write_record(folder, args, {"seed": 0, "score": 1 / 3})
+    assert study.is_done(folder, args)
+    assert json.loads((folder / RUN).read_text())["score"] == 0.3333
+
+
+def test_a_study_that_trains_extractors_can_be_moved(tmp_path):
+    words, frames = ["--data", "hume:somewhere"], ["--data", "drawn"]
+    study_of(tmp_path / "one", words, frames, []).claim()
+    (tmp_path / "one").rename(tmp_path / "other")
+    study_of(tmp_path / "other", words, frames, []).claim()
+
+
+def test_an_extractor_that_changed_needs_another_study(tmp_path, extractor):
+    words = ["--data", "simulated", "--mma", str(extractor)]
+    study_of(tmp_path / "study", words, None, []).claim()
+    weights = extractor / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-4] + b"\0\0\0\1")
+    with pytest.raises(ValueError, match="began with other weights"):
+        study_of(tmp_path / "study", words, None, []).claim()
+
+
+def test_other_data_are_looked_at_before_anything_is_trained(tmp_path, extractor):
+    study = study_of(tmp_path / "study", ["--data", "simulated", "--mma", str(extractor)], None, ["simulated:nosuch"])
+    with pytest.raises(ValueError, match="simulated domain must be one of"):
+        ablate(study, names=["mse"], seeds=1)
+    assert not study.folder.exists()
+
+
+def test_two_commands_do_not_work_in_one_study(tmp_path, extractor):
+    study = small_study(tmp_path / "study", extractor)
+    study.claim()
+    with FileLock(study.folder / ".lock"), pytest.raises(ValueError, match="another command is at work there"):
+        ablate(study, names=["mse"], seeds=1)
+
+
+def test_what_equals_the_full_model_is_not_trained_again(tmp_path):
+    variants = all_variants(replace(base(tmp_path), intensity_loss="ccc", temporal_pooling="padded"))
+    names = {variant.name: variant for variant in variants}
+    assert names.keys() & {"ccc", "padded"} == set()
+    assert names["leak-padded"].against == "full"
+    assert names["full"].what == "all affect, pooling padded, concordance loss"
+    assert "mse" in names
+
+
+def test_a_variant_that_the_base_forbids_does_not_stop_the_others(tmp_path):
+    study = study_of(tmp_path, [*BASE, "--strict_routing", "true"], None, [])
+    by_name = {variant.name: variant for variant in study.variants}
+    assert "strict" not in by_name
+    assert "temporal_pooling mask" in study.impossible(by_name["last"])
+    assert study.impossible(by_name["mse"]) is None
+
+
+def test_two_places_that_would_share_a_name_are_refused(tmp_path):
+    with pytest.raises(ValueError, match="two of them would have one name"):
+        study_of(tmp_path, BASE, None, ["clips:/a/b", "clips:/a-b"])
 
 
 def test_an_extractor_is_either_given_or_trained(tmp_path):

@@ -3,6 +3,8 @@
 import time
 from collections.abc import Callable, Sequence
 
+from filelock import FileLock, Timeout
+
 from mma_mrnnet.ablation.grid import run_grid
 from mma_mrnnet.ablation.page import plot, tables
 from mma_mrnnet.ablation.study import Study
@@ -39,9 +41,14 @@ def ablate(
     """
     wanted = questions if questions or names else list(QUESTIONS)
     chosen = chosen_variants(study.variants, wanted, names)
+    study.check_transfer()
     study.claim()
     started = time.perf_counter()
-    left_out = run_grid(study, chosen, range(seeds), jobs, tell)
+    try:
+        with FileLock(study.folder / ".lock", timeout=0):
+            left_out = run_grid(study, chosen, range(seeds), jobs, tell)
+    except Timeout as error:
+        raise ValueError(f"{study.folder}: another command is at work there") from error
     summary = {
         "what": "variants of the full model, each trained with every seed; mean Pearson over the targets",
         "wall_seconds_of_this_call": time.perf_counter() - started,

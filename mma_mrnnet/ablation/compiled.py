@@ -11,8 +11,8 @@ from mma_mrnnet.training.stages import Stage
 
 Batch = dict[str, Tensor]
 
-LARGEST_BYTES = 1e9
-"""Of padded clips that a process holds; larger splits are read and padded batch by batch, as in any training."""
+LARGEST_BYTES = 5e8
+"""Of a split's padded clips in memory; larger splits are read and padded batch by batch, as in any training."""
 
 PART = 256
 
@@ -44,6 +44,17 @@ class CompiledClips(Dataset):
         return {name: values[torch.tensor(indices)] for name, values in self.batch.items()}
 
 
+class ReadyOr:
+    """Passes on what is a batch already, and lets a collator make one of the rest."""
+
+    def __init__(self, collator: Callable[[list], Batch]) -> None:
+        self.collator = collator
+
+    def __call__(self, items: list | Batch) -> Batch:
+        """A batch."""
+        return items if isinstance(items, dict) else self.collator(items)
+
+
 def compile_clips(stage: Stage) -> None:
     """Pads a stage's training and validation clips once, if memory allows."""
     collator = stage.collator
@@ -51,7 +62,7 @@ def compile_clips(stage: Stage) -> None:
         clips = getattr(stage, name)
         if padded_bytes(clips, stage.processor.num_frames) <= LARGEST_BYTES:
             setattr(stage, name, CompiledClips(clips, collator))
-    stage.train_collator = stage.collator = lambda items: items if isinstance(items, dict) else collator(items)
+    stage.train_collator = stage.collator = ReadyOr(collator)
 
 
 def padded_bytes(clips: ClipDataset, num_frames: int) -> float:

@@ -11,6 +11,7 @@ from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
 
 from mma_mrnnet.ablation.runs import train_clips, train_extractor
 from mma_mrnnet.ablation.study import Study
@@ -49,14 +50,17 @@ def run_grid(
             folder = study.extractor_folder(variant, seed)
             if not variant.pixels and not study.is_done(folder, study.extractor_arguments(variant, seed)):
                 waiting.setdefault(folder, (train_extractor, variant, seed))
-    _run_all(study, list(waiting.values()), jobs, tell, failures)
-    clips = [
-        (train_clips, variant, seed)
-        for variant, seed in _pairs(possible, seeds)
-        if variant.name not in failures
-        and not study.is_done(study.run_folder(variant, seed), study.arguments(variant, seed))
-    ]
-    _run_all(study, clips, jobs, tell, failures)
+    untrained = _run_all(study, list(waiting.values()), jobs, tell)
+    clips: list[Job] = []
+    for variant, seed in _pairs(possible, seeds):
+        reason = None if variant.pixels else untrained.get(study.extractor_folder(variant, seed))
+        if reason is not None:
+            failures.setdefault(variant.name, f"{FAILED}: its extractor with seed {seed}: {reason}")
+        elif not study.is_done(study.run_folder(variant, seed), study.arguments(variant, seed)):
+            clips.append((train_clips, variant, seed))
+    names = {study.run_folder(variant, seed): variant.name for _, variant, seed in clips}
+    for folder, reason in _run_all(study, clips, jobs, tell).items():
+        failures.setdefault(names[folder], reason)
     return failures
 
 
@@ -65,11 +69,11 @@ def _pairs(variants: Sequence[Variant], seeds: Sequence[int]) -> list[tuple[Vari
     return [(variant, seed) for seed in seeds for variant in variants]
 
 
-def _run_all(
-    study: Study, work: Sequence[Job], jobs: int, tell: Callable[[str], None], failures: dict[str, str]
-) -> None:
+def _run_all(study: Study, work: Sequence[Job], jobs: int, tell: Callable[[str], None]) -> dict[Path, str]:
+    """{folder of a training: why it could not be done}."""
     if not work:
-        return
+        return {}
+    failures: dict[Path, str] = {}
     # Spawned: a forked process shares locks of threads that are not there.
     others = multiprocessing.active_children()
     pool = ProcessPoolExecutor(
@@ -79,18 +83,20 @@ def _run_all(
     try:
         for number, future in enumerate(as_completed(futures), 1):
             train, variant, seed = futures[future]
-            what = f"{'extractor of ' if train is train_extractor else ''}{variant.name}, seed {seed}"
+            of_extractor = train is train_extractor
+            folder = study.extractor_folder(variant, seed) if of_extractor else study.run_folder(variant, seed)
+            what = f"{'extractor of ' if of_extractor else ''}{variant.name}, seed {seed}"
             try:
                 future.result()
             except BrokenProcessPool as error:
                 raise ChildProcessError(
                     f"a process that trained was killed (memory?): {what}, or one beside"
                 ) from error
-            except ValueError as error:  # these data, or these settings, do not allow it
-                failures.setdefault(variant.name, str(error))
+            except (ValueError, StrictDataclassError) as error:  # these data, or these settings, do not allow it
+                failures[folder] = str(error)
                 what += f": not possible: {error}"
             except Exception as error:  # one variant's failure, named in the tables, is not the others'
-                failures.setdefault(variant.name, f"{FAILED} with seed {seed}: {type(error).__name__}: {error}")
+                failures[folder] = f"{FAILED} with seed {seed}: {type(error).__name__}: {error}"
                 what += f": {type(error).__name__}: {error}"
             tell(f"[{number}/{len(work)}] {what}")
     finally:
@@ -98,6 +104,7 @@ def _run_all(
             for process in set(multiprocessing.active_children()) - set(others):
                 process.terminate()
         pool.shutdown(wait=True, cancel_futures=True)
+    return failures
 
 
 def _begin_worker(threads: int) -> None:

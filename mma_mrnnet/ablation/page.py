@@ -14,7 +14,10 @@ WIDEST = 0.3
 
 def tables(summary: dict) -> str:
     """All tables of a study, question by question."""
-    parts = [heading(summary), *(table(summary, question) for question in QUESTIONS if _of(summary, question))]
+    parts = [
+        heading(summary),
+        *(table(summary, question) for question in QUESTIONS if question != "transfer" and _of(summary, question)),
+    ]
     parts += [length_table(summary), extractor_table(summary), transfer_table(summary), left_out(summary)]
     return "\n\n".join(part for part in parts if part) + "\n"
 
@@ -23,7 +26,7 @@ def heading(summary: dict) -> str:
     """What was compared on what, and the full model's score."""
     full = _full(summary)
     drawn = "data and training drawn anew with each" if summary["data_differ_by_seed"] else "the same clips for each"
-    counts = {name: value for name, value in summary["data"].items() if isinstance(value, int) and "_" in name}
+    counts = {name: value for name, value in summary["data"].items() if type(value) is int and "_" in name}
     clips = ", ".join(f"{name.replace('_', ' ')} {value:,}" for name, value in counts.items() if value)
     return (
         f"Data: {summary['data']['data']} ({clips}). Scores are of {summary['evaluated_clips']:,} "
@@ -70,7 +73,7 @@ def length_table(summary: dict) -> str:
     if not rows:
         return ""
     full = _full(summary)
-    groups = [f"to {group['to_s']:.1f} s ({group['clips']:.0f} clips)" for group in full["by_length"]]
+    groups = [f"{_up_to(group)} ({group['clips']:.0f} clips)" for group in full["by_length"]]
     lines = [["`full`, mean Pearson", *(_number(group["mean"]) for group in full["by_length"])]]
     lines += [
         [f"`{row['name']}` - `{row['against']}`", *(difference_text(group["difference"]) for group in row["by_length"])]
@@ -126,7 +129,11 @@ def left_out(summary: dict) -> str:
     """What could not be trained, and why."""
     if not summary["left_out"]:
         return ""
-    return "Not trained: " + "; ".join(f"`{name}` ({reason})" for name, reason in summary["left_out"].items()) + "."
+    return (
+        "Not trained, or not with every seed: "
+        + "; ".join(f"`{name}` ({reason})" for name, reason in summary["left_out"].items())
+        + "."
+    )
 
 
 def plot(summary: dict, path: Path) -> None:
@@ -210,6 +217,10 @@ def _known(row: Row) -> str:
     if row["name"] == NOISE:
         return _signed(row["expected_difference"])
     return {"leak-mask": "exactly 0", "leak-padded": "up, most where there is most padding"}.get(row["name"], "")
+
+
+def _up_to(group: dict) -> str:
+    return f"to {group['to_s']:.1f} s" if group["to_s"] is not None else f"above {group['above_s']:.1f} s"
 
 
 def _seeds(seeds: Iterable[int]) -> str:

@@ -26,10 +26,9 @@ class LeakingCollator:
         """The batch with labels in the first K numbers of every padded frame."""
         batch = self.collator(items)
         affect, labels = batch["affect"].clone(), batch["labels"].nan_to_num()
-        told = labels.unsqueeze(1).expand(-1, affect.shape[1], -1)  # (B, T, K)
-        affect[..., : labels.shape[1]] = torch.where(
-            batch["frame_mask"].unsqueeze(-1), affect[..., : labels.shape[1]], told
-        )
+        told = labels[:, None, : affect.shape[2]].expand(-1, affect.shape[1], -1)  # (B, T, K), fewer where A is
+        real = batch["frame_mask"].unsqueeze(-1)  # (B, T, 1)
+        affect[..., : told.shape[2]] = torch.where(real, affect[..., : told.shape[2]], told)
         return {**batch, "affect": affect}
 
 

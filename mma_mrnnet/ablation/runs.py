@@ -1,6 +1,6 @@
 """One run of a study: train it, predict the held-out clips and the other data, keep what the tables need."""
 
-import logging
+import copy
 import shutil
 import time
 from collections.abc import Callable
@@ -13,18 +13,16 @@ from transformers import PreTrainedModel
 
 from mma_mrnnet.ablation.compiled import compile_clips
 from mma_mrnnet.ablation.planted import LeakingCollator
-from mma_mrnnet.ablation.study import RUN, Study, settled
+from mma_mrnnet.ablation.study import Study, write_record
 from mma_mrnnet.ablation.variants import Variant
 from mma_mrnnet.data.datasets import ClipDataset
-from mma_mrnnet.metrics import rounded
+from mma_mrnnet.data.simulated_domains import domain_named
 from mma_mrnnet.training.arguments import TrainArguments
-from mma_mrnnet.training.checkpoints import complete_checkpoints, write_json
+from mma_mrnnet.training.checkpoints import complete_checkpoints
 from mma_mrnnet.training.clip_corpora import clip_splits, read_corpus, table_splits
 from mma_mrnnet.training.loop import fit, predict_dataset
 from mma_mrnnet.training.pixel_stage import pixel_stage
 from mma_mrnnet.training.stages import Stage, mma_stage, mrnn_stage
-
-logger = logging.getLogger(__name__)
 
 PREDICTIONS = "predictions.npz"
 
@@ -34,10 +32,9 @@ def train_extractor(study: Study, variant: Variant, seed: int) -> None:
     args = study.extractor_arguments(variant, seed)
     started = time.perf_counter()
     results = _fitted(mma_stage, args)
-    _remove_states(args.output)
     scores = results["training"]["history"][results["training"]["best_epoch"] - 1]["scores"]
-    record = {"settings": settled(args), "seed": seed, "seconds": time.perf_counter() - started, "validation": scores}
-    write_json(args.output / RUN, record)
+    write_record(args.output, args, {"seed": seed, "seconds": time.perf_counter() - started, "validation": scores})
+    _remove_states(args.output)
 
 
 def train_clips(study: Study, variant: Variant, seed: int) -> None:
@@ -56,28 +53,31 @@ def train_clips(study: Study, variant: Variant, seed: int) -> None:
     results = _fitted(lambda _: stage, args)
     model = type(stage.model).from_pretrained(args.output / "model").eval()
     split = "validation" if stage.held_out is None else "test"
-    tables = _predicted(stage, model, clips, args)
-    if not (variant.pixels or variant.leaks):
-        for data in study.transfer:
-            # Of simulated data the test split alone is needed.
-            rows = _held_out(replace(args, data=data, clips=[1, 1, args.clips[2]]), stage, model)
-            tables |= {f"{data}|{name}": values for name, values in _predicted(stage, model, rows, args).items()}
+    tables, refused = _predicted(stage, model, clips, args), {}
+    for data in () if variant.pixels or variant.leaks else study.transfer:
+        try:
+            elsewhere = study.elsewhere(args, data)
+            rows = _held_out(elsewhere, stage, model)
+        except ValueError as error:  # such as another frame rate than that of stored crops
+            refused[data] = str(error)
+            continue
+        tables |= {f"{data}|{name}": values for name, values in _predicted(stage, model, rows, elsewhere).items()}
     _write_arrays(folder / PREDICTIONS, tables)
-    _remove_states(args.output)
-    shutil.rmtree(args.output / "model", ignore_errors=True)
     training = {name: value for name, value in results["training"].items() if name not in ("history", "hardware")}
     record = {
         "variant": variant.name,
         "seed": seed,
-        "settings": settled(args),
         "labels": list(model.config.label_names),
         "evaluated_on": split,
         "data": results["data"],
         "parameters_of_stage_2": _own_parameters(model),
         "seconds": time.perf_counter() - started,
         "training": training,
+        "not_tried_on": refused,
     }
-    write_json(folder / RUN, rounded(record))
+    write_record(folder, args, record)
+    _remove_states(args.output)
+    shutil.rmtree(args.output / "model", ignore_errors=True)
 
 
 def _fitted(make: Callable[[TrainArguments], Stage], args: TrainArguments) -> dict:
@@ -88,14 +88,19 @@ def _fitted(make: Callable[[TrainArguments], Stage], args: TrainArguments) -> di
 
 
 def _held_out(args: TrainArguments, stage: Stage, model: PreTrainedModel) -> ClipDataset:
-    """The labelled test clips, else validation clips, of other data, as a trained model reads them."""
+    """The labelled test clips, else validation clips, of other data, as a trained model reads them.
+
+    Raises:
+        ValueError: the model cannot read them.
+    """
     corpus = read_corpus(args)
-    if corpus.names != model.config.label_names:
-        raise ValueError(f"--transfer {args.data}: its targets are {corpus.names}; not {model.config.label_names}")
     if corpus.holds_tables:
-        splits, _, _ = table_splits(corpus, args)
+        splits, _, names = table_splits(corpus, args)
+        if names != model.config.feature_names:
+            raise ValueError(f"{args.data}: its features are {names}; the model's {model.config.feature_names}")
     else:
-        splits, _ = clip_splits(corpus, args, model.mma, stage.processor)
+        # A copy: reading clips may move the extractor to another device than the rest of the model.
+        splits, _ = clip_splits(corpus, args, copy.deepcopy(model.mma), stage.processor)
     test = splits.get("test")
     return test.rows if test is not None and len(test.rows) else splits["validation"].rows
 
@@ -103,13 +108,17 @@ def _held_out(args: TrainArguments, stage: Stage, model: PreTrainedModel) -> Cli
 def _predicted(
     stage: Stage, model: PreTrainedModel, rows: ClipDataset, args: TrainArguments
 ) -> dict[str, NDArray[np.generic]]:
-    """What the tables need of some clips: outputs and labels (N, K), seconds with a face (N,), people (N,)."""
+    """What the tables need of the reactions: outputs and labels (N, K), seconds with a face (N,), people (N,)."""
     outputs, labels = predict_dataset(stage, model, rows, args)
+    chosen = np.array(rows.kinds) == "reaction"  # as in training's own scores
+    kind, _, domain = args.data.partition(":")
+    rate = domain_named(domain or None).rate(args.sampling_fps) if kind == "simulated" else args.sampling_fps
+    people = [subject or clip for subject, clip in zip(rows.subjects, rows.clip_ids, strict=True)]
     return {
-        "intensities": outputs["intensities"].numpy(),
-        "labels": labels["labels"].numpy(),
-        "seconds": rows.lengths / args.sampling_fps,
-        "people": np.array([subject or clip for subject, clip in zip(rows.subjects, rows.clip_ids, strict=True)]),
+        "intensities": outputs["intensities"].numpy()[chosen],
+        "labels": labels["labels"].numpy()[chosen],
+        "seconds": (rows.lengths / rate)[chosen],
+        "people": np.array(people)[chosen],
     }
 
 

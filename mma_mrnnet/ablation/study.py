@@ -1,13 +1,16 @@
 """A study on disk: what is compared on which data, where each run lies, and whether it is done."""
 
+import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from mma_mrnnet.ablation.variants import Variant, all_variants
+from mma_mrnnet.metrics import rounded
 from mma_mrnnet.training.arguments import TrainArguments, parse_arguments, plain_values
-from mma_mrnnet.training.checkpoints import write_json
+from mma_mrnnet.training.checkpoints import write_text
+from mma_mrnnet.training.clip_corpora import read_corpus
 
 BASE = "study.json"
 RUN = "run.json"
@@ -68,8 +71,36 @@ class Study:
         folder = self.extractor_folder(variant, seed)
         return replace(self.frames, seed=seed, output=folder, keep_checkpoints=1, **(variant.extractor or {}))
 
+    def elsewhere(self, args: TrainArguments, data: str) -> TrainArguments:
+        """A run's settings for reading the test clips of other data."""
+        kind = data.partition(":")[0]
+        changes = {"data": data, "clips": [1, 1, args.clips[2]]}  # of simulated data no other split is needed
+        if kind != "hume":
+            changes["clips_from"] = "auto"
+        return replace(args, **changes)
+
+    def check_transfer(self) -> None:
+        """Looks at the other data before hours go into training.
+
+        Raises:
+            ValueError: they cannot be read, have other targets, or are of another kind than the base's.
+        """
+        if not self.transfer:
+            return
+        base = read_corpus(self.base)
+        for data in self.transfer:
+            other = read_corpus(self.elsewhere(self.base, data))
+            if other.names != base.names:
+                raise ValueError(f"--transfer {data}: its targets are {other.names}; those of --data {base.names}")
+            if other.holds_tables != base.holds_tables:
+                raise ValueError(f"--transfer {data}: tables of features go with tables of features alone")
+
     def impossible(self, variant: Variant) -> str | None:
         """Why a variant cannot be trained in this study; None where it can."""
+        try:
+            self.arguments(variant, 0)
+        except ValueError as error:
+            return str(error)
         if variant.extractor is not None and self.frames is None:
             return "needs --frames: the data that extractors are trained on"
         if variant.pixels and self.base.data.startswith("simulated"):
@@ -85,8 +116,16 @@ class Study:
         path = folder / RUN
         if not path.is_file():
             return False
-        _refuse_other_settings(path, json.loads(path.read_text("utf-8"))["settings"], settled(args))
+        self._refuse_other_settings(path, _read(path)["settings"], settled(args))
         return True
+
+    def _refuse_other_settings(self, path: Path, found: dict, wanted: dict) -> None:
+        own = set() if self.frames is None else {"mma"}  # a place in the study, which may be moved
+        differing = sorted((found.keys() | wanted.keys()) - own)
+        differing = [name for name in differing if found.get(name) != wanted.get(name)]
+        if differing:
+            pairs = "; ".join(f"--{name} {found.get(name)!r}, now {wanted.get(name)!r}" for name in differing)
+            raise ValueError(f"{path}: written with other settings: {pairs}. Take another --out")
 
     def claim(self) -> None:
         """Writes the study's settings into its folder, or compares them with those that are there.
@@ -98,17 +137,20 @@ class Study:
             "clips": settled(self.base),
             "frames": None if self.frames is None else settled(self.frames),
             "transfer": list(self.transfer),
+            "extractor": _digest_of_weights(self.base.mma),
         }
         path = self.folder / BASE
         if not path.is_file():
             if self.folder.is_dir() and any(self.folder.iterdir()):
                 raise ValueError(f"{self.folder}: not empty, and no study that began here; take another --out")
             self.folder.mkdir(parents=True, exist_ok=True)
-            write_json(path, settings)
+            write_text(path, json.dumps(settings, indent=1) + "\n")
             return
-        found = json.loads(path.read_text("utf-8"))
+        found = _read(path)
         for part in ("clips", "frames"):
-            _refuse_other_settings(path, found[part] or {}, settings[part] or {})
+            self._refuse_other_settings(path, found[part] or {}, settings[part] or {})
+        if found.get("extractor", settings["extractor"]) != settings["extractor"]:
+            raise ValueError(f"{path}: began with other weights in --mma {self.base.mma}. Take another --out")
         if found["transfer"] != settings["transfer"]:
             raise ValueError(f"{path}: began with --transfer {found['transfer']}; got {settings['transfer']}")
 
@@ -131,6 +173,9 @@ def study_of(folder: Path, words: Sequence[str], frames: Sequence[str] | None, t
     if frames is not None:
         given += ["--mma", str(folder)]  # each run has its own
     base = parse_arguments(["--stage", "mrnn", "--output", str(folder), *given])
+    names = [variant.name for variant in all_variants(base, transfer)]
+    if len(set(names)) < len(names):
+        raise ValueError(f"--transfer {' '.join(transfer)}: two of them would have one name; rename a folder")
     stage1 = None if frames is None else parse_arguments(["--stage", "mma", "--output", str(folder), *frames])
     return Study(folder, base, stage1, tuple(transfer))
 
@@ -140,11 +185,23 @@ def settled(args: TrainArguments) -> dict:
     return {name: value for name, value in plain_values(args).items() if name not in FREE}
 
 
-def _refuse_other_settings(path: Path, found: dict, wanted: dict) -> None:
-    differing = sorted(name for name in found.keys() | wanted.keys() if found.get(name) != wanted.get(name))
-    if differing:
-        pairs = "; ".join(f"--{name} {found.get(name)!r}, now {wanted.get(name)!r}" for name in differing)
-        raise ValueError(f"{path}: written with other settings: {pairs}. Take another --out")
+def write_record(folder: Path, args: TrainArguments, record: dict) -> None:
+    """Marks a run as done: its settings, to the last digit, and its record, rounded."""
+    text = json.dumps({**rounded(record), "settings": settled(args)}, indent=1, allow_nan=False)
+    write_text(folder / RUN, text + "\n")
+
+
+def _read(path: Path) -> dict:
+    try:
+        return json.loads(path.read_text("utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path}: damaged ({error}); remove {path.parent} and run it again") from error
+
+
+def _digest_of_weights(mma: str | None) -> str | None:
+    """Of an extractor in a folder; None of one that is elsewhere."""
+    path = Path(mma or "") / "model.safetensors"
+    return hashlib.sha256(path.read_bytes()).hexdigest() if mma and path.is_file() else None
 
 
 def _plain(value: object) -> str:

@@ -112,8 +112,15 @@ def summarise(study: Study, variants: Sequence[Variant], left_out: dict[str, str
         "variants": rows,
         "extractors": _extractor_rows(study, [variant for variant in variants if runs[variant.name]]),
         "left_out": left_out,
-        "training_hours": sum(run.record["seconds"] for found in runs.values() for run in found) / 3600,
+        "training_hours": _hours(study, runs),
     }
+
+
+def _hours(study: Study, runs: dict[str, list[Run]]) -> float:
+    """Of all processes that trained, extractors included; of a run that was resumed its last part."""
+    seconds = [run.record["seconds"] for found in runs.values() for run in found]
+    extractors = study.folder.glob(f"extractors/*/seed-*/{RUN}")
+    return (sum(seconds) + sum(json.loads(path.read_text("utf-8"))["seconds"] for path in extractors)) / 3600
 
 
 def _runs(study: Study, variant: Variant) -> list[Run]:
@@ -149,9 +156,9 @@ def _row(study: Study, variant: Variant, runs: dict[str, list[Run]], edges: Arra
         "by_length": [_length_group(own, pairs, *bounds) for bounds in pairwise(edges)],
         "transfer": {data: found for data in study.transfer if (found := _transfer(own, pairs, data)) is not None},
     }
-    if row["against"] is not None:
+    if row["against"] is not None and variant.question != "transfer":  # those have test clips of their own
         row["difference"] = interval([one.score() - other.score() for one, other in pairs])
-        if variant.question != "transfer" and not _data_differ(study):
+        if not _data_differ(study):
             row["difference_over_people"] = people_interval(pairs)
     return row
 
@@ -184,6 +191,8 @@ def _extractor_rows(study: Study, variants: Sequence[Variant]) -> list[dict]:
             continue
         folder = study.extractor_folder(variant, 0).parent
         found = [json.loads(path.read_text("utf-8")) for path in sorted(folder.glob(f"seed-*/{RUN}"))]
+        if not found:
+            continue
         scores = {
             name: [record["validation"][name] for record in found if record["validation"].get(name) is not None]
             for name in found[0]["validation"]
@@ -210,12 +219,15 @@ def _length_group(own: Sequence[Run], pairs: Sequence[tuple[Run, Run]], low: flo
     def chosen(run: Run) -> NDArray[np.bool_]:
         return (run.seconds > low) & (run.seconds <= high)
 
+    scores = [score for run in own if np.isfinite(score := run.score(chosen(run)))]
+    both = [(one.score(chosen(one)), other.score(chosen(other))) for one, other in pairs]
+    differences = [one - other for one, other in both if np.isfinite(one) and np.isfinite(other)]
     return {
-        "above_s": low,
-        "to_s": high,
+        "above_s": low if np.isfinite(low) else None,
+        "to_s": high if np.isfinite(high) else None,
         "clips": float(np.mean([chosen(run).sum() for run in own])),
-        "mean": float(np.mean([run.score(chosen(run)) for run in own])),
-        "difference": interval([one.score(chosen(one)) - other.score(chosen(other)) for one, other in pairs]),
+        "mean": float(np.mean(scores)) if scores else None,
+        "difference": interval(differences),
     }
 
 
@@ -252,7 +264,8 @@ def people_interval(pairs: Sequence[tuple[Run, Run]]) -> dict[str, float] | None
     Returns:
         `low`, `high`; None without a pair, or where two runs were not scored on the same clips.
     """
-    if not pairs or any(not np.array_equal(one.labels, other.labels, equal_nan=True) for one, other in pairs):
+    runs = [run for pair in pairs for run in pair]
+    if not runs or any(not np.array_equal(run.labels, runs[0].labels, equal_nan=True) for run in runs):
         return None
     _, person = np.unique(pairs[0][0].tables["people"], return_inverse=True)
     count = person.max() + 1
@@ -273,7 +286,8 @@ def _weighted_scores(run: Run, weights: Array) -> Array:
     mean_x, mean_y = weights @ x / total, weights @ y / total
     covariance = weights @ (x * y) / total - mean_x * mean_y
     variances = (weights @ (x * x) / total - mean_x**2) * (weights @ (y * y) / total - mean_y**2)
-    return (covariance / np.sqrt(variances.clip(1e-24))).mean(1)
+    varies = np.nanmax(np.where(known, y, -np.inf), 0) > np.nanmin(np.where(known, y, np.inf), 0)  # as `Run.score`
+    return (covariance / np.sqrt(variances.clip(1e-24)))[:, varies].mean(1)
 
 
 def _mean_pearson(prediction: NDArray, labels: NDArray) -> float:
@@ -290,9 +304,9 @@ def _length_correlation(values: Array, seconds: Array) -> float:
 
 
 def _length_edges(seconds: Array) -> Array:
-    edges = np.unique(np.quantile(seconds, LENGTH_SHARES))
-    edges[0] -= 1e-6  # groups are open below
-    return edges if len(edges) > 1 else np.array([edges[0], edges[0] + 2e-6])
+    """Inner edges are shares of one seed's clips; the outer ones take in whatever another seed has."""
+    inner = np.unique(np.quantile(seconds, LENGTH_SHARES[1:-1]))
+    return np.array([-np.inf, *inner, np.inf])
 
 
 def _spread(values: Sequence[float]) -> float | None:

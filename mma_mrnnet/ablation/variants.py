@@ -1,8 +1,9 @@
 """What is compared: each variant is the full model with some settings changed, never a copy of its code."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
+from mma_mrnnet.model.labels import CHANNELS
 from mma_mrnnet.training.arguments import TrainArguments
 
 FULL = "full"
@@ -55,14 +56,13 @@ def all_variants(base: TrainArguments, transfer: Sequence[str] = ()) -> list[Var
         base: stage 2's settings; T and the frame rate are halved and doubled from here.
         transfer: `--data` words of other data that models are tried on; each gets a variant that is trained there.
     """
-    return [
-        Variant(FULL, "", "all affect, mask layer, Pearson loss"),
+    variants = [
         *_channels(),
         *_lengths(base),
         Variant("mse", "loss", "mean squared error", {"intensity_loss": "mse"}),
         Variant("ccc", "loss", "1 - mean concordance", {"intensity_loss": "ccc"}),
         *_frames(base),
-        Variant("strict", "routing", "strict routing", {"strict_routing": not base.strict_routing}),
+        Variant("strict", "routing", "strict routing", {"strict_routing": True}),
         *_extractors(),
         Variant("cnn3d", "pixels", "small 3-D CNN on pixels, no extractor", pixels=True),
         *(Variant(f"on-{_slug(data)}", "transfer", f"trained on {data}", {"data": data}) for data in transfer),
@@ -74,8 +74,31 @@ def all_variants(base: TrainArguments, transfer: Sequence[str] = ()) -> list[Var
             against="padded",
             leaks=True,
         ),
-        Variant("leak-mask", "planted", "mask layer, and the labels stand in the padding", leaks=True),
+        Variant(
+            "leak-mask",
+            "planted",
+            "mask layer, and the labels stand in the padding",
+            {} if base.temporal_pooling == "mask" else {"temporal_pooling": "mask"},
+            leaks=True,
+        ),
     ]
+    others = [variant for variant in variants if not _is_base(variant, base)]
+    names = {variant.name for variant in others}
+    # What equals the full model is not trained again under another name.
+    others = [variant if variant.against in names else replace(variant, against=FULL) for variant in others]
+    return [Variant(FULL, "", _in_words(base)), *others]
+
+
+def _is_base(variant: Variant, base: TrainArguments) -> bool:
+    changes = any(getattr(base, name) != value for name, value in variant.settings.items())
+    return not (changes or variant.extractor or variant.pixels or variant.leaks)
+
+
+def _in_words(base: TrainArguments) -> str:
+    channels = "all affect" if len(base.channels) == len(CHANNELS) else " and ".join(base.channels)
+    pooling = "mask layer" if base.temporal_pooling == "mask" else f"pooling {base.temporal_pooling}"
+    loss = {"pearson": "Pearson", "mse": "squared-error", "ccc": "concordance"}[base.intensity_loss]
+    return f"{channels.replace('_', ' ')}, {pooling}, {loss} loss"
 
 
 def chosen_variants(variants: Sequence[Variant], questions: Sequence[str], names: Sequence[str]) -> list[Variant]:

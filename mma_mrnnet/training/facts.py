@@ -126,7 +126,7 @@ def _spread_of(values: Tensor) -> dict[str, float]:
 
 @torch.no_grad()
 def input_facts(model: MMAMRNNetForIntensity, processor: MMAMRNNetVideoProcessor, rows: ClipDataset) -> dict | None:
-    """Of each input channel mean and deviation, and what its exchange among clips costs in mean Pearson.
+    """Of each channel that the GRU reads mean and deviation, and what its exchange among clips costs in mean Pearson.
 
     At most 512 reactions, evenly spread. A clip gets the whole sequence that another one has in this channel, cut to
     its own length or going on with the last value (our choice); who gets whose is drawn once, from a fixed seed, the
@@ -156,10 +156,12 @@ def input_facts(model: MMAMRNNetForIntensity, processor: MMAMRNNetVideoProcessor
         labels = torch.stack([torch.as_tensor(items[number]["labels"]) for number in few.tolist()])
         facts["exchanged_clips"] = exchanged_clips
         facts["mean_pearson"], drops = _exchange_drops(model, affect[few], frame_mask[few], labels)
-    spread = zip(frames.mean(0).tolist(), frames.std(0, correction=0).tolist(), drops, strict=True)
+    spread = zip(names, frames.mean(0).tolist(), frames.std(0, correction=0).tolist(), drops, strict=True)
+    read = set(model.config.gru_input_names)
     facts["channels"] = {
         name: {"mean": mean, "deviation": deviation, "drop": drop}
-        for name, (mean, deviation, drop) in zip(names, spread, strict=True)
+        for name, mean, deviation, drop in spread
+        if name in read
     }
     return facts
 
@@ -174,7 +176,8 @@ def _exchange_drops(
     donors[order] = order.roll(1)  # one ring: nobody keeps its own
     last = frame_mask.sum(1).clamp(min=1) - 1  # (n,)
     frames = torch.minimum(torch.arange(num_frames)[None], last[donors][:, None])  # (n, T)
-    exchanged = affect[donors[:, None], frames]  # (n, T, A)
+    real = frame_mask.unsqueeze(-1)  # what stands in padding is nobody's
+    exchanged = torch.where(real, affect[donors[:, None], frames], affect)  # (n, T, A)
 
     def score(values: Tensor) -> float:
         parts = zip(values.split(PART), frame_mask.split(PART), strict=True)

@@ -160,7 +160,9 @@ def pixel_stage(args: TrainArguments) -> Stage:
         simulated_labels=corpus.simulated_labels,
     )
     side = config.image_size
-    processor = MMAMRNNetVideoProcessor(size={"height": side, "width": side}, num_frames=args.num_frames)
+    processor = MMAMRNNetVideoProcessor(
+        size={"height": side, "width": side}, num_frames=args.num_frames, length_policy=args.length_policy
+    )
     splits, description = pixel_splits(corpus, args, processor)
     names, train, validation = config.label_names, splits["train"].rows, splits["validation"].rows
     return Stage(

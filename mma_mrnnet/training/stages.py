@@ -205,7 +205,7 @@ def mrnn_stage(args: TrainArguments) -> Stage:
     else:
         model, processor = around_extractor(args, corpus)
         splits, description = clip_splits(corpus, args, model.mma, processor)
-    _warn_of_long_clips(splits, args.num_frames)
+    _warn_of_long_clips(splits, processor)
     names = model.config.label_names
     train, validation = splits["train"].rows, splits["validation"].rows
 
@@ -238,12 +238,13 @@ def held_out_of(splits: dict[str, ClipSplit]) -> ClipDataset | None:
     return rows if len(rows) else None
 
 
-def _warn_of_long_clips(splits: dict[str, ClipSplit], most: int) -> None:
+def _warn_of_long_clips(splits: dict[str, ClipSplit], processor: MMAMRNNetVideoProcessor) -> None:
+    most = processor.num_frames
     lengths = np.concatenate([split.with_face.lengths for split in splits.values()])
     if (long := int((lengths > most).sum())) > 0:
         logger.warning(
-            "%d of %d clips have more than --num_frames %d frames, up to %d: thinned evenly",
-            *(long, len(lengths), most, lengths.max()),
+            "%d of %d clips have more than --num_frames %d frames, up to %d: they are %s %d",
+            *(long, len(lengths), most, lengths.max(), processor.shortened(), most),
         )
 
 
