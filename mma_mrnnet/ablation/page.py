@@ -32,7 +32,8 @@ def heading(summary: dict) -> str:
         f"Data: {summary['data']['data']} ({clips}). Scores are of {summary['evaluated_clips']:,} "
         f"{summary['evaluated_on']} clips; {_seeds(full['seeds'])}, {drawn}. "
         f"Full model: mean Pearson {_number(full['mean'])} "
-        f"(standard deviation over seeds {_number(full['sd'])})."
+        f"(standard deviation over seeds {_number(full['sd'])}). Means are over a row's own seeds, differences over those "
+        "that both sides have."
     )
 
 
@@ -111,14 +112,13 @@ def transfer_table(summary: dict) -> str:
     lines = []
     for row in rows:
         cells = [row["transfer"].get(data) for data in places]
-        first = f"`{row['name']}`" if row["name"] == FULL else f"`{row['name']}` - `{row['against']}`"
-        own = _number(row["mean"]) if row["name"] == FULL else _difference(row)
-        if row["question"] == "transfer":
-            first, own = f"`{row['name']}`, mean Pearson", "(trained elsewhere)"
-            values = ["" if cell is None else _number(cell["mean"]) for cell in cells]
-        elif row["name"] == FULL:
+        absolute = row["name"] == FULL or row["question"] == "transfer"
+        if absolute:
+            first = f"`{row['name']}`, mean Pearson"
+            own = _number(row["mean"]) if row["name"] == FULL else "(trained elsewhere)"
             values = ["" if cell is None else _number(cell["mean"]) for cell in cells]
         else:
+            first, own = f"`{row['name']}` - `{row['against']}`", difference_text(row["difference"])
             values = ["" if cell is None else difference_text(cell["difference"]) for cell in cells]
         lines.append([first, own, *values])
     heads = ["", "its own data", *(f"`{data}`" for data in places)]

@@ -97,14 +97,14 @@ class Study:
 
     def impossible(self, variant: Variant) -> str | None:
         """Why a variant cannot be trained in this study; None where it can."""
-        try:
-            self.arguments(variant, 0)
-        except ValueError as error:
-            return str(error)
         if variant.extractor is not None and self.frames is None:
             return "needs --frames: the data that extractors are trained on"
         if variant.pixels and self.base.data.startswith("simulated"):
             return "simulated clips have no pixels"
+        try:
+            self.arguments(variant, 0)
+        except ValueError as error:
+            return str(error)
         return None
 
     def is_done(self, folder: Path, args: TrainArguments) -> bool:
