@@ -32,8 +32,8 @@ def heading(summary: dict) -> str:
         f"Data: {summary['data']['data']} ({clips}). Scores are of {summary['evaluated_clips']:,} "
         f"{summary['evaluated_on']} clips; {_seeds(full['seeds'])}, {drawn}. "
         f"Full model: mean Pearson {_number(full['mean'])} "
-        f"(standard deviation over seeds {_number(full['sd'])}). Means are over a row's own seeds, differences over those "
-        "that both sides have."
+        f"(standard deviation over seeds {_number(full['sd'])}). Means are over a row's own seeds, "
+        "differences over those that both sides have."
     )
 
 
