@@ -210,17 +210,25 @@ def training_cost_tables() -> str:
     )
 
 
+SHOWN_QUESTIONS = {
+    "simulated": ("channels", "length", "loss", "frames", "routing", "planted"),
+    "drawn": ("length", "loss", "extractor", "pixels"),
+}
+"""Of each study the questions whose tables ablations.md shows."""
+
+
 def ablation_blocks() -> dict[str, str]:
     """The measured blocks of ablations.md."""
     simulated, drawn = load(RESULTS / "ablations_simulated.json"), load(RESULTS / "ablations_drawn.json")
     blocks = {"experiments": experiments_table(simulated, drawn)}
     for name, summary in (("simulated", simulated), ("drawn", drawn)):
         minutes = 60 * summary["training_hours"] / summary["jobs"]
-        runs = sum(len(row["seeds"]) for row in summary["variants"] if row["name"] != page.NOISE)
+        runs = sum(len(row["seeds"]) for row in summary["variants"] if "seconds" in row)
         cost = f"{runs} trainings, {minutes:.0f} minutes with {summary['jobs']} at once"
         blocks[f"{name} data"] = f"{page.heading(summary)} {cost}."
-        blocks |= {f"{name} {question}": page.table(summary, question) for question in page.QUESTIONS}
-        blocks[f"{name} by length"] = page.length_table(summary)
+        asked = SHOWN_QUESTIONS[name]
+        blocks |= {f"{name} {question}": page.table(summary, question) for question in asked}
+    blocks["simulated by length"] = page.length_table(simulated)
     return blocks | {"transfer": page.transfer_table(simulated), "extractors": page.extractor_table(drawn)}
 
 
@@ -286,13 +294,7 @@ if __name__ == "__main__":
     guide = ROOT / "docs" / "training.md"
     guide.write_text(filled(guide.read_text("utf-8"), guide_blocks()), encoding="utf-8")
     ablations = ROOT / "benchmarks" / "ablations.md"
-    # Blocks that the page does not show are left out of it.
-    shown = {
-        name: text
-        for name, text in ablation_blocks().items()
-        if f"<!-- begin: {name} -->" in ablations.read_text("utf-8")
-    }
-    ablations.write_text(filled(ablations.read_text("utf-8"), shown), encoding="utf-8")
+    ablations.write_text(filled(ablations.read_text("utf-8"), ablation_blocks()), encoding="utf-8")
     path = ROOT / "README.md"
     text = path.read_text("utf-8")
     path.write_text(filled(text, {"results": results(), "example": example(text)}), encoding="utf-8")

@@ -54,6 +54,11 @@ def test_the_guides_measured_tables_are_what_the_result_files_say(fill_readme):
     assert fill_readme.filled(guide, fill_readme.guide_blocks()) == guide
 
 
+def test_the_page_of_the_ablations_is_what_the_result_files_say(fill_readme):
+    page = (ROOT / "benchmarks" / "ablations.md").read_text("utf-8")
+    assert fill_readme.filled(page, fill_readme.ablation_blocks()) == page
+
+
 def test_the_shipped_card_is_what_the_result_files_say():
     from mma_mrnnet.hub import load_pretrained, model_card, pretrained_folder
 
