@@ -186,11 +186,13 @@ def test_two_runs_on_different_clips_have_no_interval_over_people():
 
 
 def test_length_groups_hold_every_clip_of_every_seed_once():
-    edges = _length_edges(np.array([4.0, 5, 6, 7, 8, 9, 10]))
+    edges = _length_edges(np.repeat([4.0, 5, 6, 7, 8, 9, 10], 60))
+    assert len(edges) > 3
     other_seed = np.array([1.0, 5, 6.5, 10, 30])
     counts = [int(((other_seed > low) & (other_seed <= high)).sum()) for low, high in pairwise(edges)]
     assert sum(counts) == 5
-    assert len(_length_edges(np.full(5, 3.0))) == 3, "clips that are all as long are one group beside an empty one"
+    assert len(_length_edges(np.full(500, 3.0))) == 2, "clips that are all as long are one group"
+    assert len(_length_edges(np.arange(59.0))) == 2, "two groups of fewer than 30 clips would say nothing"
 
 
 # Pages -------------------------------------------------------------------------------------------------------------
@@ -230,6 +232,7 @@ def test_a_difference_over_people_has_a_column_where_there_is_one():
     people = {"difference_over_people": {"low": -0.05, "high": 0.03}}
     summary = {
         "length_of_clips_and_labels": 0.1,
+        "resampled": "people",
         "variants": [row("full", "", (0.0, 0.0, 0.0)), row("last", "length", (-0.02, -0.03, -0.01), **people)],
     }
     text = table(summary, "length")
@@ -411,7 +414,42 @@ def test_a_run_that_cannot_be_does_not_stop_the_others(tmp_path, extractor):
     with pytest.raises(ValueError, match=r"no finished run of the full model; --mma .*not a checkpoint"):
         ablate(replace(study, base=missing), names=["mse"], seeds=1, tell=told.append)
     assert len(told) == 2
-    assert all("not possible: --mma" in line for line in told)
+    assert all(": --mma" in line for line in told)
+
+
+def test_on_tables_of_features_what_needs_an_extractor_is_left_out(tmp_path):
+    folder = tmp_path / "clips"
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    lines = ["file_name,split,joy"]
+    for number in range(40):
+        rows = [f"{row / 2},{rng.random():.3f},{rng.random():.3f}" for row in range(6)]
+        (folder / f"{number}.csv").write_text("\n".join(["timestamp,smile,frown", *rows]) + "\n")
+        lines.append(f"{number}.csv,{'train' if number < 20 else 'validation'},{rng.random():.3f}")
+    (folder / "metadata.csv").write_text("\n".join(lines) + "\n")
+    words = ["--data", f"clips:{folder}", "--epochs", "1", "--batch_size", "16", "--hidden_size", "4"]
+    study, told = study_of(tmp_path / "study", words, None, []), []
+    left_out = ablate(study, names=["va", "mse", "leak-mask"], seeds=1, tell=told.append)
+    assert left_out.keys() == {"va"}
+    assert "channels" in left_out["va"]
+    text = (study.folder / "ablations.md").read_text()
+    assert "the same clips chose each training's best epoch" in text
+    assert "| `mse` |" in text
+    assert "Not trained, or not with every seed: `va` (" in text
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ({"names": ["dm-off"]}, "--variants dm-off: needs --frames"),
+        ({"questions": ["transfer"]}, "--questions transfer needs --transfer"),
+    ],
+)
+def test_what_is_asked_for_by_name_and_cannot_be_is_refused_before_anything_is_trained(tmp_path, words, said):
+    study = study_of(tmp_path / "study", BASE, None, [])
+    with pytest.raises(ValueError, match=said):
+        ablate(study, **words)
+    assert not study.folder.exists()
 
 
 def test_a_damaged_prediction_file_is_an_error_that_names_it(tmp_path, extractor):

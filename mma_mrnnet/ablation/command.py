@@ -9,7 +9,7 @@ from mma_mrnnet.ablation.grid import run_grid
 from mma_mrnnet.ablation.page import plot, tables
 from mma_mrnnet.ablation.study import Study
 from mma_mrnnet.ablation.summary import summarise
-from mma_mrnnet.ablation.variants import QUESTIONS, all_variants, chosen_variants
+from mma_mrnnet.ablation.variants import QUESTIONS, Variant, all_variants, chosen_variants
 from mma_mrnnet.training.arguments import parse_arguments
 from mma_mrnnet.training.checkpoints import write_json, write_text
 
@@ -39,14 +39,16 @@ def ablate(
     Raises:
         ValueError: no such question or variant, a folder with another study, or no run of the full model.
     """
-    wanted = questions if questions or names else list(QUESTIONS)
-    chosen = chosen_variants(study.variants, wanted, names)
+    wanted = list(questions) if questions or names else [name for name in QUESTIONS if name != "transfer"]
+    if study.transfer and not (questions or names):
+        wanted.append("transfer")
+    chosen, impossible = _possible(study, wanted, names)
     study.check_transfer()
     study.claim()
     started = time.perf_counter()
     try:
         with FileLock(study.folder / ".lock", timeout=0):
-            left_out = run_grid(study, chosen, range(seeds), jobs, tell)
+            left_out = {**impossible, **run_grid(study, chosen, range(seeds), jobs, tell)}
     except Timeout as error:
         raise ValueError(f"{study.folder}: another command is at work there") from error
     summary = {
@@ -63,6 +65,20 @@ def ablate(
     except ImportError:
         tell("no plot: pip install matplotlib")
     return left_out
+
+
+def _possible(study: Study, questions: Sequence[str], names: Sequence[str]) -> tuple[list[Variant], dict[str, str]]:
+    """The variants to train, and those of the questions that cannot be, with the reason."""
+    chosen = chosen_variants(study.variants, questions, names)
+    reasons = {variant.name: reason for variant in chosen if (reason := study.impossible(variant)) is not None}
+    for name in names:
+        if name in reasons:
+            raise ValueError(f"--variants {name}: {reasons[name]}")
+    if "transfer" in questions and not study.transfer:
+        raise ValueError("--questions transfer needs --transfer: the data to try the models on")
+    possible = [variant for variant in study.variants if variant.name not in reasons]
+    # Once more: what only an impossible variant is compared with need not be trained.
+    return chosen_variants(possible, questions, names), reasons
 
 
 def variant_lines() -> list[str]:

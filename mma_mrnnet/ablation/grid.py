@@ -79,7 +79,7 @@ def _run_all(study: Study, work: Sequence[Job], jobs: int, tell: Callable[[str],
     pool = ProcessPoolExecutor(
         min(jobs, len(work)), multiprocessing.get_context("spawn"), _begin_worker, (study.base.threads,)
     )
-    futures: dict[Future, Job] = {pool.submit(job[0], study, job[1], job[2]): job for job in work}
+    futures: dict[Future, Job] = {pool.submit(_reason, study, *job): job for job in work}
     try:
         for number, future in enumerate(as_completed(futures), 1):
             train, variant, seed = futures[future]
@@ -87,24 +87,29 @@ def _run_all(study: Study, work: Sequence[Job], jobs: int, tell: Callable[[str],
             folder = study.extractor_folder(variant, seed) if of_extractor else study.run_folder(variant, seed)
             what = f"{'extractor of ' if of_extractor else ''}{variant.name}, seed {seed}"
             try:
-                future.result()
+                reason = future.result()
             except BrokenProcessPool as error:
-                raise ChildProcessError(
-                    f"a process that trained was killed (memory?): {what}, or one beside"
-                ) from error
-            except (ValueError, StrictDataclassError) as error:  # these data, or these settings, do not allow it
-                failures[folder] = str(error)
-                what += f": not possible: {error}"
-            except Exception as error:  # one variant's failure, named in the tables, is not the others'
-                failures[folder] = f"{FAILED} with seed {seed}: {type(error).__name__}: {error}"
-                what += f": {type(error).__name__}: {error}"
-            tell(f"[{number}/{len(work)}] {what}")
+                raise ChildProcessError(f"a process ended while it trained {what}, or one beside (memory?)") from error
+            if reason is not None:
+                failures[folder] = reason
+            tell(f"[{number}/{len(work)}] {what}{'' if reason is None else f': {reason}'}")
     finally:
         if any(not future.done() for future in futures):  # interrupted: training goes on from its checkpoint next time
             for process in set(multiprocessing.active_children()) - set(others):
                 process.terminate()
         pool.shutdown(wait=True, cancel_futures=True)
     return failures
+
+
+def _reason(study: Study, train: Callable[[Study, Variant, int], None], variant: Variant, seed: int) -> str | None:
+    """Trains; why it could not, in words, since not every exception travels to another process."""
+    try:
+        train(study, variant, seed)
+    except (ValueError, StrictDataclassError) as error:  # these data, or these settings, do not allow it
+        return " ".join(str(error).split())
+    except Exception as error:  # one variant's failure, named in the tables, is not the others'
+        return f"{FAILED} with seed {seed}: {type(error).__name__}: {error}"
+    return None
 
 
 def _begin_worker(threads: int) -> None:

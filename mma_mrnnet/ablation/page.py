@@ -8,14 +8,24 @@ from mma_mrnnet.ablation.variants import FULL, QUESTIONS
 
 Row = dict
 
+LEAST_SEEDS = 3
+"""Of a difference that is marked: an interval of two rests on the spread of two numbers."""
+
 WIDEST = 0.3
 """Differences beyond are written at the plot's edge, where they would flatten all others."""
+
+
+MARKS = (
+    "▼ and ▲ mark differences whose interval leaves 0 out; one in twenty does so by chance, among all cells of all "
+    "tables. The interval over seeds is Student's."
+)
 
 
 def tables(summary: dict) -> str:
     """All tables of a study, question by question."""
     parts = [
         heading(summary),
+        MARKS,
         *(table(summary, question) for question in QUESTIONS if question != "transfer" and _of(summary, question)),
     ]
     parts += [length_table(summary), extractor_table(summary), transfer_table(summary), left_out(summary)]
@@ -28,9 +38,10 @@ def heading(summary: dict) -> str:
     drawn = "data and training drawn anew with each" if summary["data_differ_by_seed"] else "the same clips for each"
     counts = {name: value for name, value in summary["data"].items() if type(value) is int and "_" in name}
     clips = ", ".join(f"{name.replace('_', ' ')} {value:,}" for name, value in counts.items() if value)
+    chose = "; the same clips chose each training's best epoch" if summary["evaluated_on"] == "validation" else ""
     return (
         f"Data: {summary['data']['data']} ({clips}). Scores are of {summary['evaluated_clips']:,} "
-        f"{summary['evaluated_on']} clips; {_seeds(full['seeds'])}, {drawn}. "
+        f"{summary['evaluated_on']} clips{chose}; {_seeds(full['seeds'])}, {drawn}. "
         f"Full model: mean Pearson {_number(full['mean'])} "
         f"(standard deviation over seeds {_number(full['sd'])}). Means are over a row's own seeds, "
         "differences over those that both sides have."
@@ -49,7 +60,7 @@ def table(summary: dict, question: str) -> str:
         lambda row: _difference(row),
     ]
     if people:
-        named.append("95 % over people")
+        named.append(f"95 % over {summary['resampled']}")
         columns.append(lambda row: _bounds(row.get("difference_over_people")))
     if question == "length":
         named.append("correlation with length")
@@ -93,14 +104,29 @@ def extractor_table(summary: dict) -> str:
         [
             f"`{row['name']}`",
             str(row["seeds"]),
-            *(f"{_number(row['mean'].get(name))} ({_number(row['sd'].get(name))})" for name in names),
+            *(_score_of(row, name) for name in names),
         ]
         for row in rows
     ]
     heads = ["extractor", "seeds", *(name.replace("_", " ") for name in names)]
-    note = "An output that no label and no prior taught is scored too: it shows what chance gives."
     title = "### Extractors, scored on validation faces (mean and standard deviation over seeds)"
-    return f"{title}\n\n{_markdown(heads, lines)}\n\n{note}"
+    return f"{title}\n\n{_markdown(heads, lines)}"
+
+
+CHANNEL_OF = {
+    "action_unit_correlation": "action_units",
+    "expression_f1": "expressions",
+    "valence_arousal_ccc": "valence_arousal",
+}
+"""Which labels teach what a score of the extractor's is of."""
+
+
+def _score_of(row: Row, name: str) -> str:
+    """A score of the extractor's; a dash for what it was not taught."""
+    taught = row["settings"].get("channels")
+    if taught is not None and CHANNEL_OF.get(name) not in taught:
+        return "-"
+    return f"{_number(row['mean'].get(name))} ({_number(row['sd'].get(name))})"
 
 
 def transfer_table(summary: dict) -> str:
@@ -129,11 +155,11 @@ def left_out(summary: dict) -> str:
     """What could not be trained, and why."""
     if not summary["left_out"]:
         return ""
-    return (
-        "Not trained, or not with every seed: "
-        + "; ".join(f"`{name}` ({reason})" for name, reason in summary["left_out"].items())
-        + "."
-    )
+    by_reason: dict[str, list[str]] = {}
+    for name, reason in summary["left_out"].items():
+        by_reason.setdefault(reason, []).append(f"`{name}`")
+    parts = [f"{', '.join(names)} ({reason})" for reason, names in by_reason.items()]
+    return f"Not trained, or not with every seed: {'; '.join(parts)}."
 
 
 def plot(summary: dict, path: Path) -> None:
@@ -208,7 +234,7 @@ def _bounds(interval: dict | None) -> str:
 
 def _seen(difference: dict) -> str:
     """Which way a difference goes, where its interval leaves 0 out."""
-    if difference["low"] is None:
+    if difference["low"] is None or difference["seeds"] < LEAST_SEEDS:
         return ""
     return "lower" if difference["high"] < 0 else "higher" if difference["low"] > 0 else ""
 

@@ -140,6 +140,8 @@ class Study:
             "extractor": _digest_of_weights(self.base.mma),
         }
         path = self.folder / BASE
+        if self.folder.exists() and not self.folder.is_dir():
+            raise ValueError(f"{self.folder}: a file, where the study's folder should be")
         if not path.is_file():
             if self.folder.is_dir() and any(self.folder.iterdir()):
                 raise ValueError(f"{self.folder}: not empty, and no study that began here; take another --out")
@@ -147,12 +149,17 @@ class Study:
             write_text(path, json.dumps(settings, indent=1) + "\n")
             return
         found = _read(path)
+        if (found["frames"] is None) != (self.frames is None):
+            began = "without" if found["frames"] is None else "with"
+            raise ValueError(f"{path}: began {began} --frames. Take another --out")
         for part in ("clips", "frames"):
             self._refuse_other_settings(path, found[part] or {}, settings[part] or {})
         if found.get("extractor", settings["extractor"]) != settings["extractor"]:
             raise ValueError(f"{path}: began with other weights in --mma {self.base.mma}. Take another --out")
         if found["transfer"] != settings["transfer"]:
-            raise ValueError(f"{path}: began with --transfer {found['transfer']}; got {settings['transfer']}")
+            raise ValueError(
+                f"{path}: began with --transfer {found['transfer']}; got {settings['transfer']}. Take another --out"
+            )
 
 
 def study_of(folder: Path, words: Sequence[str], frames: Sequence[str] | None, transfer: Sequence[str]) -> Study:

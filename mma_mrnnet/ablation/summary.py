@@ -23,7 +23,13 @@ Array = NDArray[np.float64]
 LENGTH_SHARES = (0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 1.0)
 """Clips by length: shares of the held-out clips that bound the groups; the ends are where padding would bias."""
 
+LEAST_GROUP = 30
+"""Clips of a group by length: of fewer a correlation says nothing."""
+
 RESAMPLES = 1000
+
+LEAST_PEOPLE = 20
+"""Of an interval over people: of fewer drawn anew it would be far too narrow."""
 
 NOISE = "noise"
 
@@ -90,7 +96,7 @@ def summarise(study: Study, variants: Sequence[Variant], left_out: dict[str, str
         left_out: {variant: why it has no runs}.
 
     Raises:
-        ValueError: the full model has no run.
+        ValueError: the full model has no run, or a file of a run is damaged.
     """
     runs = {variant.name: _runs(study, variant) for variant in variants}
     full = runs.get(FULL) or []
@@ -107,6 +113,7 @@ def summarise(study: Study, variants: Sequence[Variant], left_out: dict[str, str
         "labels": full[0].record["labels"],
         "seeds": [run.seed for run in full],
         "data_differ_by_seed": _data_differ(study),
+        "resampled": "people" if full[0].record["data"].get("people_apart") else "clips, as nobody knows the people",
         "settings": {"clips": full[0].record["settings"], "frames": _stage1(study)},
         "length_of_clips_and_labels": float(np.mean([_length_correlation(run.labels, run.seconds) for run in full])),
         "variants": rows,
@@ -197,8 +204,8 @@ def _extractor_rows(study: Study, variants: Sequence[Variant]) -> list[dict]:
             name: [record["validation"][name] for record in found if record["validation"].get(name) is not None]
             for name in found[0]["validation"]
         }
-        rows[folder.name] = {
-            "name": folder.name,
+        rows[folder.name] = rows.get(folder.name) or {
+            "name": variant.name,
             "settings": variant.extractor or {},
             "seeds": len(found),
             "seconds": float(np.mean([record["seconds"] for record in found])),
@@ -267,8 +274,10 @@ def people_interval(pairs: Sequence[tuple[Run, Run]]) -> dict[str, float] | None
     runs = [run for pair in pairs for run in pair]
     if not runs or any(not np.array_equal(run.labels, runs[0].labels, equal_nan=True) for run in runs):
         return None
-    _, person = np.unique(pairs[0][0].tables["people"], return_inverse=True)
+    _, person = np.unique(runs[0].tables["people"], return_inverse=True)
     count = person.max() + 1
+    if count < LEAST_PEOPLE:
+        return None
     draws = np.random.default_rng(0).multinomial(count, np.full(count, 1 / count), RESAMPLES)  # (R, people)
     weights = draws[:, person].astype(float)  # (R, N)
     differences = np.mean(
@@ -305,7 +314,13 @@ def _length_correlation(values: Array, seconds: Array) -> float:
 
 def _length_edges(seconds: Array) -> Array:
     """Inner edges are shares of one seed's clips; the outer ones take in whatever another seed has."""
-    inner = np.unique(np.quantile(seconds, LENGTH_SHARES[1:-1]))
+    inner: list[float] = []
+    below = 0
+    for edge in np.unique(np.quantile(seconds, LENGTH_SHARES[1:-1])):
+        count = int((seconds <= edge).sum())
+        if count - below >= LEAST_GROUP and len(seconds) - count >= LEAST_GROUP:
+            inner.append(float(edge))
+            below = count
     return np.array([-np.inf, *inner, np.inf])
 
 

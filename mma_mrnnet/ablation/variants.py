@@ -113,7 +113,7 @@ def chosen_variants(variants: Sequence[Variant], questions: Sequence[str], names
         if unknown:
             raise ValueError(f"{kind} must be among {', '.join(known)}; got {', '.join(unknown)}")
     wanted = {FULL} | {variant.name for variant in variants if variant.question in questions or variant.name in names}
-    wanted |= {by_name[name].against for name in wanted}
+    wanted |= {by_name[name].against for name in wanted if by_name[name].against in by_name}
     return [variant for variant in variants if variant.name in wanted]
 
 

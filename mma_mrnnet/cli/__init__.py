@@ -65,7 +65,10 @@ COMMANDS = {
 def main(words: Sequence[str] | None = None) -> int:
     """Runs one command; the process's exit code: 0, 1 where something failed, 2 for words that make no command."""
     parser = parser_of_commands()
-    args = parser.parse_args(words)
+    args, unknown = parser.parse_known_args(words)
+    if unknown:
+        hint = "; words of train.py stand behind --" if args.command == "ablate" else ""
+        parser.error(f"unrecognized arguments: {' '.join(unknown)}{hint}")
     if args.command is None:
         parser.print_help()
         return 2

@@ -51,7 +51,10 @@ def run_ablate(args: argparse.Namespace) -> int:
         raise ValueError("ablate needs --out, the folder of the study")
     words = args.words[1:] if args.words[:1] == ["--"] else args.words
     os.environ.setdefault("TQDM_DISABLE", "1")  # bars of several processes would write over each other
-    frames = None if args.frames is None else shlex.split(args.frames)
+    try:
+        frames = None if args.frames is None else shlex.split(args.frames)
+    except ValueError as error:
+        raise ValueError(f"--frames: {error}; got {args.frames}") from error
     left_out = ablate(
         study_of(args.out, words, frames, args.transfer),
         questions=args.questions,

@@ -42,7 +42,7 @@ def targets_not_above_zero(results: dict) -> list[Finding] | None:
     """Single targets whose correlation cannot be told from 0, in a model that learnt others."""
     scores = _scores(results)
     if did_not_learn(results):
-        return []
+        return None  # said already, of all of them
     low, errors = {}, {}
     for name, value in scores["pearson"].items():
         labelled = _labels(results, "validation", name).get("labelled", scores["clips"])

@@ -13,7 +13,9 @@ CORRELATION_LOSSES = ("pearson", "ccc")
 def loss_never_fell(results: dict) -> list[Finding] | None:
     """The training loss of no later epoch lies below the first one's."""
     losses = [row["train_loss"] for row in results["training"]["history"]]
-    if len(losses) < 2 or min(losses[1:]) <= losses[0] - LEAST_FALL * abs(losses[0]):
+    if len(losses) < 2:
+        return None
+    if min(losses[1:]) <= losses[0] - LEAST_FALL * abs(losses[0]):
         return []
     return problem(
         f"the training loss never fell: {losses[0]:.3f} in epoch 1, {min(losses[1:]):.3f} at best after it",
@@ -26,7 +28,9 @@ def loss_never_fell(results: dict) -> list[Finding] | None:
 def not_converged(results: dict) -> list[Finding] | None:
     """The last epoch is the best, and by more than chance."""
     scores = [row["score"] for row in results["training"]["history"]]
-    if len(scores) < 2 or None in scores or scores[-1] - max(scores[:-1]) < STILL_RISING:
+    if len(scores) < 2 or None in scores:
+        return None
+    if scores[-1] - max(scores[:-1]) < STILL_RISING:
         return []
     gain = scores[-1] - max(scores[:-1])
     return note(
@@ -42,7 +46,9 @@ def peaked_early(results: dict) -> list[Finding] | None:
     training = results["training"]
     scores = [row["score"] for row in training["history"]]
     best = training["best_epoch"]
-    if None in scores or len(scores) < 4 or best > len(scores) / 2:
+    if None in scores or len(scores) < 4:
+        return None
+    if best > len(scores) / 2:
         return []
     last = sum(scores[-2:]) / 2
     if scores[best - 1] - last < FALLEN:

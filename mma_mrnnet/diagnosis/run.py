@@ -42,7 +42,10 @@ class Diagnosis:
         lines = [f"{self.file} (stage {self.stage}): {what or 'nothing wrong found'}"]
         for finding in self.findings:
             lines += [f"  {finding.severity:<8} {finding.what}", f"           {finding.advice}"]
-        for heading, names in (("holds", self.held), ("not recorded by this run, so not checked", self.not_recorded)):
+        for heading, names in (
+            ("holds", self.held),
+            ("not checked (not recorded, or too little to judge by)", self.not_recorded),
+        ):
             if names:
                 lines.append(f"  {heading}: {', '.join(names)}")
         return lines
