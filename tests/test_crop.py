@@ -491,7 +491,8 @@ def test_an_interruption_keeps_finished_clips_and_leaves_no_half_ones(run, long_
     code, err = run(long_corpus, out, "--fps", "native", "--workers", 1)
     thread.join()
     assert (code, err) == (130, ["mma-mrnnet: interrupted; finished clips stay, and the same command goes on there"])
-    assert [path.name for path in out.iterdir()] == ["a"]
+    # On a busy machine the second clip may be done before the signal arrives.
+    assert sorted(path.name for path in out.iterdir()) in (["a"], ["a", "b"])
     assert not multiprocessing.active_children()
 
 

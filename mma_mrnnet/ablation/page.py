@@ -246,7 +246,9 @@ def _known(row: Row) -> str:
 
 
 def _up_to(group: dict) -> str:
-    return f"to {group['to_s']:.1f} s" if group["to_s"] is not None else f"above {group['above_s']:.1f} s"
+    if group["to_s"] is not None:
+        return f"to {group['to_s']:.1f} s"
+    return "all" if group["above_s"] is None else f"above {group['above_s']:.1f} s"
 
 
 def _seeds(seeds: Iterable[int]) -> str:
