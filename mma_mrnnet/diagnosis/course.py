@@ -46,9 +46,9 @@ def peaked_early(results: dict) -> list[Finding] | None:
     training = results["training"]
     scores = [row["score"] for row in training["history"]]
     best = training["best_epoch"]
-    if None in scores or len(scores) < 4:
+    if None in scores or len(scores) < 2:
         return None
-    if best > len(scores) / 2:
+    if len(scores) < 4 or best > len(scores) / 2:
         return []
     last = sum(scores[-2:]) / 2
     if scores[best - 1] - last < FALLEN:
