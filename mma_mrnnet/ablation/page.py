@@ -138,13 +138,12 @@ def transfer_table(summary: dict) -> str:
     lines = []
     for row in rows:
         cells = [row["transfer"].get(data) for data in places]
-        absolute = row["name"] == FULL or row["question"] == "transfer"
-        if absolute:
-            first = f"`{row['name']}`, mean Pearson"
-            own = _number(row["mean"]) if row["name"] == FULL else "(trained elsewhere)"
+        if row["name"] == FULL:
+            first, own = f"`{FULL}`, mean Pearson", _number(row["mean"])
             values = ["" if cell is None else _number(cell["mean"]) for cell in cells]
         else:
-            first, own = f"`{row['name']}` - `{row['against']}`", difference_text(row["difference"])
+            first = f"`{row['name']}` - `{row['against']}`"
+            own = difference_text(row["difference"]) if "difference" in row else "(trained elsewhere)"
             values = ["" if cell is None else difference_text(cell["difference"]) for cell in cells]
         lines.append([first, own, *values])
     heads = ["", "its own data", *(f"`{data}`" for data in places)]
