@@ -479,6 +479,15 @@ def test_a_worker_that_dies_costs_its_clip_alone(long_corpus, tmp_path):
     assert not multiprocessing.active_children()
 
 
+@pytest.fixture
+def interruptible():
+    """Ctrl-C as in a terminal: who starts the tests in the background has it ignored in all they start."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interruptible")
 def test_an_interruption_keeps_finished_clips_and_leaves_no_half_ones(run, long_corpus, tmp_path):
     out = tmp_path / "out"
 
