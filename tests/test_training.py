@@ -165,7 +165,9 @@ def test_a_domain_with_a_rate_of_its_own_hands_its_frames_over_as_they_come_and_
     assert stage.collator([stage.train[0]])["affect"].shape == (1, 30, 26)
     assert stage.train_collator([stage.train[0]])["affect"].shape == (1, 30, 26)
     (warning,) = [record.getMessage() for record in caplog.records if "thinned" in record.getMessage()]
-    assert re.fullmatch(r"(\d+) of 96 clips have more than --num_frames 30 frames, up to 4\d: thinned evenly", warning)
+    assert re.fullmatch(
+        r"(\d+) of 96 clips have more than --num_frames 30 frames, up to 4\d: they are thinned evenly to 30", warning
+    )
     assert int(warning.split()[0]) > 48
 
 
