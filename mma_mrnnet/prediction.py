@@ -161,13 +161,7 @@ def predict_video(
         raise ValueError(f"give either fps or every_frame; got fps={fps!r} and every_frame=True")
     model, processor = checked_pair(model, processor)
     config = _stage_2_config(model)
-    if config.feature_names is not None:
-        raise ValueError(
-            f"{path}: this model reads tables of features ({TABLE_SUFFIX}), not videos; a video needs a model with an "
-            "extractor, such as the one that ships"
-        )
-    if Path(path).suffix.lower() == TABLE_SUFFIX:
-        raise VideoError(f"{path}: is a table, and this model reads videos; a model trained on such tables is needed")
+    _require_a_video(path, config)
     table_rate = None if every_frame else (config.sampling_fps if fps is None else fps)
     frames = read_frames(path, config.sampling_fps, table_rate)
     rows = list(frames_with_affect(crop_faces(frames, config.mma_config.image_size), model.mma, processor))
@@ -192,6 +186,17 @@ def predict_video(
         simulated=config.simulated_labels,
         prior_only=tuple(map(action_unit_name, config.prior_only_action_units)),
     )
+
+
+def _require_a_video(path: str | os.PathLike[str], config: MMAMRNNetConfig) -> None:
+    """Raises what `predict_video` does where file and model are of two kinds."""
+    if config.feature_names is not None:
+        raise ValueError(
+            f"{path}: this model reads tables of features ({TABLE_SUFFIX}), not videos; a video needs a model with an "
+            "extractor, such as the one that ships"
+        )
+    if Path(path).suffix.lower() == TABLE_SUFFIX:
+        raise VideoError(f"{path}: is a table, and this model reads videos; a model trained on such tables is needed")
 
 
 def predict_table(

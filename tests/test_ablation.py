@@ -417,16 +417,33 @@ def test_a_run_that_cannot_be_does_not_stop_the_others(tmp_path, extractor):
     assert all(": --mma" in line for line in told)
 
 
-def test_on_tables_of_features_what_needs_an_extractor_is_left_out(tmp_path):
-    folder = tmp_path / "clips"
+def tables_of_features(folder, columns):
+    """40 clips of two features, the same whatever the order of the columns."""
     folder.mkdir()
     rng = np.random.default_rng(0)
     lines = ["file_name,split,joy"]
     for number in range(40):
-        rows = [f"{row / 2},{rng.random():.3f},{rng.random():.3f}" for row in range(6)]
-        (folder / f"{number}.csv").write_text("\n".join(["timestamp,smile,frown", *rows]) + "\n")
+        values = {"timestamp": np.arange(6) / 2, "smile": rng.random(6), "frown": rng.random(6)}
+        rows = [",".join(f"{values[name][row]:.3f}" for name in columns) for row in range(6)]
+        (folder / f"{number}.csv").write_text("\n".join([",".join(columns), *rows]) + "\n")
         lines.append(f"{number}.csv,{'train' if number < 20 else 'validation'},{rng.random():.3f}")
     (folder / "metadata.csv").write_text("\n".join(lines) + "\n")
+    return folder
+
+
+def test_other_tables_are_read_in_the_models_own_order_of_columns(tmp_path):
+    own = tables_of_features(tmp_path / "own", ["timestamp", "smile", "frown"])
+    turned = tables_of_features(tmp_path / "turned", ["timestamp", "frown", "smile"])
+    words = ["--data", f"clips:{own}", "--epochs", "1", "--batch_size", "16", "--hidden_size", "4"]
+    study = study_of(tmp_path / "study", words, None, [f"clips:{turned}"])
+    full = study.variants[0]
+    train_clips(study, full, 0)
+    row = summarise(study, [full], {})["variants"][0]
+    assert row["transfer"][f"clips:{turned}"]["mean"] == pytest.approx(row["mean"])
+
+
+def test_on_tables_of_features_what_needs_an_extractor_is_left_out(tmp_path):
+    folder = tables_of_features(tmp_path / "clips", ["timestamp", "smile", "frown"])
     words = ["--data", f"clips:{folder}", "--epochs", "1", "--batch_size", "16", "--hidden_size", "4"]
     study, told = study_of(tmp_path / "study", words, None, []), []
     left_out = ablate(study, names=["va", "mse", "leak-mask"], seeds=1, tell=told.append)

@@ -21,10 +21,11 @@ from safetensors.torch import load_file
 
 from mma_mrnnet import MMAModel, MMAMRNNetConfig, MMAMRNNetForIntensity
 from mma_mrnnet.data.drawn_faces import drawn_faces
+from mma_mrnnet.data.staging import replaced_folder
 from mma_mrnnet.hub import export_checkpoint, load_checkpoint
 from mma_mrnnet.model.losses import squared_error_loss
 from mma_mrnnet.train import main
-from mma_mrnnet.training import checkpoints, loop
+from mma_mrnnet.training import loop
 from mma_mrnnet.training.arguments import TrainArguments, command_line, parse_arguments
 from mma_mrnnet.training.calibration import affine_calibration
 from mma_mrnnet.training.reports import mma_scores
@@ -564,7 +565,7 @@ def test_an_output_that_is_a_file_is_named(tmp_path, capsys):
 def test_a_folder_that_cannot_be_finished_leaves_the_old_one(tmp_path):
     (tmp_path / "model").mkdir()
     (tmp_path / "model" / "old").touch()
-    with pytest.raises(OSError, match="full"), checkpoints.replaced_folder(tmp_path / "model") as staging:
+    with pytest.raises(OSError, match="full"), replaced_folder(tmp_path / "model") as staging:
         (staging / "new").touch()
         raise OSError("full")
     assert [path.name for path in tmp_path.rglob("*")] == ["model", "old"]

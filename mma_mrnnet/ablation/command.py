@@ -1,6 +1,5 @@
 """The command behind `mma-mrnnet ablate`: run what is missing of a study, then write its numbers, tables and plot."""
 
-import time
 from collections.abc import Callable, Sequence
 
 from filelock import FileLock, Timeout
@@ -39,13 +38,11 @@ def ablate(
     Raises:
         ValueError: no such question or variant, a folder with another study, or no run of the full model.
     """
-    wanted = list(questions) if questions or names else [name for name in QUESTIONS if name != "transfer"]
-    if study.transfer and not (questions or names):
-        wanted.append("transfer")
+    everything = [name for name in QUESTIONS if name != "transfer" or study.transfer]
+    wanted = questions if questions or names else everything
     chosen, impossible = _possible(study, wanted, names)
     study.check_transfer()
     study.claim()
-    started = time.perf_counter()
     try:
         with FileLock(study.folder / ".lock", timeout=0):
             left_out = {**impossible, **run_grid(study, chosen, range(seeds), jobs, tell)}
@@ -53,7 +50,6 @@ def ablate(
         raise ValueError(f"{study.folder}: another command is at work there") from error
     summary = {
         "what": "variants of the full model, each trained with every seed; mean Pearson over the targets",
-        "wall_seconds_of_this_call": time.perf_counter() - started,
         "jobs": jobs,
         **summarise(study, study.variants, left_out),
     }

@@ -30,7 +30,7 @@ def run_grid(
 
     Args:
         study: the study.
-        variants: to run; those that the study cannot train are left out, with the reason among the failures.
+        variants: to run; none that the study finds impossible.
         seeds: each variant is trained with each.
         jobs: runs at once, each a process with `base.threads` threads.
         tell: gets a line for every run that ends.
@@ -42,17 +42,16 @@ def run_grid(
         ValueError: a run is there that was trained with other settings.
         ChildProcessError: a process was killed from outside.
     """
-    failures = {variant.name: reason for variant in variants if (reason := study.impossible(variant)) is not None}
-    possible = [variant for variant in variants if variant.name not in failures]
+    failures: dict[str, str] = {}
     waiting: dict[Path, Job] = {}
     if study.frames is not None:
-        for variant, seed in _pairs(possible, seeds):
+        for variant, seed in _pairs(variants, seeds):
             folder = study.extractor_folder(variant, seed)
             if not variant.pixels and not study.is_done(folder, study.extractor_arguments(variant, seed)):
                 waiting.setdefault(folder, (train_extractor, variant, seed))
     untrained = _run_all(study, list(waiting.values()), jobs, tell)
     clips: list[Job] = []
-    for variant, seed in _pairs(possible, seeds):
+    for variant, seed in _pairs(variants, seeds):
         reason = None if variant.pixels else untrained.get(study.extractor_folder(variant, seed))
         if reason is not None:
             failures.setdefault(variant.name, f"{FAILED}: its extractor with seed {seed}: {reason}")

@@ -16,6 +16,7 @@ from mma_mrnnet.ablation.planted import LeakingCollator
 from mma_mrnnet.ablation.study import Study, write_record
 from mma_mrnnet.ablation.variants import Variant
 from mma_mrnnet.data.datasets import ClipDataset
+from mma_mrnnet.data.feature_tables import exactly
 from mma_mrnnet.data.simulated_domains import domain_named
 from mma_mrnnet.training.arguments import TrainArguments
 from mma_mrnnet.training.checkpoints import complete_checkpoints
@@ -95,9 +96,8 @@ def _held_out(args: TrainArguments, stage: Stage, model: PreTrainedModel) -> Cli
     """
     corpus = read_corpus(args)
     if corpus.holds_tables:
-        splits, _, names = table_splits(corpus, args)
-        if names != model.config.feature_names:
-            raise ValueError(f"{args.data}: its features are {names}; the model's {model.config.feature_names}")
+        # The model's own columns in its own order, whatever else and however these tables have them.
+        splits, _, _ = table_splits(corpus, replace(args, features=exactly(model.config.feature_names)))
     else:
         # A copy: reading clips may move the extractor to another device than the rest of the model.
         splits, _ = clip_splits(corpus, args, copy.deepcopy(model.mma), stage.processor)

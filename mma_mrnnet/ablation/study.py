@@ -89,7 +89,10 @@ class Study:
             return
         base = read_corpus(self.base)
         for data in self.transfer:
-            other = read_corpus(self.elsewhere(self.base, data))
+            try:
+                other = read_corpus(self.elsewhere(self.base, data))
+            except ValueError as error:
+                raise ValueError(f"--transfer {data}: {error}") from error
             if other.names != base.names:
                 raise ValueError(f"--transfer {data}: its targets are {other.names}; those of --data {base.names}")
             if other.holds_tables != base.holds_tables:
@@ -116,7 +119,7 @@ class Study:
         path = folder / RUN
         if not path.is_file():
             return False
-        self._refuse_other_settings(path, _read(path)["settings"], settled(args))
+        self._refuse_other_settings(path, read_settled(path)["settings"], settled(args))
         return True
 
     def _refuse_other_settings(self, path: Path, found: dict, wanted: dict) -> None:
@@ -148,7 +151,7 @@ class Study:
             self.folder.mkdir(parents=True, exist_ok=True)
             write_text(path, json.dumps(settings, indent=1) + "\n")
             return
-        found = _read(path)
+        found = read_settled(path)
         if (found["frames"] is None) != (self.frames is None):
             began = "without" if found["frames"] is None else "with"
             raise ValueError(f"{path}: began {began} --frames. Take another --out")
@@ -198,7 +201,12 @@ def write_record(folder: Path, args: TrainArguments, record: dict) -> None:
     write_text(folder / RUN, text + "\n")
 
 
-def _read(path: Path) -> dict:
+def read_settled(path: Path) -> dict:
+    """What a study, or a run, wrote of itself.
+
+    Raises:
+        ValueError: the file is damaged.
+    """
     try:
         return json.loads(path.read_text("utf-8"))
     except ValueError as error:

@@ -1,6 +1,5 @@
 """From the runs of a study to its numbers: means, paired differences with intervals, results by clip length."""
 
-import json
 import zipfile
 import zlib
 from collections.abc import Sequence
@@ -13,15 +12,15 @@ from numpy.typing import NDArray
 
 from mma_mrnnet.ablation.planted import NOISE_FACTOR, with_noise
 from mma_mrnnet.ablation.runs import PREDICTIONS
-from mma_mrnnet.ablation.study import RUN, Study
+from mma_mrnnet.ablation.study import RUN, Study, read_settled
 from mma_mrnnet.ablation.variants import FULL, Variant
 from mma_mrnnet.metrics import pearson_scores
 from mma_mrnnet.training.reports import mean_where_labels_vary
 
 Array = NDArray[np.float64]
 
-LENGTH_SHARES = (0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 1.0)
-"""Clips by length: shares of the held-out clips that bound the groups; the ends are where padding would bias."""
+LENGTH_SHARES = (0.05, 0.25, 0.5, 0.75, 0.95)
+"""Clips by length: shares of the held-out clips between the groups; the ends are where padding would bias."""
 
 LEAST_GROUP = 30
 """Clips of a group by length: of fewer a correlation says nothing."""
@@ -51,8 +50,8 @@ class Run:
     """
 
     def __init__(self, folder: Path) -> None:
+        self.record = read_settled(folder / RUN)
         try:
-            self.record: dict = json.loads((folder / RUN).read_text("utf-8"))
             with np.load(folder / PREDICTIONS, allow_pickle=False) as file:
                 self.tables: dict[str, NDArray] = {name: file[name] for name in file.files}
         # What numpy raises on a damaged archive depends on where the damage is.
@@ -127,7 +126,7 @@ def _hours(study: Study, runs: dict[str, list[Run]]) -> float:
     """Of all processes that trained, extractors included; of a run that was resumed its last part."""
     seconds = [run.record["seconds"] for found in runs.values() for run in found]
     extractors = study.folder.glob(f"extractors/*/seed-*/{RUN}")
-    return (sum(seconds) + sum(json.loads(path.read_text("utf-8"))["seconds"] for path in extractors)) / 3600
+    return (sum(seconds) + sum(read_settled(path)["seconds"] for path in extractors)) / 3600
 
 
 def _runs(study: Study, variant: Variant) -> list[Run]:
@@ -160,10 +159,13 @@ def _row(study: Study, variant: Variant, runs: dict[str, list[Run]], edges: Arra
         "parameters": own[0].record["parameters_of_stage_2"],
         "pearson": dict(zip(own[0].record["labels"], np.mean([run.pearson() for run in own], 0).tolist(), strict=True)),
         "length_correlation": float(np.mean([run.length_correlation() for run in own])),
-        "by_length": [_length_group(own, pairs, *bounds) for bounds in pairwise(edges)],
+        "by_length": [],
         "transfer": {data: found for data in study.transfer if (found := _transfer(own, pairs, data)) is not None},
     }
-    if row["against"] is not None and variant.question != "transfer":  # those have test clips of their own
+    if variant.question == "transfer":  # has test clips of its own: no difference but elsewhere
+        return row
+    row["by_length"] = [_length_group(own, pairs, *bounds) for bounds in pairwise(edges)]
+    if row["against"] is not None:
         row["difference"] = interval([one.score() - other.score() for one, other in pairs])
         if not _data_differ(study):
             row["difference_over_people"] = people_interval(pairs)
@@ -197,7 +199,7 @@ def _extractor_rows(study: Study, variants: Sequence[Variant]) -> list[dict]:
         if variant.pixels:
             continue
         folder = study.extractor_folder(variant, 0).parent
-        found = [json.loads(path.read_text("utf-8")) for path in sorted(folder.glob(f"seed-*/{RUN}"))]
+        found = [read_settled(path) for path in sorted(folder.glob(f"seed-*/{RUN}"))]
         if not found:
             continue
         scores = {
@@ -316,7 +318,7 @@ def _length_edges(seconds: Array) -> Array:
     """Inner edges are shares of one seed's clips; the outer ones take in whatever another seed has."""
     inner: list[float] = []
     below = 0
-    for edge in np.unique(np.quantile(seconds, LENGTH_SHARES[1:-1])):
+    for edge in np.unique(np.quantile(seconds, LENGTH_SHARES)):
         count = int((seconds <= edge).sum())
         if count - below >= LEAST_GROUP and len(seconds) - count >= LEAST_GROUP:
             inner.append(float(edge))

@@ -1,11 +1,9 @@
 """Simulated reactions as drawn faces, in a folder laid out as Hume-Reaction's: clips of pixels without people."""
 
 import csv
-import shutil
 import signal
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
@@ -18,6 +16,7 @@ from tqdm import tqdm
 
 from mma_mrnnet.data.crop_store import ENCODINGS
 from mma_mrnnet.data.drawn_faces import draw_face
+from mma_mrnnet.data.staging import replaced_folder
 from mma_mrnnet.data.synthetic import FPS, SimulatedClip, hume_like_splits
 from mma_mrnnet.model.labels import ACTION_UNITS, REACTIONS
 
@@ -76,7 +75,7 @@ def write_drawn_reactions(
             f"got {seed}, {size}, {fps}, {workers}"
         )
     splits = hume_like_splits(seed, counts)
-    with _staged(folder) as staging:
+    with replaced_folder(folder) as staging:
         _write_tables(staging, splits)
         tasks = [
             _Task(staging / "feats" / "Faces" / clip_id, _units_of(clip), (seed, *clip.subject.encode()), size, fps)
@@ -89,22 +88,6 @@ def is_drawn(folder: str | Path) -> bool:
     """Whether `write_drawn_reactions` made this folder."""
     note = Path(folder) / NOTE
     return note.is_file() and note.read_text("utf-8", "replace").startswith(DRAWN)
-
-
-@contextmanager
-def _staged(folder: Path) -> Iterator[Path]:
-    """A fresh folder beside `folder` that takes its place when the block ends well, and is removed when it fails."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    staging = folder.with_name(f".{folder.name}.part")
-    shutil.rmtree(staging, ignore_errors=True)  # a killed run may have left one
-    staging.mkdir()
-    try:
-        yield staging
-        if folder.exists():
-            folder.rmdir()
-        staging.rename(folder)
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
 
 
 def _numbered(splits: dict[str, list[SimulatedClip]]) -> Iterator[tuple[str, str, SimulatedClip]]:

@@ -14,6 +14,7 @@ from accelerate import Accelerator
 from accelerate.utils import gather_object
 from safetensors import SafetensorError
 
+from mma_mrnnet.data.staging import to_disk
 from mma_mrnnet.metrics import rounded
 from mma_mrnnet.training.arguments import MAY_CHANGE, TrainArguments, plain_values
 
@@ -66,29 +67,6 @@ class Progress:
             self.best_epoch = self.epoch
 
 
-@contextmanager
-def replaced_folder(target: Path) -> Iterator[Path]:
-    """A fresh folder beside `target` that takes its place when the block ends well, and is removed when it fails."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    staging = target.with_name(f".{target.name}.tmp")
-    shutil.rmtree(staging, ignore_errors=True)  # a killed run may have left one
-    staging.mkdir()
-    try:
-        yield staging
-        for path in staging.iterdir():
-            _to_disk(path)
-        if target.exists():
-            old = target.with_name(f".{target.name}.old")
-            shutil.rmtree(old, ignore_errors=True)
-            target.rename(old)
-            staging.rename(target)
-            shutil.rmtree(old)
-        else:
-            staging.rename(target)
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
-
-
 def write_text(path: Path, text: str) -> None:
     """`text` written beside its target and renamed."""
     staging = path.with_name(f".{path.name}.tmp")
@@ -138,18 +116,13 @@ def save_checkpoint(accelerator: Accelerator, args: TrainArguments, progress: Pr
     accelerator.wait_for_everyone()
     if accelerator.is_main_process:
         for path in staging.iterdir():
-            _to_disk(path)  # a machine that loses power must not keep the marker and lose what it vouches for
+            to_disk(path)  # a machine that loses power must not keep the marker and lose what it vouches for
         (staging / COMPLETE).write_text(json.dumps(settings, indent=1) + "\n", encoding="utf-8")
-        _to_disk(staging / COMPLETE)
+        to_disk(staging / COMPLETE)
         shutil.rmtree(final, ignore_errors=True)
         staging.rename(final)
         for old in complete_checkpoints(args.output)[: -args.keep_checkpoints]:
             shutil.rmtree(old)
-
-
-def _to_disk(path: Path) -> None:
-    with path.open("r+b") as file:  # Windows writes out what may be written to alone
-        os.fsync(file.fileno())
 
 
 def complete_checkpoints(output: Path) -> list[Path]:

@@ -17,11 +17,11 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 from transformers import PreTrainedModel, get_scheduler
 
+from mma_mrnnet.data.staging import replaced_folder
 from mma_mrnnet.metrics import rounded
 from mma_mrnnet.training.arguments import SCHEDULES, TrainArguments, command_line, plain_values
 from mma_mrnnet.training.checkpoints import (
     Progress,
-    replaced_folder,
     resume,
     save_checkpoint,
     settings_of,

@@ -121,19 +121,7 @@ def mma_stage(args: TrainArguments) -> Stage:
     Raises:
         ValueError: settings or data that cannot be; it names them (see `frame_splits`).
     """
-    config = MMAConfig(
-        backbone_config={
-            "layer_type": args.layer_type,
-            "embedding_size": args.embedding_size,
-            "hidden_sizes": args.hidden_sizes,
-            "depths": args.depths,
-        },
-        image_size=args.image_size,
-        action_units=args.action_units,
-        distribution_matching=args.distribution_matching,
-        co_annotation=args.co_annotation,
-        dropout=args.dropout,
-    )
+    config = _extractor_config(args)
     own_score = "mean_of_tasks" if len(args.channels) == len(SCORE_OF) else SCORE_OF[args.channels[-1]]
     monitored = monitored_score(args, [*SCORE_OF.values(), "mean_of_tasks"], own_score)
     train, validation = frame_splits(args)
@@ -168,6 +156,22 @@ def mma_stage(args: TrainArguments) -> Stage:
         description=description,
         fingerprint=digest_of(train.fingerprint(), validation.fingerprint()),
         begin_epoch=train.begin_epoch,
+    )
+
+
+def _extractor_config(args: TrainArguments) -> MMAConfig:
+    return MMAConfig(
+        backbone_config={
+            "layer_type": args.layer_type,
+            "embedding_size": args.embedding_size,
+            "hidden_sizes": args.hidden_sizes,
+            "depths": args.depths,
+        },
+        image_size=args.image_size,
+        action_units=args.action_units,
+        distribution_matching=args.distribution_matching,
+        co_annotation=args.co_annotation,
+        dropout=args.dropout,
     )
 
 
