@@ -47,7 +47,10 @@ def test_without_any_kind_the_crop_stays_as_it_is():
 
 @pytest.mark.parametrize(
     ("kind", "share"),
-    [("mirror", 0.5), ("geometry", 1.0), ("grey", 0.2), ("blur", 0.2), ("colour", 1.0), ("noise", 0.3)],
+    [
+        *[("mirror", 0.5), ("geometry", 1.0), ("grey", 0.2), ("blur", 0.25), ("colour", 1.0), ("light", 0.3)],
+        *[("occlusion", 0.15), ("noise", 0.3), ("compression", 0.25)],
+    ],
 )
 def test_each_kind_changes_its_share_of_crops(kind, share):
     given = torch.rand(3, 32, 32) * 2 - 1
@@ -63,11 +66,44 @@ def test_each_kind_does_what_its_name_says():
     assert all(torch.equal(crop, given.mean(0).expand(3, -1, -1)) for crop in greyed)
     blurred = [crop for crop in augmented(given, ["blur"], 40) if not torch.equal(crop, given)]
     assert all(crop.std() < 0.8 * given.std() for crop in blurred)
-    assert len({round(crop.std().item(), 3) for crop in augmented(given, ["blur"], 200)}) == 3  # sharp, soft, softer
+    assert len({round(crop.std().item(), 3) for crop in augmented(given, ["blur"], 200)}) == 4  # sharp, 3 soft
     noise = [crop - given for crop in augmented(given, ["noise"], 200) if not torch.equal(crop, given)]
     strengths = torch.tensor([difference.std() for difference in noise])
     assert strengths.max() < 0.105
     assert strengths.mean().item() == pytest.approx(0.05, abs=0.012)  # even in [0, 0.1), clipped a little at the ends
+
+
+def test_light_from_aside_scales_brightness_by_an_exponential_of_the_place():
+    level = torch.full((3, 32, 32), -0.6)  # 0.4 above black
+    for crop in augmented(level, ["light"], 40):
+        ratios = ((crop + 1) / 0.4).log()[0]
+        across, down = ratios[0].diff(), ratios[:, 0].diff()
+        assert torch.allclose(across, across[:1].expand_as(across), atol=1e-4)
+        assert torch.allclose(down, down[:1].expand_as(down), atol=1e-4)
+        assert ratios.mean().abs() < 1e-4  # the middle of the picture keeps its light
+
+
+def test_what_covers_a_crop_is_one_grey_rectangle_of_a_tenth_to_a_third_of_the_side():
+    given = torch.rand(3, 100, 100) * 1.8 - 0.9
+    covered = [crop for crop in augmented(given, ["occlusion"], 200) if not torch.equal(crop, given)]
+    assert len(covered) > 10
+    for crop in covered:
+        changed = (crop != given).all(0)
+        rows, columns = changed.any(1), changed.any(0)
+        assert 10 <= rows.sum() <= 35
+        assert 10 <= columns.sum() <= 35
+        assert changed.sum() == rows.sum() * columns.sum()
+        assert crop[:, changed].unique().numel() == 1
+
+
+def test_compression_moves_pixels_by_little_and_keeps_what_is_flat():
+    along = torch.linspace(-0.8, 0.8, 64)
+    smooth = (0.5 * along.view(1, 64, 1) + 0.5 * along.view(1, 1, 64)).expand(3, -1, -1).contiguous()
+    compressed = [crop for crop in augmented(smooth, ["compression"], 40) if not torch.equal(crop, smooth)]
+    assert len(compressed) >= 4
+    assert all((crop - smooth).abs().mean() < 0.04 for crop in compressed)
+    errors = {round((crop - smooth).abs().mean().item(), 4) for crop in compressed}
+    assert len(errors) > 2  # of several qualities
 
 
 def test_colour_is_one_straight_line_a_channel():
@@ -100,8 +136,8 @@ def test_half_of_the_crops_are_mirrored():
 
 
 def test_what_is_shifted_in_is_black():
-    assert augmented(torch.full((3, 32, 32), -1.0), AUGMENTATIONS, 200).mean() < -0.9
-    corner = augmented(torch.ones(3, 32, 32), AUGMENTATIONS, 200)[:, :, 0, 0].amax(1)
+    assert augmented(torch.full((3, 32, 32), -1.0), ["geometry"], 200).max() == -1
+    corner = augmented(torch.ones(3, 32, 32), ["geometry"], 200)[:, :, 0, 0].amax(1)
     assert corner.min() < -0.5  # a bright crop, turned or shifted, shows black in some corner
 
 

@@ -17,9 +17,9 @@ from mma_mrnnet.data.corpora import load_frames
 from mma_mrnnet.data.datasets import FrameDataset
 from mma_mrnnet.data.drawn_faces import drawn_faces
 from mma_mrnnet.hub import export_checkpoint
-from mma_mrnnet.model.labels import ACTION_UNITS
+from mma_mrnnet.model.labels import ACTION_UNITS, neutral_talkers
 from mma_mrnnet.train import main
-from mma_mrnnet.training.arguments import TrainArguments
+from mma_mrnnet.training.arguments import TrainArguments, parse_arguments
 from mma_mrnnet.training.frame_corpora import check_supervision, items_an_epoch, untrained_outputs
 from mma_mrnnet.training.sampling import corpus_draws
 from mma_mrnnet.training.stages import mma_stage
@@ -105,6 +105,56 @@ def test_the_description_is_what_is_drawn(two_corpora):
     assert int((drawn != -100).sum()) == expected == int((stage.train.expression[~photos] != -100).sum())
     counts = drawn[drawn != -100].bincount()
     assert counts[counts > 0].max() - counts[counts > 0].min() <= 1
+
+
+UNITS = (1, 4, 10, 12, 25, 26)
+
+
+@pytest.mark.parametrize(
+    ("intensity", "talks"),
+    [
+        ([0.0, 0.0, 0.10, 0.0, 0.5, 0.1], True),  # 10 is at most a quarter of 25, and 0.05 more
+        ([0.0, 0.0, 0.20, 0.0, 0.5, 0.1], False),  # a raised lip
+        ([0.0, 0.0, 0.00, 0.0, 0.0, 0.3], True),  # a dropped jaw
+        ([0.0, 0.0, 0.00, 0.0, 0.1, 0.1], False),  # lips nearly closed
+        ([0.0, 0.06, 0.0, 0.0, 0.5, 0.1], False),  # a frown
+        ([0.0, 0.0, 0.00, 0.2, 0.5, 0.1], False),  # a smile
+        ([np.nan, 0.0, 0.0, 0.0, 0.5, 0.1], False),  # brows unknown
+        ([0.0, 0.0, np.nan, 0.0, 0.5, np.nan], True),
+    ],
+)
+def test_a_face_that_shows_only_parted_lips_talks(intensity, talks):
+    assert neutral_talkers(torch.tensor([intensity]), UNITS).tolist() == [talks]
+
+
+def test_without_brows_among_the_units_nobody_is_said_to_talk():
+    assert neutral_talkers(torch.tensor([[0.0, 0.5]]), (12, 25)).tolist() == [False]
+
+
+def test_talkers_of_the_named_sources_alone_become_neutral_and_calm():
+    rows = drawn_faces(4, seed=0, size=32).with_format("pandas")[:].drop(columns="image")
+    units = [column for column in rows.columns if column.startswith("au")]
+    rows[units] = 0.0
+    rows["au25"] = 0.6
+    rows["expression"], rows["valence"], rows["arousal"] = [-100, -100, 3, -100], [np.nan, 0.3, 0.1, np.nan], np.nan
+    rows["source"] = ["warp", "warp", "warp", "photo"]
+    given = drawn_faces(4, seed=0, size=32)
+    for name in ("expression", "valence", "arousal", "source", *units):
+        given = given.remove_columns(name).add_column(name, rows[name].tolist())
+    frames = FrameDataset(given)
+    before = frames.fingerprint()
+    frames.label_talkers(["warp"])
+    assert frames.expression.tolist() == [0, 0, 3, -100]
+    assert frames.valence_arousal[:2].tolist() == [[0.0, 0.0], [pytest.approx(0.3), 0.0]]
+    assert frames.valence_arousal[3].isnan().all()
+    assert frames.talkers == 2
+    assert frames.fingerprint() != before
+
+
+def test_talkers_of_an_unknown_source_are_refused():
+    words = [*TINY, "--data", "drawn", "--items", "8", "--output", "unused", "--neutral_talkers", "photos"]
+    with pytest.raises(ValueError, match="--neutral_talkers: no training row is of photos; sources are drawn"):
+        mma_stage(parse_arguments(words))
 
 
 def test_labels_of_a_part_are_its_average():

@@ -2,7 +2,7 @@
 
 import hashlib
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from io import BytesIO
 from itertools import pairwise
 from typing import Any
@@ -18,7 +18,7 @@ from torch.utils.data import Dataset
 
 from mma_mrnnet.data.augmentation import AUGMENTATIONS, augment_crop, mixed_seed
 from mma_mrnnet.data.records import action_unit_column
-from mma_mrnnet.model.labels import ACTION_UNITS, NO_CLASS, presence_target
+from mma_mrnnet.model.labels import ACTION_UNITS, EXPRESSIONS, NO_CLASS, neutral_talkers, presence_target
 from mma_mrnnet.model.video_processing_mma_mrnnet import MMAMRNNetVideoProcessor, kept_indices
 
 ROWS = 100_000  # whose images' names memory holds at once
@@ -36,8 +36,10 @@ class FrameDataset(Dataset):
     def __init__(self, rows: datasets.Dataset, action_units: Sequence[int] = ACTION_UNITS, *, seed: int = 0) -> None:
         self.seed = seed
         self.epoch = 0
+        self.talkers = 0
         columns = [action_unit_column(unit) for unit in action_units]
         table = rows.select_columns(["valence", "arousal", "expression", "source", *columns]).with_format("pandas")[:]
+        self.action_units = tuple(action_units)
         self.images = rows.select_columns(["image"]).cast_column("image", datasets.Image(decode=False))
         self.sources: list[str] = list(map(sys.intern, table["source"].astype(str)))  # millions of a few names
         self.valence_arousal = torch.from_numpy(table[["valence", "arousal"]].to_numpy(np.float32, copy=True))  # (N, 2)
@@ -55,6 +57,17 @@ class FrameDataset(Dataset):
             self.expression.fill_(NO_CLASS)
         if "action_units" not in channels:
             self.intensity.fill_(torch.nan)
+
+    def label_talkers(self, sources: Collection[str]) -> None:
+        """Labels the rows of some sources that `neutral_talkers` finds, and that have no expression, neutral and calm.
+
+        `talkers` then counts them.
+        """
+        talks = neutral_talkers(self.intensity, self.action_units) & (self.expression == NO_CLASS)
+        talks &= torch.tensor([source in sources for source in self.sources])
+        self.expression[talks] = EXPRESSIONS.index("neutral")
+        self.valence_arousal[talks] = self.valence_arousal[talks].nan_to_num(0.0)
+        self.talkers = int(talks.sum())
 
     def fingerprint(self) -> str:
         """A digest of labels, sources and the images' names, which changes with any of them."""

@@ -25,6 +25,12 @@ NO_CLASS = -100
 PRESENT_INTENSITY = 0.4
 """An action unit counts as present from this intensity on, 2 of 5 on the FACS scale as DISFA's users count it."""
 
+QUIET_INTENSITY = 0.05
+"""Below it, an action unit does not show at all."""
+
+PARTED_INTENSITY = 0.15
+"""Lips whose parting or jaw drop exceeds it are seen to be open."""
+
 PRESENT_PROBABILITY = 0.5
 """An action unit is called present from this output on."""
 
@@ -50,6 +56,32 @@ def is_present(intensity: Tensor) -> Tensor:
     The small tolerance keeps 0.4 stored as float32 (0.4000000059...) and as float64 on the same side.
     """
     return intensity >= PRESENT_INTENSITY - 1e-6
+
+
+def neutral_talkers(intensity: Tensor, action_units: Sequence[int]) -> Tensor:
+    """True where a face shows nothing but parted lips: neutral, and talking, by its action units (our choice).
+
+    No unit reaches `QUIET_INTENSITY` but 25 and 26, one of which exceeds `PARTED_INTENSITY`, and the trace of 10 that
+    comes with parted lips: at most a quarter of 25 more. Units 1, 4 and 12, brows and smiles, must be annotated.
+
+    Args:
+        intensity: (N, A) in [0, 1]; NaN where unlabelled.
+        action_units: the A columns' units.
+
+    Returns:
+        (N,) bool; False everywhere where `action_units` lacks one of 1, 4, 12, 25.
+    """
+    place = {unit: column for column, unit in enumerate(action_units)}
+    if not {1, 4, 12, 25} <= place.keys():
+        return torch.zeros(len(intensity), dtype=torch.bool)
+    shown = intensity.nan_to_num()  # (N, A)
+    annotated = ~intensity[:, [place[unit] for unit in (1, 4, 12)]].isnan().any(1)
+    others = [column for unit, column in place.items() if unit not in (10, 25, 26)]
+    lips = shown[:, [place[unit] for unit in (25, 26) if unit in place]].amax(1)
+    quiet = (shown[:, others] < QUIET_INTENSITY).all(1)
+    if 10 in place:
+        quiet &= shown[:, place[10]] <= shown[:, place[25]] / 4 + QUIET_INTENSITY
+    return annotated & quiet & (lips > PARTED_INTENSITY)
 
 
 def action_unit_name(number: int) -> str:

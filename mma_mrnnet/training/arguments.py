@@ -97,9 +97,21 @@ class TrainArguments:
     embedding_size: int = _option("stage mma: channels of the backbone's stem", 64)
     hidden_sizes: list[int] = _option("stage mma: channels of the backbone's stages", [256, 512, 1024, 2048])
     depths: list[int] = _option("stage mma: residual units a stage", [3, 4, 6, 3])
+    downsample_in_first_stage: bool = _option(
+        "stage mma: halve the feature maps in the backbone's first stage too; a quarter of the arithmetic", False
+    )
+    valence_arousal_weight: float = _option("stage mma: of that objective in the loss", 1.0)
+    expression_weight: float = _option("stage mma: of that objective in the loss", 1.0)
+    action_unit_weight: float = _option("stage mma: of that objective in the loss", 1.0)
     distribution_matching: str = _option("stage mma: kl, bce, literal or off", "kl")
+    distribution_matching_weight: float = _option("stage mma: of that objective in the loss", 1.0)
     co_annotation: str = _option(
         "stage mma: off, soft or hard; make up expressions from action-unit labels (hard: also the reverse)", "off"
+    )
+    neutral_talkers: list[str] = _option(
+        "stage mma: sources of images (values of `source`) whose training rows without an expression, in which only "
+        "the units of parted lips are active (25, 26, a trace of 10), are labelled neutral: faces that talk",
+        [],
     )
     action_units: list[int] = _option("stage mma: FACS numbers of the units to predict, ascending", list(ACTION_UNITS))
     balance: str = _option(

@@ -44,9 +44,20 @@ def frame_splits(args: TrainArguments) -> tuple[FrameDataset, FrameDataset]:
     else:
         splits = load_frames(args.data, args.action_units)
     train = FrameDataset(splits["train"], args.action_units, seed=args.seed)
+    _label_talkers(train, args.neutral_talkers)
     check_supervision(train, args.action_units, args.channels)
     train.keep_labels(args.channels)
     return train, FrameDataset(splits["validation"], args.action_units)
+
+
+def _label_talkers(train: FrameDataset, sources: Sequence[str]) -> None:
+    present = sorted(set(train.sources))
+    unknown = sorted(set(sources) - set(present))
+    if unknown:
+        raise ValueError(
+            f"--neutral_talkers: no training row is of {', '.join(unknown)}; sources are {', '.join(present)}"
+        )
+    train.label_talkers(sources)
 
 
 def check_supervision(train: FrameDataset, action_units: Sequence[int], channels: Sequence[str] = CHANNELS) -> None:
@@ -131,6 +142,7 @@ def description_of(
         "validation": len(validation),
         "train_images_by_source": dict(sorted(Counter(train.sources).items())),
         "items_an_epoch": items_an_epoch(train, draws),
+        "labelled_neutral_talkers": train.talkers,
     }
 
 
