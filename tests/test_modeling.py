@@ -248,6 +248,8 @@ def test_a_stage_2_config_out_of_range_is_refused(settings, message):
         ({"supervised_action_units": [3]}, "are not"),
         ({"distribution_matching": "js"}, "kl, bce, literal, off"),
         ({"expression_weight": -1.0}, "expression_weight"),
+        ({"action_unit_concordance_weight": -1.0}, "action_unit_concordance_weight"),
+        ({"distribution_matching_weight": -1.0}, "distribution_matching_weight"),
         ({"co_annotation": "both"}, "off, soft, hard"),
         ({"co_annotation_temperature": 0.0}, "above 0"),
         ({"co_annotation_weight": -0.5}, "co_annotation_weight"),
@@ -324,6 +326,26 @@ def test_soft_co_annotation_adds_its_weighted_cross_entropy(tiny_mma):
     target = torch.tensor([0, 0, 0, 1 / 5.53, 2 / 2.51, 0, 1 / 4.66]).softmax(0)
     extra = -(target * tiny_mma(faces).expression_logits[0].log_softmax(0)).sum()
     assert torch.allclose(tiny_mma(faces, **labels).loss, plain + 0.25 * extra, atol=1e-6)
+
+
+def test_concordance_of_the_units_adds_its_weighted_loss_over_the_annotated_entries(tiny_mma):
+    faces = torch.rand(3, 3, 32, 32)
+    units = torch.full((3, 17), NAN)
+    units[:, 2], units[:2, 9] = torch.tensor([0.0, 0.5, 1.0]), torch.tensor([0.2, 0.8])
+    plain = tiny_mma(faces, action_unit_labels=units).loss
+    tiny_mma.config.action_unit_concordance_weight = 0.5
+    given = tiny_mma(faces).action_unit_logits.sigmoid().double()
+
+    def ccc(x, y):
+        return (
+            2
+            * ((x - x.mean()) * (y - y.mean())).mean()
+            / (x.var(correction=0) + y.var(correction=0) + (x.mean() - y.mean()) ** 2)
+        )
+
+    wanted = 1 - (ccc(given[:, 2], units[:, 2].double()) + ccc(given[:2, 9], units[:2, 9].double())) / 2
+    loss = tiny_mma(faces, action_unit_labels=units).loss
+    assert (loss - plain).item() == pytest.approx(0.5 * wanted.item(), abs=1e-5)
 
 
 @pytest.mark.parametrize("form", ["soft", "hard"])

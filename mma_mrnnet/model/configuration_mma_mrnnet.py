@@ -48,6 +48,8 @@ class MMAConfig(PreTrainedConfig):
         valence_arousal_weight: weight of 1 - CCC in the loss.
         expression_weight: weight of the cross-entropy in the loss.
         action_unit_weight: weight of the masked binary cross-entropy in the loss.
+        action_unit_concordance_weight: weight of 1 - the mean CCC of the units' probabilities with their targets,
+            beside the cross-entropy (our addition, off by default): it weighs rare units as much as frequent ones.
         distribution_matching_weight: weight of the distribution-matching loss.
         co_annotation_weight: weight of the soft distribution's cross-entropy; hard labels count as any others.
         dropout: on the pooled features, in training.
@@ -73,6 +75,7 @@ class MMAConfig(PreTrainedConfig):
     valence_arousal_weight: float | int = 1.0
     expression_weight: float | int = 1.0
     action_unit_weight: float | int = 1.0
+    action_unit_concordance_weight: float | int = 0.0
     distribution_matching_weight: float | int = 1.0
     co_annotation_weight: float | int = 1.0
     dropout: float | int = 0.0
@@ -128,8 +131,9 @@ class MMAConfig(PreTrainedConfig):
         _require_one_of("co_annotation", self.co_annotation, CO_ANNOTATIONS)
         if not self.co_annotation_temperature > 0:
             raise ValueError(f"co_annotation_temperature must be above 0; got {self.co_annotation_temperature!r}")
-        for name in ("valence_arousal", "expression", "action_unit", "distribution_matching", "co_annotation"):
+        for name in ("valence_arousal", "expression", "action_unit", "action_unit_concordance", "co_annotation"):
             _require_at_least(f"{name}_weight", getattr(self, f"{name}_weight"), 0.0)
+        _require_at_least("distribution_matching_weight", self.distribution_matching_weight, 0.0)
 
 
 @strict

@@ -164,6 +164,10 @@ class MMAModel(MMAPreTrainedModel):
             loss = loss + config.action_unit_weight * action_unit_loss(
                 output.action_unit_logits, action_unit_labels, weights
             )
+            if config.action_unit_concordance_weight:
+                loss = loss + config.action_unit_concordance_weight * concordance_loss(
+                    output.action_unit_logits.sigmoid(), action_unit_labels
+                )
         if config.distribution_matching != "off":
             loss = loss + config.distribution_matching_weight * distribution_matching_loss(
                 output.expression_logits, output.action_unit_logits, prior, config.distribution_matching

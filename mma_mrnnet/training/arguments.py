@@ -103,6 +103,7 @@ class TrainArguments:
     valence_arousal_weight: float = _option("stage mma: of that objective in the loss", 1.0)
     expression_weight: float = _option("stage mma: of that objective in the loss", 1.0)
     action_unit_weight: float = _option("stage mma: of that objective in the loss", 1.0)
+    action_unit_concordance_weight: float = _option("stage mma: of 1 - the units' mean CCC, beside it", 0.0)
     distribution_matching: str = _option("stage mma: kl, bce, literal or off", "kl")
     distribution_matching_weight: float = _option("stage mma: of that objective in the loss", 1.0)
     co_annotation: str = _option(

@@ -173,6 +173,7 @@ def _extractor_config(args: TrainArguments) -> MMAConfig:
         valence_arousal_weight=args.valence_arousal_weight,
         expression_weight=args.expression_weight,
         action_unit_weight=args.action_unit_weight,
+        action_unit_concordance_weight=args.action_unit_concordance_weight,
         distribution_matching=args.distribution_matching,
         distribution_matching_weight=args.distribution_matching_weight,
         co_annotation=args.co_annotation,
