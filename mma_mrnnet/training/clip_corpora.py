@@ -70,7 +70,8 @@ def read_corpus(args: TrainArguments, *, needs_extractor: bool = True) -> ClipCo
 
     Raises:
         ValueError: another kind of data, no such simulated domain, no errors of the extractor measured where it repeats
-            them, a corpus that is not as its reader describes, tables of features beside videos, `mma` or `features` where they do not belong, or no `mma` where it is needed.
+            them, a corpus that is not as its reader describes, tables of features beside videos, `mma` or `features`
+            where they do not belong, or no `mma` where it is needed.
     """
     kind, _, folder = args.data.partition(":")
     if kind != "hume" and args.clips_from != "auto":
