@@ -202,7 +202,7 @@ def noise_from_errors(errors: dict) -> ExtractorNoise:
     measured = errors.get("made") or errors["all"]
     units = [measured["action_units"].get(action_unit_name(unit)) for unit in ACTION_UNITS]
     if not any(units):
-        raise ValueError("errors of the extractor: no action unit was measured")
+        raise ValueError("errors of the extractor: no action unit was measured; at least 20 rows of varying labels do")
     default = ExtractorNoise()
 
     def each(key: str, otherwise: float) -> tuple[float, ...]:
