@@ -199,6 +199,18 @@ def test_stage_2_trains_on_the_errors_that_stage_1_measured(stage1, tmp_path):
     assert what.startswith("simulated reactions; no person was recorded or rated; 2 frames a second; domain measured:")
 
 
+def test_other_measured_errors_are_other_data_to_a_run_that_goes_on(stage1, tmp_path):
+    mma = shutil.copytree(stage1 / "model", tmp_path / "mma")
+    words = [*CLIPS, "--mma", str(mma), "--data", "simulated:measured"]
+    seen = []
+    for floor in (-3.0, -3.0, -2.0):
+        errors = measured_errors()
+        errors["all"]["action_units"]["AU01"] = errors["all"]["action_units"]["AU02"] | {"floor": floor}
+        (mma / "results_mma.json").write_text(json.dumps({"errors": errors}))
+        seen.append(mrnn_stage(stage_arguments(words, tmp_path)).fingerprint)
+    assert seen[0] == seen[1] != seen[2]
+
+
 @pytest.mark.parametrize("place", ["unmeasured", "nowhere"])
 def test_measured_clips_without_measured_errors_are_refused_in_one_line(stage1, tmp_path, capsys, place):
     mma = shutil.copytree(stage1 / "model", tmp_path / "mma") if place == "unmeasured" else tmp_path / "mma"

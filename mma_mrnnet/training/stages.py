@@ -233,7 +233,11 @@ def mrnn_stage(args: TrainArguments) -> Stage:
         ),
         description=description,
         held_out=held_out_of(splits),
-        fingerprint=digest_of(*fingerprints_of(splits), "" if model.mma is None else digest_of_model(model.mma)),
+        fingerprint=digest_of(
+            *fingerprints_of(splits),
+            "" if model.mma is None else digest_of_model(model.mma),
+            *([] if corpus.noise is None else [repr(corpus.noise)]),  # a file beside the extractor, in no setting
+        ),
         carried_results=sorted(Path(args.mma).glob("results_mma.json")) if args.mma and Path(args.mma).is_dir() else [],
     )
 
