@@ -821,8 +821,8 @@ def test_hume_reaction_from_face_crops_becomes_a_model_and_its_unlabelled_test_s
         (["--data", "hume:{muse}", "--clips_from", "FAU"], "no set of features is called 'FAU'; there are: FAUs"),
         (["--data", "clips:{muse}", "--clips_from", "faces"], "--clips_from faces goes with --data hume:FOLDER"),
         (["--data", "simulated", "--clips_from", "faces"], "--clips_from faces goes with --data hume:FOLDER"),
-        (["--data", "simulated:mars"], "must be one of people, noise, lengths, rate, other; got 'mars'"),
-        (["--data", "simulated:"], "must be one of people, noise, lengths, rate, other; got ''"),
+        (["--data", "simulated:mars"], "must be one of people, noise, lengths, rate, other, measured; got 'mars'"),
+        (["--data", "simulated:"], "must be one of people, noise, lengths, rate, other, measured; got ''"),
         (["--data", "simulated:people", "--features", "x"], "--data simulated has none"),
     ],
 )

@@ -5,12 +5,15 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from mma_mrnnet.data.simulated_display import frame_times, wander
+from mma_mrnnet.data.simulated_display import Looseness, frame_times, wander
 from mma_mrnnet.data.simulated_domains import DOMAINS, Domain, Recording, domain_named
-from mma_mrnnet.data.simulated_extractor import ExtractorNoise, autoregressive, report_affect
+from mma_mrnnet.data.simulated_extractor import ExtractorNoise, autoregressive, report_affect, turned_away
+from mma_mrnnet.data.simulated_recording import happenings
 from mma_mrnnet.data.synthetic import as_dataset, hume_like_splits, simulate_reactions
+from mma_mrnnet.model.labels import ACTION_UNITS, REACTIONS
 
 ALL_FOUND = Recording(missed_clips=0.0, found_otherwise=1.0)
+MEASURED = ExtractorNoise(unit_slope=6.0)  # stands for one from `noise_from_errors`
 
 
 def lengths_of(clips):
@@ -19,7 +22,12 @@ def lengths_of(clips):
 
 @pytest.fixture(scope="module")
 def by_domain():
-    return {name: hume_like_splits(4, (1024, 1, 1), domain=name)["train"] for name in (None, *DOMAINS)}
+    return {name: splits_of(name, 4, (1024, 1, 1))["train"] for name in (None, *DOMAINS)}
+
+
+def splits_of(name, seed, counts, **shares):
+    measured = name is not None and DOMAINS[name].needs_errors
+    return hume_like_splits(seed, counts, domain=name, noise=MEASURED if measured else None, **shares)
 
 
 # Frame rates
@@ -115,7 +123,7 @@ def test_a_recording_gives_lengths_and_missed_faces():
 
 
 def test_the_domains_are_those_that_experiments_name():
-    assert list(DOMAINS) == ["people", "noise", "lengths", "rate", "other"]
+    assert list(DOMAINS) == ["people", "noise", "lengths", "rate", "other", "measured"]
     changed = {
         name: {part for part in ("looseness", "noise", "recording", "fps") if differs(domain, part)}
         for name, domain in DOMAINS.items()
@@ -126,6 +134,7 @@ def test_the_domains_are_those_that_experiments_name():
         "lengths": {"recording"},
         "rate": {"fps"},
         "other": {"looseness", "noise", "recording", "fps"},
+        "measured": {"looseness", "recording"},  # and the noise that the caller gives
     }
 
 
@@ -142,7 +151,7 @@ def test_a_rate_of_its_own_wins_over_the_models():
 
 
 def test_an_unknown_domain_is_refused_with_the_known_ones():
-    with pytest.raises(ValueError, match="one of people, noise, lengths, rate, other; got 'mars'"):
+    with pytest.raises(ValueError, match="one of people, noise, lengths, rate, other, measured; got 'mars'"):
         hume_like_splits(0, (1, 1, 1), domain="mars")
 
 
@@ -192,11 +201,9 @@ def test_labels_follow_the_same_law_in_every_domain(by_domain):
 
 def test_no_person_is_in_two_domains_or_splits():
     # Labels are drawn by one law from the seed of a split: had two splits one seed, they would have equal labels.
-    splits = [
-        clips for name in (None, *DOMAINS) for clips in hume_like_splits(9, (256, 256, 256), domain=name).values()
-    ]
+    splits = [clips for name in (None, *DOMAINS) for clips in splits_of(name, 9, (256, 256, 256)).values()]
     seen = {tuple(clip.labels.tolist()) for clips in splits for clip in clips}
-    assert len(seen) == sum(map(len, splits)) == 18 * 256
+    assert len(seen) == sum(map(len, splits)) == 21 * 256
 
 
 def test_a_domains_clips_follow_from_the_seed_to_the_bit():
@@ -208,3 +215,120 @@ def test_a_domains_clips_follow_from_the_seed_to_the_bit():
             assert clip.labels.tobytes() == again.labels.tobytes()
         assert one[split][0].labels.tobytes() != other[split][0].labels.tobytes()
     assert one["train"][0].clip_id == "train-000000"
+
+
+# Measured errors
+
+
+def test_measured_errors_are_given_where_they_belong_and_nowhere_else():
+    with pytest.raises(ValueError, match="domain measured: an extractor's noise is given for"):
+        hume_like_splits(0, (1, 1, 1), domain="measured")
+    for name in (None, "people"):
+        with pytest.raises(ValueError, match=f"domain {name}: an extractor's noise is given for"):
+            hume_like_splits(0, (1, 1, 1), domain=name, noise=MEASURED)
+
+
+def test_the_given_noise_is_what_reports_are_drawn_with():
+    one, other = (
+        hume_like_splits(2, (40, 1, 1), domain="measured", noise=noise)["train"]
+        for noise in (MEASURED, replace(MEASURED, unit_floor=20.0))
+    )
+    for clip, changed in zip(one, other, strict=True):
+        assert clip.true_affect.tobytes() == changed.true_affect.tobytes()
+        told = [place for place, unit in enumerate(ACTION_UNITS) if unit not in (11, 23)]
+        assert (changed.affect[:, 9:][:, told] > clip.affect[:, 9:][:, told]).all()
+
+
+def test_short_clips_down_to_one_frame_are_in_every_split_of_measured():
+    splits = splits_of("measured", 6, (400, 400, 400), short_share=0.4)
+    for clips in splits.values():
+        lengths = lengths_of(clips)
+        assert (lengths == 1).sum() >= 10
+        assert 0.25 < (lengths < 15).mean() < 0.5
+    # Without the share, only faces that are not found shorten a clip.
+    assert (lengths_of(splits_of("measured", 6, (1, 1, 400))["test"]) < 10).mean() < 0.05
+
+
+def test_every_number_of_a_measured_clip_is_in_range():
+    for clips in splits_of("measured", 8, (512, 1, 1), short_share=0.5, quiet_share=0.2).values():
+        frames = np.concatenate([clip.affect for clip in clips])
+        assert np.isfinite(frames).all()
+        assert np.abs(frames[:, :2]).max() <= 1
+        assert frames[:, 2:].min() >= 0 and frames[:, 2:].max() <= 1
+        np.testing.assert_allclose(frames[:, 2:9].sum(1), 1, atol=1e-5)
+
+
+# What happens while a clip is recorded
+
+
+def happened(fps=2.0, count=2000, pace=1.0, **numbers):
+    return happenings(np.full(count, pace), fps, Recording(**numbers), np.random.default_rng(3))
+
+
+def test_nothing_happens_in_a_usual_recording():
+    usual = happened(pace=0.3)
+    assert (usual.pace == 0.3).all() and usual.kept.all() and not usual.turn.any() and not usual.lost.any()
+
+
+def test_faces_are_lost_in_stretches_of_the_announced_length():
+    # One stretch of 4 s on average: far longer than a frame, so most lost frames lie behind another lost one.
+    lost = happened(lost_stretches=1.0, lost_s=4.0).lost
+    behind = lost[:, 1:][lost[:, :-1]].mean()
+    assert behind > 0.8
+    assert 0.15 < lost.mean() < 0.25  # one of 4 s in 15 s, cut off where it reaches beyond the clip
+    assert happened(lost_stretches=1.0, lost_s=4.0, fps=6.0).lost.mean() == pytest.approx(lost.mean(), abs=0.02)
+
+
+def test_heads_turn_there_and_back_and_are_lost_when_far_away():
+    turned = happened(fps=4.0, turns=1.0, turn_s=(4.0, 4.0))
+    assert turned.turn.min() == 0 and 0.9 < turned.turn.max() <= 1
+    for row in turned.turn[:50]:
+        # 4 s at 4 frames a second: 15 or 16 frames beyond 0, fewer where the clip ends first.
+        assert (row > 0).sum() <= 16
+        assert len(np.flatnonzero(np.diff((row > 0).astype(int)) == 1)) <= 1  # once
+    assert (turned.lost == (turned.turn > 0.8)).all() and turned.lost.any()
+
+
+def test_a_clip_that_is_cut_out_keeps_one_stretch_of_a_longer_one_at_its_own_pace():
+    cut = happened(pace=0.3, cut_share=1.0, cut_s=(0.3, 9.0))
+    frames = cut.kept.sum(1)
+    assert (cut.pace == 1).all()
+    assert frames.min() == 1 and 15 < frames.max() <= 18
+    # Evenly over the logarithm: below 1 s, floor(2 s * length) of at least 1 is one frame: log(1 / 0.3) / log(30).
+    assert (frames == 1).mean() == pytest.approx(np.log(1 / 0.3) / np.log(30), abs=0.03)
+    assert (np.diff(cut.kept.astype(int), axis=1) == 1).sum(1).max() <= 1
+    assert cut.kept[:, 0].mean() < 0.3  # most start later than the recording
+    assert happened(pace=1.0, cut_share=1.0).kept.all()  # only short clips are cut
+
+
+def test_a_turned_head_shows_less_and_is_misread_in_one_direction():
+    noise = replace(ExtractorNoise(), turned_fade=0.5, turned_bias=2.0)
+    face = np.zeros((3000, 2, 26))
+    face[..., 2 + 4] = 1.0  # happiness
+    face[..., 0] = 0.8
+    turn = np.tile([0.0, 1.0], (3000, 1))
+    seen, bias = turned_away(face, np.zeros((3000, 26)), turn, noise, np.random.default_rng(0))
+    np.testing.assert_array_equal(seen[:, 0], face[:, 0])
+    assert seen[0, 1, [0, 2, 6]].tolist() == [0.4, 0.5, 0.5]  # paler, and half of it neutral
+    assert not bias[:, 0].any()
+    assert bias[:, 1, 0].std() == pytest.approx(2 * 0.08, rel=0.05)
+    assert bias[:, 1, 20].std() == pytest.approx(2 * 0.5, rel=0.05)
+
+
+def test_blends_show_a_second_reaction_that_labels_know_nothing_of():
+    # The labels are the same; what shows is more in the clips that blend, and in no clip less.
+    usual, blended = (
+        simulate_reactions(256, seed=3, recording=ALL_FOUND, looseness=Looseness(blends=share, report_noise=0.0))
+        for share in (0.0, 1.0)
+    )
+    surprise = REACTIONS.index("Surprise")
+    for clip, other in zip(usual, blended, strict=True):
+        assert clip.labels.tobytes() == other.labels.tobytes()
+    unlabelled = [row for row, clip in enumerate(usual) if clip.labels[surprise] < 0.1]
+    seen = [np.mean([clips[row].true_affect[:, 8].max() for row in unlabelled]) for clips in (usual, blended)]
+    assert seen[1] > seen[0] + 0.02
+
+
+def test_quiet_clips_do_not_blend():
+    for clip in simulate_reactions(100, seed=3, quiet_share=1.0, looseness=Looseness(blends=1.0)):
+        assert not clip.true_affect[:, :2].any()

@@ -23,6 +23,7 @@ from mma_mrnnet import MMAModel, MMAMRNNetConfig, MMAMRNNetForIntensity
 from mma_mrnnet.data.drawn_faces import drawn_faces
 from mma_mrnnet.data.staging import replaced_folder
 from mma_mrnnet.hub import export_checkpoint, load_checkpoint
+from mma_mrnnet.model.labels import ACTION_UNITS, action_unit_name
 from mma_mrnnet.model.losses import squared_error_loss
 from mma_mrnnet.train import main
 from mma_mrnnet.training import loop
@@ -170,6 +171,53 @@ def test_a_domain_with_a_rate_of_its_own_hands_its_frames_over_as_they_come_and_
         r"(\d+) of 96 clips have more than --num_frames 30 frames, up to 4\d: they are thinned evenly to 30", warning
     )
     assert int(warning.split()[0]) > 48
+
+
+def test_stage_1_measures_the_errors_of_its_extractor_on_validation(stage1):
+    errors = results_of(stage1)["errors"]
+    assert list(errors) == ["all", "made", "drawn"]
+    assert errors["made"] == errors["all"]
+    assert errors["made"]["rows"] == 8
+    assert set(errors["made"]["action_units"].values()) == {None}  # eight rows tell nothing
+
+
+def measured_errors():
+    """What stage 1 would have written of an extractor that reports every unit alike."""
+    unit = {"annotated": 30, "floor": -3.0, "slope": 6.0, "person": 0.4, "frame": 0.5, "cross_talk": {"AU01": 1.0}}
+    units = {action_unit_name(unit): None for unit in (11, 23)}
+    units |= {action_unit_name(number): unit for number in ACTION_UNITS if number not in (11, 23)}
+    found = {"rows": 30, "action_units": units, "expressions": None, "neutral_talkers": None}
+    return {"all": found | {"valence_arousal": {"valence": None, "arousal": None}}}
+
+
+def test_stage_2_trains_on_the_errors_that_stage_1_measured(stage1, tmp_path):
+    mma = shutil.copytree(stage1 / "model", tmp_path / "mma")
+    (mma / "results_mma.json").write_text(json.dumps({"errors": measured_errors()}))
+    words = [*CLIPS, "--mma", str(mma), "--data", "simulated:measured", "--short_share", "0.5", "--epochs", "1"]
+    assert main([*words, "--output", str(tmp_path / "run")]) == 0
+    what = results_of(tmp_path / "run")["data"]["data"]
+    assert what.startswith("simulated reactions; no person was recorded or rated; 2 frames a second; domain measured:")
+
+
+def test_other_measured_errors_are_other_data_to_a_run_that_goes_on(stage1, tmp_path):
+    mma = shutil.copytree(stage1 / "model", tmp_path / "mma")
+    words = [*CLIPS, "--mma", str(mma), "--data", "simulated:measured"]
+    seen = []
+    for floor in (-3.0, -3.0, -2.0):
+        errors = measured_errors()
+        errors["all"]["action_units"]["AU01"] = errors["all"]["action_units"]["AU02"] | {"floor": floor}
+        (mma / "results_mma.json").write_text(json.dumps({"errors": errors}))
+        seen.append(mrnn_stage(stage_arguments(words, tmp_path)).fingerprint)
+    assert seen[0] == seen[1] != seen[2]
+
+
+@pytest.mark.parametrize("place", ["unmeasured", "nowhere"])
+def test_measured_clips_without_measured_errors_are_refused_in_one_line(stage1, tmp_path, capsys, place):
+    mma = shutil.copytree(stage1 / "model", tmp_path / "mma") if place == "unmeasured" else tmp_path / "mma"
+    words = [*CLIPS, "--mma", str(mma), "--data", "simulated:measured", "--output", str(tmp_path / "run")]
+    assert main(words) == 1
+    message = "no action unit was measured" if place == "unmeasured" else "repeats the extractor's measured errors"
+    assert message in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("data", ["simulated", "simulated:people"])

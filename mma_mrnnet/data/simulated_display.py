@@ -96,6 +96,10 @@ class Looseness:
     """Chance that such a person does so, by clip."""
     masking_smile: float = 0.70
     """Strength of that smile beside the reaction that it masks."""
+    blends: float = 0.0
+    """Chance that a second reaction shows, by clip, whose label knows nothing of it."""
+    blended: tuple[float, float] = (0.3, 0.7)
+    """Least and largest strength of it beside the strongest one's."""
     talks: float = 0.30
     """Chance of speech in a reaction clip."""
     rest_trace: float = 0.04
@@ -162,6 +166,8 @@ def display(
     coupling = visible * rng.beta(*looseness.coupling, labels.shape)
     coupling *= rng.beta(*looseness.strength, len(labels))[:, None]
     level = felt * coupling * people.expressivity[:, None]
+    if looseness.blends:
+        level = _blended(level, looseness, rng)
     shown = level[:, None] * _envelopes(pace, fps, looseness, rng)  # (N, T, 7)
     units = np.zeros((*shown.shape[:2], len(ACTION_UNITS)))
     for reaction, apex in enumerate(looseness.apex):
@@ -170,6 +176,15 @@ def display(
         strength = apex * stays * spread * people.unit_strength  # (N, 17)
         units = either(units, (shown[..., reaction, None] * strength[:, None]).clip(0, 1))
     return shown, units
+
+
+def _blended(level: Array, looseness: Looseness, rng: np.random.Generator) -> Array:
+    """(N, 7) how much shows, with a second reaction in some clips."""
+    count = len(level)
+    beside = rng.uniform(*looseness.blended, count) * (rng.random(count) < looseness.blends) * level.max(1)
+    second = rng.integers(len(REACTIONS), size=count)
+    level[np.arange(count), second] = np.maximum(level[np.arange(count), second], beside)
+    return level
 
 
 def _envelopes(pace: Array, fps: float, looseness: Looseness, rng: np.random.Generator) -> Array:

@@ -1,8 +1,8 @@
 """Simulated clips shaped like Hume-Reaction's: people, reactions in time, faces that loosely follow them.
 
-Nothing here was recorded from people. Labels are drawn in `simulated_labels.py`, faces in `simulated_display.py`, the
-extractor's errors in `simulated_extractor.py`; other corpora than the usual one are in `simulated_domains.py`. Faces as
-pixels are in `drawn_faces.py`.
+Nothing here was recorded from people. Labels are drawn in `simulated_labels.py`, faces in `simulated_display.py`, what
+happens while they are recorded in `simulated_recording.py`, the extractor's errors in `simulated_extractor.py`; other
+corpora than the usual one are in `simulated_domains.py`. Faces as pixels are in `drawn_faces.py`.
 """
 
 from dataclasses import dataclass
@@ -29,8 +29,9 @@ from mma_mrnnet.data.simulated_display import (
     speech_units,
 )
 from mma_mrnnet.data.simulated_domains import DOMAINS, FPS, Domain, Recording, domain_named
-from mma_mrnnet.data.simulated_extractor import ExtractorNoise, columns_of, either, report_affect
+from mma_mrnnet.data.simulated_extractor import ExtractorNoise, columns_of, either, report_affect, turned_away
 from mma_mrnnet.data.simulated_labels import draw_labels
+from mma_mrnnet.data.simulated_recording import Happenings, happenings
 from mma_mrnnet.model.labels import REACTIONS, affect_names
 
 __all__ = [
@@ -110,7 +111,8 @@ def simulate_reactions(  # noqa: PLR0913 - a corpus has this many sides, each wi
         count: how many clips, at least 0.
         seed: not negative.
         quiet_share: share of clips without any reaction, in [0, 1]; the corpus's shape is 0.
-        short_share: share of clips of 1 to 10 s, the whole display within them, in [0, 1]; the corpus has none.
+        short_share: share of clips of 1 to 10 s, the whole display within them, in [0, 1]; the corpus has none. A
+            recording may have a part of them cut out of longer ones instead, down to one frame.
         name: first part of clip and subject names.
         looseness: how loosely faces follow reports; None for the defaults.
         noise: how the extractor errs; None for the defaults.
@@ -142,6 +144,7 @@ def hume_like_splits(
     short_share: float = 0.0,
     fps: float = FPS,
     domain: str | None = None,
+    noise: ExtractorNoise | None = None,
 ) -> dict[str, list[SimulatedClip]]:
     """`train`, `validation` and `test` lists of simulated clips; no person is in two of them, nor in two domains.
 
@@ -149,14 +152,21 @@ def hume_like_splits(
         seed: not negative.
         counts: clips of train, validation and test; Hume-Reaction's by default.
         quiet_share: share of quiet clips in every split.
-        short_share: share of short clips in the training split; the others keep the corpus's lengths.
+        short_share: share of short clips in the training split; the others keep the corpus's lengths, unless the
+            domain has short clips everywhere.
         fps: frames a second, unless the domain has a rate of its own.
         domain: one of `DOMAINS`; None for the usual one.
+        noise: from `noise_from_errors`, for a domain that repeats measured errors; for no other.
 
     Raises:
-        ValueError: no such domain, or another argument out of range.
+        ValueError: no such domain, noise where it does not belong or none where it is needed, or another argument out
+            of range.
     """
     chosen = domain_named(domain)
+    if chosen.needs_errors != (noise is not None):
+        raise ValueError(
+            f"simulated domain {domain}: an extractor's noise is given for a domain of measured errors, and only there"
+        )
     # The domain's name is mixed in, so that its people are others even at the same seed.
     seeds = np.random.SeedSequence(seed, spawn_key=tuple((domain or "").encode())).generate_state(3)
     return {
@@ -164,10 +174,10 @@ def hume_like_splits(
             count,
             seed=int(split_seed),
             quiet_share=quiet_share,
-            short_share=short_share if split == "train" else 0.0,
+            short_share=short_share if split == "train" or chosen.short_everywhere else 0.0,
             name=split,
             looseness=chosen.looseness,
-            noise=chosen.noise,
+            noise=noise or chosen.noise,
             fps=chosen.rate(fps),
             recording=chosen.recording,
         )
@@ -204,13 +214,17 @@ def _simulate_block(
     """The N = `BLOCK` clips of one block, T frames each until the faceless are cut out."""
     looseness, noise, fps = domain.looseness, domain.noise, domain.fps
     rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(0, block)))
+    # What a usual recording lacks has a generator of its own: without it no clip changes.
+    events = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(2, block)))
     indices = range(block * BLOCK, (block + 1) * BLOCK)
     subjects = [index * PEOPLE // CLIPS for index in indices]
     people = people_of(subjects, seed, looseness, noise)
     quiet_share, short_share = shares
     # A short clip is a clip played faster: its length and all its times shrink by one factor.
     pace = np.where(rng.random(BLOCK) < short_share, rng.uniform(0.08, 0.8, BLOCK), 1.0)  # (N,)
-    has_face = _frames_with_face(pace, fps, domain.recording, rng)  # (N, T)
+    happened = happenings(pace, fps, domain.recording, events)
+    pace, turn = happened.pace, happened.turn  # (N,), (N, T)
+    has_face = _frames_with_face(happened, fps, domain.recording, rng)  # (N, T)
     labels = draw_labels(BLOCK, rng)  # (N, 7)
     quiet, talker = rng.random(BLOCK) < quiet_share, rng.random(BLOCK) < 0.5
     labels[quiet] = 0.0
@@ -222,7 +236,8 @@ def _simulate_block(
         units[..., column] = either(units[..., column], smile)
     units = either(either(units, speech), resting_units(people, fps, rng))
     true = affect_of(shown, smile, units)  # (N, T, 26)
-    reported = report_affect(true, speech[..., columns_of(25)], people.bias, noise, rng, fps)
+    seen, bias = turned_away(true, people.bias, turn, noise, events) if turn.any() else (true, people.bias)
+    reported = report_affect(seen, speech[..., columns_of(25)], bias, noise, rng, fps)
     kinds = np.where(quiet, np.where(talks, "talking", "neutral"), "reaction")
     return [
         SimulatedClip(
@@ -238,17 +253,20 @@ def _simulate_block(
     ]
 
 
-def _frames_with_face(pace: Array, fps: float, recording: Recording, rng: np.random.Generator) -> NDArray[np.bool_]:
+def _frames_with_face(
+    happened: Happenings, fps: float, recording: Recording, rng: np.random.Generator
+) -> NDArray[np.bool_]:
     """(N, T) True where a frame exists and its face was found."""
     span_s = recording.longest_s - recording.shortest_s
     duration_s = recording.shortest_s + span_s * rng.beta(*recording.duration, BLOCK)
     frames = np.arange(len(frame_times(fps)))
-    exists = frames < np.floor(fps * duration_s * pace)[:, None] + 1
+    exists = (frames < np.floor(fps * duration_s * happened.pace)[:, None] + 1) & happened.kept
     often_missed = rng.random(BLOCK) < recording.missed_clips
     found_share = np.where(often_missed, rng.uniform(*recording.found_in_missed, BLOCK), recording.found_otherwise)
     chance = rng.random((BLOCK, MAX_FRAMES))
     if fps != FPS:  # the above is drawn at every rate, so that what is drawn later does not depend on it
         chance = rng.spawn(1)[0].random(exists.shape)
-    has_face = exists & (chance < found_share[:, None])
-    has_face[~has_face.any(1), 0] = True  # a clip without any face would not be in the corpus
+    has_face = exists & (chance < found_share[:, None]) & ~happened.lost
+    faceless = ~has_face.any(1)  # such a clip would not be in the corpus
+    has_face[faceless, exists.argmax(1)[faceless]] = True
     return has_face

@@ -144,7 +144,10 @@ class TrainArguments:
     quiet_share: float = _option(
         "stage mrnn, simulated: share of clips, in each split, that are neutral or talking, all labels 0", 0.0
     )
-    short_share: float = _option("stage mrnn, simulated: share of training clips of 1 to 10 s", 0.0)
+    short_share: float = _option(
+        "stage mrnn, simulated: share of training clips of 1 to 10 s (simulated:measured: of all splits, from 1 frame)",
+        0.0,
+    )
     num_frames: int = _option("stage mrnn: T, the most frames a clip may have", 30)
     length_policy: str = _option(
         "stage mrnn: thin (clips of more than T frames, evenly), truncate (these to their first T) or resample (every "

@@ -20,12 +20,14 @@ from mma_mrnnet.data.feature_tables import TABLE_SUFFIX
 from mma_mrnnet.data.pixel_cache import PixelCache
 from mma_mrnnet.data.records import ClipFile
 from mma_mrnnet.data.simulated_domains import domain_named
+from mma_mrnnet.data.simulated_extractor import ExtractorNoise, noise_from_errors
 from mma_mrnnet.data.synthetic import as_dataset, hume_like_splits
 from mma_mrnnet.data.table_cache import TableCache
 from mma_mrnnet.model.labels import ACTION_UNITS, REACTIONS
 from mma_mrnnet.model.modeling_mma import MMAModel
 from mma_mrnnet.model.video_processing_mma_mrnnet import MMAMRNNetVideoProcessor
 from mma_mrnnet.training.arguments import NO_EXTRACTOR, TrainArguments
+from mma_mrnnet.training.extractor_errors import recorded_errors
 
 DATA = {"clips": "a user's own clips", "hume": "Hume-Reaction"}
 ID_COLUMNS = {"clips": "file_name", "hume": "File_ID"}
@@ -42,6 +44,7 @@ class ClipCorpus:
         files: the clips; None for simulated ones.
         id_column: what a table of predictions calls the clips' names.
         domain: of simulated clips, the name of one that is not the usual one.
+        noise: of simulated clips, the extractor's measured errors, where the domain repeats them.
     """
 
     names: list[str]
@@ -50,6 +53,7 @@ class ClipCorpus:
     files: list[ClipFile] | None = None
     id_column: str = ""
     domain: str | None = None
+    noise: ExtractorNoise | None = None
 
     @property
     def holds_tables(self) -> bool:
@@ -65,8 +69,9 @@ def read_corpus(args: TrainArguments, *, needs_extractor: bool = True) -> ClipCo
         needs_extractor: False for a model that reads pixels: `mma` may then be missing, and is not looked at.
 
     Raises:
-        ValueError: another kind of data, no such simulated domain, a corpus that is not as its reader describes, tables
-            of features beside videos, `mma` or `features` where they do not belong, or no `mma` where it is needed.
+        ValueError: another kind of data, no such simulated domain, no errors of the extractor measured where it repeats
+            them, a corpus that is not as its reader describes, tables of features beside videos, `mma` or `features`
+            where they do not belong, or no `mma` where it is needed.
     """
     kind, _, folder = args.data.partition(":")
     if kind != "hume" and args.clips_from != "auto":
@@ -75,8 +80,9 @@ def read_corpus(args: TrainArguments, *, needs_extractor: bool = True) -> ClipCo
         if args.features:
             raise ValueError("--features chooses columns of tables; --data simulated has none")
         domain = None if args.data == "simulated" else folder
-        domain_named(domain)  # raises where there is no such domain
-        return ClipCorpus(list(REACTIONS), relative_labels=True, simulated_labels=True, domain=domain)
+        measured = domain_named(domain).needs_errors and args.mma is not None
+        noise = noise_from_errors(recorded_errors(args.mma)) if measured else None
+        return ClipCorpus(list(REACTIONS), relative_labels=True, simulated_labels=True, domain=domain, noise=noise)
     if kind not in DATA or not folder:
         raise ValueError(
             f"--stage mrnn reads --data simulated, simulated:DOMAIN, clips:FOLDER or hume:FOLDER; got {args.data!r}"
@@ -165,7 +171,7 @@ def clip_splits(
 def _simulated_splits(corpus: ClipCorpus, args: TrainArguments) -> tuple[dict[str, ClipSplit], dict]:
     """What `clip_splits` returns, of clips that are made now."""
     shares = (args.quiet_share, args.short_share)
-    rows = _simulated_rows(args.seed, tuple(args.clips), shares, args.sampling_fps, corpus.domain)
+    rows = _simulated_rows(args.seed, tuple(args.clips), shares, args.sampling_fps, corpus.domain, corpus.noise)
     splits = {name: ClipSplit(rows[name], rows[name]) for name in rows}
     domain = domain_named(corpus.domain)
     what = f"simulated reactions; no person was recorded or rated; {domain.rate(args.sampling_fps):g} frames a second"
@@ -176,11 +182,18 @@ def _simulated_splits(corpus: ClipCorpus, args: TrainArguments) -> tuple[dict[st
 
 @lru_cache(maxsize=8)
 def _simulated_rows(
-    seed: int, counts: tuple[int, int, int], shares: tuple[float, float], fps: float, domain: str | None
+    seed: int,
+    counts: tuple[int, int, int],
+    shares: tuple[float, float],
+    fps: float,
+    domain: str | None,
+    noise: ExtractorNoise | None,
 ) -> dict[str, ClipDataset]:
     """The simulated clips by split; kept, since several trainings in one process often take the same."""
     quiet_share, short_share = shares
-    made = hume_like_splits(seed, counts, quiet_share=quiet_share, short_share=short_share, fps=fps, domain=domain)
+    made = hume_like_splits(
+        seed, counts, quiet_share=quiet_share, short_share=short_share, fps=fps, domain=domain, noise=noise
+    )
     return {name: ClipDataset(as_dataset(clips)) for name, clips in made.items()}
 
 

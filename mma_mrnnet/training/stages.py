@@ -21,6 +21,7 @@ from mma_mrnnet.model.video_processing_mma_mrnnet import MMAMRNNetVideoProcessor
 from mma_mrnnet.training.arguments import TrainArguments
 from mma_mrnnet.training.calibration import LEAST_SLOPE, affine_calibration
 from mma_mrnnet.training.clip_corpora import ClipSplit, clip_splits, fingerprints_of, read_corpus, table_splits
+from mma_mrnnet.training.extractor_errors import extractor_errors
 from mma_mrnnet.training.facts import clip_facts, frame_facts
 from mma_mrnnet.training.frame_corpora import description_of, frame_splits, untrained_outputs
 from mma_mrnnet.training.intensity_models import around_extractor, for_features
@@ -136,7 +137,8 @@ def mma_stage(args: TrainArguments) -> Stage:
     def finish(model: PreTrainedModel, predict: Predict) -> dict:
         outputs, labels = predict(validation)
         report = mma_report(outputs, labels, validation, config.action_units)
-        return {"validation": report, "facts": frame_facts(train, config)}
+        errors = extractor_errors(outputs, labels, validation, config.action_units)
+        return {"validation": report, "errors": errors, "facts": frame_facts(train, config)}
 
     torch.manual_seed(args.seed)
     return Stage(
@@ -237,7 +239,11 @@ def mrnn_stage(args: TrainArguments) -> Stage:
         ),
         description=description,
         held_out=held_out_of(splits),
-        fingerprint=digest_of(*fingerprints_of(splits), "" if model.mma is None else digest_of_model(model.mma)),
+        fingerprint=digest_of(
+            *fingerprints_of(splits),
+            "" if model.mma is None else digest_of_model(model.mma),
+            *([] if corpus.noise is None else [repr(corpus.noise)]),  # a file beside the extractor, in no setting
+        ),
         carried_results=sorted(Path(args.mma).glob("results_mma.json")) if args.mma and Path(args.mma).is_dir() else [],
     )
 

@@ -1,0 +1,163 @@
+"""Does a stage-2 model answer the published display of each reaction, and stay low for calm, talking, moving faces?
+
+Each stimulus is made, like the clips that the model learnt from: for a reaction the units that most people show in it
+(`simulated_display.ASSOCIATIONS`: Du et al. 2014, Keltner et al. 2019, Cordaro et al. 2018; Anxiety and Adoration are
+our choice), at full strength, with nothing else on the face and no noise in the report. Quiet stimuli are a resting
+face that is still, one that talks, and one whose report errs, with the head turning (64 draws of the latter two). All
+last 1, 3, 5 and 10 s. Outputs are read twice: as they are, and as the rise over the still face of the same length,
+since reactions differ in how high their labels are on the whole.
+
+    python benchmarks/simulator_responses.py MODEL --out results_responses.json
+
+MODEL holds `results_mrnn.json`, which says what the model learnt from; one that learnt from the extractor's measured
+errors is shown their report.
+"""
+
+import argparse
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from mma_mrnnet import MMAMRNNetForIntensity, MMAMRNNetVideoProcessor
+from mma_mrnnet.data.simulated_display import ASSOCIATIONS, affect_of, speech_units
+from mma_mrnnet.data.simulated_domains import domain_named
+from mma_mrnnet.data.simulated_extractor import (
+    ExtractorNoise,
+    columns_of,
+    draw_bias,
+    noise_from_errors,
+    report_affect,
+    turned_away,
+)
+from mma_mrnnet.model.labels import ACTION_UNITS, REACTIONS
+from mma_mrnnet.training.checkpoints import write_json
+from mma_mrnnet.training.extractor_errors import recorded_errors
+
+SECONDS = (1, 3, 5, 10)
+DRAWS = 64
+MOST_SHOW_IT = 0.5
+"""A unit belongs to the display where so large a share of people shows it, or more."""
+
+
+def learnt_from(folder: Path) -> tuple[ExtractorNoise, str, dict[str, float]]:
+    """How the extractor errs in what the model learnt from, in words too, and its mean outputs on test reactions."""
+    results = json.loads((folder / "results_mrnn.json").read_text("utf-8"))
+    data = results["arguments"]["data"]
+    domain = domain_named(data.partition(":")[2] or None)
+    noise = noise_from_errors(recorded_errors(str(folder))) if domain.needs_errors else domain.noise
+    return noise, data, results["test"]["reactions"]["mean_intensity"]
+
+
+def without_noise(noise: ExtractorNoise) -> ExtractorNoise:
+    """The same extractor's usual report: its floors, slopes, confusions and cross-talk alone."""
+    silent = ("unit_bias", "unit_noise", "expression_bias", "expression_noise", "unsupervised_noise", "bad_frames")
+    silent += ("valence_arousal_bias", "valence_arousal_noise")
+    return replace(noise, **dict.fromkeys(silent, 0.0))
+
+
+def displays(frames: int) -> np.ndarray:
+    """(7, T, 26) true affect: each reaction's display grows over a fifth of the clip and stays."""
+    rise = (np.arange(frames) / max(0.2 * (frames - 1), 1.0)).clip(0, 1) if frames > 1 else np.ones(1)
+    shown = np.eye(len(REACTIONS))[:, None] * rise[:, None]  # (7, T, 7)
+    units = np.zeros((len(REACTIONS), frames, len(ACTION_UNITS)))
+    for row, reaction in enumerate(REACTIONS):
+        for unit, share in ASSOCIATIONS[reaction].items():
+            if share >= MOST_SHOW_IT:
+                units[row][:, columns_of(unit)] = rise[:, None]
+    return affect_of(shown, np.zeros(shown.shape[:2]), units)
+
+
+def resting(speech: np.ndarray) -> np.ndarray:
+    """(N, T, 26) true affect of calm faces with the units of speech (N, T, 17) alone."""
+    return affect_of(np.zeros((*speech.shape[:2], len(REACTIONS))), np.zeros(speech.shape[:2]), speech)
+
+
+def stimuli(frames: int, fps: float, noise: ExtractorNoise) -> dict[str, np.ndarray]:
+    """What would be reported of each stimulus, (N, T, 26)."""
+    rng = np.random.default_rng(0)
+    clear = without_noise(noise)
+    still = np.zeros((DRAWS, frames, len(ACTION_UNITS)))
+    speech = speech_units(np.ones(DRAWS, bool), fps, rng)[:, :frames]
+
+    def seen(true: np.ndarray, mouth: np.ndarray) -> np.ndarray:
+        nobody = np.zeros((len(true), true.shape[-1]))
+        return report_affect(true, mouth[..., columns_of(25)], nobody, clear, rng, fps)
+
+    calm, people = resting(still), np.stack([draw_bias(noise, rng) for _ in range(DRAWS)])
+    turn = rng.uniform(0, 0.8, (DRAWS, 1)) * np.sin(np.linspace(0, np.pi, frames))
+    moving = turned_away(calm, people, turn, noise, rng)
+    return {
+        "displays": seen(displays(frames), still[: len(REACTIONS)]),
+        "neutral_still": seen(calm[:1], still[:1]),
+        "neutral_talking": seen(resting(speech), speech),
+        "neutral_moving": report_affect(moving[0], still[..., columns_of(25)], moving[1], noise, rng, fps),
+    }
+
+
+def responses(model: MMAMRNNetForIntensity, processor: MMAMRNNetVideoProcessor, affect: np.ndarray) -> np.ndarray:
+    """(N, 7) intensities."""
+    padded, mask = processor.pad(list(affect.astype(np.float32)))
+    with torch.inference_mode():
+        return model(affect=padded, frame_mask=mask).intensities.numpy()
+
+
+def named(values: np.ndarray) -> dict[str, float]:
+    """Seven numbers under the reactions' names."""
+    return dict(zip(REACTIONS, values.tolist(), strict=True))
+
+
+def of_length(outputs: dict[str, np.ndarray], usual: dict[str, float]) -> dict:
+    """What the stimuli of one length are answered with."""
+    shown, still = outputs["displays"], outputs["neutral_still"][0]
+    rise = shown - still
+    quiet = {name: values for name, values in outputs.items() if name != "displays"}
+    return {
+        "displays": {name: named(shown[row]) for row, name in enumerate(REACTIONS)},
+        "rise_over_neutral_still": {name: named(rise[row]) for row, name in enumerate(REACTIONS)},
+        "own_output_highest": [name for row, name in enumerate(REACTIONS) if shown[row].argmax() == row],
+        "own_output_rises_most": [name for row, name in enumerate(REACTIONS) if rise[row].argmax() == row],
+        "own_display_best": [name for row, name in enumerate(REACTIONS) if shown[:, row].argmax() == row],
+        "quiet": {
+            name: {
+                "mean": named(values.mean(0)),
+                "highest_draw": named(values.max(0)),
+                "share_of_reactions_mean": {
+                    reaction: float(values.mean(0)[REACTIONS.index(reaction)] / usual[reaction])
+                    for reaction in ("Fear", "Disgust")
+                },
+            }
+            for name, values in quiet.items()
+        },
+    }
+
+
+def main(folder: Path, out: Path) -> None:
+    """Shows the model all stimuli and writes its answers."""
+    torch.set_num_threads(1)
+    noise, data, usual = learnt_from(folder)
+    model = MMAMRNNetForIntensity.from_pretrained(folder).eval()
+    processor = MMAMRNNetVideoProcessor.from_pretrained(folder)
+    fps = model.config.sampling_fps
+    result: dict = {
+        "what": "made stimuli: the published display of each reaction, and quiet faces; nobody was recorded",
+        "learnt_from": data,
+        "mean_output_on_simulated_test_reactions": usual,
+        "seconds": {},
+    }
+    for seconds in SECONDS:
+        made = stimuli(int(seconds * fps) + 1, fps, noise)
+        outputs = {name: responses(model, processor, affect) for name, affect in made.items()}
+        result["seconds"][str(seconds)] = of_length(outputs, usual)
+    write_json(out, result)
+    print(json.dumps(json.loads(out.read_text("utf-8")), indent=1))
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("model", type=Path)
+    parser.add_argument("--out", type=Path, default=Path("results_responses.json"))
+    chosen = parser.parse_args()
+    main(chosen.model, chosen.out)
