@@ -52,6 +52,37 @@ def is_present(intensity: Tensor) -> Tensor:
     return intensity >= PRESENT_INTENSITY - 1e-6
 
 
+def neutral_talkers(intensity: Tensor, action_units: Sequence[int]) -> Tensor:
+    """True where a face does nothing but part its lips or drop its jaw, as a calm speaker does (our choice of bounds).
+
+    AU25 or AU26 is above 0.15; AU10, which parted lips raise a little, is at most 0.25 * AU25 + 0.05; every other
+    annotated unit is below 0.05. AU1, AU4 and AU12 must be annotated, and so must one of AU25 and AU26; of the others
+    a missing label counts as not active.
+
+    Args:
+        intensity: (N, A) in [0, 1]; NaN where unlabelled.
+        action_units: the units of the A columns.
+
+    Returns:
+        (N,) bool; all False where AU1, AU4 or AU12 is not among the units.
+    """
+    units = list(action_units)
+    if not {1, 4, 12} <= set(units):
+        return torch.zeros(len(intensity), dtype=torch.bool)
+    known = intensity.nan_to_num(0.0)
+
+    def column(unit: int) -> Tensor:
+        return known[:, units.index(unit)] if unit in units else known.new_zeros(len(known))
+
+    others = [place for place, unit in enumerate(units) if unit not in (10, 25, 26)]
+    return (
+        ~intensity[:, [units.index(unit) for unit in (1, 4, 12)]].isnan().any(1)
+        & (known[:, others] < 0.05).all(1)
+        & (column(10) <= 0.25 * column(25) + 0.05)
+        & ((column(25) > 0.15) | (column(26) > 0.15))
+    )
+
+
 def action_unit_name(number: int) -> str:
     """`AU01` for 1: zero-padded, as py-feat and OpenFace write it."""
     return f"AU{number:02d}"
