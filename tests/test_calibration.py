@@ -144,6 +144,19 @@ def test_crossfitted_errors_are_those_of_the_other_half_of_the_people(tiny_mma, 
     assert record["crossfitted"]["drawn"]["action_unit_ece"] > record["before"]["drawn"]["action_unit_ece"]
 
 
+def test_a_unit_is_fitted_to_its_presence_and_not_to_its_intensity(tiny_mma):
+    # Ten images at .3 and ten at .5, all said alike: half of them show the unit, so even odds, though the mean is .4
+    # and the targets of training are .375 and .625.
+    rows = FrameDataset(drawn_faces(20, seed=0, size=32))
+    rows.intensity = torch.tensor([0.3, 0.5] * 10).unsqueeze(1).repeat(1, UNITS)
+    rows.intensity[:, 1] = torch.tensor([0.3, 0.3, 0.3, 0.5, 0.5]).repeat(4)
+    outputs = {"expression_logits": torch.zeros(20, 7), "action_unit_logits": torch.zeros(20, UNITS)}
+    labels = {"expression_labels": rows.expression, "action_unit_labels": presence_target(rows.intensity)}
+    shift = calibrate_extractor(tiny_mma, outputs, labels, rows)[1]["action_unit_shift"]
+    assert float(shift[0].sigmoid()) == pytest.approx(0.5)
+    assert float(shift[1].sigmoid()) == pytest.approx(0.4, abs=0.02)  # the ramp's mean would be .475
+
+
 def test_the_record_tells_what_was_done(tiny_mma):
     rows = FrameDataset(drawn_faces(60, seed=0, size=32))
     outputs, _ = split(60, sharpness=4.0)

@@ -92,10 +92,11 @@ def _correlation_bars(axes: "Axes", source: str, scores: dict, colour: str) -> N
         if score["low"] is not None:
             axes.plot([place, place], [score["low"], score["high"]], color="black", linewidth=1)
     axes.set_xticks(range(len(units)), list(units), fontsize=7)
-    axes.set(xlim=(-0.6, len(units) - 0.4), ylim=(-0.2, 1))
+    axes.set(xlim=(-0.6, len(units) - 0.4), ylim=(-0.5, 1))
     axes.axhline(0, color="black", linewidth=0.6)
     axes.set_title(f"{source}: AU correlation, 95 % over {scores['people']:,} people", fontsize=9, loc="left")
     axes.tick_params(axis="y", labelsize=7)
+    axes.set_axisbelow(True)
     axes.grid(axis="y", color="#eeeeee")
 
 
