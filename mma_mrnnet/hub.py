@@ -63,6 +63,22 @@ def load_checkpoint(folder_or_repo: str | os.PathLike[str]) -> tuple[MMAMRNNetFo
     return model, _load_processor(folder_or_repo)
 
 
+def load_extractor(folder_or_repo: str | os.PathLike[str]) -> tuple[MMAModel, MMAMRNNetVideoProcessor]:
+    """The extractor of a stage-1 or stage-2 checkpoint in eval mode, and the processor.
+
+    Args:
+        folder_or_repo: as `load_checkpoint` takes it.
+
+    Raises:
+        CheckpointError: it is missing or damaged, or reads tables of features and holds no extractor.
+    """
+    model = _load_model(folder_or_repo)
+    extractor = model if model.config.model_type == "mma" else model.mma
+    if extractor is None:
+        raise CheckpointError(f"{folder_or_repo}: reads tables of features and holds no extractor (stage 1)")
+    return extractor, _load_processor(folder_or_repo)
+
+
 def _load_model(place: str | os.PathLike[str]) -> PreTrainedModel:
     with _one_line_errors(place):
         config = AutoConfig.from_pretrained(place, trust_remote_code=False)  # never asks; our own types need no code

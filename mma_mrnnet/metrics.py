@@ -107,6 +107,38 @@ def area_under_roc(score: np.ndarray, positive: np.ndarray) -> float:
     return float((below + below_or_tied).mean() / (2 * len(negatives)))
 
 
+def expected_calibration_error(probability: Tensor, outcome: Tensor, bins: int = 10) -> float:
+    """Mean distance between what was said and what came, over bins of equal width, each by its share of the rows.
+
+    Source: Naeini, Cooper & Hauskrecht, AAAI 2015. Few rows make it larger than it is: a bin's share scatters.
+
+    Args:
+        probability: (N,) in [0, 1].
+        outcome: (N,) bool, what came.
+        bins: of equal width.
+
+    Returns:
+        A number in [0, 1]; NaN without a row.
+    """
+    _, said, came, counts = reliability(probability, outcome, bins)
+    return float(((said - came).abs() * counts / counts.sum()).nansum()) if len(probability) else float("nan")
+
+
+def reliability(probability: Tensor, outcome: Tensor, bins: int = 10) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """A reliability curve: lower edges, mean probability, share of outcomes and rows of each bin.
+
+    Returns:
+        Four times (bins,) float64; NaN for the two means of a bin without a row.
+    """
+    probability, outcome = probability.double(), outcome.double()
+    place = (probability * bins).long().clamp(0, bins - 1)  # 1.0 belongs to the last one
+    counts, said, came = (torch.zeros(bins, dtype=torch.float64) for _ in range(3))
+    counts.index_add_(0, place, torch.ones_like(probability))
+    said.index_add_(0, place, probability)
+    came.index_add_(0, place, outcome)
+    return torch.arange(bins).double() / bins, said / counts, came / counts, counts
+
+
 def rounded(value: object, digits: int = 4) -> object:
     """A copy of nested dicts, lists, tensors and numbers with rounded floats, NaN as None: ready for strict JSON.
 

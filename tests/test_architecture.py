@@ -26,11 +26,15 @@ BELOW = {
     "ablation": {"model", "metrics", "data", "training"},
     "train": {"training"},
     "diagnosis": {"model", "training"},
+    "evaluation": {"model", "metrics", "data", "hub", "training"},
     "prediction": {"model", "data", "hub"},
     "photos": {"model", "data", "prediction"},
     "pipeline": {"model", "data", "hub", "prediction"},
     "demo": {"model", "data", "hub", "prediction"},
-    "cli": {"model", "metrics", "data", "hub", "training", "ablation", "train", "diagnosis", "prediction", "demo"},
+    "cli": {
+        *("model", "metrics", "data", "hub", "training", "ablation", "train", "diagnosis", "evaluation"),
+        *("prediction", "demo"),
+    },
     "__init__": {"model", "pipeline"},
 }
 """Which parts of the package each part may import."""

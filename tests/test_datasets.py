@@ -54,12 +54,6 @@ def test_a_frame_has_the_rows_image_and_labels_in_the_order_of_the_units(faces):
         np.testing.assert_array_equal(item["action_unit_intensities"].numpy(), units)
 
 
-def test_people_are_numbered_and_an_unknown_one_is_nobody(faces):
-    subjects = ["anna", "", "ben", "anna", *[""] * 8]
-    rows = FrameDataset(faces.remove_columns("subject").add_column("subject", subjects))
-    assert rows.people.tolist() == [0, -1, 1, 0, *[-1] * 8]
-
-
 def test_no_label_is_nan_or_minus_100(faces):
     rows = FrameDataset(faces)
     assert rows.intensity.isnan().any()

@@ -9,7 +9,7 @@ import torch
 
 from mma_mrnnet.data.simulated_extractor import ExtractorNoise, noise_from_errors, report_affect
 from mma_mrnnet.model.labels import ACTION_UNITS, EXPRESSIONS, NO_CLASS
-from mma_mrnnet.training.extractor_errors import extractor_errors, recorded_errors, spread_of
+from mma_mrnnet.training.extractor_errors import extractor_errors, numbered, recorded_errors, spread_of
 
 UNITS = len(ACTION_UNITS)
 ROWS = 400
@@ -34,8 +34,12 @@ def measured(intensity, unit_logits, *, expression=None, expression_logits=None,
         "expression_labels": torch.as_tensor(np.full(count, NO_CLASS) if expression is None else expression),
         "valence_arousal_labels": torch.as_tensor(np.full((count, 2), np.nan) if label is None else label),
     }
-    given = {"sources": ["render"] * count, "people": np.arange(count) // 4, **crops}
+    given = {"sources": ["render"] * count, "subjects": [f"person {number // 4}" for number in range(count)], **crops}
     return extractor_errors(outputs, labels, Crops(intensity=torch.as_tensor(intensity), **given), ACTION_UNITS)
+
+
+def test_people_are_numbered_and_an_unknown_one_is_nobody():
+    assert numbered(["ben", "", "anna", "ben"]).tolist() == [2, -1, 1, 2]
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,4 @@
-"""The command line: mma-mrnnet predict | crop | draw | ablate | diagnose | export | demo. Only this part prints."""
+"""The command line: mma-mrnnet predict | crop | draw | ablate | diagnose | evaluate ... Only this part prints."""
 
 import argparse
 import logging
@@ -46,6 +46,12 @@ COMMANDS = {
         studies.DIAGNOSE_EXAMPLES,
         studies.add_diagnose,
         studies.run_diagnose,
+    ),
+    "evaluate": Command(
+        "how good an extractor is on labelled face crops, source by source, with intervals",
+        studies.EVALUATE_EXAMPLES,
+        studies.add_evaluate,
+        studies.run_evaluate,
     ),
     "export": Command(
         "a folder for the Hub: weights, config, processor, code and card",

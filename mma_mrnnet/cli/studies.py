@@ -1,4 +1,4 @@
-"""mma-mrnnet ablate and diagnose: what training runs amount to, and what is wrong with one."""
+"""mma-mrnnet ablate, diagnose and evaluate: what trainings amount to, what is wrong with one, how good a model is."""
 
 import argparse
 import os
@@ -18,6 +18,10 @@ ABLATE_EXAMPLES = """examples:
 DIAGNOSE_EXAMPLES = """examples:
   mma-mrnnet diagnose runs/mrnn
   mma-mrnnet diagnose runs/mma runs/mrnn --json findings.json"""
+
+EVALUATE_EXAMPLES = """examples:
+  mma-mrnnet evaluate --data drawn --out evaluation                  # the checkpoint inside the package
+  mma-mrnnet evaluate runs/mma/model --data FACES --out evaluation --against shipped --pictures warp render"""
 
 
 def add_ablate(parser: argparse.ArgumentParser) -> None:
@@ -91,3 +95,48 @@ def run_diagnose(args: argparse.Namespace) -> int:
         write_json(args.json, found)
         print(f"wrote {args.json}", file=sys.stderr)
     return code
+
+
+def add_evaluate(parser: argparse.ArgumentParser) -> None:
+    """Adds the command's arguments."""
+    parser.add_argument(
+        "model", nargs="?", default="shipped", help="a stage-1 or stage-2 checkpoint; default: the one in the package"
+    )
+    parser.add_argument(
+        "--data", required=True, help="labelled crops: a folder of parquet files, NAME:FOLDER[,...], drawn"
+    )
+    parser.add_argument("--out", type=Path, required=True, help="folder for evaluation.json, .md and .png")
+    parser.add_argument("--against", metavar="MODEL", help="another checkpoint, or shipped, on the same images")
+    parser.add_argument("--split", choices=("train", "validation"), default="validation")
+    parser.add_argument(
+        "--pictures",
+        nargs="+",
+        default=[],
+        metavar="SOURCE",
+        help="show the worst failures on crops of these sources in failures.png (no crop is shown otherwise)",
+    )
+
+
+def run_evaluate(args: argparse.Namespace) -> int:
+    """Writes the report."""
+    from mma_mrnnet.evaluation.run import evaluate
+
+    written = ["evaluation.json", "evaluation.md", "evaluation.png", *(["failures.png"] if args.pictures else [])]
+    evaluate(
+        args.model,
+        args.data,
+        args.out,
+        against=args.against,
+        split=args.split,
+        pictures=args.pictures,
+        command=_command_of(args),
+    )
+    print(f"wrote {args.out}/{', '.join(written)}", file=sys.stderr)
+    return 0
+
+
+def _command_of(args: argparse.Namespace) -> str:
+    words = ["mma-mrnnet", "evaluate", args.model, "--data", args.data, "--out", str(args.out), "--split", args.split]
+    words += ["--against", args.against] if args.against is not None else []
+    words += ["--pictures", *args.pictures] if args.pictures else []
+    return shlex.join(words)

@@ -38,13 +38,13 @@ class FrameDataset(Dataset):
         self.epoch = 0
         self.talkers = 0
         columns = [action_unit_column(unit) for unit in action_units]
-        table = rows.select_columns(["valence", "arousal", "expression", "source", "subject", *columns]).with_format(
+        table = rows.select_columns(["valence", "arousal", "expression", "subject", "source", *columns]).with_format(
             "pandas"
         )[:]
         self.action_units = tuple(action_units)
         self.images = rows.select_columns(["image"]).cast_column("image", datasets.Image(decode=False))
         self.sources: list[str] = list(map(sys.intern, table["source"].astype(str)))  # millions of a few names
-        self.people: np.ndarray = table["subject"].replace("", None).factorize()[0]  # (N,), -1 where unknown
+        self.subjects: list[str] = list(map(sys.intern, table["subject"].astype(str)))
         self.valence_arousal = torch.from_numpy(table[["valence", "arousal"]].to_numpy(np.float32, copy=True))  # (N, 2)
         self.expression = torch.from_numpy(table["expression"].to_numpy(np.int64, copy=True))  # (N,)
         self.intensity = torch.from_numpy(table[columns].to_numpy(np.float32, copy=True))  # (N, A)

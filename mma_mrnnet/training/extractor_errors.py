@@ -57,7 +57,7 @@ def extractor_errors(
         "valence_arousal": labels["valence_arousal_labels"].double().cpu().numpy(),
         "expression": labels["expression_labels"].cpu().numpy(),
         "intensity": rows.intensity.double().numpy(),
-        "person": rows.people,
+        "person": numbered(rows.subjects),
     }
     sources = np.array(rows.sources)
     chosen = {"all": np.ones(len(rows), bool), "made": np.char.startswith(sources, MADE_SOURCES[0])}
@@ -96,6 +96,12 @@ def recorded_errors(mma: str) -> dict:
         f"--mma {mma}: --data simulated:measured repeats the extractor's measured errors, and there are none under "
         f'"errors" in {", ".join(str(place) for place in places)}; stage 1 of this version records them'
     )
+
+
+def numbered(subjects: Sequence[str]) -> NDArray[np.int64]:
+    """(N,) a number for each person; -1 where the corpus does not name them."""
+    _, number = np.unique(np.array(subjects), return_inverse=True)
+    return np.where(np.array(subjects) == "", -1, number)
 
 
 def _errors_of(reported: dict[str, Array], true: dict[str, NDArray], action_units: Sequence[int]) -> dict:

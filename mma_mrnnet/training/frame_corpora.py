@@ -4,6 +4,7 @@ import logging
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
+import datasets
 import torch
 
 from mma_mrnnet.data.corpora import load_frames
@@ -32,17 +33,7 @@ def frame_splits(args: TrainArguments) -> tuple[FrameDataset, FrameDataset]:
         ValueError: drawn faces with units that nobody draws, training rows that cannot teach what is asked (see
             `check_supervision`), or what the corpora's readers raise.
     """
-    if args.data in DRAWN:
-        undrawn = [unit for unit in args.action_units if unit not in ACTION_UNITS]
-        if undrawn:
-            raise ValueError(f"--action_units {undrawn}: --data {args.data} has no such units; it has {ACTION_UNITS}")
-        partial = args.data == "drawn:partial"
-        splits = {
-            "train": drawn_faces(args.items, seed=args.seed, size=args.image_size, one_kind=partial),
-            "validation": drawn_faces(max(args.items // 5, 1), seed=args.seed + 1, size=args.image_size),
-        }
-    else:
-        splits = load_frames(args.data, args.action_units)
+    splits = frame_rows(args.data, args.action_units, items=args.items, seed=args.seed, image_size=args.image_size)
     train = FrameDataset(splits["train"], args.action_units, seed=args.seed)
     _label_talkers(train, args.neutral_talkers)
     check_supervision(train, args.action_units, args.channels)
@@ -58,6 +49,32 @@ def _label_talkers(train: FrameDataset, sources: Sequence[str]) -> None:
             f"--neutral_talkers: no training row is of {', '.join(unknown)}; sources are {', '.join(present)}"
         )
     train.label_talkers(sources)
+
+
+def frame_rows(
+    data: str, action_units: Sequence[int], *, items: int, seed: int, image_size: int
+) -> Mapping[str, datasets.Dataset]:
+    """Rows of the splits that `--data` names.
+
+    Args:
+        data: as `frame_splits` takes it.
+        action_units: those wanted.
+        items: drawn training faces; a fifth as many are validation.
+        seed: of drawn faces.
+        image_size: their side.
+
+    Raises:
+        ValueError: as `frame_splits`, but for what training asks of its rows.
+    """
+    if data not in DRAWN:
+        return load_frames(data, action_units)
+    undrawn = [unit for unit in action_units if unit not in ACTION_UNITS]
+    if undrawn:
+        raise ValueError(f"--action_units {undrawn}: --data {data} has no such units; it has {ACTION_UNITS}")
+    return {
+        "train": drawn_faces(items, seed=seed, size=image_size, one_kind=data == "drawn:partial"),
+        "validation": drawn_faces(max(items // 5, 1), seed=seed + 1, size=image_size),
+    }
 
 
 def check_supervision(train: FrameDataset, action_units: Sequence[int], channels: Sequence[str] = CHANNELS) -> None:

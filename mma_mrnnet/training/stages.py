@@ -19,7 +19,7 @@ from mma_mrnnet.model.modeling_mma import MMAModel
 from mma_mrnnet.model.modeling_mma_mrnnet import MMAMRNNetForIntensity
 from mma_mrnnet.model.video_processing_mma_mrnnet import MMAMRNNetVideoProcessor
 from mma_mrnnet.training.arguments import TrainArguments
-from mma_mrnnet.training.calibration import LEAST_SLOPE, affine_calibration
+from mma_mrnnet.training.calibration import LEAST_SLOPE, affine_calibration, calibrate_extractor
 from mma_mrnnet.training.clip_corpora import ClipSplit, clip_splits, fingerprints_of, read_corpus, table_splits
 from mma_mrnnet.training.extractor_errors import extractor_errors
 from mma_mrnnet.training.facts import clip_facts, frame_facts
@@ -136,9 +136,15 @@ def mma_stage(args: TrainArguments) -> Stage:
 
     def finish(model: PreTrainedModel, predict: Predict) -> dict:
         outputs, labels = predict(validation)
+        outputs, calibration = calibrate_extractor(model, outputs, labels, validation)
         report = mma_report(outputs, labels, validation, config.action_units)
         errors = extractor_errors(outputs, labels, validation, config.action_units)
-        return {"validation": report, "errors": errors, "facts": frame_facts(train, config)}
+        return {
+            "calibration": calibration,
+            "validation": report,
+            "errors": errors,
+            "facts": frame_facts(train, config),
+        }
 
     torch.manual_seed(args.seed)
     return Stage(
