@@ -97,6 +97,8 @@ def test_a_source_of_few_images_weighs_in_proportion():
 
 
 def test_the_heads_hold_the_calibration_exactly(tiny_mma):
+    for head in (tiny_mma.expression_head, tiny_mma.action_unit_head):
+        torch.nn.init.normal_(head.bias)  # 0 in a new model, which would hide what becomes of it
     pixels = torch.rand(5, 3, 32, 32)
     names = ("expression_logits", "action_unit_logits")
     fitted = ExtractorCalibration(2.5, torch.linspace(0.5, 2, UNITS).double(), torch.linspace(-1, 1, UNITS).double())
