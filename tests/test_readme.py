@@ -23,9 +23,11 @@ PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").g
 
 @pytest.fixture(scope="module")
 def fill_readme():
+    sys.path.insert(0, str(ROOT / "benchmarks"))  # the script imports its sibling `evaluation_tables`
     spec = importlib.util.spec_from_file_location("fill_readme", ROOT / "benchmarks" / "fill_readme.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
+    sys.path.remove(str(ROOT / "benchmarks"))
     return module
 
 
@@ -52,6 +54,12 @@ def test_the_result_tables_are_what_the_result_files_say(fill_readme):
 def test_the_guides_measured_tables_are_what_the_result_files_say(fill_readme):
     guide = (ROOT / "docs" / "training.md").read_text("utf-8")
     assert fill_readme.filled(guide, fill_readme.guide_blocks()) == guide
+
+
+def test_the_pages_of_results_and_fairness_are_what_the_result_files_say(fill_readme):
+    for name, blocks in (("results", fill_readme.result_blocks()), ("fairness", fill_readme.fairness_blocks())):
+        page = (ROOT / "docs" / f"{name}.md").read_text("utf-8")
+        assert fill_readme.filled(page, blocks) == page
 
 
 def test_the_page_of_the_ablations_is_what_the_result_files_say(fill_readme):

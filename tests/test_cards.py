@@ -1,0 +1,298 @@
+"""What a card says: metadata that huggingface_hub reads back, tables with intervals, energy, limits, citations."""
+
+import json
+import re
+import shutil
+
+import pytest
+from huggingface_hub import ModelCard, ModelCardData
+from huggingface_hub.repocard_data import model_index_to_eval_results
+
+from mma_mrnnet import card_metadata
+from mma_mrnnet.card_metadata import evaluated_macro_f1, model_index, training_energy
+from mma_mrnnet.hub import load_pretrained, model_card, pretrained_folder
+
+NOTHING = {"value": None, "low": None, "high": None}
+
+
+def measured(value, spread=0.05):
+    return {"value": value, "low": round(value - spread, 3), "high": round(value + spread, 3)}
+
+
+def evaluated(correlation, accuracy):
+    """One source's part of `results_evaluation.json`."""
+    units = {
+        "AU12": {
+            "correlation": measured(correlation),
+            "f1": measured(0.7),
+            "annotated": 40,
+            "present": 11,
+            "predicted": 9,
+        },
+        "AU09": {"correlation": NOTHING, "f1": NOTHING, "annotated": 0, "present": 0, "predicted": 0},
+    }
+    return {
+        "images": 40,
+        "people": 25,
+        "action_units": units,
+        "mean_action_unit_correlation": measured(correlation),
+        "mean_action_unit_f1": measured(0.6),
+        "mean_correlation_of_common_units": measured(correlation + 0.1),
+        "expression": {
+            "images": 30,
+            "macro_f1": measured(0.9),
+            "balanced_accuracy": measured(0.88),
+            "confusion": [[20, 0], [1, 9]],
+            "names": ["neutral", "happiness"],
+        },
+        "smiling_against_neutral": {
+            "smiling": 10,
+            "neutral": 20,
+            "balanced_accuracy": measured(accuracy, 0.02),
+            "auc": 0.97,
+        },
+        "valence_arousal": {"images": 0, "valence": NOTHING, "arousal": NOTHING},
+        "calibration": {"expression_ece": 0.03, "expression_brier": 0.1, "action_unit_ece": 0.04},
+    }
+
+
+def calm(correlation):
+    """A source where everybody is neutral, and nothing else is labelled."""
+    row = evaluated(correlation, 0.5)
+    row["expression"]["confusion"] = [[30, 0], [0, 0]]
+    row["action_units"]["AU06"] = {"correlation": measured(0.2), "f1": NOTHING, "annotated": 40, "present": 3}
+    return {**row, "smiling_against_neutral": {"smiling": 0, "neutral": 30, "balanced_accuracy": NOTHING, "auc": None}}
+
+
+def extractor(parameters, milliseconds):
+    row = {"name": "some", "parameters": parameters, "megabytes": 11.25, "processor": "one core"}
+    return {**row, "cpu_ms_a_face": milliseconds}
+
+
+EVALUATION = {
+    "model": extractor(2_800_000, 9.5),
+    "sources": {"london": evaluated(0.71, 0.98), "congress": calm(0.55)},
+    "neutral_talkers": {
+        "warp": {"images": 75, "mean_expression": {"neutral": 0.61, "surprise": 0.24}},
+        "render": {"images": 0, "mean_expression": {"neutral": None, "surprise": None}},
+    },
+    "groups": {
+        "grey": [
+            {
+                "name": "grey prints",
+                "sources": {
+                    "congress": {"images": 21, "mean_action_unit_correlation": 0.44, "expression_macro_f1": None},
+                    "london": {"images": 5, "mean_action_unit_correlation": None, "expression_macro_f1": None},
+                },
+            }
+        ]
+    },
+    "invariance": {
+        "mirrored": {
+            "london": {
+                "affect_mean_difference": 0.0123,
+                "action_unit_correlation_change": -0.004,
+                "expression_agreement": 0.95,
+            }
+        }
+    },
+    "against": {
+        "model": {
+            "name": "shipped",
+            "parameters": 2_805_562,
+            "megabytes": 11.2,
+            "cpu_ms_a_face": 20.0,
+            "processor": "one core",
+        },
+        "sources": {"london": evaluated(0.52, 0.9)},
+    },
+}
+
+
+@pytest.fixture(scope="module")
+def shipped():
+    return load_pretrained()[0]
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """The shipped checkpoint's results, with an evaluation beside them."""
+    for path in pretrained_folder().iterdir():
+        if path.suffix == ".json" and path.name != "results_evaluation.json":
+            shutil.copy(path, tmp_path)
+    return tmp_path
+
+
+def with_evaluation(folder):
+    (folder / "results_evaluation.json").write_text(json.dumps(EVALUATION))
+    return folder
+
+
+def card_of(shipped, folder):
+    return ModelCard(model_card(shipped, folder))
+
+
+# Metadata ----------------------------------------------------------------------------------------------------------
+
+
+def test_the_shipped_cards_results_are_read_back_by_huggingface_hub(shipped, folder):
+    card = card_of(shipped, folder)
+    stage1, stage2 = (json.loads((folder / f"results_{stage}.json").read_text()) for stage in ("mma", "mrnn"))
+    assert card.data.model_name == "mma-mrnnet"
+    found = {(row.dataset_config, row.metric_type): row for row in card.data.eval_results}
+    for source, row in stage1["validation"].items():
+        assert found[source, "pearsonr"].metric_value == row["mean_action_unit_correlation"]
+        assert found[source, "pearsonr"].dataset_type == "labelled-crops"
+    for source, row in stage1["validation"].items():  # an F1 only where two expressions or more are labelled
+        labelled = [counts for counts in row["expression_confusion_rows_are_labels"] if sum(counts)]
+        assert ((source, "f1") in found) == (len(labelled) > 1)
+    assert found["warp", "f1"].metric_value == stage1["validation"]["warp"]["expression_macro_f1"]
+    simulated = found[None, "pearsonr"]
+    assert (simulated.dataset_type, simulated.dataset_split) == ("simulated", "test")
+    assert simulated.metric_value == stage2["test"]["reactions"]["mean_pearson"]
+    assert "simulated" in simulated.metric_name
+
+
+def test_the_model_index_has_what_the_hub_asks_for_and_calls_nothing_verified(shipped, folder):
+    (entry,) = card_of(shipped, folder).data.to_dict()["model-index"]
+    assert entry["name"] == "mma-mrnnet"
+    assert entry["results"]
+    for result in entry["results"]:
+        assert result["task"]["type"] in ("image-classification", "video-classification")
+        assert result["dataset"]["type"]
+        assert result["dataset"]["name"]
+        for metric in result["metrics"]:
+            assert metric["type"] in ("pearsonr", "f1")
+            assert isinstance(metric["value"], float)
+            assert "verified" not in metric
+            assert "verifyToken" not in metric
+    assert "co2_eq_emissions" not in card_of(shipped, folder).data.to_dict()  # nobody measured it
+
+
+def test_an_evaluation_replaces_the_trainings_own_scores_in_the_metadata(shipped, folder):
+    card = card_of(shipped, with_evaluation(folder))
+    found = {(row.dataset_config, row.metric_type): row.metric_value for row in card.data.eval_results}
+    stage2 = json.loads((folder / "results_mrnn.json").read_text())["test"]["reactions"]["mean_pearson"]
+    assert found == {
+        ("london", "pearsonr"): 0.71,
+        ("london", "f1"): 0.9,
+        ("congress", "pearsonr"): 0.55,
+        (None, "pearsonr"): stage2,
+    }
+
+
+def test_results_survive_the_way_through_yaml():
+    stage1 = {
+        "data": {"data": "drawn faces"},
+        "validation": {
+            "all": {
+                "mean_action_unit_correlation": 0.25,
+                "expression_macro_f1": None,
+                "expression_confusion_rows_are_labels": [[0, 0], [0, 0]],
+            }
+        },
+    }
+    stage2 = {"data": {"data": "clips of clips"}, "test": None, "validation": {"reactions": {"mean_pearson": 0.5}}}
+    results = model_index("tabular-regression", stage1, stage2, None, simulated=False)
+    data = ModelCardData(model_name="x", eval_results=results)
+    assert model_index_to_eval_results(data.to_dict()["model-index"]) == ("x", results)
+    assert [(row.dataset_type, row.dataset_split, row.metric_value) for row in results] == [
+        ("drawn-faces", "validation", 0.25),
+        ("labelled-clips", "validation", 0.5),
+    ]
+    stage2["validation"]["reactions"]["mean_pearson"] = None
+    assert model_index("tabular-regression", None, stage2, None, simulated=False) == []
+
+
+def test_a_macro_f1_over_one_expression_is_none():
+    assert evaluated_macro_f1(evaluated(0.5, 0.5)) == 0.9
+    assert evaluated_macro_f1(calm(0.5)) is None
+    assert evaluated_macro_f1({"expression": None}) is None
+
+
+# Text --------------------------------------------------------------------------------------------------------------
+
+
+def test_tables_of_an_evaluation_have_intervals_and_the_first_checkpoint(shipped, folder):
+    text = card_of(shipped, with_evaluation(folder)).text
+    expressions, smiles = "0.90 [0.85, 0.95] (30)", "0.980 [0.960, 1.000]"
+    assert f"| london | 40 (25) | 0.71 [0.66, 0.76] | 0.81 [0.76, 0.86] | {expressions} | {smiles} | – |" in text
+    assert "| congress | 40 (25) | 0.55 [0.50, 0.60] | 0.65 [0.60, 0.70] | – | – | – |" in text
+    assert "| AU12 | 0.71 [0.66, 0.76] (11) | 0.55 [0.50, 0.60] (11) |" in text
+    assert "| AU09 |" not in text  # a label nowhere
+    assert "| AU06 | no labels | 0.20 [0.15, 0.25] (3) |" in text
+    assert "| london | 0.52 [0.47, 0.57] → 0.71 [0.66, 0.76] |" in text
+    assert "| 0.900 [0.880, 0.920] → 0.980 [0.960, 1.000] |" in text
+    assert "| congress | 0.5" not in text.split("first checkpoint")[1].split("Correlation of each unit")[0]
+    assert "and do nothing else: warp (75 images) neutral 0.61, surprise 0.24." in text
+    assert "takes 9.5 ms of one core (one core)" in text
+    assert "valence / arousal CCC (images)" not in text  # the training's own table
+
+
+@pytest.mark.parametrize("prepare", [lambda folder: folder, with_evaluation])
+def test_no_card_has_holes(shipped, folder, prepare):
+    text = card_of(shipped, prepare(folder)).text
+    assert not re.search(r"\bNone\b|\{%|%\}|Undefined|\bnan\b|<!--", text)
+    assert text.count("```") % 2 == 0
+    assert "\n\n\n\n" not in text
+
+
+def test_a_card_says_what_is_forbidden_what_it_cost_and_how_to_cite(shipped, folder):
+    text = card_of(shipped, folder).text
+    for words in (
+        "What it is for.",
+        "What it must not be used for.",
+        "Article 5(1)(f)",
+        "medical or safety reasons",
+        "Article 50(3)",
+        "GDPR",
+        "not legal advice",
+        "Environmental cost",
+        "Emissions are not stated",
+        "Calm talkers and crying faces are easily misread.",
+        "docs/fairness.md",
+        "10.6084/m9.figshare.5047666.v5",
+        "10.6084/m9.figshare.4220517.v1",
+        "Copyright (c) 2020 USC Institute for Creative Technologies, MIT",
+        "@article{kollias2023mmamrnnet,",
+        "@software{mma_mrnnet,",
+        "author  = {{The mma\\_mrnnet authors}},",
+    ):
+        assert words in " ".join(text.split()) or words in text, words
+
+
+def results(hardware, **training):
+    return {"training": {"seconds": 5400.0, "hardware": hardware, **training}, "arguments": {"threads": 2}}
+
+
+def test_energy_is_core_hours_times_an_assumed_power():
+    row = training_energy(results("3 CPU process(es), 2 thread(s) each", processes=3))
+    assert (row["hours"], row["core_hours"]) == (1.5, 9.0)  # 1.5 h x 3 processes x 2 threads
+    assert row["kilowatt_hours"] == pytest.approx(0.09)  # 9 h x 10 W
+
+
+def test_no_energy_is_worked_out_for_a_training_on_other_devices():
+    assert training_energy(results("1 CUDA process(es), 2 thread(s) each"))["kilowatt_hours"] is None
+
+
+def test_a_card_of_such_a_training_names_hours_alone(shipped, folder):
+    for name in ("results_mma.json", "results_mrnn.json"):
+        content = json.loads((folder / name).read_text())
+        content["training"]["hardware"] = "1 CUDA process(es), 1 thread(s) each"
+        (folder / name).write_text(json.dumps(content))
+    text = card_of(shipped, folder).text
+    assert "hours on 1 CUDA process(es), 1 thread(s) each." in text
+    assert "kWh" not in text
+    assert "W for a busy core" not in text
+
+
+def test_the_citation_leaves_an_unknown_version_out(shipped, folder, monkeypatch):
+    assert "version = {0.1.0}" in card_of(shipped, folder).text
+
+    def missing(name):
+        raise card_metadata.metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(card_metadata.metadata, "version", missing)
+    text = card_of(shipped, folder).text
+    assert "version =" not in text
+    assert "@software{mma_mrnnet," in text

@@ -1,0 +1,137 @@
+"""The tables that `fill_readme.py` makes of an evaluation, of the clips and of the folds over people."""
+
+import importlib.util
+import json
+import sys
+from pathlib import Path
+
+import pytest
+from test_cards import EVALUATION, NOTHING, measured
+
+ROOT = Path(__file__).resolve().parents[1]
+TRAINING = json.loads((ROOT / "mma_mrnnet" / "pretrained" / "results_mma.json").read_text("utf-8"))
+
+
+@pytest.fixture(scope="module")
+def tables():
+    spec = importlib.util.spec_from_file_location("evaluation_tables", ROOT / "benchmarks" / "evaluation_tables.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def rows_of(text):
+    return [line for line in text.splitlines() if line.startswith("| ")]
+
+
+def test_numbers_without_an_interval_or_a_value_are_shown_as_such(tables):
+    assert tables.interval(measured(0.5)) == "0.50 [0.45, 0.55]"
+    assert tables.interval({"value": 0.5, "low": None, "high": None}) == "0.50"
+    assert tables.interval(NOTHING) == tables.interval(None) == "–"
+
+
+def test_the_readmes_table_sets_the_first_checkpoint_before_this_one(tables):
+    text = tables.evaluation_table(EVALUATION)
+    assert rows_of(text)[2:] == [
+        "| london | 40 (25) | 0.52 → 0.71 [0.66, 0.76] | 0.62 → 0.81 [0.76, 0.86] | 0.90 → 0.90 [0.85, 0.95] "
+        "| 0.900 → 0.980 [0.960, 1.000] |",
+        "| congress | 40 (25) | 0.55 [0.50, 0.60] | 0.65 [0.60, 0.70] | – | – |",
+    ]
+    assert "first checkpoint → this one" in text
+    assert text.endswith(
+        "The extractor: 2,805,562 weights, 11.2 MB, 20.0 ms a face → 2,800,000 weights, 11.2 MB, 9.5 ms a face "
+        "(one thread of one core)."
+    )
+
+
+def test_an_evaluation_of_one_checkpoint_alone_has_no_arrows(tables):
+    text = tables.evaluation_table({**EVALUATION, "against": None})
+    assert "→" not in text
+    assert "first checkpoint" not in text
+    assert "The extractor: 2,800,000 weights" in text
+
+
+def test_units_are_those_with_a_label_of_the_evaluation_or_else_of_the_training(tables):
+    assert rows_of(tables.units_table(EVALUATION, TRAINING)) == [
+        "| unit: r, F1 (positive) | london | congress |",
+        "| --- | --- | --- |",
+        "| AU06 | no labels | 0.20 [0.15, 0.25], – (3) |",
+        "| AU12 | 0.71 [0.66, 0.76], 0.70 [0.65, 0.75] (11) | 0.55 [0.50, 0.60], 0.70 [0.65, 0.75] (11) |",
+    ]
+    fallback = rows_of(tables.units_table(None, TRAINING))
+    assert fallback[0].startswith("| unit: r, F1 (positive) | all |")
+    assert [row for row in fallback if row.startswith(("| AU11", "| AU23"))] == []
+
+
+def test_calibration_invariance_and_groups_of_an_evaluation(tables):
+    assert "| congress | 0.030 | 0.100 | 0.040 |" in tables.calibration_table(EVALUATION)
+    assert "| mirrored | 0.012, -0.004, 0.95 | – |" in tables.invariance_table(EVALUATION)
+    groups = tables.groups_tables(EVALUATION, TRAINING)
+    assert "| grey prints | –, – (5) | 0.44, – (21) |" in groups
+    assert "| congress | 40 (25) | 0.55 [0.50, 0.60] | – |" in groups
+
+
+def test_without_an_evaluation_the_pages_say_so(tables):
+    assert "Not measured" in tables.calibration_table(None)
+    assert "Not measured" in tables.invariance_table(None)
+    assert "Not run" in tables.smiles_table(None)
+    row = TRAINING["validation"]["warp"]
+    expected = (
+        f"| warp | {row['images']} | {row['mean_action_unit_correlation']:.2f} | {row['mean_action_unit_f1']:.2f} |"
+    )
+    assert expected in tables.groups_tables(None, TRAINING)
+
+
+def test_the_folds_over_people_are_told_in_counts_and_intervals(tables):
+    scores = {"smiling": 51, "neutral": 679, "smiling_read_so": 49, "neutral_read_so": 670}
+    scores |= {"balanced_accuracy": measured(0.974, 0.01), "auc": measured(0.99, 0.005)}
+    result = {"scores": {"all": scores}, "folds": [{}, {}, {}], "minutes": 181.6, "machine": {"processor": "a core"}}
+    text = tables.smiles_table({**result, "command": "python x"})
+    assert "| all | 49 of 51 | 670 of 679 | 0.974 [0.964, 0.984] | 0.990 [0.985, 0.995] |" in text
+    assert text.endswith("3 trainings, 182 minutes (a core): `python x`.")
+
+
+def clip(deviation, **courses):
+    still = None if deviation is None else {"AU12_standard_deviation": deviation, "pixel_change": 1.26}
+    return {"still": still, "courses": courses or None}
+
+
+def test_stillness_is_judged_by_the_aim(tables):
+    assert tables.still_cell(clip(0.0123)["still"]) == "± 0.012 (pixels 1.3)"
+    assert tables.still_cell(None) == "–"
+    clips = {"a": clip(0.01), "b": clip(0.05), "c": clip(None)}
+    verdict = "AU12's standard deviation is below 0.05 in 1 of 2 stillest seconds; not in `b`."
+    assert tables.still_verdict(clips) == verdict
+    assert tables.still_verdict({"a": clip(0.01)}).endswith("in 1 of 1 stillest seconds.")
+
+
+def test_courses_are_told_by_their_ranges_and_by_when_au12_is_high(tables):
+    courses = {
+        "time_s": [0.0, 0.1, 0.2, 0.3, 0.4, 0.5],
+        "happiness": [0.1, None, 0.9, 0.9, 0.2, 0.3],
+        "AU12": [0.5, None, 0.7, 0.8, 0.4, 0.6],
+        "AU25": [0.0] * 6,
+        "AU04": [0.25, None, 0.25, 0.25, 0.25, 0.75],
+    }
+    assert tables.spans_above(courses, "AU12") == [(0.0, 0.0), (0.2, 0.3), (0.5, 0.5)]
+    assert tables.courses_text({"x": clip(0.1, **courses), "y": clip(None)}) == (
+        "- `x`: happiness 0.10 to 0.90, AU12 0.40 to 0.80, AU25 0.00 to 0.00, AU04 0.25 to 0.75. "
+        "AU12 is at 0.5 or more in 0.0–0.0 s, 0.2–0.3 s, 0.5–0.5 s."
+    )
+    calm = {**courses, "AU12": [0.1] * 6}
+    assert tables.courses_text({"x": clip(0.1, **calm)}).endswith("at 0.5 or more nowhere.")
+
+
+def test_the_readme_takes_the_evaluation_once_it_is_there(tables, tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    spec = importlib.util.spec_from_file_location("fill_readme", ROOT / "benchmarks" / "fill_readme.py")
+    fill = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(fill)
+    sys.modules.pop("evaluation_tables", None)
+    (tmp_path / "results_mma.json").write_text(json.dumps(TRAINING))
+    monkeypatch.setattr(fill, "PRETRAINED", tmp_path)
+    assert "valence, arousal CCC" in fill.stage1_table()
+    (tmp_path / "results_evaluation.json").write_text(json.dumps(EVALUATION))
+    assert fill.stage1_table() == tables.evaluation_table(EVALUATION)
+    assert "0.44, – (21)" in fill.fairness_blocks()["groups"]
+    assert "| mirrored |" in fill.result_blocks()["invariance"]
