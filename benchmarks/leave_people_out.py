@@ -286,11 +286,20 @@ def main(folder: Path, out: Path, count: int, words: list[str]) -> dict:
     return result
 
 
-if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def parted(given: list[str]) -> tuple[argparse.Namespace, list[str]]:
+    """Our own arguments, and the words of train.py behind `--` (argparse loses them where options stand between)."""
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog="words of train.py, beside --stage, --data and --output, stand behind --",
+    )
     parser.add_argument("folder", type=Path, help="holds the labelled crops")
     parser.add_argument("--folds", type=int, default=3)
     parser.add_argument("--out", type=Path, required=True, help="where the folds' files and runs are kept")
-    parser.add_argument("words", nargs="*", help="behind --: of train.py, beside --stage, --data and --output")
-    asked = parser.parse_args()
-    print(json.dumps(main(asked.folder, asked.out, asked.folds, asked.words), indent=1))
+    end = given.index("--") if "--" in given else len(given)
+    return parser.parse_args(given[:end]), given[end + 1 :]
+
+
+if __name__ == "__main__":
+    asked, words_of_training = parted(sys.argv[1:])
+    print(json.dumps(main(asked.folder, asked.out, asked.folds, words_of_training), indent=1))

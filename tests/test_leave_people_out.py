@@ -173,3 +173,9 @@ def test_a_training_that_fails_stops_the_benchmark(bench, tmp_path):
     with pytest.raises(RuntimeError, match="training failed"):
         bench.train(tmp_path / "nowhere", tmp_path / "run", [])
     assert not (tmp_path / "run").exists()
+
+
+def test_words_behind_the_dashes_are_train_pys(bench):
+    own, words = bench.parted(["faces", "--folds", "2", "--out", "runs", "--", "--epochs", "3"])
+    assert (str(own.folder), own.folds, str(own.out), words) == ("faces", 2, "runs", ["--epochs", "3"])
+    assert bench.parted(["faces", "--out", "runs"])[1] == []
