@@ -72,9 +72,8 @@ def evaluation_table(evaluation: dict) -> str:
         rows.append(cells)
     compared = "; the package's first checkpoint → this one, on the same images" if before else ""
     lines = [
-        "**Stage 1**, validation images of people in no training image, with 95 % intervals over people"
-        + compared
-        + ".",
+        f"**Stage 1**, validation images of people in no training image, with 95 % intervals over people{compared}.",
+        "Validation also chose the best epoch and the calibration.",
         "Labels are pseudo-labels (photos) or known by construction (bent photos, renders): this says how well it learnt them, not how",
         "well it reads people. A dash stands where nothing, or one expression alone, is labelled. [All units](docs/results.md).",
         "",
@@ -329,3 +328,44 @@ def changed_table(clips: dict) -> str:
         if row["changed"]
     ]
     return table(["clip: affect, intensities", *names], rows)
+
+
+# Stage 2 -----------------------------------------------------------------------------------------------------------
+
+QUIET = {"neutral_still": "*resting, still*", "neutral_talking": "*talking*", "neutral_moving": "*misread, turning*"}
+"""Quiet faces of `simulator_responses.py`, as the page calls them."""
+
+
+def responses_text(result: dict | None) -> str:
+    """What the model answers to published displays and to quiet faces, for one length in full and for all in short."""
+    if result is None:
+        return "Not measured for this checkpoint yet."
+    names = list(result["mean_output_on_simulated_test_reactions"])
+    longest = max(result["seconds"], key=int)
+    found = result["seconds"][longest]
+    rows = [
+        [name, *(own_marked(value, name == output) for output, value in given.items())]
+        for name, given in found["displays"].items()
+    ]
+    rows += [
+        [QUIET[name], *(number(value) for value in given["mean"].values())] for name, given in found["quiet"].items()
+    ]
+    usual = ["*mean of simulated reactions*", *map(number, result["mean_output_on_simulated_test_reactions"].values())]
+    lines = [f"{longest} s:", "", table(["what is shown", *names], [*rows, usual]), ""]
+    heads = [
+        "seconds",
+        "own output is highest for",
+        "own display moves the output most for",
+        "talking: Fear, Disgust, of their usual mean",
+    ]
+    short = []
+    for seconds, row in result["seconds"].items():
+        shares = row["quiet"]["neutral_talking"]["share_of_reactions_mean"]
+        counts = [f"{len(row[key])} of {len(names)}" for key in ("own_output_highest", "own_display_best")]
+        short.append([seconds, *counts, ", ".join(f"{100 * shares[name]:.0f} %" for name in ("Fear", "Disgust"))])
+    return "\n".join([*lines, table(heads, short)])
+
+
+def own_marked(value: float, own: bool) -> str:
+    """A number, bold where the output is that of the reaction shown."""
+    return f"**{number(value)}**" if own else number(value)

@@ -64,8 +64,10 @@ def stage2_table() -> str:
     results, ceiling = load(PRETRAINED / "results_mrnn.json"), load(PRETRAINED / "results_ceiling.json")
     test = results["test"]["reactions"]
     names = list(test["pearson"])
+    other = load_if_there(RESULTS / "other_pooling.json")
     rows = [
         ("this checkpoint, on the noisy affect it reads", [*test["pearson"].values(), test["mean_pearson"]]),
+        *([other_pooling(other)] if other else []),
         ("ridge regression on the same noisy affect", list(ceiling["reported_affect"].values())),
         ("ridge regression on the simulator's true affect", list(ceiling["true_affect"].values())),
     ]
@@ -79,8 +81,9 @@ def stage2_table() -> str:
     by_length = ", ".join(f"{name} frames {number(row['mean_pearson'])}" for name, row in lengths.items())
     return "\n".join(
         [
-            f"**Stage 2**, Pearson on {test['clips']} *simulated* test clips with Hume-Reaction's published label marginals "
-            "(and none of its data):",
+            f"**Stage 2** (pooling: {results['arguments']['temporal_pooling']}), Pearson on {test['clips']} *simulated* test clips with "
+            "Hume-Reaction's published label marginals (and none of its data), "
+            f"{100 * results['arguments']['short_share']:.0f} % of them shorter than its 10 to 15 s. Data: {results['data']['data']}.",
             "",
             f"| | {' | '.join(names)} | mean |",
             "| --- |" + " --- |" * (len(names) + 1),
@@ -90,6 +93,13 @@ def stage2_table() -> str:
             verdict,
         ]
     )
+
+
+def other_pooling(results: dict) -> tuple[str, list[float]]:
+    """The row of the run that differs in its temporal pooling alone; validation chose between the two."""
+    test, pooling = results["test"]["reactions"], results["arguments"]["temporal_pooling"]
+    what = "the paper's mask layer" if pooling == "mask" else f"`{pooling}` pooling"
+    return f"the same with {what}", [*test["pearson"].values(), test["mean_pearson"]]
 
 
 def real_clips() -> dict:
@@ -284,6 +294,7 @@ def result_blocks() -> dict[str, str]:
         "calibration": tables.calibration_table(evaluation),
         "invariance": tables.invariance_table(evaluation),
         "smiles": tables.smiles_table(load_if_there(RESULTS / "smiles_by_people.json")),
+        "responses": tables.responses_text(load_if_there(RESULTS / "responses.json")),
         "courses": tables.courses_text(clips),
         "changed clips": tables.changed_table(clips),
     }

@@ -16,10 +16,13 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from mma_mrnnet.data.simulated_domains import domain_named
+from mma_mrnnet.data.simulated_extractor import noise_from_errors
 from mma_mrnnet.data.synthetic import SimulatedClip, hume_like_splits
 from mma_mrnnet.metrics import pearson_scores
 from mma_mrnnet.model.labels import REACTIONS
 from mma_mrnnet.training.checkpoints import write_json
+from mma_mrnnet.training.extractor_errors import recorded_errors
 
 PENALTIES = (1.0, 10.0, 100.0, 1000.0)
 
@@ -69,13 +72,16 @@ def score(splits: dict[str, list[SimulatedClip]], kind: str) -> dict[str, float]
 def main(folder: Path) -> None:
     """Scores the checkpoint's split and writes the result beside its own."""
     arguments = json.loads((folder / "results_mrnn.json").read_text("utf-8"))["arguments"]
+    domain = arguments["data"].partition(":")[2] or None
+    measured = domain_named(domain).needs_errors
     splits = hume_like_splits(
         arguments["seed"],
         tuple(arguments["clips"]),
         quiet_share=arguments["quiet_share"],
         short_share=arguments["short_share"],
         fps=arguments["sampling_fps"],
-        domain=arguments["data"].partition(":")[2] or None,
+        domain=domain,
+        noise=noise_from_errors(recorded_errors(str(folder))) if measured else None,
     )
     result = {
         "what": "ridge regression on summaries of the trajectories, simulated test clips with a reaction",

@@ -185,6 +185,10 @@ def write_predictions(path: Path, intensities: Tensor, split: ClipSplit, id_colu
     staging.replace(path)
 
 
+LENGTH_BINS = ((1, 3), (4, 7), (8, 15), (16, 20), (21, 23), (24, 26), (27, 30))
+"""Shortest and longest clip, in frames, of those that are scored together; still longer ones are one more group."""
+
+
 def mrnn_report(intensities: Tensor, labels: Tensor, rows: ClipDataset, names: list[str]) -> dict:
     """Scores of a split: reactions alone as the Hume-shaped split, its clips by length, and what quiet clips get."""
     reactions = rows_of_kind(rows, "reaction")
@@ -195,9 +199,10 @@ def mrnn_report(intensities: Tensor, labels: Tensor, rows: ClipDataset, names: l
     }
     lengths = torch.from_numpy(rows.lengths)
     longest = max(lengths.tolist(), default=0)
-    bins = [(1, 15), (16, 20), (21, 23), (24, 26), (27, 30), *([(31, longest)] if longest > 30 else [])]
-    for low, high in bins:
+    for low, high in [*LENGTH_BINS, (LENGTH_BINS[-1][1] + 1, longest)]:
         chosen = reactions & (lengths >= low) & (lengths <= high)
+        if not chosen.any():
+            continue
         scores = pearson_scores(intensities[chosen], labels[chosen])
         report["mean_pearson_by_length"][f"{low}-{high}"] = {
             "clips": int(chosen.sum()),
