@@ -256,7 +256,7 @@ def test_a_card_says_what_is_forbidden_what_it_cost_and_how_to_cite(shipped, fol
         "Copyright (c) 2020 USC Institute for Creative Technologies, MIT",
         "@article{kollias2023mmamrnnet,",
         "@software{mma_mrnnet,",
-        "author  = {{The mma\\_mrnnet authors}},",
+        "author  = { {The mma\\_mrnnet authors} },",
     ):
         assert words in " ".join(text.split()) or words in text, words
 
