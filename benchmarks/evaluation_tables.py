@@ -122,22 +122,22 @@ def unit_cell(scores: dict | None) -> str:
     return f"{', '.join(shown)} ({scores['present']})"
 
 
-def calibration_table(evaluation: dict | None) -> str:
-    """How far stage 1's probabilities are from the shares of images."""
-    if evaluation is None:
-        return "Not measured for this checkpoint yet."
-    heads = ["images", "expressions: calibration error", "expressions: Brier score", "units: mean calibration error"]
+def calibration_table(training: dict) -> str:
+    """How far stage 1's probabilities are from the shares of images, before calibration and cross-fitted.
+
+    Args:
+        training: `results_mma.json`.
+    """
+    record = training.get("calibration")
+    if record is None:
+        return "This checkpoint was not calibrated."
+    kinds = {"expression_ece": "expressions", "action_unit_ece": "units, mean"}
+    heads = ["images", *(f"{what}: {when}" for what in kinds.values() for when in ("before", "after"))]
     rows = [
-        [
-            source,
-            *(
-                number(row["calibration"][name], 3)
-                for name in ("expression_ece", "expression_brier", "action_unit_ece")
-            ),
-        ]
-        for source, row in evaluation["sources"].items()
+        [source, *(number(record[when][source][kind], 3) for kind in kinds for when in ("before", "crossfitted"))]
+        for source in record["before"]
     ]
-    return table(heads, rows)
+    return f"{table(heads, rows)}\n\nTemperature of the expressions: {number(record['temperature'])}."
 
 
 def invariance_table(evaluation: dict | None) -> str:

@@ -17,7 +17,6 @@ import json
 import shlex
 import subprocess
 import sys
-import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -188,14 +187,13 @@ def run_fold(folder: Path, out: Path, held_out: set[str], photos: list[Photo], w
         if {name: found[name] for name in settings} != settings:
             raise ValueError(f"{path}: of another training or other people; give another --out")
         return found
-    began = time.monotonic()
     counts = write_rest(folder, out / "data", held_out)
     train(out / "data", out / "run", words)
     margins = scored(folder, out / "run" / "model", photos)
     found = {
         **settings,
         "rows": counts,
-        "minutes": (time.monotonic() - began) / 60,
+        "minutes": json.loads((out / "run" / "results.json").read_text("utf-8"))["training"]["seconds"] / 60,
         "photos": [asdict(photo) for photo in margins],
     }
     write_json(path, found)

@@ -7,7 +7,7 @@ face that is still, one that talks, and one whose report errs, with the head tur
 last 1, 3, 5 and 10 s. Outputs are read twice: as they are, and as the rise over the still face of the same length,
 since reactions differ in how high their labels are on the whole.
 
-    python benchmarks/simulator_responses.py MODEL --out results_responses.json
+    python benchmarks/simulator_responses.py MODEL
 
 MODEL holds `results_mrnn.json`, which says what the model learnt from; one that learnt from the extractor's measured
 errors is shown their report.
@@ -36,6 +36,7 @@ from mma_mrnnet.model.labels import ACTION_UNITS, REACTIONS
 from mma_mrnnet.training.checkpoints import write_json
 from mma_mrnnet.training.extractor_errors import recorded_errors
 
+RESULT = Path(__file__).parent / "results" / "responses.json"
 SECONDS = (1, 3, 5, 10)
 DRAWS = 64
 MOST_SHOW_IT = 0.5
@@ -158,6 +159,6 @@ def main(folder: Path, out: Path) -> None:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("model", type=Path)
-    parser.add_argument("--out", type=Path, default=Path("results_responses.json"))
+    parser.add_argument("--out", type=Path, default=RESULT)
     chosen = parser.parse_args()
     main(chosen.model, chosen.out)

@@ -5,6 +5,8 @@ from importlib import metadata
 from huggingface_hub import EvalResult
 
 DRAWN = "drawn faces"
+LEAST_IMAGES = 30
+"""Of a source, for the model-index (our choice)."""
 WATTS_A_CORE = 10.0
 """Our assumption for a busy core of a server, with its share of memory and power supply."""
 
@@ -28,6 +30,7 @@ def model_index(
 def _extractor_results(stage1: dict, evaluation: dict | None) -> list[EvalResult]:
     """Mean correlation of action units and macro F1 of expressions, for each source of images."""
     data = stage1["data"]["data"]
+    split = "validation" if evaluation is None else evaluation["data"]["split"]
     results = []
     for source, (correlation, macro_f1) in _extractor_scores(stage1, evaluation).items():
         scores = (
@@ -41,7 +44,7 @@ def _extractor_results(stage1: dict, evaluation: dict | None) -> list[EvalResult
                 dataset_type="drawn-faces" if data.startswith(DRAWN) else "labelled-crops",
                 dataset_name=f"{source}: {data}",
                 dataset_config=source,
-                dataset_split="validation",
+                dataset_split=split,
                 metric_type=kind,
                 metric_name=name,
                 metric_value=value,
@@ -53,7 +56,10 @@ def _extractor_results(stage1: dict, evaluation: dict | None) -> list[EvalResult
 
 
 def _extractor_scores(stage1: dict, evaluation: dict | None) -> dict[str, tuple[float | None, float | None]]:
-    """Both scores of each source, the training's own where nothing was evaluated; no F1 over images of one class."""
+    """Both scores of each source, the training's own where nothing was evaluated; no F1 over images of one class.
+
+    Sources of fewer than `LEAST_IMAGES` are left out: a number without its count would say too much.
+    """
     if evaluation is None:
         return {
             source: (
@@ -61,10 +67,12 @@ def _extractor_scores(stage1: dict, evaluation: dict | None) -> dict[str, tuple[
                 row["expression_macro_f1"] if classes_in(row["expression_confusion_rows_are_labels"]) > 1 else None,
             )
             for source, row in stage1["validation"].items()
+            if row["images"] >= LEAST_IMAGES
         }
     return {
         source: (value_of(row["mean_action_unit_correlation"]), evaluated_macro_f1(row))
         for source, row in evaluation["sources"].items()
+        if row["images"] >= LEAST_IMAGES
     }
 
 

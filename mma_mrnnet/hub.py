@@ -1,6 +1,8 @@
 """Checkpoints as folders: load the shipped one or any other, export one for the Hub with code and a filled-in card."""
 
+import hashlib
 import json
+import logging
 import os
 import re
 import shutil
@@ -18,6 +20,8 @@ from mma_mrnnet.card_metadata import WATTS_A_CORE, evaluated_macro_f1, model_ind
 from mma_mrnnet.model.modeling_mma import MMAModel
 from mma_mrnnet.model.modeling_mma_mrnnet import MMAMRNNetForIntensity
 from mma_mrnnet.model.video_processing_mma_mrnnet import MMAMRNNetVideoProcessor
+
+logger = logging.getLogger(__name__)
 
 OWN_CROPS = (
     "drawn faces",
@@ -78,6 +82,15 @@ def load_extractor(folder_or_repo: str | os.PathLike[str]) -> tuple[MMAModel, MM
     if extractor is None:
         raise CheckpointError(f"{folder_or_repo}: reads tables of features and holds no extractor (stage 1)")
     return extractor, _load_processor(folder_or_repo)
+
+
+def weights_digest(extractor: MMAModel) -> str:
+    """What tells one extractor's weights from another's: a digest of every number in them."""
+    digest = hashlib.sha256()
+    for name, value in sorted(extractor.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(value.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
 
 
 def _load_model(place: str | os.PathLike[str]) -> PreTrainedModel:
@@ -185,7 +198,7 @@ def model_card(model: PreTrainedModel, folder: Path) -> str:
     }
     weights = sum(path.stat().st_size for path in folder.glob("*.safetensors"))
     stage1, stage2 = results.get("results_mma.json"), results.get("results_mrnn.json")
-    evaluation = results.get("results_evaluation.json")
+    evaluation = _evaluation_of(results.get("results_evaluation.json"), model)
     own_data = (
         stage1 is not None and stage1["data"]["data"] in OWN_CROPS and (stage2 is None or _simulated(model.config))
     )
@@ -219,6 +232,18 @@ def model_card(model: PreTrainedModel, folder: Path) -> str:
         parameters=f"{sum(parameter.numel() for parameter in model.parameters()):,}",
     )
     return str(card)
+
+
+def _evaluation_of(evaluation: dict | None, model: PreTrainedModel) -> dict | None:
+    """The evaluation, unless it is of other weights: a file that lay there before the model was trained again."""
+    if evaluation is None:
+        return None
+    extractor = model if isinstance(model, MMAModel) else model.mma
+    recorded = evaluation["model"].get("weights")
+    if recorded is not None and (extractor is None or recorded != weights_digest(extractor)):
+        logger.warning("results_evaluation.json is of other weights; the card leaves it out")
+        return None
+    return evaluation
 
 
 def _simulated(config: PreTrainedConfig) -> bool:

@@ -101,7 +101,7 @@ def test_a_batch_is_what_the_extractor_takes(faces, tiny_processor, tiny_mma):
 
 
 def test_a_kind_of_augmentation_that_there_is_not_is_refused(tiny_processor):
-    with pytest.raises(ValueError, match="among mirror, .*, compression; got rotate"):
+    with pytest.raises(ValueError, match=r"among mirror, .*, compression; got rotate"):
         FrameCollator(tiny_processor, augmentations=["mirror", "rotate"])
 
 

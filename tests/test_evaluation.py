@@ -14,14 +14,14 @@ from mma_mrnnet.evaluation.looks import CHANGES, Looks, groups_of, yaw_of
 from mma_mrnnet.evaluation.page import interval, number, signed
 from mma_mrnnet.evaluation.people import (
     People,
-    balanced_accuracy_of,
+    class_f1_of,
     concordances,
     confusions,
     correlations,
     f1_of,
-    macro_f1_of,
     moments,
     presences,
+    recalls_of,
 )
 from mma_mrnnet.evaluation.pictures import worst_action_units, worst_expressions
 from mma_mrnnet.evaluation.scores import Answers, mean_correlation, source_report, talkers_report
@@ -36,8 +36,8 @@ NAN = float("nan")
 
 
 def mean_of(sums):
-    """(..., 2) sums of a value and of 1 to their mean."""
-    return sums[..., 0] / sums[..., 1]
+    """(..., 2) sums of a value and of 1 to their mean, (..., 1)."""
+    return sums[..., :1] / sums[..., 1:]
 
 
 def with_ones(values):
@@ -51,7 +51,7 @@ def width(score):
 def test_an_interval_of_a_mean_is_as_wide_as_theory_says():
     # 400 people, deviation 1: the mean's standard error is 1/20, 95 % are 2 * 1.96 / 20 = .196 wide.
     values = torch.randn(400, dtype=torch.float64)
-    score = People([f"person {n}" for n in range(400)]).interval(with_ones(values), mean_of)
+    score = People([f"person {n}" for n in range(400)]).mean_interval(with_ones(values), mean_of)
     assert score["value"] == pytest.approx(float(values.mean()))
     assert width(score) == pytest.approx(0.196 * float(values.std()), rel=0.1)
 
@@ -59,22 +59,43 @@ def test_an_interval_of_a_mean_is_as_wide_as_theory_says():
 def test_more_images_of_the_same_people_narrow_nothing():
     values = torch.randn(50, dtype=torch.float64)
     subjects = [f"person {n}" for n in range(50)]
-    once = People(subjects).interval(with_ones(values), mean_of)
-    thrice = People(subjects * 3).interval(with_ones(values.repeat(3)), mean_of)
+    once = People(subjects).mean_interval(with_ones(values), mean_of)
+    thrice = People(subjects * 3).mean_interval(with_ones(values.repeat(3)), mean_of)
     assert thrice == pytest.approx(once)
 
 
 def test_one_persons_images_are_drawn_together():
     # Two people, all zeros and all ones: a resample's mean is 0, .5 or 1, so the limits are 0 and 1.
     values = torch.tensor([0.0] * 30 + [1.0] * 30)
-    score = People(["a"] * 30 + ["b"] * 30).interval(with_ones(values), mean_of)
+    score = People(["a"] * 30 + ["b"] * 30).mean_interval(with_ones(values), mean_of)
     assert score == {"value": 0.5, "low": 0.0, "high": 1.0}
 
 
 def test_one_person_has_a_score_and_no_interval():
-    score = People(["a"] * 4).interval(with_ones(torch.arange(4.0)), mean_of)
+    score = People(["a"] * 4).mean_interval(with_ones(torch.arange(4.0)), mean_of)
     assert score["value"] == 1.5
     assert np.isnan([score["low"], score["high"]]).all()
+
+
+def test_a_mean_over_classes_stays_that_of_all_classes():
+    # Nothing is ever called a 1. Without the one person who shows it, only class 0 is left, and its recall is 1: such
+    # resamples must not raise the mean, which is .5 wherever it is defined.
+    labels, named = torch.tensor([0] * 8 + [1]), torch.zeros(9, dtype=torch.long)
+    people = People([f"person {n}" for n in range(9)])
+    score = people.mean_interval(confusions(named, labels, 2), recalls_of)
+    assert score == {"value": 0.5, "low": 0.5, "high": 0.5}
+
+
+def test_an_interval_needs_half_of_the_resamples():
+    # Each of six classes is shown by one of six people: hardly any resample draws all six.
+    labels = torch.arange(6)
+    score = People([str(n) for n in range(6)]).mean_interval(confusions(labels, labels, 6), recalls_of)
+    assert score["value"] == 1.0
+    assert np.isnan([score["low"], score["high"]]).all()
+
+
+def test_images_without_a_name_are_people_of_their_own():
+    assert People(["", "", "anna", "anna"]).count == 3
 
 
 def test_scores_of_sums_are_those_of_the_metrics():
@@ -104,9 +125,11 @@ def test_expression_scores_by_hand():
     named = torch.tensor([0, 0, 1, 1, 1, 2])
     confusion = confusions(named, labels, 3).sum(0)
     assert confusion.tolist() == [[2, 1, 0], [0, 2, 0], [0, 0, 0]]
-    assert float(balanced_accuracy_of(confusion)) == pytest.approx((2 / 3 + 1) / 2)
-    assert float(macro_f1_of(confusion)) == pytest.approx((4 / 5 + 4 / 5) / 2)  # 2*2/(3+2) and 2*2/(2+3)
-    assert float(macro_f1_of(confusion)) == pytest.approx(macro_f1(named, labels))
+    assert recalls_of(confusion)[:2].tolist() == pytest.approx([2 / 3, 1])
+    assert class_f1_of(confusion)[:2].tolist() == pytest.approx([4 / 5, 4 / 5])  # 2*2/(3+2) and 2*2/(2+3)
+    assert recalls_of(confusion)[2].isnan()
+    assert class_f1_of(confusion)[2].isnan()
+    assert float(class_f1_of(confusion).nanmean()) == pytest.approx(macro_f1(named, labels))
 
 
 def test_calibration_errors_by_hand():

@@ -64,7 +64,14 @@ def test_units_are_those_with_a_label_of_the_evaluation_or_else_of_the_training(
 
 
 def test_calibration_invariance_and_groups_of_an_evaluation(tables):
-    assert "| congress | 0.030 | 0.100 | 0.040 |" in tables.calibration_table(EVALUATION)
+    record = {
+        "temperature": 0.8,
+        "before": {"congress": {"expression_ece": 0.2, "action_unit_ece": 0.05}},
+        "crossfitted": {"congress": {"expression_ece": 0.1, "action_unit_ece": 0.04}},
+    }
+    text = tables.calibration_table({"calibration": record})
+    assert "| congress | 0.200 | 0.100 | 0.050 | 0.040 |" in text
+    assert "Temperature of the expressions: 0.80" in text
     assert "| mirrored | 0.012, -0.004, 0.95 | – |" in tables.invariance_table(EVALUATION)
     groups = tables.groups_tables(EVALUATION, TRAINING)
     assert "| grey prints | –, – (5) | 0.44, – (21) |" in groups
@@ -72,7 +79,7 @@ def test_calibration_invariance_and_groups_of_an_evaluation(tables):
 
 
 def test_without_an_evaluation_the_pages_say_so(tables):
-    assert "Not measured" in tables.calibration_table(None)
+    assert "not calibrated" in tables.calibration_table({})
     assert "Not measured" in tables.invariance_table(None)
     assert "Not run" in tables.smiles_table(None)
     row = TRAINING["validation"]["warp"]

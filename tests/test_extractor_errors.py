@@ -264,11 +264,18 @@ def test_errors_without_any_measured_unit_are_refused():
 # Results on disk
 
 
-@pytest.mark.parametrize("place", ["model/results_mma.json", "model/results.json", "results.json"])
-def test_errors_are_found_in_the_checkpoint_or_beside_it(tmp_path, place):
+@pytest.mark.parametrize("place", ["model/results_mma.json", "model/results.json"])
+def test_errors_are_found_in_the_checkpoint(tmp_path, place):
     (tmp_path / "model").mkdir()
     (tmp_path / place).write_text(json.dumps({"errors": {"all": {"rows": 3}}}))
     assert recorded_errors(str(tmp_path / "model")) == {"all": {"rows": 3}}
+
+
+def test_errors_of_the_run_are_not_those_of_its_uncalibrated_weights(tmp_path):
+    (tmp_path / "best").mkdir()
+    (tmp_path / "results.json").write_text(json.dumps({"errors": {"all": {"rows": 3}}}))
+    with pytest.raises(ValueError, match="there are none"):
+        recorded_errors(str(tmp_path / "best"))
 
 
 def test_a_checkpoint_whose_results_have_no_errors_is_refused(tmp_path):

@@ -29,12 +29,19 @@ def _heading(report: Report) -> str:
     lines = [
         f"# {report['model']['name']} on {data['split']} faces",
         f"`{report['command']}`",
-        f"{report['what'][0].upper()}{report['what'][1:]}. {data['images']:,} images of {data['people']:,} people.",
+        f"{report['what'][0].upper()}{report['what'][1:]}. {data['images']:,} images of {_people(data)}.",
     ]
     if data["label_origin"]:
         origins = [f"- {name.replace('_', ' ')}: {origin}" for name, origin in data["label_origin"].items()]
         lines.append("\n".join(["Where the labels come from:", "", *origins]))
     return "\n\n".join(lines)
+
+
+def _people(data: Report) -> str:
+    """How many, or that nobody can tell: then intervals are over images."""
+    if data["people"] >= data["images"]:
+        return "as many people, or of people who are not named: then intervals are over images"
+    return f"{data['people']:,} people"
 
 
 def _costs(report: Report) -> str:
@@ -101,6 +108,12 @@ def _confusion(source: str, expression: Report) -> str:
     return f"## Expressions of {source}: rows are labels\n\n{_table(['', *expression['names']], rows)}"
 
 
+FITTED = (
+    "Where these are the validation images of the model's own training, they also chose its epoch and its "
+    "calibration: the errors are those of the fit; `calibration` in the training's results has cross-fitted ones."
+)
+
+
 def _calibration(sources: Report) -> str:
     rows = [
         [source, *(number(scores["calibration"][name]) for name in scores["calibration"])]
@@ -109,7 +122,7 @@ def _calibration(sources: Report) -> str:
     heads = ["", "expressions: ECE", "expressions: Brier", "action units: mean ECE"]
     note = (
         "Expected calibration error over ten bins: of the likeliest expression, and of a unit's presence at intensity "
-        ".4 or more. With few images it is larger than it would be with many."
+        f".4 or more. With few images it is larger than it would be with many. {FITTED}"
     )
     return f"## Calibration\n\n{_table(heads, rows)}\n\n{note}"
 

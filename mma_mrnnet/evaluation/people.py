@@ -24,10 +24,11 @@ class People:
     Images of one person are no independent witnesses: an interval over images would be too narrow.
 
     Args:
-        subjects: of the N images.
+        subjects: of the N images; one without a name is a person of its own.
     """
 
     def __init__(self, subjects: Sequence[str]) -> None:
+        subjects = [name or f"\0{place}" for place, name in enumerate(subjects)]
         names, number = np.unique(np.asarray(subjects, dtype=str), return_inverse=True)
         self.count = len(names)
         self._person = torch.from_numpy(number.reshape(-1))  # (N,)
@@ -39,7 +40,7 @@ class People:
         """Scores with their 95 % intervals: `value`, `low`, `high`.
 
         A resample that leaves a score undefined (nobody in it shows the unit) does not count for that score. The
-        limits are NaN where there are fewer than two people.
+        limits are NaN where there are fewer than two people, or where fewer than half of the resamples count.
 
         Args:
             parts: (N, ...) what each image adds to the sums.
@@ -49,16 +50,34 @@ class People:
         flat = parts.reshape(len(parts), -1)
         sums = torch.zeros(self.count, flat.shape[1], dtype=torch.float64).index_add_(0, self._person, flat)
         rows = torch.cat([sums.sum(0, keepdim=True), self._draws @ sums])  # (1 + R, sums)
-        scores = scores_of(rows.reshape(-1, *parts.shape[1:])).double()  # (1 + R, K)
+        scores = scores_of(rows.reshape(len(rows), *parts.shape[1:])).double()  # (1 + R, K)
         limits = scores[1:].nanquantile(torch.tensor([0.025, 0.975], dtype=torch.float64), dim=0)  # (2, K)
+        known = ~scores[1:].isnan()
+        limits[:, known.double().mean(0) < 0.5] = torch.nan
         if self.count < 2:
             limits = torch.full_like(limits, torch.nan)
         columns = zip(scores[0].tolist(), *limits.tolist(), strict=True)
         return [{"value": value, "low": low, "high": high} for value, low, high in columns]
 
-    def interval(self, parts: Tensor, score_of: Callable[[Tensor], Tensor]) -> Interval:
-        """As `intervals`, for one score: `score_of` gives (...,)."""
-        return self.intervals(parts, lambda sums: score_of(sums).unsqueeze(-1))[0]
+    def mean_interval(
+        self, parts: Tensor, scores_of: Callable[[Tensor], Tensor], counted: Tensor | None = None
+    ) -> Interval:
+        """As `intervals`, for the mean of the K scores that all images together define.
+
+        A resample that leaves one of these undefined does not count: without it, the mean would be of other scores.
+
+        Args:
+            parts: as in `intervals`.
+            scores_of: as in `intervals`.
+            counted: (K,) bool, the scores that may count at all; None: each.
+        """
+
+        def mean_of(sums: Tensor) -> Tensor:
+            scores = scores_of(sums)  # (1 + R, K)
+            kept = ~scores[0].isnan() if counted is None else ~scores[0].isnan() & counted
+            return scores[:, kept].mean(-1, keepdim=True)  # NaN where one is, or where none is kept
+
+        return self.intervals(parts, mean_of)[0]
 
 
 # Two columns of numbers --------------------------------------------------------------------------------------------
@@ -131,15 +150,15 @@ def confusions(named: Tensor, labels: Tensor, classes: int) -> Tensor:
     return parts
 
 
-def macro_f1_of(confusion: Tensor) -> Tensor:
-    """Mean F1 of the classes that occur, of (..., C, C) counts: (...,); NaN where none does."""
+def class_f1_of(confusion: Tensor) -> Tensor:
+    """F1 of each class, of (..., C, C) counts: (..., C); NaN where it does not occur."""
     positives, called = confusion.sum(-1), confusion.sum(-2)
     hits = confusion.diagonal(dim1=-2, dim2=-1)
-    return torch.where(positives > 0, 2 * hits / (positives + called), torch.nan).nanmean(-1)
+    return torch.where(positives > 0, 2 * hits / (positives + called), torch.nan)
 
 
-def balanced_accuracy_of(confusion: Tensor) -> Tensor:
-    """Mean recall of the classes that occur, of (..., C, C) counts: (...,); NaN where none does."""
+def recalls_of(confusion: Tensor) -> Tensor:
+    """Recall of each class, of (..., C, C) counts: (..., C); NaN where it does not occur."""
     positives = confusion.sum(-1)
     hits = confusion.diagonal(dim1=-2, dim2=-1)
-    return torch.where(positives > 0, hits / positives, torch.nan).nanmean(-1)
+    return torch.where(positives > 0, hits / positives, torch.nan)

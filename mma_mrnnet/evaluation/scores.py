@@ -10,14 +10,14 @@ from torch import Tensor
 from mma_mrnnet.data.datasets import FrameDataset
 from mma_mrnnet.evaluation.people import (
     People,
-    balanced_accuracy_of,
+    class_f1_of,
     concordances,
     confusions,
     correlations,
     f1_of,
-    macro_f1_of,
     moments,
     presences,
+    recalls_of,
 )
 from mma_mrnnet.metrics import area_under_roc
 from mma_mrnnet.model.labels import (
@@ -33,6 +33,9 @@ from mma_mrnnet.training.calibration import expression_error, presence_error
 
 COMMON_UNITS = (4, 7, 12, 25)
 """The units that posed photos of calm and smiling people show often enough to be judged there."""
+
+LEAST_PRESENT = 10
+"""Images that must show a unit before its F1 counts in the mean (our choice)."""
 
 PHOTOS = frozenset({"canada", "congress", "london"})
 """Sources of the labelled crops whose action units a landmark model read off the photo."""
@@ -105,7 +108,7 @@ def mean_correlation(answers: Answers) -> float:
 def expression_macro_f1(answers: Answers) -> float:
     """Macro F1 of the expressions that occur, without an interval; NaN where no image is labelled."""
     named = answers.probabilities.argmax(-1)
-    return float(macro_f1_of(confusions(named, answers.expression, len(EXPRESSIONS)).sum(0)))
+    return float(class_f1_of(confusions(named, answers.expression, len(EXPRESSIONS)).sum(0)).nanmean())
 
 
 def talkers_report(answers: Answers) -> dict:
@@ -138,11 +141,9 @@ def _action_unit_scores(answers: Answers, people: People) -> dict:
     }
     return {
         "action_units": units,
-        "mean_action_unit_correlation": people.interval(two_columns, lambda sums: correlations(sums).nanmean(-1)),
-        "mean_action_unit_f1": people.interval(found, lambda sums: f1_of(sums).nanmean(-1)),
-        "mean_correlation_of_common_units": people.interval(
-            two_columns[..., common], lambda sums: correlations(sums).nanmean(-1)
-        ),
+        "mean_action_unit_correlation": people.mean_interval(two_columns, correlations),
+        "mean_action_unit_f1": people.mean_interval(found, f1_of, found[:, 1].sum(0) >= LEAST_PRESENT),
+        "mean_correlation_of_common_units": people.mean_interval(two_columns[..., common], correlations),
     }
 
 
@@ -150,8 +151,8 @@ def _expression_scores(answers: Answers, people: People) -> dict:
     parts = confusions(answers.probabilities.argmax(-1), answers.expression, len(EXPRESSIONS))
     return {
         "images": int((answers.expression != NO_CLASS).sum()),
-        "macro_f1": people.interval(parts, macro_f1_of),
-        "balanced_accuracy": people.interval(parts, balanced_accuracy_of),
+        "macro_f1": people.mean_interval(parts, class_f1_of),
+        "balanced_accuracy": people.mean_interval(parts, recalls_of),
         "confusion": parts.sum(0).long().tolist(),
         "names": list(EXPRESSIONS),
     }
@@ -164,14 +165,12 @@ def _smiling_scores(answers: Answers, people: People) -> dict:
     share = two[:, 1] / two.sum(1)
     labels = torch.where(smiling, 1, torch.where(neutral, 0, NO_CLASS))
     parts = confusions((share > 0.5).long(), labels, 2)
-    both = bool(smiling.any() and neutral.any())
+    counted = torch.full((2,), bool(smiling.any() and neutral.any()))
     chosen = smiling | neutral
     return {
         "smiling": int(smiling.sum()),
         "neutral": int(neutral.sum()),
-        "balanced_accuracy": people.interval(
-            parts, lambda sums: balanced_accuracy_of(sums) if both else torch.full(sums.shape[:-2], torch.nan)
-        ),
+        "balanced_accuracy": people.mean_interval(parts, recalls_of, counted),
         "auc": area_under_roc(share[chosen].numpy(), smiling[chosen].numpy()),
     }
 

@@ -98,11 +98,14 @@ def calibrate_extractor(
     Returns:
         The outputs after calibration, and the record for the results: what was fitted, and the errors of each source
         before it and `crossfitted`: each half of the people calibrated by what the other half says, so that no error
-        is measured on its own fit.
+        is measured on its own fit; None where all images are one person's.
     """
     # An action unit's output promises the probability of presence. Against the ramp that training aims at, the error
     # of presence grew on every source of the labelled crops, and F1 fell.
     presence = torch.where(rows.intensity.isnan(), rows.intensity, is_present(rows.intensity).to(rows.intensity))
+    # Nor must calibration be the first to teach a unit: what no training label reached follows the prior alone.
+    taught = model.config.supervised_action_units
+    presence[:, [taught is not None and unit not in taught for unit in model.config.action_units]] = torch.nan
     labels = {"expression_labels": labels["expression_labels"], "action_unit_labels": presence}
     fitted = fit_extractor(outputs, labels, rows.sources)
     fitted.fold_into(model)
@@ -118,7 +121,7 @@ def calibrate_extractor(
         "action_unit_scale": fitted.scale,
         "action_unit_shift": fitted.shift,
         "before": calibration_errors(outputs, rows),
-        "crossfitted": calibration_errors(crossed, rows),
+        "crossfitted": calibration_errors(crossed, rows) if len(set(rows.subjects)) > 1 else None,
     }
 
 

@@ -82,7 +82,7 @@ def recorded_errors(mma: str) -> dict:
         ValueError: the folder holds no results of a stage 1 that measured them, or they cannot be read.
     """
     folder = Path(mma)
-    places = [folder / "results_mma.json", folder / "results.json", folder.parent / "results.json"]
+    places = [folder / "results_mma.json", folder / "results.json"]
     for place in places:
         if not place.is_file():
             continue
