@@ -116,7 +116,7 @@ def clips_part() -> str:
     lines = [
         "**Real clips** (they carry no labels), looked at after training was fixed: no setting was chosen by their numbers, but the first",
         "checkpoint's errors on them, calm talkers above all, were known when this one was planned. The last column is",
-        " the second in which the aligned pixels change least: AU12's standard deviation there, and that change in grey levels a frame;",
+        "the second in which the aligned pixels change least: AU12's standard deviation there, and that change in grey levels a frame;",
         "`astronaut_still` is a photo under a camera's noise. [Courses over time, and clips read in other forms](docs/results.md).",
     ]
     return "\n".join([*lines, "", tables.clips_table(clips), "", tables.still_verdict(clips)])
