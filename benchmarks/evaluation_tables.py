@@ -84,6 +84,39 @@ def evaluation_table(evaluation: dict) -> str:
     return "\n".join(lines)
 
 
+def smiles_note(evaluation: dict, smiles: dict | None) -> str:
+    """What the scores of smiling against neutral rest on, and which scores fell against the first checkpoint."""
+    lines = [
+        "Smiling or neutral asks only which of the two is likelier. AUs 4, 7, 12 and 25 are those that photos show often enough."
+    ]
+    row = evaluation["sources"].get("london")
+    if row:
+        counts = row["smiling_against_neutral"]
+        lines.append(
+            f"`london` has {counts['smiling']} smiling and {counts['neutral']} neutral photos: too few for its interval to mean much."
+        )
+    if smiles:
+        found = smiles["scores"]["all"]
+        lines.append(
+            f"On people left out of training, a far shorter training found {found['smiling_read_so']} of {found['smiling']} London smiles, "
+            "faint ones included ([folds](docs/results.md))."
+        )
+    before = (evaluation["against"] or {"sources": {}})["sources"]
+    lower = [
+        f"{name} on {source}"
+        for source, now in evaluation["sources"].items()
+        for name, (score, _) in SCORES.items()
+        if source in before and fell(score(before[source]), score(now))
+    ]
+    return "\n".join([*lines, *([f"Lower than the first checkpoint's: {'; '.join(lower)}."] if lower else [])])
+
+
+def fell(before: dict | None, now: dict | None, least: float = 0.005) -> bool:
+    """Whether a score is lower than it was, by more than the rounding of the tables."""
+    known = before and now and before["value"] is not None and now["value"] is not None
+    return bool(known) and before["value"] - now["value"] > least
+
+
 def cost_line(evaluation: dict) -> str:
     """Size and time of the extractor, beside the first one's."""
     models = [(evaluation["against"] or {}).get("model"), evaluation["model"]]
@@ -303,6 +336,12 @@ def spans_above(courses: dict, channel: str, least: float = 0.5) -> list[tuple[f
             spans.append((time_s, time_s))
         inside = high
     return spans
+
+
+SATURATED = (
+    "In most of them AU12 lies near 0 or 1, where it can hardly move, and three clips are one recording: "
+    "no proof of steadiness in between."
+)
 
 
 def still_verdict(clips: dict) -> str:

@@ -28,7 +28,7 @@ from mma_mrnnet.training.stages import mma_stage
 RESULT = Path(__file__).parent / "results" / "stage1_training.json"
 NETWORKS = {
     "ResNet-50 (the default)": ["--batch_size", "32"],
-    "half-width ResNet-18 (the shipped checkpoint's)": [
+    "half-width ResNet-18 (the first checkpoint's)": [
         *("--batch_size", "64", "--layer_type", "basic", "--embedding_size", "32"),
         *("--hidden_sizes", "32", "64", "128", "256", "--depths", "2", "2", "2", "2"),
     ],

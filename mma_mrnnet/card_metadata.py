@@ -58,7 +58,8 @@ def _extractor_results(stage1: dict, evaluation: dict | None) -> list[EvalResult
 def _extractor_scores(stage1: dict, evaluation: dict | None) -> dict[str, tuple[float | None, float | None]]:
     """Both scores of each source, the training's own where nothing was evaluated; no F1 over images of one class.
 
-    Sources of fewer than `LEAST_IMAGES` are left out: a number without its count would say too much.
+    Sources of fewer than `LEAST_IMAGES` are left out: a number without its count would say too much. So is what holds
+    for several sources put together.
     """
     if evaluation is None:
         return {
@@ -67,7 +68,7 @@ def _extractor_scores(stage1: dict, evaluation: dict | None) -> dict[str, tuple[
                 row["expression_macro_f1"] if classes_in(row["expression_confusion_rows_are_labels"]) > 1 else None,
             )
             for source, row in stage1["validation"].items()
-            if row["images"] >= LEAST_IMAGES
+            if row["images"] >= LEAST_IMAGES and not (source == "all" and len(stage1["validation"]) > 2)
         }
     return {
         source: (value_of(row["mean_action_unit_correlation"]), evaluated_macro_f1(row))

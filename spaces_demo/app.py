@@ -21,7 +21,8 @@ TEXT = """
 Upload or record a short clip of one person's face. **What the model learnt from:** its extractor from pseudo-labels,
 bent photos and renders, its reactions from a *simulator*. It has never seen what a real person reported to feel, so the
 numbers show how the method behaves and are **no measurement of anybody's feelings**. They are relative within the clip:
-in the training labels the strongest reaction was always 1. Do not use it to judge people, at work or in education.
+in the training labels the strongest reaction of a clip was 1, however faint.
+Do not use it to judge people, at work or in education.
 Your clip is analysed on this server; it and its results are deleted after ten minutes.
 """
 

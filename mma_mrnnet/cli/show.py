@@ -28,7 +28,7 @@ def print_notes(config: object, *, frames_too: bool) -> None:
     if config.simulated_labels:
         notes.append("these intensities were learnt from a simulator, not from people's reports")
     if config.relative_labels:
-        notes.append("they are relative within a clip: the training labels' strongest reaction was always 1")
+        notes.append("they are relative within a clip: in training the strongest reaction of one was 1, however faint")
     if not config.calibrated:
         notes.append(
             "this checkpoint is not calibrated: outputs of different targets do not compare and are not ranked"

@@ -67,6 +67,8 @@ def evaluate(
     Raises:
         ValueError: a checkpoint without an extractor, data that cannot be read or have no label, or no such source.
     """
+    if out.exists() and not out.is_dir():
+        raise ValueError(f"--out {out}: is a file; a folder is needed")
     extractor = read_extractor(model)
     other = None if against is None else read_extractor(against)
     units = extractor.network.config.action_units

@@ -20,6 +20,7 @@ from mma_mrnnet.evaluation.scores import (
     source_report,
     talkers_report,
 )
+from mma_mrnnet.model.labels import NO_CLASS
 from mma_mrnnet.model.modeling_mma import MMAModel
 from mma_mrnnet.model.video_processing_mma_mrnnet import MMAMRNNetVideoProcessor
 
@@ -115,10 +116,11 @@ class Seen:
 def _plain_scores(answers: Answers) -> dict:
     images = len(answers.subjects)
     enough = images >= LEAST_IMAGES
+    several = len(answers.expression[answers.expression != NO_CLASS].unique()) > 1
     return {
         "images": images,
         "mean_action_unit_correlation": mean_correlation(answers) if enough else None,
-        "expression_macro_f1": expression_macro_f1(answers) if enough else None,
+        "expression_macro_f1": expression_macro_f1(answers) if enough and several else None,
     }
 
 
