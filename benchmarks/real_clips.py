@@ -1,4 +1,4 @@
-"""What the shipped checkpoint says of the real clips that were never used to train or choose anything.
+"""What the shipped checkpoint says of the real clips that nothing was trained on and no setting chosen by.
 
     python benchmarks/real_clips.py FOLDER
 
@@ -271,7 +271,7 @@ def main(folder: Path) -> None:
     cv2.setNumThreads(1)
     paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in VIDEO_SUFFIXES)
     result = {
-        "what": "the shipped checkpoint on real clips that nothing was trained or chosen on",
+        "what": "the shipped checkpoint on real clips that nothing was trained on and no setting was chosen by",
         "command": "python benchmarks/real_clips.py FOLDER",
         "machine": machine(),
         "clips": {path.name: describe(*clip_frames(path)) for path in paths},

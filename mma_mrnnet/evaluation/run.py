@@ -1,6 +1,5 @@
 """The report of an extractor on a split of labelled crops: models and data read, costs measured, files written."""
 
-import json
 import platform
 import time
 from collections.abc import Mapping, Sequence
@@ -17,6 +16,7 @@ from mma_mrnnet.evaluation.seen import Extractor, chunks_of, says, see
 from mma_mrnnet.hub import load_extractor, pretrained_folder, weights_digest
 from mma_mrnnet.metrics import rounded
 from mma_mrnnet.model.labels import NO_CLASS
+from mma_mrnnet.training.checkpoints import write_json, write_text
 from mma_mrnnet.training.frame_corpora import frame_rows
 
 SHIPPED = "shipped"
@@ -94,7 +94,7 @@ def evaluate(
     }
     report = rounded(report)
     out.mkdir(parents=True, exist_ok=True)
-    write_text(out / "evaluation.json", json.dumps(report, indent=1, allow_nan=False) + "\n")
+    write_json(out / "evaluation.json", report)
     write_text(out / "evaluation.md", page(report))
     draw_scores(out / "evaluation.png", report, seen.by_source())
     if pictures:
@@ -115,13 +115,6 @@ def read_rows(data: str, split: str, extractor: Extractor) -> FrameDataset:
     if not labelled.any():
         raise ValueError(f"--data {data}: none of the {len(rows)} {split} images has a label of what the model says")
     return rows
-
-
-def write_text(path: Path, text: str) -> None:
-    """A file as a whole or not at all."""
-    staging = path.with_name(f".{path.name}.tmp")
-    staging.write_text(text, encoding="utf-8")
-    staging.replace(path)
 
 
 # What else is told -------------------------------------------------------------------------------------------------
