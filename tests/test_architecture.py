@@ -29,12 +29,13 @@ BELOW = {
     "diagnosis": {"model", "training"},
     "evaluation": {"model", "metrics", "data", "hub", "training"},
     "prediction": {"model", "data", "hub"},
+    "onnx_export": {"model", "data", "card_metadata", "hub", "prediction"},
     "photos": {"model", "data", "prediction"},
     "pipeline": {"model", "data", "hub", "prediction"},
     "demo": {"model", "data", "hub", "prediction"},
     "cli": {
         *("model", "metrics", "data", "hub", "training", "ablation", "train", "diagnosis", "evaluation"),
-        *("prediction", "demo"),
+        *("prediction", "demo", "onnx_export"),
     },
     "__init__": {"model", "pipeline"},
 }
@@ -229,10 +230,10 @@ import sys
 sys.path.insert(0, sys.argv[1])
 import mma_mrnnet.hub as hub
 assert hub.__file__.startswith(sys.argv[1]), hub.__file__
-for name in ("hub_cards", "spaces_demo"):
+for name in ("hub_cards", "spaces_demo", "examples"):
     folder = hub.template_folder(name)
     assert str(folder).startswith(sys.argv[1]), folder
-    assert (folder / {"hub_cards": "mma.md", "spaces_demo": "README.md"}[name]).is_file()
+    assert (folder / {"hub_cards": "mma.md", "spaces_demo": "README.md", "examples": "run_onnx.py"}[name]).is_file()
 if (hub.pretrained_folder() / "config.json").is_file():
     hub.load_pretrained()
 """
@@ -244,7 +245,7 @@ def unpacked_wheel(tmp_path_factory):
     folder = tmp_path_factory.mktemp("wheel")
     copy = folder / "checkout"
     copy.mkdir()
-    for name in ("mma_mrnnet", "hub_cards", "spaces_demo"):
+    for name in ("mma_mrnnet", "hub_cards", "spaces_demo", "examples"):
         shutil.copytree(ROOT / name, copy / name, ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, copy)
