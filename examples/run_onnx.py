@@ -1,4 +1,4 @@
-"""The intensities of one clip, by a exported folder (`mma-mrnnet export --format onnx`); numpy and onnxruntime alone.
+"""The intensities of one clip, by an exported folder (`mma-mrnnet export --format onnx`); numpy and onnxruntime alone.
 
     python run_onnx.py crops.npy
 

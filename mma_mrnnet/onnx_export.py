@@ -204,6 +204,8 @@ def _write(
             verbose=False,
         )
     model = program.model_proto
+    if not all(value.type.tensor_type.shape.dim[0].dim_param for value in model.graph.input):
+        raise CheckpointError(f"{path.name}: PyTorch's exporter tied it to one batch size. Nothing was written")
     _strip(model)
     model.graph.name = path.stem
     facts = {

@@ -71,7 +71,8 @@ class MaskedRNN(nn.Module):
         lengths = frame_mask.sum(1, keepdim=True)  # (B, 1)
         if self.pooling == "last":
             last = (lengths - 1).clamp(min=0)  # of no frame the first, which is 0
-            return states.take_along_dim(last.unsqueeze(-1), 1).squeeze(1)  # (B, H)
+            # `take_along_dim` would tie an exported graph to one batch size.
+            return states.gather(1, last.unsqueeze(-1).expand(-1, -1, states.shape[-1])).squeeze(1)  # (B, H)
         if self.pooling == "mean":
             return states.sum(1) / lengths.clamp(min=1)  # (B, H)
         scores = self.score(states).squeeze(-1)  # (B, T)
