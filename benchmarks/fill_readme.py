@@ -338,12 +338,10 @@ def onnx_blocks() -> dict[str, str]:
         row = cost[name]
         milliseconds = [number(1000 * row[f"{library}_cpu_s"], 1) for library in ("torch", "onnxruntime")]
         lines.append(f"| {name} | {' | '.join(milliseconds)} | {number(row['torch_over_onnxruntime'], 1)} |")
-    with_torch, without = cost["process"]["torch"], cost["process"]["onnxruntime"]
     sizes = ", ".join(f"`{name}` {number(size, 1)} MB" for name, size in cost["megabytes"].items())
     lines += [
         "",
-        f"{cost['process']['what'].capitalize()}: by the package {number(with_torch['cpu_s'], 1)} s of CPU time and {with_torch['peak_mb']:.0f} MB at most,",
-        f"by `run_onnx.py` {number(without['cpu_s'], 1)} s and {without['peak_mb']:.0f} MB. Files: {sizes}. Measured by `{cost['command']}`.",
+        f"Files: {sizes}. Measured by `{cost['command']}`.",
     ]
     return {"onnx cost": "\n".join(lines)}
 

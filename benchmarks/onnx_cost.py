@@ -1,43 +1,28 @@
-"""Speed of the exported models against PyTorch's own, side by side, and what a whole process of each costs.
+"""Speed of the exported models against PyTorch's own, side by side.
 
-    python benchmarks/onnx_cost.py [--rounds 30] [--runs 3]
+    python benchmarks/onnx_cost.py [--rounds 30]
 
 exports the shipped checkpoint, then runs PyTorch (eager) and onnxruntime in turn on the same inputs, on one thread, so that
-whatever else the machine does meets both; medians and their ratios go into `benchmarks/results/onnx_cost.json`. The two
-processes read the same crops: `run_onnx.py`, and the same by the package.
+whatever else the machine does meets both; medians and their ratios go into `benchmarks/results/onnx_cost.json`.
 """
 
 import argparse
 import json
 import statistics
-import sys
 import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import onnxruntime
 import torch
 from machine import machine
-from predict_cost import as_process
 
 from mma_mrnnet.hub import load_pretrained, pretrained_folder
 from mma_mrnnet.onnx_export import export_onnx
 from mma_mrnnet.training.checkpoints import write_json
 
 RESULT = Path(__file__).parent / "results" / "onnx_cost.json"
-BY_PACKAGE = """
-import sys
-import numpy as np, torch
-from mma_mrnnet import load_pretrained
-torch.set_num_threads(1)
-model, processor = load_pretrained()
-with torch.inference_mode():
-    affect = model.mma(processor.scale(np.load(sys.argv[1]))).affect
-    values, frame_mask = processor.pad([affect])
-    print(model(affect=values, frame_mask=frame_mask).intensities.tolist())
-"""
 
 
 def in_turn(calls: dict[str, Callable[[], object]], rounds: int) -> dict[str, float]:
@@ -77,14 +62,13 @@ def main() -> None:
     """Exports, measures and writes the result."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=30)
-    parser.add_argument("--runs", type=int, default=3)
     args = parser.parse_args()
     torch.set_num_threads(1)
     model, _ = load_pretrained()
     side, most = model.config.mma_config.image_size, model.config.num_frames
     result = {
         "what": "the shipped checkpoint in float32 on one thread, PyTorch eager and onnxruntime in turn",
-        "command": f"python benchmarks/onnx_cost.py --rounds {args.rounds} --runs {args.runs}",
+        "command": f"python benchmarks/onnx_cost.py --rounds {args.rounds}",
         "machine": machine(),
         "torch": torch.__version__.split("+")[0],
         "onnxruntime": onnxruntime.__version__,
@@ -98,13 +82,6 @@ def main() -> None:
             result[f"extractor, batch {size}"] = in_turn(calls, args.rounds)
         clip = {"affect": torch.rand(1, most, 26), "frame_mask": torch.ones(1, most, dtype=torch.bool)}
         result["intensities, batch 1"] = in_turn(calls_of(model, clip, folder / "intensities.onnx"), args.rounds)
-        crops = Path(place) / "crops.npy"
-        np.save(crops, np.random.default_rng(0).integers(0, 256, (most, side, side, 3), dtype=np.uint8))
-        result["process"] = {
-            "what": f"a fresh process that reads {most} crops and gives their intensities",
-            "onnxruntime": as_process([sys.executable, str(folder / "run_onnx.py"), str(crops)], args.runs),
-            "torch": as_process([sys.executable, "-c", BY_PACKAGE, str(crops)], args.runs),
-        }
     write_json(RESULT, result)
     print(json.dumps(result, indent=1))
 
