@@ -20,6 +20,7 @@ FLAT = sorted(path for path in (PACKAGE / "model").glob("*.py") if path.stem != 
 BELOW = {
     "model": set(),
     "metrics": {"model"},
+    "evaluate_modules": {"model", "metrics"},
     "data": {"model"},
     "card_metadata": set(),
     "hub": {"model", "card_metadata"},
@@ -236,6 +237,8 @@ for name in ("hub_cards", "spaces_demo", "examples"):
     assert (folder / {"hub_cards": "mma.md", "spaces_demo": "README.md", "examples": "run_onnx.py"}[name]).is_file()
 if (hub.pretrained_folder() / "config.json").is_file():
     hub.load_pretrained()
+from mma_mrnnet.metrics import load_metric
+assert load_metric("concordance").compute(predictions=[[0.0], [1.0]], references=[[0.0], [1.0]])["ccc"] == [1.0]
 """
 
 
@@ -264,7 +267,8 @@ def unpacked_wheel(tmp_path_factory):
 
 @pytest.mark.slow
 def test_the_wheel_carries_every_file_that_the_package_needs(unpacked_wheel):
-    for path in [*SOURCES, *(ROOT / "hub_cards").glob("*.md"), *(PACKAGE / "pretrained").glob("*.json")]:
+    modules = (PACKAGE / "evaluate_modules").glob("*/README.md")
+    for path in [*SOURCES, *(ROOT / "hub_cards").glob("*.md"), *(PACKAGE / "pretrained").glob("*.json"), *modules]:
         relative = path.relative_to(ROOT)
         inside = relative if relative.parts[0] == "mma_mrnnet" else Path("mma_mrnnet") / relative
         assert (unpacked_wheel / inside).is_file(), inside
