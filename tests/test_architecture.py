@@ -24,6 +24,7 @@ BELOW = {
     "data": {"model"},
     "card_metadata": set(),
     "hub": {"model", "card_metadata"},
+    "dataset_export": {"model", "data", "hub", "card_metadata"},
     "training": {"model", "metrics", "data"},
     "ablation": {"model", "metrics", "data", "training"},
     "train": {"training"},
