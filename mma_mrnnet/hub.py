@@ -306,7 +306,7 @@ def card_template(model_type: str) -> str:
 
 def template_folder(name: str) -> Path:
     """`hub_cards`, `spaces_demo` or `examples`: inside the installed package, or at the top of a checkout."""
-    package = Path(str(files("mma_mrnnet")))
+    package = Path(str(files("mma_mrnnet"))).resolve()  # a checkout may be reached by a link
     for folder in (package / name, package.parent / name):
         if folder.is_dir():
             return folder
