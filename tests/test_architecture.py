@@ -31,11 +31,12 @@ BELOW = {
     "prediction": {"model", "data", "hub"},
     "onnx_export": {"model", "data", "card_metadata", "hub", "prediction"},
     "photos": {"model", "data", "prediction"},
+    "streaming": {"model", "data", "prediction"},
     "pipeline": {"model", "data", "hub", "prediction"},
     "demo": {"model", "data", "hub", "prediction"},
     "cli": {
         *("model", "metrics", "data", "hub", "training", "ablation", "train", "diagnosis", "evaluation"),
-        *("prediction", "demo", "onnx_export"),
+        *("prediction", "streaming", "demo", "onnx_export"),
     },
     "__init__": {"model", "pipeline"},
 }
