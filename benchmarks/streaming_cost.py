@@ -54,7 +54,7 @@ def by_frame(model: MMAMRNNetForIntensity, runs: int) -> list[dict[str, float]]:
         state = model.step(newest, state).state
     spent = milliseconds(calls, runs)
     return [
-        {"frame": count, "step_ms": step, "again_ms": again, "again_over_step": again / step}
+        {"frame": count, "step_ms": round(step, 3), "again_ms": round(again, 3), "again_over_step": round(again / step, 2)}
         for count, step, again in zip(FRAMES, spent[::2], spent[1::2], strict=True)
     ]
 
@@ -70,7 +70,10 @@ def live() -> dict[str, float]:
         if estimate is None or estimate.detection is None:
             raise RuntimeError("every frame should be due and show a face")
     within, beyond = spent[3:30], spent[30:]
-    return {"within_the_window_ms": statistics.median(within), "beyond_it_ms": statistics.median(beyond)}
+    return {
+        "within_the_window_ms": round(statistics.median(within), 1),
+        "beyond_it_ms": round(statistics.median(beyond), 1),
+    }
 
 
 def main() -> None:
