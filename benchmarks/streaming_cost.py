@@ -54,7 +54,12 @@ def by_frame(model: MMAMRNNetForIntensity, runs: int) -> list[dict[str, float]]:
         state = model.step(newest, state).state
     spent = milliseconds(calls, runs)
     return [
-        {"frame": count, "step_ms": round(step, 3), "again_ms": round(again, 3), "again_over_step": round(again / step, 2)}
+        {
+            "frame": count,
+            "step_ms": round(step, 3),
+            "again_ms": round(again, 3),
+            "again_over_step": round(again / step, 2),
+        }
         for count, step, again in zip(FRAMES, spent[::2], spent[1::2], strict=True)
     ]
 
