@@ -47,6 +47,8 @@ class MMAMRNNetPreTrainedModel(PreTrainedModel):
     main_input_name = "pixel_values"
     input_modalities = ("video",)
     accepts_loss_kwargs = False
+    supports_gradient_checkpointing = True  # of the extractor's stages, where it learns
+    _no_split_modules = ("MMAModel", "MaskedRNN")
     _keep_in_fp32_modules_strict = ("feature_mean", "feature_scale")  # 600.5 mm is 600 in bfloat16
 
     @torch.no_grad()
@@ -230,12 +232,12 @@ class MMAMRNNetForIntensity(MMAMRNNetPreTrainedModel):
         extractor = self._extractor()
         if frame_mask is None:
             frame_mask = torch.ones(pixel_values.shape[:2], dtype=torch.bool, device=pixel_values.device)
-        frames = pixel_values[frame_mask].to(extractor.dtype)  # (N, 3, S, S), N real frames
+        frames = pixel_values[frame_mask]  # (N, 3, S, S), N real frames
         affect = frames.new_zeros(*frame_mask.shape, self.config.input_size, dtype=torch.float32)
         if len(frames) == 0:
             return affect
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.config.freeze_mma):
-            per_frame = torch.cat([extractor(chunk).affect for chunk in frames.split(chunk_size)])  # (N, A)
+            per_frame = torch.cat([extractor(chunk, return_dict=True).affect for chunk in frames.split(chunk_size)])  # (N, A)
         return affect.masked_scatter(frame_mask.unsqueeze(-1), per_frame)
 
     @can_return_tuple
@@ -256,7 +258,7 @@ class MMAMRNNetForIntensity(MMAMRNNetPreTrainedModel):
                 them; or None. Exactly one of the two, and never pixels for a model that reads features.
             frame_mask: (B, t) bool, True for real frames, which come first in each row; None means all are real.
             labels: (B, K) float in [0, 1]; NaN where unlabelled.
-            output_hidden_states: also return the masked GRU outputs.
+            output_hidden_states: also return the masked GRU outputs; None means what the config says.
             kwargs: transformers' hooks; nothing of ours.
 
         Returns:
@@ -272,6 +274,8 @@ class MMAMRNNetForIntensity(MMAMRNNetPreTrainedModel):
         if affect is None:
             affect = self.extract_affect(pixel_values, frame_mask)
         affect = self._prepared(affect, frame_mask)  # (B, t, A)
+        if output_hidden_states is None:
+            output_hidden_states = self.config.output_hidden_states
 
         states = self.rnn(self._chosen(affect), frame_mask)  # (B, T, H), 0 where padded
         routed = self.dense(self.rnn.pooled(states, frame_mask)).relu()  # (B, D)
@@ -359,14 +363,13 @@ class MMAMRNNetForIntensity(MMAMRNNetPreTrainedModel):
         return frame_mask
 
     def save_pretrained(self, save_directory: str | os.PathLike, **kwargs: Any) -> None:
-        """Save weights, config and code; `AutoModelForVideoClassification` is named beside `AutoModel`.
+        """Save weights, config and code, which both `AutoModel` and `AutoModelForVideoClassification` then find.
 
-        A second `register_for_auto_class` would overwrite the first, hence by hand here.
+        By hand: a class is registered for one of the two, the one that loaded it where it came from a repository.
         """
-        video_classification = {
-            "AutoModelForVideoClassification": f"{__name__.rsplit('.', 1)[-1]}.{type(self).__name__}"
-        }
-        self.config.auto_map = {**(getattr(self.config, "auto_map", None) or {}), **video_classification}
+        here = f"{__name__.rsplit('.', 1)[-1]}.{type(self).__name__}"
+        both = dict.fromkeys(("AutoModel", "AutoModelForVideoClassification"), here)
+        self.config.auto_map = {**(getattr(self.config, "auto_map", None) or {}), **both}
         super().save_pretrained(save_directory, **kwargs)
 
 
