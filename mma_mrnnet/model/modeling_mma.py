@@ -99,6 +99,7 @@ class MMAModel(MMAPreTrainedModel):
 
     def __init__(self, config: MMAConfig) -> None:
         super().__init__(config)
+        config.validate()  # what `from_pretrained` is given beside a checkpoint is set behind the config's own checks
         self.backbone = ResNetModel(config.backbone_config)
         self.backbone.encoder.stages = nn.ModuleList(map(BackboneStage, self.backbone.encoder.stages))
         width = config.backbone_config.hidden_sizes[-1]
@@ -153,7 +154,7 @@ class MMAModel(MMAPreTrainedModel):
         )
         labels = (valence_arousal_labels, expression_labels, action_unit_labels)
         if any(label is not None for label in labels):
-            output.loss = self.objective(output, *labels)
+            return MMAOutput(loss=self.objective(output, *labels), **output)  # the loss first, in tuples too
         return output
 
     def objective(

@@ -96,6 +96,7 @@ class MMAMRNNetForIntensity(MMAMRNNetPreTrainedModel):
         # A copy: freezing and calibration are written into it, and another model may hold the same one.
         super().__init__(copy.deepcopy(config))
         config = self.config
+        config.validate()  # as in `MMAModel`
         self.mma = MMAModel(config.mma_config) if config.feature_names is None else None
         self.rnn = MaskedRNN(
             config.gru_input_size,
@@ -115,6 +116,15 @@ class MMAMRNNetForIntensity(MMAMRNNetPreTrainedModel):
         self.post_init()
         if config.freeze_mma and self.mma is not None:
             self.freeze_mma()
+
+    @classmethod
+    def from_pretrained(cls, *args: Any, **kwargs: Any) -> Self | tuple[Self, dict]:
+        """As transformers' own, whose new parameters all learn: those of a frozen extractor are fixed again."""
+        loaded = super().from_pretrained(*args, **kwargs)
+        model = loaded[0] if isinstance(loaded, tuple) else loaded
+        if model.config.freeze_mma and model.mma is not None:
+            model.freeze_mma()
+        return loaded
 
     @classmethod
     def from_mma_pretrained(cls, folder_or_repo: str | os.PathLike, **config: Any) -> Self:
@@ -237,7 +247,9 @@ class MMAMRNNetForIntensity(MMAMRNNetPreTrainedModel):
         if len(frames) == 0:
             return affect
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.config.freeze_mma):
-            per_frame = torch.cat([extractor(chunk, return_dict=True).affect for chunk in frames.split(chunk_size)])  # (N, A)
+            per_frame = torch.cat(
+                [extractor(chunk, return_dict=True).affect for chunk in frames.split(chunk_size)]
+            )  # (N, A)
         return affect.masked_scatter(frame_mask.unsqueeze(-1), per_frame)
 
     @can_return_tuple
@@ -281,7 +293,7 @@ class MMAMRNNetForIntensity(MMAMRNNetPreTrainedModel):
         routed = self.dense(self.rnn.pooled(states, frame_mask)).relu()  # (B, D)
         # In full precision also where autocast computes in half: half's steps are as large as what clips differ by.
         with torch.autocast(routed.device.type, enabled=False):
-            logits = self.output(self.dropout(routed).to(self.output.weight.dtype))  # (B, K)
+            logits = self.output(self.dropout(routed).to(self.calibration_scale.dtype))  # (B, K)
         estimates = self._estimates(logits)
         output = IntensityOutput(
             intensities=estimates.clamp(0.0, 1.0)
@@ -292,7 +304,7 @@ class MMAMRNNetForIntensity(MMAMRNNetPreTrainedModel):
             hidden_states=(states,) if output_hidden_states else None,
         )
         if labels is not None:
-            output.loss = self.objective(output, labels)
+            return IntensityOutput(loss=self.objective(output, labels), **output)  # the loss first, in tuples too
         return output
 
     def _prepared(self, affect: Tensor, frame_mask: Tensor) -> Tensor:
@@ -304,7 +316,7 @@ class MMAMRNNetForIntensity(MMAMRNNetPreTrainedModel):
             # In float32: a position of 600 mm that varies by 1 would be lost in half precision.
             scaled = (affect.float() - self.feature_mean.float()) / self.feature_scale.float()
             affect = torch.where(real, scaled, affect.float())  # padding is on the GRU's scale: 0 is the mean
-        return affect.to(self.dense.weight.dtype)
+        return affect.to(self.calibration_scale.dtype)  # the weights', which a quantised layer no longer tells
 
     def _chosen(self, affect: Tensor) -> Tensor:
         """(B, t, C) of (B, t, A): the columns that the GRU reads."""
