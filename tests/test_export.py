@@ -251,7 +251,7 @@ class OnlyRequired(PathFinder):
 
 sys.meta_path[:] = [BuiltinImporter, FrozenImporter, OnlyRequired]
 """
-"""No other package than these four and what they require can be found: neither ours nor accelerate, pandas or OpenCV."""
+"""No package but these four and what they require can be found: neither ours nor accelerate, pandas or OpenCV."""
 
 STRANGER = """
 import torch

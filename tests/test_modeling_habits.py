@@ -179,7 +179,7 @@ def test_every_save_holds_code_and_auto_map(kind, model, tiny_processor, tmp_pat
     heads = ["AutoModel"] if kind == "tiny_mma" else ["AutoModel", "AutoModelForVideoClassification"]
     assert auto_map == {
         "AutoConfig": f"configuration_mma_mrnnet.{config_class.__name__}",
-        **{head: f"{module}.{model_class.__name__}" for head in heads},
+        **dict.fromkeys(heads, f"{module}.{model_class.__name__}"),
     }
     processor = json.loads((tmp_path / "video_preprocessor_config.json").read_text())
     assert processor["auto_map"] == {"AutoVideoProcessor": "video_processing_mma_mrnnet.MMAMRNNetVideoProcessor"}
@@ -244,7 +244,7 @@ def test_other_names_for_the_same_targets_keep_weights_and_calibration(tiny_mode
 def test_stage_1_says_that_its_expressions_are_seven(tiny_mma, tmp_path):
     tiny_mma.save_pretrained(tmp_path)
     for settings in ({"num_labels": 3}, {"id2label": {0: "joy", 1: "boredom"}}):
-        with pytest.raises(Exception, match="names stage 1's 7 expressions, neutral, anger, .*; got [23] names"):
+        with pytest.raises(Exception, match=r"names stage 1's 7 expressions, neutral, anger, .*; got [23] names"):
             AutoModel.from_pretrained(tmp_path, **settings, ignore_mismatched_sizes=True)
     german = dict(enumerate(["neutral", "Wut", "Ekel", "Angst", "Freude", "Trauer", "Überraschung"]))
     assert AutoModel.from_pretrained(tmp_path, id2label=german).config.label2id["Freude"] == 4
