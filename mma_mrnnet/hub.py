@@ -14,7 +14,7 @@ from pathlib import Path
 from huggingface_hub import ModelCard, ModelCardData
 from huggingface_hub.errors import HFValidationError, StrictDataclassError
 from safetensors import SafetensorError
-from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel, ViTImageProcessor
+from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
 
 from mma_mrnnet.card_metadata import WATTS_A_CORE, evaluated_macro_f1, model_index, package_version, training_energy
 from mma_mrnnet.model.modeling_mma import MMAModel
@@ -176,13 +176,7 @@ def export_checkpoint(source: str | os.PathLike[str], target: str | os.PathLike[
             shutil.copymode(staging / "config.json", weights)  # safetensors lets nobody but the owner read them
         processor.save_pretrained(staging)
         if model.config.model_type == "mma":
-            # A stock class with the same numbers: AutoImageProcessor then needs no code of ours.
-            ViTImageProcessor(
-                size=dict(processor.size),
-                resample=processor.resample,
-                image_mean=processor.image_mean,
-                image_std=processor.image_std,
-            ).save_pretrained(staging)
+            processor.image_processor().save_pretrained(staging)
         for name in RESULT_FILES:
             if (Path(source) / name).is_file():
                 shutil.copy(Path(source) / name, staging / name)

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from transformers import BatchFeature
+from transformers import BatchFeature, ViTImageProcessor
 from transformers.image_utils import PILImageResampling, SizeDict
 from transformers.processing_utils import VideosKwargs
 from transformers.video_processing_utils import BaseVideoProcessor
@@ -147,6 +147,15 @@ class MMAMRNNetVideoProcessor(BaseVideoProcessor):
             values[row, : len(kept)] = kept
             frame_mask[row, : len(kept)] = True
         return values, frame_mask
+
+    def image_processor(self) -> ViTImageProcessor:
+        """The image processor of stage 1 alone: transformers' own, which scales as this one does.
+
+        Saved beside a stage-1 model it makes `AutoImageProcessor` work, and without any code of ours.
+        """
+        return ViTImageProcessor(
+            size=dict(self.size), resample=self.resample, image_mean=self.image_mean, image_std=self.image_std
+        )
 
     def shortened(self, length_policy: str | None = None) -> str:
         """What `pad` does to a clip with more than T frames, in words that a number follows."""
