@@ -32,6 +32,7 @@ BELOW = {
     "onnx_export": {"model", "data", "card_metadata", "hub", "prediction"},
     "photos": {"model", "data", "prediction"},
     "pipeline": {"model", "data", "hub", "prediction"},
+    "pipeline_mma_mrnnet": {"pipeline"},
     "demo": {"model", "data", "hub", "prediction"},
     "cli": {
         *("model", "metrics", "data", "hub", "training", "ablation", "train", "diagnosis", "evaluation"),

@@ -3,6 +3,7 @@
 import copy
 import os
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Self
 
 import torch
@@ -359,15 +360,38 @@ class MMAMRNNetForIntensity(MMAMRNNetPreTrainedModel):
         return frame_mask
 
     def save_pretrained(self, save_directory: str | os.PathLike, **kwargs: Any) -> None:
-        """Save weights, config and code; `AutoModelForVideoClassification` is named beside `AutoModel`.
+        """Save weights, config and code; both auto classes are named, whichever of the two this is.
 
-        A second `register_for_auto_class` would overwrite the first, hence by hand here.
+        A second `register_for_auto_class` would overwrite the first, hence by hand here. A pipeline that the config
+        names is forgotten where its file is not in the folder: it stayed in the one that the model was loaded from.
         """
-        video_classification = {
-            "AutoModelForVideoClassification": f"{__name__.rsplit('.', 1)[-1]}.{type(self).__name__}"
+        module = __name__.rsplit(".", 1)[-1]
+        self.config.auto_map = {
+            **(getattr(self.config, "auto_map", None) or {}),
+            "AutoModel": f"{module}.MMAMRNNetForIntensity",
+            "AutoModelForVideoClassification": f"{module}.MMAMRNNetForVideoClassification",
         }
-        self.config.auto_map = {**(getattr(self.config, "auto_map", None) or {}), **video_classification}
+        pipelines = (getattr(self.config, "custom_pipelines", None) or {}).values()
+        files = [f"{pipeline['impl'].split('.')[0]}.py" for pipeline in pipelines]
+        # `somebody/repository--file` is found from anywhere.
+        if not all("--" in file or Path(save_directory, file).is_file() for file in files):
+            del self.config.custom_pipelines
         super().save_pretrained(save_directory, **kwargs)
 
 
+class MMAMRNNetForVideoClassification(MMAMRNNetForIntensity):
+    """The same network, its `logits` being the intensities, for `pipeline("video-classification")` on face crops.
+
+    Of a regression that pipeline shows `logits` as they are, and transformers' own models put their estimates there.
+    """
+
+    @can_return_tuple
+    def forward(self, *args: Any, **kwargs: Any) -> IntensityOutput:
+        """As `MMAMRNNetForIntensity.forward`, but that `logits` are the intensities."""
+        output = super().forward(*args, **kwargs, return_dict=True)
+        output.logits = output.intensities
+        return output
+
+
 MMAMRNNetForIntensity.register_for_auto_class("AutoModel")
+MMAMRNNetForVideoClassification.register_for_auto_class("AutoModelForVideoClassification")
