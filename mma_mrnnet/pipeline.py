@@ -191,6 +191,8 @@ class FacialExpressionIntensityPipeline(Pipeline):
 
 def _is_one_video(inputs: Any) -> bool:
     """Whether inputs are one video, or what can be none: no array and no whole data set is a list of videos."""
+    if isinstance(inputs, Dataset):  # torch's: transformers' KeyDataset is one
+        return False
     one = isinstance(inputs, str | bytes | bytearray | memoryview | Mapping | os.PathLike)
     return one or hasattr(inputs, "read") or hasattr(inputs, "shape") or not isinstance(inputs, Iterable)
 

@@ -29,49 +29,49 @@ def temporary(tmp_path, monkeypatch):
     return folder
 
 
+class Answer(BaseHTTPRequestHandler):
+    content = b""
+
+    def do_GET(self):
+        if self.path == "/drip.mp4":
+            self.drip()
+        elif self.path.startswith("/clip"):
+            self.answer(200, self.content, announced="unannounced" not in self.path)
+        elif self.path in TO:
+            self.answer(302, Location=TO[self.path])
+        else:
+            self.answer(404)
+
+    def answer(self, status, content=b"", announced=True, **headers):
+        self.send_response(status)
+        for name, value in {**headers, **({"Content-Length": len(content)} if announced else {})}.items():
+            self.send_header(name, str(value))
+        self.end_headers()
+        self.wfile.write(content)
+
+    def drip(self):
+        self.answer(200, announced=False)
+        for _ in range(100):
+            self.wfile.write(b"\0")
+            time.sleep(0.05)
+
+    def log_message(self, *words):
+        pass
+
+
+TO = {"/moved.mp4": "/clip.mp4", "/secret-place": "file:///etc/hostname"}
+
+
+class Server(ThreadingHTTPServer):
+    def handle_error(self, request, client_address):
+        pass  # clients that hang up are what is tested
+
+
 @pytest.fixture(scope="module")
 def server(clip):
     """The address of a server that has the clip, and a few ways of failing."""
-
-    class Answer(BaseHTTPRequestHandler):
-        def do_GET(self):
-            content = clip.read_bytes()
-            if self.path.startswith("/moved"):
-                self.send_response(302)
-                self.send_header("Location", "/clip.mp4")
-                self.end_headers()
-            elif self.path.startswith("/secret-place"):
-                self.send_response(302)
-                self.send_header("Location", "file:///etc/hostname")
-                self.end_headers()
-            elif self.path.startswith("/clip") or self.path == "/page.mp4":
-                content = content if self.path.startswith("/clip") else b"<html>sign in</html>"
-                self.send_response(200)
-                if "unannounced" not in self.path:
-                    self.send_header("Content-Length", str(len(content)))
-                self.end_headers()
-                self.wfile.write(content)
-            elif self.path == "/drip.mp4":
-                self.send_response(200)
-                self.end_headers()
-                try:
-                    for _ in range(100):
-                        self.wfile.write(b"\0")
-                        self.wfile.flush()
-                        time.sleep(0.05)
-                except OSError:  # the client gave up
-                    return
-            else:
-                self.send_error(404, "Not Found")
-
-        def log_message(self, *words):
-            pass
-
-    class Quiet(ThreadingHTTPServer):
-        def handle_error(self, request, client_address):
-            pass  # clients that hang up are what is tested
-
-    with Quiet(("127.0.0.1", 0), Answer) as running:
+    Answer.content = clip.read_bytes()
+    with Server(("127.0.0.1", 0), Answer) as running:
         threading.Thread(target=running.serve_forever, daemon=True).start()
         yield f"http://127.0.0.1:{running.server_port}"
         running.shutdown()
@@ -138,9 +138,9 @@ def test_the_file_is_gone_too_where_the_work_fails(error, clip, temporary):
 
 
 def test_an_error_inside_names_what_was_handed_in(temporary):
-    with pytest.raises(VideoError, match=r"^video of 5 bytes: is text, not a video") as caught:
-        with local_video(b"hello") as local:
-            frames_in(local.path)
+    said = "^video of 5 bytes: is text, not a video"
+    with pytest.raises(VideoError, match=said) as caught, local_video(b"hello") as local:
+        frames_in(local.path)
     assert str(temporary) not in str(caught.value)
 
 
@@ -195,8 +195,11 @@ def test_nobody_listening_is_said_without_the_password():
 
 
 def test_a_file_object_without_end_is_cut_off(temporary):
-    with Path("/dev/zero").open("rb") as endless:
-        with pytest.raises(VideoError, match="/dev/zero: larger than 5,000,000 bytes"):
-            with local_video(endless, max_bytes=5_000_000):
-                raise AssertionError("it was taken")
+    said = "/dev/zero: larger than 5,000,000 bytes"
+    with (
+        Path("/dev/zero").open("rb") as endless,
+        pytest.raises(VideoError, match=said),
+        local_video(endless, max_bytes=5_000_000),
+    ):
+        raise AssertionError("it was taken")
     assert list(temporary.iterdir()) == []

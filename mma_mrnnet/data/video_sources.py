@@ -116,9 +116,8 @@ def _entry(entry: Mapping) -> tuple[Any, str]:
         name = _name(content)  # refuses what is neither bytes nor a path
         return content, str(path) if path else name
     if path is None:
-        raise VideoError(
-            f'a mapping with the keys {sorted(map(str, entry))} holds no "path" and no "bytes"; {_ACCEPTED}'
-        )
+        keys = ", ".join(sorted(map(str, entry))) or "none"
+        raise VideoError(f'a mapping with no "path" and no "bytes" (keys: {keys}); {_ACCEPTED}')
     return path, _name(path)
 
 
