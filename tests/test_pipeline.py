@@ -6,7 +6,6 @@ import os
 import runpy
 import subprocess
 import sys
-from importlib.machinery import PathFinder
 from pathlib import Path
 
 import datasets
@@ -308,6 +307,15 @@ def test_an_export_brings_its_pipeline_where_the_package_was_not_imported(checkp
     assert [json.loads(line) for line in done.stdout.splitlines()] == [intensities(clip, checkpoint)] * 2
 
 
+class NotInstalled:
+    """Finds nothing of the package, for itself and for whoever would be asked next."""
+
+    @staticmethod
+    def find_spec(name, path=None, target=None):
+        if name.split(".")[0] == "mma_mrnnet":
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+
 def test_where_the_package_is_missing_the_pipeline_says_what_to_install(monkeypatch):
     file = ROOT / "mma_mrnnet" / PIPELINE_FILE
     assert get_imports(file) == []  # else transformers would name a package of the index to install
@@ -317,7 +325,7 @@ def test_where_the_package_is_missing_the_pipeline_says_what_to_install(monkeypa
         runpy.run_path(str(file))
     monkeypatch.delitem(sys.modules, "mma_mrnnet.pipeline")
     monkeypatch.delitem(sys.modules, "mma_mrnnet")
-    monkeypatch.setattr(sys, "meta_path", [finder for finder in sys.meta_path if finder is not PathFinder])
+    monkeypatch.setattr(sys, "meta_path", [NotInstalled, *sys.meta_path])
     with pytest.raises(ImportError, match="the Python package mma-mrnnet, which is not installed here: from a check"):
         runpy.run_path(str(file))
 
