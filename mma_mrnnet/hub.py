@@ -33,6 +33,11 @@ OWN_CROPS = (
 RESULT_FILES = ("results_mma.json", "results_mrnn.json", "results_ceiling.json", "results_evaluation.json")
 MODELS = {"mma": MMAModel, "mma_mrnnet": MMAMRNNetForIntensity}
 
+TASK = "facial-expression-intensity"
+"""What `transformers.pipeline` calls a video's way to its intensities."""
+
+PIPELINE_FILE = "pipeline_mma_mrnnet.py"
+
 
 class CheckpointError(ValueError):
     """A checkpoint that cannot be loaded or exported; the message starts with its place."""
@@ -171,6 +176,10 @@ def export_checkpoint(source: str | os.PathLike[str], target: str | os.PathLike[
     staging = target.with_name(f".{target.name}.tmp-{os.getpid()}")
     shutil.rmtree(staging, ignore_errors=True)
     try:
+        if model.config.model_type == "mma_mrnnet" and model.mma is not None:
+            staging.mkdir()
+            add_pipeline(model.config, staging)
+            processor.fps = model.config.sampling_fps
         model.save_pretrained(staging)
         for weights in staging.glob("*.safetensors"):
             shutil.copymode(staging / "config.json", weights)  # safetensors lets nobody but the owner read them
@@ -193,6 +202,18 @@ def refuse_filled(target: Path) -> None:
     """Raises CheckpointError where `target` is a file, or a folder that holds something."""
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise CheckpointError(f"{target}: exists and is not an empty folder; nothing was written")
+
+
+def add_pipeline(config: PreTrainedConfig, folder: Path) -> None:
+    """Lets `pipeline(model=folder, trust_remote_code=True)` find our pipeline: its file, and the config's word of it.
+
+    Args:
+        config: of a stage-2 model that reads videos; to be saved into the folder afterwards.
+        folder: where the file is put.
+    """
+    shutil.copyfile(str(files("mma_mrnnet") / PIPELINE_FILE), folder / PIPELINE_FILE)
+    implementation = f"{Path(PIPELINE_FILE).stem}.FacialExpressionIntensityPipeline"
+    config.custom_pipelines = {TASK: {"impl": implementation, "pt": ["AutoModel"], "type": "video"}}
 
 
 def model_card(model: PreTrainedModel, folder: Path) -> str:

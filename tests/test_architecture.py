@@ -35,6 +35,7 @@ BELOW = {
     "photos": {"model", "data", "prediction"},
     "streaming": {"model", "data", "prediction"},
     "pipeline": {"model", "data", "hub", "prediction"},
+    "pipeline_mma_mrnnet": {"pipeline"},
     "demo": {"model", "data", "hub", "prediction"},
     "cli": {
         *("model", "metrics", "data", "hub", "training", "ablation", "train", "diagnosis", "evaluation"),

@@ -21,7 +21,15 @@ from transformers import (
     BertConfig,
 )
 
-from mma_mrnnet import MMAConfig, MMAModel, MMAMRNNetConfig, MMAMRNNetForIntensity, MMAMRNNetVideoProcessor, hub
+from mma_mrnnet import (
+    MMAConfig,
+    MMAModel,
+    MMAMRNNetConfig,
+    MMAMRNNetForIntensity,
+    MMAMRNNetForVideoClassification,
+    MMAMRNNetVideoProcessor,
+    hub,
+)
 from mma_mrnnet.cli import main
 from mma_mrnnet.hub import CheckpointError, export_checkpoint, load_checkpoint
 
@@ -67,8 +75,22 @@ def test_an_export_holds_weights_config_processors_code_and_card(stage1, stage2,
     files = ["README.md", "config.json", "model.safetensors", "video_preprocessor_config.json"]
     assert content(export_checkpoint(stage1, tmp_path / "one")) == sorted([*code, *files, "preprocessor_config.json"])
     assert content(export_checkpoint(stage2, tmp_path / "two")) == sorted(
-        [*code, *files, "frame_by_frame.py", "masked_rnn.py", "modeling_mma_mrnnet.py"]
+        [*code, *files, "frame_by_frame.py", "masked_rnn.py", "modeling_mma_mrnnet.py", "pipeline_mma_mrnnet.py"]
     )
+
+
+def test_an_export_samples_videos_of_crops_at_the_models_rate_and_a_model_of_tables_brings_no_pipeline(
+    stage2, tiny_processor, tmp_path
+):
+    config = json.loads((stage2 / "config.json").read_text())
+    (stage2 / "config.json").write_text(json.dumps({**config, "sampling_fps": 5.0}))
+    assert load_checkpoint(export_checkpoint(stage2, tmp_path / "hub"))[1].fps == 5.0
+    model = MMAMRNNetForIntensity(MMAMRNNetConfig(feature_names=["smile"], num_frames=4, hidden_size=8, dense_size=6))
+    model.save_pretrained(tmp_path / "tables")
+    tiny_processor.save_pretrained(tmp_path / "tables")
+    folder = export_checkpoint(tmp_path / "tables", tmp_path / "tables-hub")
+    assert "pipeline_mma_mrnnet.py" not in content(folder)
+    assert "custom_pipelines" not in (folder / "config.json").read_text()
 
 
 def test_other_files_beside_the_model_stay_behind(stage2, tmp_path):
@@ -183,8 +205,8 @@ def test_with_the_package_the_auto_classes_need_no_trust(stage1, stage2, tmp_pat
     assert type(AutoConfig.from_pretrained(one)) is MMAConfig
     assert type(AutoConfig.from_pretrained(two)) is MMAMRNNetConfig
     assert type(AutoModel.from_pretrained(one)) is MMAModel
-    for auto in (AutoModel, AutoModelForVideoClassification):
-        assert type(auto.from_pretrained(two)) is MMAMRNNetForIntensity
+    assert type(AutoModel.from_pretrained(two)) is MMAMRNNetForIntensity
+    assert type(AutoModelForVideoClassification.from_pretrained(two)) is MMAMRNNetForVideoClassification
     for auto in (AutoVideoProcessor, AutoProcessor):
         assert type(auto.from_pretrained(two)) is MMAMRNNetVideoProcessor
     assert type(AutoVideoProcessor.from_pretrained(one)) is MMAMRNNetVideoProcessor

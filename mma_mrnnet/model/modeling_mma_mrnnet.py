@@ -3,6 +3,7 @@
 import copy
 import os
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Self
 
 import torch
@@ -386,14 +387,38 @@ class MMAMRNNetForIntensity(FrameByFrame, MMAMRNNetPreTrainedModel):
         return frame_mask
 
     def save_pretrained(self, save_directory: str | os.PathLike, **kwargs: Any) -> None:
-        """Save weights, config and code, which both `AutoModel` and `AutoModelForVideoClassification` then find.
+        """Save weights, config and code; both auto classes are named, whichever of the two this is.
 
-        By hand: a class is registered for one of the two, the one that loaded it where it came from a repository.
+        A second `register_for_auto_class` would overwrite the first, hence by hand here. A pipeline that the config
+        names is forgotten where its file is not in the folder: it stayed in the one that the model was loaded from.
         """
-        here = f"{__name__.rsplit('.', 1)[-1]}.{type(self).__name__}"
-        both = dict.fromkeys(("AutoModel", "AutoModelForVideoClassification"), here)
-        self.config.auto_map = {**(getattr(self.config, "auto_map", None) or {}), **both}
+        module = __name__.rsplit(".", 1)[-1]
+        self.config.auto_map = {
+            **(getattr(self.config, "auto_map", None) or {}),
+            "AutoModel": f"{module}.MMAMRNNetForIntensity",
+            "AutoModelForVideoClassification": f"{module}.MMAMRNNetForVideoClassification",
+        }
+        pipelines = (getattr(self.config, "custom_pipelines", None) or {}).values()
+        files = [f"{pipeline['impl'].split('.')[0]}.py" for pipeline in pipelines]
+        # `somebody/repository--file` is found from anywhere.
+        if not all("--" in file or Path(save_directory, file).is_file() for file in files):
+            del self.config.custom_pipelines
         super().save_pretrained(save_directory, **kwargs)
 
 
+class MMAMRNNetForVideoClassification(MMAMRNNetForIntensity):
+    """The same network, its `logits` being the intensities, for `pipeline("video-classification")` on face crops.
+
+    Of a regression that pipeline shows `logits` as they are, and transformers' own models put their estimates there.
+    """
+
+    @can_return_tuple
+    def forward(self, *args: Any, **kwargs: Any) -> IntensityOutput:
+        """As `MMAMRNNetForIntensity.forward`, but that `logits` are the intensities."""
+        output = super().forward(*args, **kwargs, return_dict=True)
+        output.logits = output.intensities
+        return output
+
+
 MMAMRNNetForIntensity.register_for_auto_class("AutoModel")
+MMAMRNNetForVideoClassification.register_for_auto_class("AutoModelForVideoClassification")
