@@ -357,7 +357,7 @@ BROKEN = [
 
 
 @pytest.mark.parametrize(("path", "how", "words"), BROKEN)
-def test_a_broken_download_loads_nothing_says_why_and_a_retry_succeeds(hub, user, checkpoint, pushed, path, how, words):
+def test_a_broken_download_loads_nothing_says_why_and_a_retry_succeeds(hub, user, whole, pushed, path, how, words):
     hub.fail(how, path)
     not_loaded(load(user, pushed), f"{pushed}: ", words, "; try again later")
     hub.recover()
@@ -434,7 +434,8 @@ seen = {}
 for revision in revisions:
     model = AutoModel.from_pretrained(name, trust_remote_code=True, revision=revision).eval()
     processor = AutoVideoProcessor.from_pretrained(name, trust_remote_code=True, revision=revision)
-    batch = processor([torch.arange(2 * 32 * 32 * 3).reshape(2, 32, 32, 3).to(torch.uint8).numpy()], return_tensors="pt")
+    clip = torch.arange(2 * 32 * 32 * 3).reshape(2, 32, 32, 3).to(torch.uint8)
+    batch = processor([clip.numpy()], return_tensors="pt")
     seen[revision] = model(**batch).intensities.tolist()
 model = AutoModel.from_pretrained(extractor, trust_remote_code=True).eval()
 seen["extractor"] = model(torch.ones(1, 3, 32, 32)).affect.tolist()
