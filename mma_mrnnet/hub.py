@@ -7,16 +7,18 @@ import os
 import re
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib.resources import files
 from pathlib import Path
 
-from huggingface_hub import ModelCard, ModelCardData
-from huggingface_hub.errors import HFValidationError, StrictDataclassError
+from huggingface_hub import ModelCard, ModelCardData, hf_hub_download
+from huggingface_hub.errors import HFValidationError, HTTPError, RemoteEntryNotFoundError, StrictDataclassError
 from safetensors import SafetensorError
 from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
+from transformers.utils import VIDEO_PROCESSOR_NAME, resolve_revision
 
 from mma_mrnnet.card_metadata import WATTS_A_CORE, evaluated_macro_f1, model_index, package_version, training_energy
+from mma_mrnnet.hub_errors import one_line, reason
 from mma_mrnnet.model.modeling_mma import MMAModel
 from mma_mrnnet.model.modeling_mma_mrnnet import MMAMRNNetForIntensity
 from mma_mrnnet.model.video_processing_mma_mrnnet import MMAMRNNetVideoProcessor
@@ -65,12 +67,12 @@ def load_checkpoint(folder_or_repo: str | os.PathLike[str]) -> tuple[MMAMRNNetFo
     Raises:
         CheckpointError: it is missing, damaged, or of another kind.
     """
-    model = _load_model(folder_or_repo)
+    model, processor = load_either(folder_or_repo)
     if model.config.model_type != "mma_mrnnet":
         raise CheckpointError(
             f"{folder_or_repo}: a stage-1 checkpoint (mma) gives no intensities; a stage-2 one (mma_mrnnet) is needed"
         )
-    return model, _load_processor(folder_or_repo)
+    return model, processor
 
 
 def load_extractor(folder_or_repo: str | os.PathLike[str]) -> tuple[MMAModel, MMAMRNNetVideoProcessor]:
@@ -82,11 +84,11 @@ def load_extractor(folder_or_repo: str | os.PathLike[str]) -> tuple[MMAModel, MM
     Raises:
         CheckpointError: it is missing or damaged, or reads tables of features and holds no extractor.
     """
-    model = _load_model(folder_or_repo)
+    model, processor = load_either(folder_or_repo)
     extractor = model if model.config.model_type == "mma" else model.mma
     if extractor is None:
         raise CheckpointError(f"{folder_or_repo}: reads tables of features and holds no extractor (stage 1)")
-    return extractor, _load_processor(folder_or_repo)
+    return extractor, processor
 
 
 def load_either(
@@ -100,7 +102,8 @@ def load_either(
     Raises:
         CheckpointError: it is missing, damaged, or of another kind.
     """
-    return _load_model(folder_or_repo), _load_processor(folder_or_repo)
+    revision = resolve_revision(folder_or_repo, "main")  # of a repository: one commit, whatever is pushed in between
+    return _load_model(folder_or_repo, revision), _load_processor(folder_or_repo, revision)
 
 
 def weights_digest(extractor: MMAModel) -> str:
@@ -112,22 +115,27 @@ def weights_digest(extractor: MMAModel) -> str:
     return digest.hexdigest()
 
 
-def _load_model(place: str | os.PathLike[str]) -> PreTrainedModel:
+def _load_model(place: str | os.PathLike[str], revision: str) -> PreTrainedModel:
     with _one_line_errors(place):
-        config = AutoConfig.from_pretrained(place, trust_remote_code=False)  # never asks; our own types need no code
+        # It never asks; our own types need no code.
+        config = AutoConfig.from_pretrained(place, revision=revision, trust_remote_code=False)
     if config.model_type not in MODELS:
         raise CheckpointError(f"{place}: model type {config.model_type!r}; accepted are {', '.join(MODELS)}")
     with _one_line_errors(place):
-        model, info = MODELS[config.model_type].from_pretrained(place, output_loading_info=True)
+        model, info = MODELS[config.model_type].from_pretrained(place, revision=revision, output_loading_info=True)
     if info["missing_keys"]:
         missing = sorted(info["missing_keys"])
         raise CheckpointError(f"{place}: {len(missing)} weights are missing, for example {missing[0]}; not loaded")
     return model.eval()
 
 
-def _load_processor(place: str | os.PathLike[str]) -> MMAMRNNetVideoProcessor:
+def _load_processor(place: str | os.PathLike[str], revision: str = "main") -> MMAMRNNetVideoProcessor:
     with _one_line_errors(place):
-        return MMAMRNNetVideoProcessor.from_pretrained(place)
+        if not Path(place).exists():
+            with suppress(RemoteEntryNotFoundError):
+                # Only to fail in its own words: transformers forgets why it could not get this file.
+                hf_hub_download(str(place), VIDEO_PROCESSOR_NAME, revision=revision)
+        return MMAMRNNetVideoProcessor.from_pretrained(place, revision=revision)
 
 
 @contextmanager
@@ -144,11 +152,14 @@ def _one_line_errors(place: str | os.PathLike[str]) -> Iterator[None]:
         TypeError,
         RuntimeError,
         SafetensorError,
+        HTTPError,
         HFValidationError,
         StrictDataclassError,
     ) as error:
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise CheckpointError(f"{place}: {absent}not a checkpoint that can be loaded: {reason[:300]}") from error
+        # transformers hides a broken download behind advice about folders; what led to its error says more.
+        told = reason(error) if absent else None
+        told = told or f"not a checkpoint that can be loaded: {one_line(error) or type(error).__name__}"
+        raise CheckpointError(f"{place}: {absent}{told}") from error
 
 
 def export_checkpoint(source: str | os.PathLike[str], target: str | os.PathLike[str]) -> Path:
@@ -168,7 +179,7 @@ def export_checkpoint(source: str | os.PathLike[str], target: str | os.PathLike[
     """
     target = Path(target)
     refuse_filled(target)
-    model, processor = _load_model(source), _load_processor(source)
+    model, processor = load_either(source)
     extractor_config = getattr(model.config, "mma_config", model.config)
     if extractor_config is not None:
         extractor_config._name_or_path = ""  # where the extractor lay when it was trained

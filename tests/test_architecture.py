@@ -23,7 +23,9 @@ BELOW = {
     "evaluate_modules": {"model", "metrics"},
     "data": {"model"},
     "card_metadata": set(),
-    "hub": {"model", "card_metadata"},
+    "hub_errors": set(),
+    "hub": {"model", "card_metadata", "hub_errors"},
+    "publishing": {"hub", "hub_errors"},
     "dataset_export": {"model", "data", "hub", "card_metadata"},
     "training": {"model", "metrics", "data"},
     "ablation": {"model", "metrics", "data", "training"},
@@ -39,7 +41,7 @@ BELOW = {
     "demo": {"model", "data", "hub", "prediction"},
     "cli": {
         *("model", "metrics", "data", "hub", "training", "ablation", "train", "diagnosis", "evaluation"),
-        *("prediction", "streaming", "demo", "onnx_export"),
+        *("prediction", "publishing", "streaming", "demo", "onnx_export"),
     },
     "__init__": {"model", "pipeline"},
 }

@@ -59,6 +59,12 @@ COMMANDS = {
         sharing.add_export,
         sharing.run_export,
     ),
+    "push": Command(
+        "uploads a checkpoint to the Hub as export writes it, by one commit",
+        sharing.PUSH_EXAMPLES,
+        sharing.add_push,
+        sharing.run_push,
+    ),
     "demo": Command(
         "makes a short clip from a public-domain photo and runs the whole job on it",
         sharing.DEMO_EXAMPLES,
