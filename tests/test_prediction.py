@@ -1,4 +1,4 @@
-"""What `prediction.py` promises: on which frames the intensities rest, what the tables hold, what is refused."""
+"""What `prediction/` promises: on which frames the intensities rest, what the tables hold, what is refused."""
 
 import json
 import weakref
@@ -19,7 +19,6 @@ from mma_mrnnet import (
     predict_image,
     predict_images,
     predict_video,
-    prediction,
 )
 from mma_mrnnet.data.faces import FaceDetector, align_face, crop_faces
 from mma_mrnnet.data.video import VideoError, read_frames, write_video
@@ -279,7 +278,8 @@ def test_crops_and_pictures_of_a_long_clip_are_not_held(predict, monkeypatch, tm
             yield item
 
     monkeypatch.setattr(
-        prediction, "crop_faces", lambda frames, size: watched("crop", crop_faces(watched("image", frames), size))
+        "mma_mrnnet.prediction.video.crop_faces",
+        lambda frames, size: watched("crop", crop_faces(watched("image", frames), size)),
     )
     monkeypatch.setattr("mma_mrnnet.data.affect.CHUNK", 5)
     predict(clip(tmp_path / "long.mp4", "F" * 40), every_frame=True)

@@ -82,7 +82,9 @@ def run_predict(args: argparse.Namespace) -> int:
 
 def _predict_one(clip: str, model: object, processor: object, fps: float | str | None) -> object:
     """The clip's prediction; a failure becomes its error, with an empty table."""
-    from mma_mrnnet.prediction import VideoPrediction, frame_columns, pd, predict_table, predict_video
+    import pandas as pd
+
+    from mma_mrnnet.prediction import VideoPrediction, frame_columns, predict_table, predict_video
 
     rate = None if fps == "native" else fps
     try:
@@ -111,7 +113,9 @@ def _show(prediction: object, tables_follow: bool) -> None:
 
 
 def _write(args: argparse.Namespace, summaries: list[dict], tables: list) -> None:
-    from mma_mrnnet.prediction import pd, write_table
+    import pandas as pd
+
+    from mma_mrnnet.prediction import write_table
 
     wanted: list[tuple[Path, pd.DataFrame]] = []
     if args.out is not None and summaries:

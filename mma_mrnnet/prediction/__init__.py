@@ -1,0 +1,35 @@
+"""A video file, or a table of features -> what the model says of each person in it, and the tables written of that.
+
+video.py reads a clip, outputs.py asks stage 2, result.py is what comes back, tables.py what is written of it.
+"""
+
+from mma_mrnnet.prediction.checkpoint import checked_pair, default_checkpoint
+from mma_mrnnet.prediction.features import predict_table
+from mma_mrnnet.prediction.outputs import FEW_FRAMES
+from mma_mrnnet.prediction.result import NO_FACE, NO_ROW, VideoPrediction
+from mma_mrnnet.prediction.tables import (
+    BOX_NAMES,
+    check_table_path,
+    clip_suffixes,
+    clip_table,
+    frame_columns,
+    write_table,
+)
+from mma_mrnnet.prediction.video import predict_video
+
+__all__ = [
+    "BOX_NAMES",
+    "FEW_FRAMES",
+    "NO_FACE",
+    "NO_ROW",
+    "VideoPrediction",
+    "check_table_path",
+    "checked_pair",
+    "clip_suffixes",
+    "clip_table",
+    "default_checkpoint",
+    "frame_columns",
+    "predict_table",
+    "predict_video",
+    "write_table",
+]
