@@ -26,6 +26,7 @@ _ON_FIRST_USE = {
     "predict_video": "mma_mrnnet.prediction",
     "predict_image": "mma_mrnnet.photos",
     "predict_images": "mma_mrnnet.photos",
+    "predict_people": "mma_mrnnet.prediction",
     "predict_table": "mma_mrnnet.prediction",
     "VideoPrediction": "mma_mrnnet.prediction",
     "load_checkpoint": "mma_mrnnet.hub",
@@ -45,6 +46,7 @@ __all__ = [
     "load_pretrained",
     "predict_image",
     "predict_images",
+    "predict_people",
     "predict_table",
     "predict_video",
 ]

@@ -3,6 +3,7 @@
 video.py reads a clip, outputs.py asks stage 2, result.py is what comes back, tables.py what is written of it.
 """
 
+from mma_mrnnet.data.strips import FaceSnapshot
 from mma_mrnnet.prediction.checkpoint import checked_pair, default_checkpoint
 from mma_mrnnet.prediction.features import predict_table
 from mma_mrnnet.prediction.outputs import FEW_FRAMES
@@ -15,13 +16,14 @@ from mma_mrnnet.prediction.tables import (
     frame_columns,
     write_table,
 )
-from mma_mrnnet.prediction.video import predict_video
+from mma_mrnnet.prediction.video import predict_people, predict_video
 
 __all__ = [
     "BOX_NAMES",
     "FEW_FRAMES",
     "NO_FACE",
     "NO_ROW",
+    "FaceSnapshot",
     "VideoPrediction",
     "check_table_path",
     "checked_pair",
@@ -29,6 +31,7 @@ __all__ = [
     "clip_table",
     "default_checkpoint",
     "frame_columns",
+    "predict_people",
     "predict_table",
     "predict_video",
     "write_table",
