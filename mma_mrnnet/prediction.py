@@ -100,13 +100,19 @@ class VideoPrediction:
         notes = [] if self.warning is None else [self.warning]
         if self.error is not None:
             return notes
-        if self.simulated:
-            notes.append("learnt from a simulator, not from people's reports")
-        if self.relative:
-            notes.append("relative within the clip")
-        if not self.calibrated:
-            notes.append("not calibrated: targets do not compare")
-        return notes
+        return notes + standing_notes(self.simulated, self.relative, self.calibrated)
+
+
+def standing_notes(simulated: bool, relative: bool, calibrated: bool) -> list[str]:
+    """What must stand wherever a model's intensities are shown, of its config's flags of these names."""
+    notes = []
+    if simulated:
+        notes.append("learnt from a simulator, not from people's reports")
+    if relative:
+        notes.append("relative within the clip")
+    if not calibrated:
+        notes.append("not calibrated: targets do not compare")
+    return notes
 
 
 @cache

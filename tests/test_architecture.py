@@ -30,11 +30,12 @@ BELOW = {
     "evaluation": {"model", "metrics", "data", "hub", "training"},
     "prediction": {"model", "data", "hub"},
     "photos": {"model", "data", "prediction"},
+    "streaming": {"model", "data", "prediction"},
     "pipeline": {"model", "data", "hub", "prediction"},
     "demo": {"model", "data", "hub", "prediction"},
     "cli": {
         *("model", "metrics", "data", "hub", "training", "ablation", "train", "diagnosis", "evaluation"),
-        *("prediction", "demo"),
+        *("prediction", "streaming", "demo"),
     },
     "__init__": {"model", "pipeline"},
 }
