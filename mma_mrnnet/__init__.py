@@ -31,10 +31,16 @@ _ON_FIRST_USE = {
     "VideoPrediction": "mma_mrnnet.prediction",
     "load_checkpoint": "mma_mrnnet.hub",
     "load_pretrained": "mma_mrnnet.hub",
+    "LiveEstimate": "mma_mrnnet.streaming",
+    "LiveReader": "mma_mrnnet.streaming",
+    "running_intensities": "mma_mrnnet.streaming",
+    "sliding_windows": "mma_mrnnet.streaming",
 }
 
 __all__ = [
     "IntensityOutput",
+    "LiveEstimate",
+    "LiveReader",
     "MMAConfig",
     "MMAMRNNetConfig",
     "MMAMRNNetForIntensity",
@@ -49,6 +55,8 @@ __all__ = [
     "predict_people",
     "predict_table",
     "predict_video",
+    "running_intensities",
+    "sliding_windows",
 ]
 
 

@@ -30,11 +30,12 @@ BELOW = {
     "evaluation": {"model", "metrics", "data", "hub", "training"},
     "prediction": {"model", "data", "hub"},
     "photos": {"model", "data", "prediction"},
+    "streaming": {"model", "data", "prediction"},
     "pipeline": {"model", "data", "hub", "prediction"},
     "demo": {"model", "data", "hub", "prediction"},
     "cli": {
         *("model", "metrics", "data", "hub", "training", "ablation", "train", "diagnosis", "evaluation"),
-        *("prediction", "demo"),
+        *("prediction", "streaming", "demo"),
     },
     "__init__": {"model", "pipeline"},
 }
@@ -151,8 +152,11 @@ def test_the_order_inside_model():
         "configuration_mma_mrnnet": {"labels"},
         "video_processing_mma_mrnnet": {"labels", "configuration_mma_mrnnet"},
         "masked_rnn": set(),
+        "frame_by_frame": set(),
         "modeling_mma": {"labels", "priors", "losses", "configuration_mma_mrnnet"},
-        "modeling_mma_mrnnet": {"labels", "priors", "losses", "configuration_mma_mrnnet", "masked_rnn", "modeling_mma"},
+        "modeling_mma_mrnnet": {
+            *("labels", "priors", "losses", "configuration_mma_mrnnet", "masked_rnn", "frame_by_frame", "modeling_mma"),
+        },
     }
     assert {path.stem for path in FLAT} == set(order)
     for path in FLAT:

@@ -67,7 +67,7 @@ def test_an_export_holds_weights_config_processors_code_and_card(stage1, stage2,
     files = ["README.md", "config.json", "model.safetensors", "video_preprocessor_config.json"]
     assert content(export_checkpoint(stage1, tmp_path / "one")) == sorted([*code, *files, "preprocessor_config.json"])
     assert content(export_checkpoint(stage2, tmp_path / "two")) == sorted(
-        [*code, *files, "masked_rnn.py", "modeling_mma_mrnnet.py"]
+        [*code, *files, "frame_by_frame.py", "masked_rnn.py", "modeling_mma_mrnnet.py"]
     )
 
 

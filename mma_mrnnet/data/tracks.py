@@ -166,6 +166,28 @@ class FaceTracker:
         return {number: detections[place] for number, place in found.items()}
 
 
+class FaceFollower:
+    """One person of a live stream, of which nobody knows yet who will be in most frames.
+
+    The largest face at first; after `LOST_AFTER_S` without that person the largest that there is.
+    """
+
+    def __init__(self) -> None:
+        self._tracker = FaceTracker()
+        self._track: int | None = None
+        self._time_s = 0.0
+
+    def follow(self, detections: list[Detection], time_s: float) -> Detection | None:
+        """The person's face among a frame's detections (largest first); None where it is not there."""
+        found = dict(self._tracker.update(detections, time_s))
+        gone = self._track is None or time_s - self._time_s > LOST_AFTER_S
+        if found and gone and self._track not in found:
+            self._track = max(found, key=lambda track: found[track].side)
+        if self._track in found:
+            self._time_s = time_s
+        return found.get(self._track)
+
+
 def _holds(found: dict[int, Detection], detection: Detection) -> bool:
     return any(other is detection for other in found.values())
 

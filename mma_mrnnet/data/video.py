@@ -29,7 +29,7 @@ VIDEO_SUFFIXES: frozenset[str] = frozenset({
 })  # fmt: skip
 
 _ACCEPTED = "accepted are video files such as .mp4, .mov, .mkv, .webm, .avi or .mpg"
-_TIME_TOLERANCE_S = 0.001  # containers round: Matroska to 1 ms, so 1/30 s is stored as 0.033 s
+TIME_TOLERANCE_S = 0.001  # containers round: Matroska to 1 ms, so 1/30 s is stored as 0.033 s
 _CLOCK_RESTART_S = 1.0  # stamps that fall back further than this come from a new clock, not from jitter
 _DAMAGED_IN_A_ROW = 100  # packets; beyond this nothing readable is expected to follow
 _LARGEST_STRETCH = 4  # a pixel aspect ratio beyond 4:1 is a broken header
@@ -79,9 +79,9 @@ class FrameClock:
         """Whether the frame at `time_s` is kept; frames must come in order, each asked once."""
         if self.fps is None:
             return True
-        if time_s < self._next_tick / self.fps - _TIME_TOLERANCE_S:
+        if time_s < self._next_tick / self.fps - TIME_TOLERANCE_S:
             return False
-        passed = math.floor((time_s + _TIME_TOLERANCE_S) * self.fps)
+        passed = math.floor((time_s + TIME_TOLERANCE_S) * self.fps)
         self._next_tick = max(self._next_tick, passed) + 1
         return True
 

@@ -68,14 +68,30 @@ class MaskedRNN(nn.Module):
         """
         if self.pooling in ("mask", "padded"):
             return states.flatten(1)  # (B, T * H)
+        return (self.shares(states, frame_mask).unsqueeze(-1) * states).sum(1)  # (B, H)
+
+    def shares(self, states: Tensor, frame_mask: Tensor) -> Tensor:
+        """How much each frame's outputs count in the one that the dense layer reads.
+
+        Args:
+            states: (B, T, H) from `forward`.
+            frame_mask: (B, t) as there.
+
+        Returns:
+            (B, T); of a clip with frames they add up to 1 and are 0 in padded frames, else they meet zeros alone.
+
+        Raises:
+            ValueError: with `mask` and `padded` the dense layer reads every frame by weights of its own.
+        """
+        if self.pooling in ("mask", "padded"):
+            raise ValueError(f"with {self.pooling} pooling frames have no shares: each has weights of its own")
+        real = F.pad(frame_mask, (0, self.num_frames - frame_mask.shape[1]))  # (B, T)
         lengths = frame_mask.sum(1, keepdim=True)  # (B, 1)
         if self.pooling == "last":
-            last = (lengths - 1).clamp(min=0)  # of no frame the first, which is 0
-            return states.take_along_dim(last.unsqueeze(-1), 1).squeeze(1)  # (B, H)
+            places = torch.arange(self.num_frames, device=states.device)
+            return (places == lengths - 1).to(states.dtype)  # (B, T)
         if self.pooling == "mean":
-            return states.sum(1) / lengths.clamp(min=1)  # (B, H)
+            return real / lengths.clamp(min=1).to(states.dtype)  # (B, T)
         scores = self.score(states).squeeze(-1)  # (B, T)
-        real = F.pad(frame_mask, (0, self.num_frames - frame_mask.shape[1]))  # (B, T)
         # The least number instead of -inf, of which a clip without a frame would get NaN.
-        shares = torch.where(real, scores, torch.finfo(scores.dtype).min).softmax(1)  # (B, T)
-        return (shares.unsqueeze(-1) * states).sum(1)  # (B, H)
+        return torch.where(real, scores, torch.finfo(scores.dtype).min).softmax(1)  # (B, T)

@@ -12,6 +12,7 @@ from transformers import initialization as init
 from transformers.utils.generic import ModelOutput, can_return_tuple
 
 from .configuration_mma_mrnnet import MMAMRNNetConfig
+from .frame_by_frame import FrameByFrame
 from .losses import concordance_loss, pearson_loss, squared_error_loss
 from .masked_rnn import MaskedRNN
 from .modeling_mma import MMAModel
@@ -78,7 +79,7 @@ class MMAMRNNetPreTrainedModel(PreTrainedModel):
                 init.xavier_uniform_(parameter)
 
 
-class MMAMRNNetForIntensity(MMAMRNNetPreTrainedModel):
+class MMAMRNNetForIntensity(FrameByFrame, MMAMRNNetPreTrainedModel):
     """The whole network: extractor, GRU, mask, dense layer, and one output for each target.
 
     Source: arXiv 2303.00180 (GRU, mask layer, dense layer, Pearson loss, extractor fixed in the second stage). Units
@@ -266,23 +267,10 @@ class MMAMRNNetForIntensity(MMAMRNNetPreTrainedModel):
             ValueError: both or neither input, a wrong shape, more than T frames, a mask with holes, pixels for a
                 model that reads features.
         """
-        if (pixel_values is None) == (affect is None):
-            raise ValueError("give either pixel_values (B, T, 3, S, S) or affect (B, T, A), not both and not neither")
-        frame_mask = self._checked_mask(pixel_values if affect is None else affect, frame_mask, affect is None)
-        if affect is None:
-            affect = self.extract_affect(pixel_values, frame_mask)
-        affect = self._prepared(affect, frame_mask)  # (B, t, A)
-
-        states = self.rnn(self._chosen(affect), frame_mask)  # (B, T, H), 0 where padded
-        routed = self.dense(self.rnn.pooled(states, frame_mask)).relu()  # (B, D)
-        # In full precision also where autocast computes in half: half's steps are as large as what clips differ by.
-        with torch.autocast(routed.device.type, enabled=False):
-            logits = self.output(self.dropout(routed).to(self.output.weight.dtype))  # (B, K)
-        estimates = self._estimates(logits)
+        affect, states, frame_mask = self._encoded(pixel_values, affect, frame_mask)
+        logits = self._logits(self.dense(self.rnn.pooled(states, frame_mask)))
         output = IntensityOutput(
-            intensities=estimates.clamp(0.0, 1.0)
-            if self.config.output_activation == "sigmoid"
-            else estimates,  # (B, K)
+            intensities=self._intensities(logits),
             logits=logits,
             affect=affect,
             hidden_states=(states,) if output_hidden_states else None,
@@ -290,6 +278,29 @@ class MMAMRNNetForIntensity(MMAMRNNetPreTrainedModel):
         if labels is not None:
             output.loss = self.objective(output, labels)
         return output
+
+    def _encoded(
+        self, pixel_values: Tensor | None, affect: Tensor | None, frame_mask: Tensor | None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """`forward`'s checks; the affect (B, t, A), the masked GRU outputs (B, T, H) and the mask (B, t)."""
+        if (pixel_values is None) == (affect is None):
+            raise ValueError("give either pixel_values (B, T, 3, S, S) or affect (B, T, A), not both and not neither")
+        frame_mask = self._checked_mask(pixel_values if affect is None else affect, frame_mask, affect is None)
+        if affect is None:
+            affect = self.extract_affect(pixel_values, frame_mask)
+        affect = self._prepared(affect, frame_mask)  # (B, t, A)
+        return affect, self.rnn(self._chosen(affect), frame_mask), frame_mask
+
+    def _logits(self, dense: Tensor) -> Tensor:
+        """(B, K) outputs before the sigmoid, of the (B, D) dense layer's before its ReLU."""
+        # In full precision also where autocast computes in half: half's steps are as large as what clips differ by.
+        with torch.autocast(dense.device.type, enabled=False):
+            return self.output(self.dropout(dense.relu()).to(self.output.weight.dtype))
+
+    def _intensities(self, logits: Tensor) -> Tensor:
+        """(B, K) activated and calibrated outputs, in [0, 1] with the sigmoid."""
+        estimates = self._estimates(logits)
+        return estimates.clamp(0.0, 1.0) if self.config.output_activation == "sigmoid" else estimates
 
     def _prepared(self, affect: Tensor, frame_mask: Tensor) -> Tensor:
         """(B, t, A) in the GRU's own type, features scaled; 0 in padded frames (as given if none is masked)."""

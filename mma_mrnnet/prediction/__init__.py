@@ -7,7 +7,7 @@ from mma_mrnnet.data.strips import FaceSnapshot
 from mma_mrnnet.prediction.checkpoint import checked_pair, default_checkpoint
 from mma_mrnnet.prediction.features import predict_table
 from mma_mrnnet.prediction.outputs import FEW_FRAMES
-from mma_mrnnet.prediction.result import NO_FACE, NO_ROW, VideoPrediction
+from mma_mrnnet.prediction.result import NO_FACE, NO_ROW, VideoPrediction, standing_notes
 from mma_mrnnet.prediction.tables import (
     BOX_NAMES,
     check_table_path,
@@ -34,5 +34,6 @@ __all__ = [
     "predict_people",
     "predict_table",
     "predict_video",
+    "standing_notes",
     "write_table",
 ]

@@ -31,11 +31,12 @@ class VideoPrediction:
         people: how many were followed long enough to count (see `predict_people`); 1 of a table of features.
         moments: one row for each frame that the recurrent part read, in its order (sampled, with a face, at most T
             of them): `frame`, `time_s`, then K columns under the label names: what that frame adds to each output
-            before its sigmoid (see `MMAMRNNetForIntensity.frame_contributions`). No row without a face.
-        constant: what each output holds before its sigmoid without any frame: it and a column's sum are the output.
-            Empty without a face.
-        running: one row for each row of `moments`: `time_s`, then K columns, the intensities of the clip up to there.
-            The last row is `intensities`. No row without a face.
+            before its sigmoid and calibration (see `MMAMRNNetForIntensity.frame_contributions`); NaN of a model whose
+            own code cannot tell, or whose GRU reads padding too. No row without a face.
+        constant: what each output holds before its sigmoid without any frame: it and a column's sum are that output.
+            Empty without a face, and where `moments` is NaN.
+        running: one row for each row of `moments`: `time_s`, then K columns, the intensities of these frames up to
+            there; the last row is `intensities`, to rounding. No row without a face.
         strip: at most 12 of the sampled faces, evenly spread over the clip; empty without a face, of a table, and for
             people beyond the 20 with the most frames.
         neutral_s: start and end, in seconds, of the person's own neutral that affect was calibrated by; None: it was
@@ -110,10 +111,16 @@ class VideoPrediction:
         if self.neutral_s is not None:
             start, end = self.neutral_s
             notes.append(f"calibrated by the person's own neutral from {start:.3g} to {end:.3g} s, unlike in training")
-        if self.simulated:
-            notes.append("learnt from a simulator, not from people's reports")
-        if self.relative:
-            notes.append("relative within the clip")
-        if not self.calibrated:
-            notes.append("not calibrated: targets do not compare")
-        return notes
+        return notes + standing_notes(self.simulated, self.relative, self.calibrated)
+
+
+def standing_notes(simulated: bool, relative: bool, calibrated: bool) -> list[str]:
+    """What must stand wherever a model's intensities are shown, of its config's flags of these names."""
+    notes = []
+    if simulated:
+        notes.append("learnt from a simulator, not from people's reports")
+    if relative:
+        notes.append("relative within the clip")
+    if not calibrated:
+        notes.append("not calibrated: targets do not compare")
+    return notes
