@@ -22,8 +22,8 @@ import numpy as np
 import torch
 from machine import machine
 
-from mma_mrnnet.data.affect import frames_with_affect
-from mma_mrnnet.data.faces import FaceFrame, crop_faces
+from mma_mrnnet.data.affect import affect_of, people_with_rows
+from mma_mrnnet.data.tracks import FaceFrame, crop_faces, people_of
 from mma_mrnnet.data.video import VIDEO_SUFFIXES, FrameClock, VideoFrame, read_frames
 from mma_mrnnet.demo import astronaut, camera_move, figure_class
 from mma_mrnnet.model.labels import affect_names
@@ -63,9 +63,13 @@ class Reading:
 def read(frames: list[VideoFrame]) -> Reading:
     """As `predict_video` does, of frames whose first flag says that they are due at the checkpoint's rate."""
     model, processor = default_checkpoint()
-    faces = list(crop_faces(frames, model.config.mma_config.image_size))
+    people_frames = list(crop_faces(frames, model.config.mma_config.image_size))
+    people = people_of(people_frames)
+    person = people[0] if people else None
+    faces = [frame.of(person) for frame in people_frames]
+    rows = people_with_rows(people_frames, lambda crops: affect_of(crops, model.mma, processor))
     missing = np.full(model.config.input_size, np.nan, np.float32)
-    values = [missing if row is None else row for _, row in frames_with_affect(faces, model.mma, processor)]
+    values = [affect.get(person, missing) for _, affect in rows]
     sampled = [row for face, row in zip(faces, values, strict=True) if face.due[0] and face.crop is not None]
     intensities = {}
     if sampled:

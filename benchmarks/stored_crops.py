@@ -19,7 +19,8 @@ from PIL import Image
 from mma_mrnnet.data.affect import affect_of
 from mma_mrnnet.data.crop_corpus import crop_corpus
 from mma_mrnnet.data.crop_store import CropSettings
-from mma_mrnnet.data.faces import FaceDetector, crop_faces
+from mma_mrnnet.data.faces import FaceDetector
+from mma_mrnnet.data.tracks import crop_faces, people_of
 from mma_mrnnet.data.video import read_frames, write_video
 from mma_mrnnet.demo import astronaut, camera_move
 from mma_mrnnet.hub import load_pretrained
@@ -40,8 +41,9 @@ def compare(clip: Path, folder: Path) -> dict[str, dict[str, float]]:
         with torch.inference_mode():
             return model(affect=values, frame_mask=mask).intensities.numpy()
 
-    frames = crop_faces(read_frames(clip, FPS), 112, FaceDetector())
-    wanted = affect_of([frame.crop for frame in frames if frame.crop is not None], model.mma, processor)
+    frames = list(crop_faces(read_frames(clip, FPS), 112, FaceDetector()))
+    person = people_of(frames)[0]
+    wanted = affect_of([frame.crops[person] for frame in frames if person in frame.crops], model.mma, processor)
     result = {}
     for image_format in ("jpg", "png"):
         out = folder / image_format

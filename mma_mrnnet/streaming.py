@@ -11,7 +11,8 @@ import pandas as pd
 import torch
 
 from mma_mrnnet.data.affect import affect_of
-from mma_mrnnet.data.faces import Detection, FaceDetector, FaceFollower, align_face
+from mma_mrnnet.data.faces import Detection, FaceDetector, align_face
+from mma_mrnnet.data.tracks import FaceFollower
 from mma_mrnnet.data.video import TIME_TOLERANCE_S, FrameClock
 from mma_mrnnet.model.configuration_mma_mrnnet import MMAMRNNetConfig
 from mma_mrnnet.model.frame_by_frame import StreamState

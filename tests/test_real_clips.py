@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mma_mrnnet.data.faces import FaceFrame
+from mma_mrnnet.data.tracks import FaceFrame
 from mma_mrnnet.data.video import VideoFrame, write_video
 from mma_mrnnet.demo import astronaut, camera_move
 from mma_mrnnet.model.labels import affect_names

@@ -1,28 +1,37 @@
 """Face crops -> affect by stage 1: the one way for prediction and for training."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 
 import numpy as np
 import torch
 
-from mma_mrnnet.data.faces import FaceFrame
+from mma_mrnnet.data.tracks import PeopleFrame
 from mma_mrnnet.model.modeling_mma import MMAModel
 from mma_mrnnet.model.video_processing_mma_mrnnet import MMAMRNNetVideoProcessor
 
-CHUNK = 32  # crops that go through the extractor at once: memory stays small, batches stay efficient
+CHUNK = 32  # frames whose crops are held, and go through the extractor, at once
 
 
-def frames_with_affect(
-    frames: Iterable[FaceFrame], extractor: MMAModel, processor: MMAMRNNetVideoProcessor
-) -> Iterator[tuple[FaceFrame, np.ndarray | None]]:
-    """Each frame, its crop let go, with its affect (A,) float32; None without a face."""
+def people_with_rows(
+    frames: Iterable[PeopleFrame], rows_of: Callable[[list[np.ndarray]], np.ndarray]
+) -> Iterator[tuple[PeopleFrame, dict[int, np.ndarray]]]:
+    """Each frame, its crops let go, with a row of numbers for everybody in it, under the number of their track.
+
+    A person's crops go through `rows_of` by themselves: to the last bit, their rows do not depend on who else is there.
+
+    Args:
+        frames: as `crop_faces` gives them.
+        rows_of: N crops of one person, (S, S, 3) uint8 RGB each -> (N, width) float32.
+    """
     stream = iter(frames)
     while chunk := list(islice(stream, CHUNK)):
-        affect = iter(affect_of([frame.crop for frame in chunk if frame.crop is not None], extractor, processor))
+        tracks = sorted({track for frame in chunk for track in frame.crops})
+        rows = {
+            track: iter(rows_of([frame.crops[track] for frame in chunk if track in frame.crops])) for track in tracks
+        }
         for frame in chunk:
-            kept = FaceFrame(frame.index, frame.time_s, frame.due, frame.detection, None)
-            yield kept, None if frame.crop is None else next(affect)
+            yield frame.without_crops(), {track: next(rows[track]) for track in frame.crops}
 
 
 @torch.inference_mode()

@@ -2,20 +2,20 @@
 
 import os
 from collections.abc import Callable, Iterator
-from itertools import islice
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-from mma_mrnnet.data.affect import CHUNK
+from mma_mrnnet.data.affect import CHUNK, people_with_rows
 from mma_mrnnet.data.clip_cache import ClipCache
 from mma_mrnnet.data.crop_store import CropError, read_index
-from mma_mrnnet.data.faces import FaceDetector, crop_faces
+from mma_mrnnet.data.faces import FaceDetector
 from mma_mrnnet.data.records import ClipFile
+from mma_mrnnet.data.tracks import crop_faces, people_of
 from mma_mrnnet.data.video import read_frames
 
-CACHE_FORMAT = 1  # raise it when decoding, detection or alignment change what a clip's crops are
+CACHE_FORMAT = 2  # raise it when decoding, detection, following or alignment change what a clip's crops are
 
 
 class FaceCache(ClipCache):
@@ -52,16 +52,19 @@ class FaceCache(ClipCache):
         return clip.files if index is None else index.files_at(clip.path, self.fps)
 
     def _rows_of_clip(self, clip: ClipFile) -> np.ndarray:
-        chunks = self._stored(self._files_of(clip)) if clip.path.is_dir() else self._from_video(clip.path)
-        rows = [self._rows_of(crops) for crops in chunks]
+        if not clip.path.is_dir():
+            return self._rows_of_video(clip.path)
+        rows = [self._rows_of(crops) for crops in self._stored(self._files_of(clip))]
         return np.concatenate(rows) if rows else self._rows_of([])
 
-    def _from_video(self, path: Path) -> Iterator[list[np.ndarray]]:
-        """The crops of `CHUNK` frames at a time, as prediction takes them: the same numbers, bit by bit."""
+    def _rows_of_video(self, path: Path) -> np.ndarray:
+        """Of the person whom prediction means too, and by chunks of as many frames: the same numbers, bit by bit."""
         self._detector = self._detector or FaceDetector()
         frames = crop_faces(read_frames(path, self.fps), self._size, self._detector)
-        while chunk := list(islice(frames, CHUNK)):
-            yield [frame.crop for frame in chunk if frame.crop is not None]
+        found = list(people_with_rows(frames, self._rows_of))
+        people = people_of(frame for frame, _ in found)
+        rows = [row[people[0]] for _, row in found if people[0] in row] if people else []
+        return np.stack(rows) if rows else self._rows_of([])
 
     def _stored(self, files: list[Path]) -> Iterator[list[np.ndarray]]:
         for first in range(0, len(files), CHUNK):

@@ -1,15 +1,12 @@
-"""Frames -> aligned face crops of one person. The only file that imports the detector (YuNet, run by OpenCV)."""
+"""An image -> its faces, and a face -> its aligned crop. The only file that imports the detector (YuNet, by OpenCV)."""
 
 import importlib.util
-from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
 import cv2
 import numpy as np
-
-from mma_mrnnet.data.video import VideoFrame
 
 TEMPLATE_SIZE = 112
 TEMPLATE = np.array(
@@ -22,7 +19,6 @@ to 80 %, so that brows, chin and an open jaw stay inside. Training crops were al
 DETECTION_SIDE = 320  # pixels of the longest side of the copy that the detector sees
 SMALLEST_SIDE = 33  # OpenCV's YuNet reads memory that nobody wrote where a side of its input has 32 pixels or fewer
 SCORE_THRESHOLD = 0.7
-LOST_AFTER_S = 2.0  # a person not seen for longer is given up, and the largest face is followed (our choice)
 DETECTOR_FILE = "face_detection_yunet_2023mar.onnx"
 
 
@@ -50,25 +46,6 @@ class Detection:
     def side(self) -> float:
         """The longer side of the box in pixels."""
         return max(self.box[2:])
-
-
-@dataclass(frozen=True)
-class FaceFrame:
-    """What was found of the followed person in one frame.
-
-    Attributes:
-        index: the frame's number in the file, from 0.
-        time_s: its time since the first frame.
-        due: which of the asked frame rates the frame was sampled for.
-        detection: the followed face; None where there was none.
-        crop: (S, S, 3) uint8 RGB, aligned; None where there was none.
-    """
-
-    index: int
-    time_s: float
-    due: tuple[bool, ...]
-    detection: Detection | None
-    crop: np.ndarray | None
 
 
 @cache
@@ -186,66 +163,3 @@ def _reduced(image: np.ndarray, matrix: np.ndarray, factor: float, size: int) ->
     shift = (0.5 - np.array([left, top])) * ratio - 0.5
     to_small = np.vstack([np.column_stack([np.diag(ratio), shift]), [0, 0, 1]])
     return small, (np.vstack([matrix, [0, 0, 1]]) @ np.linalg.inv(to_small))[:2]
-
-
-class FaceFollower:
-    """Picks one person out of each frame's faces: the largest at first, then whoever is where that one was.
-
-    A face continues the last one when its centre moved by at most one face side plus two a second, when its side
-    changed by at most a factor of 2, and when none of the other people stood nearer to where it is now (our choice).
-    After `LOST_AFTER_S` without it the largest face is taken.
-    """
-
-    def __init__(self) -> None:
-        self._last: Detection | None = None
-        self._others: list[Detection] = []  # the other people of the frame in which the followed one was last seen
-        self._last_time_s = 0.0
-
-    def follow(self, detections: list[Detection], time_s: float) -> Detection | None:
-        """Picks, and goes on from there."""
-        chosen = self.pick(detections, time_s)
-        if chosen is not None:
-            self._last, self._last_time_s = chosen, time_s
-            self._others = [detection for detection in detections if detection is not chosen]
-        return chosen
-
-    def pick(self, detections: list[Detection], time_s: float) -> Detection | None:
-        """The followed person's face among a frame's detections (largest first), None where it is not there."""
-        elapsed = time_s - self._last_time_s
-        if self._last is None or elapsed > LOST_AFTER_S:
-            return detections[0] if detections else None
-        reach = self._last.side * (1 + 2 * elapsed)
-        near = [
-            (distance, number)
-            for number, detection in enumerate(detections)
-            if 0.5 <= detection.side / self._last.side <= 2
-            and (distance := _distance(detection, self._last)) <= reach
-            and all(distance <= _distance(detection, other) for other in self._others)
-        ]
-        return detections[min(near)[1]] if near else None
-
-
-def _distance(detection: Detection, other: Detection) -> float:
-    return float(np.linalg.norm(detection.center - other.center))
-
-
-def crop_faces(
-    frames: Iterable[VideoFrame], size: int = TEMPLATE_SIZE, detector: FaceDetector | None = None
-) -> Iterator[FaceFrame]:
-    """One `FaceFrame` for every frame, streamed: the followed person's aligned crop, or the note that it was not there.
-
-    The person is followed along the frames that are due at the first rate. Frames in between are looked at from the
-    last of these, so that what is asked beside the first rate does not change what is found at it.
-
-    Args:
-        frames: in time order.
-        size: S, side of the crops.
-        detector: None makes one.
-    """
-    detector = detector or FaceDetector()
-    follower = FaceFollower()
-    for frame in frames:
-        choose = follower.follow if frame.due[0] else follower.pick
-        detection = choose(detector(frame.image), frame.time_s)
-        crop = None if detection is None else align_face(frame.image, detection.landmarks, size)
-        yield FaceFrame(frame.index, frame.time_s, frame.due, detection, crop)

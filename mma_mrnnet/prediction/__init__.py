@@ -1,0 +1,39 @@
+"""A video file, or a table of features -> what the model says of each person in it, and the tables written of that.
+
+video.py reads a clip, outputs.py asks stage 2, result.py is what comes back, tables.py what is written of it.
+"""
+
+from mma_mrnnet.data.strips import FaceSnapshot
+from mma_mrnnet.prediction.checkpoint import checked_pair, default_checkpoint
+from mma_mrnnet.prediction.features import predict_table
+from mma_mrnnet.prediction.outputs import FEW_FRAMES
+from mma_mrnnet.prediction.result import NO_FACE, NO_ROW, VideoPrediction, standing_notes
+from mma_mrnnet.prediction.tables import (
+    BOX_NAMES,
+    check_table_path,
+    clip_suffixes,
+    clip_table,
+    frame_columns,
+    write_table,
+)
+from mma_mrnnet.prediction.video import predict_people, predict_video
+
+__all__ = [
+    "BOX_NAMES",
+    "FEW_FRAMES",
+    "NO_FACE",
+    "NO_ROW",
+    "FaceSnapshot",
+    "VideoPrediction",
+    "check_table_path",
+    "checked_pair",
+    "clip_suffixes",
+    "clip_table",
+    "default_checkpoint",
+    "frame_columns",
+    "predict_people",
+    "predict_table",
+    "predict_video",
+    "standing_notes",
+    "write_table",
+]
