@@ -3,10 +3,16 @@
 from importlib import import_module
 from typing import Any
 
-from transformers import AutoConfig, AutoModel, AutoModelForVideoClassification, AutoVideoProcessor
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoModelForImageClassification,
+    AutoModelForVideoClassification,
+    AutoVideoProcessor,
+)
 
 from mma_mrnnet.model.configuration_mma_mrnnet import MMAConfig, MMAMRNNetConfig
-from mma_mrnnet.model.modeling_mma import MMAModel, MMAOutput
+from mma_mrnnet.model.modeling_mma import MMAForImageClassification, MMAModel, MMAOutput
 from mma_mrnnet.model.modeling_mma_mrnnet import IntensityOutput, MMAMRNNetForIntensity, MMAMRNNetForVideoClassification
 from mma_mrnnet.model.video_processing_mma_mrnnet import MMAMRNNetVideoProcessor
 from mma_mrnnet.pipeline import register_pipeline
@@ -17,6 +23,7 @@ AutoConfig.register("mma", MMAConfig, exist_ok=True)
 AutoConfig.register("mma_mrnnet", MMAMRNNetConfig, exist_ok=True)
 AutoModel.register(MMAConfig, MMAModel, exist_ok=True)
 AutoModel.register(MMAMRNNetConfig, MMAMRNNetForIntensity, exist_ok=True)
+AutoModelForImageClassification.register(MMAConfig, MMAForImageClassification, exist_ok=True)
 AutoModelForVideoClassification.register(MMAMRNNetConfig, MMAMRNNetForVideoClassification, exist_ok=True)
 AutoVideoProcessor.register(MMAMRNNetConfig, MMAMRNNetVideoProcessor, exist_ok=True)
 register_pipeline()
@@ -42,6 +49,7 @@ __all__ = [
     "LiveEstimate",
     "LiveReader",
     "MMAConfig",
+    "MMAForImageClassification",
     "MMAMRNNetConfig",
     "MMAMRNNetForIntensity",
     "MMAMRNNetForVideoClassification",

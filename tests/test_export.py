@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from huggingface_hub import ModelCard
+from PIL import Image
 from transformers import (
     AutoConfig,
     AutoImageProcessor,
@@ -19,10 +20,12 @@ from transformers import (
     AutoProcessor,
     AutoVideoProcessor,
     BertConfig,
+    pipeline,
 )
 
 from mma_mrnnet import (
     MMAConfig,
+    MMAForImageClassification,
     MMAModel,
     MMAMRNNetConfig,
     MMAMRNNetForIntensity,
@@ -32,6 +35,7 @@ from mma_mrnnet import (
 )
 from mma_mrnnet.cli import main
 from mma_mrnnet.hub import CheckpointError, export_checkpoint, load_checkpoint
+from mma_mrnnet.model.labels import EXPRESSIONS
 
 
 @pytest.fixture
@@ -239,6 +243,29 @@ def test_the_image_processor_of_a_stage_1_export_gives_our_pixel_values(stage1, 
     assert (pixel_values - tiny_processor.scale(images)).abs().max() <= 1e-6
 
 
+@pytest.mark.parametrize("kind", ["export", "package"])
+def test_pipelines_of_images_show_the_expressions_of_a_crop(stage1, tiny_processor, tmp_path, kind):
+    folder = export_checkpoint(stage1, tmp_path / "hub")
+    assert ModelCard.load(folder / "README.md").data.pipeline_tag == "image-classification"
+    image = crops(1)[0]
+    trust = {"trust_remote_code": True} if kind == "export" else {}
+    found = pipeline("image-classification", model=str(folder), top_k=7, **trust)(Image.fromarray(image))
+    model = MMAModel.from_pretrained(stage1).eval()
+    wanted = model(tiny_processor.scale(image[None])).expression_logits.softmax(-1)[0]
+    assert {row["label"]: row["score"] for row in found} == pytest.approx(
+        dict(zip(EXPRESSIONS, wanted.tolist(), strict=True)), abs=1e-5
+    )
+
+
+def test_labels_of_an_image_classifier_are_the_expressions_labels(tiny_mma):
+    model = MMAForImageClassification(tiny_mma.config).eval()
+    model.load_state_dict(tiny_mma.state_dict())
+    pixels, labels = torch.rand(3, 3, 32, 32), torch.tensor([4, -100, 0])
+    loss = model(pixels, labels=labels).loss
+    assert torch.equal(loss, tiny_mma(pixels, expression_labels=labels).loss)
+    assert torch.equal(model(pixels, labels=labels, return_dict=False)[0], loss)
+
+
 # Without the package -----------------------------------------------------------------------------------------------
 
 ONLY_REQUIRED = """
@@ -278,7 +305,8 @@ sys.meta_path[:] = [BuiltinImporter, FrozenImporter, OnlyRequired]
 STRANGER = """
 import torch
 from transformers import (
-    AutoConfig, AutoImageProcessor, AutoModel, AutoModelForVideoClassification, AutoProcessor, AutoVideoProcessor
+    AutoConfig, AutoImageProcessor, AutoModel, AutoModelForImageClassification, AutoModelForVideoClassification,
+    AutoProcessor, AutoVideoProcessor
 )
 
 torch.set_num_threads(1)
@@ -288,7 +316,10 @@ trust = {"trust_remote_code": True}
 seen = {"names": []}
 model = AutoModel.from_pretrained(one, **trust).eval()
 image_processor = AutoImageProcessor.from_pretrained(one)
-seen["affect"] = model(**image_processor(list(given["crops"]), return_tensors="pt")).affect
+pixels = image_processor(list(given["crops"]), return_tensors="pt")
+seen["affect"] = model(**pixels).affect
+expressions = AutoModelForImageClassification.from_pretrained(one, **trust).eval()(**pixels).logits
+assert torch.equal(expressions, model(**pixels).expression_logits)
 for auto in (AutoModel, AutoModelForVideoClassification):
     for processing in (AutoVideoProcessor, AutoProcessor):
         model = auto.from_pretrained(two, **trust).eval()
@@ -336,7 +367,10 @@ def test_a_machine_without_the_package_gets_the_same_bits(stage1, stage2, tmp_pa
     torch.save({"crops": given}, tmp_path / "inputs.pt")
     run_without_the_package(STRANGER, tmp_path, one, two, tmp_path / "inputs.pt", tmp_path / "seen.pt", tmp_path / "a")
 
-    names = {"masked_rnn.py", "modeling_mma_mrnnet.py", *content(one)} - {"README.md", "preprocessor_config.json"}
+    names = {"frame_by_frame.py", "masked_rnn.py", "modeling_mma_mrnnet.py", *content(one)} - {
+        "README.md",
+        "preprocessor_config.json",
+    }
     for saved in ("AutoModel", "AutoModelForVideoClassification"):  # saved a second time, by the stranger
         assert set(content(tmp_path / "a" / saved)) == names
         config = json.loads((tmp_path / "a" / saved / "config.json").read_text())

@@ -176,10 +176,11 @@ def test_every_save_holds_code_and_auto_map(kind, model, tiny_processor, tmp_pat
         each.save_pretrained(tmp_path)
     auto_map = json.loads((tmp_path / "config.json").read_text())["auto_map"]
     module = "modeling_mma" if kind == "tiny_mma" else "modeling_mma_mrnnet"
-    heads = ["AutoModel"] if kind == "tiny_mma" else ["AutoModel", "AutoModelForVideoClassification"]
+    inputs, prefix = ("Image", "MMA") if kind == "tiny_mma" else ("Video", "MMAMRNNet")
     assert auto_map == {
         "AutoConfig": f"configuration_mma_mrnnet.{config_class.__name__}",
-        **dict.fromkeys(heads, f"{module}.{model_class.__name__}"),
+        "AutoModel": f"{module}.{model_class.__name__}",
+        f"AutoModelFor{inputs}Classification": f"{module}.{prefix}For{inputs}Classification",
     }
     processor = json.loads((tmp_path / "video_preprocessor_config.json").read_text())
     assert processor["auto_map"] == {"AutoVideoProcessor": "video_processing_mma_mrnnet.MMAMRNNetVideoProcessor"}

@@ -1,5 +1,6 @@
 """Stage 1, MMA: a face crop in, valence-arousal, seven expressions and the action units out."""
 
+import os
 from dataclasses import dataclass
 from typing import Any
 
@@ -7,6 +8,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from transformers import PreTrainedModel, ResNetModel
 from transformers.modeling_layers import GradientCheckpointingLayer
+from transformers.modeling_outputs import ImageClassifierOutput
 from transformers.utils.generic import ModelOutput, can_return_tuple
 
 from .configuration_mma_mrnnet import MMAConfig
@@ -213,5 +215,38 @@ class MMAModel(MMAPreTrainedModel):
             )
         return loss
 
+    def save_pretrained(self, save_directory: str | os.PathLike, **kwargs: Any) -> None:
+        """Save weights, config and code; both auto classes are named, whichever of the two this is.
+
+        A second `register_for_auto_class` would overwrite the first, hence by hand here.
+        """
+        module = __name__.rsplit(".", 1)[-1]
+        self.config.auto_map = {
+            **(getattr(self.config, "auto_map", None) or {}),
+            "AutoModel": f"{module}.MMAModel",
+            "AutoModelForImageClassification": f"{module}.MMAForImageClassification",
+        }
+        super().save_pretrained(save_directory, **kwargs)
+
+
+class MMAForImageClassification(MMAModel):
+    """The same network with the expressions as its `logits`, for `pipeline("image-classification")` on a face crop."""
+
+    @can_return_tuple
+    def forward(self, pixel_values: Tensor, labels: Tensor | None = None, **kwargs: Any) -> ImageClassifierOutput:
+        """Expressions of N face crops.
+
+        Args:
+            pixel_values: (N, 3, S, S) float, as `MMAModel.forward` takes them.
+            labels: (N,) int64 expressions, -100 where unlabelled: `MMAModel.forward`'s `expression_labels`.
+            kwargs: the other arguments of `MMAModel.forward`.
+
+        Returns:
+            `loss` and `logits` (N, 7), and `hidden_states` where asked for.
+        """
+        output = super().forward(pixel_values, expression_labels=labels, **{**kwargs, "return_dict": True})
+        return ImageClassifierOutput(output.loss, output.expression_logits, output.hidden_states)
+
 
 MMAModel.register_for_auto_class("AutoModel")
+MMAForImageClassification.register_for_auto_class("AutoModelForImageClassification")
