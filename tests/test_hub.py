@@ -15,7 +15,6 @@ from conftest import TINY_BACKBONE
 from hub_client import HubClient, environment
 from hub_double import READER, STRANGER, WRITER, HubDouble
 from skimage.data import astronaut
-from test_export import NOT_INSTALLED
 from transformers import BertConfig
 
 from mma_mrnnet import MMAConfig, MMAModel, MMAMRNNetConfig, MMAMRNNetForIntensity, MMAMRNNetVideoProcessor
@@ -459,6 +458,19 @@ try:
 except CheckpointError as error:
     seen["not in the cache"] = str(error)
 print(json.dumps(seen))
+"""
+
+
+NOT_INSTALLED = """
+import sys
+from importlib.abc import MetaPathFinder
+
+class NotInstalled(MetaPathFinder):
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] == "mma_mrnnet":
+            raise ModuleNotFoundError(f"{name} is not installed here", name=name)
+
+sys.meta_path.insert(0, NotInstalled())
 """
 
 
