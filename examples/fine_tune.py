@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from transformers import AutoModel, AutoVideoProcessor, Trainer, TrainingArguments, set_seed
+from transformers import AutoModel, AutoVideoProcessor, PrinterCallback, Trainer, TrainingArguments, set_seed
 
 from mma_mrnnet import MMAMRNNetForIntensity, MMAMRNNetVideoProcessor, predict_video
 from mma_mrnnet.data.corpora.clip_folder import load_clip_folder
@@ -97,6 +97,7 @@ def fine_tune(clips: list[dict[str, torch.Tensor]], targets: list[str], out: Pat
         logging_strategy="no",
     )
     trainer = Trainer(model=model, args=settings, train_dataset=clips)
+    trainer.remove_callback(PrinterCallback)  # the scores below say more than its one line of times
     trainer.train()
     return trainer
 
