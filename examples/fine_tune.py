@@ -2,7 +2,8 @@
 
 `python examples/fine_tune.py` draws clips of cartoon faces first, so that it runs as it stands; their scores say that
 training works and nothing about people. `python examples/fine_tune.py --clips FOLDER` takes your own, laid out as
-docs/training.md says: train/ and validation/, each with videos and a metadata.csv.
+docs/fine_tuning.md says: train/ and validation/, each with videos and a metadata.csv. That page also has the command
+line that trains on the same clips without a line of Python.
 """
 
 import argparse
@@ -36,21 +37,21 @@ def draw_clips(folder: Path, counts: dict[str, int]) -> None:
             for number in range(count):
                 rng = np.random.default_rng([number, *split.encode()])
                 ratings = rng.uniform(size=len(DRAWN_TARGETS)) * (rng.uniform(size=len(DRAWN_TARGETS)) < 0.6)
-                write_video(folder / split / f"{number:03d}.mp4", drawn_frames(ratings, rng), fps=4)
+                write_video(folder / split / f"{number:03d}.mp4", drawn_frames(ratings, rng), fps=2)
                 table.writerow([f"{number:03d}.mp4", f"{split}-{number}", *ratings.round(3)])
 
 
 def drawn_frames(ratings: np.ndarray, rng: np.random.Generator) -> list[np.ndarray]:
-    """16 frames of one drawn person; each target's units rise to its rating and fall again, at a time of its own."""
+    """8 frames of one drawn person; each target's units rise to its rating and fall again, at a time of its own."""
     person, frames = int(rng.integers(2**32)), []
-    peaks = rng.uniform(4, 12, len(ratings))
-    for frame in range(16):
+    peaks = rng.uniform(2, 6, len(ratings))
+    for frame in range(8):
         units = np.zeros(len(ACTION_UNITS))
         for shown, rating, peak in zip(DRAWN_TARGETS.values(), ratings, peaks, strict=True):
             for unit in shown:
-                units[ACTION_UNITS.index(unit)] = rating * np.exp(-(((frame - peak) / 4) ** 2))
-        face = draw_face(units, rng=np.random.default_rng(person), size=160)
-        frames.append(np.pad(face, ((40, 40), (80, 80), (0, 0)), mode="edge"))
+                units[ACTION_UNITS.index(unit)] = rating * np.exp(-(((frame - peak) / 2) ** 2))
+        face = draw_face(units, rng=np.random.default_rng(person), size=128)
+        frames.append(np.pad(face, ((32, 32), (64, 64), (0, 0)), mode="edge"))
     return frames
 
 
@@ -142,7 +143,7 @@ def main() -> None:
     loaded = AutoModel.from_pretrained(args.out / "model").eval()
     clip = next(clip.path for clip in load_clip_folder(folder) if clip.split == "validation")
     prediction = predict_video(clip, loaded, AutoVideoProcessor.from_pretrained(args.out / "model"))
-    print(clip, ", ".join(f"{name} {value:.2f}" for name, value in prediction.ranked()))
+    print(clip, ", ".join(f"{name} {value:.2f}" for name, value in prediction.intensities.items()))
     print(f"saved {args.out / 'model'}")
 
 
