@@ -28,7 +28,7 @@ class Hop:
 
 HOPS = (
     Hop("outside", "mma-mrnnet predict clip.mp4", "cli/predict.py", "or a notebook, a pipeline, the Space", "a path"),
-    Hop("outside", "predict_video", "prediction.py", "makes the hops below, a line each", "a path, a frame rate"),
+    Hop("outside", "predict_video", "prediction/video.py", "makes the hops below, a line each", "a path, a frame rate"),
     Hop(
         "data",
         "read_frames",
@@ -39,7 +39,7 @@ HOPS = (
     Hop(
         "data",
         "crop_faces",
-        "data/faces.py",
+        "data/tracks.py",
         "finds, follows and aligns one face",
         "crops (112, 112, 3); no face: an empty row",
     ),
