@@ -40,7 +40,7 @@ HOPS = (
         "data",
         "crop_faces",
         "data/tracks.py",
-        "finds, follows and aligns one face",
+        "finds, follows and aligns faces",
         "crops (112, 112, 3); no face: an empty row",
     ),
     Hop(
