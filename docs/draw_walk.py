@@ -1,0 +1,127 @@
+"""Draws walk.svg, the walk of a video through eight hops; `python docs/draw_walk.py` writes it anew."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from xml.sax.saxutils import escape
+
+WIDTH, BOX, GAP, MARGIN, LEGEND = 520, 76, 42, 16, 72
+MONO = "ui-monospace, 'SF Mono', Menlo, Consolas, 'DejaVu Sans Mono', monospace"
+SANS = "system-ui, -apple-system, 'Segoe UI', Roboto, 'DejaVu Sans', sans-serif"
+RINGS = {
+    "outside": ("#eaeef2", "#57606a", "words, paths, tables"),
+    "data": ("#ddf4ff", "#0969da", "files, video, faces"),
+    "model": ("#fff1cf", "#9a6700", "tensors alone: what a Hub repository holds"),
+}
+"""Fill, line and meaning of each colour; the picture has a white ground of its own, for dark pages too."""
+
+
+@dataclass(frozen=True)
+class Hop:
+    """One box: what is called and where it stands, what it does, what it hands on."""
+
+    ring: str
+    name: str
+    place: str
+    does: str
+    hands_on: str
+
+
+HOPS = (
+    Hop("outside", "mma-mrnnet predict clip.mp4", "cli/predict.py", "or a notebook, a pipeline, the Space", "a path"),
+    Hop("outside", "predict_video", "prediction/video.py", "makes the hops below, a line each", "a path, a frame rate"),
+    Hop(
+        "data",
+        "read_frames",
+        "data/video.py",
+        "decodes; picks frames by their time",
+        "frames (height, width, 3), one by one",
+    ),
+    Hop(
+        "data",
+        "crop_faces",
+        "data/tracks.py",
+        "finds, follows and aligns faces",
+        "crops (112, 112, 3); no face: an empty row",
+    ),
+    Hop(
+        "model",
+        "MMAModel",
+        "model/modeling_mma.py",
+        "stage 1: what each face shows",
+        "26 numbers a frame: also the frames' table",
+    ),
+    Hop(
+        "model",
+        "MMAMRNNetVideoProcessor.pad",
+        "model/video_processing_mma_mrnnet.py",
+        "2 frames a second: thins above 30, pads below",
+        "affect (1, 30, 26), frame_mask (1, 30)",
+    ),
+    Hop(
+        "model",
+        "MMAMRNNetForIntensity",
+        "model/modeling_mma_mrnnet.py",
+        "stage 2: takes affect, or crops by way of hop 5",
+        "the frames' affect and the mask",
+    ),
+    Hop(
+        "model",
+        "MaskedRNN",
+        "model/masked_rnn.py",
+        "a GRU reads the frames; padding is masked out",
+        "back in 7: dense layer, calibration",
+    ),
+)
+RESULT = "7 intensities in [0, 1] and the frames' table"
+
+
+def text(x: float, y: float, words: str, size: int, *, color: str, font: str = SANS, more: str = "") -> str:
+    """One line of text."""
+    style = f'font-family="{font}" font-size="{size}" fill="{color}"'
+    return f'<text x="{x}" y="{y}" {style} {more}>{escape(words)}</text>'
+
+
+def box(number: int, hop: Hop, top: int) -> list[str]:
+    """A hop, and the arrow to the next with what is handed on."""
+    fill, line, _ = RINGS[hop.ring]
+    left, below = MARGIN + 58, top + BOX
+    return [
+        f'<rect x="{MARGIN}" y="{top}" width="{WIDTH - 2 * MARGIN}" height="{BOX}" rx="10" fill="{fill}" '
+        f'stroke="{line}" stroke-width="1.5"/>',
+        f'<circle cx="{MARGIN + 30}" cy="{top + BOX / 2}" r="17" fill="{line}"/>',
+        text(MARGIN + 30, top + BOX / 2 + 7, str(number), 19, color="#ffffff", more='text-anchor="middle"'),
+        text(left, top + 24, hop.name, 18, color="#1f2328", font=MONO, more='font-weight="bold"'),
+        text(left, top + 45, hop.does, 17, color="#1f2328"),
+        text(left, top + 65, hop.place, 14, color="#57606a", font=MONO),
+        f'<path d="M{MARGIN + 30} {below + 3}v{GAP - 14}m-6 -6l6 8l6 -8" fill="none" stroke="#57606a" '
+        'stroke-width="2.5"/>',
+        text(left, below + GAP / 2 + 6, hop.hands_on, 16, color="#424a53", more='font-style="italic"'),
+    ]
+
+
+def picture() -> str:
+    """The whole SVG."""
+    bottom = MARGIN + LEGEND + len(HOPS) * (BOX + GAP)
+    height = bottom + 44 + MARGIN
+    parts = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" width="{WIDTH}" height="{height}" '
+        'role="img">',
+        "<title>The walk of a video through eight hops, from a path to seven intensities</title>",
+        f'<rect width="{WIDTH}" height="{height}" rx="12" fill="#ffffff"/>',
+    ]
+    for row, (fill, line, meaning) in enumerate(RINGS.values()):
+        y = MARGIN + 20 * row
+        parts.append(f'<rect x="{MARGIN}" y="{y}" width="16" height="14" rx="3" fill="{fill}" stroke="{line}"/>')
+        parts.append(text(MARGIN + 24, y + 13, meaning, 15, color="#424a53"))
+    for number, hop in enumerate(HOPS, start=1):
+        parts += box(number, hop, MARGIN + LEGEND + (number - 1) * (BOX + GAP))
+    parts += [
+        f'<rect x="{MARGIN}" y="{bottom}" width="{WIDTH - 2 * MARGIN}" height="44" rx="10" fill="#1f2328"/>',
+        text(WIDTH / 2, bottom + 28, RESULT, 17, color="#ffffff", more='text-anchor="middle"'),
+        "</svg>\n",
+    ]
+    return "\n".join(parts)
+
+
+if __name__ == "__main__":
+    Path(__file__).with_name("walk.svg").write_text(picture(), encoding="utf-8")
