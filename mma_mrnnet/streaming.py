@@ -18,7 +18,7 @@ from mma_mrnnet.model.configuration_mma_mrnnet import MMAMRNNetConfig
 from mma_mrnnet.model.frame_by_frame import StreamState
 from mma_mrnnet.model.modeling_mma_mrnnet import MMAMRNNetForIntensity
 from mma_mrnnet.model.video_processing_mma_mrnnet import MMAMRNNetVideoProcessor
-from mma_mrnnet.prediction import checked_pair, standing_notes
+from mma_mrnnet.prediction import checked_pair, stage_2_config, standing_notes
 
 WINDOWS_AT_ONCE = 64  # that go through the network together: few calls, small memory
 
@@ -81,7 +81,7 @@ class LiveReader:
         detector: FaceDetector | None = None,
     ) -> None:
         self.model, self.processor = checked_pair(model, processor)
-        config = _stage_2_config(self.model)
+        config = stage_2_config(self.model)
         if config.feature_names is not None:
             raise ValueError(
                 "this model reads tables of features and sees no images: use running_intensities or sliding_windows"
@@ -228,7 +228,7 @@ def running_intensities(
             negative or not in order, affect of another shape or infinite.
     """
     model, processor = checked_pair(model, processor)
-    times_s, affect = _due(times_s, affect, _stage_2_config(model))
+    times_s, affect = _due(times_s, affect, stage_2_config(model))
     window = _Window(model, processor, _checked_window(window_s, model, processor))
     rows = []
     for time_s, row in zip(times_s.tolist(), affect, strict=True):
@@ -267,7 +267,7 @@ def sliding_windows(
         ValueError: as `running_intensities`; or `hop_s` is not a positive number.
     """
     model, processor = checked_pair(model, processor)
-    config = _stage_2_config(model)
+    config = stage_2_config(model)
     window_s, hop_s = _checked_window(window_s, model, processor), _positive("hop_s", hop_s)
     times_s, affect = _due(times_s, affect, config)
     face = ~np.isnan(affect).any(1)  # (N,)
@@ -333,12 +333,6 @@ def _due(
     clock = FrameClock(config.sampling_fps)
     due = np.array([clock.keeps(time_s) for time_s in times_s.tolist()], bool)
     return times_s[due], affect[due]
-
-
-def _stage_2_config(model: MMAMRNNetForIntensity) -> MMAMRNNetConfig:
-    if model.config.model_type != "mma_mrnnet":
-        raise ValueError(f"a stage-1 model ({model.config.model_type}) gives no intensities; a stage-2 one is needed")
-    return model.config
 
 
 def _checked_window(window_s: float | None, model: MMAMRNNetForIntensity, processor: MMAMRNNetVideoProcessor) -> float:

@@ -4,7 +4,7 @@ video.py reads a clip, outputs.py asks stage 2, result.py is what comes back, ta
 """
 
 from mma_mrnnet.data.strips import FaceSnapshot
-from mma_mrnnet.prediction.checkpoint import checked_pair, default_checkpoint
+from mma_mrnnet.prediction.checkpoint import checked_pair, default_checkpoint, stage_2_config
 from mma_mrnnet.prediction.features import predict_table
 from mma_mrnnet.prediction.outputs import FEW_FRAMES
 from mma_mrnnet.prediction.result import NO_FACE, NO_ROW, VideoPrediction, standing_notes
@@ -34,6 +34,7 @@ __all__ = [
     "predict_people",
     "predict_table",
     "predict_video",
+    "stage_2_config",
     "standing_notes",
     "write_table",
 ]
