@@ -464,7 +464,7 @@ def test_a_worker_that_dies_costs_its_clip_alone(long_corpus, tmp_path):
     out = tmp_path / "out"
 
     def kill():
-        until((out / ".b.part" / "00002.jpg").exists)
+        until((out / ".b.part" / "0" / "00002.jpg").exists)  # the first track; whose crops stay is known at the end
         (worker,) = multiprocessing.active_children()
         os.kill(worker.pid, signal.SIGKILL)
 
@@ -493,7 +493,7 @@ def test_an_interruption_keeps_finished_clips_and_leaves_no_half_ones(run, long_
     out = tmp_path / "out"
 
     def interrupt():
-        until((out / ".b.part" / "00002.jpg").exists)
+        until((out / ".b.part" / "0" / "00002.jpg").exists)  # the first track; whose crops stay is known at the end
         os.kill(os.getpid(), signal.SIGINT)
 
     thread = threading.Thread(target=interrupt)
@@ -524,10 +524,10 @@ def test_after_a_kill_the_same_command_ends_with_the_bytes_of_a_run_that_was_not
     out, whole = tmp_path / "out", tmp_path / "whole"
     words = [sys.executable, "-m", "mma_mrnnet.cli", "crop", long_corpus, out, "--fps", "native", "--workers", "1"]
     process = subprocess.Popen(list(map(str, words)), stderr=subprocess.DEVNULL)
-    until((out / ".b.part" / "00002.jpg").exists)
+    until((out / ".b.part" / "0" / "00002.jpg").exists)  # the first track; whose crops stay is known at the end
     process.kill()
     process.wait()
-    left = len(list((out / ".b.part").iterdir()))
+    left = len(list((out / ".b.part" / "0").iterdir()))
     assert (out / "a" / INDEX).is_file()
     assert not (out / "b").exists()
     report = crop_corpus(long_corpus, out, NATIVE, 1)
