@@ -198,6 +198,8 @@ class MMAMRNNetConfig(NamedOutputsConfig):
 
     model_type = "mma_mrnnet"
     sub_configs_defaults: ClassVar = {"mma_config": MMAConfig}
+    # So that `Trainer` hands `compute_metrics` the intensities, and not a tuple with every frame's affect.
+    keys_to_ignore_at_inference: ClassVar = ["logits", "affect", "hidden_states"]
 
     mma_config: dict | PreTrainedConfig | None = None
     feature_names: list[str] | tuple[str, ...] | None = None
