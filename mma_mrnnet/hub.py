@@ -18,6 +18,7 @@ from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
 from transformers.utils import VIDEO_PROCESSOR_NAME, resolve_revision
 
 from mma_mrnnet.card_metadata import WATTS_A_CORE, evaluated_macro_f1, model_index, package_version, training_energy
+from mma_mrnnet.data.staging import replaced_folder
 from mma_mrnnet.hub_errors import one_line, reason
 from mma_mrnnet.model.modeling_mma import MMAModel
 from mma_mrnnet.model.modeling_mma_mrnnet import MMAMRNNetForIntensity
@@ -183,12 +184,8 @@ def export_checkpoint(source: str | os.PathLike[str], target: str | os.PathLike[
     extractor_config = getattr(model.config, "mma_config", model.config)
     if extractor_config is not None:
         extractor_config._name_or_path = ""  # where the extractor lay when it was trained
-    target.parent.mkdir(parents=True, exist_ok=True)
-    staging = target.with_name(f".{target.name}.tmp-{os.getpid()}")
-    shutil.rmtree(staging, ignore_errors=True)
-    try:
+    with replaced_folder(target) as staging:
         if model.config.model_type == "mma_mrnnet" and model.mma is not None:
-            staging.mkdir()
             add_pipeline(model.config, staging)
             processor.fps = model.config.sampling_fps
         model.save_pretrained(staging)
@@ -199,20 +196,17 @@ def export_checkpoint(source: str | os.PathLike[str], target: str | os.PathLike[
             processor.image_processor().save_pretrained(staging)
         for name in RESULT_FILES:
             if (Path(source) / name).is_file():
-                shutil.copy(Path(source) / name, staging / name)
+                shutil.copyfile(Path(source) / name, staging / name)
         (staging / "README.md").write_text(model_card(model, staging), encoding="utf-8")
-        if target.exists():
-            target.rmdir()
-        staging.rename(target)
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
     return target
 
 
 def refuse_filled(target: Path) -> None:
-    """Raises CheckpointError where `target` is a file, or a folder that holds something."""
+    """Raises CheckpointError where `target` is a file, a folder that holds something, or the one we are in."""
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise CheckpointError(f"{target}: exists and is not an empty folder; nothing was written")
+    if target.resolve() == Path.cwd():  # replacing it would leave the shell in a folder that is gone
+        raise CheckpointError(f"{target}: is the current folder; name a folder that is made inside it")
 
 
 def add_pipeline(config: PreTrainedConfig, folder: Path) -> None:
