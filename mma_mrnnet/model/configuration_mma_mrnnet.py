@@ -308,6 +308,12 @@ class MMAMRNNetConfig(NamedOutputsConfig):
                 f"(--features) and leave channels out; got {self.channels}"
             )
 
+    def validate_labels(self) -> None:
+        """Check that every target has a name of its own: tables, cards and pipelines go by it."""
+        names = self.id2label
+        if sorted(names) != list(range(len(names))) or len(set(names.values())) != len(names):
+            raise ValueError(f"id2label must name the targets 0 to {len(names) - 1}, each differently; got {names}")
+
     def validate_choices(self) -> None:
         """Check the named choices."""
         _require_one_of("temporal_pooling", self.temporal_pooling, TEMPORAL_POOLINGS)
