@@ -59,16 +59,19 @@ def load_pretrained() -> tuple[MMAMRNNetForIntensity, MMAMRNNetVideoProcessor]:
     return load_checkpoint(pretrained_folder())
 
 
-def load_checkpoint(folder_or_repo: str | os.PathLike[str]) -> tuple[MMAMRNNetForIntensity, MMAMRNNetVideoProcessor]:
+def load_checkpoint(
+    folder_or_repo: str | os.PathLike[str], revision: str = "main"
+) -> tuple[MMAMRNNetForIntensity, MMAMRNNetVideoProcessor]:
     """A stage-2 checkpoint in eval mode, and its processor.
 
     Args:
         folder_or_repo: a folder, or a Hub repository where the network allows.
+        revision: of a repository: a branch, tag or commit.
 
     Raises:
         CheckpointError: it is missing, damaged, or of another kind.
     """
-    model, processor = load_either(folder_or_repo)
+    model, processor = load_either(folder_or_repo, revision)
     if model.config.model_type != "mma_mrnnet":
         raise CheckpointError(
             f"{folder_or_repo}: a stage-1 checkpoint (mma) gives no intensities; a stage-2 one (mma_mrnnet) is needed"
@@ -93,17 +96,18 @@ def load_extractor(folder_or_repo: str | os.PathLike[str]) -> tuple[MMAModel, MM
 
 
 def load_either(
-    folder_or_repo: str | os.PathLike[str],
+    folder_or_repo: str | os.PathLike[str], revision: str = "main"
 ) -> tuple[MMAModel | MMAMRNNetForIntensity, MMAMRNNetVideoProcessor]:
     """A checkpoint of either stage in eval mode, and its processor.
 
     Args:
         folder_or_repo: as `load_checkpoint` takes it.
+        revision: as there.
 
     Raises:
         CheckpointError: it is missing, damaged, or of another kind.
     """
-    revision = resolve_revision(folder_or_repo, "main")  # of a repository: one commit, whatever is pushed in between
+    revision = resolve_revision(folder_or_repo, revision)  # of a repository: one commit, whatever is pushed in between
     return _load_model(folder_or_repo, revision), _load_processor(folder_or_repo, revision)
 
 

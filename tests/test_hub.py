@@ -391,6 +391,21 @@ def test_model_and_processor_are_of_one_commit_whatever_is_pushed_in_between(hub
     assert load(user, pushed).result[1] == 9
 
 
+def test_a_branch_and_a_commit_can_be_named(hub, user, pushed):
+    new = json.loads(hub.repositories[pushed].head()["video_preprocessor_config.json"]) | {"num_frames": 9}
+    files = {**hub.repositories[pushed].head(), "video_preprocessor_config.json": json.dumps(new).encode()}
+    before = hub.repositories[pushed].branches["main"]
+    hub.repositories[pushed].commit("longer", files, "longer")
+    hub.repositories[pushed].commit("main", files, "new")
+    for revision, frames in (("longer", 9), (before, 4), ("main", 9)):
+        said = user.code(
+            f"import mma_mrnnet\nresult = mma_mrnnet.load_checkpoint({pushed!r}, {revision!r})[1].num_frames"
+        )
+        assert (said.code, said.result) == (0, frames)
+    said = user.code(f"import mma_mrnnet\nmma_mrnnet.load_checkpoint({pushed!r}, revision='nowhere')")
+    not_loaded(said, pushed, "no such branch, tag or commit")
+
+
 # As others do it ---------------------------------------------------------------------------------------------------
 
 BY_HAND = """
