@@ -18,7 +18,6 @@ from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
 from transformers.utils import VIDEO_PROCESSOR_NAME, resolve_revision
 
 from mma_mrnnet.card_metadata import WATTS_A_CORE, evaluated_macro_f1, model_index, package_version, training_energy
-from mma_mrnnet.data.staging import replaced_folder
 from mma_mrnnet.hub_errors import one_line, reason
 from mma_mrnnet.model.modeling_mma import MMAModel
 from mma_mrnnet.model.modeling_mma_mrnnet import MMAMRNNetForIntensity
@@ -188,8 +187,13 @@ def export_checkpoint(source: str | os.PathLike[str], target: str | os.PathLike[
     extractor_config = getattr(model.config, "mma_config", model.config)
     if extractor_config is not None:
         extractor_config._name_or_path = ""  # where the extractor lay when it was trained
-    with replaced_folder(target) as staging:
+    place = target.resolve()  # of a link the folder behind it
+    place.parent.mkdir(parents=True, exist_ok=True)
+    staging = place.with_name(f".{place.name}.tmp-{os.getpid()}")
+    shutil.rmtree(staging, ignore_errors=True)
+    try:
         if model.config.model_type == "mma_mrnnet" and model.mma is not None:
+            staging.mkdir()
             add_pipeline(model.config, staging)
             processor.fps = model.config.sampling_fps
         model.save_pretrained(staging)
@@ -202,6 +206,11 @@ def export_checkpoint(source: str | os.PathLike[str], target: str | os.PathLike[
             if (Path(source) / name).is_file():
                 shutil.copyfile(Path(source) / name, staging / name)
         (staging / "README.md").write_text(model_card(model, staging), encoding="utf-8")
+        if place.exists():
+            place.rmdir()
+        staging.rename(place)
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
     return target
 
 
