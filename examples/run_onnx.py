@@ -81,7 +81,10 @@ def open_model(path: Path, threads: int) -> onnxruntime.InferenceSession:
     """A session on the processor."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
-    return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    try:
+        return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # onnxruntime's errors have no base class of their own
+        raise ValueError(f"{path}: no model that can be opened: {' '.join(str(error).split())[:200]}") from error
 
 
 def cautions(count: int, clips: dict) -> list[str]:
@@ -111,11 +114,22 @@ def write_affect(affect: np.ndarray, names: list[str], file: object) -> None:
     np.savetxt(file, affect, fmt="%.6f", delimiter=",", header=",".join(names), comments="")
 
 
+def array_in(path: Path) -> np.ndarray:
+    """The array of a .npy file; ValueError for a file that holds none, or several."""
+    try:
+        values = np.load(path, allow_pickle=False)
+    except EOFError as error:
+        raise ValueError(f"{path}: is empty") from error
+    if not isinstance(values, np.ndarray):
+        raise ValueError(f"{path}: holds several arrays (.npz); give one, a .npy file")
+    return values
+
+
 def run(args: argparse.Namespace) -> None:
     """Reads the array, runs the models, prints."""
     settings = json.loads((args.model / "settings.json").read_text("utf-8"))
     extractor, clips = settings["extractor"], settings["intensities"]
-    values = np.load(args.array, allow_pickle=False)
+    values = array_in(args.array)
     if values.ndim == 2 and clips is not None:
         if args.frames:
             raise ValueError("--frames writes what the extractor says of crops, and the array holds affect or features")

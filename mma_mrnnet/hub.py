@@ -58,16 +58,19 @@ def load_pretrained() -> tuple[MMAMRNNetForIntensity, MMAMRNNetVideoProcessor]:
     return load_checkpoint(pretrained_folder())
 
 
-def load_checkpoint(folder_or_repo: str | os.PathLike[str]) -> tuple[MMAMRNNetForIntensity, MMAMRNNetVideoProcessor]:
+def load_checkpoint(
+    folder_or_repo: str | os.PathLike[str], revision: str = "main"
+) -> tuple[MMAMRNNetForIntensity, MMAMRNNetVideoProcessor]:
     """A stage-2 checkpoint in eval mode, and its processor.
 
     Args:
         folder_or_repo: a folder, or a Hub repository where the network allows.
+        revision: of a repository: a branch, tag or commit.
 
     Raises:
         CheckpointError: it is missing, damaged, or of another kind.
     """
-    model, processor = load_either(folder_or_repo)
+    model, processor = load_either(folder_or_repo, revision)
     if model.config.model_type != "mma_mrnnet":
         raise CheckpointError(
             f"{folder_or_repo}: a stage-1 checkpoint (mma) gives no intensities; a stage-2 one (mma_mrnnet) is needed"
@@ -92,17 +95,18 @@ def load_extractor(folder_or_repo: str | os.PathLike[str]) -> tuple[MMAModel, MM
 
 
 def load_either(
-    folder_or_repo: str | os.PathLike[str],
+    folder_or_repo: str | os.PathLike[str], revision: str = "main"
 ) -> tuple[MMAModel | MMAMRNNetForIntensity, MMAMRNNetVideoProcessor]:
     """A checkpoint of either stage in eval mode, and its processor.
 
     Args:
         folder_or_repo: as `load_checkpoint` takes it.
+        revision: as there.
 
     Raises:
         CheckpointError: it is missing, damaged, or of another kind.
     """
-    revision = resolve_revision(folder_or_repo, "main")  # of a repository: one commit, whatever is pushed in between
+    revision = resolve_revision(folder_or_repo, revision)  # of a repository: one commit, whatever is pushed in between
     return _load_model(folder_or_repo, revision), _load_processor(folder_or_repo, revision)
 
 
@@ -183,8 +187,9 @@ def export_checkpoint(source: str | os.PathLike[str], target: str | os.PathLike[
     extractor_config = getattr(model.config, "mma_config", model.config)
     if extractor_config is not None:
         extractor_config._name_or_path = ""  # where the extractor lay when it was trained
-    target.parent.mkdir(parents=True, exist_ok=True)
-    staging = target.with_name(f".{target.name}.tmp-{os.getpid()}")
+    place = target.resolve()  # of a link the folder behind it
+    place.parent.mkdir(parents=True, exist_ok=True)
+    staging = place.with_name(f".{place.name}.tmp-{os.getpid()}")
     shutil.rmtree(staging, ignore_errors=True)
     try:
         if model.config.model_type == "mma_mrnnet" and model.mma is not None:
@@ -199,20 +204,22 @@ def export_checkpoint(source: str | os.PathLike[str], target: str | os.PathLike[
             processor.image_processor().save_pretrained(staging)
         for name in RESULT_FILES:
             if (Path(source) / name).is_file():
-                shutil.copy(Path(source) / name, staging / name)
+                shutil.copyfile(Path(source) / name, staging / name)
         (staging / "README.md").write_text(model_card(model, staging), encoding="utf-8")
-        if target.exists():
-            target.rmdir()
-        staging.rename(target)
+        if place.exists():
+            place.rmdir()
+        staging.rename(place)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
     return target
 
 
 def refuse_filled(target: Path) -> None:
-    """Raises CheckpointError where `target` is a file, or a folder that holds something."""
+    """Raises CheckpointError where `target` is a file, a folder that holds something, or the one we are in."""
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise CheckpointError(f"{target}: exists and is not an empty folder; nothing was written")
+    if target.resolve() == Path.cwd():  # replacing it would leave the shell in a folder that is gone
+        raise CheckpointError(f"{target}: is the current folder; name a folder that is made inside it")
 
 
 def add_pipeline(config: PreTrainedConfig, folder: Path) -> None:

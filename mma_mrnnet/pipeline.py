@@ -14,7 +14,7 @@ from torch.utils.data import Dataset
 from transformers import AutoModel, Pipeline
 from transformers.pipelines import PIPELINE_REGISTRY
 
-from mma_mrnnet.hub import TASK, add_pipeline
+from mma_mrnnet.hub import TASK, add_pipeline, pretrained_folder
 
 if TYPE_CHECKING:
     from mma_mrnnet.prediction import VideoPrediction
@@ -209,7 +209,11 @@ def _require_positive(name: str, value: Any) -> None:
 
 
 def register_pipeline() -> None:
-    """Makes the task known to `transformers.pipeline`."""
+    """Makes the task known to `transformers.pipeline`; without a model it takes the checkpoint that ships."""
     PIPELINE_REGISTRY.register_pipeline(
-        TASK, pipeline_class=FacialExpressionIntensityPipeline, pt_model=(AutoModel,), type="video"
+        TASK,
+        pipeline_class=FacialExpressionIntensityPipeline,
+        pt_model=(AutoModel,),
+        default={"model": (str(pretrained_folder()), "main")},
+        type="video",
     )

@@ -16,7 +16,7 @@ from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, Mo
 from huggingface_hub.errors import GatedRepoError, HFValidationError, RepositoryNotFoundError, RevisionNotFoundError
 from huggingface_hub.utils import validate_repo_id
 
-from mma_mrnnet.hub import RESULT_FILES, export_checkpoint
+from mma_mrnnet.hub import PIPELINE_FILE, RESULT_FILES, export_checkpoint
 from mma_mrnnet.hub_errors import one_line, passes, reason, trouble
 
 logger = logging.getLogger(__name__)
@@ -205,7 +205,7 @@ def _names(found: ModelInfo) -> set[str]:
 def _names_of_pushes(found: ModelInfo, folder: Path) -> set[str]:
     """Names that an export can have: what may be removed, other than what people put beside it."""
     weights = re.compile(r"model(-\d+-of-\d+)?\.safetensors(\.index\.json)?")
-    code = {path.name for path in Path(__file__).with_name("model").glob("*.py")}
+    code = {PIPELINE_FILE, *(path.name for path in Path(__file__).with_name("model").glob("*.py"))}
     processors = {"preprocessor_config.json", "video_preprocessor_config.json", "processor_config.json"}
     return {*code, *processors, *RESULT_FILES} | {name for name in _names(found) if weights.fullmatch(name)}
 

@@ -190,6 +190,23 @@ def test_a_target_that_holds_something_is_refused_and_left_alone(trained, tmp_pa
     assert (tmp_path / "file").read_text() == "mine"
 
 
+def test_a_link_to_an_empty_folder_stays_a_link(trained, tmp_path):
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "real")
+    before = content(tmp_path)
+    assert "README.md" in content(export_checkpoint(trained, tmp_path / "link"))
+    assert (tmp_path / "link").is_symlink()
+    assert content(tmp_path) == before
+
+
+def test_the_current_folder_is_refused_in_words(trained, tmp_path, monkeypatch):
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    with pytest.raises(CheckpointError, match="is the current folder"):
+        export_checkpoint(trained, ".")
+    assert content(tmp_path / "here") == []
+
+
 def test_an_export_that_fails_leaves_nothing(trained, tmp_path, monkeypatch):
     def fail(model, folder):
         raise OSError("the disk is full")

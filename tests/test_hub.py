@@ -147,6 +147,18 @@ def test_what_no_longer_belongs_to_a_push_goes_and_what_people_put_beside_it_sta
     assert list(hub.repositories[name].messages.values()) == ["initial commit", "Trained again"]
 
 
+def test_the_pipelines_file_goes_where_a_model_of_tables_takes_the_place_of_one_of_videos(
+    hub, user, checkpoint, name, tmp_path
+):
+    config = MMAMRNNetConfig(feature_names=["x", "y"], num_frames=4, hidden_size=8)
+    MMAMRNNetForIntensity(config).save_pretrained(tmp_path)
+    MMAMRNNetVideoProcessor(num_frames=4).save_pretrained(tmp_path)
+    user.command("push", checkpoint, name)
+    said = user.command("push", tmp_path, name)
+    assert said.out.splitlines()[1:] == ["removed, as no longer part of it: pipeline_mma_mrnnet.py"]
+    assert "pipeline_mma_mrnnet.py" not in hub.repositories[name].head()
+
+
 def test_a_name_alone_is_a_repository_of_ones_own(hub, user, checkpoint, name):
     said = user.command("push", checkpoint, name.split("/")[1])
     assert (said.code, f"pushed to {hub.url}/{name} " in said.out) == (0, True)
@@ -377,6 +389,21 @@ def test_model_and_processor_are_of_one_commit_whatever_is_pushed_in_between(hub
     assert load(user, pushed).result[1] == 4
     assert fault.hits == 1
     assert load(user, pushed).result[1] == 9
+
+
+def test_a_branch_and_a_commit_can_be_named(hub, user, pushed):
+    new = json.loads(hub.repositories[pushed].head()["video_preprocessor_config.json"]) | {"num_frames": 9}
+    files = {**hub.repositories[pushed].head(), "video_preprocessor_config.json": json.dumps(new).encode()}
+    before = hub.repositories[pushed].branches["main"]
+    hub.repositories[pushed].commit("longer", files, "longer")
+    hub.repositories[pushed].commit("main", files, "new")
+    for revision, frames in (("longer", 9), (before, 4), ("main", 9)):
+        said = user.code(
+            f"import mma_mrnnet\nresult = mma_mrnnet.load_checkpoint({pushed!r}, {revision!r})[1].num_frames"
+        )
+        assert (said.code, said.result) == (0, frames)
+    said = user.code(f"import mma_mrnnet\nmma_mrnnet.load_checkpoint({pushed!r}, revision='nowhere')")
+    not_loaded(said, pushed, "no such branch, tag or commit")
 
 
 # As others do it ---------------------------------------------------------------------------------------------------

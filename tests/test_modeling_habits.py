@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from accelerate import infer_auto_device_map
+from huggingface_hub.errors import StrictDataclassError
 from safetensors.torch import load_file, save_file
 from transformers import (
     AutoConfig,
@@ -229,6 +230,15 @@ def test_another_number_of_targets_starts_a_new_head_without_calibration(tiny_mo
     assert torch.equal(model.calibration_scale, torch.ones(len(names)))
     assert torch.equal(model.dense.weight, tiny_model.dense.weight)
     assert model(**inputs_of("tiny_model")).intensities.shape == (3, len(names))
+
+
+@pytest.mark.parametrize("names", [{0: "joy", 1: "joy"}, {1: "joy", 2: "fear"}])
+def test_targets_without_a_name_of_their_own_are_refused(names, tiny_model, tmp_path):
+    tiny_model.save_pretrained(tmp_path)
+    with pytest.raises(StrictDataclassError, match="id2label must name the targets 0 to 1, each differently"):
+        AutoModel.from_pretrained(tmp_path, id2label=names, ignore_mismatched_sizes=True)
+    with pytest.raises(StrictDataclassError, match="id2label must name the targets 0 to 1, each differently"):
+        MMAMRNNetConfig(id2label=names)
 
 
 def test_other_names_for_the_same_targets_keep_weights_and_calibration(tiny_model, tmp_path):

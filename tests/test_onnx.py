@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -316,6 +317,23 @@ def test_the_script_refuses_in_words_what_the_model_cannot_read(whole, tmp_path,
     out, err = capsys.readouterr()
     assert out == ""
     assert message in err
+
+
+def test_the_script_says_in_a_line_that_a_file_holds_no_array_or_no_model(whole, tmp_path, capsys, monkeypatch):
+    shutil.copytree(whole[1], tmp_path / "onnx")
+    (tmp_path / "onnx" / "extractor.onnx").write_bytes(b"junk")
+    (tmp_path / "empty.npy").touch()
+    np.savez(tmp_path / "several.npz", crops=crops(2))
+    np.save(tmp_path / "crops.npy", crops(2))
+    for name, said in (
+        ("empty.npy", "is empty"),
+        ("several.npz", "holds several arrays"),
+        ("crops.npy", "extractor.onnx: no model that can be opened"),
+    ):
+        monkeypatch.setattr(sys, "argv", ["run_onnx.py", str(tmp_path / name), "--model", str(tmp_path / "onnx")])
+        assert script_of(whole[1]).main() == 1
+        out, err = capsys.readouterr()
+        assert (out, err.count("\n"), said in err) == ("", 1, True)
 
 
 def test_known_affect_goes_in_without_its_rows_of_no_face(whole, tmp_path, capsys, monkeypatch):

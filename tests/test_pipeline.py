@@ -20,7 +20,7 @@ from transformers.pipelines.pt_utils import KeyDataset
 from mma_mrnnet import MMAMRNNetConfig, MMAMRNNetForIntensity, MMAMRNNetForVideoClassification
 from mma_mrnnet.data.video import VideoError, write_video
 from mma_mrnnet.data.video_sources import local_video
-from mma_mrnnet.hub import PIPELINE_FILE, TASK, export_checkpoint, load_checkpoint
+from mma_mrnnet.hub import PIPELINE_FILE, TASK, export_checkpoint, load_checkpoint, pretrained_folder
 from mma_mrnnet.model.labels import REACTIONS
 from mma_mrnnet.pipeline import FacialExpressionIntensityPipeline
 from mma_mrnnet.prediction import predict_video
@@ -74,6 +74,10 @@ def test_the_task_gives_every_label_with_what_predict_video_says(pipe, checkpoin
     rows = pipe(str(clip))
     assert [row["label"] for row in rows] == list(REACTIONS)
     assert rows == intensities(clip, checkpoint)
+
+
+def test_without_a_model_the_task_takes_the_checkpoint_that_ships():
+    assert pipeline(TASK).model.config.name_or_path == str(pretrained_folder())
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,14 @@ import pytest
 import torch
 from transformers import Trainer, TrainingArguments
 
-from mma_mrnnet import MMAConfig, MMAModel, MMAMRNNetConfig, MMAMRNNetForIntensity
+from mma_mrnnet import (
+    MMAConfig,
+    MMAForImageClassification,
+    MMAModel,
+    MMAMRNNetConfig,
+    MMAMRNNetForIntensity,
+    MMAMRNNetForVideoClassification,
+)
 
 BACKBONE = {"embedding_size": 8, "hidden_sizes": [8, 16], "depths": [1, 1], "layer_type": "basic"}
 EXTRACTOR = MMAConfig(backbone_config=BACKBONE, image_size=32)
@@ -57,3 +64,26 @@ def test_the_trainer_of_transformers_trains_the_model(tmp_path, stage, checkpoin
     trainer.save_model(str(tmp_path / "model"))
     loaded = type(model).from_pretrained(tmp_path / "model")
     assert all(torch.equal(value, model.state_dict()[name].cpu()) for name, value in loaded.state_dict().items())
+
+
+@pytest.mark.parametrize("kind", [MMAForImageClassification, MMAMRNNetForIntensity, MMAMRNNetForVideoClassification])
+def test_the_trainer_finds_columns_and_labels_by_itself_and_scores_one_array(tmp_path, kind):
+    torch.manual_seed(0)
+    stage_1 = kind is MMAForImageClassification
+    model = kind(EXTRACTOR if stage_1 else MMAMRNNetConfig(mma_config=EXTRACTOR, num_frames=4, hidden_size=8))
+    items = [{"pixel_values": torch.rand(3, 32, 32), "labels": number % 7} for number in range(8)]
+    items = [{**item, "clip": number} for number, item in enumerate(items if stage_1 else clips(8))]
+    shapes = []
+
+    def score(evaluated):
+        shapes.append((evaluated.predictions.shape, evaluated.label_ids.shape))
+        return {}
+
+    arguments = TrainingArguments(
+        output_dir=str(tmp_path), max_steps=2, per_device_train_batch_size=4, report_to=[], use_cpu=True,
+        save_strategy="no", disable_tqdm=True,
+    )  # fmt: skip
+    trainer = Trainer(model=model, args=arguments, train_dataset=items, eval_dataset=items, compute_metrics=score)
+    assert math.isfinite(trainer.train().training_loss)
+    assert math.isfinite(trainer.evaluate()["eval_loss"])
+    assert shapes == [((8, 7), (8,) if stage_1 else (8, 7))]

@@ -194,6 +194,37 @@ def test_nobody_listening_is_said_without_the_password():
     assert "pass" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("how", "said"),
+    [
+        ("text", 'grey.mp4: is open as text; open a video file with "rb"'),
+        ("closed", "grey.mp4: cannot be read: read of closed file"),
+        ("failing", "file object: cannot be read: the disk is gone"),
+    ],
+)
+def test_a_file_object_that_cannot_be_read_is_a_video_error(how, said, clip, temporary):
+    class Failing:
+        def read(self, size):
+            raise OSError("the disk is gone")
+
+    opened = clip.open(encoding="utf-8") if how == "text" else Failing() if how == "failing" else clip.open("rb")
+    with pytest.raises(VideoError, match=said):
+        if how == "closed":
+            opened.close()
+        with local_video(opened):
+            raise AssertionError("it was taken")
+    if how == "text":
+        opened.close()
+    assert list(temporary.iterdir()) == []
+
+
+@pytest.mark.parametrize("place", [f"http://{'a' * 70}.example/a.mp4", "http://127.0.0.1:9/\udcff.mp4"])
+def test_a_url_that_has_no_encoding_is_a_video_error(place, temporary):
+    with pytest.raises(VideoError, match="cannot be fetched: Unicode"), local_video(place):
+        raise AssertionError("it was taken")
+    assert list(temporary.iterdir()) == []
+
+
 def test_a_file_object_without_end_is_cut_off(temporary):
     said = "/dev/zero: larger than 5,000,000 bytes"
     with (

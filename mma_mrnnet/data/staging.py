@@ -9,7 +9,11 @@ from pathlib import Path
 
 @contextmanager
 def replaced_folder(target: Path) -> Iterator[Path]:
-    """A fresh folder beside `target` that takes its place when the block ends well, and is removed when it fails."""
+    """A fresh folder beside `target` that takes its place when the block ends well, and is removed when it fails.
+
+    Where `target` is a link to a folder, that folder is replaced, and the link stays.
+    """
+    target = target.resolve()
     target.parent.mkdir(parents=True, exist_ok=True)
     staging = target.with_name(f".{target.name}.tmp")
     shutil.rmtree(staging, ignore_errors=True)  # a killed run may have left one

@@ -149,20 +149,29 @@ def _fetch(url: str, name: str, file: BinaryIO, timeout: float, max_bytes: int) 
                         f"{name}: not fetched within {timeout:g} s ({received:,} bytes came); give a longer timeout"
                     )
                 file.write(piece)
-    except (httpx.HTTPError, httpx.InvalidURL) as error:
+    except (httpx.HTTPError, httpx.InvalidURL, UnicodeError) as error:  # the last of a host's name, or of surrogates
         reason = str(error) or "no answer in time" if isinstance(error, httpx.TimeoutException) else str(error)
         raise VideoError(f"{name}: cannot be fetched: {type(error).__name__}: {reason}") from error
 
 
 def _copy(source: BinaryIO, name: str, file: BinaryIO, max_bytes: int) -> None:
     received = 0
-    while piece := source.read(_PIECE):
+    while piece := _piece_of(source, name):
         if not isinstance(piece, bytes | bytearray | memoryview):
             raise VideoError(f'{name}: gives {type(piece).__name__}, not bytes; open a video file with "rb"')
         received += len(piece)
         if received > max_bytes:
             raise _too_large(name, max_bytes)
         file.write(piece)
+
+
+def _piece_of(source: BinaryIO, name: str) -> Any:
+    try:
+        return source.read(_PIECE)
+    except UnicodeDecodeError as error:
+        raise VideoError(f'{name}: is open as text; open a video file with "rb"') from error
+    except (OSError, ValueError) as error:  # ValueError: it is closed
+        raise VideoError(f"{name}: cannot be read: {error}") from error
 
 
 def _too_large(name: str, max_bytes: int, more: str = "") -> VideoError:

@@ -198,6 +198,8 @@ class MMAMRNNetConfig(NamedOutputsConfig):
 
     model_type = "mma_mrnnet"
     sub_configs_defaults: ClassVar = {"mma_config": MMAConfig}
+    # So that `Trainer` hands `compute_metrics` the intensities, and not a tuple with every frame's affect.
+    keys_to_ignore_at_inference: ClassVar = ["logits", "affect", "hidden_states"]
 
     mma_config: dict | PreTrainedConfig | None = None
     feature_names: list[str] | tuple[str, ...] | None = None
@@ -305,6 +307,12 @@ class MMAMRNNetConfig(NamedOutputsConfig):
                 f"channels are an extractor's, and this model reads features: choose among these by feature_names "
                 f"(--features) and leave channels out; got {self.channels}"
             )
+
+    def validate_labels(self) -> None:
+        """Check that every target has a name of its own: tables, cards and pipelines go by it."""
+        names = self.id2label
+        if sorted(names) != list(range(len(names))) or len(set(names.values())) != len(names):
+            raise ValueError(f"id2label must name the targets 0 to {len(names) - 1}, each differently; got {names}")
 
     def validate_choices(self) -> None:
         """Check the named choices."""

@@ -413,9 +413,22 @@ class MMAMRNNetForVideoClassification(MMAMRNNetForIntensity):
     """
 
     @can_return_tuple
-    def forward(self, *args: Any, **kwargs: Any) -> IntensityOutput:
-        """As `MMAMRNNetForIntensity.forward`, but that `logits` are the intensities."""
-        output = super().forward(*args, **kwargs, return_dict=True)
+    def forward(
+        self,
+        pixel_values: Tensor | None = None,
+        affect: Tensor | None = None,
+        frame_mask: Tensor | None = None,
+        labels: Tensor | None = None,
+        output_hidden_states: bool | None = None,
+        **kwargs: Any,
+    ) -> IntensityOutput:
+        """As `MMAMRNNetForIntensity.forward`, but that `logits` are the intensities.
+
+        The arguments are named here too: transformers' `Trainer` drops every column that it does not find in a
+        model's signature.
+        """
+        kwargs["return_dict"] = True
+        output = super().forward(pixel_values, affect, frame_mask, labels, output_hidden_states, **kwargs)
         output.logits = output.intensities
         return output
 
