@@ -1,0 +1,150 @@
+"""One self-contained HTML page of a clip's people, or of two clips side by side; it asks nothing of any network."""
+
+import os
+from collections.abc import Sequence
+from html import escape
+from pathlib import Path
+
+from mma_mrnnet.model.labels import VALENCE_AROUSAL
+from mma_mrnnet.prediction import VideoPrediction
+from mma_mrnnet.report import figures
+
+_PAGE = """<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width,initial-scale=1">
+<meta name="color-scheme" content="light dark"><title>{title}</title>{style}
+<style>body{{margin:0}}main{{max-width:{width};margin:auto;padding:1em;min-height:100vh;background:var(--back)}}
+h1{{font-size:1.35em;margin:.2em 0;overflow-wrap:anywhere}}.pair{{display:grid;grid-template-columns:1fr 1fr;gap:1.6em}}
+@media(max-width:52em){{.pair{{grid-template-columns:1fr}}}}</style></head>
+<body class="mma"><main>{body}</main></body></html>
+"""
+
+
+def summary_parts(prediction: VideoPrediction) -> str:
+    """What a clip comes to: the intensities, with the words that must stand beside them."""
+    if prediction.error is not None:
+        return f'<div class="mma-notes"><p>{escape(prediction.error)}</p></div>'
+    notes = "".join(f"<p>{escape(note)}</p>" for note in prediction.notes())
+    mark = "<p>The dashed mark is the intensity without the neutral calibration.</p>" if prediction.uncorrected else ""
+    return f'{figures.intensity_bars(prediction)}{mark}<div class="mma-notes">{notes}</div>'
+
+
+def timeline_parts(prediction: VideoPrediction) -> str:
+    """What the clip showed over time, and which of its moments carried the result."""
+    line = figures.TimeLine.of(prediction)
+    up = '<span class="mma-key" style="background:var(--up)"></span>'
+    down = '<span class="mma-key" style="background:var(--down)"></span>'
+    gap = '<span class="mma-key mma-hatch"></span>'
+    parts = []
+    if prediction.error is None:
+        parts += [
+            "<h2>Which moments carried the result</h2>",
+            f"<p>{up}up: that frame adds to the output before its sigmoid; {down}down: it takes away. Together with a "
+            "constant they are the output exactly. It is an account, not a cause: each frame's number also holds what "
+            "came before it.</p>",
+            figures.moments_rows(prediction, line),
+            "<h2>The estimate so far</h2><p>What the model would have said had the clip ended there, 0 to 1.</p>",
+            figures.running_rows(prediction, line),
+        ]
+    columns = prediction.frames.columns
+    if all(name in columns for name in VALENCE_AROUSAL):
+        parts += [f"<h2>Valence and arousal</h2><p>{gap}no face</p>", figures.valence_arousal_rows(prediction, line)]
+    for title, names in (
+        ("Expressions", figures.expression_names(prediction.frames)),
+        ("Action units", figures.action_unit_columns(prediction.frames)),
+    ):
+        if names:
+            said = f"<p>{up}the darker, the likelier; {gap}no face</p>"
+            parts += [f"<h2>{title}</h2>{said}", figures.heat_rows(prediction, line, names)]
+    return "".join(parts)
+
+
+def strip_parts(prediction: VideoPrediction) -> str:
+    """The film strip, where there is one."""
+    if not prediction.strip:
+        return ""
+    return f"<h2>What the model saw</h2>{figures.film_strip(prediction.strip)}"
+
+
+def _person(prediction: VideoPrediction, *, several: bool) -> str:
+    """Everything about one person of a clip."""
+    head = f"<h2>Person {prediction.track}</h2>" if several else ""
+    return (
+        f"{head}<p>{escape(_counts(prediction))}</p>{summary_parts(prediction)}"
+        f"{strip_parts(prediction)}{timeline_parts(prediction)}"
+    )
+
+
+def _counts(prediction: VideoPrediction) -> str:
+    length = "" if prediction.duration_s != prediction.duration_s else f"{prediction.duration_s:.1f} s, "
+    return f"{length}a face in {prediction.frames_with_face} of {prediction.frames_sampled} frames looked at"
+
+
+def report_page(predictions: Sequence[VideoPrediction]) -> str:
+    """A page about the people of one clip.
+
+    Args:
+        predictions: at least one, all of one clip.
+
+    Returns:
+        HTML in itself complete: styles and pictures are inside, there is no script.
+    """
+    name = Path(predictions[0].file).name
+    body = f"<h1>{escape(name)}</h1>" + "".join(_person(each, several=len(predictions) > 1) for each in predictions)
+    return _PAGE.format(title=escape(name), style=figures.style(), width="58em", body=figures.wrapped(body))
+
+
+def comparison_page(one: VideoPrediction, other: VideoPrediction) -> str:
+    """Two clips side by side, or one below the other where the page is narrow; the intensities first.
+
+    Args:
+        one: the left one.
+        other: the right one; of the same model, so that its targets are the same.
+
+    Returns:
+        HTML in itself complete.
+
+    Raises:
+        ValueError: the two have other targets.
+    """
+    if list(one.intensities) != list(other.intensities):
+        raise ValueError(
+            f"{other.file}: has other targets than {one.file}: {', '.join(other.intensities)}; "
+            "only results of one model compare"
+        )
+    names = [Path(each.file).name for each in (one, other)]
+    relative = (
+        '<div class="mma-notes"><p>Intensities are relative within each clip: a longer bar on one side does not mean '
+        "that this person felt more than the other.</p></div>"
+        if one.relative or other.relative
+        else ""
+    )
+    rows = "".join(
+        "".join(f"<section>{part}</section>" for part in pair)
+        for pair in zip(*(_comparable(each) for each in (one, other)), strict=True)
+    )
+    body = f'<h1>{" and ".join(map(escape, names))}</h1>{relative}<div class="pair">{rows}</div>'
+    return _PAGE.format(title=escape(" and ".join(names)), style=figures.style(), width="90em", body=figures.wrapped(body))
+
+
+def _comparable(prediction: VideoPrediction) -> tuple[str, str, str]:
+    """The parts of a clip that stand beside those of the other one."""
+    head = f"<h2>{escape(Path(prediction.file).name)}</h2><p>{escape(_counts(prediction))}</p>"
+    return head + summary_parts(prediction), strip_parts(prediction), timeline_parts(prediction)
+
+
+def write_page(page: str, path: str | os.PathLike[str]) -> Path:
+    """Writes a page beside its target and renames it.
+
+    Raises:
+        ValueError: an ending other than .html or .htm.
+    """
+    path = Path(path)
+    if path.suffix.lower() not in (".html", ".htm"):
+        raise ValueError(f"{path}: a page is written as .html; got {path.suffix or 'no ending'!r}")
+    staging = path.with_name(f".{path.name}.tmp-{os.getpid()}")
+    try:
+        staging.write_text(page, encoding="utf-8")
+        staging.replace(path)
+    finally:
+        staging.unlink(missing_ok=True)
+    return path
