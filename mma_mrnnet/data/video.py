@@ -187,6 +187,17 @@ def read_frames(path: str | os.PathLike[str], *rates: float | None, threads: int
     return VideoReader(path, *rates, threads=threads)
 
 
+def announced_duration_s(path: str | os.PathLike[str]) -> float:
+    """How long a video's header says it is, in seconds; 0 where it does not say. Nothing is decoded.
+
+    Raises:
+        VideoError: missing or unreadable file, or no video in it.
+    """
+    path = Path(path)
+    with _open(path) as container:
+        return _announced_s(container, _video_stream(path, container))
+
+
 def _video_error(path: Path, what: str) -> VideoError:
     return VideoError(f"{path}: {what}; {_ACCEPTED}")  # one argument, so that it survives a worker process
 

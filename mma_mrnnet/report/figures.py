@@ -5,7 +5,7 @@ are blue and orange of two lightnesses, which people with any common colour visi
 """
 
 import base64
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 
@@ -130,6 +130,11 @@ class TimeLine:
 def intensity_bars(prediction: VideoPrediction) -> str:
     """One bar a target, strongest first where targets compare; where affect was calibrated, a mark of the bar without."""
     rows = prediction.ranked() if prediction.calibrated else list(prediction.intensities.items())
+    return bars(rows, prediction.uncorrected)
+
+
+def bars(rows: Sequence[tuple[str, float]], before: Mapping[str, float] | None = None) -> str:
+    """A bar from 0 to 1 for each name and value, with a dashed mark at what it was before, where that is known."""
     lines = []
     for name, value in rows:
         share = min(max(value, 0.0), 1.0)
@@ -138,8 +143,8 @@ def intensity_bars(prediction: VideoPrediction) -> str:
             where = f"left:{100 * share:.1f}%"
         else:
             where = f"right:{100 - 100 * share:.1f}%;color:var(--back)"
-        before = (prediction.uncorrected or {}).get(name)
-        mark = "" if before is None else f'<u style="left:{100 * min(max(before, 0), 1):.1f}%" title="without: {before:.2f}"></u>'
+        old = (before or {}).get(name)
+        mark = "" if old is None else f'<u style="left:{100 * min(max(old, 0), 1):.1f}%" title="without: {old:.2f}"></u>'
         lines.append(
             f'<div class="mma-row"><span>{escape(name)}</span><div class="mma-bar" role="img" '
             f'aria-label="{escape(name)} {value:.2f}"><i style="width:{100 * share:.1f}%"></i>'
