@@ -1,6 +1,5 @@
 """What the command line promises: exit codes, one clear line a failure, results on stdout, notes beside."""
 
-import argparse
 import contextlib
 import json
 import os
@@ -354,6 +353,103 @@ def test_a_reader_that_left_ends_the_work_where_no_table_is_wanted(checkpoint, c
     assert begun == [str(clips / "a.mp4")]
 
 
+# ---- predict: several people, a person's own neutral, windows
+
+
+@pytest.fixture
+def two_people(tmp_path):
+    """Two frames a second for 4 s: a larger face that leaves after 2 s, a smaller one that stays."""
+    images = []
+    for number in range(8):
+        image = np.full((160, 400, 3), 128, np.uint8)
+        image[:128, :128] = cv2.resize(FACE, (128, 128), interpolation=cv2.INTER_AREA)
+        if number < 4:
+            image[:, 240:] = FACE
+        images.append(image)
+    return write_video(tmp_path / "two.mp4", images, 2)
+
+
+def test_a_clip_with_two_people_says_so_and_all_faces_shows_both(predict, run, checkpoint, two_people, tmp_path):
+    code, out, err = predict(two_people)
+    assert code == 0
+    assert headings(out) == [f"{two_people}: 4.0 s, a face in 8 of 8 frames"]
+    said = [line for line in err if "people were seen" in line]
+    assert said == [
+        f"mma-mrnnet: {two_people}: 2 people were seen; this is who is in most frames, --all-faces shows the others"
+    ]
+    tables = ["--out", tmp_path / "people.csv", "--frames", tmp_path / "frames.csv"]
+    code, out, err = run("predict", two_people, "--all-faces", *tables, "--model", checkpoint)
+    assert code == 0
+    assert headings(out) == [
+        f"{two_people}, track 0: 4.0 s, a face in 8 of 8 frames",
+        f"{two_people}, track 1: 4.0 s, a face in 4 of 8 frames",
+    ]
+    assert not [line for line in err if "people were seen" in line]
+    rows, frames = pd.read_csv(tmp_path / "people.csv"), pd.read_csv(tmp_path / "frames.csv")
+    assert rows[["track", "frames_with_face"]].to_numpy().tolist() == [[0, 8], [1, 4]]
+    assert frames.groupby("track")["face"].sum().tolist() == [8, 4]
+
+
+def test_an_own_neutral_is_shown_with_what_it_changed(run, checkpoint, two_people, tmp_path):
+    words = ["predict", two_people, "--model", checkpoint]
+    _, plain, _ = run(*words)
+    code, out, err = run(*words, "--neutral", "0:1", "--out", tmp_path / "one.csv")
+    assert code == 0
+    assert f"mma-mrnnet: {two_people}: the person's own neutral from 0 to 1 s was taken out" in "\n".join(err)
+    without = [re.sub(r" +[\d.]+ \(([\d.]+)\) .*", r" \1", line).split() for line in out[1:]]
+    assert without == [line.split()[:2] for line in plain[1:]]
+    (row,) = pd.read_csv(tmp_path / "one.csv").to_dict("records")
+    assert (row["neutral_start_s"], row["neutral_end_s"]) == (0, 1)
+    assert [f"{row[f'{name}_uncorrected']:.2f}" for name in REACTIONS] == [value for _, value in without]
+    assert "own neutral from 0 to 1 s" in row["note"]
+
+
+def test_a_neutral_stretch_without_the_persons_face_fails_that_person(run, checkpoint, two_people):
+    words = ["predict", two_people, "--model", checkpoint, "--all-faces", "--neutral", "2:3"]
+    code, out, err = run(*words)
+    assert code == 1
+    assert headings(out) == [f"{two_people}, track 0: 4.0 s, a face in 8 of 8 frames"]
+    reason = "no face of this person from 2 to 3 s, which is to be their neutral"
+    assert f"mma-mrnnet: {two_people}, track 1: {reason}" in err
+
+
+def test_windows_are_a_table_of_their_own(predict, two_people, tmp_path):
+    # The tiny model reads 4 frames, 2 s. Windows of 1 s start at 0, 1, 2 and 3: that one reaches the last frame, 3.5 s.
+    code, _, err = predict(two_people, "--windows", tmp_path / "windows.csv", "--window", 1)
+    assert code == 0
+    assert f"wrote {tmp_path / 'windows.csv'}" in err
+    windows = pd.read_csv(tmp_path / "windows.csv")
+    assert windows.columns.tolist() == ["file", "track", "start_s", "end_s", "frames_with_face", *REACTIONS]
+    assert windows["start_s"].tolist() == [0, 1, 2, 3]
+    assert windows["frames_with_face"].tolist() == [2, 2, 2, 2]
+    predict(two_people, "--windows", tmp_path / "windows.csv", "--hop", 0.5)
+    assert pd.read_csv(tmp_path / "windows.csv")["end_s"].tolist() == [2, 2.5, 3, 3.5, 4]  # 2 s are all that fits
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--hop", "1"], "--window and --hop are of --windows FILE"),
+        (["--windows", "w.csv", "--fps", "1"], "leave --fps out, or give native"),
+        (["--windows", "w.csv", "--window", "3"], "--window 3: this model reads at most 2 s at once"),
+        (["--windows", "w.csv", "--out", "w.csv"], "--out and --windows need a file each"),
+    ],
+)
+def test_options_that_do_not_go_together_are_one_line(predict, clips, monkeypatch, tmp_path, words, message):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(cli.predict, "_predict_one", lambda *_: pytest.fail("work was begun"))
+    code, out, err = predict(clips / "b.mp4", *words)
+    assert (code, out, len(err)) == (1, [], 1)
+    assert message in err[0]
+
+
+@pytest.mark.parametrize("word", ["2", "2:1", "-1:2", "a:b", "0:inf", "calm"])
+def test_a_neutral_that_is_no_stretch_is_refused_by_name(run, clips, word):
+    code, _, err = run("predict", clips / "b.mp4", f"--neutral={word}")
+    assert code == 2
+    assert "argument --neutral: must be START:END in seconds, such as 0:2, or auto" in err[-1]
+
+
 # ---- the words
 
 
@@ -425,9 +521,9 @@ def test_a_table_that_cannot_be_written_does_not_cost_the_other_one(tmp_path, ca
         real(table, path)
 
     monkeypatch.setattr(prediction, "write_table", full_disk)
-    args = argparse.Namespace(out=tmp_path / "out.csv", frames=tmp_path / "frames.csv")
+    rows = [pd.DataFrame({"file": ["a"]})]
     with pytest.raises(OSError, match=r"out\.csv: not written: No space left"):
-        cli.predict._write(args, [{"file": "a"}], [pd.DataFrame({"file": ["a"]})])
+        cli.predict._write([(tmp_path / "out.csv", rows), (tmp_path / "frames.csv", rows)])
     assert (tmp_path / "frames.csv").is_file()
 
 

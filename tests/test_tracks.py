@@ -6,7 +6,7 @@ import pytest
 from skimage.data import astronaut
 
 from mma_mrnnet.data.faces import Detection, FaceDetector, align_face
-from mma_mrnnet.data.tracks import FaceTracker, PeopleFrame, crop_faces, people_of
+from mma_mrnnet.data.tracks import FaceFollower, FaceTracker, PeopleFrame, crop_faces, people_of
 from mma_mrnnet.data.video import VideoFrame, read_frames, write_video
 
 cv2.setNumThreads(1)
@@ -164,6 +164,22 @@ def test_times_alone_decide_so_that_a_denser_sampling_changes_nothing_but_reach(
         dense.update([square(100 + 8 * step, 100, 60), square(300 + 8 * step, 100, 60)], 0.1 * step)
     last = [square(140, 100, 60), square(340, 100, 60)]
     assert ends.update(last, 0.5) == dense.update(last, 0.5) == [(0, last[0]), (1, last[1])]
+
+
+# ---- one person of a live stream
+
+
+def test_a_live_stream_follows_the_largest_face_and_another_after_two_seconds_without_it():
+    follower = FaceFollower()
+    large, small = square(300, 100, 60), square(100, 100, 40)
+    assert follower.follow([large, small], 0.0) is large
+    grown, other = square(100, 100, 70), square(310, 100, 55)
+    assert follower.follow([grown, other], 0.5) is other
+    for time_s in (1.0, 1.5, 2.0, 2.5):
+        assert follower.follow([grown], time_s) is None
+    assert follower.follow([grown], 2.6) is grown
+    assert follower.follow([grown, other], 3.0) is grown
+    assert follower.follow([], 3.5) is None
 
 
 # ---- who is the clip's person

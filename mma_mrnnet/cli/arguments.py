@@ -23,6 +23,30 @@ def count(text: str) -> int:
     return int(text)
 
 
+def seconds(text: str) -> float:
+    """A time above 0 in seconds."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = float("nan")
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"must be a number of seconds above 0; got {text!r}")
+    return value
+
+
+def stretch(text: str) -> tuple[float, float] | str:
+    """START:END in seconds, or `auto`."""
+    if text == "auto":
+        return text
+    try:
+        start, end = map(float, text.split(":"))
+    except ValueError:
+        start = end = float("nan")
+    if not 0 <= start < end < float("inf"):
+        raise argparse.ArgumentTypeError(f"must be START:END in seconds, such as 0:2, or auto; got {text!r}")
+    return start, end
+
+
 def set_threads(threads: int) -> None:
     """Compute threads of torch and of the detector."""
     import cv2

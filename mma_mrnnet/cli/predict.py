@@ -4,16 +4,22 @@ import argparse
 import glob
 import sys
 from collections.abc import Sequence
+from itertools import combinations
 from pathlib import Path
 
-from mma_mrnnet.cli.arguments import count, device, rate, set_threads
+from mma_mrnnet.cli.arguments import count, device, rate, seconds, set_threads, stretch
 from mma_mrnnet.cli.show import discard_stdout, print_notes, print_prediction
 
 EXAMPLES = """examples:
   mma-mrnnet predict clip.mp4
   mma-mrnnet predict clips/ --out results.csv --frames frames.parquet
   mma-mrnnet predict 'clips/*.mov' --fps native --frames frames.csv
+  mma-mrnnet predict interview.mp4 --all-faces --out people.csv
+  mma-mrnnet predict clip.mp4 --neutral 0:2                  # a stretch in which the person's face rests
+  mma-mrnnet predict long.mp4 --windows windows.csv --window 12 --hop 1
   mma-mrnnet predict openface/ --model runs/tables/model     # one that was trained on tables of features"""
+
+WINDOW_S, HOP_S = 12.0, 1.0
 
 
 def add_predict(parser: argparse.ArgumentParser) -> None:
@@ -31,8 +37,25 @@ def add_predict(parser: argparse.ArgumentParser) -> None:
         help="frames a second of the per-frame table, or `native` for all of them; "
         "the intensities always rest on the checkpoint's own rate",
     )
-    parser.add_argument("--out", type=Path, help="one row a clip, as .csv, .json or .parquet")
-    parser.add_argument("--frames", type=Path, help="one row a frame, as .csv, .json or .parquet")
+    parser.add_argument(
+        "--all-faces",
+        action="store_true",
+        help="a result for everybody in a clip, numbered by `track` (default: for who is in most frames, track 0)",
+    )
+    parser.add_argument(
+        "--neutral",
+        type=stretch,
+        metavar="START:END",
+        help="seconds in which the person's face rests, or `auto` for the calmest stretch: what it shows there is "
+        "taken out of the frames' affect; not shown to improve anything (default: off)",
+    )
+    parser.add_argument("--out", type=Path, help="one row a clip and person, as .csv, .json or .parquet")
+    parser.add_argument("--frames", type=Path, help="one row a frame and person, as .csv, .json or .parquet")
+    parser.add_argument("--windows", type=Path, help="one row a sliding window and person, as .csv, .json or .parquet")
+    parser.add_argument(
+        "--window", type=seconds, help=f"length of these windows in seconds (default: {WINDOW_S:g}, or all that fits)"
+    )
+    parser.add_argument("--hop", type=seconds, help=f"seconds from window to window (default: {HOP_S:g})")
     parser.add_argument("--device", default="cpu", help="a torch device, such as cuda (default: cpu)")
     parser.add_argument(
         "--threads",
@@ -44,13 +67,9 @@ def add_predict(parser: argparse.ArgumentParser) -> None:
 
 def run_predict(args: argparse.Namespace) -> int:
     """Predicts every clip; 1 where one failed."""
-    from mma_mrnnet.prediction import check_table_path, clip_suffixes, default_checkpoint
+    from mma_mrnnet.prediction import clip_suffixes, default_checkpoint
 
-    for path in (args.out, args.frames):
-        if path is not None:
-            check_table_path(path)
-    if args.out is not None and args.frames is not None and args.out.resolve() == args.frames.resolve():
-        raise ValueError(f"{args.out}: --out and --frames need a file each")
+    _check_tables(args)
     set_threads(args.threads)
     if args.model is None:
         model, processor = default_checkpoint()
@@ -58,39 +77,138 @@ def run_predict(args: argparse.Namespace) -> int:
         from mma_mrnnet.hub import load_checkpoint
 
         model, processor = load_checkpoint(args.model)
-    if args.fps is not None and model.config.feature_names is not None:
-        raise ValueError(f"--fps is for videos; this model reads tables of features at {model.config.sampling_fps:g}")
+    _check_options(args, model)
     clips = _find_clips(args.clips, clip_suffixes(model.config))
     model = model.to(device(args.device))
-    summaries, tables, interrupted = [], [], False
+    tables = _Tables(args, model, processor)
+    done, interrupted = 0, False
     try:
         for clip in _with_progress(clips):
-            prediction = _predict_one(clip, model, processor, args.fps)
-            summaries.append(prediction.summary())
-            tables.append(prediction.frames)
-            _show(prediction, tables_follow=args.out is not None or args.frames is not None)
+            for prediction in _predict_one(clip, model, processor, args):
+                tables.add(prediction)
+                _show(prediction, args)
+            done += 1
     except KeyboardInterrupt:
         interrupted = True
-        print(f"mma-mrnnet: interrupted after {len(summaries)} of {len(clips)} clips", file=sys.stderr)
-    _write(args, summaries, tables)
-    if any(summary["error"] is None for summary in summaries):
+        print(f"mma-mrnnet: interrupted after {done} of {len(clips)} clips", file=sys.stderr)
+    tables.write()
+    if any(summary["error"] is None for summary in tables.summaries):
         print_notes(model.config, frames_too=args.frames is not None)
     if interrupted:
         return 130
-    return int(any(summary["error"] is not None for summary in summaries))
+    return int(any(summary["error"] is not None for summary in tables.summaries))
 
 
-def _predict_one(clip: str, model: object, processor: object, fps: float | str | None) -> object:
-    """The clip's prediction; a failure becomes its error, with an empty table."""
+def _check_tables(args: argparse.Namespace) -> None:
+    """Raises ValueError where a table could not be written, before any work."""
+    from mma_mrnnet.prediction import check_table_path
+
+    wanted = {option: path for option in ("out", "frames", "windows") if (path := getattr(args, option)) is not None}
+    for path in wanted.values():
+        check_table_path(path)
+    for option, other in combinations(wanted, 2):
+        if wanted[option].resolve() == wanted[other].resolve():
+            raise ValueError(f"{wanted[option]}: --{option} and --{other} need a file each")
+
+
+def _check_options(args: argparse.Namespace, model: object) -> None:
+    """Raises ValueError for options that do not go with each other, or with the model."""
+    if model.config.feature_names is not None:
+        given = {"--fps": args.fps is not None, "--all-faces": args.all_faces, "--neutral": args.neutral is not None}
+        for option in (option for option, is_given in given.items() if is_given):
+            rate_of_tables = f"{model.config.sampling_fps:g}"
+            raise ValueError(f"{option} is for videos; this model reads tables of features at {rate_of_tables}")
+    if args.windows is None and (args.window is not None or args.hop is not None):
+        raise ValueError("--window and --hop are of --windows FILE, which says where that table goes")
+    if args.windows is not None and args.fps not in (None, "native"):
+        raise ValueError("--windows rests on the frames at the checkpoint's own rate: leave --fps out, or give native")
+
+
+class _Tables:
+    """The tables that were asked for, as they fill.
+
+    Args:
+        args: the command's.
+        model: that predicts ...
+        processor: ... with its processor.
+    """
+
+    def __init__(self, args: argparse.Namespace, model: object, processor: object) -> None:
+        self._args, self._model, self._processor = args, model, processor
+        most_s = processor.num_frames / model.config.sampling_fps
+        self._window_s = min(WINDOW_S, most_s) if args.window is None else args.window
+        if args.windows is not None and self._window_s > most_s:
+            raise ValueError(f"--window {self._window_s:g}: this model reads at most {most_s:g} s at once")
+        self.summaries: list[dict] = []
+        self._frames: list = []
+        self._windows: list = []
+
+    def add(self, prediction: object) -> None:
+        """Takes what the tables need of one prediction."""
+        self.summaries.append(prediction.summary())
+        if self._args.frames is not None:
+            self._frames.append(prediction.frames)
+        if self._args.windows is not None and prediction.error is None:
+            self._add_windows(prediction)
+
+    def _add_windows(self, prediction: object) -> None:
+        from mma_mrnnet.streaming import sliding_windows
+
+        frames = prediction.frames
+        if frames["time_s"].isna().any():
+            print(f"mma-mrnnet: {prediction.file}: no time stamps, so no windows", file=sys.stderr)
+            return
+        affect = frames[list(self._model.config.input_names)].to_numpy("float32")
+        hop_s = HOP_S if self._args.hop is None else self._args.hop
+        table = sliding_windows(
+            frames["time_s"].to_numpy(), affect, self._model, self._processor, self._window_s, hop_s
+        )
+        table.insert(0, "file", prediction.file)
+        table.insert(1, "track", prediction.track)
+        self._windows.append(table)
+
+    def write(self) -> None:
+        """Writes each; OSError where one could not be, the others written."""
+        import pandas as pd
+
+        clips = [pd.DataFrame(self.summaries)] if self.summaries else []
+        _write([(self._args.out, clips), (self._args.frames, self._frames), (self._args.windows, self._windows)])
+
+
+def _write(tables: list[tuple[Path | None, list]]) -> None:
+    """Writes the parts of each table as one, where it has a path and parts."""
     import pandas as pd
 
-    from mma_mrnnet.prediction import VideoPrediction, frame_columns, predict_table, predict_video
+    from mma_mrnnet.prediction import write_table
 
-    rate = None if fps == "native" else fps
+    failed = []
+    for path, parts in tables:
+        if path is None or not parts:
+            continue
+        filled = [table for table in parts if len(table)] or parts[:1]
+        try:
+            write_table(pd.concat(filled, ignore_index=True), path)
+            print(f"wrote {path}", file=sys.stderr)
+        except (OSError, ValueError) as error:  # the disk may have filled up; another table may still find room
+            failed.append(f"{path}: not written: {error}")
+    if failed:
+        raise OSError("; ".join(failed))
+
+
+def _predict_one(clip: str, model: object, processor: object, args: argparse.Namespace) -> list:
+    """The clip's predictions, one a person; a failure becomes the error of one, with an empty table."""
+    import pandas as pd
+
+    from mma_mrnnet.prediction import VideoPrediction, frame_columns, predict_people, predict_table, predict_video
+
+    native = args.fps == "native"
+    settings = {"fps": None if native else args.fps, "every_frame": native, "neutral": args.neutral}
     try:
         if model.config.feature_names is not None:
-            return predict_table(clip, model, processor)
-        return predict_video(clip, model, processor, fps=rate, every_frame=fps == "native")
+            return [predict_table(clip, model, processor)]
+        if args.all_faces:
+            return predict_people(clip, model, processor, **settings)
+        return [predict_video(clip, model, processor, **settings)]
     except Exception as error:  # whatever one clip does, the others go on; its row says what happened
         reason = " ".join(str(error).split()).removeprefix(f"{clip}: ") or type(error).__name__
         if reason.startswith(f"{clip}:"):  # of a table, with the line's number behind
@@ -98,40 +216,18 @@ def _predict_one(clip: str, model: object, processor: object, fps: float | str |
         empty = pd.DataFrame(columns=frame_columns(model.config)).astype({"face": bool})
         nothing = dict.fromkeys(model.config.label_names, float("nan"))
         shown = clip.encode("utf-8", "backslashreplace").decode()  # a name of other bytes could not stand in a table
-        return VideoPrediction(shown, nothing, empty, duration_s=float("nan"), error=reason)
+        return [VideoPrediction(shown, nothing, empty, duration_s=float("nan"), error=reason)]
 
 
-def _show(prediction: object, tables_follow: bool) -> None:
+def _show(prediction: object, args: argparse.Namespace) -> None:
     """Prints one result at once; a reader that left stops the work only where nothing else is wanted of it."""
     try:
-        print_prediction(prediction)
+        print_prediction(prediction, all_faces=args.all_faces)
         sys.stdout.flush()
     except BrokenPipeError:
-        if not tables_follow:
+        if args.out is None and args.frames is None and args.windows is None:
             raise
         discard_stdout()
-
-
-def _write(args: argparse.Namespace, summaries: list[dict], tables: list) -> None:
-    import pandas as pd
-
-    from mma_mrnnet.prediction import write_table
-
-    wanted: list[tuple[Path, pd.DataFrame]] = []
-    if args.out is not None and summaries:
-        wanted.append((args.out, pd.DataFrame(summaries)))
-    if args.frames is not None and tables:
-        filled = [table for table in tables if len(table)] or tables[:1]
-        wanted.append((args.frames, pd.concat(filled, ignore_index=True)))
-    failed = []
-    for path, table in wanted:
-        try:
-            write_table(table, path)
-            print(f"wrote {path}", file=sys.stderr)
-        except (OSError, ValueError) as error:  # the disk may have filled up; the other table may still find room
-            failed.append(f"{path}: not written: {error}")
-    if failed:
-        raise OSError("; ".join(failed))
 
 
 def _find_clips(words: list[str], suffixes: frozenset[str]) -> list[str]:

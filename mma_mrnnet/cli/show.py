@@ -5,19 +5,33 @@ import os
 import sys
 
 
-def print_prediction(prediction: object) -> None:
-    """Intensities on stdout, warnings and errors beside."""
+def print_prediction(prediction: object, *, all_faces: bool = False) -> None:
+    """Intensities on stdout, warnings and errors beside.
+
+    Args:
+        prediction: of one person.
+        all_faces: everybody in the clip is shown, so that it takes a number to say who this is.
+    """
+    name = f"{prediction.file}, track {prediction.track}" if all_faces else prediction.file
     if prediction.warning:
-        print(f"mma-mrnnet: {prediction.file}: {prediction.warning}", file=sys.stderr)
+        print(f"mma-mrnnet: {name}: {prediction.warning}", file=sys.stderr)
     if prediction.error is not None:
-        print(f"mma-mrnnet: {prediction.file}: {prediction.error}", file=sys.stderr)
+        print(f"mma-mrnnet: {name}: {prediction.error}", file=sys.stderr)
         return
     length = "" if math.isnan(prediction.duration_s) else f"{prediction.duration_s:.1f} s, "
     faces = f"a face in {prediction.frames_with_face} of {prediction.frames_sampled} frames"
-    print(f"{prediction.file}: {length}{faces}")
+    print(f"{name}: {length}{faces}")
+    if prediction.people > 1 and not all_faces:
+        others = f"{prediction.people} people were seen; this is who is in most frames, --all-faces shows the others"
+        print(f"mma-mrnnet: {name}: {others}", file=sys.stderr)
+    if prediction.neutral_s is not None:
+        start, end = prediction.neutral_s
+        neutral = f"the person's own neutral from {start:.3g} to {end:.3g} s was taken out; without that: in brackets"
+        print(f"mma-mrnnet: {name}: {neutral}", file=sys.stderr)
     rows = prediction.ranked() if prediction.calibrated else prediction.intensities.items()
-    for name, value in rows:
-        print(f"  {name:<14} {value:5.2f}  {'#' * round(20 * min(max(value, 0.0), 1.0))}")
+    for target, value in rows:
+        without = f" ({prediction.uncorrected[target]:.2f})" if prediction.uncorrected else ""
+        print(f"  {target:<14} {value:5.2f}{without}  {'#' * round(20 * min(max(value, 0.0), 1.0))}")
 
 
 def print_notes(config: object, *, frames_too: bool) -> None:

@@ -110,8 +110,9 @@ class OwnNeutral:
         result[:, : _FACES.start] = np.clip(result[:, : _FACES.start] - self.valence_arousal, -1.0, 1.0)
         lowered = np.exp(-self.logits)
         faces, units = lowered[: len(EXPRESSIONS)], lowered[len(EXPRESSIONS) :]
-        result[:, _FACES] *= faces
-        result[:, _FACES] /= np.maximum(result[:, _FACES].sum(1, keepdims=True), SMALLEST)
+        if (faces < 1).any():
+            shares = np.clip(result[:, _FACES], SMALLEST, 1.0) * faces
+            result[:, _FACES] = shares / shares.sum(1, keepdims=True)
         share = result[:, _UNITS]
         result[:, _UNITS] = np.where(units < 1, units * share / (1 - share + units * share), share)
         return result.astype(np.float32)

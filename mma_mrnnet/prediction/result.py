@@ -91,7 +91,14 @@ class VideoPrediction:
         return sorted(self.intensities.items(), key=lambda item: item[1], reverse=True)
 
     def summary(self) -> dict[str, object]:
-        """The clip's row of the table that `mma-mrnnet predict` writes."""
+        """The person's row of the table that `mma-mrnnet predict` writes.
+
+        Where affect was calibrated by their own neutral, that stretch and the intensities without it follow the others.
+        """
+        corrected: dict[str, object] = {}
+        if self.neutral_s is not None:
+            corrected = dict(zip(("neutral_start_s", "neutral_end_s"), self.neutral_s, strict=True))
+            corrected |= {f"{name}_uncorrected": value for name, value in (self.uncorrected or {}).items()}
         return {
             "file": self.file,
             "track": self.track,
@@ -99,6 +106,7 @@ class VideoPrediction:
             "frames_sampled": self.frames_sampled,
             "frames_with_face": self.frames_with_face,
             **self.intensities,
+            **corrected,
             "error": self.error,
             "note": "; ".join(self.notes()),
         }
