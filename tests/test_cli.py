@@ -17,7 +17,7 @@ import torch
 from skimage.data import astronaut
 
 from mma_mrnnet import cli, prediction
-from mma_mrnnet.data.video import write_video
+from mma_mrnnet.data.video_writing import write_video
 
 FACE = cv2.resize(astronaut()[:256, 96:352], (160, 160), interpolation=cv2.INTER_AREA)
 GREY = np.full_like(FACE, 128)

@@ -13,7 +13,7 @@ from transformers.utils import logging as transformers_logging
 
 from mma_mrnnet import cli, demo
 from mma_mrnnet.data.faces import FaceDetector
-from mma_mrnnet.data.video import write_video
+from mma_mrnnet.data.video_writing import write_video
 from mma_mrnnet.demo import astronaut, camera_move, draw_prediction, run_demo
 from mma_mrnnet.prediction import predict_video
 

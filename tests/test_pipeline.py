@@ -2,7 +2,7 @@ import pytest
 from skimage.data import astronaut
 from transformers import pipeline
 
-from mma_mrnnet.data.video import write_video
+from mma_mrnnet.data.video_writing import write_video
 from mma_mrnnet.model.labels import REACTIONS
 from mma_mrnnet.prediction import predict_video
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from mma_mrnnet.data.video import write_video
+from mma_mrnnet.data.video_writing import write_video
 from mma_mrnnet.demo import DURATION_S, FPS, astronaut, camera_move
 from mma_mrnnet.training.arguments import parse_arguments
 

@@ -5,9 +5,10 @@ are blue and orange of two lightnesses, which people with any common colour visi
 """
 
 import base64
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
+from itertools import pairwise
 
 import cv2
 import numpy as np
@@ -17,7 +18,10 @@ from mma_mrnnet.model.labels import EXPRESSIONS, VALENCE_AROUSAL, action_unit_ti
 from mma_mrnnet.prediction import FaceSnapshot, VideoPrediction
 
 MOST_COLUMNS = 240
-"""Columns of a time line: more frames than this share one, as their mean. A page then stays small however long a clip."""
+"""Columns of a time line: more frames share one, as their mean. A page then stays small however long a clip."""
+
+MOST_MARKS = 6  # on an axis: more would touch on a phone
+_STEPS = (0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 30, 60, 120, 300, 600, 1200, 1800, 3600)
 
 _LIGHT = "--ink:#1b1f24;--soft:#57606a;--line:#d0d7de;--back:#fff;--card:#f6f8fa;--up:#0072b2;--down:#b34700"
 _DARK = "--ink:#e6edf3;--soft:#9da7b3;--line:#3d444d;--back:#0d1117;--card:#161b22;--up:#56b4e9;--down:#e69f00"
@@ -27,12 +31,13 @@ _RULES = """
 .mma *{box-sizing:border-box}
 .mma h2{font-size:1.15em;margin:1.4em 0 .3em;color:var(--ink)}.mma p{margin:.2em 0 .7em;color:var(--soft)}
 .mma-row{display:grid;grid-template-columns:minmax(7.5em,11.5em) 1fr;gap:.6em;align-items:center;margin:1px 0}
-.mma-row>span{overflow:hidden;text-overflow:ellipsis;white-space:nowrap;text-align:right}
+.mma-row>span{text-align:right;line-height:1.15;overflow-wrap:anywhere}
+.mma-bars{grid-template-columns:minmax(7.5em,11.5em) 1fr auto}
+.mma-bars>b{font-weight:600;font-variant-numeric:tabular-nums;min-width:2.4em;text-align:right}
 .mma-row small{color:var(--soft);font-size:.8em}
-.mma-tight>span{font-size:.82em;line-height:1.25}
+.mma-tight>span{font-size:.82em}
 .mma-bar{position:relative;height:1.5em;background:var(--card);border:1px solid var(--line);border-radius:3px}
 .mma-bar i{position:absolute;inset:0 auto 0 0;background:var(--up);border-radius:2px 0 0 2px}
-.mma-bar b{position:absolute;top:0;padding:0 .4em;font-weight:600;font-variant-numeric:tabular-nums}
 .mma-bar u{position:absolute;top:-2px;bottom:-2px;width:0;border-left:2px dashed var(--ink)}
 .mma svg{display:block;width:100%;background:var(--card);border:1px solid var(--line);border-radius:2px}
 .mma svg .up{fill:var(--up)}.mma svg .down{fill:var(--down)}.mma svg .gap{fill:url(#mma-gap)}
@@ -41,21 +46,24 @@ _RULES = """
 .mma svg .one{stroke:var(--up)}.mma svg .two{stroke:var(--down);stroke-dasharray:6 3}
 .mma-axis{position:relative;height:1.5em;color:var(--soft);font-size:.8em}
 .mma-axis i{position:absolute;transform:translateX(-50%);font-style:normal;white-space:nowrap}
-.mma-axis i:first-child{transform:none}.mma-axis i:last-child{transform:translateX(-100%)}
+.mma-axis i.first{transform:none}.mma-axis i.last{transform:translateX(-100%)}
 .mma-strip{display:flex;gap:6px;overflow-x:auto;padding-bottom:4px}
 .mma-strip figure{margin:0;text-align:center;flex:0 0 auto;color:var(--soft);font-size:.8em}
 .mma-strip img{display:block;width:84px;height:84px;border-radius:4px;border:1px solid var(--line)}
-.mma-notes{border-left:4px solid var(--down);background:var(--card);padding:.5em .8em;margin:.8em 0;border-radius:0 4px 4px 0}
+.mma-notes{border-left:4px solid var(--down);background:var(--card);padding:.5em .8em;margin:.8em 0}
+.mma-notes{border-radius:0 4px 4px 0}
 .mma-notes p{margin:.15em 0;color:var(--ink)}
 .mma-key{display:inline-block;width:.9em;height:.9em;border-radius:2px;vertical-align:-.1em;margin-right:.3em}
-.mma-hatch{background:repeating-linear-gradient(45deg,var(--soft) 0 1.5px,transparent 1.5px 4px);border:1px solid var(--line)}
-@media(max-width:34em){.mma-row{grid-template-columns:7em 1fr;gap:.4em}.mma small.long{display:none}}
+.mma-hatch{background:repeating-linear-gradient(45deg,var(--soft) 0 1.5px,transparent 1.5px 4px)}
+.mma-hatch{border:1px solid var(--line)}
+@media(max-width:34em){.mma-row{grid-template-columns:6.4em 1fr;gap:.5em}.mma-bars{grid-template-columns:6.4em 1fr auto}
+.mma-row>span{font-size:.87em}.mma-tight>span{font-size:.78em}.mma small.long{display:none}}
 """
 
 _HATCH = (
     '<svg width="0" height="0" style="position:absolute;border:0" aria-hidden="true"><defs><pattern id="mma-gap" '
-    'width="6" height="6" patternUnits="userSpaceOnUse" patternTransform="rotate(45)"><rect width="1.6" height="6" '
-    'fill="gray" fill-opacity=".55"/></pattern></defs></svg>'
+    'width="6" height="6" patternUnits="userSpaceOnUse" patternTransform="rotate(45)"><rect width="1.4" height="6" '
+    'style="fill:var(--soft)"/></pattern></defs></svg>'
 )
 
 
@@ -82,26 +90,38 @@ class TimeLine:
         duration_s: where the axis ends.
         edges_s: (C + 1,) borders of the columns.
         column: (N,) the column of each of the clip's N frames.
+        counted: of a table without time stamps: the numbers are frames, not seconds.
     """
 
     duration_s: float
     edges_s: np.ndarray
     column: np.ndarray
+    counted: bool = False
 
     @classmethod
     def of(cls, prediction: VideoPrediction) -> "TimeLine":
         """The time line of a clip: a column a frame that was looked at, or fewer where there are very many."""
         times_s = prediction.frames["time_s"].to_numpy(float)
-        if np.isnan(times_s).all():  # a table without time stamps: frames are counted instead
+        counted = bool(len(times_s)) and bool(np.isnan(times_s).all())
+        if counted:  # a table without time stamps
             times_s = np.arange(len(times_s), dtype=float)
         last_s = float(times_s[-1]) if len(times_s) else 0.0
         step_s = float(np.median(np.diff(times_s))) if len(times_s) > 1 else 1.0
         duration_s = max(last_s + step_s, 1e-6)
         count = min(len(times_s), MOST_COLUMNS)
         if count == len(times_s):
-            return cls(duration_s, np.append(times_s, duration_s), np.arange(count))
+            return cls(duration_s, np.append(times_s, duration_s), np.arange(count), counted)
         edges_s = np.linspace(0, duration_s, count + 1)
-        return cls(duration_s, edges_s, np.clip(np.searchsorted(edges_s, times_s, "right") - 1, 0, count - 1))
+        column = np.clip(np.searchsorted(edges_s, times_s, "right") - 1, 0, count - 1)
+        return cls(duration_s, edges_s, column, counted)
+
+    def times_of_moments(self, prediction: VideoPrediction) -> np.ndarray:
+        """(n,) where the frames that the recurrent part read lie on the axis."""
+        if not self.counted:
+            return prediction.moments["time_s"].to_numpy(float)
+        return np.searchsorted(prediction.frames["frame"].to_numpy(), prediction.moments["frame"].to_numpy()).astype(
+            float
+        )
 
     def means(self, values: np.ndarray) -> np.ndarray:
         """(C,) mean of the frames of each column, of (N,) values; NaN where there is no number."""
@@ -117,18 +137,32 @@ class TimeLine:
     def spans(self) -> Iterable[tuple[float, float]]:
         """Left and width of each column, in thousandths."""
         places = [self.place(edge) for edge in self.edges_s]
-        return [(left, max(round(right - left, 1), 0.1)) for left, right in zip(places, places[1:], strict=False)]
+        return [(left, max(round(right - left, 1), 0.1)) for left, right in pairwise(places)]
 
     def axis(self) -> str:
         """A row with the seconds below."""
-        step = next((step for step in (0.5, 1, 2, 5, 10, 20, 30, 60, 120, 300, 600) if self.duration_s / step <= 7), 1200)
-        ticks = [step * number for number in range(int(self.duration_s / step) + 1)]
-        marks = "".join(f'<i style="left:{self.place(tick) / 10:g}%">{_clock(tick)}</i>' for tick in ticks)
-        return f'<div class="mma-row"><span></span><div class="mma-axis">{marks}</div></div>'
+        marks = []
+        for tick in self.ticks():
+            place = self.place(tick) / 10
+            # Marks at the very ends stay inside; one that is nearly there would touch the edge, or the one before.
+            kind = ' class="first"' if place < 3 else ' class="last"' if place > 95 else ""
+            marks.append(f'<i{kind} style="left:{place:g}%">{self.said(tick)}</i>')
+        return f'<div class="mma-row"><span></span><div class="mma-axis">{"".join(marks)}</div></div>'
+
+    def ticks(self) -> list[float]:
+        """Where the axis has marks: at most six, on round numbers."""
+        step = next((step for step in _STEPS if self.duration_s / step < MOST_MARKS), None)
+        if step is None:
+            step = 3600 * np.ceil(self.duration_s / 3600 / (MOST_MARKS - 1))
+        return [step * number for number in range(int(self.duration_s / step) + 1)]
+
+    def said(self, time_s: float) -> str:
+        """A place on the axis in words: `2.5 s`, `1:05`, or `frame 12`."""
+        return f"frame {time_s:.0f}" if self.counted else _clock(time_s)
 
 
 def intensity_bars(prediction: VideoPrediction) -> str:
-    """One bar a target, strongest first where targets compare; where affect was calibrated, a mark of the bar without."""
+    """One bar a target, strongest first where targets compare; with a neutral calibration a mark of the bar without."""
     rows = prediction.ranked() if prediction.calibrated else list(prediction.intensities.items())
     return bars(rows, prediction.uncorrected)
 
@@ -138,17 +172,14 @@ def bars(rows: Sequence[tuple[str, float]], before: Mapping[str, float] | None =
     lines = []
     for name, value in rows:
         share = min(max(value, 0.0), 1.0)
-        # The number stands outside short bars and inside long ones, so that it never runs over the edge.
-        if share < 0.8:
-            where = f"left:{100 * share:.1f}%"
-        else:
-            where = f"right:{100 - 100 * share:.1f}%;color:var(--back)"
         old = (before or {}).get(name)
-        mark = "" if old is None else f'<u style="left:{100 * min(max(old, 0), 1):.1f}%" title="without: {old:.2f}"></u>'
+        mark = (
+            "" if old is None else f'<u style="left:{100 * min(max(old, 0), 1):.1f}%" title="without: {old:.2f}"></u>'
+        )
         lines.append(
-            f'<div class="mma-row"><span>{escape(name)}</span><div class="mma-bar" role="img" '
-            f'aria-label="{escape(name)} {value:.2f}"><i style="width:{100 * share:.1f}%"></i>'
-            f'<b style="{where}">{value:.2f}</b>{mark}</div></div>'
+            f'<div class="mma-row mma-bars"><span>{escape(name)}</span><div class="mma-bar" role="img" '
+            f'aria-label="{escape(name)} {value:.2f}"><i style="width:{100 * share:.1f}%"></i>{mark}</div>'
+            f"<b>{value:.2f}</b></div>"
         )
     return "".join(lines)
 
@@ -176,16 +207,17 @@ def moments_rows(prediction: VideoPrediction, line: TimeLine) -> str:
     if moments.empty or moments[names].isna().all(axis=None):
         return "<p>This model cannot tell what each frame added.</p>"
     most = max(float(moments[names].abs().max(axis=None)), 1e-9)
-    spans = _spans_of(moments["time_s"].to_numpy(float), line)
+    times = line.times_of_moments(prediction)
+    spans, gaps = _spans_of(times, line), _gaps(prediction, line)
     rows = []
     for name in names:
-        bars = [
+        parts = [
             f'<rect class="{"up" if value >= 0 else "down"}" x="{left}" width="{width}" '
             f'y="{20 - max(value, 0) / most * 18:.2f}" height="{abs(value) / most * 18:.2f}">'
-            f"<title>{_clock(time_s)}: {value:+.2f}</title></rect>"
-            for value, time_s, (left, width) in zip(moments[name], moments["time_s"], spans, strict=True)
+            f"<title>{line.said(time_s)}: {value:+.2f}</title></rect>"
+            for value, time_s, (left, width) in zip(moments[name], times, spans, strict=True)
         ]
-        rows.append(_svg_row(escape(name), 40, "34px", [*bars, _zero(20)], f"{name}: what each frame adds"))
+        rows.append(_svg_row(escape(name), 40, "34px", [*gaps(40), *parts, _zero(20)], f"{name}: what each frame adds"))
     return "".join(rows) + line.axis()
 
 
@@ -194,22 +226,23 @@ def running_rows(prediction: VideoPrediction, line: TimeLine) -> str:
     running = prediction.running
     if running.empty:
         return ""
-    spans = _spans_of(running["time_s"].to_numpy(float), line)
+    times = line.times_of_moments(prediction)
+    spans, gaps = _spans_of(times, line), _gaps(prediction, line)
     rows = []
     for name in prediction.intensities:
         values = np.clip(running[name].to_numpy(float), 0, 1)
-        bars = [
+        parts = [
             f'<rect class="up" x="{left}" width="{width}" y="{20 - 20 * value:.2f}" height="{20 * value:.2f}">'
-            f"<title>up to {_clock(time_s)}: {value:.2f}</title></rect>"
-            for value, time_s, (left, width) in zip(values, running["time_s"], spans, strict=True)
+            f"<title>up to {line.said(time_s)}: {value:.2f}</title></rect>"
+            for value, time_s, (left, width) in zip(values, times, spans, strict=True)
             if not np.isnan(value)
         ]
-        rows.append(_svg_row(escape(name), 20, "22px", bars, f"{name}: the estimate so far"))
+        rows.append(_svg_row(escape(name), 20, "22px", [*gaps(20), *parts], f"{name}: the estimate so far"))
     return "".join(rows) + line.axis()
 
 
 def valence_arousal_rows(prediction: VideoPrediction, line: TimeLine) -> str:
-    """Valence and arousal over time, a row each, from -1 at the bottom to 1 at the top; gaps where there was no face."""
+    """Valence and arousal over time, a row each, from -1 at the bottom to 1 at the top; hatched without a face."""
     gaps = _gaps(prediction, line)
     rows = []
     for name, kind in zip(VALENCE_AROUSAL, ("one", "two"), strict=True):
@@ -228,13 +261,22 @@ def heat_rows(prediction: VideoPrediction, line: TimeLine, names: Sequence[str])
         means = line.means(prediction.frames[name].to_numpy(float))
         cells = [
             f'<rect class="up" x="{left}" width="{width}" y="0" height="10" fill-opacity="{value:.2f}">'
-            f"<title>{escape(name)} {value:.2f}</title></rect>"
+            f"<title>{value:.2f}</title></rect>"
             for value, (left, width) in zip(means, line.spans(), strict=True)
             if value >= 0.005
         ]
         label = _heat_label(name, prediction.prior_only)
         rows.append(_svg_row(label, 10, "15px", [*gaps(10), *cells], f"{name} over time", "mma-tight"))
     return "".join(rows) + line.axis()
+
+
+def check_comparable(one: VideoPrediction, other: VideoPrediction) -> None:
+    """Raises ValueError where two predictions have other targets."""
+    if list(one.intensities) != list(other.intensities):
+        raise ValueError(
+            f"{other.file}: has other targets than {one.file}: {', '.join(other.intensities)}; "
+            "only results of one model compare"
+        )
 
 
 def expression_names(frames: pd.DataFrame) -> list[str]:
@@ -255,7 +297,7 @@ def _heat_label(name: str, prior_only: Sequence[str]) -> str:
     return f'<span title="{escape(title)}">{escape(name)} <small>{escape(hint)}</small></span>'
 
 
-def _gaps(prediction: VideoPrediction, line: TimeLine) -> object:
+def _gaps(prediction: VideoPrediction, line: TimeLine) -> Callable[[int], list[str]]:
     """What gives, for a height, the hatched places of columns in which no frame has a face."""
     faces = line.means(prediction.frames["face"].to_numpy(float))
     places = [span for share, span in zip(faces, line.spans(), strict=True) if share == 0]
@@ -286,7 +328,10 @@ def _spans_of(times_s: np.ndarray, line: TimeLine) -> list[tuple[float, float]]:
     steps = np.diff(times_s)
     step_s = float(np.median(steps)) if len(steps) else line.duration_s
     starts = [line.place(time_s) for time_s in times_s]
-    ends = [min(line.place(time_s + step_s), following) for time_s, following in zip(times_s, [*starts[1:], 1000.0], strict=True)]
+    ends = [
+        min(line.place(time_s + step_s), following)
+        for time_s, following in zip(times_s, [*starts[1:], 1000.0], strict=True)
+    ]
     return [(start, max(round((end - start) * 0.9, 1), 0.5)) for start, end in zip(starts, ends, strict=True)]
 
 
@@ -302,5 +347,8 @@ def _zero(y: int) -> str:
 
 
 def _clock(seconds: float) -> str:
-    """`2.5 s`, or `1:05` from a minute on."""
-    return f"{seconds:.3g} s" if seconds < 60 else f"{int(seconds) // 60}:{int(seconds) % 60:02d}"
+    """`2.5 s`, `1:05` from a minute on, or `1:00:05` from an hour on."""
+    if seconds < 59.95:
+        return f"{seconds:.3g} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes}:{rest:02d}" if minutes < 60 else f"{minutes // 60}:{minutes % 60:02d}:{rest:02d}"

@@ -1,5 +1,6 @@
-"""One self-contained HTML page of a clip's people, or of two clips side by side; it asks nothing of any network."""
+"""One self-contained HTML page of clips and their people, or of two side by side; it asks nothing of any network."""
 
+import math
 import os
 from collections.abc import Sequence
 from html import escape
@@ -9,11 +10,15 @@ from mma_mrnnet.model.labels import VALENCE_AROUSAL
 from mma_mrnnet.prediction import VideoPrediction
 from mma_mrnnet.report import figures
 
+PAGE_SUFFIXES = (".html", ".htm")
+
 _PAGE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width,initial-scale=1">
 <meta name="color-scheme" content="light dark"><title>{title}</title>{style}
 <style>body{{margin:0}}main{{max-width:{width};margin:auto;padding:1em;min-height:100vh;background:var(--back)}}
-h1{{font-size:1.35em;margin:.2em 0;overflow-wrap:anywhere}}.pair{{display:grid;grid-template-columns:1fr 1fr;gap:1.6em}}
+h1{{font-size:1.35em;margin:.2em 0;overflow-wrap:anywhere}}section>h1{{margin-top:1.6em}}
+.mma h2.who{{font-size:1.25em;border-top:1px solid var(--line);padding-top:.8em}}.mma h2.who+p{{margin-top:0}}
+.pair>section{{min-width:0}}.pair{{display:grid;grid-template-columns:1fr 1fr;gap:1.6em}}
 @media(max-width:52em){{.pair{{grid-template-columns:1fr}}}}</style></head>
 <body class="mma"><main>{body}</main></body></html>
 """
@@ -22,14 +27,18 @@ h1{{font-size:1.35em;margin:.2em 0;overflow-wrap:anywhere}}.pair{{display:grid;g
 def summary_parts(prediction: VideoPrediction) -> str:
     """What a clip comes to: the intensities, with the words that must stand beside them."""
     if prediction.error is not None:
-        return f'<div class="mma-notes"><p>{escape(prediction.error)}</p></div>'
+        said = [prediction.error, *prediction.notes()]
+        return f'<div class="mma-notes">{"".join(f"<p>{escape(note)}</p>" for note in said)}</div>'
     notes = "".join(f"<p>{escape(note)}</p>" for note in prediction.notes())
     mark = "<p>The dashed mark is the intensity without the neutral calibration.</p>" if prediction.uncorrected else ""
-    return f'{figures.intensity_bars(prediction)}{mark}<div class="mma-notes">{notes}</div>'
+    noted = f'<div class="mma-notes">{notes}</div>' if notes else ""
+    return f"{figures.intensity_bars(prediction)}{mark}{noted}"
 
 
 def timeline_parts(prediction: VideoPrediction) -> str:
     """What the clip showed over time, and which of its moments carried the result."""
+    if prediction.frames.empty:
+        return ""
     line = figures.TimeLine.of(prediction)
     up = '<span class="mma-key" style="background:var(--up)"></span>'
     down = '<span class="mma-key" style="background:var(--down)"></span>'
@@ -45,8 +54,9 @@ def timeline_parts(prediction: VideoPrediction) -> str:
             "<h2>The estimate so far</h2><p>What the model would have said had the clip ended there, 0 to 1.</p>",
             figures.running_rows(prediction, line),
         ]
-    columns = prediction.frames.columns
-    if all(name in columns for name in VALENCE_AROUSAL):
+    if prediction.frames_with_face == 0:
+        return "".join(parts)
+    if all(name in prediction.frames.columns for name in VALENCE_AROUSAL):
         parts += [f"<h2>Valence and arousal</h2><p>{gap}no face</p>", figures.valence_arousal_rows(prediction, line)]
     for title, names in (
         ("Expressions", figures.expression_names(prediction.frames)),
@@ -65,9 +75,37 @@ def strip_parts(prediction: VideoPrediction) -> str:
     return f"<h2>What the model saw</h2>{figures.film_strip(prediction.strip)}"
 
 
+def report_page(predictions: Sequence[VideoPrediction]) -> str:
+    """A page about the people of one clip or of several, a section each.
+
+    Args:
+        predictions: at least one; those of one clip follow each other.
+
+    Returns:
+        HTML in itself complete: styles and pictures are inside, there is no script.
+    """
+    clips: dict[str, list[VideoPrediction]] = {}
+    for prediction in predictions:
+        clips.setdefault(prediction.file, []).append(prediction)
+    sections = [
+        f"<section><h1>{escape(_name(file))}</h1>"
+        + "".join(_person(each, several=len(people) > 1) for each in people)
+        + "</section>"
+        for file, people in clips.items()
+    ]
+    title = _name(next(iter(clips))) if len(clips) == 1 else f"{len(clips)} clips"
+    body = figures.wrapped("".join(sections))
+    return _PAGE.format(title=escape(title), style=figures.style(), width="58em", body=body)
+
+
+def _name(file: str) -> str:
+    """A clip's name without its folder; characters that cannot be written stand as what they are in bytes."""
+    return Path(file).name.encode("utf-8", "backslashreplace").decode()
+
+
 def _person(prediction: VideoPrediction, *, several: bool) -> str:
     """Everything about one person of a clip."""
-    head = f"<h2>Person {prediction.track}</h2>" if several else ""
+    head = f'<h2 class="who">Person {prediction.track}</h2>' if several else ""
     return (
         f"{head}<p>{escape(_counts(prediction))}</p>{summary_parts(prediction)}"
         f"{strip_parts(prediction)}{timeline_parts(prediction)}"
@@ -75,22 +113,8 @@ def _person(prediction: VideoPrediction, *, several: bool) -> str:
 
 
 def _counts(prediction: VideoPrediction) -> str:
-    length = "" if prediction.duration_s != prediction.duration_s else f"{prediction.duration_s:.1f} s, "
+    length = "" if math.isnan(prediction.duration_s) else f"{prediction.duration_s:.1f} s, "
     return f"{length}a face in {prediction.frames_with_face} of {prediction.frames_sampled} frames looked at"
-
-
-def report_page(predictions: Sequence[VideoPrediction]) -> str:
-    """A page about the people of one clip.
-
-    Args:
-        predictions: at least one, all of one clip.
-
-    Returns:
-        HTML in itself complete: styles and pictures are inside, there is no script.
-    """
-    name = Path(predictions[0].file).name
-    body = f"<h1>{escape(name)}</h1>" + "".join(_person(each, several=len(predictions) > 1) for each in predictions)
-    return _PAGE.format(title=escape(name), style=figures.style(), width="58em", body=figures.wrapped(body))
 
 
 def comparison_page(one: VideoPrediction, other: VideoPrediction) -> str:
@@ -106,12 +130,8 @@ def comparison_page(one: VideoPrediction, other: VideoPrediction) -> str:
     Raises:
         ValueError: the two have other targets.
     """
-    if list(one.intensities) != list(other.intensities):
-        raise ValueError(
-            f"{other.file}: has other targets than {one.file}: {', '.join(other.intensities)}; "
-            "only results of one model compare"
-        )
-    names = [Path(each.file).name for each in (one, other)]
+    figures.check_comparable(one, other)
+    names = [_name(each.file) for each in (one, other)]
     relative = (
         '<div class="mma-notes"><p>Intensities are relative within each clip: a longer bar on one side does not mean '
         "that this person felt more than the other.</p></div>"
@@ -123,12 +143,14 @@ def comparison_page(one: VideoPrediction, other: VideoPrediction) -> str:
         for pair in zip(*(_comparable(each) for each in (one, other)), strict=True)
     )
     body = f'<h1>{" and ".join(map(escape, names))}</h1>{relative}<div class="pair">{rows}</div>'
-    return _PAGE.format(title=escape(" and ".join(names)), style=figures.style(), width="90em", body=figures.wrapped(body))
+    return _PAGE.format(
+        title=escape(" and ".join(names)), style=figures.style(), width="90em", body=figures.wrapped(body)
+    )
 
 
 def _comparable(prediction: VideoPrediction) -> tuple[str, str, str]:
     """The parts of a clip that stand beside those of the other one."""
-    head = f"<h2>{escape(Path(prediction.file).name)}</h2><p>{escape(_counts(prediction))}</p>"
+    head = f"<h2>{escape(_name(prediction.file))}</h2><p>{escape(_counts(prediction))}</p>"
     return head + summary_parts(prediction), strip_parts(prediction), timeline_parts(prediction)
 
 
@@ -139,7 +161,7 @@ def write_page(page: str, path: str | os.PathLike[str]) -> Path:
         ValueError: an ending other than .html or .htm.
     """
     path = Path(path)
-    if path.suffix.lower() not in (".html", ".htm"):
+    if path.suffix.lower() not in PAGE_SUFFIXES:
         raise ValueError(f"{path}: a page is written as .html; got {path.suffix or 'no ending'!r}")
     staging = path.with_name(f".{path.name}.tmp-{os.getpid()}")
     try:
