@@ -7,7 +7,7 @@ from transformers import AutoConfig, AutoModel, AutoModelForVideoClassification,
 
 from mma_mrnnet.model.configuration_mma_mrnnet import MMAConfig, MMAMRNNetConfig
 from mma_mrnnet.model.modeling_mma import MMAModel, MMAOutput
-from mma_mrnnet.model.modeling_mma_mrnnet import IntensityOutput, MMAMRNNetForIntensity
+from mma_mrnnet.model.modeling_mma_mrnnet import IntensityOutput, MMAMRNNetForIntensity, MMAMRNNetForVideoClassification
 from mma_mrnnet.model.video_processing_mma_mrnnet import MMAMRNNetVideoProcessor
 from mma_mrnnet.pipeline import register_pipeline
 
@@ -17,7 +17,7 @@ AutoConfig.register("mma", MMAConfig, exist_ok=True)
 AutoConfig.register("mma_mrnnet", MMAMRNNetConfig, exist_ok=True)
 AutoModel.register(MMAConfig, MMAModel, exist_ok=True)
 AutoModel.register(MMAMRNNetConfig, MMAMRNNetForIntensity, exist_ok=True)
-AutoModelForVideoClassification.register(MMAMRNNetConfig, MMAMRNNetForIntensity, exist_ok=True)
+AutoModelForVideoClassification.register(MMAMRNNetConfig, MMAMRNNetForVideoClassification, exist_ok=True)
 AutoVideoProcessor.register(MMAMRNNetConfig, MMAMRNNetVideoProcessor, exist_ok=True)
 register_pipeline()
 
@@ -44,6 +44,7 @@ __all__ = [
     "MMAConfig",
     "MMAMRNNetConfig",
     "MMAMRNNetForIntensity",
+    "MMAMRNNetForVideoClassification",
     "MMAMRNNetVideoProcessor",
     "MMAModel",
     "MMAOutput",

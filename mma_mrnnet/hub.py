@@ -7,16 +7,18 @@ import os
 import re
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib.resources import files
 from pathlib import Path
 
-from huggingface_hub import ModelCard, ModelCardData
-from huggingface_hub.errors import HFValidationError, StrictDataclassError
+from huggingface_hub import ModelCard, ModelCardData, hf_hub_download
+from huggingface_hub.errors import HFValidationError, HTTPError, RemoteEntryNotFoundError, StrictDataclassError
 from safetensors import SafetensorError
-from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel, ViTImageProcessor
+from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
+from transformers.utils import VIDEO_PROCESSOR_NAME, resolve_revision
 
 from mma_mrnnet.card_metadata import WATTS_A_CORE, evaluated_macro_f1, model_index, package_version, training_energy
+from mma_mrnnet.hub_errors import one_line, reason
 from mma_mrnnet.model.modeling_mma import MMAModel
 from mma_mrnnet.model.modeling_mma_mrnnet import MMAMRNNetForIntensity
 from mma_mrnnet.model.video_processing_mma_mrnnet import MMAMRNNetVideoProcessor
@@ -32,6 +34,11 @@ OWN_CROPS = (
 
 RESULT_FILES = ("results_mma.json", "results_mrnn.json", "results_ceiling.json", "results_evaluation.json")
 MODELS = {"mma": MMAModel, "mma_mrnnet": MMAMRNNetForIntensity}
+
+TASK = "facial-expression-intensity"
+"""What `transformers.pipeline` calls a video's way to its intensities."""
+
+PIPELINE_FILE = "pipeline_mma_mrnnet.py"
 
 
 class CheckpointError(ValueError):
@@ -60,12 +67,12 @@ def load_checkpoint(folder_or_repo: str | os.PathLike[str]) -> tuple[MMAMRNNetFo
     Raises:
         CheckpointError: it is missing, damaged, or of another kind.
     """
-    model = _load_model(folder_or_repo)
+    model, processor = load_either(folder_or_repo)
     if model.config.model_type != "mma_mrnnet":
         raise CheckpointError(
             f"{folder_or_repo}: a stage-1 checkpoint (mma) gives no intensities; a stage-2 one (mma_mrnnet) is needed"
         )
-    return model, _load_processor(folder_or_repo)
+    return model, processor
 
 
 def load_extractor(folder_or_repo: str | os.PathLike[str]) -> tuple[MMAModel, MMAMRNNetVideoProcessor]:
@@ -77,11 +84,26 @@ def load_extractor(folder_or_repo: str | os.PathLike[str]) -> tuple[MMAModel, MM
     Raises:
         CheckpointError: it is missing or damaged, or reads tables of features and holds no extractor.
     """
-    model = _load_model(folder_or_repo)
+    model, processor = load_either(folder_or_repo)
     extractor = model if model.config.model_type == "mma" else model.mma
     if extractor is None:
         raise CheckpointError(f"{folder_or_repo}: reads tables of features and holds no extractor (stage 1)")
-    return extractor, _load_processor(folder_or_repo)
+    return extractor, processor
+
+
+def load_either(
+    folder_or_repo: str | os.PathLike[str],
+) -> tuple[MMAModel | MMAMRNNetForIntensity, MMAMRNNetVideoProcessor]:
+    """A checkpoint of either stage in eval mode, and its processor.
+
+    Args:
+        folder_or_repo: as `load_checkpoint` takes it.
+
+    Raises:
+        CheckpointError: it is missing, damaged, or of another kind.
+    """
+    revision = resolve_revision(folder_or_repo, "main")  # of a repository: one commit, whatever is pushed in between
+    return _load_model(folder_or_repo, revision), _load_processor(folder_or_repo, revision)
 
 
 def weights_digest(extractor: MMAModel) -> str:
@@ -93,22 +115,27 @@ def weights_digest(extractor: MMAModel) -> str:
     return digest.hexdigest()
 
 
-def _load_model(place: str | os.PathLike[str]) -> PreTrainedModel:
+def _load_model(place: str | os.PathLike[str], revision: str) -> PreTrainedModel:
     with _one_line_errors(place):
-        config = AutoConfig.from_pretrained(place, trust_remote_code=False)  # never asks; our own types need no code
+        # It never asks; our own types need no code.
+        config = AutoConfig.from_pretrained(place, revision=revision, trust_remote_code=False)
     if config.model_type not in MODELS:
         raise CheckpointError(f"{place}: model type {config.model_type!r}; accepted are {', '.join(MODELS)}")
     with _one_line_errors(place):
-        model, info = MODELS[config.model_type].from_pretrained(place, output_loading_info=True)
+        model, info = MODELS[config.model_type].from_pretrained(place, revision=revision, output_loading_info=True)
     if info["missing_keys"]:
         missing = sorted(info["missing_keys"])
         raise CheckpointError(f"{place}: {len(missing)} weights are missing, for example {missing[0]}; not loaded")
     return model.eval()
 
 
-def _load_processor(place: str | os.PathLike[str]) -> MMAMRNNetVideoProcessor:
+def _load_processor(place: str | os.PathLike[str], revision: str = "main") -> MMAMRNNetVideoProcessor:
     with _one_line_errors(place):
-        return MMAMRNNetVideoProcessor.from_pretrained(place)
+        if not Path(place).exists():
+            with suppress(RemoteEntryNotFoundError):
+                # Only to fail in its own words: transformers forgets why it could not get this file.
+                hf_hub_download(str(place), VIDEO_PROCESSOR_NAME, revision=revision)
+        return MMAMRNNetVideoProcessor.from_pretrained(place, revision=revision)
 
 
 @contextmanager
@@ -125,11 +152,14 @@ def _one_line_errors(place: str | os.PathLike[str]) -> Iterator[None]:
         TypeError,
         RuntimeError,
         SafetensorError,
+        HTTPError,
         HFValidationError,
         StrictDataclassError,
     ) as error:
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise CheckpointError(f"{place}: {absent}not a checkpoint that can be loaded: {reason[:300]}") from error
+        # transformers hides a broken download behind advice about folders; what led to its error says more.
+        told = reason(error) if absent else None
+        told = told or f"not a checkpoint that can be loaded: {one_line(error) or type(error).__name__}"
+        raise CheckpointError(f"{place}: {absent}{told}") from error
 
 
 def export_checkpoint(source: str | os.PathLike[str], target: str | os.PathLike[str]) -> Path:
@@ -148,9 +178,8 @@ def export_checkpoint(source: str | os.PathLike[str], target: str | os.PathLike[
         CheckpointError: the source cannot be loaded, or the target holds something.
     """
     target = Path(target)
-    if target.exists() and (not target.is_dir() or any(target.iterdir())):
-        raise CheckpointError(f"{target}: exists and is not an empty folder; nothing was written")
-    model, processor = _load_model(source), _load_processor(source)
+    refuse_filled(target)
+    model, processor = load_either(source)
     extractor_config = getattr(model.config, "mma_config", model.config)
     if extractor_config is not None:
         extractor_config._name_or_path = ""  # where the extractor lay when it was trained
@@ -158,18 +187,16 @@ def export_checkpoint(source: str | os.PathLike[str], target: str | os.PathLike[
     staging = target.with_name(f".{target.name}.tmp-{os.getpid()}")
     shutil.rmtree(staging, ignore_errors=True)
     try:
+        if model.config.model_type == "mma_mrnnet" and model.mma is not None:
+            staging.mkdir()
+            add_pipeline(model.config, staging)
+            processor.fps = model.config.sampling_fps
         model.save_pretrained(staging)
         for weights in staging.glob("*.safetensors"):
             shutil.copymode(staging / "config.json", weights)  # safetensors lets nobody but the owner read them
         processor.save_pretrained(staging)
         if model.config.model_type == "mma":
-            # A stock class with the same numbers: AutoImageProcessor then needs no code of ours.
-            ViTImageProcessor(
-                size=dict(processor.size),
-                resample=processor.resample,
-                image_mean=processor.image_mean,
-                image_std=processor.image_std,
-            ).save_pretrained(staging)
+            processor.image_processor().save_pretrained(staging)
         for name in RESULT_FILES:
             if (Path(source) / name).is_file():
                 shutil.copy(Path(source) / name, staging / name)
@@ -180,6 +207,24 @@ def export_checkpoint(source: str | os.PathLike[str], target: str | os.PathLike[
     finally:
         shutil.rmtree(staging, ignore_errors=True)
     return target
+
+
+def refuse_filled(target: Path) -> None:
+    """Raises CheckpointError where `target` is a file, or a folder that holds something."""
+    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+        raise CheckpointError(f"{target}: exists and is not an empty folder; nothing was written")
+
+
+def add_pipeline(config: PreTrainedConfig, folder: Path) -> None:
+    """Lets `pipeline(model=folder, trust_remote_code=True)` find our pipeline: its file, and the config's word of it.
+
+    Args:
+        config: of a stage-2 model that reads videos; to be saved into the folder afterwards.
+        folder: where the file is put.
+    """
+    shutil.copyfile(str(files("mma_mrnnet") / PIPELINE_FILE), folder / PIPELINE_FILE)
+    implementation = f"{Path(PIPELINE_FILE).stem}.FacialExpressionIntensityPipeline"
+    config.custom_pipelines = {TASK: {"impl": implementation, "pt": ["AutoModel"], "type": "video"}}
 
 
 def model_card(model: PreTrainedModel, folder: Path) -> str:
@@ -193,20 +238,14 @@ def model_card(model: PreTrainedModel, folder: Path) -> str:
     Returns:
         Markdown with YAML metadata.
     """
-    results = {
-        name: json.loads((folder / name).read_text("utf-8")) for name in RESULT_FILES if (folder / name).is_file()
-    }
+    results = _results_of(folder)
     weights = sum(path.stat().st_size for path in folder.glob("*.safetensors"))
     stage1, stage2 = results.get("results_mma.json"), results.get("results_mrnn.json")
     evaluation = _evaluation_of(results.get("results_evaluation.json"), model)
-    own_data = (
-        stage1 is not None and stage1["data"]["data"] in OWN_CROPS and (stage2 is None or _simulated(model.config))
-    )
-    task = _task_of(model.config)
+    own_data = _learnt_from_own_data(results, model.config)
+    task = task_of(model.config)
     data = ModelCardData(
-        # What a corpus's owners allow with weights that learnt from it is not ours to say.
-        license="apache-2.0" if own_data else "other",
-        license_name=None if own_data else "terms-of-the-training-data",
+        **_licence_fields(own_data),
         library_name="transformers",
         pipeline_tag=task,
         tags=["facial-expression", "action-units", "valence-arousal", "affective-computing", model.config.model_type],
@@ -215,7 +254,7 @@ def model_card(model: PreTrainedModel, folder: Path) -> str:
     )
     card = ModelCard.from_template(
         data,
-        template_str=_card_template(model.config.model_type),
+        template_str=card_template(model.config.model_type),
         config=model.config,
         mma_config=getattr(model.config, "mma_config", model.config),
         processor=_load_processor(folder),
@@ -234,6 +273,30 @@ def model_card(model: PreTrainedModel, folder: Path) -> str:
     return str(card)
 
 
+def licence_of(model: PreTrainedModel, folder: str | os.PathLike[str]) -> dict[str, str | None]:
+    """`license` and `license_name` of a checkpoint's weights, as its card has them, by the results in its folder."""
+    return _licence_fields(_learnt_from_own_data(_results_of(Path(folder)), model.config))
+
+
+def _results_of(folder: Path) -> dict[str, dict]:
+    """The result files of a folder, by name; none for a repository of the Hub."""
+    return {name: json.loads((folder / name).read_text("utf-8")) for name in RESULT_FILES if (folder / name).is_file()}
+
+
+def _learnt_from_own_data(results: dict[str, dict], config: PreTrainedConfig) -> bool:
+    stage1 = results.get("results_mma.json")
+    if stage1 is None or stage1["data"]["data"] not in OWN_CROPS:
+        return False
+    return "results_mrnn.json" not in results or _simulated(config)
+
+
+def _licence_fields(own_data: bool) -> dict[str, str | None]:
+    # What a corpus's owners allow with weights that learnt from it is not ours to say.
+    if own_data:
+        return {"license": "apache-2.0", "license_name": None}
+    return {"license": "other", "license_name": "terms-of-the-training-data"}
+
+
 def _evaluation_of(evaluation: dict | None, model: PreTrainedModel) -> dict | None:
     """The evaluation, unless it is of other weights: a file that lay there before the model was trained again."""
     if evaluation is None:
@@ -250,14 +313,14 @@ def _simulated(config: PreTrainedConfig) -> bool:
     return bool(getattr(config, "simulated_labels", False))
 
 
-def _task_of(config: PreTrainedConfig) -> str:
+def task_of(config: PreTrainedConfig) -> str:
     """The Hub's name for what a checkpoint does."""
     if config.model_type == "mma":
         return "image-classification"
     return "video-classification" if config.feature_names is None else "tabular-regression"
 
 
-def _card_template(model_type: str) -> str:
+def card_template(model_type: str) -> str:
     """The kind's template, with the parts that both kinds share put where it names them."""
     folder = template_folder("hub_cards")
     template = (folder / f"{model_type}.md").read_text("utf-8")
@@ -268,8 +331,8 @@ def _card_template(model_type: str) -> str:
 
 
 def template_folder(name: str) -> Path:
-    """`hub_cards` or `spaces_demo`: inside the installed package, or at the top of a checkout."""
-    package = Path(str(files("mma_mrnnet")))
+    """`hub_cards`, `spaces_demo` or `examples`: inside the installed package, or at the top of a checkout."""
+    package = Path(str(files("mma_mrnnet"))).resolve()  # a checkout may be reached by a link
     for folder in (package / name, package.parent / name):
         if folder.is_dir():
             return folder

@@ -21,7 +21,15 @@ from transformers import (
     BertConfig,
 )
 
-from mma_mrnnet import MMAConfig, MMAModel, MMAMRNNetConfig, MMAMRNNetForIntensity, MMAMRNNetVideoProcessor, hub
+from mma_mrnnet import (
+    MMAConfig,
+    MMAModel,
+    MMAMRNNetConfig,
+    MMAMRNNetForIntensity,
+    MMAMRNNetForVideoClassification,
+    MMAMRNNetVideoProcessor,
+    hub,
+)
 from mma_mrnnet.cli import main
 from mma_mrnnet.hub import CheckpointError, export_checkpoint, load_checkpoint
 
@@ -67,8 +75,22 @@ def test_an_export_holds_weights_config_processors_code_and_card(stage1, stage2,
     files = ["README.md", "config.json", "model.safetensors", "video_preprocessor_config.json"]
     assert content(export_checkpoint(stage1, tmp_path / "one")) == sorted([*code, *files, "preprocessor_config.json"])
     assert content(export_checkpoint(stage2, tmp_path / "two")) == sorted(
-        [*code, *files, "frame_by_frame.py", "masked_rnn.py", "modeling_mma_mrnnet.py"]
+        [*code, *files, "frame_by_frame.py", "masked_rnn.py", "modeling_mma_mrnnet.py", "pipeline_mma_mrnnet.py"]
     )
+
+
+def test_an_export_samples_videos_of_crops_at_the_models_rate_and_a_model_of_tables_brings_no_pipeline(
+    stage2, tiny_processor, tmp_path
+):
+    config = json.loads((stage2 / "config.json").read_text())
+    (stage2 / "config.json").write_text(json.dumps({**config, "sampling_fps": 5.0}))
+    assert load_checkpoint(export_checkpoint(stage2, tmp_path / "hub"))[1].fps == 5.0
+    model = MMAMRNNetForIntensity(MMAMRNNetConfig(feature_names=["smile"], num_frames=4, hidden_size=8, dense_size=6))
+    model.save_pretrained(tmp_path / "tables")
+    tiny_processor.save_pretrained(tmp_path / "tables")
+    folder = export_checkpoint(tmp_path / "tables", tmp_path / "tables-hub")
+    assert "pipeline_mma_mrnnet.py" not in content(folder)
+    assert "custom_pipelines" not in (folder / "config.json").read_text()
 
 
 def test_other_files_beside_the_model_stay_behind(stage2, tmp_path):
@@ -183,8 +205,8 @@ def test_with_the_package_the_auto_classes_need_no_trust(stage1, stage2, tmp_pat
     assert type(AutoConfig.from_pretrained(one)) is MMAConfig
     assert type(AutoConfig.from_pretrained(two)) is MMAMRNNetConfig
     assert type(AutoModel.from_pretrained(one)) is MMAModel
-    for auto in (AutoModel, AutoModelForVideoClassification):
-        assert type(auto.from_pretrained(two)) is MMAMRNNetForIntensity
+    assert type(AutoModel.from_pretrained(two)) is MMAMRNNetForIntensity
+    assert type(AutoModelForVideoClassification.from_pretrained(two)) is MMAMRNNetForVideoClassification
     for auto in (AutoVideoProcessor, AutoProcessor):
         assert type(auto.from_pretrained(two)) is MMAMRNNetVideoProcessor
     assert type(AutoVideoProcessor.from_pretrained(one)) is MMAMRNNetVideoProcessor
@@ -219,17 +241,39 @@ def test_the_image_processor_of_a_stage_1_export_gives_our_pixel_values(stage1, 
 
 # Without the package -----------------------------------------------------------------------------------------------
 
-NOT_INSTALLED = """
+ONLY_REQUIRED = """
 import sys
-from importlib.abc import MetaPathFinder
+from importlib.machinery import BuiltinImporter, FrozenImporter, PathFinder
+from importlib.metadata import PackageNotFoundError, distribution, packages_distributions
 
-class NotInstalled(MetaPathFinder):
-    def find_spec(self, name, path=None, target=None):
-        if name.split(".")[0] == "mma_mrnnet":
-            raise ModuleNotFoundError(f"{name} is not installed here", name=name)
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
-sys.meta_path.insert(0, NotInstalled())
+required, waiting = set(), {"torch", "torchvision", "transformers", "safetensors"}
+while waiting:
+    name = waiting.pop()
+    try:
+        wanted = map(Requirement, distribution(name).requires or ())
+    except PackageNotFoundError:
+        continue
+    required.add(name)
+    named = {canonicalize_name(one.name) for one in wanted if not one.marker or one.marker.evaluate({"extra": ""})}
+    waiting |= named - required
+owners = packages_distributions().items()
+modules = {module for module, those in owners if required & {canonicalize_name(one) for one in those}}
+modules |= {"transformers_modules"} | sys.stdlib_module_names
+
+
+class OnlyRequired(PathFinder):
+    @classmethod
+    def find_spec(cls, name, path=None, target=None):
+        found = name.split(".")[0] in modules or name.startswith("_sysconfigdata")  # of the standard library too
+        return super().find_spec(name, path, target) if found else None
+
+
+sys.meta_path[:] = [BuiltinImporter, FrozenImporter, OnlyRequired]
 """
+"""No package but these four and what they require can be found: neither ours nor accelerate, pandas or OpenCV."""
 
 STRANGER = """
 import torch
@@ -238,7 +282,7 @@ from transformers import (
 )
 
 torch.set_num_threads(1)
-one, two, inputs, outputs = sys.argv[1:]
+one, two, inputs, outputs, again = sys.argv[1:]
 given = torch.load(inputs)
 trust = {"trust_remote_code": True}
 seen = {"names": []}
@@ -254,9 +298,19 @@ for auto in (AutoModel, AutoModelForVideoClassification):
         name = f"{auto.__name__} {processing.__name__}"
         seen["names"].append(name)
         seen[name] = {"intensities": output.intensities, "affect": output.affect, **batch}
+        model.save_pretrained(f"{again}/{auto.__name__}")
+        processor.save_pretrained(f"{again}/{auto.__name__}")
 seen["labels"] = model.config.id2label
-beside = {"mma_mrnnet", "av", "cv2", "datasets", "evaluate", "gradio"} & set(sys.modules)
-assert not beside, beside
+for saved in (AutoModel, AutoModelForVideoClassification):
+    for auto in (AutoModel, AutoModelForVideoClassification):
+        model = auto.from_pretrained(f"{again}/{saved.__name__}", **trust).eval()
+        assert torch.equal(model(**batch).intensities, output.intensities)
+    AutoVideoProcessor.from_pretrained(f"{again}/{saved.__name__}", **trust)
+AutoModel.from_pretrained(one, **trust).save_pretrained(f"{again}/stage1")
+again = AutoModel.from_pretrained(f"{again}/stage1", **trust).eval()
+assert torch.equal(again(**image_processor(list(given["crops"]), return_tensors="pt")).affect, seen["affect"])
+strange = {"mma_mrnnet", "accelerate", "pandas", "av", "cv2", "datasets", "evaluate", "gradio"} & set(sys.modules)
+assert not strange, strange
 torch.save(seen, outputs)
 """
 
@@ -264,7 +318,7 @@ torch.save(seen, outputs)
 def run_without_the_package(script, folder, *words):
     cache = {"HF_HOME": str(folder / "home"), "HF_MODULES_CACHE": str(folder / "modules")}
     done = subprocess.run(
-        [sys.executable, "-I", "-c", NOT_INSTALLED + script, *map(str, words)],
+        [sys.executable, "-I", "-c", ONLY_REQUIRED + script, *map(str, words)],
         env={**os.environ, **cache, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
@@ -280,8 +334,13 @@ def test_a_machine_without_the_package_gets_the_same_bits(stage1, stage2, tmp_pa
     one, two = export_checkpoint(stage1, tmp_path / "one"), export_checkpoint(stage2, tmp_path / "two")
     given = torch.from_numpy(crops(3))
     torch.save({"crops": given}, tmp_path / "inputs.pt")
-    run_without_the_package(STRANGER, tmp_path, one, two, tmp_path / "inputs.pt", tmp_path / "seen.pt")
+    run_without_the_package(STRANGER, tmp_path, one, two, tmp_path / "inputs.pt", tmp_path / "seen.pt", tmp_path / "a")
 
+    names = {"masked_rnn.py", "modeling_mma_mrnnet.py", *content(one)} - {"README.md", "preprocessor_config.json"}
+    for saved in ("AutoModel", "AutoModelForVideoClassification"):  # saved a second time, by the stranger
+        assert set(content(tmp_path / "a" / saved)) == names
+        config = json.loads((tmp_path / "a" / saved / "config.json").read_text())
+        assert config["auto_map"] == json.loads((two / "config.json").read_text())["auto_map"]
     seen = torch.load(tmp_path / "seen.pt")
     model, processor = load_checkpoint(stage2)
     with torch.no_grad():

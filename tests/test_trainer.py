@@ -31,8 +31,8 @@ def clips(count):
     ]
 
 
-@pytest.mark.parametrize("stage", ["mma", "mrnn"])
-def test_the_trainer_of_transformers_trains_the_model(tmp_path, stage):
+@pytest.mark.parametrize(("stage", "checkpointing"), [("mma", False), ("mma", True), ("mrnn", False)])
+def test_the_trainer_of_transformers_trains_the_model(tmp_path, stage, checkpointing):
     torch.manual_seed(0)
     model = MMAModel(EXTRACTOR)
     items, labels = crops(16), ["valence_arousal_labels", "expression_labels", "action_unit_labels"]
@@ -43,9 +43,11 @@ def test_the_trainer_of_transformers_trains_the_model(tmp_path, stage):
     arguments = TrainingArguments(
         output_dir=str(tmp_path), max_steps=3, per_device_train_batch_size=8, gradient_accumulation_steps=2,
         learning_rate=1e-2, label_names=labels, report_to=[], use_cpu=True, save_strategy="no", disable_tqdm=True,
+        gradient_checkpointing=checkpointing,
     )  # fmt: skip
     trainer = Trainer(model=model, args=arguments, train_dataset=items, eval_dataset=items)
     done = trainer.train()
+    assert model.is_activation_checkpointing == checkpointing
     assert math.isfinite(done.training_loss)
     assert math.isfinite(trainer.evaluate()["eval_loss"])
     trained = {name for name, value in model.state_dict().items() if not torch.equal(value.cpu(), before[name])}

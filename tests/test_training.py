@@ -18,6 +18,7 @@ import torch
 from accelerate.scheduler import AcceleratedScheduler
 from accelerate.state import AcceleratorState
 from safetensors.torch import load_file
+from transformers import AutoImageProcessor, AutoModel, AutoVideoProcessor
 
 from mma_mrnnet import MMAModel, MMAMRNNetConfig, MMAMRNNetForIntensity
 from mma_mrnnet.data.drawn_faces import drawn_faces
@@ -87,6 +88,14 @@ def scripted(stage, scores):
 # What a run leaves behind ------------------------------------------------------------------------------------------
 
 
+def test_auto_classes_load_a_stage_1_run_with_nothing_exported(stage1):
+    crops = np.random.default_rng(0).integers(0, 256, (2, 32, 32, 3), dtype=np.uint8)
+    pixels = AutoImageProcessor.from_pretrained(stage1 / "model")(list(crops), return_tensors="pt").pixel_values
+    ours = AutoVideoProcessor.from_pretrained(stage1 / "model")
+    assert (pixels - ours.scale(crops)).abs().max() <= 1e-6
+    assert AutoModel.from_pretrained(stage1 / "model")(pixels).affect.shape == (2, 26)
+
+
 @pytest.mark.parametrize(("run", "stage"), [("stage1", "mma"), ("stage2", "mrnn")])
 def test_a_run_leaves_model_best_checkpoints_results_and_log(run, stage, request):
     run = request.getfixturevalue(run)
@@ -94,6 +103,9 @@ def test_a_run_leaves_model_best_checkpoints_results_and_log(run, stage, request
     assert sorted(path.name for path in (run / "checkpoints").iterdir()) == ["epoch-0001", "epoch-0002"]
     assert not leftovers(run)
     assert (run / "model" / f"results_{stage}.json").read_text() == (run / "results.json").read_text()
+    for name in ("best", "model"):  # AutoImageProcessor is for stage 1 alone; AutoVideoProcessor is for both
+        assert (run / name / "video_preprocessor_config.json").is_file()
+        assert (run / name / "preprocessor_config.json").is_file() == (stage == "mma")
     rows = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
     assert [row["epoch"] for row in rows] == [1, 2]
     history = results_of(run)["training"]["history"]

@@ -7,8 +7,10 @@ import numpy as np
 import pytest
 import torch
 from transformers import AutoProcessor, AutoVideoProcessor
+from transformers.video_utils import VideoMetadata
 
 from mma_mrnnet import MMAMRNNetVideoProcessor
+from mma_mrnnet.data.video import FrameClock
 from mma_mrnnet.model.video_processing_mma_mrnnet import kept_indices, thinned_indices
 
 
@@ -255,3 +257,20 @@ def test_another_policy_is_refused_wherever_it_comes_from(tiny_processor, tmp_pa
     ):
         with pytest.raises(ValueError, match="length_policy must be one of thin, truncate, resample; got 'loop'"):
             use()
+
+
+# Videos of crops ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("rate", [1.5, 2.0, 24000 / 1001, 25.0])
+def test_a_videos_frames_are_chosen_as_for_prediction(rate):
+    clock, processor = FrameClock(2.0), MMAMRNNetVideoProcessor()
+    chosen = processor.sample_frames(VideoMetadata(total_num_frames=200, fps=rate))
+    assert chosen.tolist() == [frame for frame in range(200) if clock.keeps(frame / rate)]
+
+
+def test_an_array_has_the_models_rate_already_and_a_header_without_numbers_is_refused():
+    processor = MMAMRNNetVideoProcessor()
+    assert processor.sample_frames(VideoMetadata(total_num_frames=3), num_frames=30).tolist() == [0, 1, 2]
+    with pytest.raises(ValueError, match=r"does not say how many frames it has.*convert it to \.mp4"):
+        processor.sample_frames(VideoMetadata(total_num_frames=0, fps=25.0))

@@ -54,10 +54,16 @@ COMMANDS = {
         studies.run_evaluate,
     ),
     "export": Command(
-        "a folder for the Hub: weights, config, processor, code and card",
+        "a folder for the Hub: weights, config, processor, code and card; or ONNX models",
         sharing.EXPORT_EXAMPLES,
         sharing.add_export,
         sharing.run_export,
+    ),
+    "push": Command(
+        "uploads a checkpoint to the Hub as export writes it, by one commit",
+        sharing.PUSH_EXAMPLES,
+        sharing.add_push,
+        sharing.run_push,
     ),
     "demo": Command(
         "makes a short clip from a public-domain photo and runs the whole job on it",

@@ -24,8 +24,24 @@ def _require_at_least(name: str, value: float, least: float) -> None:
         raise ValueError(f"{name} must be at least {least}; got {value!r}")
 
 
+class NamedOutputsConfig(PreTrainedConfig):
+    """A config whose `label2id` follows its `id2label`, also where that is given to `from_pretrained`."""
+
+    def __post_init__(self, **kwargs: Any) -> None:
+        """Name the outputs both ways."""
+        super().__post_init__(**kwargs)
+        self.label2id = {name: index for index, name in self.id2label.items()}
+
+    @classmethod
+    def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:
+        """As transformers' own, which sets fields of the call after `__post_init__` and every check."""
+        if kwargs.get("id2label") is not None:
+            config_dict = {**config_dict, "id2label": kwargs.pop("id2label")}
+        return super().from_dict(config_dict, **kwargs)
+
+
 @strict
-class MMAConfig(PreTrainedConfig):
+class MMAConfig(NamedOutputsConfig):
     """Numbers of stage 1, the multi-task extractor of one face crop.
 
     The defaults are the size of the paper's extractor as far as it is known: a residual network (here ResNet-50) on
@@ -90,7 +106,6 @@ class MMAConfig(PreTrainedConfig):
             self.supervised_action_units = list(self.supervised_action_units)
         if self.id2label is None and kwargs.get("num_labels") is None:
             self.id2label = dict(enumerate(EXPRESSIONS))
-            self.label2id = {name: index for index, name in enumerate(EXPRESSIONS)}
         super().__post_init__(**kwargs)
 
     @property
@@ -117,6 +132,14 @@ class MMAConfig(PreTrainedConfig):
         if self.dropout >= 1:
             raise ValueError(f"dropout must be below 1; got {self.dropout!r}")
 
+    def validate_labels(self) -> None:
+        """Check that there are as many names as expressions; other names for them, in their order, are welcome."""
+        if self.num_labels != len(EXPRESSIONS):
+            raise ValueError(
+                f"id2label (num_labels) names stage 1's {len(EXPRESSIONS)} expressions, {', '.join(EXPRESSIONS)}; "
+                f"got {self.num_labels} names. Other targets are stage 2's"
+            )
+
     def validate_action_units(self) -> None:
         """Check that units are FACS numbers, ascending, each once, and the supervised ones among them."""
         if not self.action_units or self.action_units != sorted(set(self.action_units)):
@@ -137,7 +160,7 @@ class MMAConfig(PreTrainedConfig):
 
 
 @strict
-class MMAMRNNetConfig(PreTrainedConfig):
+class MMAMRNNetConfig(NamedOutputsConfig):
     """Numbers of stage 2, the masked recurrent network over a clip, with stage 1's inside.
 
     Args:
@@ -167,7 +190,7 @@ class MMAMRNNetConfig(PreTrainedConfig):
         simulated_labels: True where the targets came from a simulator and not from people.
         initializer_range: standard deviation of the dense layers' initial weights.
 
-    `id2label` names the K targets; the default is Hume-Reaction's seven.
+    `id2label` names the K targets, and `label2id` follows; the default is Hume-Reaction's seven.
 
     Raises:
         StrictDataclassError: (huggingface_hub's) a wrong type or a value out of range; the message names it.
@@ -204,7 +227,6 @@ class MMAMRNNetConfig(PreTrainedConfig):
         self.channels = list(self.channels)
         if self.id2label is None and kwargs.get("num_labels") is None:
             self.id2label = dict(enumerate(REACTIONS))
-            self.label2id = {name: index for index, name in enumerate(REACTIONS)}
         super().__post_init__(**kwargs)
         if self.feature_names is not None:
             self.mma_config = None  # transformers puts a default in every empty place
@@ -289,6 +311,8 @@ class MMAMRNNetConfig(PreTrainedConfig):
         _require_one_of("temporal_pooling", self.temporal_pooling, TEMPORAL_POOLINGS)
         _require_one_of("output_activation", self.output_activation, OUTPUT_ACTIVATIONS)
         _require_one_of("intensity_loss", self.intensity_loss, INTENSITY_LOSSES)
+        if self.problem_type not in (None, "regression"):
+            raise ValueError(f"problem_type must be regression, as intensities are; got {self.problem_type!r}")
 
 
 MMAConfig.register_for_auto_class()

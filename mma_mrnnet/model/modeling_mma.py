@@ -4,7 +4,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor, nn
+from torch.func import functional_call
 from transformers import PreTrainedModel, ResNetModel
+from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.utils.generic import ModelOutput, can_return_tuple
 
 from .configuration_mma_mrnnet import MMAConfig
@@ -53,8 +55,40 @@ class MMAPreTrainedModel(PreTrainedModel):
     main_input_name = "pixel_values"
     input_modalities = ("image",)
     accepts_loss_kwargs = False
+    supports_gradient_checkpointing = True
+    _no_split_modules = ("ResNetModel",)  # a device map that cuts a residual block in two could not run
     # Stage 2's own layers: loading the extractor out of a stage-2 repository is no accident worth a warning.
     _keys_to_ignore_on_load_unexpected = (r"^rnn\.", r"^dense\.", r"^output\.", r"^calibration_")
+
+
+class BackboneStage(GradientCheckpointingLayer):
+    """A stage of the backbone that can be checkpointed, as transformers' own `ResNetStage` cannot.
+
+    Checkpointing computes a stage a second time in the backward pass. The batch norms' running statistics then stay as
+    the first time left them; without that they would move twice a step, and the trained model would be another one.
+    """
+
+    def __init__(self, stage: nn.Module) -> None:
+        super().__init__()
+        self.layers = stage.layers  # the name in `ResNetStage`, hence in checkpoints
+        self._is_called = False
+
+    def __call__(self, hidden_state: Tensor) -> Tensor:
+        """As every module; only the first computation comes this way, the second goes straight to `forward`."""
+        if not (self.gradient_checkpointing and self.training):
+            return super().__call__(hidden_state)
+        self._is_called = True
+        try:
+            return super().__call__(hidden_state)
+        finally:
+            self._is_called = False
+
+    def forward(self, hidden_state: Tensor) -> Tensor:
+        """Feature maps (N, C', H', W') of feature maps (N, C, H, W)."""
+        if self._is_called or not (self.gradient_checkpointing and self.training):
+            return self.layers(hidden_state)
+        copies = {name: buffer.clone() for name, buffer in self.layers.named_buffers()}
+        return functional_call(self.layers, copies, (hidden_state,))
 
 
 class MMAModel(MMAPreTrainedModel):
@@ -65,7 +99,9 @@ class MMAModel(MMAPreTrainedModel):
 
     def __init__(self, config: MMAConfig) -> None:
         super().__init__(config)
+        config.validate()  # what `from_pretrained` is given beside a checkpoint is set behind the config's own checks
         self.backbone = ResNetModel(config.backbone_config)
+        self.backbone.encoder.stages = nn.ModuleList(map(BackboneStage, self.backbone.encoder.stages))
         width = config.backbone_config.hidden_sizes[-1]
         self.dropout = nn.Dropout(config.dropout)
         self.valence_arousal_head = nn.Linear(width, len(VALENCE_AROUSAL))
@@ -86,11 +122,11 @@ class MMAModel(MMAPreTrainedModel):
         """Affect of N face crops, and the masked multi-task loss where labels are given.
 
         Args:
-            pixel_values: (N, 3, S, S) float, RGB scaled to [-1, 1] by the processor.
+            pixel_values: (N, 3, S, S) float, RGB scaled to [-1, 1] by the processor; cast to the weights' type.
             valence_arousal_labels: (N, 2) in [-1, 1]; NaN where unlabelled.
             expression_labels: (N,) int64; -100 where unlabelled.
             action_unit_labels: (N, A) in [0, 1], probabilities of presence; NaN where unlabelled.
-            output_hidden_states: also return the backbone's feature maps.
+            output_hidden_states: also return the backbone's feature maps; None means what the config says.
             kwargs: transformers' hooks; nothing of ours.
 
         Returns:
@@ -105,6 +141,9 @@ class MMAModel(MMAPreTrainedModel):
             raise ValueError(
                 f"pixel_values must be (N, {shape}) float; got {pixel_values.dtype} {tuple(pixel_values.shape)}"
             )
+        if output_hidden_states is None:
+            output_hidden_states = self.config.output_hidden_states
+        pixel_values = pixel_values.to(self.backbone.embedder.embedder.convolution.weight.dtype)
         features = self.backbone(pixel_values, output_hidden_states=output_hidden_states, return_dict=True)
         pooled = self.dropout(features.pooler_output.flatten(1))  # (N, width)
         output = MMAOutput(
@@ -115,7 +154,7 @@ class MMAModel(MMAPreTrainedModel):
         )
         labels = (valence_arousal_labels, expression_labels, action_unit_labels)
         if any(label is not None for label in labels):
-            output.loss = self.objective(output, *labels)
+            return MMAOutput(loss=self.objective(output, *labels), **output)  # the loss first, in tuples too
         return output
 
     def objective(

@@ -3,6 +3,7 @@
 import copy
 import os
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Self
 
 import torch
@@ -48,6 +49,8 @@ class MMAMRNNetPreTrainedModel(PreTrainedModel):
     main_input_name = "pixel_values"
     input_modalities = ("video",)
     accepts_loss_kwargs = False
+    supports_gradient_checkpointing = True  # of the extractor's stages, where it learns
+    _no_split_modules = ("MMAModel", "MaskedRNN")
     _keep_in_fp32_modules_strict = ("feature_mean", "feature_scale")  # 600.5 mm is 600 in bfloat16
 
     @torch.no_grad()
@@ -95,6 +98,7 @@ class MMAMRNNetForIntensity(FrameByFrame, MMAMRNNetPreTrainedModel):
         # A copy: freezing and calibration are written into it, and another model may hold the same one.
         super().__init__(copy.deepcopy(config))
         config = self.config
+        config.validate()  # as in `MMAModel`
         self.mma = MMAModel(config.mma_config) if config.feature_names is None else None
         self.rnn = MaskedRNN(
             config.gru_input_size,
@@ -114,6 +118,15 @@ class MMAMRNNetForIntensity(FrameByFrame, MMAMRNNetPreTrainedModel):
         self.post_init()
         if config.freeze_mma and self.mma is not None:
             self.freeze_mma()
+
+    @classmethod
+    def from_pretrained(cls, *args: Any, **kwargs: Any) -> Self | tuple[Self, dict]:
+        """As transformers' own, whose new parameters all learn: those of a frozen extractor are fixed again."""
+        loaded = super().from_pretrained(*args, **kwargs)
+        model = loaded[0] if isinstance(loaded, tuple) else loaded
+        if model.config.freeze_mma and model.mma is not None:
+            model.freeze_mma()
+        return loaded
 
     @classmethod
     def from_mma_pretrained(cls, folder_or_repo: str | os.PathLike, **config: Any) -> Self:
@@ -231,12 +244,14 @@ class MMAMRNNetForIntensity(FrameByFrame, MMAMRNNetPreTrainedModel):
         extractor = self._extractor()
         if frame_mask is None:
             frame_mask = torch.ones(pixel_values.shape[:2], dtype=torch.bool, device=pixel_values.device)
-        frames = pixel_values[frame_mask].to(extractor.dtype)  # (N, 3, S, S), N real frames
+        frames = pixel_values[frame_mask]  # (N, 3, S, S), N real frames
         affect = frames.new_zeros(*frame_mask.shape, self.config.input_size, dtype=torch.float32)
         if len(frames) == 0:
             return affect
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.config.freeze_mma):
-            per_frame = torch.cat([extractor(chunk).affect for chunk in frames.split(chunk_size)])  # (N, A)
+            per_frame = torch.cat(
+                [extractor(chunk, return_dict=True).affect for chunk in frames.split(chunk_size)]
+            )  # (N, A)
         return affect.masked_scatter(frame_mask.unsqueeze(-1), per_frame)
 
     @can_return_tuple
@@ -257,7 +272,7 @@ class MMAMRNNetForIntensity(FrameByFrame, MMAMRNNetPreTrainedModel):
                 them; or None. Exactly one of the two, and never pixels for a model that reads features.
             frame_mask: (B, t) bool, True for real frames, which come first in each row; None means all are real.
             labels: (B, K) float in [0, 1]; NaN where unlabelled.
-            output_hidden_states: also return the masked GRU outputs.
+            output_hidden_states: also return the masked GRU outputs; None means what the config says.
             kwargs: transformers' hooks; nothing of ours.
 
         Returns:
@@ -267,6 +282,8 @@ class MMAMRNNetForIntensity(FrameByFrame, MMAMRNNetPreTrainedModel):
             ValueError: both or neither input, a wrong shape, more than T frames, a mask with holes, pixels for a
                 model that reads features.
         """
+        if output_hidden_states is None:
+            output_hidden_states = self.config.output_hidden_states
         affect, states, frame_mask = self._encoded(pixel_values, affect, frame_mask)
         logits = self._logits(self.dense(self.rnn.pooled(states, frame_mask)))
         output = IntensityOutput(
@@ -276,7 +293,7 @@ class MMAMRNNetForIntensity(FrameByFrame, MMAMRNNetPreTrainedModel):
             hidden_states=(states,) if output_hidden_states else None,
         )
         if labels is not None:
-            output.loss = self.objective(output, labels)
+            return IntensityOutput(loss=self.objective(output, labels), **output)  # the loss first, in tuples too
         return output
 
     def _encoded(
@@ -295,7 +312,7 @@ class MMAMRNNetForIntensity(FrameByFrame, MMAMRNNetPreTrainedModel):
         """(B, K) outputs before the sigmoid, of the (B, D) dense layer's before its ReLU."""
         # In full precision also where autocast computes in half: half's steps are as large as what clips differ by.
         with torch.autocast(dense.device.type, enabled=False):
-            return self.output(self.dropout(dense.relu()).to(self.output.weight.dtype))
+            return self.output(self.dropout(dense.relu()).to(self.calibration_scale.dtype))
 
     def _intensities(self, logits: Tensor) -> Tensor:
         """(B, K) activated and calibrated outputs, in [0, 1] with the sigmoid."""
@@ -311,7 +328,7 @@ class MMAMRNNetForIntensity(FrameByFrame, MMAMRNNetPreTrainedModel):
             # In float32: a position of 600 mm that varies by 1 would be lost in half precision.
             scaled = (affect.float() - self.feature_mean.float()) / self.feature_scale.float()
             affect = torch.where(real, scaled, affect.float())  # padding is on the GRU's scale: 0 is the mean
-        return affect.to(self.dense.weight.dtype)
+        return affect.to(self.calibration_scale.dtype)  # the weights', which a quantised layer no longer tells
 
     def _chosen(self, affect: Tensor) -> Tensor:
         """(B, t, C) of (B, t, A): the columns that the GRU reads."""
@@ -370,15 +387,38 @@ class MMAMRNNetForIntensity(FrameByFrame, MMAMRNNetPreTrainedModel):
         return frame_mask
 
     def save_pretrained(self, save_directory: str | os.PathLike, **kwargs: Any) -> None:
-        """Save weights, config and code; `AutoModelForVideoClassification` is named beside `AutoModel`.
+        """Save weights, config and code; both auto classes are named, whichever of the two this is.
 
-        A second `register_for_auto_class` would overwrite the first, hence by hand here.
+        A second `register_for_auto_class` would overwrite the first, hence by hand here. A pipeline that the config
+        names is forgotten where its file is not in the folder: it stayed in the one that the model was loaded from.
         """
-        video_classification = {
-            "AutoModelForVideoClassification": f"{__name__.rsplit('.', 1)[-1]}.{type(self).__name__}"
+        module = __name__.rsplit(".", 1)[-1]
+        self.config.auto_map = {
+            **(getattr(self.config, "auto_map", None) or {}),
+            "AutoModel": f"{module}.MMAMRNNetForIntensity",
+            "AutoModelForVideoClassification": f"{module}.MMAMRNNetForVideoClassification",
         }
-        self.config.auto_map = {**(getattr(self.config, "auto_map", None) or {}), **video_classification}
+        pipelines = (getattr(self.config, "custom_pipelines", None) or {}).values()
+        files = [f"{pipeline['impl'].split('.')[0]}.py" for pipeline in pipelines]
+        # `somebody/repository--file` is found from anywhere.
+        if not all("--" in file or Path(save_directory, file).is_file() for file in files):
+            del self.config.custom_pipelines
         super().save_pretrained(save_directory, **kwargs)
 
 
+class MMAMRNNetForVideoClassification(MMAMRNNetForIntensity):
+    """The same network, its `logits` being the intensities, for `pipeline("video-classification")` on face crops.
+
+    Of a regression that pipeline shows `logits` as they are, and transformers' own models put their estimates there.
+    """
+
+    @can_return_tuple
+    def forward(self, *args: Any, **kwargs: Any) -> IntensityOutput:
+        """As `MMAMRNNetForIntensity.forward`, but that `logits` are the intensities."""
+        output = super().forward(*args, **kwargs, return_dict=True)
+        output.logits = output.intensities
+        return output
+
+
 MMAMRNNetForIntensity.register_for_auto_class("AutoModel")
+MMAMRNNetForVideoClassification.register_for_auto_class("AutoModelForVideoClassification")

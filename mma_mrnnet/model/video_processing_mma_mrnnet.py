@@ -1,16 +1,17 @@
 """Clips of face crops -> `pixel_values` and `frame_mask`. The only place that scales and pads."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
-from transformers import BatchFeature
+from transformers import BatchFeature, ViTImageProcessor
 from transformers.image_utils import PILImageResampling, SizeDict
 from transformers.processing_utils import VideosKwargs
 from transformers.video_processing_utils import BaseVideoProcessor
+from transformers.video_utils import VideoMetadata, load_video
 
 logger = logging.getLogger(__name__)
 
@@ -84,6 +85,9 @@ class MMAMRNNetVideoProcessor(BaseVideoProcessor):
     end, with zeros, to `num_frames`; longer ones are thinned evenly, with a warning (our choice), or what else
     `length_policy` says (see `kept_indices`): the first frames are kept, or every clip gets a fixed length.
 
+    A clip is an array of crops at the model's own rate, or the path or URL of a video *of crops*, sampled here at `fps`
+    a second. No face is looked for: whole frames are for the pipeline `facial-expression-intensity`.
+
     Raises:
         ValueError: a `length_policy` that there is not.
     """
@@ -100,12 +104,74 @@ class MMAMRNNetVideoProcessor(BaseVideoProcessor):
     do_convert_rgb = True
     do_sample_frames = False
     num_frames = 30
+    fps = 2.0
     length_policy = "thin"
     model_input_names = ["pixel_values", "frame_mask"]  # noqa: RUF012
 
     def __init__(self, **settings: Any) -> None:
         super().__init__(**settings)
         kept_indices(0, self.num_frames, self.length_policy)  # refuses an unknown policy
+
+    def fetch_videos(
+        self, video_url_or_urls: Any, sample_indices_fn: Callable[..., np.ndarray] | None = None
+    ) -> tuple[Any, Any]:
+        """Transformers' hook for paths and URLs: frames and metadata, decoded by PyAV.
+
+        Transformers' own takes torchcodec, which the package does not need. Frames are always sampled at the model's
+        rate: the recurrent part was trained at no other.
+
+        Raises:
+            ValueError: frames that are not square, so no aligned crops.
+        """
+        if isinstance(video_url_or_urls, list):
+            videos = [self.fetch_videos(video, sample_indices_fn) for video in video_url_or_urls]
+            return tuple(zip(*videos, strict=True))
+        video = str(video_url_or_urls)
+
+        def sample(metadata: VideoMetadata, **kwargs: Any) -> np.ndarray:
+            if metadata.width != metadata.height:
+                raise ValueError(
+                    f"{video}: its frames are {metadata.width} x {metadata.height}, but aligned face crops are square, "
+                    "and no face is looked for here: whole videos are for predict_video or the pipeline "
+                    "facial-expression-intensity"
+                )
+            return (sample_indices_fn or self.sample_frames)(metadata=metadata, **kwargs)
+
+        return load_video(video, backend="pyav", sample_indices_fn=sample)
+
+    def sample_frames(
+        self,
+        metadata: VideoMetadata,
+        num_frames: int | None = None,
+        fps: float | None = None,
+        **kwargs: Any,
+    ) -> np.ndarray:
+        """Transformers' hook: numbers of the frames that are looked at.
+
+        Args:
+            metadata: of an array, which names no rate and is taken to have the model's, or of a video.
+            num_frames: not read: `pad` makes a clip fit.
+            fps: frames a second; None takes the processor's own.
+            kwargs: transformers' hooks.
+
+        Returns:
+            (L,) int64: of a video the first frame at or after each k / fps, of an array every frame.
+
+        Raises:
+            ValueError: a video whose header does not tell how many frames it has, or at which rate.
+        """
+        total, rate = metadata.total_num_frames, metadata.fps
+        if rate is None:
+            return np.arange(total)
+        if not (total and rate > 0):
+            raise ValueError(
+                "this video's header does not say how many frames it has at which rate (common in .webm and .mkv): "
+                "convert it to .mp4, or give its frames as an array"
+            )
+        fps = self.fps if fps is None else fps
+        # A frame is due where a tick lies after the frame before; 1 ms is what containers round away.
+        ticks = np.floor((np.arange(total) / rate + 0.001) * fps).astype(np.int64)  # ticks passed by each frame
+        return np.flatnonzero(np.diff(ticks, prepend=-1) > 0)
 
     def pad(
         self,
@@ -147,6 +213,15 @@ class MMAMRNNetVideoProcessor(BaseVideoProcessor):
             values[row, : len(kept)] = kept
             frame_mask[row, : len(kept)] = True
         return values, frame_mask
+
+    def image_processor(self) -> ViTImageProcessor:
+        """The image processor of stage 1 alone: transformers' own, which scales as this one does.
+
+        Saved beside a stage-1 model it makes `AutoImageProcessor` work, and without any code of ours.
+        """
+        return ViTImageProcessor(
+            size=dict(self.size), resample=self.resample, image_mean=self.image_mean, image_std=self.image_std
+        )
 
     def shortened(self, length_policy: str | None = None) -> str:
         """What `pad` does to a clip with more than T frames, in words that a number follows."""

@@ -19,7 +19,8 @@ COLOURS = ((86, 180, 233), (230, 159, 0), (0, 158, 115), (204, 121, 167), (240, 
 """One a person: those of Okabe and Ito that are light enough to stand on black."""
 
 _INK, _PANEL = (255, 255, 255), (16, 20, 24, 190)
-_SMALLEST_TEXT = 10  # pixels
+_SMALLEST_TEXT = 11  # pixels
+_FINE = 3  # labels are drawn this much larger, then reduced: letters of a few pixels keep their distances
 _LEAST_SHOWN = 0.3  # probability below which an expression beside the strongest, or a unit, is not named
 _ABOVE, _BELOW, _RIGHT, _LEFT, _INSIDE = range(5)
 
@@ -119,9 +120,9 @@ class _Painter:
 
     def __init__(self, people: Sequence[_Person], targets: Sequence[str], notes: str, size: tuple[int, int]) -> None:
         self._height, self._width = size
-        self._text = max(round(min(size) / 40), _SMALLEST_TEXT)
-        self._font = ImageFont.load_default(self._text)
-        self._small = ImageFont.load_default(max(round(self._text * 0.8), _SMALLEST_TEXT - 1))
+        self._text = max(round(min(size) / 36), _SMALLEST_TEXT)
+        self._font = ImageFont.load_default(_FINE * self._text)
+        self._small = ImageFont.load_default(_FINE * max(round(self._text * 0.85), _SMALLEST_TEXT - 1))
         self._people, self._targets = people, targets
         self._notes = self._notes_patch(notes)
         shown = [person for person in people if len(person.running)]
@@ -203,23 +204,22 @@ class _Painter:
 
     def _chip(self, lines: Sequence[str], colour: tuple[int, int, int]) -> np.ndarray:
         """(h, w, 4) a dark label with lines of text, the first in the person's colour."""
-        step = round(self._text * 1.25)
-        pad = max(self._text // 3, 2)
+        step, pad = round(1.25 * self._font.size), self._font.size // 3
         width = max(round(self._font.getlength(line)) for line in lines) + 2 * pad
-        patch = Image.new("RGBA", (width, step * len(lines) + pad), _PANEL)
-        pen = ImageDraw.Draw(patch)
+        patch, pen = _canvas(width, step * len(lines) + pad)
         for number, line in enumerate(lines):
             pen.text((pad, pad // 2 + step * number), line, colour if number == 0 else _INK, self._font)
-        return np.asarray(patch)
+        return _reduced(patch)
 
     def _panel_size(self) -> tuple[int, int]:
-        """Width and height of a panel of estimates."""
+        """Width and height of a panel of estimates, as it is drawn: larger than it will be."""
+        size = self._small.size
         names = max(round(self._small.getlength(name)) for name in self._targets)
-        step = self._step()
-        return min(names, self._width // 4) + 9 * self._text, step * (len(self._targets) + 1) + self._text
+        width = min(names, _FINE * self._width // 4) + round(8.5 * size)
+        return -(-width // _FINE) * _FINE, -(-(self._step() * (len(self._targets) + 1) + size) // _FINE) * _FINE
 
     def _step(self) -> int:
-        return round(self._small.size * 1.35)
+        return round(1.35 * self._small.size)
 
     def _place_panel(self, image: np.ndarray, person: _Person, time_s: float) -> Rect:
         estimate = person.estimate(time_s)
@@ -233,53 +233,71 @@ class _Painter:
     def _panel(self, person: _Person, estimate: np.ndarray | None) -> np.ndarray:
         """(h, w, 4) a person's estimates so far, a bar a target."""
         width, height = self._panel_size()
-        step, pad, text = self._step(), max(self._text // 2, 2), self._text
-        patch = Image.new("RGBA", (width, height), _PANEL)
-        pen = ImageDraw.Draw(patch)
-        pen.text((pad, pad // 2), f"{person.name}: so far", person.colour, self._small)
-        number_width = round(self._small.getlength("0.00"))
-        left = width - pad - number_width - 4 * text  # of the bars
-        room = left - 2 * pad
+        step, size = self._step(), self._small.size
+        pad, long = size // 2, 4 * size  # around all, and a bar's length
+        patch, pen = _canvas(width, height)
+        pen.text((pad, pad // 2), f"{person.name}, so far", person.colour, self._small)
+        numbers = width - pad - round(self._small.getlength("0.00"))
+        left = numbers - pad - long
         for row, name in enumerate(self._targets):
             top = pad // 2 + step * (row + 1)
-            pen.text((pad, top), _shortened(name, self._small, room), _INK, self._small)
-            bar = (left, top + step // 5, left + round(3.6 * text), top + step - step // 5)
-            pen.rectangle(bar, (255, 255, 255, 60))
+            pen.text((pad, top), _shortened(name, self._small, left - 2 * pad), _INK, self._small)
+            upper, lower = top + step // 6, top + step - step // 6
+            pen.rectangle((left, upper, left + long, lower), (255, 255, 255, 60))
             value = float("nan") if estimate is None else float(estimate[row])
-            if np.isnan(value):
-                continue
-            share = min(max(value, 0.0), 1.0)
-            if share * (bar[2] - bar[0]) >= 1:
-                pen.rectangle((bar[0], bar[1], bar[0] + round(share * (bar[2] - bar[0])), bar[3]), person.colour)
-            pen.text((width - pad - number_width, top), f"{value:.2f}", _INK, self._small)
-        return np.asarray(patch)
+            if not np.isnan(value):
+                pen.rectangle((left, upper, left + round(long * min(max(value, 0.0), 1.0)), lower), person.colour)
+                pen.text((numbers, top), f"{value:.2f}", _INK, self._small)
+        return _reduced(patch)
 
     def _notes_patch(self, said: str) -> np.ndarray:
         """(h, W, 4) the notes, wrapped to the width of the frames."""
-        pad = max(self._text // 3, 2)
-        lines = _wrapped(said, self._small, self._width - 2 * pad)
-        patch = Image.new("RGBA", (self._width, self._step() * len(lines) + pad), _PANEL)
-        pen = ImageDraw.Draw(patch)
+        pad = self._small.size // 3
+        lines = _wrapped(said, self._small, _FINE * self._width - 2 * pad)
+        patch, pen = _canvas(_FINE * self._width, self._step() * len(lines) + pad)
         for number, line in enumerate(lines):
             pen.text((pad, pad // 2 + self._step() * number), line, _INK, self._small)
-        return np.asarray(patch)
+        return _reduced(patch)
 
     def _corners_for(self, people: Sequence[_Person]) -> dict[str, tuple[int, int]]:
-        """Where each person's panel stands throughout the clip: where faces are least, left and right from the top."""
-        if not people:
-            return {}
-        width, height = self._panel_size()
+        """Where each person's panel stands throughout the clip: at the sides, over as little of any face as can be.
+
+        People without a place, because the frames are small or they are many, are missing.
+        """
+        width, height = (side // _FINE for side in self._panel_size())
         margin = self._text // 2
-        rows = (self._height - self._notes.shape[0] - margin) // (height + margin)
-        lefts = [margin, self._width - width - margin] if self._width >= 2 * (width + margin) else [margin]
-        if width + 2 * margin > self._width // 2 and rows:  # a panel over half of the frame hides too much
-            rows = 0
-        free = [(left, margin + row * (height + margin)) for row in range(rows) for left in lefts]
-        boxes = np.concatenate([person.boxes for person in people])
+        bottom = self._height - self._notes.shape[0] - margin
+        rows = (bottom - margin) // (height + margin)
+        if 2 * (width + margin) > self._width or rows < 1:  # a panel over half of the frame hides too much
+            return {}
+        tops = {margin + row * (height + margin) for row in range(rows)}
+        tops |= {bottom - height - row * (height + margin) for row in range(rows)}
+        boxes = np.concatenate([person.boxes for person in people]) if people else np.zeros((0, 4))
         boxes = boxes[~np.isnan(boxes).any(1)]  # (M, 4)
-        hidden = {place: _overlaps((*place, width, height), boxes) for place in free}
-        free.sort(key=lambda place: (hidden[place], place[1]))
-        return {person.name: place for person, place in zip(people, free, strict=False)}
+        hidden = {
+            (left, top, width, height): _overlaps((left, top, width, height), boxes)
+            for left in (margin, self._width - width - margin)
+            for top in tops
+        }
+        corners: dict[str, tuple[int, int]] = {}
+        for person in people:
+            middle = float(np.nanmedian(person.boxes[:, 0] + person.boxes[:, 2] / 2))
+            places = sorted(hidden, key=lambda place: (hidden[place], abs(place[0] + width / 2 - middle), place[1]))
+            if places:
+                corners[person.name] = places[0][:2]
+                hidden = {place: seen for place, seen in hidden.items() if not _overlap(place, places[0])}
+        return corners
+
+
+def _canvas(width: int, height: int) -> tuple[Image.Image, ImageDraw.ImageDraw]:
+    """A dark patch that lets what is behind shine through, and what draws on it."""
+    patch = Image.new("RGBA", (width, height), _PANEL)
+    return patch, ImageDraw.Draw(patch)
+
+
+def _reduced(patch: Image.Image) -> np.ndarray:
+    """(h, w, 4) uint8 at the size of the frames."""
+    return np.asarray(patch.reduce(_FINE))
 
 
 def _said(predictions: Sequence[VideoPrediction]) -> str:

@@ -47,7 +47,7 @@ _RULES = """
 .mma-axis{position:relative;height:1.5em;color:var(--soft);font-size:.8em}
 .mma-axis i{position:absolute;transform:translateX(-50%);font-style:normal;white-space:nowrap}
 .mma-axis i.first{transform:none}.mma-axis i.last{transform:translateX(-100%)}
-.mma-strip{display:flex;gap:6px;overflow-x:auto;padding-bottom:4px}
+.mma-strip{display:flex;flex-wrap:wrap;gap:6px}
 .mma-strip figure{margin:0;text-align:center;flex:0 0 auto;color:var(--soft);font-size:.8em}
 .mma-strip img{display:block;width:84px;height:84px;border-radius:4px;border:1px solid var(--line)}
 .mma-notes{border-left:4px solid var(--down);background:var(--card);padding:.5em .8em;margin:.8em 0}
@@ -122,6 +122,19 @@ class TimeLine:
         return np.searchsorted(prediction.frames["frame"].to_numpy(), prediction.moments["frame"].to_numpy()).astype(
             float
         )
+
+    def gaps(self, prediction: VideoPrediction) -> list[tuple[float, float]]:
+        """Start and end in seconds of the columns in which no frame has a face."""
+        faces = self.means(prediction.frames["face"].to_numpy(float))
+        return [(start, end) for share, (start, end) in zip(faces, pairwise(self.edges_s), strict=True) if share == 0]
+
+    def stretches(self, prediction: VideoPrediction) -> list[tuple[float, float]]:
+        """Start and end in seconds of what stands for each frame that was read: until the next, or the face is gone."""
+        starts = self.times_of_moments(prediction)
+        step_s = float(np.median(np.diff(starts))) if len(starts) > 1 else self.duration_s
+        bounds = np.sort(np.concatenate([starts, [start for start, _ in self.gaps(prediction)], [self.duration_s]]))
+        following = bounds[np.minimum(np.searchsorted(bounds, starts, "right"), len(bounds) - 1)]
+        return list(zip(starts, np.minimum(starts + step_s, following), strict=True))
 
     def means(self, values: np.ndarray) -> np.ndarray:
         """(C,) mean of the frames of each column, of (N,) values; NaN where there is no number."""
@@ -208,7 +221,7 @@ def moments_rows(prediction: VideoPrediction, line: TimeLine) -> str:
         return "<p>This model cannot tell what each frame added.</p>"
     most = max(float(moments[names].abs().max(axis=None)), 1e-9)
     times = line.times_of_moments(prediction)
-    spans, gaps = _spans_of(times, line), _gaps(prediction, line)
+    spans, gaps = _spans_of(line.stretches(prediction), line), _gaps(prediction, line)
     rows = []
     for name in names:
         parts = [
@@ -227,7 +240,7 @@ def running_rows(prediction: VideoPrediction, line: TimeLine) -> str:
     if running.empty:
         return ""
     times = line.times_of_moments(prediction)
-    spans, gaps = _spans_of(times, line), _gaps(prediction, line)
+    spans, gaps = _spans_of(line.stretches(prediction), line), _gaps(prediction, line)
     rows = []
     for name in prediction.intensities:
         values = np.clip(running[name].to_numpy(float), 0, 1)
@@ -299,13 +312,13 @@ def _heat_label(name: str, prior_only: Sequence[str]) -> str:
 
 def _gaps(prediction: VideoPrediction, line: TimeLine) -> Callable[[int], list[str]]:
     """What gives, for a height, the hatched places of columns in which no frame has a face."""
-    faces = line.means(prediction.frames["face"].to_numpy(float))
-    places = [span for share, span in zip(faces, line.spans(), strict=True) if share == 0]
+    places = [(line.place(start), line.place(end)) for start, end in line.gaps(prediction)]
 
     def rects(height: int) -> list[str]:
         return [
-            f'<rect class="gap" x="{left}" width="{width}" y="0" height="{height}"><title>no face</title></rect>'
-            for left, width in places
+            f'<rect class="gap" x="{left}" width="{round(right - left, 1)}" y="0" height="{height}">'
+            "<title>no face</title></rect>"
+            for left, right in places
         ]
 
     return rects
@@ -323,16 +336,10 @@ def _polylines(means: np.ndarray, line: TimeLine) -> list[str]:
     return [" ".join(points) for points in stretches if points]
 
 
-def _spans_of(times_s: np.ndarray, line: TimeLine) -> list[tuple[float, float]]:
-    """Left and width, in thousandths, of marks at some of the clip's frames; each as wide as the usual distance."""
-    steps = np.diff(times_s)
-    step_s = float(np.median(steps)) if len(steps) else line.duration_s
-    starts = [line.place(time_s) for time_s in times_s]
-    ends = [
-        min(line.place(time_s + step_s), following)
-        for time_s, following in zip(times_s, [*starts[1:], 1000.0], strict=True)
-    ]
-    return [(start, max(round((end - start) * 0.9, 1), 0.5)) for start, end in zip(starts, ends, strict=True)]
+def _spans_of(stretches: Sequence[tuple[float, float]], line: TimeLine) -> list[tuple[float, float]]:
+    """Left and width, in thousandths, of marks over some stretches of time, with a little air between them."""
+    places = [(line.place(start), line.place(end)) for start, end in stretches]
+    return [(start, max(round((end - start) * 0.9, 1), 0.5)) for start, end in places]
 
 
 def _svg_row(label: str, height: int, shown: str, parts: Sequence[str], said: str, kind: str = "") -> str:
@@ -349,6 +356,6 @@ def _zero(y: int) -> str:
 def _clock(seconds: float) -> str:
     """`2.5 s`, `1:05` from a minute on, or `1:00:05` from an hour on."""
     if seconds < 59.95:
-        return f"{seconds:.3g} s"
+        return f"{round(seconds, 1):g} s"
     minutes, rest = divmod(round(seconds), 60)
     return f"{minutes}:{rest:02d}" if minutes < 60 else f"{minutes // 60}:{minutes % 60:02d}:{rest:02d}"

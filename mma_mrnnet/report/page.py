@@ -42,7 +42,7 @@ def timeline_parts(prediction: VideoPrediction) -> str:
     line = figures.TimeLine.of(prediction)
     up = '<span class="mma-key" style="background:var(--up)"></span>'
     down = '<span class="mma-key" style="background:var(--down)"></span>'
-    gap = '<span class="mma-key mma-hatch"></span>'
+    gap = '<span style="white-space:nowrap"><span class="mma-key mma-hatch"></span>no face</span>'
     parts = []
     if prediction.error is None:
         parts += [
@@ -57,13 +57,13 @@ def timeline_parts(prediction: VideoPrediction) -> str:
     if prediction.frames_with_face == 0:
         return "".join(parts)
     if all(name in prediction.frames.columns for name in VALENCE_AROUSAL):
-        parts += [f"<h2>Valence and arousal</h2><p>{gap}no face</p>", figures.valence_arousal_rows(prediction, line)]
+        parts += [f"<h2>Valence and arousal</h2><p>{gap}</p>", figures.valence_arousal_rows(prediction, line)]
     for title, names in (
         ("Expressions", figures.expression_names(prediction.frames)),
         ("Action units", figures.action_unit_columns(prediction.frames)),
     ):
         if names:
-            said = f"<p>{up}the darker, the likelier; {gap}no face</p>"
+            said = f"<p>{up}the stronger the colour, the likelier; {gap}</p>"
             parts += [f"<h2>{title}</h2>{said}", figures.heat_rows(prediction, line, names)]
     return "".join(parts)
 

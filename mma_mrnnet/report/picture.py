@@ -138,13 +138,10 @@ def _draw_moments(
     most = max(float(np.nanmax(np.abs(values))), 1e-9)
     colours = LinearSegmentedColormap.from_list("up and down", [ORANGE, "#ffffff", BLUE])
     _hatch(axes, line, prediction, len(targets))
-    times = line.times_of_moments(prediction)
-    step = float(np.median(np.diff(times))) if len(times) > 1 else line.duration_s
     drawn = None
     # Frame by frame, so that a gap between two of them stays empty.
-    for number, (start, row) in enumerate(zip(times, values, strict=True)):
-        following = times[number + 1] if number + 1 < len(times) else line.duration_s
-        edges = [start, max(min(start + step, following), start + 1e-9)]
+    for (start, end), row in zip(line.stretches(prediction), values, strict=True):
+        edges = [start, max(end, start + 1e-9)]
         drawn = axes.pcolormesh(
             edges, np.arange(len(targets) + 1) - 0.5, row[:, None], cmap=colours, vmin=-most, vmax=most
         )
@@ -158,13 +155,12 @@ def _draw_affect(axes: object, prediction: VideoPrediction, line: TimeLine) -> N
     _hatch(axes, line, prediction, None)
     for name, colour, form in zip(VALENCE_AROUSAL, (BLUE, ORANGE), ("solid", "dashed"), strict=True):
         means = line.means(prediction.frames[name].to_numpy(float))
-        axes.stairs(means, line.edges_s, color=colour, linestyle=form, linewidth=1.5, baseline=None, label=name)
+        axes.stairs(means, line.edges_s, color=colour, linestyle=form, linewidth=1.5, baseline=None)
     axes.axhline(0, color=_SOFT, linewidth=0.7, linestyle="dotted")
     axes.set_ylim(-1.05, 1.05)
     axes.tick_params(labelsize=7)
-    # Beside the field and not in it, where it would lie over a line.
-    axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), fontsize=7, frameon=False)
-    axes.set_title("valence and arousal", fontsize=9, color=_SOFT)
+    # The title is the key: one inside the field would lie over a line.
+    axes.set_title("valence (blue) and arousal (orange, dashed)", fontsize=9, color=_SOFT)
 
 
 def _draw_heat(figure: object, axes: object, prediction: VideoPrediction, line: TimeLine, names: list[str]) -> None:
@@ -174,7 +170,8 @@ def _draw_heat(figure: object, axes: object, prediction: VideoPrediction, line: 
     drawn = axes.pcolormesh(line.edges_s, edges, np.ma.masked_invalid(values), cmap="cividis", vmin=0, vmax=1)
     _rows(axes, [f"{name} (prior only)" if name in prediction.prior_only else name for name in names])
     axes.set_title("expressions and action units; hatched: no face", fontsize=9, color=_SOFT)
-    bar = figure.colorbar(drawn, ax=axes, label="probability")
+    bar = figure.colorbar(drawn, ax=axes)
+    bar.set_label("probability", fontsize=8)
     bar.ax.tick_params(labelsize=7)
 
 
@@ -187,10 +184,8 @@ def _rows(axes: object, names: Sequence[str]) -> None:
 def _hatch(axes: object, line: TimeLine, prediction: VideoPrediction, rows: int | None) -> None:
     """Hatches the columns in which no frame has a face; over the rows, or from -1 to 1."""
     bottom, top = (-1.05, 1.05) if rows is None else (-0.5, rows - 0.5)
-    faces = line.means(prediction.frames["face"].to_numpy(float))
-    for share, left, right in zip(faces, line.edges_s, line.edges_s[1:], strict=False):
-        if share == 0:
-            axes.fill_between([left, right], bottom, top, **_HATCHED)
+    for left, right in line.gaps(prediction):
+        axes.fill_between([left, right], bottom, top, **_HATCHED)
 
 
 def _plain(text: str, most: int) -> str:

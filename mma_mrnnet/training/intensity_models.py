@@ -39,8 +39,8 @@ def for_features(
 
 
 def _lengths(args: TrainArguments) -> dict[str, Any]:
-    """The processor's settings that say how long its clips become."""
-    return {"num_frames": args.num_frames, "length_policy": args.length_policy}
+    """The processor's settings that say how long its clips become, and at which rate it samples videos of crops."""
+    return {"num_frames": args.num_frames, "fps": args.sampling_fps, "length_policy": args.length_policy}
 
 
 def _recurrent_part(args: TrainArguments, corpus: ClipCorpus) -> dict[str, Any]:

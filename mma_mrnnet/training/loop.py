@@ -261,6 +261,8 @@ def _save_model(stage: Stage, model: PreTrainedModel, folder: Path, extra: dict[
             shutil.copy(path, staging / name)
         model.save_pretrained(staging)
         stage.processor.save_pretrained(staging)
+        if model.config.model_type == "mma":
+            stage.processor.image_processor().save_pretrained(staging)
         for weights in staging.glob("*.safetensors"):
             shutil.copymode(staging / "config.json", weights)  # safetensors lets nobody but the owner read them
 

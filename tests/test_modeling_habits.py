@@ -1,0 +1,600 @@
+"""What transformers asks of every model of its own, and what its users do by habit, held against both models."""
+
+import copy
+import inspect
+import json
+import pickle
+import warnings
+
+import numpy as np
+import pytest
+import torch
+from accelerate import infer_auto_device_map
+from safetensors.torch import load_file, save_file
+from transformers import (
+    AutoConfig,
+    AutoImageProcessor,
+    AutoModel,
+    AutoModelForVideoClassification,
+    AutoProcessor,
+    AutoVideoProcessor,
+    ResNetModel,
+    ViTImageProcessor,
+)
+
+from mma_mrnnet import MMAConfig, MMAModel, MMAMRNNetConfig, MMAMRNNetForIntensity, MMAMRNNetVideoProcessor
+from mma_mrnnet.hub import load_extractor, pretrained_folder
+
+KINDS = ("tiny_mma", "tiny_model")
+CLASSES = {"tiny_mma": (MMAConfig, MMAModel), "tiny_model": (MMAMRNNetConfig, MMAMRNNetForIntensity)}
+
+
+@pytest.fixture(params=KINDS)
+def kind(request):
+    return request.param
+
+
+@pytest.fixture
+def model(kind, request):
+    """One of the two models in eval mode, its weights and buffers moved away from where they start."""
+    model = request.getfixturevalue(kind)
+    return shaken(model)
+
+
+def shaken(model):
+    with torch.no_grad():
+        for value in model.state_dict().values():
+            if value.is_floating_point():
+                value.add_((torch.rand_like(value) - 0.5) * 0.1)
+    return model
+
+
+def inputs_of(kind, rows=3):
+    if kind == "tiny_mma":
+        return {"pixel_values": torch.rand(rows, 3, 32, 32)}
+    frame_mask = torch.arange(4) < torch.arange(4, 4 - rows, -1).clamp(min=1).unsqueeze(1)
+    return {"pixel_values": torch.rand(rows, 4, 3, 32, 32), "frame_mask": frame_mask}
+
+
+def labels_of(kind, rows=3):
+    if kind == "tiny_mma":
+        return {
+            "valence_arousal_labels": torch.rand(rows, 2),
+            "expression_labels": torch.arange(rows),
+            "action_unit_labels": torch.rand(rows, 17).round(),
+        }
+    return {"labels": torch.rand(rows, 7)}
+
+
+def equal(outputs, others):
+    """Whether two outputs hold the same bits in the same places."""
+    return outputs.keys() == others.keys() and all(map(torch.equal, outputs.to_tuple(), others.to_tuple()))
+
+
+def new(kind, **changes):
+    """A model of fixed weights; stage 2's extractor learns with `freeze_mma=False`."""
+    torch.manual_seed(0)
+    backbone = {"embedding_size": 8, "hidden_sizes": [8, 16], "depths": [1, 2], "layer_type": "basic"}
+    config = MMAConfig(backbone_config=backbone, image_size=32)
+    if kind == "tiny_mma":
+        return MMAModel(config)
+    settings = {"num_frames": 4, "hidden_size": 8, "dense_size": 6, **changes}
+    return MMAMRNNetForIntensity(MMAMRNNetConfig(mma_config=config, **settings))
+
+
+# Save and load -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "how",
+    {
+        "plain": {},
+        "revision": {"revision": "main"},
+        "device_map cpu": {"device_map": "cpu"},
+        "device_map auto": {"device_map": "auto"},
+        "device_map dict": {"device_map": {"": "cpu"}},
+        "dtype auto": {"dtype": "auto"},
+        "low_cpu_mem_usage": {"low_cpu_mem_usage": True},
+        "local_files_only": {"local_files_only": True},
+        "eager": {"attn_implementation": "eager"},
+        "trust_remote_code": {"trust_remote_code": True},
+    }.items(),
+    ids=lambda how: how[0],
+)
+def test_from_pretrained_gives_the_same_bits_in_eval_mode_however_it_is_called(kind, model, how, tmp_path):
+    inputs = inputs_of(kind)
+    model.save_pretrained(tmp_path / "folder")
+    loaded = AutoModel.from_pretrained(tmp_path / "folder", cache_dir=tmp_path / "cache", **how[1])
+    assert type(loaded) is type(model)
+    assert not loaded.training
+    assert equal(loaded(**inputs), model(**inputs))
+    assert all(torch.equal(value, loaded.state_dict()[name]) for name, value in model.state_dict().items())
+
+
+def test_a_subfolder_holds_model_config_and_processor(kind, model, tiny_processor, tmp_path):
+    for each in (model, tiny_processor):
+        each.save_pretrained(tmp_path / "inner")
+    inputs = inputs_of(kind)
+    assert equal(AutoModel.from_pretrained(tmp_path, subfolder="inner")(**inputs), model(**inputs))
+    assert plain(AutoConfig.from_pretrained(tmp_path, subfolder="inner")) == plain(model.config)
+    assert AutoVideoProcessor.from_pretrained(tmp_path, subfolder="inner").to_dict() == tiny_processor.to_dict()
+
+
+def test_weights_in_shards_are_the_same(kind, model, tmp_path):
+    inputs = inputs_of(kind)
+    model.save_pretrained(tmp_path, max_shard_size="10KB")
+    assert len(list(tmp_path.glob("model-*.safetensors"))) > 1
+    assert equal(type(model).from_pretrained(tmp_path)(**inputs), model(**inputs))
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, "bfloat16"])
+def test_half_precision_takes_the_processors_float32_and_stays_close(kind, model, dtype, tmp_path):
+    inputs = inputs_of(kind)
+    model.save_pretrained(tmp_path)
+    loaded = type(model).from_pretrained(tmp_path, dtype=dtype)
+    assert {value.dtype for value in loaded.parameters()} == {getattr(torch, str(dtype).removeprefix("torch."))}
+    seen, wanted = loaded(**inputs), model(**inputs)
+    for half, full in zip(seen.to_tuple(), wanted.to_tuple(), strict=True):
+        assert half.isfinite().all()
+        assert (half.float() - full).abs().max() < 0.05
+
+
+@pytest.mark.parametrize("cast", [lambda m: m.half(), lambda m: m.to(torch.bfloat16), lambda m: m.bfloat16().float()])
+def test_a_model_cast_later_stays_close(kind, model, cast):
+    inputs = inputs_of(kind)
+    wanted = model(**inputs).to_tuple()
+    for seen, full in zip(cast(copy.deepcopy(model))(**inputs).to_tuple(), wanted, strict=True):
+        assert seen.isfinite().all()
+        assert (seen.float() - full).abs().max() < 0.05
+
+
+def test_double_precision_differs_in_the_last_digits_alone(kind, model):
+    inputs = inputs_of(kind)
+    wanted = model(**inputs)[0]
+    seen = copy.deepcopy(model).double()(**inputs)[0]
+    assert seen.dtype == torch.float64
+    assert (seen - wanted).abs().max() < 1e-5
+
+
+def test_a_copy_and_a_pickle_give_the_same_bits(kind, model):
+    inputs = inputs_of(kind)
+    for other in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):  # noqa: S301 - our own
+        assert equal(other(**inputs), model(**inputs))
+    assert equal(pickle.loads(pickle.dumps(model(**inputs))), model(**inputs))  # noqa: S301
+
+
+@pytest.mark.parametrize("attention", ["sdpa", "flash_attention_2"])
+def test_attention_is_refused_in_transformers_own_words(model, attention, tmp_path):
+    model.save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match=f"{type(model).__name__} does not support"):
+        AutoModel.from_pretrained(tmp_path, attn_implementation=attention)
+
+
+def test_every_save_holds_code_and_auto_map(kind, model, tiny_processor, tmp_path):
+    config_class, model_class = CLASSES[kind]
+    for each in (model, tiny_processor):
+        each.save_pretrained(tmp_path)
+    auto_map = json.loads((tmp_path / "config.json").read_text())["auto_map"]
+    module = "modeling_mma" if kind == "tiny_mma" else "modeling_mma_mrnnet"
+    heads = ["AutoModel"] if kind == "tiny_mma" else ["AutoModel", "AutoModelForVideoClassification"]
+    assert auto_map == {
+        "AutoConfig": f"configuration_mma_mrnnet.{config_class.__name__}",
+        **dict.fromkeys(heads, f"{module}.{model_class.__name__}"),
+    }
+    processor = json.loads((tmp_path / "video_preprocessor_config.json").read_text())
+    assert processor["auto_map"] == {"AutoVideoProcessor": "video_processing_mma_mrnnet.MMAMRNNetVideoProcessor"}
+    code = {path.stem for path in tmp_path.glob("*.py")}
+    assert {"configuration_mma_mrnnet", module, "labels", "losses", "priors", "video_processing_mma_mrnnet"} <= code
+
+
+def test_a_save_of_what_was_loaded_is_the_same_folder(model, tmp_path):
+    model.save_pretrained(tmp_path / "0")  # the config of a model that was never loaded does not name its dtype yet
+    for number in (0, 1):
+        loaded = AutoModel.from_pretrained(tmp_path / str(number), trust_remote_code=True)
+        loaded.save_pretrained(tmp_path / str(number + 1))
+    first, second = ({path.name: path.read_bytes() for path in (tmp_path / name).iterdir()} for name in "12")
+    assert first == second
+    assert first.keys() == {path.name for path in (tmp_path / "0").iterdir()}
+
+
+def test_the_shipped_checkpoint_keeps_its_names_and_bits():
+    weights = load_file(pretrained_folder() / "model.safetensors")
+    model, info = MMAMRNNetForIntensity.from_pretrained(pretrained_folder(), output_loading_info=True)
+    assert not any(info.values())
+    assert weights.keys() == model.state_dict().keys()
+    assert all(torch.equal(value, model.state_dict()[name]) for name, value in weights.items())
+
+
+# Other targets -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("settings", "names"),
+    [
+        ({"num_labels": 3}, ["LABEL_0", "LABEL_1", "LABEL_2"]),
+        ({"id2label": {0: "joy", 1: "boredom"}}, ["joy", "boredom"]),
+        ({"id2label": {0: "joy", 1: "boredom"}, "label2id": {"joy": 0, "boredom": 1}}, ["joy", "boredom"]),
+    ],
+)
+def test_another_number_of_targets_starts_a_new_head_without_calibration(tiny_model, settings, names, tmp_path):
+    tiny_model.set_calibration(torch.full((7,), 2.0), torch.full((7,), 0.1))
+    tiny_model.save_pretrained(tmp_path)
+    with pytest.raises(RuntimeError, match="ignore_mismatched_sizes"):
+        AutoModel.from_pretrained(tmp_path, **settings)
+    model = AutoModelForVideoClassification.from_pretrained(tmp_path, **settings, ignore_mismatched_sizes=True)
+    assert model.config.label_names == names
+    assert model.config.label2id == {name: index for index, name in enumerate(names)}
+    assert not model.config.calibrated
+    assert torch.equal(model.calibration_scale, torch.ones(len(names)))
+    assert torch.equal(model.dense.weight, tiny_model.dense.weight)
+    assert model(**inputs_of("tiny_model")).intensities.shape == (3, len(names))
+
+
+def test_other_names_for_the_same_targets_keep_weights_and_calibration(tiny_model, tmp_path):
+    tiny_model.set_calibration(torch.full((7,), 0.5), torch.full((7,), 0.1))
+    tiny_model.save_pretrained(tmp_path)
+    names = dict(enumerate("abcdefg"))
+    model = AutoModel.from_pretrained(tmp_path, id2label=names)
+    assert (model.config.id2label, model.config.label2id["g"]) == (names, 6)
+    assert model.config.calibrated
+    inputs = inputs_of("tiny_model")
+    assert equal(model(**inputs), tiny_model(**inputs))
+
+
+def test_stage_1_says_that_its_expressions_are_seven(tiny_mma, tmp_path):
+    tiny_mma.save_pretrained(tmp_path)
+    for settings in ({"num_labels": 3}, {"id2label": {0: "joy", 1: "boredom"}}):
+        with pytest.raises(Exception, match=r"names stage 1's 7 expressions, neutral, anger, .*; got [23] names"):
+            AutoModel.from_pretrained(tmp_path, **settings, ignore_mismatched_sizes=True)
+    german = dict(enumerate(["neutral", "Wut", "Ekel", "Angst", "Freude", "Trauer", "Überraschung"]))
+    assert AutoModel.from_pretrained(tmp_path, id2label=german).config.label2id["Freude"] == 4
+
+
+def test_settings_given_beside_a_checkpoint_are_checked_too(model, tmp_path):
+    model.save_pretrained(tmp_path)
+    with pytest.raises(Exception, match="dropout must be"):
+        AutoModel.from_pretrained(tmp_path, dropout=1.5)
+    assert AutoModel.from_pretrained(tmp_path, dropout=0.5).dropout.p == 0.5
+
+
+def test_intensities_are_no_classes(tiny_model, tmp_path):
+    tiny_model.save_pretrained(tmp_path)
+    with pytest.raises(Exception, match="problem_type must be regression"):
+        AutoModel.from_pretrained(tmp_path, problem_type="single_label_classification")
+
+
+# Processors --------------------------------------------------------------------------------------------------------
+
+
+def test_the_image_processor_of_a_stage_1_folder_scales_as_ours_does(tiny_mma, tiny_processor, tmp_path):
+    tiny_mma.save_pretrained(tmp_path)
+    tiny_processor.image_processor().save_pretrained(tmp_path)
+    crops = np.random.randint(0, 256, (3, 40, 40, 3), dtype=np.uint8)
+    for auto in (AutoImageProcessor, AutoProcessor):
+        pixels = auto.from_pretrained(tmp_path)(list(crops), return_tensors="pt").pixel_values
+        assert (pixels - tiny_processor.scale(crops)).abs().max() <= 1e-6
+
+
+def test_a_stage_1_folder_saved_with_an_image_processor_alone_has_all_that_ours_needs(tiny_mma, tmp_path):
+    tiny_mma.save_pretrained(tmp_path)
+    settings = {"size": {"height": 32, "width": 32}, "image_mean": [0.5] * 3, "image_std": [0.5] * 3, "resample": 2}
+    ViTImageProcessor(**settings).save_pretrained(tmp_path)
+    extractor, processor = load_extractor(tmp_path)
+    assert type(processor) is MMAMRNNetVideoProcessor
+    crops = np.random.randint(0, 256, (2, 32, 32, 3), dtype=np.uint8)
+    assert extractor(processor.scale(crops)).affect.shape == (2, 26)
+
+
+def test_a_processed_batch_can_be_cast_and_keeps_its_mask(tiny_model, tiny_processor):
+    clip = np.random.randint(0, 256, (3, 40, 40, 3), dtype=np.uint8)
+    batch = tiny_processor(clip, return_tensors="pt").to(torch.bfloat16)
+    assert {name: value.dtype for name, value in batch.items()} == {
+        "pixel_values": torch.bfloat16,
+        "frame_mask": torch.bool,
+    }
+    assert tiny_model(**batch).intensities.isfinite().all()
+
+
+# Weights that a checkpoint lacks -----------------------------------------------------------------------------------
+
+
+def test_whatever_is_missing_is_initialised_named_and_finite(kind, model, tmp_path):
+    model.save_pretrained(tmp_path)
+    weights = load_file(tmp_path / "model.safetensors")
+    lost = {name for index, name in enumerate(sorted(weights)) if index % 3 == 0}
+    save_file({n: v for n, v in weights.items() if n not in lost}, tmp_path / "model.safetensors", {"format": "pt"})
+    loaded, info = AutoModel.from_pretrained(tmp_path, output_loading_info=True)
+    assert set(info["missing_keys"]) == lost
+    for name, value in loaded.state_dict().items():
+        assert value.isfinite().all(), name
+        if name in lost:
+            assert value.abs().max() < 10, name  # neither left over memory nor the checkpoint's
+            if name.startswith("calibration_"):
+                continue
+            if name.endswith(("running_var", "normalization.weight")):
+                assert torch.equal(value, torch.ones_like(value)), name
+            elif name.endswith(("running_mean", "bias", "num_batches_tracked")):
+                assert not value.any(), name
+        elif not name.startswith("calibration_"):
+            assert torch.equal(value, weights[name]), name
+    if kind == "tiny_model":  # a calibration of weights that are gone is dropped, be it there or not
+        assert torch.equal(loaded.calibration_scale, torch.ones(7))
+        assert not loaded.calibration_shift.any()
+    assert loaded(**inputs_of(kind))[0].isfinite().all()
+
+
+def test_a_model_made_on_meta_takes_a_state_dict(kind, model):
+    with torch.device("meta"):
+        empty = type(model)(model.config)
+    assert {value.device.type for value in empty.state_dict().values()} == {"meta"}
+    empty.load_state_dict(model.state_dict(), assign=True)
+    inputs = inputs_of(kind)
+    assert equal(empty.eval()(**inputs), model(**inputs))
+
+
+def test_the_seed_decides_on_new_weights(kind):
+    first, second = new(kind).state_dict(), new(kind).state_dict()
+    assert all(torch.equal(value, second[name]) for name, value in first.items())
+
+
+# Outputs -----------------------------------------------------------------------------------------------------------
+
+
+def test_pixel_values_come_first_and_are_the_main_input(model):
+    assert next(iter(inspect.signature(model.forward).parameters)) == model.main_input_name == "pixel_values"
+
+
+def test_two_calls_give_the_same_bits(kind, model):
+    inputs = inputs_of(kind)
+    assert equal(model(**inputs), model(**inputs))
+
+
+def test_a_row_does_not_depend_on_the_others(kind, model):
+    inputs = inputs_of(kind)
+    together = model(**inputs)
+    alone = model(**{name: value[1:2] for name, value in inputs.items()})
+    for one, all_rows in zip(alone.to_tuple(), together.to_tuple(), strict=True):
+        assert torch.allclose(one, all_rows[1:2], atol=1e-5)
+
+
+def test_a_tuple_holds_what_the_output_holds(kind, model):
+    inputs = {**inputs_of(kind), **labels_of(kind), "output_hidden_states": True}
+    output = model(**inputs)
+    assert next(iter(output)) == "loss"
+    given = model(**inputs, return_dict=False)
+    model.config.return_dict = False
+    by_config = model(**inputs)
+    for seen in (given, by_config, output.to_tuple()):
+        assert isinstance(seen, tuple)
+        assert torch.equal(seen[0], output.loss)
+        assert torch.equal(seen[1], output[1])
+        assert len(seen) == len(output.to_tuple())
+
+
+def test_an_extractor_that_gives_tuples_does_so_for_its_caller_alone(tiny_model):
+    inputs = inputs_of("tiny_model")
+    wanted = tiny_model(**inputs)
+    tiny_model.mma.config.return_dict = False
+    assert equal(tiny_model(**inputs), wanted)
+
+
+def test_hidden_states_come_by_argument_and_by_config(kind, model, tmp_path):
+    inputs = inputs_of(kind)
+    count = 3 if kind == "tiny_mma" else 1  # the stem and two stages; the masked GRU
+    assert model(**inputs).hidden_states is None
+    assert len(model(**inputs, output_hidden_states=True).hidden_states) == count
+    model.save_pretrained(tmp_path)
+    asked = AutoModel.from_pretrained(tmp_path, output_hidden_states=True)
+    assert len(asked(**inputs).hidden_states) == count
+    assert asked(**inputs, output_hidden_states=False).hidden_states is None
+
+
+# Parameters --------------------------------------------------------------------------------------------------------
+
+
+def test_names_are_todays_and_no_tensor_is_there_twice(model):
+    names = list(model.state_dict())
+    assert not [name for name in names if "gamma" in name or "beta" in name]
+    assert len({value.data_ptr() for value in model.parameters()}) == len(list(model.parameters()))
+    assert all(value.is_contiguous() for value in model.parameters())
+
+
+def test_parameters_are_counted(model):
+    assert model.num_parameters() == sum(value.numel() for value in model.parameters())
+    learning = sum(value.numel() for value in model.parameters() if value.requires_grad)
+    assert model.num_parameters(only_trainable=True) == learning
+    assert (learning < model.num_parameters()) == (model.config.model_type == "mma_mrnnet")  # a fixed extractor
+    assert model.get_memory_footprint() > 4 * model.num_parameters()
+
+
+def test_there_are_no_embeddings(model):
+    for ask in (model.get_input_embeddings, lambda: model.resize_token_embeddings(9)):
+        with pytest.raises(NotImplementedError, match="get_input_embeddings"):
+            ask()
+    assert model.get_output_embeddings() is None
+    assert not model.can_generate()
+
+
+def test_a_device_map_cuts_no_extractor_and_no_recurrence_in_two(tiny_model):
+    inside = sum(value.nbytes for value in tiny_model.mma.state_dict().values())
+    plan = infer_auto_device_map(
+        tiny_model,
+        max_memory={0: inside // 2, "cpu": 10**9},
+        no_split_module_classes=list(tiny_model._no_split_modules),
+        offload_buffers=True,
+    )
+    assert {"mma", "rnn"} <= plan.keys() or set(plan) == {""}
+    assert not [name for name in plan if name.startswith(("mma.", "rnn."))]
+
+
+def plain(config):
+    """Its fields, without what saving and loading add."""
+    added = {"auto_map", "transformers_version", "_name_or_path"}
+    return {name: value for name, value in config.to_dict().items() if name not in added}
+
+
+# Configs -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_config_comes_back_whole_by_every_road(kind, model, tmp_path):
+    config, config_class = model.config, CLASSES[kind][0]
+    assert json.loads(config.to_json_string())["model_type"] == config.model_type
+    config.to_json_file(tmp_path / "alone.json")
+    config.save_pretrained(tmp_path / "inner")
+    for again in (
+        config_class.from_json_file(tmp_path / "alone.json"),
+        config_class.from_pretrained(tmp_path / "inner"),
+        config_class.from_pretrained(tmp_path, subfolder="inner"),
+        AutoConfig.from_pretrained(tmp_path / "inner"),
+        config_class.from_dict(config.to_dict()),
+        copy.deepcopy(config),
+    ):
+        assert type(again) is config_class
+        assert plain(again) == plain(config)
+    assert config_class().to_diff_dict().keys() <= config_class().to_dict().keys()
+
+
+def test_auto_config_knows_both_by_name(kind):
+    config_class, model_class = CLASSES[kind]
+    assert type(AutoConfig.for_model(config_class.model_type)) is config_class
+    assert AutoConfig.for_model("mma", image_size=64).image_size == 64
+    config = new(kind).config
+    assert type(AutoModel.from_config(config)) is model_class
+    assert AutoModel.from_config(config, dtype=torch.bfloat16).dtype == torch.bfloat16
+
+
+def test_the_extractors_config_loads_out_of_a_stage_2_folder(tiny_model, tmp_path):
+    tiny_model.save_pretrained(tmp_path)
+    inner = MMAConfig.from_pretrained(tmp_path)
+    assert type(inner) is MMAConfig
+    assert inner.backbone_config.hidden_sizes == [8, 16]
+    assert (inner.image_size, inner.action_units) == (32, tiny_model.config.mma_config.action_units)
+
+
+def test_a_part_of_the_nested_config_can_be_changed_in_the_call(tiny_model, tmp_path):
+    tiny_model.save_pretrained(tmp_path)
+    changed = AutoConfig.from_pretrained(tmp_path, mma_config={"dropout": 0.25})
+    assert (changed.mma_config.dropout, changed.mma_config.image_size) == (0.25, 32)
+
+
+# Training ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_few_steps_lower_the_loss(kind):
+    model = new(kind).train()
+    batch = {**inputs_of(kind, 6), **labels_of(kind, 6)}
+    optimizer = torch.optim.Adam([p for p in model.parameters() if p.requires_grad], lr=0.01)
+    losses = []
+    for _ in range(8):
+        loss = model(**batch).loss
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert losses[-1] < 0.9 * losses[0]
+
+
+def trained_twice(kind, enable, **changes):
+    """Loss, gradients and buffers after two forward and backward passes in training mode."""
+    model = new(kind, **changes).train()
+    enable(model)
+    torch.manual_seed(1)
+    batch = {**inputs_of(kind), **labels_of(kind)}
+    for _ in range(2):
+        loss = model(**batch).loss
+        loss.backward()
+    gradients = {name: value.grad for name, value in model.named_parameters() if value.grad is not None}
+    return {"loss": loss.detach(), **gradients, **dict(model.named_buffers())}
+
+
+@pytest.mark.parametrize("reentrant", [None, False, True])
+@pytest.mark.parametrize(("kind", "frozen"), [("tiny_mma", False), ("tiny_model", False), ("tiny_model", True)])
+def test_checkpointing_changes_no_bit_of_loss_gradients_and_running_statistics(kind, frozen, reentrant):
+    given = () if reentrant is None else ({"use_reentrant": reentrant},)
+    plain = trained_twice(kind, lambda model: None, freeze_mma=frozen)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # one of the two names is on its way out
+        for name in ("activation_checkpointing_enable", "gradient_checkpointing_enable"):
+            again = trained_twice(kind, lambda model, name=name: getattr(model, name)(*given), freeze_mma=frozen)
+            assert plain.keys() == again.keys()
+            assert all(torch.equal(value, again[name]) for name, value in plain.items())
+    tracked = next(value for name, value in again.items() if name.endswith("num_batches_tracked"))
+    assert tracked == (0 if frozen else 2)  # once a forward pass, though computed twice
+
+
+def test_checkpointing_computes_every_stage_twice_until_it_is_disabled():
+    model = new("tiny_mma").train()
+    assert model.supports_gradient_checkpointing
+    calls = [0] * 2
+    for index, stage in enumerate(model.backbone.encoder.stages):
+        first = stage.layers[0].layer[0].convolution
+        first.register_forward_hook(lambda *_, index=index: calls.__setitem__(index, calls[index] + 1))
+    batch = {**inputs_of("tiny_mma"), **labels_of("tiny_mma")}
+    for switch, wanted in (
+        (lambda: None, [1, 1]),
+        (model.activation_checkpointing_enable, [2, 2]),
+        (lambda: model.activation_checkpointing_enable(every_n_layers=2), [2, 1]),
+        (model.activation_checkpointing_disable, [1, 1]),
+    ):
+        switch()
+        calls[:] = 0, 0
+        model(**batch).loss.backward()
+        assert calls == wanted
+
+
+def test_a_checkpointed_backbone_is_transformers_own_in_names_and_numbers(tiny_mma):
+    own = ResNetModel(tiny_mma.config.backbone_config).eval()
+    own.load_state_dict(tiny_mma.backbone.state_dict())
+    pixels = torch.rand(2, 3, 32, 32)
+    assert torch.equal(own(pixels).pooler_output, tiny_mma.backbone(pixels).pooler_output)
+    assert list(own.state_dict()) == list(tiny_mma.backbone.state_dict())
+
+
+def test_freezing_and_unfreezing_the_extractor_is_remembered(tiny_model, tmp_path):
+    for switch, frozen in ((tiny_model.unfreeze_mma, False), (tiny_model.freeze_mma, True)):
+        switch()
+        tiny_model.save_pretrained(tmp_path)
+        loaded = AutoModel.from_pretrained(tmp_path).train()
+        assert loaded.config.freeze_mma == frozen
+        assert {value.requires_grad for value in loaded.mma.parameters()} == {not frozen}
+        assert loaded.mma.training != frozen
+
+
+# Other machinery of torch ------------------------------------------------------------------------------------------
+
+
+def test_dynamic_int8_stays_close(kind, model):
+    inputs = inputs_of(kind)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch's own tool, deprecated and still what people reach for
+        small = torch.ao.quantization.quantize_dynamic(
+            copy.deepcopy(model), {torch.nn.Linear, torch.nn.GRU}, dtype=torch.qint8
+        )
+        seen = small(**inputs)[0]
+    assert not torch.equal(seen, model(**inputs)[0])
+    assert (seen - model(**inputs)[0]).abs().max() < 0.05
+
+
+def test_autocast_stays_close(kind, model):
+    inputs = inputs_of(kind)
+    wanted = model(**inputs)[0]
+    with torch.autocast("cpu", torch.bfloat16):
+        assert (model(**inputs)[0].float() - wanted).abs().max() < 0.05
+
+
+@pytest.mark.slow
+def test_a_compiled_model_gives_the_same_numbers(kind, model):
+    inputs = inputs_of(kind)
+    with torch.no_grad():
+        seen = torch.compile(model, fullgraph=kind == "tiny_mma", backend="aot_eager")(**inputs)
+        for one, other in zip(seen.to_tuple(), model(**inputs).to_tuple(), strict=True):
+            assert torch.allclose(one, other, atol=1e-5)
+
+
+@pytest.mark.slow
+def test_stage_2_is_one_graph_where_torch_is_told_to_take_recurrences(tiny_model):
+    # From pixels it is not: how many frames are real, and go through the extractor, is data.
+    inputs = {"affect": torch.rand(3, 4, 26), "frame_mask": inputs_of("tiny_model")["frame_mask"]}
+    with torch.no_grad(), torch._dynamo.config.patch(allow_rnn=True):
+        seen = torch.compile(tiny_model, fullgraph=True, backend="aot_eager")(**inputs)
+        assert torch.allclose(seen.intensities, tiny_model(**inputs).intensities, atol=1e-5)

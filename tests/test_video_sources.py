@@ -1,0 +1,206 @@
+"""Whatever is handed in as a video becomes a file, which is gone afterwards; what cannot is named in words."""
+
+import io
+import tempfile
+import threading
+import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mma_mrnnet.data.video import VideoError, read_frames
+from mma_mrnnet.data.video_sources import local_video
+from mma_mrnnet.data.video_writing import write_video
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory):
+    grey = np.full((16, 16, 3), 128, np.uint8)
+    return write_video(tmp_path_factory.mktemp("clip") / "grey.mp4", [grey] * 4, 4)
+
+
+@pytest.fixture
+def temporary(tmp_path, monkeypatch):
+    """The folder that temporary files go to, to see what stays there."""
+    folder = tmp_path / "temporary"
+    folder.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(folder))
+    return folder
+
+
+class Answer(BaseHTTPRequestHandler):
+    content = b""
+
+    def do_GET(self):
+        if self.path == "/drip.mp4":
+            self.drip()
+        elif self.path.startswith("/clip"):
+            self.answer(200, self.content, announced="unannounced" not in self.path)
+        elif self.path in TO:
+            self.answer(302, Location=TO[self.path])
+        else:
+            self.answer(404)
+
+    def answer(self, status, content=b"", announced=True, **headers):
+        self.send_response(status)
+        for name, value in {**headers, **({"Content-Length": len(content)} if announced else {})}.items():
+            self.send_header(name, str(value))
+        self.end_headers()
+        self.wfile.write(content)
+
+    def drip(self):
+        self.answer(200, announced=False)
+        for _ in range(100):
+            self.wfile.write(b"\0")
+            time.sleep(0.05)
+
+    def log_message(self, *words):
+        pass
+
+
+TO = {"/moved.mp4": "/clip.mp4", "/secret-place": "file:///etc/hostname"}
+
+
+class Server(ThreadingHTTPServer):
+    def handle_error(self, request, client_address):
+        pass  # clients that hang up are what is tested
+
+
+@pytest.fixture(scope="module")
+def server(clip):
+    """The address of a server that has the clip, and a few ways of failing."""
+    Answer.content = clip.read_bytes()
+    with Server(("127.0.0.1", 0), Answer) as running:
+        threading.Thread(target=running.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{running.server_port}"
+        running.shutdown()
+
+
+def frames_in(path):
+    return sum(1 for _ in read_frames(path))
+
+
+# What is taken -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", [str, Path, lambda path: {"path": str(path), "bytes": None}])
+def test_a_file_stays_where_it_is_under_its_own_name(kind, clip, temporary):
+    with local_video(kind(clip)) as local:
+        assert (local.path, local.name) == (clip, str(clip))
+        assert list(temporary.iterdir()) == []
+    assert clip.is_file()
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [
+        (lambda content: content, "video of {size} bytes"),
+        (bytearray, "video of {size} bytes"),
+        (memoryview, "video of {size} bytes"),
+        (io.BytesIO, "file object"),
+        (lambda content: {"path": None, "bytes": content}, "video of {size} bytes"),
+        (lambda content: {"path": "far/away.mkv", "bytes": content}, "far/away.mkv"),
+    ],
+)
+def test_contents_become_a_file_that_is_gone_afterwards(kind, name, clip, temporary):
+    content = clip.read_bytes()
+    with local_video(kind(content)) as local:
+        assert local.path.read_bytes() == content
+        assert local.name == name.format(size=f"{len(content):,}")
+        assert temporary in local.path.parents
+    assert list(temporary.iterdir()) == []
+
+
+def test_an_open_file_is_read_and_left_open(clip, temporary):
+    with clip.open("rb") as file:
+        with local_video(file) as local:
+            assert local.name == str(clip)
+            assert frames_in(local.path) == 4
+        assert not file.closed
+
+
+@pytest.mark.parametrize("place", ["/clip.mp4?signature=secret", "/clip-unannounced.mp4", "/moved.mp4"])
+def test_a_url_is_fetched_and_named_without_its_query(place, server, clip, temporary):
+    with local_video(server + place) as local:
+        assert local.path.read_bytes() == clip.read_bytes()
+        assert local.path.suffix == ".mp4"
+        assert local.name == server + place.split("?")[0]
+    assert list(temporary.iterdir()) == []
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, ValueError])
+def test_the_file_is_gone_too_where_the_work_fails(error, clip, temporary):
+    with pytest.raises(error), local_video(clip.read_bytes()):
+        assert len(list(temporary.iterdir())) == 1
+        raise error
+    assert list(temporary.iterdir()) == []
+
+
+def test_an_error_inside_names_what_was_handed_in(temporary):
+    said = "^video of 5 bytes: is text, not a video"
+    with pytest.raises(VideoError, match=said) as caught, local_video(b"hello") as local:
+        frames_in(local.path)
+    assert str(temporary) not in str(caught.value)
+
+
+# What is refused ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (None, "cannot be read from builtins.NoneType; accepted are a path, an http"),
+        (3, "cannot be read from builtins.int"),
+        ("", "path is empty"),
+        (np.zeros((2, 4, 4, 3), np.uint8), "numpy.ndarray.*arrays of frames are not"),
+        ({"video": "clip.mp4"}, r'no "path" and no "bytes" \(keys: video\)'),
+        ({"path": None, "bytes": None}, 'no "path" and no "bytes"'),
+        ({"path": "clip.mp4", "bytes": 3}, "builtins.int"),
+        ("s3://bucket/clip.mp4", "only http and https URLs are fetched"),
+        (io.StringIO("text"), 'gives str, not bytes; open a video file with "rb"'),
+        ("http://127.0.0.1:port/clip.mp4", "not a URL"),
+    ],
+)
+def test_what_is_no_video_is_refused_in_words(given, said, temporary):
+    with pytest.raises(VideoError, match=said), local_video(given):
+        raise AssertionError("it was taken")
+    assert list(temporary.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("place", "settings", "said"),
+    [
+        ("/nothing.mp4?signature=secret", {}, "the server answered 404 Not Found"),
+        ("/clip.mp4", {"max_bytes": 100}, "larger than 100 bytes, .* are announced; give a larger max_bytes"),
+        ("/clip-unannounced.mp4", {"max_bytes": 100}, "larger than 100 bytes; give a larger max_bytes"),
+        ("/drip.mp4", {"timeout": 0.2}, r"not fetched within 0.2 s \(\d+ bytes came\)"),
+        ("/secret-place", {}, "cannot be fetched: UnsupportedProtocol"),
+    ],
+)
+def test_a_url_that_cannot_be_fetched_is_refused_in_words(place, settings, said, server, temporary):
+    started = time.monotonic()
+    with pytest.raises(VideoError, match=said) as caught, local_video(server + place, **settings):
+        raise AssertionError("it was taken")
+    assert time.monotonic() - started < 4  # the dripping server would go on for five seconds
+    assert str(caught.value).startswith(server + place.split("?")[0])
+    assert "secret" not in str(caught.value).replace("/secret-place", "")
+    assert list(temporary.iterdir()) == []
+
+
+def test_nobody_listening_is_said_without_the_password():
+    with pytest.raises(VideoError, match="cannot be fetched") as caught, local_video("http://me:pass@127.0.0.1:9/a"):
+        raise AssertionError("it was taken")
+    assert "pass" not in str(caught.value)
+
+
+def test_a_file_object_without_end_is_cut_off(temporary):
+    said = "/dev/zero: larger than 5,000,000 bytes"
+    with (
+        Path("/dev/zero").open("rb") as endless,
+        pytest.raises(VideoError, match=said),
+        local_video(endless, max_bytes=5_000_000),
+    ):
+        raise AssertionError("it was taken")
+    assert list(temporary.iterdir()) == []
