@@ -76,10 +76,10 @@ def strip_parts(prediction: VideoPrediction) -> str:
 
 
 def report_page(predictions: Sequence[VideoPrediction]) -> str:
-    """A page about the people of one clip or of several, a section each.
+    """A page about the people of one clip or of several, a section a clip.
 
     Args:
-        predictions: at least one; those of one clip follow each other.
+        predictions: at least one.
 
     Returns:
         HTML in itself complete: styles and pictures are inside, there is no script.
@@ -87,20 +87,25 @@ def report_page(predictions: Sequence[VideoPrediction]) -> str:
     clips: dict[str, list[VideoPrediction]] = {}
     for prediction in predictions:
         clips.setdefault(prediction.file, []).append(prediction)
-    sections = [
-        f"<section><h1>{escape(_name(file))}</h1>"
-        + "".join(_person(each, several=len(people) > 1) for each in people)
-        + "</section>"
-        for file, people in clips.items()
-    ]
-    title = _name(next(iter(clips))) if len(clips) == 1 else f"{len(clips)} clips"
+    title = _name(predictions[0]) if len(clips) == 1 else f"{len(clips)} clips"
+    return page_of(title, [clip_section(people) for people in clips.values()])
+
+
+def page_of(title: str, sections: Sequence[str]) -> str:
+    """The page of sections that `clip_section` made, complete in itself."""
     body = figures.wrapped("".join(sections))
     return _PAGE.format(title=escape(title), style=figures.style(), width="58em", body=body)
 
 
-def _name(file: str) -> str:
-    """A clip's name without its folder; characters that cannot be written stand as what they are in bytes."""
-    return Path(file).name.encode("utf-8", "backslashreplace").decode()
+def clip_section(people: Sequence[VideoPrediction]) -> str:
+    """Everything about the people of one clip, at least one, as a part of a page."""
+    parts = "".join(_person(each, several=len(people) > 1) for each in people)
+    return f"<section><h1>{escape(_name(people[0]))}</h1>{parts}</section>"
+
+
+def _name(prediction: VideoPrediction) -> str:
+    """The clip's name without its folder."""
+    return Path(prediction.file).name.encode("utf-8", "backslashreplace").decode()
 
 
 def _person(prediction: VideoPrediction, *, several: bool) -> str:
@@ -131,7 +136,7 @@ def comparison_page(one: VideoPrediction, other: VideoPrediction) -> str:
         ValueError: the two have other targets.
     """
     figures.check_comparable(one, other)
-    names = [_name(each.file) for each in (one, other)]
+    names = pair_names(one, other)
     relative = (
         '<div class="mma-notes"><p>Intensities are relative within each clip: a longer bar on one side does not mean '
         "that this person felt more than the other.</p></div>"
@@ -140,7 +145,7 @@ def comparison_page(one: VideoPrediction, other: VideoPrediction) -> str:
     )
     rows = "".join(
         "".join(f"<section>{part}</section>" for part in pair)
-        for pair in zip(*(_comparable(each) for each in (one, other)), strict=True)
+        for pair in zip(*map(_comparable, (one, other), names), strict=True)
     )
     body = f'<h1>{" and ".join(map(escape, names))}</h1>{relative}<div class="pair">{rows}</div>'
     return _PAGE.format(
@@ -148,9 +153,15 @@ def comparison_page(one: VideoPrediction, other: VideoPrediction) -> str:
     )
 
 
-def _comparable(prediction: VideoPrediction) -> tuple[str, str, str]:
+def pair_names(one: VideoPrediction, other: VideoPrediction) -> tuple[str, str]:
+    """What to call two clips: their names, with their folders where the names are the same."""
+    names = _name(one), _name(other)
+    return names if names[0] != names[1] else (one.file, other.file)
+
+
+def _comparable(prediction: VideoPrediction, name: str) -> tuple[str, str, str]:
     """The parts of a clip that stand beside those of the other one."""
-    head = f"<h2>{escape(_name(prediction.file))}</h2><p>{escape(_counts(prediction))}</p>"
+    head = f"<h2>{escape(name)}</h2><p>{escape(_counts(prediction))}</p>"
     return head + summary_parts(prediction), strip_parts(prediction), timeline_parts(prediction)
 
 

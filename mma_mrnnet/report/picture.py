@@ -10,6 +10,7 @@ import numpy as np
 from mma_mrnnet.model.labels import VALENCE_AROUSAL
 from mma_mrnnet.prediction import VideoPrediction
 from mma_mrnnet.report.figures import TimeLine, action_unit_columns, check_comparable, expression_names
+from mma_mrnnet.report.page import pair_names
 
 BLUE, ORANGE = "#0072b2", "#b34700"  # those of the page
 _SOFT = "#57606a"
@@ -41,7 +42,7 @@ def draw_prediction(prediction: VideoPrediction, path: str | os.PathLike[str]) -
     """
     figure = figure_class()(figsize=(12, 6.4), dpi=110, layout="constrained")
     left, right = figure.subfigures(1, 2, width_ratios=(1, 1.75))
-    _draw_summary(left, prediction, upright=True)
+    _draw_summary(left, prediction, Path(prediction.file).name, upright=True)
     _draw_time(right, prediction)
     return _save(figure, path)
 
@@ -61,12 +62,12 @@ def draw_comparison(one: VideoPrediction, other: VideoPrediction, path: str | os
     figure = figure_class()(figsize=(15, 9), dpi=100, layout="constrained")
     parts = figure.subfigures(2, 2, height_ratios=(1, 1.7))
     for column, prediction in enumerate((one, other)):
-        _draw_summary(parts[0, column], prediction, upright=False)
+        _draw_summary(parts[0, column], prediction, pair_names(one, other)[column], upright=False)
         _draw_time(parts[1, column], prediction)
     return _save(figure, path)
 
 
-def _draw_summary(figure: object, prediction: VideoPrediction, *, upright: bool) -> None:
+def _draw_summary(figure: object, prediction: VideoPrediction, name: str, *, upright: bool) -> None:
     """Face, bars and notes: below each other, or side by side."""
     shape = {"nrows": 2, "height_ratios": (1, 1.3)} if upright else {"ncols": 2, "width_ratios": (1, 2.2)}
     face, bars = figure.subplots(**shape)
@@ -74,7 +75,7 @@ def _draw_summary(figure: object, prediction: VideoPrediction, *, upright: bool)
     if prediction.thumbnail is not None:
         face.imshow(prediction.thumbnail.crop)
         face.set_title("what the model saw", fontsize=9, color=_SOFT)
-    figure.suptitle(_plain(Path(prediction.file).name, 46), fontsize=11)
+    figure.suptitle(_plain(name, 46), fontsize=11)
     notes = [prediction.error, *prediction.notes()] if prediction.error else prediction.notes()
     said = "\n".join(fill(note, 52) for note in notes)
     if prediction.error is not None:
