@@ -1,4 +1,4 @@
-"""The command line: mma-mrnnet predict | compare | crop | draw | ablate | diagnose | evaluate ... Only this part prints."""
+"""The command line: mma-mrnnet predict | compare | crop | draw | ablate | evaluate ... Only this part prints."""
 
 import argparse
 import logging

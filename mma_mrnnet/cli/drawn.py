@@ -74,7 +74,8 @@ class Drawings:
         self._fps = fps
         self._sections: list[str] = []
         self._title = ""
-        self._last: list = []
+        self._pictured: object | None = None
+        self._annotated: list = []
 
     def add(self, people: list) -> list:
         """Takes the people of a clip; returns them with the frames that the tables are to hold.
@@ -82,12 +83,12 @@ class Drawings:
         For --annotate they come with every frame.
         """
         if self._annotate is not None:
-            self._last = people
+            self._annotated = people
             people = [_thinned(each, self._fps) for each in people]
         if self._report is None:
             return people
         if self._report.suffix.lower() == ".png":
-            self._last = self._last or people
+            self._pictured = people[0]
         else:
             from mma_mrnnet.report.page import clip_section
 
@@ -102,16 +103,16 @@ class Drawings:
 
             write_page(page_of(self._title, self._sections), self._report)
             _say(self._report)
-        elif self._report is not None and self._last:
+        elif self._pictured is not None:
             from mma_mrnnet.report.picture import draw_prediction
 
-            draw_prediction(_thinned(self._last[0], self._fps), self._report)
+            draw_prediction(self._pictured, self._report)
             _say(self._report)
         # A file that could not be read has no frames, and was reported as such.
-        if self._annotate is not None and self._last and len(self._last[0].frames):
+        if self._annotated and len(self._annotated[0].frames):
             from mma_mrnnet.report.annotation import annotate_video
 
-            for lost in annotate_video(self._last, self._annotate):
+            for lost in annotate_video(self._annotated, self._annotate):
                 print(f"mma-mrnnet: {self._annotate}: {lost}", file=sys.stderr)
             _say(self._annotate)
 

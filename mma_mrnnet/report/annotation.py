@@ -61,7 +61,8 @@ def annotate_video(predictions: Sequence[VideoPrediction], path: str | os.PathLi
             )
         return painter[0].paint(frame)
 
-    lost = redraw_video(source, path, draw)
+    known = predictions[0].warning or ""
+    lost = [said for said in redraw_video(source, path, draw) if said not in known]
     return lost + painter[0].without_room()
 
 
