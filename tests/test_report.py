@@ -183,7 +183,8 @@ def test_a_page_of_two_clips_warns_where_their_numbers_do_not_compare():
     text = comparison_page(one, other)
     assert "relative within each clip" in text
     assert "<title>a.mp4 and b.mp4</title>" in text
-    assert "relative within each clip" not in comparison_page(replace(one, relative=False), replace(other, relative=False))
+    absolute = [replace(each, relative=False) for each in (one, other)]
+    assert "relative within each clip" not in comparison_page(*absolute)
     with pytest.raises(ValueError, match=r"b\.mp4: has other targets than clips/a\.mp4: Calm"):
         comparison_page(one, made([0], file="b.mp4", targets=("Calm",)))
 
@@ -368,7 +369,7 @@ def test_text_and_marks_stand_out_on_what_they_lie_on_light_and_dark():
 @pytest.mark.parametrize("matrix", SEEN.values(), ids=SEEN)
 def test_the_two_colours_differ_clearly_however_colours_are_seen(matrix):
     for palette in palettes():
-        # 2.3 is what an eye can just tell apart; red and green of one lightness come to below 25 for a protanope.
+        # A difference of 2.3 (CIE76) is what an eye can just tell apart.
         assert np.linalg.norm(lab(palette["up"], matrix) - lab(palette["down"], matrix)) > 40
 
 
@@ -397,7 +398,8 @@ def shown(monkeypatch):
 
 
 def test_a_picture_shows_the_numbers_and_what_must_stand_beside_them(tmp_path, shown):
-    prediction = made([0, 0.5, 1, 1.5], face=[True, True, False, True], warning="rests on 3 frames", prior_only=("AU11",))
+    said = {"warning": "rests on 3 frames", "prior_only": ("AU11",)}
+    prediction = made([0, 0.5, 1, 1.5], face=[True, True, False, True], **said)
     path = draw_prediction(prediction, tmp_path / "a.png")
     assert drawn(path)[0] == "PNG"
     assert [path.name for path in tmp_path.iterdir()] == ["a.png"]

@@ -122,7 +122,7 @@ def _thinned(prediction: object, fps: float | None) -> object:
     from mma_mrnnet.data.video import FrameClock
 
     clock = FrameClock(fps)
-    kept = [clock.keeps(time_s) for time_s in prediction.frames["time_s"]]
+    kept = prediction.frames["time_s"].map(clock.keeps).astype(bool)
     return replace(prediction, frames=prediction.frames[kept].reset_index(drop=True))
 
 

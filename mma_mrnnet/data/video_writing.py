@@ -161,7 +161,7 @@ def _picture_stream(
 def _yuv(image: np.ndarray, stream: VideoStream) -> av.VideoFrame:
     """An image as the encoder takes it; one of another size than the first is stretched to that."""
     right, below = stream.width - image.shape[1], stream.height - image.shape[0]
-    if right in (0, 1) and below in (0, 1):
+    if {right, below} <= {0, 1} and right + below:
         image = np.pad(image, ((0, below), (0, right), (0, 0)), mode="edge")
     frame = av.VideoFrame.from_ndarray(image, format="rgb24")
     return frame.reformat(stream.width, stream.height, format="yuv420p", threads=1)

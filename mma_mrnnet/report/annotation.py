@@ -18,7 +18,7 @@ READINGS_A_SECOND = 2.0  # what is written beside a face changes no faster, or n
 COLOURS = ((86, 180, 233), (230, 159, 0), (0, 158, 115), (204, 121, 167), (240, 228, 66), (213, 94, 0))
 """One a person: those of Okabe and Ito that are light enough to stand on black."""
 
-_INK, _PANEL = (255, 255, 255), (16, 20, 24, 190)
+_INK, _PANEL, _EMPTY = (255, 255, 255), (16, 20, 24, 190), (72, 80, 88, 220)
 _SMALLEST_TEXT = 11  # pixels
 _FINE = 3  # labels are drawn this much larger, then reduced: letters of a few pixels keep their distances
 _LEAST_SHOWN = 0.3  # probability below which an expression beside the strongest, or a unit, is not named
@@ -160,7 +160,7 @@ class _Painter:
 
     def _outline(self, image: np.ndarray, box: Rect, colour: tuple[int, int, int]) -> None:
         x, y, width, height = box
-        thick = max(self._text // 8, 1)
+        thick = max(self._text // 8, 2)
         corners = (x, y), (x + width, y + height)
         cv2.rectangle(image, *corners, (0, 0, 0), thick + 2, cv2.LINE_AA)
         cv2.rectangle(image, *corners, colour, thick, cv2.LINE_AA)
@@ -244,7 +244,7 @@ class _Painter:
             top = pad // 2 + step * (row + 1)
             pen.text((pad, top), _shortened(name, self._small, left - 2 * pad), _INK, self._small)
             upper, lower = top + step // 6, top + step - step // 6
-            pen.rectangle((left, upper, left + long, lower), (255, 255, 255, 60))
+            pen.rectangle((left, upper, left + long, lower), _EMPTY)
             value = float("nan") if estimate is None else float(estimate[row])
             if not np.isnan(value):
                 pen.rectangle((left, upper, left + round(long * min(max(value, 0.0), 1.0)), lower), person.colour)
