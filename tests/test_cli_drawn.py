@@ -190,7 +190,10 @@ def test_two_clips_stand_side_by_side(run, clip, other, tmp_path):
 
 
 def test_two_clips_are_drawn_side_by_side(run, clip, other, tmp_path):
-    assert run("compare", clip, other, "--report", tmp_path / "both.png", "--neutral", "0:1")[0] == 0
+    code, out, err = run("compare", clip, other, "--report", tmp_path / "both.png", "--neutral", "0:1")
+    assert code == 0
+    assert sum("own neutral from 0 to 1 s" in line for line in err) == 2
+    assert all(row.count("(") == 2 for row in out[2:])
     with Image.open(tmp_path / "both.png") as picture:
         assert picture.width > picture.height
 

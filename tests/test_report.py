@@ -37,7 +37,7 @@ def made(times_s, face=None, targets=TARGETS, read=None, **others):
     settings = {
         "file": "clips/a.mp4",
         "intensities": {name: 0.2 + 0.3 * place for place, name in enumerate(targets)},
-        "duration_s": float(times_s[-1]) + 0.5 if len(times_s) else float("nan"),
+        "duration_s": float(times_s[-1] + (times_s[1] - times_s[0] if len(times_s) > 1 else 0.5)),
         "calibrated": True,
         "simulated": True,
         "moments": base.assign(**columns),

@@ -8,7 +8,7 @@ from pathlib import Path
 from mma_mrnnet.cli.arguments import checkpoint, count, device, set_threads, stretch
 from mma_mrnnet.cli.drawn import REPORT_HELP, check_report
 from mma_mrnnet.cli.predict import predict_one
-from mma_mrnnet.cli.show import print_notes
+from mma_mrnnet.cli.show import print_neutral, print_notes
 
 EXAMPLES = """examples:
   mma-mrnnet compare before.mp4 after.mp4
@@ -44,9 +44,12 @@ def run_compare(args: argparse.Namespace) -> int:
         for said in (each.warning, each.error):
             if said:
                 print(f"mma-mrnnet: {each.file}: {said}", file=sys.stderr)
+        print_neutral(each, each.file)
     for line in side_by_side(one, other):
         print(line)
     print_notes(model.config, frames_too=False)
+    if model.config.relative_labels:
+        print("note: so a longer bar on one side does not mean that this person felt more", file=sys.stderr)
     if args.report is not None:
         _write_report(one, other, args.report)
     return int(one.error is not None or other.error is not None)
@@ -61,10 +64,11 @@ def side_by_side(one: object, other: object) -> list[str]:
     ranked = first.calibrated and first.error is None
     targets = [name for name, _ in first.ranked()] if ranked else list(first.intensities)
     left = max(map(len, targets))
-    width = max(_BAR + 8, *(len(name) for name in names), *(len(_counts(each)) for each in (one, other)))
+    cells = [(_cell(one, name), _cell(other, name)) for name in targets]
+    width = max(len(text) for row in (names, (_counts(one), _counts(other)), *cells) for text in row)
     lines = [f"  {'':<{left}}  {names[0]:<{width}}  {names[1]}"]
     lines.append(f"  {'':<{left}}  {_counts(one):<{width}}  {_counts(other)}")
-    lines += [f"  {name:<{left}}  {_cell(one, name):<{width}}  {_cell(other, name)}" for name in targets]
+    lines += [f"  {name:<{left}}  {here:<{width}}  {there}" for name, (here, there) in zip(targets, cells, strict=True)]
     return [line.rstrip() for line in lines]
 
 
@@ -77,7 +81,8 @@ def _cell(prediction: object, name: str) -> str:
     value = prediction.intensities[name]
     if math.isnan(value):
         return "-"
-    return f"{value:5.2f}  {'#' * round(_BAR * min(max(value, 0.0), 1.0))}"
+    without = f" ({prediction.uncorrected[name]:.2f})" if prediction.uncorrected else ""
+    return f"{value:5.2f}{without}  {'#' * round(_BAR * min(max(value, 0.0), 1.0))}"
 
 
 def _write_report(one: object, other: object, path: Path) -> None:

@@ -107,7 +107,8 @@ class TimeLine:
             times_s = np.arange(len(times_s), dtype=float)
         last_s = float(times_s[-1]) if len(times_s) else 0.0
         step_s = float(np.median(np.diff(times_s))) if len(times_s) > 1 else 1.0
-        duration_s = max(last_s + step_s, 1e-6)
+        whole = not counted and prediction.duration_s > last_s  # not of a table, whose length is its last time stamp
+        duration_s = prediction.duration_s if whole else max(last_s + step_s, 1e-6)
         count = min(len(times_s), MOST_COLUMNS)
         if count == len(times_s):
             return cls(duration_s, np.append(times_s, duration_s), np.arange(count), counted)

@@ -16,7 +16,7 @@ _PAGE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width,initial-scale=1">
 <meta name="color-scheme" content="light dark"><title>{title}</title>{style}
 <style>body{{margin:0}}main{{max-width:{width};margin:auto;padding:1em;min-height:100vh;background:var(--back)}}
-h1{{font-size:1.35em;margin:.2em 0;overflow-wrap:anywhere}}section>h1{{margin-top:1.6em}}
+h1{{font-size:1.35em;margin:.2em 0;overflow-wrap:anywhere}}section+section>h1{{margin-top:1.6em}}
 .mma h2.who{{font-size:1.25em;border-top:1px solid var(--line);padding-top:.8em}}.mma h2.who+p{{margin-top:0}}
 .pair>section{{min-width:0}}.pair{{display:grid;grid-template-columns:1fr 1fr;gap:1.6em}}
 @media(max-width:52em){{.pair{{grid-template-columns:1fr}}}}</style></head>
