@@ -183,6 +183,8 @@ def test_a_page_of_two_clips_warns_where_their_numbers_do_not_compare():
     text = comparison_page(one, other)
     assert "relative within each clip" in text
     assert "<title>a.mp4 and b.mp4</title>" in text
+    # Below each other, as on a phone, each part says whose it is.
+    assert re.findall(r'<p class="which">(.*?)</p>', text) == ["a.mp4", "b.mp4"] * 2
     absolute = [replace(each, relative=False) for each in (one, other)]
     assert "relative within each clip" not in comparison_page(*absolute)
     with pytest.raises(ValueError, match=r"b\.mp4: has other targets than clips/a\.mp4: Calm"):

@@ -18,8 +18,8 @@ _PAGE = """<!doctype html>
 <style>body{{margin:0}}main{{max-width:{width};margin:auto;padding:1em;min-height:100vh;background:var(--back)}}
 h1{{font-size:1.35em;margin:.2em 0;overflow-wrap:anywhere}}section+section>h1{{margin-top:1.6em}}
 .mma h2.who{{font-size:1.25em;border-top:1px solid var(--line);padding-top:.8em}}.mma h2.who+p{{margin-top:0}}
-.pair>section{{min-width:0}}.pair{{display:grid;grid-template-columns:1fr 1fr;gap:1.6em}}
-@media(max-width:52em){{.pair{{grid-template-columns:1fr}}}}</style></head>
+.pair>section{{min-width:0}}.mma .which{{display:none;font-weight:600;margin:1.4em 0 -1em}}.pair{{display:grid;grid-template-columns:1fr 1fr;gap:1.6em}}
+@media(max-width:52em){{.pair{{grid-template-columns:1fr}}.mma .which{{display:block}}}}</style></head>
 <body class="mma"><main>{body}</main></body></html>
 """
 
@@ -162,7 +162,11 @@ def pair_names(one: VideoPrediction, other: VideoPrediction) -> tuple[str, str]:
 def _comparable(prediction: VideoPrediction, name: str) -> tuple[str, str, str]:
     """The parts of a clip that stand beside those of the other one."""
     head = f"<h2>{escape(name)}</h2><p>{escape(_counts(prediction))}</p>"
-    return head + summary_parts(prediction), strip_parts(prediction), timeline_parts(prediction)
+    which = f'<p class="which">{escape(name)}</p>'  # shown where the two stand below each other
+    strip, timeline = (
+        f"{which}{part}" if part else "" for part in (strip_parts(prediction), timeline_parts(prediction))
+    )
+    return head + summary_parts(prediction), strip, timeline
 
 
 def write_page(page: str, path: str | os.PathLike[str]) -> Path:
