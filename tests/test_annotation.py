@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 from skimage.data import astronaut
 
-from mma_mrnnet.data.video import read_frames
+from mma_mrnnet.data.video import VideoFrame, read_frames
 from mma_mrnnet.data.video_writing import write_video
 from mma_mrnnet.prediction import predict_people
 from mma_mrnnet.report import annotation
@@ -86,6 +86,26 @@ def test_what_is_written_lies_over_no_face_and_over_nothing_else_written(read, t
             assert not any(annotation._overlap(one, other) for other in patches[place + 1 :])
             assert not any(annotation._overlap(one, box) for box in boxes)
             assert one[0] >= 0 and one[1] >= 0 and one[0] + one[2] <= 480 and one[1] + one[3] <= 360
+
+
+def test_a_caption_goes_where_it_hides_no_other_face_and_stays_there(placed):
+    # One face right above the other: above the lower one, where captions go first, there is no room.
+    boxes = [[200.0, 60, 100, 100], [200.0, 170, 100, 100]]
+    captions = {number: ("happiness 0.98",) for number in range(3)}
+    people = [
+        annotation._Person(
+            f"person {number}", COLOURS[number], np.array([box] * 3), captions, np.array([]), np.array([])
+        )
+        for number, box in enumerate(boxes)
+    ]
+    painter = annotation._Painter(people, ["Joy"], "a note", (360, 480))
+    for number in range(3):
+        painter.paint(VideoFrame(GREY.copy(), number / 10, number, (True,)))
+    assert placed[0] == placed[1] == placed[2]
+    _, *captions = placed[0]
+    faces = [tuple(map(int, box)) for box in boxes]
+    assert not any(annotation._overlap(caption, face) for caption in captions for face in faces)
+    assert not annotation._overlap(*captions)
 
 
 def test_people_have_colours_of_their_own(read, tmp_path):

@@ -18,7 +18,9 @@ _PAGE = """<!doctype html>
 <style>body{{margin:0}}main{{max-width:{width};margin:auto;padding:1em;min-height:100vh;background:var(--back)}}
 h1{{font-size:1.35em;margin:.2em 0;overflow-wrap:anywhere}}section+section>h1{{margin-top:1.6em}}
 .mma h2.who{{font-size:1.25em;border-top:1px solid var(--line);padding-top:.8em}}.mma h2.who+p{{margin-top:0}}
-.pair>section{{min-width:0}}.mma .which{{display:none;font-weight:600;margin:1.4em 0 -1em}}.pair{{display:grid;grid-template-columns:1fr 1fr;gap:1.6em}}
+.pair>section{{min-width:0}}
+.mma .which{{display:none;font-weight:600;margin:1.4em 0 -1em}}
+.pair{{display:grid;grid-template-columns:1fr 1fr;gap:1.6em}}
 @media(max-width:52em){{.pair{{grid-template-columns:1fr}}.mma .which{{display:block}}}}</style></head>
 <body class="mma"><main>{body}</main></body></html>
 """
