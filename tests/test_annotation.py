@@ -91,7 +91,7 @@ def test_what_is_written_lies_over_no_face_and_over_nothing_else_written(read, t
 def test_a_caption_goes_where_it_hides_no_other_face_and_stays_there(placed):
     # One face right above the other: above the lower one, where captions go first, there is no room.
     boxes = [[200.0, 60, 100, 100], [200.0, 170, 100, 100]]
-    captions = {number: ("happiness 0.98",) for number in range(3)}
+    captions = dict.fromkeys(range(3), ("happiness 0.98",))
     people = [
         annotation._Person(
             f"person {number}", COLOURS[number], np.array([box] * 3), captions, np.array([]), np.array([])
