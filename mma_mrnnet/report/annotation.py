@@ -135,11 +135,8 @@ class _Painter:
 
     def without_room(self) -> list[str]:
         """Whose estimates are not on the frames, in words."""
-        if not self._roomless:
-            return []
-        return [
-            f"frames of {self._width} x {self._height} have no room for the estimates of {', '.join(self._roomless)}"
-        ]
+        size, names = f"{self._width} x {self._height}", ", ".join(self._roomless)
+        return [f"frames of {size} have no room for the estimates of {names}"] if names else []
 
     def paint(self, frame: VideoFrame) -> np.ndarray:
         """(H, W, 3) uint8 RGB."""
@@ -368,9 +365,9 @@ def _overlap(one: Rect, other: Rect) -> int:
 
 def _overlaps(one: Rect, boxes: np.ndarray) -> float:
     """Pixels that a rectangle shares with (M, 4) boxes together."""
-    across = np.minimum(one[0] + one[2], boxes[:, 0] + boxes[:, 2]) - np.maximum(one[0], boxes[:, 0])
-    down = np.minimum(one[1] + one[3], boxes[:, 1] + boxes[:, 3]) - np.maximum(one[1], boxes[:, 1])
-    return float((across.clip(0) * down.clip(0)).sum())
+    near, far = np.array(one[:2]), np.array(one[:2]) + one[2:]
+    sides = np.minimum(far, boxes[:, :2] + boxes[:, 2:]) - np.maximum(near, boxes[:, :2])  # (M, 2)
+    return float(sides.clip(0).prod(1).sum())
 
 
 def _blend(image: np.ndarray, patch: np.ndarray, left: int, top: int) -> Rect:
@@ -379,7 +376,6 @@ def _blend(image: np.ndarray, patch: np.ndarray, left: int, top: int) -> Rect:
     under = image[top : top + patch.shape[0], left : left + patch.shape[1]]
     patch = patch[: under.shape[0], : under.shape[1]]
     share = patch[:, :, 3:].astype(np.uint16)
-    # Text is opaque on a patch that is not: Pillow writes it with full alpha.
     under[:] = ((patch[:, :, :3] * share + under * (255 - share)) // 255).astype(np.uint8)
     return left, top, under.shape[1], under.shape[0]
 
