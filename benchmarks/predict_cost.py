@@ -85,7 +85,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         clip = Path(folder) / "face.mp4"
         make = (
-            "from mma_mrnnet.demo import astronaut, camera_move; from mma_mrnnet.data.video import write_video; "
+            "from mma_mrnnet.demo import astronaut, camera_move; from mma_mrnnet.data.video_writing import write_video; "
             f"write_video({str(clip)!r}, camera_move(astronaut(), 360, (1280, 720)), 30)"
         )
         subprocess.run([sys.executable, "-c", make], check=True)

@@ -21,7 +21,8 @@ from mma_mrnnet.data.crop_corpus import crop_corpus
 from mma_mrnnet.data.crop_store import CropSettings
 from mma_mrnnet.data.faces import FaceDetector
 from mma_mrnnet.data.tracks import crop_faces, people_of
-from mma_mrnnet.data.video import read_frames, write_video
+from mma_mrnnet.data.video import read_frames
+from mma_mrnnet.data.video_writing import write_video
 from mma_mrnnet.demo import astronaut, camera_move
 from mma_mrnnet.hub import load_pretrained
 from mma_mrnnet.training.checkpoints import write_json

@@ -6,10 +6,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from mma_mrnnet.data.faces import FaceDetector, align_face
-from mma_mrnnet.data.video import read_frames, write_video
-from mma_mrnnet.model.labels import EXPRESSIONS
+from mma_mrnnet.data.video_writing import write_video
 from mma_mrnnet.prediction import VideoPrediction, clip_table, predict_video, write_table
+from mma_mrnnet.report.picture import draw_prediction, figure_class
 
 FPS = 25
 DURATION_S = 6
@@ -67,72 +66,5 @@ def run_demo(folder: Path) -> tuple[VideoPrediction, dict[str, Path]]:
     prediction = predict_video(written["clip"])
     write_table(clip_table([prediction]), written["result"])
     write_table(prediction.frames, written["frames"])
-    first = next(iter(read_frames(written["clip"])))
-    draw_prediction(prediction, first.image, written["picture"])
+    draw_prediction(prediction, written["picture"])
     return prediction, written
-
-
-def figure_class() -> type:
-    """Matplotlib's `Figure`, which draws without a display.
-
-    Raises:
-        ValueError: matplotlib is not installed.
-    """
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise ValueError("pictures need the demo extra: pip install 'mma-mrnnet[demo]'") from error
-    return Figure
-
-
-def draw_prediction(prediction: VideoPrediction, photo: np.ndarray, path: Path) -> None:
-    """A picture of a result: the aligned face, the intensities, and what the frames showed over time.
-
-    Args:
-        prediction: of a clip with a face.
-        photo: (H, W, 3) uint8 RGB, a frame whose face is shown.
-        path: a .png file, written beside its target and renamed.
-
-    Raises:
-        ValueError: matplotlib is not installed.
-    """
-    figure = figure_class()(figsize=(11, 3.6), dpi=110, layout="constrained")
-    face_axes, bar_axes, unit_axes = figure.subplots(1, 3, width_ratios=(1, 1.5, 2.4))
-
-    found = FaceDetector()(photo)
-    face_axes.imshow(align_face(photo, found[0].landmarks))
-    face_axes.set_axis_off()
-    face_axes.set_title("what the extractor sees", fontsize=9)
-
-    rows = prediction.ranked() if prediction.calibrated else list(prediction.intensities.items())
-    names, values = zip(*rows[::-1], strict=True)
-    bars = bar_axes.barh(names, values, color="#0072B2")
-    bar_axes.bar_label(bars, fmt="%.2f", padding=2, fontsize=8)
-    bar_axes.set_xlim(0, 1.12)
-    bar_axes.spines[["top", "right"]].set_visible(False)
-    source = "learnt from a simulator" if prediction.simulated else "learnt from reports"
-    scale = "relative within the clip" if prediction.relative else "one scale for all clips"
-    bar_axes.set_title(f"reaction intensities ({source},\n{scale})", fontsize=9)
-
-    frames = prediction.frames
-    shown = [*EXPRESSIONS, *(name for name in frames.columns if name.startswith("AU"))]
-    heat = unit_axes.imshow(
-        frames[shown].to_numpy(float).T,
-        aspect="auto",
-        vmin=0,
-        vmax=1,
-        cmap="viridis",
-        extent=(0, prediction.duration_s, len(shown) - 0.5, -0.5),
-        interpolation="nearest",
-    )
-    labels = [f"{name} (prior only)" if name in prediction.prior_only else name for name in shown]
-    unit_axes.set_yticks(range(len(shown)), labels, fontsize=6)
-    unit_axes.set_xlabel("seconds", fontsize=8)
-    unit_axes.set_title("expressions and action units, frame by frame", fontsize=9)
-    figure.colorbar(heat, ax=unit_axes, label="probability")
-    staging = path.with_name(f".{path.name}.tmp.png")
-    try:
-        figure.savefig(staging)
-        staging.replace(path)
-    finally:
-        staging.unlink(missing_ok=True)

@@ -1,89 +1,285 @@
-"""The Gradio Space: a clip in, seven intensities and the frames' affect out; `python spaces_demo/app.py` runs it."""
+"""The Gradio Space: a clip, or a camera, in; seven intensities and how they came about out.
 
+`python spaces_demo/app.py` runs it. Everything that draws is `mma_mrnnet.report`'s, everything that reads the package's.
+"""
+
+import json
 import os
 import tempfile
+import time
 from collections.abc import Iterator
+from dataclasses import dataclass
+from html import escape
 from pathlib import Path
 
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "0")
 
 import gradio as gr
+import numpy as np
 import pandas as pd
 
-from mma_mrnnet import predict_video
-from mma_mrnnet.data.video import VideoError
-from mma_mrnnet.model.labels import EXPRESSIONS
-from mma_mrnnet.prediction import default_checkpoint, write_table
+from mma_mrnnet import predict_people
+from mma_mrnnet.data.video import VideoError, announced_duration_s
+from mma_mrnnet.prediction import VideoPrediction, default_checkpoint, write_table
+from mma_mrnnet.report import figures, page
+from mma_mrnnet.streaming import LiveEstimate, LiveReader
+
+LONGEST_S = 120
+LARGEST_MB = 100
+KEPT_S = 9 * 60
+"""Uploads and results are deleted this long after they were made, checked every 30 s: within ten minutes in any case."""
+WAITING = 12
+"""Visitors in the queue; the next one is told to come back."""
+LIVE_MINUTES = 3
+
+HERE = Path(__file__).resolve().parent
+EXAMPLES = sorted((HERE / "examples").glob("*.mp4"))
 
 TEXT = """
 # Seven reactions on a face
 
-Upload or record a short clip of one person's face. **What the model learnt from:** its extractor from pseudo-labels,
-bent photos and renders, its reactions from a *simulator*. It has never seen what a real person reported to feel, so the
-numbers show how the method behaves and are **no measurement of anybody's feelings**. They are relative within the clip:
-in the training labels the strongest reaction of a clip was 1, however faint.
-Do not use it to judge people, at work or in education.
-Your clip is analysed on this server; it and its results are deleted after ten minutes.
+How strongly does a face show Adoration, Amusement, Anxiety, Disgust, Empathic Pain, Fear, Surprise? Upload or record a
+short clip of one person, pick an example, or let the camera run.
+
+**These numbers measure nobody's feelings.** The model's extractor learnt from pseudo-labels, bent photos and renders, its
+reactions from a *simulator*: it has never seen what a real person reported to feel.
+"""
+
+ABOUT = f"""
+**What it learnt from.** Stage 1, the extractor, reads each face's valence-arousal, expressions and action units; it learnt
+from photos labelled by another program (pseudo-labels), photos bent into other expressions, and renders. No label was
+coded by a person. Stage 2, the recurrent part, learnt seven reactions from simulated faces in motion. Nobody was recorded
+or asked.
+
+**What it cannot know.** What anybody feels. Faces and feelings agree only loosely, people differ in what they show, and
+this model was never tested on real reactions. Calm talkers and crying faces are easily misread. Nobody knows for whom it
+errs more often: nothing was compared by age, gender, skin tone or culture.
+
+**How to read the numbers.** They are relative within the clip: in the training labels the strongest reaction of a clip was
+1, however faint. Two clips, or two people, do not compare.
+
+**What it must not be used for.** To judge people, at work, in education, at a border, in health or anywhere else. In the
+European Union emotion recognition at work and in education is prohibited (AI Act, Article 5(1)(f)).
+
+**What happens to your clip.** It is analysed on this server and sent nowhere else. Files made on the way are gone at once;
+the upload and the results are deleted within ten minutes. Camera frames of the live tab are read and let go, never written
+to a file. Clips may be {LONGEST_S} seconds and {LARGEST_MB} MB long; one is analysed at a time, and {WAITING} may wait.
+
+The method is MMA-MRNNet ([arXiv 2303.00180](https://arxiv.org/abs/2303.00180)); this is an independent implementation.
 """
 
 
-def analyse(path: str | None) -> Iterator[tuple[pd.DataFrame, pd.DataFrame, str, str]]:
-    """Yields once: chart data, timeline data, a sentence, and the frames' table of one clip.
+def analyse(clip: str | None, neutral: bool = False) -> Iterator[tuple]:
+    """Yields once: what the page shows of the clip, its first person chosen.
 
-    Gradio copies the table into its own cache, which it empties, before this goes on and deletes the original.
+    Gradio copies the files into its own cache, which it empties, before this goes on and deletes the originals.
 
     Args:
-        path: the uploaded file; None where there is none.
+        clip: the uploaded file; None where there is none.
+        neutral: calibrate by the quietest stretch of the clip.
 
     Raises:
-        gr.Error: no clip, no video, no face; the words are the user's to read.
+        gr.Error: no clip, too long a one, no video, no face; the words are the user's to read.
     """
-    if path is None:
+    if clip is None:
         raise gr.Error("Upload or record a clip first.", print_exception=False)
     try:
-        prediction = predict_video(path)
+        _refuse_long(clip)
+        people = predict_people(clip, neutral="auto" if neutral else None)
     except VideoError as error:
-        reason = str(error).removeprefix(f"{path}: ")
+        reason = str(error).removeprefix(f"{clip}: ")
         raise gr.Error(f"This file cannot be read as a video: {reason}", print_exception=False) from error
-    if prediction.error is not None:
-        raise gr.Error(prediction.error, print_exception=False)
-    rows = prediction.ranked() if prediction.calibrated else prediction.intensities.items()
-    bars = pd.DataFrame(rows, columns=["reaction", "intensity"])
-    timeline = prediction.frames.melt("time_s", ["valence", "arousal", *EXPRESSIONS], "channel", "value").dropna()
-    sentence = (
-        f"A face in {prediction.frames_with_face} of {prediction.frames_sampled} frames, {prediction.duration_s:.1f} s."
-        f" {prediction.warning or ''} Prior only (never labelled): {', '.join(prediction.prior_only) or 'none'}."
-    )
+    if people[0].error is not None:
+        raise gr.Error(f"{people[0].error[0].upper()}{people[0].error[1:]}.", print_exception=False)
+    people = people[: max(people[0].people, 1)]
     with tempfile.TemporaryDirectory() as folder:
-        table = Path(folder) / "frames.csv"
-        write_table(prediction.frames.drop(columns="file"), table)
-        yield bars, timeline, sentence, str(table)
+        yield *_shown(people, 0, Path(folder)), people
 
 
-def build() -> gr.Blocks:
-    """The page; uploads and results are deleted ten minutes after they were made."""
-    with gr.Blocks(title="MMA-MRNNet", delete_cache=(60, 600)) as page:
+def choose(people: list[VideoPrediction] | None, selection: gr.SelectData) -> Iterator[tuple]:
+    """Yields once: what the page shows of the person whose picture was clicked."""
+    if not people:
+        raise gr.Error("The results of this clip were deleted. Analyse it again.", print_exception=False)
+    with tempfile.TemporaryDirectory() as folder:
+        yield _shown(people, selection.index, Path(folder))
+
+
+def _refuse_long(clip: str) -> None:
+    if Path(clip).stat().st_size > LARGEST_MB * 1e6:
+        raise gr.Error(
+            f"This file is larger than {LARGEST_MB} MB. Cut it, or run the package yourself.", print_exception=False
+        )
+    announced_s = announced_duration_s(clip)
+    if announced_s > LONGEST_S:
+        raise gr.Error(
+            f"This clip is {announced_s:.0f} s long; here {LONGEST_S} s are accepted. Cut it, or run the package yourself.",
+            print_exception=False,
+        )
+
+
+def _shown(people: list[VideoPrediction], chosen: int, folder: Path) -> tuple:
+    """Summary, film strip, time lines, the people to choose from, both files, and the numbers."""
+    prediction = people[chosen]
+    seen = (
+        f"A face in {prediction.frames_with_face} of {prediction.frames_sampled} frames, {prediction.duration_s:.1f} s."
+    )
+    if len(people) > 1:
+        seen += f" Person {chosen} of {len(people)}; click a picture for another one."
+    thumbnails = [(each.thumbnail.crop, f"person {each.track}") for each in people if each.thumbnail is not None]
+    table, numbers = folder / "frames.csv", folder / "result.json"
+    write_table(prediction.frames.drop(columns="file"), table)
+    content = as_numbers(prediction)
+    numbers.write_text(json.dumps(content, indent=1), encoding="utf-8")
+    return (
+        figures.wrapped(f"<p>{escape(seen)}</p>", page.summary_parts(prediction)),
+        figures.wrapped(page.strip_parts(prediction)),
+        figures.wrapped(page.timeline_parts(prediction)),
+        gr.Gallery(thumbnails, visible=len(people) > 1, selected_index=chosen),
+        gr.DownloadButton(value=str(table), visible=True),
+        gr.DownloadButton(value=str(numbers), visible=True),
+        {name: content[name] for name in ("intensities", "note", "frames_sampled", "frames_with_face")},
+    )
+
+
+def as_numbers(prediction: VideoPrediction) -> dict:
+    """All of a prediction but its pictures, as strict JSON can hold it."""
+    summary = pd.DataFrame([prediction.summary()]).drop(columns=["file", *prediction.intensities])
+    return {
+        "intensities": prediction.intensities,
+        **_records(summary)[0],
+        "constant": prediction.constant,
+        "moments": _records(prediction.moments),
+        "running": _records(prediction.running),
+        "frames": _records(prediction.frames.drop(columns="file")),
+    }
+
+
+def _records(table: pd.DataFrame) -> list[dict]:
+    return json.loads(table.to_json(orient="records", double_precision=6))
+
+
+@dataclass
+class Live:
+    """One visitor's camera: what reads it, and what was said last."""
+
+    reader: LiveReader
+    estimate: LiveEstimate | None = None
+
+
+def watch(image: np.ndarray | None, live: Live | None) -> tuple[Live | None, str | dict]:
+    """Takes a camera frame; the visitor's reader and the chart, which changes only where the frame was due."""
+    if image is None:
+        return live, gr.skip()
+    live = live or Live(LiveReader(*default_checkpoint()))
+    estimate = live.reader.add(np.ascontiguousarray(image[..., :3]), time.monotonic())
+    if estimate is None:
+        return live, gr.skip()
+    live.estimate = estimate
+    return live, live_chart(estimate, live.reader.notes())
+
+
+def live_chart(estimate: LiveEstimate, notes: list[str]) -> str:
+    """The intensities in an order that stays, and what the last frame showed."""
+    if estimate.frames_in_window == 0:
+        return figures.wrapped("<p>No face yet.</p>")
+    faces = f"{estimate.frames_in_window} frames with a face in the last seconds."
+    shown = "No face in this frame." if estimate.affect is None else _strongest(estimate.affect)
+    crop = ""
+    if estimate.crop is not None:
+        crop = f'<div class="mma-strip"><figure><img alt="the face" src="{figures.picture_source(estimate.crop)}"></figure></div>'
+    said = "".join(f"<p>{escape(note)}</p>" for note in notes)
+    bars = figures.bars(list(estimate.intensities.items()))
+    return figures.wrapped(bars, f"<p>{faces} {escape(shown)}</p>", crop, f'<div class="mma-notes">{said}</div>')
+
+
+def _strongest(affect: dict[str, float]) -> str:
+    """`happiness 0.98, AU12 0.95, AU25 0.90` of one frame."""
+    probabilities = {name: value for name, value in affect.items() if name not in ("valence", "arousal", "neutral")}
+    top = sorted(probabilities.items(), key=lambda item: item[1], reverse=True)[:4]
+    return "This frame: " + (", ".join(f"{name} {value:.2f}" for name, value in top if value >= 0.3) or "neutral") + "."
+
+
+def build(kept_s: float = KEPT_S, check_every_s: float = 30) -> gr.Blocks:
+    """The page.
+
+    Args:
+        kept_s: uploads and results are deleted this long after they were made ...
+        check_every_s: ... as seen this often.
+    """
+    with gr.Blocks(title="Seven reactions on a face", delete_cache=(check_every_s, kept_s)) as blocks:
+        gr.HTML(figures.style(".dark"))
         gr.Markdown(TEXT)
-        with gr.Row():
-            with gr.Column():
-                # Audio is left in: taking it out needs the ffmpeg program, and nothing here listens.
-                clip = gr.Video(sources=["upload", "webcam"], include_audio=True, label="clip")
-                button = gr.Button("Analyse", variant="primary")
-            with gr.Column():
-                bars = gr.BarPlot(
-                    x="reaction",
-                    y="intensity",
-                    y_lim=[0, 1],
-                    sort="-y",
-                    label="intensities, simulated training labels, relative within the clip",
+        with gr.Tab("A clip"):
+            _clip_tab(kept_s)
+        with gr.Tab("Live"):
+            _live_tab(kept_s)
+        with gr.Tab("About"):
+            gr.Markdown(ABOUT)
+    return blocks.queue(max_size=WAITING)
+
+
+def _clip_tab(kept_s: float) -> None:
+    people = gr.State(time_to_live=kept_s)
+    with gr.Row():
+        with gr.Column():
+            # Audio is left in: taking it out needs the ffmpeg program, and nothing here listens.
+            clip = gr.Video(sources=["upload", "webcam"], include_audio=True, label="Clip", height=320)
+            neutral = gr.Checkbox(
+                label="Calibrate by the quietest stretch of the clip (the person's own neutral)",
+                info="Takes out what the face shows when it rests. The model was trained without it.",
+            )
+            button = gr.Button("Analyse", variant="primary")
+            if EXAMPLES:
+                gr.Examples(
+                    [[str(path)] for path in EXAMPLES], clip, label="Examples: a public-domain portrait in motion"
                 )
-                sentence = gr.Markdown()
-        timeline = gr.LinePlot(x="time_s", y="value", color="channel", label="affect over time")
-        table = gr.File(label="every frame, as CSV")
-        button.click(analyse, clip, [bars, timeline, sentence, table], api_name="analyse", concurrency_limit=1)
-    return page.queue(max_size=8)
+        with gr.Column():
+            summary = gr.HTML()
+            gallery = gr.Gallery(
+                label="People in this clip",
+                visible=False,
+                columns=6,
+                height=150,
+                allow_preview=False,
+                object_fit="contain",
+            )
+            with gr.Row():
+                table = gr.DownloadButton("Every frame (CSV)", visible=False)
+                numbers = gr.DownloadButton("Everything (JSON)", visible=False)
+    strip = gr.HTML()
+    timeline = gr.HTML()
+    with gr.Accordion("As numbers", open=False):
+        scores = gr.JSON(show_label=False)
+    outputs = [summary, strip, timeline, gallery, table, numbers, scores]
+    button.click(
+        analyse, [clip, neutral], [*outputs, people], api_name="analyse", concurrency_limit=1, concurrency_id="clip"
+    )
+    gallery.select(choose, people, outputs, api_visibility="private", concurrency_limit=2)
+
+
+def _live_tab(kept_s: float) -> None:
+    gr.Markdown(
+        f"Allow the camera and press record: two frames a second are read, the chart follows. After {LIVE_MINUTES} minutes "
+        "it stops by itself. Frames are read on this server and let go; nothing is written."
+    )
+    live = gr.State(time_to_live=kept_s)
+    with gr.Row():
+        camera = gr.Image(sources=["webcam"], streaming=True, type="numpy", label="Camera")
+        chart = gr.HTML()
+    again = gr.Button("Start over")
+    camera.stream(
+        watch,
+        [camera, live],
+        [live, chart],
+        stream_every=0.25,
+        time_limit=60 * LIVE_MINUTES,
+        concurrency_limit=4,
+        show_progress="hidden",
+        api_visibility="private",
+    )
+    again.click(lambda: (None, ""), None, [live, chart], api_visibility="private")
 
 
 if __name__ == "__main__":
     default_checkpoint()
-    build().launch(ssr_mode=False)
+    build().launch(ssr_mode=False, max_file_size=f"{LARGEST_MB}mb")

@@ -38,10 +38,11 @@ BELOW = {
     "streaming": {"model", "data", "prediction"},
     "pipeline": {"model", "data", "hub", "prediction"},
     "pipeline_mma_mrnnet": {"pipeline"},
-    "demo": {"model", "data", "hub", "prediction"},
+    "report": {"model", "data", "prediction"},
+    "demo": {"model", "data", "hub", "prediction", "report"},
     "cli": {
         *("model", "metrics", "data", "hub", "training", "ablation", "train", "diagnosis", "evaluation"),
-        *("prediction", "publishing", "streaming", "demo", "onnx_export"),
+        *("prediction", "publishing", "streaming", "demo", "onnx_export", "report"),
     },
     "__init__": {"model", "pipeline"},
 }
@@ -169,8 +170,9 @@ def test_the_order_inside_model():
         assert {name.removeprefix("model.") for name in own_imports_of(path)} <= order[path.stem], path.stem
 
 
-def test_only_the_video_module_imports_the_decoder():
-    assert [name_of(path) for path in SOURCES if "av" in outside_imports_of(path)] == ["data.video"]
+def test_only_the_two_video_modules_import_the_decoder():
+    importing = [name_of(path) for path in SOURCES if "av" in outside_imports_of(path)]
+    assert importing == ["data.video", "data.video_writing"]
 
 
 def test_only_the_faces_module_knows_the_detector():

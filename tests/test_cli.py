@@ -17,7 +17,7 @@ import torch
 from skimage.data import astronaut
 
 from mma_mrnnet import cli, prediction
-from mma_mrnnet.data.video import write_video
+from mma_mrnnet.data.video_writing import write_video
 
 FACE = cv2.resize(astronaut()[:256, 96:352], (160, 160), interpolation=cv2.INTER_AREA)
 GREY = np.full_like(FACE, 128)
@@ -275,14 +275,14 @@ def test_a_checkpoint_that_cannot_be_loaded_is_one_line_and_exit_code_1(
 @pytest.mark.parametrize("option", ["--out", "--frames"])
 @pytest.mark.parametrize("name", ["results.xlsx", "results", "none/results.csv", "clips"])
 def test_a_table_that_could_not_be_written_stops_before_any_work(predict, clips, tmp_path, monkeypatch, option, name):
-    monkeypatch.setattr(cli.predict, "_predict_one", lambda *_: pytest.fail("work was begun"))
+    monkeypatch.setattr(cli.predict, "predict_one", lambda *_: pytest.fail("work was begun"))
     code, out, err = predict(clips, option, tmp_path / name)
     assert (code, out, len(err)) == (1, [], 1)
     assert err[0].startswith(f"mma-mrnnet: {tmp_path / name}: ")
 
 
 def test_both_tables_in_one_file_are_refused_before_any_work(predict, clips, tmp_path, monkeypatch):
-    monkeypatch.setattr(cli.predict, "_predict_one", lambda *_: pytest.fail("work was begun"))
+    monkeypatch.setattr(cli.predict, "predict_one", lambda *_: pytest.fail("work was begun"))
     code, _, err = predict(clips, "--out", tmp_path / "t.csv", "--frames", clips / ".." / "t.csv")
     assert (code, len(err)) == (1, 1)
     assert "--out and --frames" in err[0]
@@ -317,14 +317,14 @@ def test_a_device_that_is_not_there_is_one_line_and_exit_code_1(predict, clips, 
 
 
 def test_an_interruption_keeps_what_was_done(predict, clips, tmp_path, monkeypatch):
-    whole = cli.predict._predict_one
+    whole = cli.predict.predict_one
 
     def interrupted(clip, *others):
         if clip.endswith("b.mp4"):
             raise KeyboardInterrupt
         return whole(clip, *others)
 
-    monkeypatch.setattr(cli.predict, "_predict_one", interrupted)
+    monkeypatch.setattr(cli.predict, "predict_one", interrupted)
     code, _, err = predict(clips, "--out", tmp_path / "results.csv")
     assert code == 130
     assert "mma-mrnnet: interrupted after 1 of 2 clips" in err
@@ -347,8 +347,8 @@ def test_a_reader_that_left_does_not_cost_the_table(checkpoint, clips, tmp_path)
 
 def test_a_reader_that_left_ends_the_work_where_no_table_is_wanted(checkpoint, clips, monkeypatch):
     begun = []
-    whole = cli.predict._predict_one
-    monkeypatch.setattr(cli.predict, "_predict_one", lambda clip, *others: begun.append(clip) or whole(clip, *others))
+    whole = cli.predict.predict_one
+    monkeypatch.setattr(cli.predict, "predict_one", lambda clip, *others: begun.append(clip) or whole(clip, *others))
     assert run_into_a_closed_pipe("predict", clips, "--model", checkpoint) == 0
     assert begun == [str(clips / "a.mp4")]
 
@@ -437,7 +437,7 @@ def test_windows_are_a_table_of_their_own(predict, two_people, tmp_path):
 )
 def test_options_that_do_not_go_together_are_one_line(predict, clips, monkeypatch, tmp_path, words, message):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(cli.predict, "_predict_one", lambda *_: pytest.fail("work was begun"))
+    monkeypatch.setattr(cli.predict, "predict_one", lambda *_: pytest.fail("work was begun"))
     code, out, err = predict(clips / "b.mp4", *words)
     assert (code, out, len(err)) == (1, [], 1)
     assert message in err[0]

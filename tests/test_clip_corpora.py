@@ -24,7 +24,7 @@ from mma_mrnnet.data.corpora.clip_folder import load_clip_folder
 from mma_mrnnet.data.corpora.hume_reaction import load_hume_reaction
 from mma_mrnnet.data.datasets import ClipDataset
 from mma_mrnnet.data.records import ClipFile, clip_features
-from mma_mrnnet.data.video import write_video
+from mma_mrnnet.data.video_writing import write_video
 from mma_mrnnet.hub import export_checkpoint, load_checkpoint
 from mma_mrnnet.model.labels import REACTIONS, affect_names
 from mma_mrnnet.train import main

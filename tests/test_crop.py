@@ -32,7 +32,8 @@ from mma_mrnnet.data.crop_workers import Outcome, crop_clip
 from mma_mrnnet.data.faces import FaceDetector
 from mma_mrnnet.data.records import ClipFile
 from mma_mrnnet.data.tracks import crop_faces
-from mma_mrnnet.data.video import VideoError, read_frames, write_video
+from mma_mrnnet.data.video import VideoError, read_frames
+from mma_mrnnet.data.video_writing import write_video
 from mma_mrnnet.training.arguments import parse_arguments
 from mma_mrnnet.training.clip_corpora import read_corpus
 

@@ -2,7 +2,6 @@
 
 import logging
 import sys
-from dataclasses import replace
 
 import cv2
 import numpy as np
@@ -13,9 +12,7 @@ from transformers.utils import logging as transformers_logging
 
 from mma_mrnnet import cli, demo
 from mma_mrnnet.data.faces import FaceDetector
-from mma_mrnnet.data.video import write_video
-from mma_mrnnet.demo import astronaut, camera_move, draw_prediction, run_demo
-from mma_mrnnet.prediction import predict_video
+from mma_mrnnet.demo import astronaut, camera_move, run_demo
 
 FILES = ["astronaut.mp4", "frames.csv", "result.csv", "result.png"]
 
@@ -35,12 +32,6 @@ def logging_kept():
 @pytest.fixture
 def short_demo(monkeypatch):
     monkeypatch.setattr(demo, "DURATION_S", 1)
-
-
-@pytest.fixture(scope="module")
-def prediction(tmp_path_factory):
-    path = tmp_path_factory.mktemp("clip") / "clip.mp4"
-    return predict_video(write_video(path, [astronaut()], 25))
 
 
 def test_the_camera_moves_smoothly_onto_a_face_that_stays_in_view():
@@ -97,24 +88,3 @@ def test_a_missing_extra_is_one_clear_line_before_any_work(monkeypatch, tmp_path
     (line,) = err.splitlines()
     assert "pip install 'mma-mrnnet[demo]'" in line
     assert not (tmp_path / "out").exists()
-
-
-def test_a_picture_that_cannot_be_written_leaves_nothing(prediction, tmp_path):
-    (tmp_path / "result.png").mkdir()
-    with pytest.raises(OSError, match=r"result\.png"):
-        draw_prediction(prediction, astronaut(), tmp_path / "result.png")
-    assert [path.name for path in tmp_path.iterdir()] == ["result.png"]
-
-
-@pytest.mark.parametrize(
-    ("relative", "title"), [(True, "relative within the clip"), (False, "one scale for all clips")]
-)
-def test_the_picture_says_on_what_scale_its_numbers_are(prediction, tmp_path, monkeypatch, relative, title):
-    from matplotlib.figure import Figure
-
-    shown = []
-    monkeypatch.setattr(
-        Figure, "savefig", lambda figure, path: (shown.extend(a.get_title() for a in figure.axes), path.touch())
-    )
-    draw_prediction(replace(prediction, relative=relative), astronaut(), tmp_path / "result.png")
-    assert any(title in text for text in shown)

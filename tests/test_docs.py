@@ -22,7 +22,7 @@ import pytest
 
 from mma_mrnnet import cli
 from mma_mrnnet.ablation.study import study_of
-from mma_mrnnet.data.video import write_video
+from mma_mrnnet.data.video_writing import write_video
 from mma_mrnnet.demo import DURATION_S, FPS, astronaut, camera_move
 from mma_mrnnet.train import main as train
 from mma_mrnnet.training.arguments import parse_arguments

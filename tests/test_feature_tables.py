@@ -23,7 +23,8 @@ from mma_mrnnet.cli import main as command
 from mma_mrnnet.data.datasets import ClipDataset
 from mma_mrnnet.data.feature_tables import exactly, read_feature_table
 from mma_mrnnet.data.records import clip_features
-from mma_mrnnet.data.video import VideoError, write_video
+from mma_mrnnet.data.video import VideoError
+from mma_mrnnet.data.video_writing import write_video
 from mma_mrnnet.hub import export_checkpoint, load_checkpoint
 from mma_mrnnet.model.labels import affect_names
 from mma_mrnnet.prediction import NO_ROW, write_table

@@ -19,7 +19,7 @@ from transformers import BertConfig
 
 from mma_mrnnet import MMAConfig, MMAModel, MMAMRNNetConfig, MMAMRNNetForIntensity, MMAMRNNetVideoProcessor
 from mma_mrnnet.cli import main
-from mma_mrnnet.data.video import write_video
+from mma_mrnnet.data.video_writing import write_video
 from mma_mrnnet.hub import export_checkpoint
 
 pytestmark = pytest.mark.slow

@@ -7,7 +7,7 @@ import pytest
 from skimage.data import astronaut
 
 from mma_mrnnet import predict_video
-from mma_mrnnet.data.video import write_video
+from mma_mrnnet.data.video_writing import write_video
 from mma_mrnnet.model.labels import EXPRESSIONS, affect_names
 from mma_mrnnet.prediction.neutral import REST, NoNeutralError, OwnNeutral, check_neutral, neutral_stretch
 

@@ -13,7 +13,7 @@ from mma_mrnnet.data.crop_store import CropSettings, OlderCropsError, is_current
 from mma_mrnnet.data.faces import FaceDetector
 from mma_mrnnet.data.records import ClipFile
 from mma_mrnnet.data.strips import MOST, MOST_PEOPLE, FaceSnapshot, Strip, Strips
-from mma_mrnnet.data.video import write_video
+from mma_mrnnet.data.video_writing import write_video
 from mma_mrnnet.model.labels import affect_names
 
 FACE = astronaut()[:256, 96:352]

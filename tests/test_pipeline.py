@@ -18,8 +18,9 @@ from transformers.dynamic_module_utils import get_imports
 from transformers.pipelines.pt_utils import KeyDataset
 
 from mma_mrnnet import MMAMRNNetConfig, MMAMRNNetForIntensity, MMAMRNNetForVideoClassification
-from mma_mrnnet.data.video import VideoError, write_video
+from mma_mrnnet.data.video import VideoError
 from mma_mrnnet.data.video_sources import local_video
+from mma_mrnnet.data.video_writing import write_video
 from mma_mrnnet.hub import PIPELINE_FILE, TASK, export_checkpoint, load_checkpoint, pretrained_folder
 from mma_mrnnet.model.labels import REACTIONS
 from mma_mrnnet.pipeline import FacialExpressionIntensityPipeline

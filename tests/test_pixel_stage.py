@@ -15,7 +15,7 @@ from mma_mrnnet.data.drawn_clips import write_drawn_reactions
 from mma_mrnnet.data.faces import FaceDetector
 from mma_mrnnet.data.pixel_cache import PixelCache
 from mma_mrnnet.data.records import ClipFile
-from mma_mrnnet.data.video import write_video
+from mma_mrnnet.data.video_writing import write_video
 from mma_mrnnet.model.labels import REACTIONS
 from mma_mrnnet.training.arguments import parse_arguments
 from mma_mrnnet.training.clip_corpora import read_corpus

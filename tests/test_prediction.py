@@ -22,7 +22,8 @@ from mma_mrnnet import (
 )
 from mma_mrnnet.data.faces import FaceDetector, align_face
 from mma_mrnnet.data.tracks import crop_faces
-from mma_mrnnet.data.video import VideoError, read_frames, write_video
+from mma_mrnnet.data.video import VideoError, read_frames
+from mma_mrnnet.data.video_writing import write_video
 from mma_mrnnet.hub import load_checkpoint
 from mma_mrnnet.prediction import NO_FACE, clip_table, write_table
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from mma_mrnnet import load_pretrained, predict_image, predict_video
-from mma_mrnnet.data.video import write_video
+from mma_mrnnet.data.video_writing import write_video
 from mma_mrnnet.demo import astronaut, camera_move
 
 

@@ -11,7 +11,8 @@ import pytest
 from PIL import Image
 
 from mma_mrnnet.data.tracks import FaceFrame
-from mma_mrnnet.data.video import VideoFrame, write_video
+from mma_mrnnet.data.video import VideoFrame
+from mma_mrnnet.data.video_writing import write_video
 from mma_mrnnet.demo import astronaut, camera_move
 from mma_mrnnet.model.labels import affect_names
 from mma_mrnnet.prediction import predict_video

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from mma_mrnnet.data.video import write_video
+from mma_mrnnet.data.video_writing import write_video
 from mma_mrnnet.demo import astronaut, camera_move
 from mma_mrnnet.model.labels import REACTIONS
 

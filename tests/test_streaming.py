@@ -9,7 +9,8 @@ import torch
 
 from mma_mrnnet import MMAMRNNetConfig, MMAMRNNetForIntensity, MMAMRNNetVideoProcessor, load_pretrained, predict_video
 from mma_mrnnet.data.faces import Detection
-from mma_mrnnet.data.video import read_frames, write_video
+from mma_mrnnet.data.video import read_frames
+from mma_mrnnet.data.video_writing import write_video
 from mma_mrnnet.demo import astronaut, camera_move
 from mma_mrnnet.streaming import LiveReader, running_intensities, sliding_windows
 

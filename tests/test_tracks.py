@@ -7,7 +7,8 @@ from skimage.data import astronaut
 
 from mma_mrnnet.data.faces import Detection, FaceDetector, align_face
 from mma_mrnnet.data.tracks import FaceFollower, FaceTracker, PeopleFrame, crop_faces, people_of
-from mma_mrnnet.data.video import VideoFrame, read_frames, write_video
+from mma_mrnnet.data.video import VideoFrame, read_frames
+from mma_mrnnet.data.video_writing import write_video
 
 cv2.setNumThreads(1)
 

@@ -15,7 +15,8 @@ import pytest
 from PIL import Image
 
 from mma_mrnnet.data import video
-from mma_mrnnet.data.video import FrameClock, VideoError, read_frames, write_video
+from mma_mrnnet.data.video import FrameClock, VideoError, read_frames
+from mma_mrnnet.data.video_writing import write_video
 
 CLIPS = Path(__file__).resolve().parents[2] / "shared" / "data" / "clips"
 COLOURS = {"R": (220, 30, 30), "G": (30, 200, 30), "B": (30, 30, 220), "W": (235, 235, 235)}

@@ -10,8 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mma_mrnnet.data.video import VideoError, read_frames, write_video
+from mma_mrnnet.data.video import VideoError, read_frames
 from mma_mrnnet.data.video_sources import local_video
+from mma_mrnnet.data.video_writing import write_video
 
 
 @pytest.fixture(scope="module")

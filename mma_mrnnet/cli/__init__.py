@@ -1,4 +1,4 @@
-"""The command line: mma-mrnnet predict | crop | draw | ablate | diagnose | evaluate ... Only this part prints."""
+"""The command line: mma-mrnnet predict | compare | crop | draw | ablate | evaluate ... Only this part prints."""
 
 import argparse
 import logging
@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from mma_mrnnet.cli import corpora, predict, sharing, studies
+from mma_mrnnet.cli import compare, corpora, predict, sharing, studies
 from mma_mrnnet.cli.show import discard_stdout
 
 
@@ -22,6 +22,9 @@ class Command(NamedTuple):
 COMMANDS = {
     "predict": Command(
         "intensities of each clip, and affect of its frames", predict.EXAMPLES, predict.add_predict, predict.run_predict
+    ),
+    "compare": Command(
+        "intensities of two clips side by side", compare.EXAMPLES, compare.add_compare, compare.run_compare
     ),
     "crop": Command(
         "stores the aligned face crops of every video of a folder, to train on",

@@ -56,6 +56,17 @@ def set_threads(threads: int) -> None:
     cv2.setNumThreads(threads)
 
 
+def checkpoint(name: str | None) -> tuple[object, object]:
+    """Model and processor of --model; those that ship for None."""
+    if name is None:
+        from mma_mrnnet.prediction import default_checkpoint
+
+        return default_checkpoint()
+    from mma_mrnnet.hub import load_checkpoint
+
+    return load_checkpoint(name)
+
+
 def device(name: str) -> object:
     """The torch device of that name.
 

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from itertools import combinations
 from pathlib import Path
 
-from mma_mrnnet.cli.arguments import count, device, rate, seconds, set_threads, stretch
+from mma_mrnnet.cli.arguments import checkpoint, count, device, rate, seconds, set_threads, stretch
+from mma_mrnnet.cli.drawn import Drawings, add_drawn, check_drawn, check_report
 from mma_mrnnet.cli.show import discard_stdout, print_notes, print_prediction
 
 EXAMPLES = """examples:
@@ -16,10 +17,13 @@ EXAMPLES = """examples:
   mma-mrnnet predict 'clips/*.mov' --fps native --frames frames.csv
   mma-mrnnet predict interview.mp4 --all-faces --out people.csv
   mma-mrnnet predict clip.mp4 --neutral 0:2                  # a stretch in which the person's face rests
+  mma-mrnnet predict clip.mp4 --report clip.html --annotate clip_read.mp4
   mma-mrnnet predict long.mp4 --windows windows.csv --window 12 --hop 1
   mma-mrnnet predict openface/ --model runs/tables/model     # one that was trained on tables of features"""
 
 WINDOW_S, HOP_S = 12.0, 1.0
+TABLES = ("out", "frames", "windows")
+OUTPUTS = (*TABLES, "report", "annotate")
 
 
 def add_predict(parser: argparse.ArgumentParser) -> None:
@@ -56,6 +60,7 @@ def add_predict(parser: argparse.ArgumentParser) -> None:
         "--window", type=seconds, help=f"length of these windows in seconds (default: {WINDOW_S:g}, or all that fits)"
     )
     parser.add_argument("--hop", type=seconds, help=f"seconds from window to window (default: {HOP_S:g})")
+    add_drawn(parser)
     parser.add_argument("--device", default="cpu", help="a torch device, such as cuda (default: cpu)")
     parser.add_argument(
         "--threads",
@@ -67,24 +72,22 @@ def add_predict(parser: argparse.ArgumentParser) -> None:
 
 def run_predict(args: argparse.Namespace) -> int:
     """Predicts every clip; 1 where one failed."""
-    from mma_mrnnet.prediction import clip_suffixes, default_checkpoint
+    from mma_mrnnet.prediction import clip_suffixes
 
     _check_tables(args)
     set_threads(args.threads)
-    if args.model is None:
-        model, processor = default_checkpoint()
-    else:
-        from mma_mrnnet.hub import load_checkpoint
-
-        model, processor = load_checkpoint(args.model)
+    model, processor = checkpoint(args.model)
     _check_options(args, model)
     clips = _find_clips(args.clips, clip_suffixes(model.config))
+    check_drawn(args, clips, of_tables=model.config.feature_names is not None)
     model = model.to(device(args.device))
     tables = _Tables(args, model, processor)
+    table_rate = model.config.sampling_fps if args.fps is None else args.fps
+    drawings = Drawings(args, None if table_rate == "native" else table_rate)
     done, interrupted = 0, False
     try:
         for clip in _with_progress(clips):
-            for prediction in _predict_one(clip, model, processor, args):
+            for prediction in drawings.add(predict_one(clip, model, processor, args)):
                 tables.add(prediction)
                 _show(prediction, args)
             done += 1
@@ -92,6 +95,7 @@ def run_predict(args: argparse.Namespace) -> int:
         interrupted = True
         print(f"mma-mrnnet: interrupted after {done} of {len(clips)} clips", file=sys.stderr)
     tables.write()
+    drawings.write()
     if any(summary["error"] is None for summary in tables.summaries):
         print_notes(model.config, frames_too=args.frames is not None)
     if interrupted:
@@ -103,9 +107,10 @@ def _check_tables(args: argparse.Namespace) -> None:
     """Raises ValueError where a table could not be written, before any work."""
     from mma_mrnnet.prediction import check_table_path
 
-    wanted = {option: path for option in ("out", "frames", "windows") if (path := getattr(args, option)) is not None}
-    for path in wanted.values():
-        check_table_path(path)
+    wanted = {option: path for option in OUTPUTS if (path := getattr(args, option)) is not None}
+    for option in (option for option in TABLES if option in wanted):
+        check_table_path(wanted[option])
+    check_report(args.report)
     for option, other in combinations(wanted, 2):
         if wanted[option].resolve() == wanted[other].resolve():
             raise ValueError(f"{wanted[option]}: --{option} and --{other} need a file each")
@@ -195,13 +200,13 @@ def _write(tables: list[tuple[Path | None, list]]) -> None:
         raise OSError("; ".join(failed))
 
 
-def _predict_one(clip: str, model: object, processor: object, args: argparse.Namespace) -> list:
+def predict_one(clip: str, model: object, processor: object, args: argparse.Namespace) -> list:
     """The clip's predictions, one a person; a failure becomes the error of one, with an empty table."""
     import pandas as pd
 
     from mma_mrnnet.prediction import VideoPrediction, frame_columns, predict_people, predict_table, predict_video
 
-    native = args.fps == "native"
+    native = args.fps == "native" or args.annotate is not None
     settings = {"fps": None if native else args.fps, "every_frame": native, "neutral": args.neutral}
     try:
         if model.config.feature_names is not None:
@@ -225,7 +230,7 @@ def _show(prediction: object, args: argparse.Namespace) -> None:
         print_prediction(prediction, all_faces=args.all_faces)
         sys.stdout.flush()
     except BrokenPipeError:
-        if args.out is None and args.frames is None and args.windows is None:
+        if all(getattr(args, option) is None for option in OUTPUTS):
             raise
         discard_stdout()
 

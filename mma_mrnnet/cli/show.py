@@ -24,14 +24,19 @@ def print_prediction(prediction: object, *, all_faces: bool = False) -> None:
     if prediction.people > 1 and not all_faces:
         others = f"{prediction.people} people were seen; this is who is in most frames, --all-faces shows the others"
         print(f"mma-mrnnet: {name}: {others}", file=sys.stderr)
-    if prediction.neutral_s is not None:
-        start, end = prediction.neutral_s
-        neutral = f"the person's own neutral from {start:.3g} to {end:.3g} s was taken out; without that: in brackets"
-        print(f"mma-mrnnet: {name}: {neutral}", file=sys.stderr)
+    print_neutral(prediction, name)
     rows = prediction.ranked() if prediction.calibrated else prediction.intensities.items()
     for target, value in rows:
         without = f" ({prediction.uncorrected[target]:.2f})" if prediction.uncorrected else ""
         print(f"  {target:<14} {value:5.2f}{without}  {'#' * round(20 * min(max(value, 0.0), 1.0))}")
+
+
+def print_neutral(prediction: object, name: str) -> None:
+    """That affect was calibrated by the person's own neutral, where it was."""
+    if prediction.neutral_s is not None:
+        start, end = prediction.neutral_s
+        neutral = f"the person's own neutral from {start:.3g} to {end:.3g} s was taken out; without that: in brackets"
+        print(f"mma-mrnnet: {name}: {neutral}", file=sys.stderr)
 
 
 def print_notes(config: object, *, frames_too: bool) -> None:

@@ -1,16 +1,12 @@
-"""A video file as a stream of upright RGB frames with their times, and RGB frames back into a file.
-
-The only module that imports the decoder (PyAV); it knows neither faces nor tensors.
-"""
+"""A video file as a stream of upright RGB frames with their times. It knows neither faces nor tensors."""
 
 import logging
 import math
 import os
 import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
-from itertools import chain
 from numbers import Real
 from pathlib import Path
 
@@ -18,7 +14,6 @@ import av
 import numpy as np
 from av.container import InputContainer
 from av.stream import Disposition
-from av.video.reformatter import Colorspace
 from av.video.stream import VideoStream
 
 logger = logging.getLogger(__name__)
@@ -71,7 +66,7 @@ class FrameClock:
 
     def __init__(self, fps: float | None) -> None:
         if fps is not None:
-            _check_rate(fps)
+            check_rate(fps)
         self.fps = fps
         self._next_tick = 0
 
@@ -102,6 +97,8 @@ class VideoReader:
         frames_decoded: number of frames decoded so far, kept or not.
         duration_s: end of the last decoded frame, in seconds since the start of the first.
         warning: what a damaged file lost, None where nothing was noticed; filled when the iteration ends.
+        start_s: where the first frame lies on the file's own clock, on which its sound lies too; once it was decoded.
+        time_base: seconds of one tick of that clock; None before, and where the file has no clock.
 
     Raises:
         VideoError: missing or unreadable file, at once; no video in it, when the iteration starts.
@@ -117,7 +114,7 @@ class VideoReader:
 
     def __iter__(self) -> Iterator[VideoFrame]:
         self._restart()
-        with _open(self.path) as container:
+        with open_container(self.path) as container:
             stream = _video_stream(self.path, container)
             stream.codec_context.thread_count = self.threads
             stream.codec_context.thread_type = "NONE" if self.threads == 1 else "AUTO"
@@ -125,6 +122,7 @@ class VideoReader:
             for frame in self._decode(container, stream):
                 time_s, index = timeline.place(frame), self.frames_decoded
                 self.frames_decoded, self.duration_s = index + 1, timeline.end_s
+                self.start_s, self.time_base = timeline.start_s, frame.time_base
                 due = tuple(clock.keeps(time_s) for clock in self._clocks)
                 if any(due):
                     image = _to_rgb(self.path, frame, stream.sample_aspect_ratio)
@@ -135,6 +133,8 @@ class VideoReader:
         self.frames_decoded = 0
         self.duration_s = 0.0
         self.warning: str | None = None
+        self.start_s = 0.0
+        self.time_base: Fraction | None = None
         self._clocks = [FrameClock(fps) for fps in self.rates]
         self._damaged = 0  # packets that could not be read or decoded ...
         self._damaged_in_a_row = 0  # ... and those since the last good one
@@ -187,13 +187,38 @@ def read_frames(path: str | os.PathLike[str], *rates: float | None, threads: int
     return VideoReader(path, *rates, threads=threads)
 
 
-def _video_error(path: Path, what: str) -> VideoError:
-    return VideoError(f"{path}: {what}; {_ACCEPTED}")  # one argument, so that it survives a worker process
+def announced_duration_s(path: str | os.PathLike[str]) -> float:
+    """How long a video's header says it is, in seconds; 0 where it does not say. Nothing is decoded.
+
+    Raises:
+        VideoError: missing or unreadable file, or no video in it.
+    """
+    path = Path(path)
+    with open_container(path) as container:
+        return _announced_s(container, _video_stream(path, container))
 
 
-def _check_rate(fps: float) -> None:
+def open_container(path: Path) -> InputContainer:
+    """The file for reading, through no protocol but the file system; VideoError where it cannot be."""
+    _check_file(path)
+    try:
+        return av.open(
+            f"file:{path}",  # so that a colon in the name is not taken for a protocol
+            options={"protocol_whitelist": "file"},  # a file that names others must not reach the network
+            metadata_errors="replace",  # titles in old encodings are common
+        )
+    except (av.FFmpegError, OSError, ValueError, RuntimeError) as error:
+        raise _video_error(path, f"is no video that can be read ({_reason(error)})") from error
+
+
+def check_rate(fps: float) -> None:
+    """Raises ValueError unless a rate is a finite number above 0."""
     if not (isinstance(fps, Real) and math.isfinite(fps) and fps > 0):
         raise ValueError(f"fps must be a finite number above 0, got {fps!r}")
+
+
+def _video_error(path: Path, what: str) -> VideoError:
+    return VideoError(f"{path}: {what}; {_ACCEPTED}")  # one argument, so that it survives a worker process
 
 
 def _check_file(path: Path) -> None:
@@ -216,18 +241,6 @@ def _check_file(path: Path) -> None:
         raise _video_error(path, "is empty (0 bytes)")
     if head.startswith(_LISTS) or not (_CONTROL_BYTES.intersection(head) or head.startswith(b"YUV4MPEG2")):
         raise _video_error(path, "is text, not a video")
-
-
-def _open(path: Path) -> InputContainer:
-    _check_file(path)
-    try:
-        return av.open(
-            f"file:{path}",  # so that a colon in the name is not taken for a protocol
-            options={"protocol_whitelist": "file"},  # a file that names others must not reach the network
-            metadata_errors="replace",  # titles in old encodings are common
-        )
-    except (av.FFmpegError, OSError, ValueError, RuntimeError) as error:
-        raise _video_error(path, f"is no video that can be read ({_reason(error)})") from error
 
 
 def _reason(error: Exception) -> str:
@@ -285,6 +298,7 @@ class _Timeline:
     """
 
     def __init__(self, stream: VideoStream) -> None:
+        self.start_s: float | None = None
         self.end_s = 0.0
         self._time_s = 0.0
         self._usual_length_s = float(1 / (stream.average_rate or stream.guessed_rate or _DEFAULT_RATE))
@@ -301,6 +315,9 @@ class _Timeline:
         elif decoded_s is not None:
             time_s = decoded_s
         self._time_s = max(self._time_s, time_s)
+        if self.start_s is None:
+            origins = (self._presentation.origin_s, self._decoding.origin_s)
+            self.start_s = next((origin for origin in origins if origin is not None), 0.0)
         length_s = (frame.duration or 0) * unit_s
         self.end_s = self._time_s + (length_s if length_s > 0 else self._usual_length_s)
         return self._time_s
@@ -349,48 +366,3 @@ def _upright(image: np.ndarray, matrix: tuple[int, int, int, int]) -> np.ndarray
     if abs(b) > abs(a):
         image, a, d = image.swapaxes(0, 1), c, b  # (H, W, 3) -> (W, H, 3)
     return image[:: -1 if d < 0 else 1, :: -1 if a < 0 else 1]
-
-
-def write_video(path: str | os.PathLike[str], images: Iterable[np.ndarray], fps: float) -> Path:
-    """Writes frames as an H.264 mp4 and returns its path; the file appears only when it is complete.
-
-    Args:
-        path: the file to write, replaced where it exists.
-        images: (H, W, 3) uint8 RGB of one size; an odd side grows by a repeated row or column (yuv420p).
-        fps: frames a second.
-
-    Raises:
-        ValueError: no image, an image of another shape or type, or fps not a finite number above 0.
-    """
-    _check_rate(fps)
-    path, images = Path(path), iter(images)
-    first = next(images, None)
-    if first is None:
-        raise ValueError(f"{path}: a video needs at least one image, got none")
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        _encode(temporary, chain([first], images), np.shape(first), Fraction(fps).limit_denominator(10_000))
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    return path
-
-
-def _encode(path: Path, images: Iterable[np.ndarray], shape: tuple[int, ...], rate: Fraction) -> None:
-    if len(shape) != 3 or shape[2] != 3:
-        raise ValueError(f"images must be uint8 (H, W, 3), got shape {shape}")
-    height, width = (side + side % 2 for side in shape[:2])
-    with av.open(f"file:{path}", "w", format="mp4", options={"movflags": "faststart"}) as container:
-        stream = container.add_stream("libx264", rate=rate, options={"crf": "18"})
-        stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
-        stream.codec_context.thread_count = 1  # the same file on every machine
-        stream.codec_context.colorspace = Colorspace.ITU601  # what `reformat` makes; players guess by size
-        for index, image in enumerate(images):
-            if image.dtype != np.uint8 or image.shape != shape:
-                came = f"{image.dtype} {image.shape} at number {index}"
-                raise ValueError(f"images must be uint8, all of the first one's shape {shape}, got {came}")
-            even = np.pad(image, ((0, height - shape[0]), (0, width - shape[1]), (0, 0)), mode="edge")
-            frame = av.VideoFrame.from_ndarray(even, format="rgb24").reformat(format="yuv420p", threads=1)
-            frame.pts, frame.time_base = index, 1 / rate
-            container.mux(stream.encode(frame))
-        container.mux(stream.encode(None))

@@ -11,6 +11,28 @@ EXPRESSIONS = ("neutral", "anger", "disgust", "fear", "happiness", "sadness", "s
 ACTION_UNITS = (1, 2, 4, 5, 6, 7, 9, 10, 11, 12, 15, 17, 20, 23, 24, 25, 26)
 """The default action units: the union of the expression prior's (Du, Tao & Martinez 2014, Table 1). Our choice."""
 
+ACTION_UNIT_TITLES = {
+    1: "inner brow raiser",
+    2: "outer brow raiser",
+    4: "brow lowerer",
+    5: "upper lid raiser",
+    6: "cheek raiser",
+    7: "lid tightener",
+    9: "nose wrinkler",
+    10: "upper lip raiser",
+    11: "nasolabial deepener",
+    12: "lip corner puller",
+    14: "dimpler",
+    15: "lip corner depressor",
+    17: "chin raiser",
+    20: "lip stretcher",
+    23: "lip tightener",
+    24: "lip pressor",
+    25: "lips part",
+    26: "jaw drop",
+}
+"""What FACS calls them (Ekman, Friesen & Hager, 2002)."""
+
 REACTIONS = ("Adoration", "Amusement", "Anxiety", "Disgust", "Empathic-Pain", "Fear", "Surprise")
 """The seven reactions of Hume-Reaction, in the corpus's own order and spelling."""
 
@@ -87,6 +109,11 @@ def neutral_talkers(intensity: Tensor, action_units: Sequence[int]) -> Tensor:
 def action_unit_name(number: int) -> str:
     """`AU01` for 1: zero-padded, as py-feat and OpenFace write it."""
     return f"AU{number:02d}"
+
+
+def action_unit_title(number: int) -> str:
+    """What FACS calls a unit, such as `lip corner puller` for 12; empty for those not in `ACTION_UNIT_TITLES`."""
+    return ACTION_UNIT_TITLES.get(number, "")
 
 
 def affect_names(action_units: Sequence[int] = ACTION_UNITS, channels: Sequence[str] = CHANNELS) -> tuple[str, ...]:
