@@ -17,7 +17,7 @@ from transformers import AutoModel, AutoVideoProcessor, PrinterCallback, Trainer
 from mma_mrnnet import MMAMRNNetForIntensity, MMAMRNNetVideoProcessor, predict_video
 from mma_mrnnet.data.corpora.clip_folder import load_clip_folder
 from mma_mrnnet.data.drawn_faces import draw_face
-from mma_mrnnet.data.video import write_video
+from mma_mrnnet.data.video_writing import write_video
 from mma_mrnnet.hub import pretrained_folder
 from mma_mrnnet.metrics import mean_absolute_errors, pearson_scores
 from mma_mrnnet.model.labels import ACTION_UNITS
