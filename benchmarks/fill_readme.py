@@ -324,10 +324,33 @@ def guide_blocks() -> dict[str, str]:
     return {"stored crops": stored_crops_table(), "training cost": training_cost_tables()}
 
 
+def onnx_blocks() -> dict[str, str]:
+    """The measured block of docs/onnx.md."""
+    cost = load(RESULTS / "onnx_cost.json")
+    lines = [
+        f"Of {cost['what']} (PyTorch {cost['torch']}, onnxruntime {cost['onnxruntime']}, {cost['machine']['processor']}, not idle: read the",
+        "ratios); medians of CPU milliseconds a call:",
+        "",
+        "| | PyTorch | onnxruntime | ratio |",
+        "| --- | --- | --- | --- |",
+    ]
+    for name in ("extractor, batch 1", "extractor, batch 32", "intensities, batch 1"):
+        row = cost[name]
+        milliseconds = [number(1000 * row[f"{library}_cpu_s"], 1) for library in ("torch", "onnxruntime")]
+        lines.append(f"| {name} | {' | '.join(milliseconds)} | {number(row['torch_over_onnxruntime'], 1)} |")
+    sizes = ", ".join(f"`{name}` {number(size, 1)} MB" for name, size in cost["megabytes"].items())
+    lines += [
+        "",
+        f"Files: {sizes}. Measured by `{cost['command']}`.",
+    ]
+    return {"onnx cost": "\n".join(lines)}
+
+
 if __name__ == "__main__":
     pages = {
         ROOT / "docs" / "training.md": guide_blocks,
         ROOT / "docs" / "results.md": result_blocks,
+        ROOT / "docs" / "onnx.md": onnx_blocks,
         ROOT / "docs" / "fairness.md": fairness_blocks,
         ROOT / "benchmarks" / "ablations.md": ablation_blocks,
     }

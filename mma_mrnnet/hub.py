@@ -84,6 +84,20 @@ def load_extractor(folder_or_repo: str | os.PathLike[str]) -> tuple[MMAModel, MM
     return extractor, _load_processor(folder_or_repo)
 
 
+def load_either(
+    folder_or_repo: str | os.PathLike[str],
+) -> tuple[MMAModel | MMAMRNNetForIntensity, MMAMRNNetVideoProcessor]:
+    """A checkpoint of either stage in eval mode, and its processor.
+
+    Args:
+        folder_or_repo: as `load_checkpoint` takes it.
+
+    Raises:
+        CheckpointError: it is missing, damaged, or of another kind.
+    """
+    return _load_model(folder_or_repo), _load_processor(folder_or_repo)
+
+
 def weights_digest(extractor: MMAModel) -> str:
     """What tells one extractor's weights from another's: a digest of every number in them."""
     digest = hashlib.sha256()
@@ -148,8 +162,7 @@ def export_checkpoint(source: str | os.PathLike[str], target: str | os.PathLike[
         CheckpointError: the source cannot be loaded, or the target holds something.
     """
     target = Path(target)
-    if target.exists() and (not target.is_dir() or any(target.iterdir())):
-        raise CheckpointError(f"{target}: exists and is not an empty folder; nothing was written")
+    refuse_filled(target)
     model, processor = _load_model(source), _load_processor(source)
     extractor_config = getattr(model.config, "mma_config", model.config)
     if extractor_config is not None:
@@ -182,6 +195,12 @@ def export_checkpoint(source: str | os.PathLike[str], target: str | os.PathLike[
     return target
 
 
+def refuse_filled(target: Path) -> None:
+    """Raises CheckpointError where `target` is a file, or a folder that holds something."""
+    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+        raise CheckpointError(f"{target}: exists and is not an empty folder; nothing was written")
+
+
 def model_card(model: PreTrainedModel, folder: Path) -> str:
     """The card of a checkpoint: the template of its kind, every number from the result files in `folder`.
 
@@ -193,20 +212,14 @@ def model_card(model: PreTrainedModel, folder: Path) -> str:
     Returns:
         Markdown with YAML metadata.
     """
-    results = {
-        name: json.loads((folder / name).read_text("utf-8")) for name in RESULT_FILES if (folder / name).is_file()
-    }
+    results = _results_of(folder)
     weights = sum(path.stat().st_size for path in folder.glob("*.safetensors"))
     stage1, stage2 = results.get("results_mma.json"), results.get("results_mrnn.json")
     evaluation = _evaluation_of(results.get("results_evaluation.json"), model)
-    own_data = (
-        stage1 is not None and stage1["data"]["data"] in OWN_CROPS and (stage2 is None or _simulated(model.config))
-    )
-    task = _task_of(model.config)
+    own_data = _learnt_from_own_data(results, model.config)
+    task = task_of(model.config)
     data = ModelCardData(
-        # What a corpus's owners allow with weights that learnt from it is not ours to say.
-        license="apache-2.0" if own_data else "other",
-        license_name=None if own_data else "terms-of-the-training-data",
+        **_licence_fields(own_data),
         library_name="transformers",
         pipeline_tag=task,
         tags=["facial-expression", "action-units", "valence-arousal", "affective-computing", model.config.model_type],
@@ -215,7 +228,7 @@ def model_card(model: PreTrainedModel, folder: Path) -> str:
     )
     card = ModelCard.from_template(
         data,
-        template_str=_card_template(model.config.model_type),
+        template_str=card_template(model.config.model_type),
         config=model.config,
         mma_config=getattr(model.config, "mma_config", model.config),
         processor=_load_processor(folder),
@@ -234,6 +247,30 @@ def model_card(model: PreTrainedModel, folder: Path) -> str:
     return str(card)
 
 
+def licence_of(model: PreTrainedModel, folder: str | os.PathLike[str]) -> dict[str, str | None]:
+    """`license` and `license_name` of a checkpoint's weights, as its card has them, by the results in its folder."""
+    return _licence_fields(_learnt_from_own_data(_results_of(Path(folder)), model.config))
+
+
+def _results_of(folder: Path) -> dict[str, dict]:
+    """The result files of a folder, by name; none for a repository of the Hub."""
+    return {name: json.loads((folder / name).read_text("utf-8")) for name in RESULT_FILES if (folder / name).is_file()}
+
+
+def _learnt_from_own_data(results: dict[str, dict], config: PreTrainedConfig) -> bool:
+    stage1 = results.get("results_mma.json")
+    if stage1 is None or stage1["data"]["data"] not in OWN_CROPS:
+        return False
+    return "results_mrnn.json" not in results or _simulated(config)
+
+
+def _licence_fields(own_data: bool) -> dict[str, str | None]:
+    # What a corpus's owners allow with weights that learnt from it is not ours to say.
+    if own_data:
+        return {"license": "apache-2.0", "license_name": None}
+    return {"license": "other", "license_name": "terms-of-the-training-data"}
+
+
 def _evaluation_of(evaluation: dict | None, model: PreTrainedModel) -> dict | None:
     """The evaluation, unless it is of other weights: a file that lay there before the model was trained again."""
     if evaluation is None:
@@ -250,14 +287,14 @@ def _simulated(config: PreTrainedConfig) -> bool:
     return bool(getattr(config, "simulated_labels", False))
 
 
-def _task_of(config: PreTrainedConfig) -> str:
+def task_of(config: PreTrainedConfig) -> str:
     """The Hub's name for what a checkpoint does."""
     if config.model_type == "mma":
         return "image-classification"
     return "video-classification" if config.feature_names is None else "tabular-regression"
 
 
-def _card_template(model_type: str) -> str:
+def card_template(model_type: str) -> str:
     """The kind's template, with the parts that both kinds share put where it names them."""
     folder = template_folder("hub_cards")
     template = (folder / f"{model_type}.md").read_text("utf-8")
@@ -268,8 +305,8 @@ def _card_template(model_type: str) -> str:
 
 
 def template_folder(name: str) -> Path:
-    """`hub_cards` or `spaces_demo`: inside the installed package, or at the top of a checkout."""
-    package = Path(str(files("mma_mrnnet")))
+    """`hub_cards`, `spaces_demo` or `examples`: inside the installed package, or at the top of a checkout."""
+    package = Path(str(files("mma_mrnnet"))).resolve()  # a checkout may be reached by a link
     for folder in (package / name, package.parent / name):
         if folder.is_dir():
             return folder

@@ -1,5 +1,7 @@
 """Scores of a whole split, never of a batch: Pearson, CCC, F1, AUC. Correlations are the objectives', in float64."""
 
+from collections.abc import Sequence
+from importlib.resources import files
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -41,6 +43,23 @@ def pearson_scores(prediction: Tensor, target: Tensor) -> Tensor:
 def concordance_scores(prediction: Tensor, target: Tensor) -> Tensor:
     """Concordance correlation of each target over a split; shapes and NaN as `pearson_scores`."""
     return _score(concordance, prediction, target)
+
+
+def mean_where_labels_vary(scores: Tensor, target: Tensor) -> float:
+    """Mean over the targets whose labels vary; an output that does not vary there counts as 0.
+
+    Otherwise a task that collapsed to a constant would drop out of the mean, and could win the best epoch.
+
+    Args:
+        scores: (K,), NaN where not defined.
+        target: (N, K); NaN where unlabelled.
+
+    Returns:
+        NaN where no target's labels vary.
+    """
+    labelled = [column[~column.isnan()] for column in target.unbind(1)]
+    varies = torch.tensor([len(column) > 1 and bool(column.max() > column.min()) for column in labelled])
+    return float(scores.nan_to_num(0.0)[varies].mean())
 
 
 def mean_absolute_errors(prediction: Tensor, target: Tensor) -> Tensor:
@@ -157,26 +176,92 @@ def rounded(value: object, digits: int = 4) -> object:
     return value
 
 
-def mean_pearson_metric() -> "evaluate.Metric":
-    """An `evaluate.Metric` over whole splits: `add_batch` as often as needed, then `compute`.
+# For `evaluate` -----------------------------------------------------------------------------------------------------
 
-    Predictions and references are lists of K numbers, NaN where unlabelled. The result has `mean_pearson` and
-    `pearson`, the K values. evaluate is imported here, on use: it takes seconds and models do not need it.
+EVALUATE_MODULES = ("mean_pearson", "concordance", "action_unit_f1")
+"""The folders of `evaluate_modules`, each a module that `evaluate.load` takes."""
+
+
+def load_metric(name: str) -> "evaluate.Metric":
+    """An `evaluate` module of this package, ready for `add_batch` and `compute`; the same as loading its folder.
+
+    `evaluate` is imported here, on use: it takes seconds, and models do not need it.
+
+    Args:
+        name: one of `EVALUATE_MODULES`; what each takes and gives is said in its folder's README.md.
+
+    Raises:
+        ValueError: no such module.
     """
-    import datasets
+    if name not in EVALUATE_MODULES:
+        raise ValueError(f"a metric must be one of {', '.join(EVALUATE_MODULES)}; got {name!r}")
     import evaluate
 
-    class MeanPearson(evaluate.Metric):
-        def _info(self) -> evaluate.MetricInfo:
-            numbers = datasets.Sequence(datasets.Value("float32"))
-            return evaluate.MetricInfo(
-                description="Mean Pearson correlation over targets, each over the whole split.",
-                citation="",
-                features=datasets.Features({"predictions": numbers, "references": numbers}),
-            )
+    return evaluate.load(str(files("mma_mrnnet") / "evaluate_modules" / name))
 
-        def _compute(self, predictions: list[list[float]], references: list[list[float]]) -> dict:
-            scores = pearson_scores(torch.tensor(predictions), torch.tensor(references))
-            return {"mean_pearson": float(scores.nanmean()), "pearson": scores.tolist()}
 
-    return MeanPearson()
+def split_of_rows(predictions: Sequence, references: Sequence) -> tuple[Tensor, Tensor]:
+    """What `evaluate` hands to a module, as the scores above take it.
+
+    Args:
+        predictions: N rows of K numbers.
+        references: N rows of K numbers, NaN or None where unlabelled.
+
+    Returns:
+        Two (N, K) float64, NaN where unlabelled.
+
+    Raises:
+        ValueError: no row, rows of different lengths, a label that is infinite, or a labelled row whose prediction is
+            no finite number.
+    """
+    if not len(references):
+        raise ValueError("no rows were added; a score needs the predictions and references of a split")
+    widths = {len(row) for side in (predictions, references) for row in side}
+    if len(widths) != 1 or len(predictions) != len(references):
+        raise ValueError(
+            f"predictions and references must be N rows of the same K numbers each; got {len(predictions)} and "
+            f"{len(references)} rows of {sorted(widths)} numbers"
+        )
+    # Through numpy, for which None is NaN.
+    prediction, target = (torch.from_numpy(np.array(side, np.float64)) for side in (predictions, references))
+    if (infinite := target.isinf().any(1)).any():
+        raise ValueError(f"references must be finite, or NaN where unlabelled; row {_first(infinite)} is infinite")
+    if (unpredicted := (~prediction.isfinite() & ~target.isnan()).any(1)).any():
+        raise ValueError(
+            "predictions must be finite wherever there is a label: leave a clip that has none out, or give it a number "
+            f"such as the training labels' mean; row {_first(unpredicted)} is NaN or infinite"
+        )
+    return prediction, target
+
+
+def _first(rows: Tensor) -> int:
+    return int(rows.nonzero()[0])
+
+
+def within_unit_interval(values: Tensor, what: str) -> Tensor:
+    """The values as they are, NaN among them.
+
+    Raises:
+        ValueError: one is below 0 or above 1; the message starts with `what`.
+    """
+    outside = ((values < 0) | (values > 1)).any(1)
+    if outside.any():
+        row = _first(outside)
+        raise ValueError(
+            f"{what} must lie in [0, 1], NaN where unlabelled: a corpus's marks of its own, such as -1, 9 or 999, have "
+            f"to become NaN, and intensities up to 5 be divided by 5; row {row} is {values[row].tolist()}"
+        )
+    return values
+
+
+def by_target(scores: Tensor, names: Sequence[str] | None) -> list[float] | dict[str, float]:
+    """(K,) scores as a list, or under the targets' names.
+
+    Raises:
+        ValueError: not K different names.
+    """
+    if names is None:
+        return scores.tolist()
+    if isinstance(names, str) or len(set(names)) != len(names) or len(names) != len(scores):
+        raise ValueError(f"names must be {len(scores)} different ones, one a target; got {names!r}")
+    return dict(zip(names, scores.tolist(), strict=True))

@@ -145,7 +145,9 @@ class LiveReader:
     def notes(self) -> list[str]:
         """What must stand wherever the intensities are shown."""
         config = self.model.config
-        return standing_notes(config.simulated_labels, config.relative_labels, config.calibrated)
+        return standing_notes(
+            simulated=config.simulated_labels, relative=config.relative_labels, calibrated=config.calibrated
+        )
 
     def _check_time(self, time_s: float) -> None:
         if not (isinstance(time_s, Real) and math.isfinite(time_s)):

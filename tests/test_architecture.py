@@ -20,22 +20,25 @@ FLAT = sorted(path for path in (PACKAGE / "model").glob("*.py") if path.stem != 
 BELOW = {
     "model": set(),
     "metrics": {"model"},
+    "evaluate_modules": {"model", "metrics"},
     "data": {"model"},
     "card_metadata": set(),
     "hub": {"model", "card_metadata"},
+    "dataset_export": {"model", "data", "hub", "card_metadata"},
     "training": {"model", "metrics", "data"},
     "ablation": {"model", "metrics", "data", "training"},
     "train": {"training"},
     "diagnosis": {"model", "training"},
     "evaluation": {"model", "metrics", "data", "hub", "training"},
     "prediction": {"model", "data", "hub"},
+    "onnx_export": {"model", "data", "card_metadata", "hub", "prediction"},
     "photos": {"model", "data", "prediction"},
     "streaming": {"model", "data", "prediction"},
     "pipeline": {"model", "data", "hub", "prediction"},
     "demo": {"model", "data", "hub", "prediction"},
     "cli": {
         *("model", "metrics", "data", "hub", "training", "ablation", "train", "diagnosis", "evaluation"),
-        *("prediction", "streaming", "demo"),
+        *("prediction", "streaming", "demo", "onnx_export"),
     },
     "__init__": {"model", "pipeline"},
 }
@@ -233,12 +236,14 @@ import sys
 sys.path.insert(0, sys.argv[1])
 import mma_mrnnet.hub as hub
 assert hub.__file__.startswith(sys.argv[1]), hub.__file__
-for name in ("hub_cards", "spaces_demo"):
+for name in ("hub_cards", "spaces_demo", "examples"):
     folder = hub.template_folder(name)
     assert str(folder).startswith(sys.argv[1]), folder
-    assert (folder / {"hub_cards": "mma.md", "spaces_demo": "README.md"}[name]).is_file()
+    assert (folder / {"hub_cards": "mma.md", "spaces_demo": "README.md", "examples": "run_onnx.py"}[name]).is_file()
 if (hub.pretrained_folder() / "config.json").is_file():
     hub.load_pretrained()
+from mma_mrnnet.metrics import load_metric
+assert load_metric("concordance").compute(predictions=[[0.0], [1.0]], references=[[0.0], [1.0]])["ccc"] == [1.0]
 """
 
 
@@ -248,7 +253,7 @@ def unpacked_wheel(tmp_path_factory):
     folder = tmp_path_factory.mktemp("wheel")
     copy = folder / "checkout"
     copy.mkdir()
-    for name in ("mma_mrnnet", "hub_cards", "spaces_demo"):
+    for name in ("mma_mrnnet", "hub_cards", "spaces_demo", "examples"):
         shutil.copytree(ROOT / name, copy / name, ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, copy)
@@ -267,7 +272,8 @@ def unpacked_wheel(tmp_path_factory):
 
 @pytest.mark.slow
 def test_the_wheel_carries_every_file_that_the_package_needs(unpacked_wheel):
-    for path in [*SOURCES, *(ROOT / "hub_cards").glob("*.md"), *(PACKAGE / "pretrained").glob("*.json")]:
+    modules = (PACKAGE / "evaluate_modules").glob("*/README.md")
+    for path in [*SOURCES, *(ROOT / "hub_cards").glob("*.md"), *(PACKAGE / "pretrained").glob("*.json"), *modules]:
         relative = path.relative_to(ROOT)
         inside = relative if relative.parts[0] == "mma_mrnnet" else Path("mma_mrnnet") / relative
         assert (unpacked_wheel / inside).is_file(), inside

@@ -124,6 +124,15 @@ def test_a_model_in_training_mode_is_refused(model_of):
         model_of().train().frame_contributions(affect=affect, frame_mask=frame_mask)
 
 
+def test_quantised_weights_are_refused(model_of):
+    model = model_of()
+    model.dense.weight = torch.nn.Parameter(model.dense.weight.to(torch.int8), requires_grad=False)
+    with pytest.raises(ValueError, match="frame_contributions takes the dense layer's weights apart"):
+        model.frame_contributions(affect=torch.rand(1, 4, 26))
+    with pytest.raises(ValueError, match="step with mask pooling takes the dense layer's weights apart"):
+        model.step(torch.rand(1, 26))
+
+
 def test_what_forward_refuses_is_refused(model_of):
     with pytest.raises(ValueError, match="at most 4 frames"):
         model_of().frame_contributions(affect=torch.rand(1, 5, 26))

@@ -8,13 +8,16 @@ import torch
 
 from mma_mrnnet.metrics import (
     area_under_roc,
+    by_target,
     concordance_scores,
     f1_scores,
     macro_f1,
     mean_absolute_errors,
-    mean_pearson_metric,
+    mean_where_labels_vary,
     pearson_scores,
     rounded,
+    split_of_rows,
+    within_unit_interval,
 )
 
 NAN = float("nan")
@@ -120,12 +123,50 @@ def test_rounding_never_turns_a_small_setting_into_another_one():
     assert rounded(0.0) == 0.0
 
 
-def test_the_evaluate_metric_scores_the_whole_split_and_not_its_batches():
-    metric = mean_pearson_metric()
-    nan = float("nan")
-    metric.add_batch(predictions=[[1.0, 2.0], [2.0, 1.0]], references=[[1.0, 1.0], [3.0, 2.0]])
-    metric.add_batch(predictions=[[4.0, 2.0]], references=[[3.0, nan]])
-    scores = metric.compute()
-    # x - 7/3 = -4/3, -1/3, 5/3; y - 7/3 = -4/3, 2/3, 2/3: 24/9 over sqrt(42/9 * 24/9). The other pair is opposed.
-    assert scores["pearson"] == pytest.approx([(24 / 9) / (42 / 9 * 24 / 9) ** 0.5, -1.0])
-    assert scores["mean_pearson"] == pytest.approx((0.7559289 - 1) / 2, abs=1e-6)
+def test_a_prediction_that_does_not_vary_counts_as_0_in_the_mean_and_labels_that_do_not_are_left_out():
+    target = torch.tensor([[1.0, 1.0, 5.0], [2.0, 2.0, 5.0], [3.0, 3.0, 5.0]])
+    prediction = torch.tensor([[1.0, 7.0, 1.0], [2.0, 7.0, 2.0], [3.0, 7.0, 3.0]])
+    scores = pearson_scores(prediction, target)
+    assert scores.tolist() == [pytest.approx(1.0), pytest.approx(NAN, nan_ok=True), pytest.approx(NAN, nan_ok=True)]
+    assert mean_where_labels_vary(scores, target) == pytest.approx(0.5)  # (1 + 0) / 2
+    assert np.isnan(mean_where_labels_vary(scores[2:], target[:, 2:]))
+
+
+def test_rows_become_float64_tensors_with_nan_where_there_is_no_label():
+    prediction, target = split_of_rows([[0.1, 0.2], [0.3, NAN]], [[1, None], [NAN, NAN]])
+    assert prediction.dtype == target.dtype == torch.float64
+    assert prediction[0].tolist() == [0.1, 0.2]
+    assert target.isnan().tolist() == [[False, True], [True, True]]
+
+
+@pytest.mark.parametrize(
+    ("predictions", "references", "message"),
+    [
+        ([], [], "no rows"),
+        ([[1.0]], [[1.0], [2.0]], "1 and 2 rows"),
+        ([[1.0, 2.0]], [[1.0, 2.0, 3.0]], r"of \[2, 3\] numbers"),
+        ([[1.0, 2.0], [1.0]], [[1.0, 2.0], [1.0]], r"of \[1, 2\] numbers"),
+        ([[1.0], [NAN]], [[1.0], [2.0]], "row 1 is NaN"),
+        ([[1.0], [float("inf")]], [[1.0], [2.0]], "row 1 is NaN or infinite"),
+        ([[1.0], [2.0]], [[1.0], [float("inf")]], "references must be finite.*row 1"),
+    ],
+)
+def test_rows_that_cannot_be_scored_are_refused_by_name(predictions, references, message):
+    with pytest.raises(ValueError, match=message):
+        split_of_rows(predictions, references)
+
+
+@pytest.mark.parametrize("mark", [-1.0, 999.0])
+def test_a_corpus_own_mark_of_no_label_is_refused_where_only_0_to_1_is_a_label(mark):
+    values = torch.tensor([[0.0, NAN], [1.0, mark]])
+    with pytest.raises(ValueError, match=r"references must lie in \[0, 1\].*row 1"):
+        within_unit_interval(values, "references")
+    assert within_unit_interval(values[:1], "references") is not None
+
+
+@pytest.mark.parametrize("names", [["a"], ["a", "a"], "ab"])
+def test_names_are_one_for_each_target(names):
+    with pytest.raises(ValueError, match="names must be 2 different ones"):
+        by_target(torch.tensor([0.5, 0.25]), names)
+    assert by_target(torch.tensor([0.5, 0.25]), ["a", "b"]) == {"a": 0.5, "b": 0.25}
+    assert by_target(torch.tensor([0.5, 0.25]), None) == [0.5, 0.25]

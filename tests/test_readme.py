@@ -62,6 +62,11 @@ def test_the_pages_of_results_and_fairness_are_what_the_result_files_say(fill_re
         assert fill_readme.filled(page, blocks) == page
 
 
+def test_the_page_of_onnx_is_what_its_result_file_says(fill_readme):
+    page = (ROOT / "docs" / "onnx.md").read_text("utf-8")
+    assert fill_readme.filled(page, fill_readme.onnx_blocks()) == page
+
+
 def test_the_page_of_the_ablations_is_what_the_result_files_say(fill_readme):
     page = (ROOT / "benchmarks" / "ablations.md").read_text("utf-8")
     assert fill_readme.filled(page, fill_readme.ablation_blocks()) == page

@@ -14,8 +14,7 @@ from mma_mrnnet.ablation.planted import NOISE_FACTOR, with_noise
 from mma_mrnnet.ablation.runs import PREDICTIONS
 from mma_mrnnet.ablation.study import RUN, Study, read_settled
 from mma_mrnnet.ablation.variants import FULL, Variant
-from mma_mrnnet.metrics import pearson_scores
-from mma_mrnnet.training.reports import mean_where_labels_vary
+from mma_mrnnet.metrics import mean_where_labels_vary, pearson_scores
 
 Array = NDArray[np.float64]
 

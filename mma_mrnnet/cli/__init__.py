@@ -54,7 +54,7 @@ COMMANDS = {
         studies.run_evaluate,
     ),
     "export": Command(
-        "a folder for the Hub: weights, config, processor, code and card",
+        "a folder for the Hub: weights, config, processor, code and card; or ONNX models",
         sharing.EXPORT_EXAMPLES,
         sharing.add_export,
         sharing.run_export,

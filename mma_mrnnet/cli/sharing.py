@@ -8,7 +8,8 @@ from mma_mrnnet.cli.arguments import count, set_threads
 from mma_mrnnet.cli.show import print_notes, print_prediction
 
 EXPORT_EXAMPLES = """example:
-  mma-mrnnet export runs/mrnn/model my-model      # then: hf upload me/my-model my-model"""
+  mma-mrnnet export runs/mrnn/model my-model      # then: hf upload me/my-model my-model
+  mma-mrnnet export runs/mrnn/model my-onnx --format onnx     # runs with numpy and onnxruntime alone"""
 
 DEMO_EXAMPLES = """example:
   mma-mrnnet demo --out mma_mrnnet_demo"""
@@ -18,13 +19,22 @@ def add_export(parser: argparse.ArgumentParser) -> None:
     """Adds the command's arguments."""
     parser.add_argument("checkpoint", help="a trained checkpoint, such as runs/mrnn/model")
     parser.add_argument("folder", help="where to write; must not exist, or be empty")
+    parser.add_argument(
+        "--format",
+        choices=("hub", "onnx"),
+        default="hub",
+        help="a folder for the Hub (default), or ONNX models that run without PyTorch",
+    )
 
 
 def run_export(args: argparse.Namespace) -> int:
     """Writes the folder."""
-    from mma_mrnnet.hub import export_checkpoint
+    if args.format == "onnx":
+        from mma_mrnnet.onnx_export import export_onnx as export
+    else:
+        from mma_mrnnet.hub import export_checkpoint as export
 
-    folder = export_checkpoint(args.checkpoint, args.folder)
+    folder = export(args.checkpoint, args.folder)
     size = sum(path.stat().st_size for path in folder.iterdir())
     print(f"wrote {folder}: {len(list(folder.iterdir()))} files, {size / 1e6:.1f} MB")
     return 0

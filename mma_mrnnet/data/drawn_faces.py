@@ -3,6 +3,7 @@
 They are cartoons: a model trained on them has seen no person. Geometry, strengths and looks are our choice.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import cv2
@@ -342,16 +343,22 @@ def drawn_faces(count: int, *, seed: int, size: int = SIZE, one_kind: bool = Fal
     Raises:
         ValueError: `count` or `seed` is negative.
     """
-    if count < 0 or seed < 0:
-        raise ValueError(f"count and seed must be at least 0; got {count} and {seed}")
-    unit_columns = [action_unit_column(unit) for unit in ACTION_UNITS]
     features = frame_features()
-    kinds = ONE_KIND if one_kind else ((None, "drawn"),)
-    rows = [_drawn_row(index, seed, size, unit_columns, *kinds[index % len(kinds)]) for index in range(count)]
+    rows = list(drawn_rows(count, seed=seed, size=size, one_kind=one_kind))
     columns = {name: [row[name] for row in rows] for name in features}
     description = "Drawn faces, no photographs. expression: " + ", ".join(EXPRESSIONS)
     info = DatasetInfo(description=description, features=features)
     return Dataset.from_dict(columns, features=features, info=info)
+
+
+def drawn_rows(count: int, *, seed: int, size: int = SIZE, one_kind: bool = False) -> Iterator[dict]:
+    """The rows of `drawn_faces`, drawn one by one: images as PNG, numbers rounded to float32; arguments as there."""
+    if count < 0 or seed < 0:
+        raise ValueError(f"count and seed must be at least 0; got {count} and {seed}")
+    unit_columns = [action_unit_column(unit) for unit in ACTION_UNITS]
+    kinds = ONE_KIND if one_kind else ((None, "drawn"),)
+    for index in range(count):
+        yield _drawn_row(index, seed, size, unit_columns, *kinds[index % len(kinds)])
 
 
 def _drawn_row(index: int, seed: int, size: int, unit_columns: list[str], kind: str | None, source: str) -> dict:
@@ -367,11 +374,11 @@ def _drawn_row(index: int, seed: int, size: int, unit_columns: list[str], kind: 
             row["expression"] = expression
         if labelled in ("values", "all"):
             valence, arousal = EXPRESSION_CIRCUMPLEX[EXPRESSIONS[expression]]
-            row |= {"valence": strength * valence, "arousal": strength * arousal}
+            row["valence"], row["arousal"] = np.float32([strength * valence, strength * arousal]).tolist()
     else:
         units, labelled = _random_units(rng), "units"
     if labelled in ("units", "all"):
-        row |= dict(zip(unit_columns, units.tolist(), strict=True))
+        row |= dict(zip(unit_columns, units.astype(np.float32).tolist(), strict=True))
     image = draw_face(units, rng=rng, size=size)
     encoded = cv2.imencode(".png", image[..., ::-1])[1].tobytes()  # OpenCV writes BGR
     return row | {"image": {"bytes": encoded, "path": None}}

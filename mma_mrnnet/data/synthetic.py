@@ -48,6 +48,7 @@ __all__ = [
     "as_dataset",
     "hume_like_splits",
     "simulate_reactions",
+    "simulated_info",
 ]
 
 Array = NDArray[np.float64]
@@ -62,6 +63,8 @@ BLOCK = 256
 
 PEOPLE, CLIPS = 2222, 25067
 """People and clips of Hume-Reaction: a person has about eleven clips."""
+HUME_COUNTS = (15806, 4657, 4604)
+"""Clips of its training, validation and test splits."""
 
 
 @dataclass(frozen=True)
@@ -138,7 +141,7 @@ def simulate_reactions(  # noqa: PLR0913 - a corpus has this many sides, each wi
 
 def hume_like_splits(
     seed: int,
-    counts: tuple[int, int, int] = (15806, 4657, 4604),
+    counts: tuple[int, int, int] = HUME_COUNTS,
     *,
     quiet_share: float = 0.0,
     short_share: float = 0.0,
@@ -199,13 +202,17 @@ def as_dataset(clips: list[SimulatedClip]) -> Dataset:
         "affect": frames_column([clip.affect for clip in clips], features),
         "labels": pa.FixedSizeListArray.from_arrays(labels.ravel(), len(REACTIONS)),
     }
-    fps = clips[0].fps if clips else FPS
+    info = simulated_info(clips[0].fps if clips else FPS)
+    return Dataset(pa.table(columns, schema=features.arrow_schema), info=info)
+
+
+def simulated_info(fps: float) -> DatasetInfo:
+    """What a data set of simulated clips says of itself: that nobody was recorded, names of the columns, its rate."""
     description = (
         "Simulated, not recorded from people.\n"
         f"labels: {', '.join(REACTIONS)}\naffect: {', '.join(affect_names())}\nframes a second: {fps}"
     )
-    info = DatasetInfo(description=description, features=features)
-    return Dataset(pa.table(columns, schema=features.arrow_schema), info=info)
+    return DatasetInfo(description=description, features=clip_features(len(REACTIONS)))
 
 
 def _simulate_block(

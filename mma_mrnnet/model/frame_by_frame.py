@@ -91,12 +91,14 @@ class FrameByFrame:
             A `FrameContributions`; its sum equals `logits` to float rounding, and `forward`'s outside autocast.
 
         Raises:
-            ValueError: the model is in training mode, where dropout would not let it add up, or what `forward` refuses.
+            ValueError: the model is in training mode, where dropout would not let it add up, its weights are quantised,
+                or what `forward` refuses.
         """
         self._require_eval("frame_contributions")
+        self._require_plain_weights("frame_contributions")
         _, states, frame_mask = self._encoded(pixel_values, affect, frame_mask)  # (B, T, H)
         with torch.autocast(states.device.type, enabled=False):
-            states = states.to(self.dense.weight.dtype)
+            states = states.to(self.calibration_scale.dtype)  # the weights'
             dense = self.dense(self.rnn.pooled(states, frame_mask))  # (B, D)
             wide = _at_least_float32(dense.dtype)
             gated = self.output.weight.to(wide) * (dense > 0).unsqueeze(1)  # (B, K, D)
@@ -113,7 +115,7 @@ class FrameByFrame:
         if self.config.temporal_pooling in ("mask", "padded"):
             by_place = weight.unflatten(1, (self.rnn.num_frames, states.shape[-1]))  # (D, T, H)
             return torch.einsum("bth,dth->btd", states, by_place)
-        shares = self.rnn.shares(states.to(self.dense.weight.dtype), frame_mask)  # (B, T)
+        shares = self.rnn.shares(states.to(self.calibration_scale.dtype), frame_mask)  # (B, T)
         return shares.unsqueeze(-1) * F.linear(states, weight)
 
     @torch.no_grad()
@@ -133,7 +135,8 @@ class FrameByFrame:
 
         Raises:
             ValueError: training mode; a wrong shape, or a value that is NaN; a state of another model or batch; a frame
-                after the T-th; `padded` pooling, where every new frame changes all that follows it.
+                after the T-th; `padded` pooling, where every new frame changes all that follows it; `mask` pooling with
+                quantised weights.
         """
         self._check_step(affect, state)
         real = torch.ones(len(affect), 1, dtype=torch.bool, device=affect.device)
@@ -143,7 +146,7 @@ class FrameByFrame:
         state = self._start(newest) if state is None else state
         state = self._added(newest, hidden, state)
 
-        pooled = (state.total / state.weight).to(self.dense.weight.dtype)
+        pooled = (state.total / state.weight).to(self.calibration_scale.dtype)  # the weights'
         dense = pooled + self.dense.bias if self.config.temporal_pooling == "mask" else self.dense(pooled)  # (B, D)
         logits = self._logits(dense)
         return StepOutput(intensities=self._intensities(logits), logits=logits, state=state)
@@ -181,6 +184,8 @@ class FrameByFrame:
                 "a model with padded pooling cannot go frame by frame: its GRU runs on over the padding behind the "
                 "newest frame, so that every frame changes all that follows; give forward the frames so far"
             )
+        if config.temporal_pooling == "mask":
+            self._require_plain_weights("step with mask pooling")
         if affect.ndim != 2 or affect.shape[1] != size or not affect.is_floating_point():
             raise ValueError(f"affect must be (B, {size}) float, one frame; got {affect.dtype} {tuple(affect.shape)}")
         if affect.isnan().any():
@@ -202,6 +207,13 @@ class FrameByFrame:
     def _require_eval(self, name: str) -> None:
         if self.training:
             raise ValueError(f"{name} reads a finished model: call model.eval() first, which turns dropout off")
+
+    def _require_plain_weights(self, name: str) -> None:
+        weight = self.dense.weight
+        if not (isinstance(weight, Tensor) and weight.is_floating_point()):
+            raise ValueError(
+                f"{name} takes the dense layer's weights apart, and these are quantised: load the model as it is"
+            )
 
 
 def _at_least_float32(dtype: torch.dtype) -> torch.dtype:

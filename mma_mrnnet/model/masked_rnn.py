@@ -91,7 +91,7 @@ class MaskedRNN(nn.Module):
             places = torch.arange(self.num_frames, device=states.device)
             return (places == lengths - 1).to(states.dtype)  # (B, T)
         if self.pooling == "mean":
-            return real / lengths.clamp(min=1).to(states.dtype)  # (B, T)
+            return real.to(states.dtype) / lengths.clamp(min=1)  # (B, T)
         scores = self.score(states).squeeze(-1)  # (B, T)
         # The least number instead of -inf, of which a clip without a frame would get NaN.
         return torch.where(real, scores, torch.finfo(scores.dtype).min).softmax(1)  # (B, T)

@@ -295,7 +295,7 @@ class MMAMRNNetForIntensity(FrameByFrame, MMAMRNNetPreTrainedModel):
         """(B, K) outputs before the sigmoid, of the (B, D) dense layer's before its ReLU."""
         # In full precision also where autocast computes in half: half's steps are as large as what clips differ by.
         with torch.autocast(dense.device.type, enabled=False):
-            return self.output(self.dropout(dense.relu()).to(self.output.weight.dtype))
+            return self.output(self.dropout(dense.relu()).to(self.calibration_scale.dtype))
 
     def _intensities(self, logits: Tensor) -> Tensor:
         """(B, K) activated and calibrated outputs, in [0, 1] with the sigmoid."""

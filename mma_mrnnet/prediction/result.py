@@ -119,11 +119,11 @@ class VideoPrediction:
         if self.neutral_s is not None:
             start, end = self.neutral_s
             notes.append(f"calibrated by the person's own neutral from {start:.3g} to {end:.3g} s, unlike in training")
-        return notes + standing_notes(self.simulated, self.relative, self.calibrated)
+        return notes + standing_notes(simulated=self.simulated, relative=self.relative, calibrated=self.calibrated)
 
 
-def standing_notes(simulated: bool, relative: bool, calibrated: bool) -> list[str]:
-    """What must stand wherever a model's intensities are shown, of its config's flags of these names."""
+def standing_notes(*, simulated: bool, relative: bool, calibrated: bool) -> list[str]:
+    """What must stand wherever a model's intensities are shown; see `VideoPrediction` for the three."""
     notes = []
     if simulated:
         notes.append("learnt from a simulator, not from people's reports")

@@ -7,13 +7,13 @@ from torch import Tensor
 from torch.utils.data import Dataset, Subset
 
 from mma_mrnnet.data.datasets import ClipDataset, FrameDataset
-from mma_mrnnet.metrics import pearson_scores
+from mma_mrnnet.metrics import mean_where_labels_vary, pearson_scores
 from mma_mrnnet.model.configuration_mma_mrnnet import MMAConfig
 from mma_mrnnet.model.labels import EXPRESSIONS, action_unit_name, is_present
 from mma_mrnnet.model.modeling_mma_mrnnet import MMAMRNNetForIntensity
 from mma_mrnnet.model.video_processing_mma_mrnnet import MMAMRNNetVideoProcessor, thinned_indices
 from mma_mrnnet.training.clip_corpora import ClipSplit
-from mma_mrnnet.training.reports import Tensors, mean_where_labels_vary, rows_of_kind
+from mma_mrnnet.training.reports import Tensors, rows_of_kind
 
 TRAINING_CLIPS = 2000  # that are scored, evenly spread: as many as make a correlation's standard error .02
 INPUT_CLIPS = 512  # of validation whose inputs are looked at

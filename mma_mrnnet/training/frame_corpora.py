@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 import datasets
 import torch
 
+from mma_mrnnet.data.builders import drawn_splits
 from mma_mrnnet.data.corpora import load_frames
 from mma_mrnnet.data.datasets import FrameDataset
 from mma_mrnnet.data.drawn_faces import drawn_faces
@@ -72,8 +73,10 @@ def frame_rows(
     if undrawn:
         raise ValueError(f"--action_units {undrawn}: --data {data} has no such units; it has {ACTION_UNITS}")
     return {
-        "train": drawn_faces(items, seed=seed, size=image_size, one_kind=data == "drawn:partial"),
-        "validation": drawn_faces(max(items // 5, 1), seed=seed + 1, size=image_size),
+        split: drawn_faces(
+            count, seed=split_seed, size=image_size, one_kind=data == "drawn:partial" and split == "train"
+        )
+        for split, (count, split_seed) in drawn_splits(items, seed).items()
     }
 
 

@@ -14,6 +14,7 @@ from mma_mrnnet.metrics import (
     f1_scores,
     macro_f1,
     mean_absolute_errors,
+    mean_where_labels_vary,
     pearson_scores,
 )
 from mma_mrnnet.model.labels import (
@@ -236,13 +237,3 @@ def _intensity_scores(prediction: Tensor, target: Tensor, names: list[str]) -> d
 def rows_of_kind(rows: ClipDataset, kind: str) -> Tensor:
     """(N,) bool, the clips that are reactions, or quiet ones of some kind."""
     return torch.tensor([row == kind for row in rows.kinds], dtype=torch.bool)
-
-
-def mean_where_labels_vary(scores: Tensor, target: Tensor) -> float:
-    """Mean of (K,) scores over the columns whose labels vary; an output that does not vary there counts as 0.
-
-    Otherwise a task that collapsed to a constant would drop out of the mean, and could win the best epoch.
-    """
-    labelled = [column[~column.isnan()] for column in target.unbind(1)]
-    varies = torch.tensor([len(column) > 1 and bool(column.max() > column.min()) for column in labelled])
-    return float(scores.nan_to_num(0.0)[varies].mean())
