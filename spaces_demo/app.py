@@ -43,7 +43,14 @@ LAUNCH = {
     "footer_links": ["api"],
 }
 
+LAYOUT = """
+#people .grid-container{grid-template-columns:repeat(auto-fill,92px)!important;grid-auto-rows:92px!important;height:auto}
+#people .grid-wrap{height:auto;min-height:0}#people{min-height:0}
+"""
+"""The people's pictures stay small and whole, which the gallery's own settings do not do."""
+
 HERE = Path(__file__).resolve().parent
+EXAMPLES_LABEL = "Examples, of a public-domain portrait: a smile comes and goes, the face leaves, two people"
 EXAMPLES = sorted((HERE / "examples").glob("*.mp4"))
 
 TEXT = """
@@ -85,7 +92,10 @@ implementation.
 
 @dataclass
 class Results:
-    """What one visitor's last clip came to, kept so that another person in it may be chosen."""
+    """What one visitor's last clip came to, kept so that another person in it may be chosen.
+
+    A program gets everybody at once, and nothing is kept; the session still is, so that it is forgotten in time.
+    """
 
     session: str | None
     people: list[VideoPrediction]
@@ -112,6 +122,17 @@ def analyse(clip: str | None, neutral: bool, request: gr.Request) -> Iterator[tu
     Raises:
         gr.Error: no clip, too large a one, no video, no face; the words are the user's to read.
     """
+    people = _predicted(clip, neutral)
+    with tempfile.TemporaryDirectory() as folder:
+        yield *_shown(people, 0, Path(folder)), Results(request.session_hash, people)
+
+
+def numbers_of(clip: str | None, neutral: bool, request: gr.Request) -> tuple[list[dict], Results]:
+    """All numbers of everybody in a clip, as `as_numbers`; errors as `analyse`."""
+    return [as_numbers(each) for each in _predicted(clip, neutral)], Results(request.session_hash, [])
+
+
+def _predicted(clip: str | None, neutral: bool) -> list[VideoPrediction]:
     if clip is None:
         raise gr.Error("Upload or record a clip first.", print_exception=False)
     try:
@@ -122,14 +143,12 @@ def analyse(clip: str | None, neutral: bool, request: gr.Request) -> Iterator[tu
         raise gr.Error(f"This file cannot be read as a video: {reason}", print_exception=False) from error
     if people[0].error is not None:
         raise gr.Error(f"{people[0].error[0].upper()}{people[0].error[1:]}.", print_exception=False)
-    people = people[: max(people[0].people, 1)]
-    with tempfile.TemporaryDirectory() as folder:
-        yield *_shown(people, 0, Path(folder)), Results(request.session_hash, people)
+    return people[: max(people[0].people, 1)]
 
 
 def choose(results: Results | None, selection: gr.SelectData) -> Iterator[tuple]:
     """Yields once: what the page shows of the person whose picture was clicked."""
-    if results is None:
+    if results is None or not results.people:
         raise gr.Error("The results of this clip were deleted. Analyse it again.", print_exception=False)
     with tempfile.TemporaryDirectory() as folder:
         yield _shown(results.people, selection.index, Path(folder))
@@ -153,7 +172,7 @@ def _refuse_large(clip: str) -> None:
 
 
 def _shown(people: list[VideoPrediction], chosen: int, folder: Path) -> tuple:
-    """Summary, film strip, time lines, the people to choose from, both files, and the numbers."""
+    """Summary, film strip, time lines, the people to choose from, and both files."""
     prediction = people[chosen]
     seen = (
         f"A face in {prediction.frames_with_face} of {prediction.frames_sampled} frames, {prediction.duration_s:.1f} s."
@@ -163,8 +182,7 @@ def _shown(people: list[VideoPrediction], chosen: int, folder: Path) -> tuple:
     thumbnails = [(each.thumbnail.crop, f"person {each.track + 1}") for each in people if each.thumbnail is not None]
     table, numbers = folder / "frames.csv", folder / "result.json"
     write_table(prediction.frames.drop(columns="file"), table)
-    content = as_numbers(prediction)
-    numbers.write_text(json.dumps(content, indent=1), encoding="utf-8")
+    numbers.write_text(json.dumps(as_numbers(prediction), indent=1), encoding="utf-8")
     return (
         figures.wrapped(f"<p>{escape(seen)}</p>", page.summary_parts(prediction)),
         figures.wrapped(page.strip_parts(prediction)),
@@ -172,7 +190,6 @@ def _shown(people: list[VideoPrediction], chosen: int, folder: Path) -> tuple:
         gr.Gallery(thumbnails, visible=len(people) > 1, selected_index=chosen),
         gr.DownloadButton(value=str(table), visible=True),
         gr.DownloadButton(value=str(numbers), visible=True),
-        {name: content[name] for name in ("intensities", "note", "frames_sampled", "frames_with_face")},
     )
 
 
@@ -250,7 +267,7 @@ def build(kept_s: float = KEPT_S, check_every_s: float = CHECK_S) -> gr.Blocks:
         def expired(value: Results | Live | None) -> None:
             forget(None if value is None else value.session)
 
-        gr.HTML(figures.style(".dark"))
+        gr.HTML(f"{figures.style('.dark')}<style>{LAYOUT}</style>")
         gr.Markdown(TEXT)
         with gr.Tab("A clip"):
             _clip_tab(gr.State(time_to_live=kept_s, delete_callback=expired))
@@ -266,23 +283,22 @@ def _clip_tab(results: gr.State) -> None:
     with gr.Row():
         with gr.Column():
             # Audio is left in: taking it out needs the ffmpeg program, and nothing here listens.
-            clip = gr.Video(sources=["upload", "webcam"], include_audio=True, label="Clip", height=320)
+            clip = gr.Video(sources=["upload", "webcam"], include_audio=True, label="Clip", height=380)
             neutral = gr.Checkbox(
                 label="Calibrate by the quietest stretch of the clip (the person's own neutral)",
-                info="Takes out what the face shows when it rests. The model was trained without it.",
+                info="Takes out what the face shows when it rests; a mark shows each intensity without it. "
+                "No model was trained with it.",
             )
             button = gr.Button("Analyse", variant="primary")
             if EXAMPLES:
-                gr.Examples(
-                    [[str(path)] for path in EXAMPLES], clip, label="Examples: a public-domain portrait in motion"
-                )
+                gr.Examples([[str(path)] for path in EXAMPLES], clip, label=EXAMPLES_LABEL)
         with gr.Column():
             summary = gr.HTML()
             gallery = gr.Gallery(
                 label="People in this clip",
                 visible=False,
-                columns=6,
-                height=150,
+                elem_id="people",
+                height="auto",
                 allow_preview=False,
                 object_fit="contain",
             )
@@ -291,11 +307,23 @@ def _clip_tab(results: gr.State) -> None:
                 numbers = gr.DownloadButton("Everything (JSON)", visible=False)
     strip = gr.HTML()
     timeline = gr.HTML()
-    with gr.Accordion("As numbers", open=False):
-        scores = gr.JSON(show_label=False)
-    outputs = [summary, strip, timeline, gallery, table, numbers, scores]
+    outputs = [summary, strip, timeline, gallery, table, numbers]
     button.click(
-        analyse, [clip, neutral], [*outputs, results], api_name="analyse", concurrency_limit=1, concurrency_id="clip"
+        analyse,
+        [clip, neutral],
+        [*outputs, results],
+        api_visibility="private",
+        concurrency_limit=1,
+        concurrency_id="clip",
+    )
+    # What programs call: no page, the numbers of everybody.
+    gr.Button(visible=False).click(
+        numbers_of,
+        [clip, neutral],
+        [gr.JSON(visible=False, label="people"), results],
+        api_name="analyse",
+        concurrency_limit=1,
+        concurrency_id="clip",
     )
     gallery.select(choose, results, outputs, api_visibility="private", concurrency_limit=2)
 

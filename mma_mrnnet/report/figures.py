@@ -49,7 +49,8 @@ _RULES = """
 .mma-notes p{margin:.15em 0;color:var(--ink)}
 .mma-key{display:inline-block;width:.9em;height:.9em;border-radius:2px;vertical-align:-.1em;margin-right:.3em}
 .mma-hatch{background:repeating-linear-gradient(45deg,var(--soft) 0 1.5px,transparent 1.5px 4px);border:1px solid var(--line)}
-@media(max-width:34em){.mma-row{grid-template-columns:7em 1fr;gap:.4em}.mma small.long{display:none}}
+@media(max-width:34em){.mma-row{grid-template-columns:7.4em 1fr;gap:.4em}.mma-row>span{font-size:.85em}
+.mma small.long{display:none}}
 """
 
 _HATCH = (
