@@ -44,7 +44,8 @@ LAUNCH = {
 }
 
 LAYOUT = """
-#people .grid-container{grid-template-columns:repeat(auto-fill,92px)!important;grid-auto-rows:92px!important;height:auto}
+#people .grid-container{grid-template-columns:repeat(auto-fill,92px)!important;height:auto;
+grid-auto-rows:92px!important}
 #people .grid-wrap{height:auto;min-height:0}#people{min-height:0}
 """
 """The people's pictures stay small and whole, which the gallery's own settings do not do."""
