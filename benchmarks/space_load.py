@@ -54,7 +54,7 @@ def in_browser(browser: Browser, url: str, video: Path, runs: int) -> dict[str, 
         load.append(time.perf_counter() - started)
         started = time.perf_counter()
         page.set_input_files("input[type=file]", str(video))
-        page.locator("video").first.wait_for()
+        page.locator("[data-testid='Clip-player']").wait_for()
         page.get_by_role("button", name="Analyse").click()
         page.get_by_role("heading", name="Action units").wait_for(timeout=120_000)
         result.append(time.perf_counter() - started)

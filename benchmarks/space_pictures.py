@@ -37,7 +37,7 @@ def main() -> None:
         page = browser.new_page(viewport={"width": 1100, "height": 900})
         page.goto(url)
         page.locator("button.gallery-item").first.click()
-        page.locator("video").first.wait_for()
+        page.locator("[data-testid='Clip-player']").wait_for()
         page.get_by_role("button", name="Analyse").click()
         page.get_by_role("heading", name="Action units").wait_for()
         page.wait_for_timeout(500)

@@ -23,7 +23,7 @@ CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", 
 LAG = """() => {
   const canvas = document.createElement("canvas"), pen = canvas.getContext("2d", {willReadFrequently: true});
   canvas.width = canvas.height = 16;
-  const video = [...document.querySelectorAll("video")].find(each => each.videoWidth > 0);
+  const video = [...document.querySelectorAll("video")].find(each => each.srcObject);
   const seen = window.seen = [];
   let dark = null, none = null;
   setInterval(() => {
