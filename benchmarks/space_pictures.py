@@ -41,7 +41,7 @@ def main() -> None:
         page.get_by_role("button", name="Analyse").click()
         page.get_by_role("heading", name="Action units").wait_for()
         page.wait_for_timeout(500)
-        keep(page, "space.png", 2400)
+        keep(page, "space.png", 1530)
         phone = {"viewport": {"width": 390, "height": 844}, "is_mobile": True, "has_touch": True}
         page = browser.new_context(**phone, color_scheme="dark").new_page()
         page.goto(url)

@@ -313,6 +313,7 @@ def _clip_tab(results: gr.State) -> None:
         analyse,
         [clip, neutral],
         [*outputs, results],
+        api_name="show",
         api_visibility="private",
         concurrency_limit=1,
         concurrency_id="clip",
@@ -335,9 +336,11 @@ def _live_tab(live: gr.State) -> None:
         f"{LIVE_MINUTES} minutes it stops by itself. Frames are read on this server and let go; nothing is written."
     )
     with gr.Row():
-        camera = gr.Image(sources=["webcam"], streaming=True, type="numpy", label="Camera")
-        chart = gr.HTML()
-    again = gr.Button("Start over")
+        with gr.Column():  # columns are what a narrow window puts below each other
+            camera = gr.Image(sources=["webcam"], streaming=True, type="numpy", label="Camera")
+            again = gr.Button("Start over")
+        with gr.Column():
+            chart = gr.HTML()
     camera.stream(
         watch,
         [camera, live],
