@@ -1,7 +1,9 @@
 """Fixtures shared by all tests: everything offline, on one thread, seeded, with models of a few thousand weights."""
 
+import importlib.util
 import logging
 import os
+import sys
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")  # tests are on the CPU, so that their numbers do not depend on a card
@@ -75,6 +77,17 @@ def tiny_model(tiny_config):
 @pytest.fixture
 def tiny_processor():
     return MMAMRNNetVideoProcessor(size={"height": 32, "width": 32}, num_frames=4)
+
+
+@pytest.fixture(scope="session")
+def space_app():
+    """The Space's app.py as a module, which lies outside the package."""
+    path = Path(__file__).resolve().parents[1] / "spaces_demo" / "app.py"
+    spec = importlib.util.spec_from_file_location("space_app", path)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
 
 
 @pytest.fixture(scope="session")

@@ -282,8 +282,10 @@ def test_the_wheel_carries_every_file_that_the_package_needs(unpacked_wheel):
         relative = path.relative_to(ROOT)
         inside = relative if relative.parts[0] == "mma_mrnnet" else Path("mma_mrnnet") / relative
         assert (unpacked_wheel / inside).is_file(), inside
-    space = {path.name for path in (ROOT / "spaces_demo").iterdir() if path.is_file()}
-    assert space <= {path.name for path in (unpacked_wheel / "mma_mrnnet" / "spaces_demo").iterdir()}
+    for name in ("*.*", "examples/*.mp4"):
+        space = {path.name for path in (ROOT / "spaces_demo").glob(name) if path.is_file()}
+        assert space
+        assert space <= {path.name for path in (unpacked_wheel / "mma_mrnnet" / "spaces_demo").glob(name)}
     shipped = {path.name for path in (PACKAGE / "pretrained").glob("*") if path.is_file()}
     if shipped:
         assert shipped <= {path.name for path in (unpacked_wheel / "mma_mrnnet" / "pretrained").iterdir()}

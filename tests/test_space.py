@@ -1,71 +1,220 @@
-"""The Space, started for real and called through its API."""
+"""The Space's server, called through its API: what it answers, what it refuses, what it leaves behind."""
 
-import importlib.util
 import tempfile
+import time
 from pathlib import Path
 
+import numpy as np
 import pytest
+from huggingface_hub import SpaceCard
 
+import mma_mrnnet
+from mma_mrnnet.data.video import video_extent
 from mma_mrnnet.data.video_writing import write_video
 from mma_mrnnet.demo import astronaut, camera_move
 from mma_mrnnet.model.labels import REACTIONS
 
-APP = Path(__file__).resolve().parents[1] / "spaces_demo" / "app.py"
+gradio = pytest.importorskip("gradio", reason="the Space needs gradio (the space extra)")
+gradio_client = pytest.importorskip("gradio_client")
+
+SPACE = Path(__file__).resolve().parents[1] / "spaces_demo"
 
 
 @pytest.fixture(scope="module")
-def app():
-    spec = importlib.util.spec_from_file_location("space_app", APP)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def face(tmp_path_factory):
+    return write_video(tmp_path_factory.mktemp("clip") / "face.mp4", camera_move(astronaut(), 50), 25)
 
 
-@pytest.fixture(scope="module")
-def client(app, tmp_path_factory):
-    gradio_client = pytest.importorskip("gradio_client")
-    page = app.build()
-    _, url, _ = page.launch(ssr_mode=False, prevent_thread_lock=True, quiet=True, server_name="127.0.0.1")
-    yield gradio_client.Client(url, verbose=False)
-    page.close()
+@pytest.fixture
+def served(space_app, tmp_path, monkeypatch):
+    """Starts the page with a folder of its own for all temporary files; gives its address, folder and Blocks."""
+    started = []
+
+    def serve(**settings):
+        folder = tmp_path / "temporary"
+        folder.mkdir()
+        monkeypatch.setenv("GRADIO_TEMP_DIR", str(folder / "gradio"))
+        monkeypatch.setattr(tempfile, "tempdir", str(folder))
+        blocks = space_app.build(**settings)
+        _, url, _ = blocks.launch(prevent_thread_lock=True, quiet=True, server_name="127.0.0.1", **space_app.LAUNCH)
+        started.append(blocks)
+        return url, folder, blocks
+
+    yield serve
+    for blocks in started:
+        blocks.close()
+
+
+def visitors_files(folder):
+    """Files below a folder that are neither the examples nor part of the client's own downloads."""
+    examples = {path.name for path in (SPACE / "examples").iterdir()}
+    return [path for path in Path(folder).rglob("*") if path.is_file() and path.name not in examples]
+
+
+def wait_until(holds, seconds=20):
+    end = time.monotonic() + seconds
+    while not (result := holds()) and time.monotonic() < end:
+        time.sleep(0.2)
+    return result
 
 
 @pytest.mark.slow
-def test_a_clip_of_a_face_gives_seven_bars_and_a_table(client, tmp_path):
-    from gradio_client import handle_file
-
-    clip = write_video(tmp_path / "face.mp4", camera_move(astronaut(), 50), 25)
-    before = set(Path(tempfile.gettempdir()).glob("tmp*/frames.csv"))
-    bars, timeline, sentence, table = client.predict(handle_file(str(clip)), api_name="/analyse")
-    assert sorted(row[0] for row in bars["data"]) == sorted(REACTIONS)
-    assert "4 of 4 frames" in sentence  # 2 s at 2 a second
-    assert len(timeline["data"]) == 4 * 9
-    assert len(Path(table).read_text().splitlines()) == 1 + 4
-    # gradio has its copy; the app's own is gone.
-    assert set(Path(tempfile.gettempdir()).glob("tmp*/frames.csv")) <= before
+def test_the_api_answers_with_all_numbers_of_everybody(served, face, space_app):
+    url, folder, _ = served()
+    client = gradio_client.Client(url, verbose=False, download_files=False)
+    (person,) = client.predict(gradio_client.handle_file(str(face)), False, api_name="/analyse")
+    assert list(person["intensities"]) == list(REACTIONS)
+    assert (person["frames_sampled"], person["frames_with_face"], person["duration_s"]) == (4, 4, 2.0)
+    assert len(person["frames"]) == len(person["moments"]) == len(person["running"]) == 4
+    two = client.predict(
+        gradio_client.handle_file(str(SPACE / "examples" / "two_people.mp4")), True, api_name="/analyse"
+    )
+    assert [each["track"] for each in two] == [0, 1]
+    # Gradio holds the uploads; of the app's own files none is left.
+    assert {path.relative_to(folder).parts[0] for path in visitors_files(folder)} <= {"gradio"}
 
 
 @pytest.mark.slow
-def test_a_file_that_is_no_video_gives_words_and_not_a_trace(client, tmp_path):
-    from gradio_client import handle_file
-
+def test_what_is_no_video_is_answered_in_words_and_not_with_a_trace(served, tmp_path):
+    url, _, _ = served()
+    client = gradio_client.Client(url, verbose=False)
     text = tmp_path / "text.mp4"
     text.write_text("not a video")
-    with pytest.raises(Exception, match="video") as caught:
-        client.predict(handle_file(str(text)), api_name="/analyse")
-    assert "Traceback" not in str(caught.value)
+    for clip, words in ((text, "cannot be read as a video"), (None, "Upload or record a clip first")):
+        with pytest.raises(Exception, match=words) as caught:
+            client.predict(clip and gradio_client.handle_file(str(clip)), False, api_name="/analyse")
+        assert "Traceback" not in str(caught.value)
+        assert str(tmp_path) not in str(caught.value)
 
 
-def test_the_page_says_what_the_model_learnt_from(app):
-    assert "simulator" in app.TEXT
-    assert "pseudo-labels" in app.TEXT
-    assert "relative within the clip" in app.TEXT
+@pytest.mark.slow
+def test_uploads_results_and_memory_are_gone_after_their_time(served, space_app, face):
+    url, folder, blocks = served(kept_s=2, check_every_s=0.5)
+    client = gradio_client.Client(url, verbose=False)
+    client.predict(gradio_client.handle_file(str(face)), False, api_name="/analyse")
+    _through_the_page(blocks, url, face)
+    kept = {path.name for path in visitors_files(folder)}
+    assert {"face.mp4", "frames.csv", "result.json"} <= kept  # so that there is something to be deleted
+    assert wait_until(lambda: not visitors_files(folder)), visitors_files(folder)
+    assert wait_until(lambda: not blocks.state_holder.session_data), "gradio still holds a visit"
 
 
-def test_the_folder_is_a_space(app):
-    from huggingface_hub import SpaceCard
+def _through_the_page(blocks, url, clip):
+    """What the page's button does, by a visitor whose browser then falls silent: no heartbeat, no goodbye."""
+    import httpx
 
-    card = SpaceCard.load(APP.parent / "README.md")
-    assert card.data.sdk == "gradio"
+    number = next(key for key, function in blocks.fns.items() if getattr(function.fn, "__name__", "") == "analyse")
+    with httpx.Client(base_url=url, timeout=60) as http:
+        (path,) = http.post("gradio_api/upload", files={"files": (clip.name, clip.read_bytes())}).json()
+        data = [{"video": None, "path": path, "meta": {"_type": "gradio.FileData"}}, False]
+        data[0].pop("video")
+        job = {"data": data, "fn_index": number, "session_hash": "silent"}
+        http.post("gradio_api/queue/join", json=job).raise_for_status()
+        with http.stream("GET", "gradio_api/queue/data", params={"session_hash": "silent"}) as messages:
+            said = next(line for line in messages.iter_lines() if "process_completed" in line)
+    assert '"success":true' in said.replace(" ", ""), said[:500]
+
+
+@pytest.mark.slow
+def test_a_full_queue_says_so_and_loses_nobody_who_is_in_it(served, space_app, face, monkeypatch):
+    monkeypatch.setattr(space_app, "WAITING", 1)
+    predicted = space_app.predict_people
+
+    def slowly(*args, **options):
+        time.sleep(1.5)
+        return predicted(*args, **options)
+
+    monkeypatch.setattr(space_app, "predict_people", slowly)
+    url, _, _ = served()
+    client = gradio_client.Client(url, verbose=False)
+    jobs = [client.submit(gradio_client.handle_file(str(face)), False, api_name="/analyse") for _ in range(5)]
+    answers, refused = [], []
+    for job in jobs:
+        try:
+            answers.append(job.result(timeout=60))
+        except Exception as error:  # the client wraps the server's words in types of its own
+            refused.append(str(error))
+    assert answers, refused
+    assert refused
+    assert all("ueue is full" in words for words in refused), refused
+    assert all(answer[0]["frames_with_face"] == 4 for answer in answers)
+
+
+def test_the_real_times_keep_the_promise_of_ten_minutes(space_app):
+    assert space_app.KEPT_S + space_app.CHECK_S < 600
+    blocks = space_app.build()
+    assert blocks.delete_cache == (space_app.CHECK_S, space_app.KEPT_S)
+    states = [block for block in blocks.blocks.values() if isinstance(block, gradio.State)]
+    assert {state.time_to_live for state in states} == {space_app.KEPT_S}
+    assert all(state.delete_callback.__name__ == "expired" for state in states)
+
+
+def test_a_camera_frame_that_is_not_due_leaves_the_chart_alone_and_no_face_is_said(space_app, monkeypatch):
+    request, wall = type("Request", (), {"session_hash": "one"})(), np.zeros((120, 160, 3), np.uint8)
+    photo = astronaut()
+    times = iter((10.0, 10.2, 10.5, 11.0))
+    monkeypatch.setattr(space_app.time, "monotonic", lambda: next(times))
+    live, chart = space_app.watch(wall, None, request)
+    assert "No face yet." in chart
+    live, chart = space_app.watch(photo, live, request)
+    assert isinstance(chart, dict)  # 0.2 s after the first: gradio's own sign for no change
+    live, chart = space_app.watch(photo, live, request)
+    assert chart.count('class="mma-bar"') == 7
+    assert "AU12" in chart
+    live, chart = space_app.watch(wall, live, request)
+    assert "No face in this frame." in chart
+    assert live.reader.window_s > 0
+    assert space_app.watch(None, live, request)[0] is live
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "words"),
+    [
+        ("LONGEST_S", 1, "is 2 s long; here 1 s are accepted"),
+        ("MOST_FRAMES", 49, "has 50 frames; here 49 are accepted"),
+        ("LARGEST_FRAME", 640 * 479, "has frames of 640 x 480"),
+        ("LARGEST_MB", 0.001, "is larger than 0.001 MB"),
+    ],
+)
+def test_a_clip_beyond_any_limit_is_refused_before_it_is_read(space_app, face, monkeypatch, name, value, words):
+    monkeypatch.setattr(space_app, name, value)
+    with pytest.raises(gradio.Error, match=words):
+        space_app._refuse_large(str(face))
+
+
+def test_the_page_says_what_the_model_learnt_from(space_app):
+    text = space_app.TEXT + space_app.ABOUT
+    for words in (
+        "simulator",
+        "pseudo-labels",
+        "relative within the clip",
+        "Nobody was recorded",
+        "within ten minutes",
+    ):
+        assert words in " ".join(text.split())
+
+
+def test_the_folder_is_a_space_of_the_versions_that_are_tested_here(space_app):
+    card = SpaceCard.load(SPACE / "README.md")
+    assert (card.data.sdk, card.data.sdk_version) == ("gradio", gradio.__version__)
     assert card.data.python_version == "3.11"
-    assert (APP.parent / card.data.app_file).is_file()
+    assert card.data.suggested_hardware
+    assert (SPACE / card.data.app_file).is_file()
+    assert (SPACE / "requirements.txt").read_text() == f"mma-mrnnet[space]=={mma_mrnnet.__version__}\n"
+
+
+def test_the_examples_are_small_and_there():
+    examples = sorted((SPACE / "examples").glob("*.mp4"))
+    assert [path.stem for path in examples] == ["a_smile", "face_leaves", "two_people"]
+    for path in examples:
+        assert path.stat().st_size < 400_000
+        assert video_extent(path).duration_s == pytest.approx(8, abs=0.1)
+
+
+def test_temporary_files_of_a_visitor_who_leaves_in_between_are_gone(space_app, face, tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    answer = space_app.analyse(str(face), False, type("Request", (), {"session_hash": "one"})())
+    next(answer)
+    assert len(list(tmp_path.glob("*/frames.csv"))) == 1
+    answer.close()  # as when the event is cancelled between the answer and its end
+    assert list(tmp_path.glob("*/frames.csv")) == []

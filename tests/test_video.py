@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 from mma_mrnnet.data import video
-from mma_mrnnet.data.video import FrameClock, VideoError, read_frames
+from mma_mrnnet.data.video import FrameClock, VideoError, read_frames, video_extent
 from mma_mrnnet.data.video_writing import write_video
 
 CLIPS = Path(__file__).resolve().parents[2] / "shared" / "data" / "clips"
@@ -646,3 +646,26 @@ def test_real_clips_decode_completely(name, count):
     assert (reader.frames_decoded, reader.warning) == (count, None)
     assert times == pytest.approx([n / 2 for n in range(len(times))], abs=0.05)  # the frame at or after each tick
     assert len(times) == int(times[-1] * 2) + 1
+
+
+def test_the_extent_of_a_recording_without_a_length_in_its_header_is_that_of_its_packets(tmp_path):
+    live = write(tmp_path / "live.mkv", numbered(45), rate=30, container_options={"live": "1"}, form="matroska")
+    with av.open(str(live)) as container:
+        assert container.duration is None  # as in what a browser records
+    extent = video_extent(live)
+    assert extent.duration_s == pytest.approx(45 / 30, abs=0.04)
+    assert (extent.packets, extent.width, extent.height) == (45, 48, 32)
+
+
+def test_the_extent_of_an_ordinary_clip_is_what_is_decoded(tmp_path):
+    clip = write_video(tmp_path / "clip.mp4", numbered(40), 20)
+    reader = read_frames(clip)
+    frames = list(reader)
+    extent = video_extent(clip)
+    assert (extent.packets, extent.duration_s) == (len(frames), pytest.approx(reader.duration_s))
+
+
+def test_the_extent_of_text_is_an_error_in_words(tmp_path):
+    (tmp_path / "text.mp4").write_text("hello")
+    with pytest.raises(VideoError, match="is text, not a video"):
+        video_extent(tmp_path / "text.mp4")

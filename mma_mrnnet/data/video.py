@@ -1,5 +1,6 @@
 """A video file as a stream of upright RGB frames with their times. It knows neither faces nor tensors."""
 
+import contextlib
 import logging
 import math
 import os
@@ -187,15 +188,45 @@ def read_frames(path: str | os.PathLike[str], *rates: float | None, threads: int
     return VideoReader(path, *rates, threads=threads)
 
 
-def announced_duration_s(path: str | os.PathLike[str]) -> float:
-    """How long a video's header says it is, in seconds; 0 where it does not say. Nothing is decoded.
+@dataclass(frozen=True)
+class VideoExtent:
+    """How much there is to read in a file, by its header and its packets.
+
+    Attributes:
+        duration_s: the longer of what the header says and what the packets' time stamps span.
+        packets: of the video stream; of nearly all formats one a frame.
+        width: of the stored picture ...
+        height: ... in pixels, as the header says.
+    """
+
+    duration_s: float
+    packets: int
+    width: int
+    height: int
+
+
+def video_extent(path: str | os.PathLike[str]) -> VideoExtent:
+    """How much there is to read in a video; every packet is looked at and none decoded.
+
+    A header alone will not do: a browser's recording has no length in it, and a header may say anything.
 
     Raises:
         VideoError: missing or unreadable file, or no video in it.
     """
     path = Path(path)
     with open_container(path) as container:
-        return _announced_s(container, _video_stream(path, container))
+        stream = _video_stream(path, container)
+        packets, first_s, end_s = 0, math.inf, -math.inf
+        # What a damaged packet means is for whoever decodes the file to say.
+        with contextlib.suppress(av.FFmpegError, IndexError):
+            for packet in container.demux(stream):
+                packets += packet.size > 0
+                stamp = packet.dts if packet.pts is None else packet.pts
+                if packet.size and stamp is not None:
+                    first_s = min(first_s, float(stamp * packet.time_base))
+                    end_s = max(end_s, float((stamp + (packet.duration or 0)) * packet.time_base))
+        spanned_s = max(end_s - first_s, 0.0)
+        return VideoExtent(max(spanned_s, _announced_s(container, stream)), packets, stream.width, stream.height)
 
 
 def open_container(path: Path) -> InputContainer:
