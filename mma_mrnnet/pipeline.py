@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence, Sized
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
+from numbers import Integral, Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -204,7 +205,7 @@ def _plain(value: Any) -> Any:
 
 def _require_positive(name: str, value: Any) -> None:
     whole = name in ("top_k", "max_bytes")
-    if isinstance(value, bool) or not isinstance(value, int if whole else int | float) or not 0 < value < math.inf:
+    if isinstance(value, bool) or not isinstance(value, Integral if whole else Real) or not 0 < value < math.inf:
         raise ValueError(f"{name} must be a {'whole' if whole else 'finite'} number above 0; got {value!r}")
 
 

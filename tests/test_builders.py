@@ -128,16 +128,16 @@ def test_changed_code_is_noticed_and_two_corpora_share_no_folder(cache, monkeypa
 @pytest.mark.parametrize(
     ("builder", "settings", "message"),
     [
-        (SimulatedReactions, {"counts": (3, 2)}, r"counts must be three numbers.*\(3, 2\)"),
+        (SimulatedReactions, {"counts": (3, 2)}, r"counts must be three whole numbers.*\(3, 2\)"),
         (SimulatedReactions, {"counts": (0, 0, 0)}, "not all 0"),
         (SimulatedReactions, {"counts": (3, -1, 2)}, "from 0 on"),
         (SimulatedReactions, {"quiet_share": 1.5}, "quiet_share and short_share in"),
         (SimulatedReactions, {"domain": "moon"}, "got 'moon'"),
         (SimulatedReactions, {"domain": "measured"}, "noise is given for a domain of measured errors"),
         (SimulatedReactions, {"fps": 0}, "fps of simulated clips"),
-        (DrawnFaces, {"items": 0}, "items must be at least 1.*got 0"),
-        (DrawnFaces, {"size": 8}, "size at least 16; got 2000, 0, 8"),
-        (DrawnFaces, {"seed": -1}, "seed at least 0"),
+        (DrawnFaces, {"items": 0}, "items must be a whole number.*got 0"),
+        (DrawnFaces, {"size": 8}, "size one from 16 on; got 2000, 0, 8"),
+        (DrawnFaces, {"seed": -1}, "seed one from 0 on"),
     ],
 )
 def test_settings_out_of_range_are_refused_before_anything_is_made(cache, builder, settings, message):
@@ -207,3 +207,14 @@ def test_the_cards_code_makes_the_rows_again(reactions, monkeypatch, cache):
     found = {}
     exec(code, found)
     assert bits(found["splits"]["test"]) == bits(reactions.load()["test"])
+
+
+@pytest.mark.parametrize("settings", [{"items": 5.5}, {"seed": 0.5}, {"size": 20.5}])
+def test_drawn_faces_come_in_whole_numbers(settings, tmp_path):
+    with pytest.raises(ValueError, match="whole number"):
+        DrawnFaces(cache_dir=str(tmp_path), **settings)
+
+
+def test_simulated_clips_come_in_whole_numbers(tmp_path):
+    with pytest.raises(ValueError, match="three whole numbers"):
+        SimulatedReactions(cache_dir=str(tmp_path), counts=(3.5, 1, 1))

@@ -159,3 +159,9 @@ def test_a_card_has_metadata_names_every_score_and_its_example_runs(name, monkey
         assert np.isfinite(list(value.values()) if isinstance(value, dict) else value).all()
     for key in (SCORES[name], f"mean_{SCORES[name]}", "names"):
         assert f"{key}:" in found["metric"].inputs_description
+
+
+@pytest.mark.parametrize("threshold", [0.0, 1.5, float("nan")])
+def test_a_threshold_that_no_probability_can_be_judged_by_is_refused(threshold):
+    with pytest.raises(ValueError, match="threshold must be above 0 and at most 1"):
+        load_metric("action_unit_f1").compute(predictions=[[0.9]], references=[[1.0]], threshold=threshold)

@@ -235,3 +235,19 @@ def test_a_file_object_without_end_is_cut_off(temporary):
     ):
         raise AssertionError("it was taken")
     assert list(temporary.iterdir()) == []
+
+
+def test_an_entry_with_bytes_is_named_without_what_may_be_secret_in_its_url():
+    entry = {"path": "https://me:pw@h/x.mp4?sig=SECRET", "bytes": b"no video"}
+    with pytest.raises(VideoError, match=r"^https://h/x\.mp4: is no video$"), local_video(entry) as video:
+        raise VideoError(f"{video.path}: is no video")
+
+
+def test_an_entry_whose_bytes_are_text_is_refused():
+    with pytest.raises(VideoError, match='"bytes" holds str'), local_video({"path": "x.mp4", "bytes": "abc"}):
+        pass
+
+
+def test_an_address_of_six_keeps_its_brackets():
+    with pytest.raises(VideoError, match=r"^http://\[::1\]:9/x\.mp4: "), local_video("http://[::1]:9/x.mp4", timeout=2):
+        pass

@@ -5,6 +5,7 @@ import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.resources import files
+from numbers import Integral
 from pathlib import Path
 from typing import Any
 
@@ -75,8 +76,9 @@ class SimulatedReactionsConfig(datasets.BuilderConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if len(self.counts) != len(CLIP_SPLITS) or min(self.counts) < 0 or max(self.counts) == 0:
-            raise ValueError(f"counts must be three numbers from 0 on, not all 0; got {self.counts}")
+        whole = all(isinstance(count, Integral) for count in self.counts)
+        if len(self.counts) != len(CLIP_SPLITS) or not whole or min(self.counts) < 0 or max(self.counts) == 0:
+            raise ValueError(f"counts must be three whole numbers from 0 on, not all 0; got {self.counts}")
         self.clips({})  # of no clip: whatever else is out of range is found here, not in the middle of writing
 
     def clips(self, counts: dict[str, int]) -> dict[str, list[SimulatedClip]]:
@@ -149,9 +151,10 @@ class DrawnFacesConfig(datasets.BuilderConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.items < 1 or self.seed < 0 or self.size < 16:
+        whole = all(isinstance(number, Integral) for number in (self.items, self.seed, self.size))
+        if not whole or self.items < 1 or self.seed < 0 or self.size < 16:
             raise ValueError(
-                "items must be at least 1, seed at least 0, size at least 16; "
+                "items must be a whole number from 1 on, seed one from 0 on, size one from 16 on; "
                 f"got {self.items}, {self.seed}, {self.size}"
             )
 

@@ -113,8 +113,10 @@ def _entry(entry: Mapping) -> tuple[Any, str]:
     """Video and name of a data set's entry."""
     path, content = entry.get("path"), entry.get("bytes")
     if content is not None:
-        name = _name(content)  # refuses what is neither bytes nor a path
-        return content, str(path) if path else name
+        name = _name(content)  # refuses what cannot be read
+        if isinstance(content, str | os.PathLike):
+            raise VideoError(f'"bytes" holds {type(content).__name__}, not bytes; {_ACCEPTED}')
+        return content, _name(path) if path else name
     if path is None:
         keys = ", ".join(sorted(map(str, entry))) or "none"
         raise VideoError(f'a mapping with no "path" and no "bytes" (keys: {keys}); {_ACCEPTED}')
@@ -128,7 +130,8 @@ def _without_secrets(url: str) -> str:
         port = f":{parts.port}" if parts.port else ""
     except ValueError as error:
         raise VideoError(f"{url}: not a URL ({error})") from error
-    return f"{parts.scheme}://{parts.hostname or ''}{port}{parts.path}"
+    host = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname or ""
+    return f"{parts.scheme}://{host}{port}{parts.path}"
 
 
 def _fetch(url: str, name: str, file: BinaryIO, timeout: float, max_bytes: int) -> None:

@@ -410,6 +410,7 @@ class MMAMRNNetForVideoClassification(MMAMRNNetForIntensity):
     """The same network, its `logits` being the intensities, for `pipeline("video-classification")` on face crops.
 
     Of a regression that pipeline shows `logits` as they are, and transformers' own models put their estimates there.
+    What `objective` reads and `frame_contributions` adds up to are `MMAMRNNetForIntensity`'s, before the sigmoid.
     """
 
     @can_return_tuple

@@ -41,6 +41,8 @@ class ActionUnitF1(evaluate.Metric):
         names: Sequence[str] | None = None,
         threshold: float = PRESENT_PROBABILITY,
     ) -> dict:
+        if not 0 < threshold <= 1:
+            raise ValueError(f"threshold must be above 0 and at most 1; got {threshold}")
         probability, intensity = split_of_rows(predictions, references)
         called = within_unit_interval(probability, "predictions") >= threshold
         present = is_present(within_unit_interval(intensity, "references"))
