@@ -346,12 +346,39 @@ def onnx_blocks() -> dict[str, str]:
     return {"onnx cost": "\n".join(lines)}
 
 
+def space_blocks() -> dict[str, str]:
+    """The measured block of docs/space.md."""
+    load = load_if_there(RESULTS / "space_load.json")
+    if load is None:
+        return {"space load": "Not measured yet: `python benchmarks/space_load.py`."}
+    at_once = load["at_once"]
+    rows = (
+        ("page load, nothing cached", load["page_load"]),
+        ("upload to the last figure, one visitor", load["upload_to_result"]),
+        (f"upload to answer, {at_once['users']} users at once", at_once),
+        ("live: from the camera's turn to the chart", load["live_lag"]),
+    )
+    lines = [
+        f"Measured by `{load['command']}` ({load['what']}; {load['machine']['processor']}, load average "
+        f"{load['load_average']} before it began: above the number of cores other work was in the way):",
+        "",
+        "| | median s | worst s | count |",
+        "| --- | --- | --- | --- |",
+        *(f"| {what} | {number(row['median_s'])} | {number(row['worst_s'])} | {row['count']} |" for what, row in rows),
+        "",
+        f"Of the {at_once['count']} answers to users at once {at_once['answers_of_their_own_clip']} were of their own clip. "
+        f"The page answered {number(load['server_start_s'], 1)} s after its start.",
+    ]
+    return {"space load": "\n".join(lines)}
+
+
 if __name__ == "__main__":
     pages = {
         ROOT / "docs" / "training.md": guide_blocks,
         ROOT / "docs" / "results.md": result_blocks,
         ROOT / "docs" / "onnx.md": onnx_blocks,
         ROOT / "docs" / "fairness.md": fairness_blocks,
+        ROOT / "docs" / "space.md": space_blocks,
         ROOT / "benchmarks" / "ablations.md": ablation_blocks,
     }
     for place, blocks in pages.items():

@@ -9,6 +9,7 @@ once, each with a 12 s 720p clip of its own, and checks that every answer is its
 
 import argparse
 import json
+import os
 import statistics
 import tempfile
 import time
@@ -103,6 +104,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--runs", type=int, default=5)
     runs = parser.parse_args().runs
+    load_average = os.getloadavg()[0]  # what else the machine was doing
     with tempfile.TemporaryDirectory() as name, space_process() as (url, start_s), sync_playwright() as running:
         clips = [clip(Path(name) / f"user{user}.mp4", user) for user in range(USERS)]
         film = camera_film(Path(name) / "film.mjpeg")
@@ -111,6 +113,7 @@ def main() -> None:
             "what": f"spaces_demo/app.py, {SECONDS} s clips of {SIZE[0]}x{SIZE[1]}, browser and server on one machine",
             "command": f"python benchmarks/space_load.py --runs {runs}",
             "machine": machine(),
+            "load_average": round(load_average, 1),
             "server_start_s": start_s,
             "clip_mb": clips[0].stat().st_size / 1e6,
             **in_browser(browser, url, clips[0], runs),

@@ -136,6 +136,8 @@ def numbers_of(clip: str | None, neutral: bool, request: gr.Request) -> tuple[li
 def _predicted(clip: str | None, neutral: bool) -> list[VideoPrediction]:
     if clip is None:
         raise gr.Error("Upload or record a clip first.", print_exception=False)
+    if not Path(clip).is_file():
+        raise gr.Error("This clip was deleted in the meantime. Upload it again.", print_exception=False)
     try:
         _refuse_large(clip)
         people = predict_people(clip, neutral="auto" if neutral else None)

@@ -1,5 +1,6 @@
 """The Space's server, called through its API: what it answers, what it refuses, what it leaves behind."""
 
+import importlib
 import tempfile
 import time
 from pathlib import Path
@@ -89,7 +90,8 @@ def test_what_is_no_video_is_answered_in_words_and_not_with_a_trace(served, tmp_
 
 @pytest.mark.slow
 def test_uploads_results_and_memory_are_gone_after_their_time(served, space_app, face):
-    url, folder, blocks = served(kept_s=2, check_every_s=0.5)
+    space_app.default_checkpoint()  # loaded before the clock starts
+    url, folder, blocks = served(kept_s=6, check_every_s=0.5)
     client = gradio_client.Client(url, verbose=False)
     client.predict(gradio_client.handle_file(str(face)), False, api_name="/analyse")
     _through_the_page(blocks, url, face)
@@ -113,6 +115,11 @@ def _through_the_page(blocks, url, clip):
         with http.stream("GET", "gradio_api/queue/data", params={"session_hash": "silent"}) as messages:
             said = next(line for line in messages.iter_lines() if "process_completed" in line)
     assert '"success":true' in said.replace(" ", ""), said[:500]
+
+
+def test_a_clip_whose_time_was_over_is_asked_for_again(space_app, tmp_path):
+    with pytest.raises(gradio.Error, match="deleted in the meantime"):
+        space_app.numbers_of(str(tmp_path / "gone.mp4"), False, None)
 
 
 @pytest.mark.slow
@@ -201,6 +208,26 @@ def test_the_folder_is_a_space_of_the_versions_that_are_tested_here(space_app):
     assert card.data.suggested_hardware
     assert (SPACE / card.data.app_file).is_file()
     assert (SPACE / "requirements.txt").read_text() == f"mma-mrnnet[space]=={mma_mrnnet.__version__}\n"
+
+
+def test_the_pages_times_are_those_of_the_result_file(monkeypatch):
+    monkeypatch.syspath_prepend(str(SPACE.parent / "benchmarks"))
+    fill_readme = importlib.import_module("fill_readme")
+    page = (SPACE.parent / "docs" / "space.md").read_text("utf-8")
+    assert fill_readme.filled(page, fill_readme.space_blocks()) == page
+
+
+def test_the_pages_limits_are_those_of_the_app(space_app):
+    page = (SPACE.parent / "docs" / "space.md").read_text("utf-8")
+    for words in (
+        f"| {space_app.LARGEST_MB} MB |",
+        f"| {space_app.LONGEST_S} s,",
+        f"| {space_app.MOST_FRAMES} |",
+        f"one, and {space_app.WAITING} waiting",
+        f"| {space_app.LIVE_VISITORS}, each for {space_app.LIVE_MINUTES} minutes |",
+    ):
+        assert words in page
+    assert (space_app.KEPT_S, space_app.CHECK_S) == (9 * 60, 30)  # "nine minutes", "every 30 seconds"
 
 
 def test_the_examples_are_small_and_there():
