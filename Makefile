@@ -20,8 +20,8 @@ install: $(STAMP)  ## the environment in .venv, with everything that demo and te
 demo: $(STAMP)  ## make a clip from a public-domain photo and run the whole job on it
 	$(BIN)/mma-mrnnet demo --out demo_output
 
-test: $(STAMP)  ## all tests
-	$(BIN)/pytest
+test: $(STAMP)  ## all tests, a file at a time on each core
+	$(BIN)/pytest --numprocesses auto --dist loadfile
 
 check: $(STAMP)  ## linters; changes nothing
 	$(BIN)/ruff check .
