@@ -224,6 +224,23 @@ def test_notes_are_wrapped_and_each_stands_once(read, tmp_path):
     assert max(font.getlength(line) for line in lines) <= 300
 
 
+def test_a_note_that_is_not_everybodys_says_whose_it_is(read, tmp_path):
+    people = read(write_video(tmp_path / "a.mp4", [on_grey(10, 250, side=200)] * 3, 4))
+    apart = [replace(each, neutral_s=(float(place), place + 1.0)) for place, each in enumerate(people)]
+    said = annotation._said(apart).split("; ")
+    own = "calibrated by the person's own neutral from"
+    assert [part for part in said if own in part] == [
+        f"person 0: {own} 0 to 1 s, unlike in training",
+        f"person 1: {own} 1 to 2 s, unlike in training",
+    ]
+    assert "relative within the clip" in said
+    alike = [replace(each, neutral_s=(0.0, 1.0)) for each in people]
+    assert "person" not in annotation._said(alike).replace("person's", "")
+    one_lost = annotation._said([people[0], replace(people[1], error="no face there")])
+    assert "person 1: no face there" in one_lost
+    assert "relative within the clip" in one_lost.split("; ")
+
+
 def test_a_prediction_of_some_frames_of_other_clips_or_of_none_is_refused(read, tmp_path):
     clip = write_video(tmp_path / "a.mp4", [on_grey(120)] * 6, 4)
     (person, *_) = read(clip)

@@ -291,11 +291,12 @@ def test_a_mark_ends_where_the_face_is_gone():
 
 def test_moments_of_all_targets_share_one_scale_and_their_sign_is_their_side():
     prediction = made([0, 1, 2])  # Joy -1 0 1, Fear -2 0 2, Empathic-Pain -3 0 3
-    joy, fear, pain, _axis = rows_of(figures.moments_rows(prediction, TimeLine.of(prediction)))
+    joy, fear, pain, below = rows_of(figures.moments_rows(prediction, TimeLine.of(prediction)))
     assert attribute(pain, "down", "height") == [18.0]  # the largest
     assert attribute(fear, "down", "height") == [12.0]
     assert attribute(joy, "down", "height") == [6.0]
     assert attribute(joy, "up", "y") == [20.0, 14.0]  # nothing, then 6 above the zero line at 20
+    assert "the tallest mark is 3.00" in below  # in words too: two clips side by side have scales of their own
 
 
 def test_a_model_that_cannot_tell_what_a_frame_added_says_so():

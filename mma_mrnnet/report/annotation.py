@@ -299,14 +299,15 @@ def _reduced(patch: Image.Image) -> np.ndarray:
 
 
 def _said(predictions: Sequence[VideoPrediction]) -> str:
-    """What must stand on the frames, each note once."""
+    """What must stand on the frames, each note once; one that is not everybody's says whose it is."""
+    said = [[prediction.error, *prediction.notes()] for prediction in predictions]
+    # Of those with a result: whoever has none has no notes either, and the others' still hold for all that is shown.
+    results = [each for each in said if each[0] is None] or said
     notes = []
-    for prediction in predictions:
-        if prediction.error is not None:
-            notes.append(
-                prediction.error if len(predictions) == 1 else f"person {prediction.track}: {prediction.error}"
-            )
-        notes += prediction.notes()
+    for prediction, each in zip(predictions, said, strict=True):
+        for note in filter(None, each):
+            shared = all(note in other for other in results)
+            notes.append(note if shared else f"person {prediction.track}: {note}")
     return "; ".join(dict.fromkeys(notes)) or "intensities of facial reactions, as a model reads them"
 
 

@@ -232,7 +232,7 @@ def moments_rows(prediction: VideoPrediction, line: TimeLine) -> str:
             for value, time_s, (left, width) in zip(moments[name], times, spans, strict=True)
         ]
         rows.append(_svg_row(escape(name), 40, "34px", [*gaps(40), *parts, _zero(20)], f"{name}: what each frame adds"))
-    return "".join(rows) + line.axis()
+    return f"{''.join(rows)}{line.axis()}<p>All rows share one scale: the tallest mark is {most:.2f}.</p>"
 
 
 def running_rows(prediction: VideoPrediction, line: TimeLine) -> str:

@@ -113,15 +113,25 @@ def _name(prediction: VideoPrediction) -> str:
 def _person(prediction: VideoPrediction, *, several: bool) -> str:
     """Everything about one person of a clip."""
     head = f'<h2 class="who">Person {prediction.track}</h2>' if several else ""
+    others = None if several else others_said(prediction)
     return (
-        f"{head}<p>{escape(_counts(prediction))}</p>{summary_parts(prediction)}"
+        f"{head}<p>{escape(_counts(prediction, others))}</p>{summary_parts(prediction)}"
         f"{strip_parts(prediction)}{timeline_parts(prediction)}"
     )
 
 
-def _counts(prediction: VideoPrediction) -> str:
+def others_said(prediction: VideoPrediction) -> str | None:
+    """That this person was not alone, where only one of several is shown."""
+    if prediction.people < 2:
+        return None
+    return f"{prediction.people} people were seen; this is who is in most frames"
+
+
+def _counts(prediction: VideoPrediction, others: str | None) -> str:
     length = "" if math.isnan(prediction.duration_s) else f"{prediction.duration_s:.1f} s, "
-    return f"{length}a face in {prediction.frames_with_face} of {prediction.frames_sampled} frames looked at"
+    return f"{length}a face in {prediction.frames_with_face} of {prediction.frames_sampled} frames looked at" + (
+        f". {others}" if others else ""
+    )
 
 
 def comparison_page(one: VideoPrediction, other: VideoPrediction) -> str:
@@ -163,7 +173,7 @@ def pair_names(one: VideoPrediction, other: VideoPrediction) -> tuple[str, str]:
 
 def _comparable(prediction: VideoPrediction, name: str) -> tuple[str, str, str]:
     """The parts of a clip that stand beside those of the other one."""
-    head = f"<h2>{escape(name)}</h2><p>{escape(_counts(prediction))}</p>"
+    head = f"<h2>{escape(name)}</h2><p>{escape(_counts(prediction, others_said(prediction)))}</p>"
     which = f'<p class="which">{escape(name)}</p>'  # shown where the two stand below each other
     strip, timeline = (
         f"{which}{part}" if part else "" for part in (strip_parts(prediction), timeline_parts(prediction))

@@ -1,6 +1,7 @@
 """A prediction, or two side by side, as one picture: face, intensities, moments, affect. Needs the `demo` extra."""
 
 import os
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from textwrap import fill
@@ -10,10 +11,13 @@ import numpy as np
 from mma_mrnnet.model.labels import VALENCE_AROUSAL
 from mma_mrnnet.prediction import VideoPrediction
 from mma_mrnnet.report.figures import TimeLine, action_unit_columns, check_comparable, expression_names
-from mma_mrnnet.report.page import pair_names
+from mma_mrnnet.report.page import others_said, pair_names
 
 BLUE, ORANGE = "#0072b2", "#b34700"  # those of the page
 _SOFT = "#57606a"
+_NOT_MORE = (
+    "Relative within each clip: a longer bar on one side does not mean that this person felt more than the other."
+)
 _HATCHED = {"facecolor": "#f6f8fa", "edgecolor": "#8c959f", "hatch": "////", "linewidth": 0}
 
 
@@ -64,6 +68,9 @@ def draw_comparison(one: VideoPrediction, other: VideoPrediction, path: str | os
     for column, prediction in enumerate((one, other)):
         _draw_summary(parts[0, column], prediction, pair_names(one, other)[column], upright=False)
         _draw_time(parts[1, column], prediction)
+    if one.relative or other.relative:
+        # Under everything: a title above would have to share the line of the names.
+        figure.supxlabel(_NOT_MORE, fontsize=9)
     return _save(figure, path)
 
 
@@ -77,7 +84,7 @@ def _draw_summary(figure: object, prediction: VideoPrediction, name: str, *, upr
         face.set_title("what the model saw", fontsize=9, color=_SOFT)
     figure.suptitle(_plain(name, 46), fontsize=11)
     notes = [prediction.error, *prediction.notes()] if prediction.error else prediction.notes()
-    said = "\n".join(fill(note, 52) for note in notes)
+    said = "\n".join(fill(note, 52) for note in (*notes, *filter(None, [others_said(prediction)])))
     if prediction.error is not None:
         bars.set_axis_off()
         bars.text(0.5, 0.5, said, ha="center", va="center", fontsize=9)
@@ -202,7 +209,9 @@ def _save(figure: object, path: str | os.PathLike[str]) -> Path:
         raise ValueError(f"{path}: a picture is written as .png; got {path.suffix or 'no ending'!r}")
     staging = path.with_name(f".{path.name}.tmp-{os.getpid()}.png")
     try:
-        figure.savefig(staging)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="Glyph")  # a name in letters that the font lacks gets boxes
+            figure.savefig(staging)
         staging.replace(path)
     finally:
         staging.unlink(missing_ok=True)
