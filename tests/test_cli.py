@@ -522,8 +522,8 @@ def test_a_table_that_cannot_be_written_does_not_cost_the_other_one(tmp_path, ca
 
     monkeypatch.setattr(prediction, "write_table", full_disk)
     rows = [pd.DataFrame({"file": ["a"]})]
-    with pytest.raises(OSError, match=r"out\.csv: not written: No space left"):
-        cli.predict._write([(tmp_path / "out.csv", rows), (tmp_path / "frames.csv", rows)])
+    failed = cli.predict._write([(tmp_path / "out.csv", rows), (tmp_path / "frames.csv", rows)])
+    assert failed == [f"{tmp_path / 'out.csv'}: not written: No space left on device"]
     assert (tmp_path / "frames.csv").is_file()
 
 

@@ -99,6 +99,72 @@ def test_what_cannot_be_written_is_refused_before_any_work(run, clip, tmp_path, 
     assert clip.read_bytes() == before
 
 
+@pytest.mark.parametrize("command", ["predict", "compare"])
+def test_a_photo_that_is_read_as_a_clip_is_never_written_over(run, clip, tmp_path, command):
+    photo, link = tmp_path / "photo.png", tmp_path / "link.png"
+    Image.fromarray(FACE).save(photo)
+    link.symlink_to(photo)
+    before = photo.read_bytes()
+    for target in (photo, link):
+        code, out, err = run(command, photo, *([clip] if command == "compare" else []), "--report", target)
+        assert (code, out) == (1, [])
+        assert err[-1] == f"mma-mrnnet: {target}: is one of the clips, which are never written over"
+    assert photo.read_bytes() == before
+
+
+@pytest.mark.parametrize("option", ["--out", "--frames", "--windows"])
+def test_a_table_that_was_given_as_a_clip_is_never_written_over(run, tmp_path, option):
+    table = tmp_path / "mine.csv"
+    table.write_text("a,b\n1,2\n")
+    code, _, err = run("predict", table, option, table)
+    assert code == 1
+    assert "is one of the clips" in err[-1]
+    assert table.read_text() == "a,b\n1,2\n"
+
+
+@pytest.mark.parametrize("words", [("--report", "a.html"), ("--annotate", "a.mp4")])
+def test_a_folder_that_takes_no_files_is_refused_before_any_work(run, clip, tmp_path, monkeypatch, words):
+    def closed(**others):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("mma_mrnnet.prediction.tables.tempfile.TemporaryFile", closed)
+    option, name = words
+    code, out, err = run("predict", clip, option, tmp_path / name)
+    assert (code, out) == (1, [])
+    assert err[-1] == f"mma-mrnnet: {tmp_path / name}: cannot be written: Permission denied"
+
+
+def test_a_file_that_cannot_be_written_does_not_cost_the_others_and_is_named(run, clip, tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device", str(tmp_path / ".of.a.moment"))
+
+    monkeypatch.setattr("mma_mrnnet.prediction.write_table", full)
+    monkeypatch.setattr("mma_mrnnet.report.page.write_page", full)
+    table, page, video = (tmp_path / name for name in ("a.csv", "a.html", "a.mp4"))
+    code, out, err = run("predict", clip, "--out", table, "--report", page, "--annotate", video)
+    assert code == 1
+    assert out  # the result was printed
+    assert len(list(read_frames(video))) == 6
+    why = "not written: No space left on device"
+    assert err[-1] == f"mma-mrnnet: {table}: {why}; {page}: {why}"
+    assert any(line.startswith("note: ") for line in err)
+    code, _, err = run("compare", clip, clip, "--report", page)
+    assert (code, err[-1]) == (1, f"mma-mrnnet: {page}: {why}")
+
+
+def test_who_else_is_in_a_clip_is_said_wherever_one_person_alone_is_shown(run, clip, tmp_path):
+    two = write_video(tmp_path / "two.mp4", [np.hstack([FACE, GREY, FACE])] * 6, 6)
+    said, page = "2 people were seen; this is who is in most frames", tmp_path / "a.html"
+    assert run("predict", two, "--report", page)[0] == 0
+    assert said in page.read_text("utf-8")
+    code, _, err = run("compare", two, clip, "--report", page)
+    assert code == 0
+    assert f"mma-mrnnet: {two}: {said}" in err
+    assert page.read_text("utf-8").count(said) == 1
+    assert run("predict", two, "--all-faces", "--report", page)[0] == 0
+    assert said not in page.read_text("utf-8")
+
+
 def test_a_missing_extra_is_told_before_any_work(run, clip, tmp_path, monkeypatch):
     for name in [name for name in sys.modules if name.split(".")[0] == "matplotlib"] + ["matplotlib"]:
         monkeypatch.setitem(sys.modules, name, None)

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 from mma_mrnnet.cli.arguments import checkpoint, count, device, set_threads, stretch
-from mma_mrnnet.cli.drawn import REPORT_HELP, check_report
+from mma_mrnnet.cli.drawn import REPORT_HELP, check_clips_stay, check_report, not_written
 from mma_mrnnet.cli.predict import predict_one
 from mma_mrnnet.cli.show import print_neutral, print_notes
 
@@ -34,16 +34,21 @@ def add_compare(parser: argparse.ArgumentParser) -> None:
 def run_compare(args: argparse.Namespace) -> int:
     """Predicts both clips and shows them side by side; 1 where one has no result."""
     check_report(args.report)
+    check_clips_stay(args.clips, [args.report])
     set_threads(args.threads)
     model, processor = checkpoint(args.model)
     if model.config.feature_names is not None and args.neutral is not None:
         raise ValueError("--neutral is for videos; this model reads tables of features")
     model = model.to(device(args.device))
+    from mma_mrnnet.report.page import others_said
+
     one, other = (predict_one(clip, model, processor, args)[0] for clip in args.clips)
     for each in (one, other):
         for said in (each.warning, each.error):
             if said:
                 print(f"mma-mrnnet: {each.file}: {said}", file=sys.stderr)
+        if said := others_said(each):
+            print(f"mma-mrnnet: {each.file}: {said}", file=sys.stderr)
         print_neutral(each, each.file)
     for line in side_by_side(one, other):
         print(line)
@@ -51,7 +56,10 @@ def run_compare(args: argparse.Namespace) -> int:
     if model.config.relative_labels:
         print("note: so a longer bar on one side does not mean that this person felt more", file=sys.stderr)
     if args.report is not None:
-        _write_report(one, other, args.report)
+        try:
+            _write_report(one, other, args.report)
+        except (OSError, ValueError) as error:
+            raise OSError(not_written(args.report, error)) from error
     return int(one.error is not None or other.error is not None)
 
 

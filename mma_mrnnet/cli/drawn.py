@@ -35,10 +35,9 @@ def check_report(path: Path | None, *, several: bool = False) -> None:
     suffix = path.suffix.lower()
     if suffix not in (".html", ".htm", ".png"):
         raise ValueError(f"{path}: a report is written as .html or .png; got {path.suffix or 'no ending'!r}")
-    if not path.absolute().parent.is_dir():
-        raise ValueError(f"{path}: the folder {path.absolute().parent} does not exist")
-    if path.is_dir():
-        raise ValueError(f"{path}: is a folder, not a file to write")
+    from mma_mrnnet.prediction import check_place
+
+    check_place(path)
     if suffix == ".png":
         if several:
             raise ValueError(f"{path}: a picture shows one person of one clip; a page (.html) shows several")
@@ -57,8 +56,22 @@ def check_drawn(args: argparse.Namespace, clips: Sequence[str], *, of_tables: bo
     if len(clips) > 1:
         raise ValueError(f"--annotate is of one clip; got {len(clips)}")
     from mma_mrnnet.data.video_writing import check_target
+    from mma_mrnnet.prediction import check_place
 
     check_target(Path(clips[0]), args.annotate)
+    check_place(args.annotate)
+
+
+def check_clips_stay(clips: Sequence[str], outputs: Sequence[Path | None]) -> None:
+    """Raises ValueError where something would be written over a clip: a table, or a photo read as a clip of a frame."""
+    for path in (path for path in outputs if path is not None and path.exists()):
+        if any(Path(clip).exists() and path.samefile(clip) for clip in clips):
+            raise ValueError(f"{path}: is one of the clips, which are never written over")
+
+
+def not_written(path: Path, error: Exception) -> str:
+    """Why a file is not there, without the name that it had on the way."""
+    return f"{path}: not written: {getattr(error, 'strerror', None) or error}"
 
 
 class Drawings:
@@ -96,8 +109,17 @@ class Drawings:
             self._sections.append(clip_section(people))
         return people
 
-    def write(self) -> None:
-        """Writes what was asked; OSError or ValueError where that failed."""
+    def write(self) -> list[str]:
+        """Writes what was asked, each whatever became of the other; what could not be written, in words."""
+        failed = []
+        for path, write in ((self._report, self._write_report), (self._annotate, self._write_annotated)):
+            try:
+                write()
+            except (OSError, ValueError) as error:
+                failed.append(not_written(path, error))
+        return failed
+
+    def _write_report(self) -> None:
         if self._sections:
             from mma_mrnnet.report.page import page_of, write_page
 
@@ -108,6 +130,8 @@ class Drawings:
 
             draw_prediction(self._pictured, self._report)
             _say(self._report)
+
+    def _write_annotated(self) -> None:
         # A file that could not be read has no frames, and was reported as such.
         if self._annotated and len(self._annotated[0].frames):
             from mma_mrnnet.report.annotation import annotate_video

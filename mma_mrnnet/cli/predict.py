@@ -8,7 +8,7 @@ from itertools import combinations
 from pathlib import Path
 
 from mma_mrnnet.cli.arguments import checkpoint, count, device, rate, seconds, set_threads, stretch
-from mma_mrnnet.cli.drawn import Drawings, add_drawn, check_drawn, check_report
+from mma_mrnnet.cli.drawn import Drawings, add_drawn, check_clips_stay, check_drawn, check_report, not_written
 from mma_mrnnet.cli.show import discard_stdout, print_notes, print_prediction
 
 EXAMPLES = """examples:
@@ -79,6 +79,7 @@ def run_predict(args: argparse.Namespace) -> int:
     model, processor = checkpoint(args.model)
     _check_options(args, model)
     clips = _find_clips(args.clips, clip_suffixes(model.config))
+    check_clips_stay(clips, [getattr(args, option) for option in (*TABLES, "report")])
     check_drawn(args, clips, of_tables=model.config.feature_names is not None)
     model = model.to(device(args.device))
     tables = _Tables(args, model, processor)
@@ -94,10 +95,11 @@ def run_predict(args: argparse.Namespace) -> int:
     except KeyboardInterrupt:
         interrupted = True
         print(f"mma-mrnnet: interrupted after {done} of {len(clips)} clips", file=sys.stderr)
-    tables.write()
-    drawings.write()
+    failed = [*tables.write(), *drawings.write()]
     if any(summary["error"] is None for summary in tables.summaries):
         print_notes(model.config, frames_too=args.frames is not None)
+    if failed:
+        raise OSError("; ".join(failed))
     if interrupted:
         return 130
     return int(any(summary["error"] is not None for summary in tables.summaries))
@@ -172,16 +174,16 @@ class _Tables:
         table.insert(1, "track", prediction.track)
         self._windows.append(table)
 
-    def write(self) -> None:
-        """Writes each; OSError where one could not be, the others written."""
+    def write(self) -> list[str]:
+        """Writes each, whatever became of the others; what could not be written, in words."""
         import pandas as pd
 
         clips = [pd.DataFrame(self.summaries)] if self.summaries else []
-        _write([(self._args.out, clips), (self._args.frames, self._frames), (self._args.windows, self._windows)])
+        return _write([(self._args.out, clips), (self._args.frames, self._frames), (self._args.windows, self._windows)])
 
 
-def _write(tables: list[tuple[Path | None, list]]) -> None:
-    """Writes the parts of each table as one, where it has a path and parts."""
+def _write(tables: list[tuple[Path | None, list]]) -> list[str]:
+    """Writes the parts of each table as one, where it has a path and parts; what could not be, in words."""
     import pandas as pd
 
     from mma_mrnnet.prediction import write_table
@@ -195,9 +197,8 @@ def _write(tables: list[tuple[Path | None, list]]) -> None:
             write_table(pd.concat(filled, ignore_index=True), path)
             print(f"wrote {path}", file=sys.stderr)
         except (OSError, ValueError) as error:  # the disk may have filled up; another table may still find room
-            failed.append(f"{path}: not written: {error}")
-    if failed:
-        raise OSError("; ".join(failed))
+            failed.append(not_written(path, error))
+    return failed
 
 
 def predict_one(clip: str, model: object, processor: object, args: argparse.Namespace) -> list:

@@ -10,6 +10,7 @@ from mma_mrnnet.prediction.outputs import FEW_FRAMES
 from mma_mrnnet.prediction.result import NO_FACE, NO_ROW, VideoPrediction, standing_notes
 from mma_mrnnet.prediction.tables import (
     BOX_NAMES,
+    check_place,
     check_table_path,
     clip_suffixes,
     clip_table,
@@ -25,6 +26,7 @@ __all__ = [
     "NO_ROW",
     "FaceSnapshot",
     "VideoPrediction",
+    "check_place",
     "check_table_path",
     "checked_pair",
     "clip_suffixes",

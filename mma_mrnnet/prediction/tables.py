@@ -58,6 +58,11 @@ def check_table_path(path: Path) -> None:
     """Raises ValueError where a table cannot be written: the ending, a folder that is not there, or a folder itself."""
     if path.suffix.lower() not in (".csv", ".json", ".parquet"):
         raise ValueError(f"{path}: a table is written as .csv, .json or .parquet; got {path.suffix or 'no ending'!r}")
+    check_place(path)
+
+
+def check_place(path: Path) -> None:
+    """Raises ValueError where no file can be written: a folder that is not there or takes none, or a folder itself."""
     if not path.absolute().parent.is_dir():
         raise ValueError(f"{path}: the folder {path.absolute().parent} does not exist")
     if path.is_dir():
