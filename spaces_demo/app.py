@@ -4,6 +4,7 @@
 """
 
 import json
+import math
 import os
 import tempfile
 import time
@@ -144,7 +145,7 @@ def _predicted(clip: str | None, neutral: bool) -> list[VideoPrediction]:
     except VideoError as error:
         reason = str(error).removeprefix(f"{clip}: ")
         raise gr.Error(f"This file cannot be read as a video: {reason}", print_exception=False) from error
-    if people[0].error is not None:
+    if all(each.error is not None for each in people):
         raise gr.Error(f"{people[0].error[0].upper()}{people[0].error[1:]}.", print_exception=False)
     return people[: max(people[0].people, 1)]
 
@@ -182,7 +183,7 @@ def _shown(people: list[VideoPrediction], chosen: int, folder: Path) -> tuple:
     )
     if len(people) > 1:
         seen += f" Person {chosen + 1} of {len(people)}; click a picture for another one."
-    thumbnails = [(each.thumbnail.crop, f"person {each.track + 1}") for each in people if each.thumbnail is not None]
+    thumbnails = [(_picture(each), f"person {each.track + 1}") for each in people]
     table, numbers = folder / "frames.csv", folder / "result.json"
     write_table(prediction.frames.drop(columns="file"), table)
     numbers.write_text(json.dumps(as_numbers(prediction), indent=1), encoding="utf-8")
@@ -196,11 +197,17 @@ def _shown(people: list[VideoPrediction], chosen: int, folder: Path) -> tuple:
     )
 
 
+def _picture(prediction: VideoPrediction) -> np.ndarray:
+    """The face to click on; grey where none was kept, so that every person keeps their place in the gallery."""
+    shot = prediction.thumbnail
+    return np.full((112, 112, 3), 128, np.uint8) if shot is None else shot.crop
+
+
 def as_numbers(prediction: VideoPrediction) -> dict:
     """All of a prediction but its pictures, as strict JSON can hold it."""
     summary = pd.DataFrame([prediction.summary()]).drop(columns=["file", *prediction.intensities])
     return {
-        "intensities": prediction.intensities,
+        "intensities": {name: None if math.isnan(value) else value for name, value in prediction.intensities.items()},
         **_records(summary)[0],
         "constant": prediction.constant,
         "moments": _records(prediction.moments),
