@@ -1,5 +1,7 @@
 """What `predict --report`, `predict --annotate` and `compare` promise at the command line."""
 
+import os
+import shutil
 import sys
 
 import cv2
@@ -150,6 +152,26 @@ def test_a_file_that_cannot_be_written_does_not_cost_the_others_and_is_named(run
     assert any(line.startswith("note: ") for line in err)
     code, _, err = run("compare", clip, clip, "--report", page)
     assert (code, err[-1]) == (1, f"mma-mrnnet: {page}: {why}")
+
+
+def test_a_name_that_is_no_utf_8_is_read_reported_and_drawn_on(run, clip, tmp_path):
+    odd = os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9.mp4")
+    try:
+        shutil.copy(clip, odd)
+    except OSError:
+        pytest.skip("this file system takes no such names")
+    table, page, windows = (tmp_path / name for name in ("a.csv", "a.html", "w.parquet"))
+    words = ("--out", table, "--frames", tmp_path / "f.json", "--windows", windows, "--report", page)
+    code, out, err = run("predict", odd, *words, "--annotate", tmp_path / "a.mp4")
+    assert code == 0, err
+    assert "caf\\udce9.mp4" in out[0]
+    assert pd.read_csv(table)["file"][0].endswith("caf\\udce9.mp4")
+    assert "<h1>caf\\udce9.mp4</h1>" in page.read_text("utf-8")
+    assert len(list(read_frames(tmp_path / "a.mp4"))) == 6
+    assert run("compare", odd, odd, "--report", page)[0] == 0
+    code, _, err = run("predict", f"{odd}.mp4", *words)
+    assert code == 1
+    assert "no such file" in err[0]
 
 
 def test_who_else_is_in_a_clip_is_said_wherever_one_person_alone_is_shown(run, clip, tmp_path):

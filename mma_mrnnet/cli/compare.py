@@ -40,16 +40,16 @@ def run_compare(args: argparse.Namespace) -> int:
     if model.config.feature_names is not None and args.neutral is not None:
         raise ValueError("--neutral is for videos; this model reads tables of features")
     model = model.to(device(args.device))
+    from mma_mrnnet.prediction import shown
     from mma_mrnnet.report.page import others_said
 
     one, other = (predict_one(clip, model, processor, args)[0] for clip in args.clips)
     for each in (one, other):
-        for said in (each.warning, each.error):
+        name = shown(each.file)
+        for said in (each.warning, each.error, others_said(each)):
             if said:
-                print(f"mma-mrnnet: {each.file}: {said}", file=sys.stderr)
-        if said := others_said(each):
-            print(f"mma-mrnnet: {each.file}: {said}", file=sys.stderr)
-        print_neutral(each, each.file)
+                print(f"mma-mrnnet: {name}: {said}", file=sys.stderr)
+        print_neutral(each, name)
     for line in side_by_side(one, other):
         print(line)
     print_notes(model.config, frames_too=False)

@@ -103,9 +103,10 @@ class Drawings:
         if self._report.suffix.lower() == ".png":
             self._pictured = people[0]
         else:
+            from mma_mrnnet.prediction import shown
             from mma_mrnnet.report.page import clip_section
 
-            self._title = Path(people[0].file).name if not self._sections else f"{len(self._sections) + 1} clips"
+            self._title = shown(Path(people[0].file).name) if not self._sections else f"{len(self._sections) + 1} clips"
             self._sections.append(clip_section(people))
         return people
 

@@ -159,6 +159,7 @@ class _Tables:
             self._add_windows(prediction)
 
     def _add_windows(self, prediction: object) -> None:
+        from mma_mrnnet.prediction import shown
         from mma_mrnnet.streaming import sliding_windows
 
         frames = prediction.frames
@@ -170,7 +171,7 @@ class _Tables:
         table = sliding_windows(
             frames["time_s"].to_numpy(), affect, self._model, self._processor, self._window_s, hop_s
         )
-        table.insert(0, "file", prediction.file)
+        table.insert(0, "file", shown(prediction.file))
         table.insert(1, "track", prediction.track)
         self._windows.append(table)
 
@@ -221,8 +222,7 @@ def predict_one(clip: str, model: object, processor: object, args: argparse.Name
             reason = f"line {reason.removeprefix(f'{clip}:')}"
         empty = pd.DataFrame(columns=frame_columns(model.config)).astype({"face": bool})
         nothing = dict.fromkeys(model.config.label_names, float("nan"))
-        shown = clip.encode("utf-8", "backslashreplace").decode()  # a name of other bytes could not stand in a table
-        return [VideoPrediction(shown, nothing, empty, duration_s=float("nan"), error=reason)]
+        return [VideoPrediction(clip, nothing, empty, duration_s=float("nan"), error=reason)]
 
 
 def _show(prediction: object, args: argparse.Namespace) -> None:

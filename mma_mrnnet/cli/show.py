@@ -12,7 +12,10 @@ def print_prediction(prediction: object, *, all_faces: bool = False) -> None:
         prediction: of one person.
         all_faces: everybody in the clip is shown, so that it takes a number to say who this is.
     """
-    name = f"{prediction.file}, track {prediction.track}" if all_faces else prediction.file
+    from mma_mrnnet.prediction import shown
+
+    file = shown(prediction.file)
+    name = f"{file}, track {prediction.track}" if all_faces else file
     if prediction.warning:
         print(f"mma-mrnnet: {name}: {prediction.warning}", file=sys.stderr)
     if prediction.error is not None:

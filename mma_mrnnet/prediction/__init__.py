@@ -7,7 +7,7 @@ from mma_mrnnet.data.strips import FaceSnapshot
 from mma_mrnnet.prediction.checkpoint import checked_pair, default_checkpoint, stage_2_config
 from mma_mrnnet.prediction.features import predict_table
 from mma_mrnnet.prediction.outputs import FEW_FRAMES
-from mma_mrnnet.prediction.result import NO_FACE, NO_ROW, VideoPrediction, standing_notes
+from mma_mrnnet.prediction.result import NO_FACE, NO_ROW, VideoPrediction, shown, standing_notes
 from mma_mrnnet.prediction.tables import (
     BOX_NAMES,
     check_place,
@@ -36,6 +36,7 @@ __all__ = [
     "predict_people",
     "predict_table",
     "predict_video",
+    "shown",
     "stage_2_config",
     "standing_notes",
     "write_table",

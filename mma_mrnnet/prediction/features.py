@@ -11,7 +11,7 @@ from mma_mrnnet.model.modeling_mma_mrnnet import MMAMRNNetForIntensity
 from mma_mrnnet.model.video_processing_mma_mrnnet import MMAMRNNetVideoProcessor
 from mma_mrnnet.prediction.checkpoint import checked_pair, stage_2_config
 from mma_mrnnet.prediction.outputs import outputs_of
-from mma_mrnnet.prediction.result import NO_ROW, VideoPrediction
+from mma_mrnnet.prediction.result import NO_ROW, VideoPrediction, shown
 
 
 def predict_table(
@@ -44,7 +44,7 @@ def predict_table(
     used, left_out = len(table.values), table.frames_sampled - len(table.values)
     frames = pd.DataFrame(table.values, columns=list(table.names))
     times = np.full(used, np.nan) if table.times_s is None else table.times_s.round(6)
-    for place, values in enumerate((str(path), 0, table.frames, times, np.ones(used, bool))):
+    for place, values in enumerate((shown(str(path)), 0, table.frames, times, np.ones(used, bool))):
         frames.insert(place, ROW_COLUMNS[place], values)
     outputs = outputs_of(table.values, np.asarray(table.frames), times, model, processor)
     lost = f"{left_out} of {table.frames_sampled} frames left out: no face, or a number missing" if left_out else None

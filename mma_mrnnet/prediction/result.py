@@ -100,7 +100,7 @@ class VideoPrediction:
             corrected = dict(zip(("neutral_start_s", "neutral_end_s"), self.neutral_s, strict=True))
             corrected |= {f"{name}_uncorrected": value for name, value in (self.uncorrected or {}).items()}
         return {
-            "file": self.file,
+            "file": shown(self.file),
             "track": self.track,
             "duration_s": round(self.duration_s, 3),
             "frames_sampled": self.frames_sampled,
@@ -120,6 +120,11 @@ class VideoPrediction:
             start, end = self.neutral_s
             notes.append(f"calibrated by the person's own neutral from {start:.3g} to {end:.3g} s, unlike in training")
         return notes + standing_notes(simulated=self.simulated, relative=self.relative, calibrated=self.calibrated)
+
+
+def shown(path: str) -> str:
+    """A path for people and tables: bytes of its name that are no UTF-8, which neither can hold, stand as escapes."""
+    return path.encode("utf-8", "backslashreplace").decode()
 
 
 def standing_notes(*, simulated: bool, relative: bool, calibrated: bool) -> list[str]:

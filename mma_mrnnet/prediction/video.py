@@ -22,7 +22,7 @@ from mma_mrnnet.model.video_processing_mma_mrnnet import MMAMRNNetVideoProcessor
 from mma_mrnnet.prediction.checkpoint import checked_pair, stage_2_config
 from mma_mrnnet.prediction.neutral import Neutral, NoNeutralError, OwnNeutral, check_neutral, neutral_stretch
 from mma_mrnnet.prediction.outputs import FEW_FRAMES, Outputs, outputs_of
-from mma_mrnnet.prediction.result import NO_FACE, VideoPrediction
+from mma_mrnnet.prediction.result import NO_FACE, VideoPrediction, shown
 from mma_mrnnet.prediction.tables import frame_columns
 
 
@@ -205,7 +205,7 @@ def _prediction(clip: _Clip, place: int) -> VideoPrediction:
     return VideoPrediction(
         file=clip.path,
         intensities=outputs.intensities,
-        frames=_table(clip.path, place, [(frame, affect) for frame, affect in rows if frame.due[1]], config),
+        frames=_table(shown(clip.path), place, [(frame, affect) for frame, affect in rows if frame.due[1]], config),
         duration_s=clip.duration_s,
         error=error,
         warning="; ".join(part for part in (clip.warning, outputs.caution) if part) or None,

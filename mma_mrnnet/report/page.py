@@ -7,7 +7,7 @@ from html import escape
 from pathlib import Path
 
 from mma_mrnnet.model.labels import VALENCE_AROUSAL
-from mma_mrnnet.prediction import VideoPrediction
+from mma_mrnnet.prediction import VideoPrediction, shown
 from mma_mrnnet.report import figures
 
 PAGE_SUFFIXES = (".html", ".htm")
@@ -107,7 +107,7 @@ def clip_section(people: Sequence[VideoPrediction]) -> str:
 
 def _name(prediction: VideoPrediction) -> str:
     """The clip's name without its folder."""
-    return Path(prediction.file).name.encode("utf-8", "backslashreplace").decode()
+    return shown(Path(prediction.file).name)
 
 
 def _person(prediction: VideoPrediction, *, several: bool) -> str:
@@ -168,7 +168,7 @@ def comparison_page(one: VideoPrediction, other: VideoPrediction) -> str:
 def pair_names(one: VideoPrediction, other: VideoPrediction) -> tuple[str, str]:
     """What to call two clips: their names, with their folders where the names are the same."""
     names = _name(one), _name(other)
-    return names if names[0] != names[1] else (one.file, other.file)
+    return names if names[0] != names[1] else (shown(one.file), shown(other.file))
 
 
 def _comparable(prediction: VideoPrediction, name: str) -> tuple[str, str, str]:
