@@ -153,9 +153,10 @@ def test_an_example_in_which_the_face_leaves_shows_gaps(visit):
     page.locator("button.gallery-item").nth(1).click()
     player(page).wait_for()
     analysed(page)
-    # 10 of 16 frames have a face; valence, arousal, 7 expressions and 17 units have a row each.
+    # 10 of 16 frames have a face; a row each: what frames add to 7 targets, 7 estimates, valence, arousal, 7 expressions
+    # and 17 units.
     assert page.get_by_text("A face in 10 of 16 frames").is_visible()
-    assert page.locator(".mma svg .gap").count() == 6 * (2 + 7 + 17)
+    assert page.locator(".mma svg .gap").count() == 6 * (7 + 7 + 2 + 7 + 17)
 
 
 def test_two_people_are_chosen_by_their_pictures(visit):
@@ -196,6 +197,7 @@ def test_a_recording_of_the_camera_is_analysed_though_its_header_has_no_length(v
 
 
 def test_the_live_chart_follows_the_camera_within_a_second_and_leaving_frees_the_reader(visit, space_app):
+    readers, faces = instances(LiveReader), faces_in_memory()
     page = visit()
     page.get_by_role("tab", name="Live").click()
     page.get_by_text("Click to Access Webcam").click()
@@ -209,9 +211,9 @@ def test_the_live_chart_follows_the_camera_within_a_second_and_leaving_frees_the
     assert len(found) >= 3, seen
     assert statistics.median(found) < 1.0, seen
     assert list(bars(page)) == list(REACTIONS)  # an order that stays
-    assert instances(LiveReader) == 1
+    assert instances(LiveReader) == readers + 1
     page.context.close()
-    wait_for(lambda: instances(LiveReader) == 0 and faces_in_memory() == 0)
+    wait_for(lambda: instances(LiveReader) <= readers and faces_in_memory() <= faces)
 
 
 def instances(kind):
@@ -233,11 +235,12 @@ def wait_for(holds, seconds=30):
 
 
 def test_closing_the_page_drops_the_results_from_memory(visit, clips):
+    predictions, faces = instances(VideoPrediction), faces_in_memory()  # other tests of this process may have left some
     page = analysed(visit(), clips / "face.mp4")
-    assert instances(VideoPrediction) == 1
-    assert faces_in_memory() > 0
+    assert instances(VideoPrediction) == predictions + 1
+    assert faces_in_memory() > faces
     page.context.close()
-    wait_for(lambda: instances(VideoPrediction) == 0 and faces_in_memory() == 0)
+    wait_for(lambda: instances(VideoPrediction) <= predictions and faces_in_memory() <= faces)
 
 
 @pytest.mark.parametrize(
