@@ -153,8 +153,8 @@ def test_an_example_in_which_the_face_leaves_shows_gaps(visit):
     page.locator("button.gallery-item").nth(1).click()
     player(page).wait_for()
     analysed(page)
-    # 10 of 16 frames have a face; a row each: what frames add to 7 targets, 7 estimates, valence, arousal, 7 expressions
-    # and 17 units.
+    # 10 of 16 frames have a face; a row each: what frames add to 7 targets, 7 estimates, valence, arousal,
+    # 7 expressions and 17 units.
     assert page.get_by_text("A face in 10 of 16 frames").is_visible()
     assert page.locator(".mma svg .gap").count() == 6 * (7 + 7 + 2 + 7 + 17)
 
