@@ -6,7 +6,7 @@
 import json
 from pathlib import Path
 
-from mma_mrnnet.card_metadata import evaluated_macro_f1
+from mma_mrnnet.hub.card_metadata import evaluated_macro_f1
 
 STILL_LIMIT = 0.05  # of AU12's standard deviation on a still face, from the project's aims
 
@@ -32,9 +32,7 @@ def interval(measured: dict | None, digits: int = 2) -> str:
         return "–"
     if measured["low"] is None:
         return number(measured["value"], digits)
-    return (
-        f"{number(measured['value'], digits)} [{number(measured['low'], digits)}, {number(measured['high'], digits)}]"
-    )
+    return f"{number(measured['value'], digits)} [{number(measured['low'], digits)}, {number(measured['high'], digits)}]"
 
 
 def table(heads: list[str], rows: list[list[str]]) -> str:
@@ -54,7 +52,10 @@ SCORES = {
     "mean AU correlation": (lambda row: row["mean_action_unit_correlation"], 2),
     "of AU4, 7, 12, 25": (lambda row: row["mean_correlation_of_common_units"], 2),
     "expression macro F1": (macro_f1, 2),
-    "smiling or neutral, balanced accuracy": (lambda row: row["smiling_against_neutral"]["balanced_accuracy"], 3),
+    "smiling or neutral, balanced accuracy": (
+        lambda row: row["smiling_against_neutral"]["balanced_accuracy"],
+        3,
+    ),
 }
 """What the README shows of a source, and with how many digits."""
 
@@ -108,7 +109,9 @@ def smiles_note(evaluation: dict, smiles: dict | None) -> str:
         for name, (score, _) in SCORES.items()
         if source in before and fell(score(before[source]), score(now))
     ]
-    return "\n".join([*lines, *([f"Lower than the first checkpoint's: {'; '.join(lower)}."] if lower else [])])
+    return "\n".join(
+        [*lines, *([f"Lower than the first checkpoint's: {'; '.join(lower)}."] if lower else [])]
+    )
 
 
 def fell(before: dict | None, now: dict | None, least: float = 0.005) -> bool:
@@ -141,7 +144,10 @@ def units_table(evaluation: dict | None, training: dict) -> str:
         for unit in training["validation"]["all"]["action_units"]
         if any(row["action_units"].get(unit, {}).get("annotated") for row in sources.values())
     ]
-    rows = [[unit, *(unit_cell(row["action_units"].get(unit)) for row in sources.values())] for unit in units]
+    rows = [
+        [unit, *(unit_cell(row["action_units"].get(unit)) for row in sources.values())]
+        for unit in units
+    ]
     return table(["unit: r, F1 (positive)", *sources], rows)
 
 
@@ -150,7 +156,8 @@ def unit_cell(scores: dict | None) -> str:
     if not scores or not scores["annotated"]:
         return "no labels"
     shown = [
-        interval(value) if isinstance(value, dict) else number(value) for value in (scores["correlation"], scores["f1"])
+        interval(value) if isinstance(value, dict) else number(value)
+        for value in (scores["correlation"], scores["f1"])
     ]
     return f"{', '.join(shown)} ({scores['present']})"
 
@@ -165,12 +172,24 @@ def calibration_table(training: dict) -> str:
     if record is None:
         return "This checkpoint was not calibrated."
     kinds = {"expression_ece": "expressions", "action_unit_ece": "units, mean"}
-    heads = ["images", *(f"{what}: {when}" for what in kinds.values() for when in ("before", "after"))]
+    heads = [
+        "images",
+        *(f"{what}: {when}" for what in kinds.values() for when in ("before", "after")),
+    ]
     rows = [
-        [source, *(number(record[when][source][kind], 3) for kind in kinds for when in ("before", "crossfitted"))]
+        [
+            source,
+            *(
+                number(record[when][source][kind], 3)
+                for kind in kinds
+                for when in ("before", "crossfitted")
+            ),
+        ]
         for source in record["before"]
     ]
-    return f"{table(heads, rows)}\n\nTemperature of the expressions: {number(record['temperature'])}."
+    return (
+        f"{table(heads, rows)}\n\nTemperature of the expressions: {number(record['temperature'])}."
+    )
 
 
 def invariance_table(evaluation: dict | None) -> str:
@@ -222,7 +241,10 @@ def groups_tables(evaluation: dict | None, training: dict) -> str:
     tables = [
         table(
             [f"by {kind}: AU correlation, expression F1 (images)", *sources],
-            [[group["name"], *(group_cell(group["sources"].get(source)) for source in sources)] for group in groups],
+            [
+                [group["name"], *(group_cell(group["sources"].get(source)) for source in sources)]
+                for group in groups
+            ],
         )
         for kind, groups in evaluation["groups"].items()
     ]
@@ -288,8 +310,13 @@ def clips_table(clips: dict) -> str:
         if row["error"]:
             rows.append([f"`{name}`", faces, row["error"], "", "", ""])
             continue
-        strongest = ", ".join(f"{label} {number(value)}" for label, value in list(row["intensities"].items())[:3])
-        quarters = [" ".join(number(part[channel]) for part in row["quarters"]) for channel in ("happiness", "AU12")]
+        strongest = ", ".join(
+            f"{label} {number(value)}" for label, value in list(row["intensities"].items())[:3]
+        )
+        quarters = [
+            " ".join(number(part[channel]) for part in row["quarters"])
+            for channel in ("happiness", "AU12")
+        ]
         rows.append([f"`{name}`", faces, strongest, *quarters, still_cell(row["still"])])
     heads = [
         "clip",
@@ -319,8 +346,12 @@ def courses_text(clips: dict) -> str:
             for channel in ("happiness", "AU12", "AU25", "AU04")
             if (values := [value for value in row["courses"][channel] if value is not None])
         )
-        spans = ", ".join(f"{first:.1f}–{last:.1f} s" for first, last in spans_above(row["courses"], "AU12"))
-        lines.append(f"- `{name}`: {ranges}. AU12 is at 0.5 or more {'in ' + spans if spans else 'nowhere'}.")
+        spans = ", ".join(
+            f"{first:.1f}–{last:.1f} s" for first, last in spans_above(row["courses"], "AU12")
+        )
+        lines.append(
+            f"- `{name}`: {ranges}. AU12 is at 0.5 or more {'in ' + spans if spans else 'nowhere'}."
+        )
     return "\n".join(lines)
 
 
@@ -346,7 +377,9 @@ SATURATED = (
 
 def still_verdict(clips: dict) -> str:
     """How many of the stretches found lie within the aim."""
-    found = {name: row["still"]["AU12_standard_deviation"] for name, row in clips.items() if row["still"]}
+    found = {
+        name: row["still"]["AU12_standard_deviation"] for name, row in clips.items() if row["still"]
+    }
     above = [f"`{name}`" for name, value in found.items() if value >= STILL_LIMIT]
     verdict = f"AU12's standard deviation is below {STILL_LIMIT} in {len(found) - len(above)} of {len(found)} stillest seconds"
     return f"{verdict}{'; not in ' + ', '.join(above) if above else ''}."
@@ -371,7 +404,11 @@ def changed_table(clips: dict) -> str:
 
 # Stage 2 -----------------------------------------------------------------------------------------------------------
 
-QUIET = {"neutral_still": "*resting, still*", "neutral_talking": "*talking*", "neutral_moving": "*misread, turning*"}
+QUIET = {
+    "neutral_still": "*resting, still*",
+    "neutral_talking": "*talking*",
+    "neutral_moving": "*misread, turning*",
+}
 """Quiet faces of `simulator_responses.py`, as the page calls them."""
 
 
@@ -387,9 +424,13 @@ def responses_text(result: dict | None) -> str:
         for name, given in found["displays"].items()
     ]
     rows += [
-        [QUIET[name], *(number(value) for value in given["mean"].values())] for name, given in found["quiet"].items()
+        [QUIET[name], *(number(value) for value in given["mean"].values())]
+        for name, given in found["quiet"].items()
     ]
-    usual = ["*mean of simulated reactions*", *map(number, result["mean_output_on_simulated_test_reactions"].values())]
+    usual = [
+        "*mean of simulated reactions*",
+        *map(number, result["mean_output_on_simulated_test_reactions"].values()),
+    ]
     lines = [f"{longest} s:", "", table(["what is shown", *names], [*rows, usual]), ""]
     heads = [
         "seconds",
@@ -400,8 +441,16 @@ def responses_text(result: dict | None) -> str:
     short = []
     for seconds, row in result["seconds"].items():
         shares = row["quiet"]["neutral_talking"]["share_of_reactions_mean"]
-        counts = [f"{len(row[key])} of {len(names)}" for key in ("own_output_highest", "own_display_best")]
-        short.append([seconds, *counts, ", ".join(f"{100 * shares[name]:.0f} %" for name in ("Fear", "Disgust"))])
+        counts = [
+            f"{len(row[key])} of {len(names)}" for key in ("own_output_highest", "own_display_best")
+        ]
+        short.append(
+            [
+                seconds,
+                *counts,
+                ", ".join(f"{100 * shares[name]:.0f} %" for name in ("Fear", "Disgust")),
+            ]
+        )
     return "\n".join([*lines, table(heads, short)])
 
 

@@ -13,8 +13,8 @@ from pathlib import Path
 import evaluation_tables as tables
 from evaluation_tables import load, load_if_there, number
 
-from mma_mrnnet.ablation import page
-from mma_mrnnet.hub import load_pretrained, model_card
+from mma_mrnnet.analysis.ablation import page
+from mma_mrnnet.hub.checkpoints import load_pretrained, model_card
 
 ROOT = Path(__file__).resolve().parents[1]
 PRETRAINED = ROOT / "mma_mrnnet" / "pretrained"
@@ -38,7 +38,11 @@ def stage1_table() -> str:
     evaluation = load_if_there(PRETRAINED / "results_evaluation.json")
     if evaluation is not None:
         smiles = load_if_there(RESULTS / "smiles_by_people.json")
-        return "\n\n".join(filter(None, (tables.evaluation_table(evaluation), tables.smiles_note(evaluation, smiles))))
+        return "\n\n".join(
+            filter(
+                None, (tables.evaluation_table(evaluation), tables.smiles_note(evaluation, smiles))
+            )
+        )
     results = load(PRETRAINED / "results_mma.json")["validation"]
     lines = [
         "**Stage 1**, validation images of people in no training image. Labels are pseudo-labels (photos) or known by",
@@ -62,12 +66,18 @@ def stage1_table() -> str:
 
 def stage2_table() -> str:
     """Test scores of the recurrent part, beside a regressor on the true trajectories."""
-    results, ceiling = load(PRETRAINED / "results_mrnn.json"), load(PRETRAINED / "results_ceiling.json")
+    results, ceiling = (
+        load(PRETRAINED / "results_mrnn.json"),
+        load(PRETRAINED / "results_ceiling.json"),
+    )
     test = results["test"]["reactions"]
     names = list(test["pearson"])
     other = load_if_there(RESULTS / "other_pooling.json")
     rows = [
-        ("this checkpoint, on the noisy affect it reads", [*test["pearson"].values(), test["mean_pearson"]]),
+        (
+            "this checkpoint, on the noisy affect it reads",
+            [*test["pearson"].values(), test["mean_pearson"]],
+        ),
         *([other_pooling(other)] if other else []),
         ("ridge regression on the same noisy affect", list(ceiling["reported_affect"].values())),
         ("ridge regression on the simulator's true affect", list(ceiling["true_affect"].values())),
@@ -85,7 +95,9 @@ def stage2_table() -> str:
     )
     by_length = lengths_text(lengths)
     if other:
-        by_length += f" ({other_pooling(other)[0]}: {lengths_text(other['test']['mean_pearson_by_length'])})"
+        by_length += (
+            f" ({other_pooling(other)[0]}: {lengths_text(other['test']['mean_pearson_by_length'])})"
+        )
     return "\n".join(
         [
             f"**Stage 2** (pooling: {pooling}), Pearson on {test['clips']} *simulated* test clips with Hume-Reaction's published label "
@@ -94,7 +106,10 @@ def stage2_table() -> str:
             "",
             f"| | {' | '.join(names)} | mean |",
             "| --- |" + " --- |" * (len(names) + 1),
-            *(f"| {label} | {' | '.join(number(value) for value in values)} |" for label, values in rows),
+            *(
+                f"| {label} | {' | '.join(number(value) for value in values)} |"
+                for label, values in rows
+            ),
             "",
             f"Mean absolute error {number(test['mean_mae'], 3)}, CCC {number(test['mean_ccc'], 3)}. By length: {by_length}.",
             verdict,
@@ -104,7 +119,9 @@ def stage2_table() -> str:
 
 def lengths_text(lengths: dict) -> str:
     """Mean Pearson by frames in the clip."""
-    return ", ".join(f"{name} frames {number(row['mean_pearson'])}" for name, row in lengths.items())
+    return ", ".join(
+        f"{name} frames {number(row['mean_pearson'])}" for name, row in lengths.items()
+    )
 
 
 def other_pooling(results: dict) -> tuple[str, list[float]]:
@@ -128,13 +145,19 @@ def clips_part() -> str:
         "the second in which the aligned pixels change least: AU12's standard deviation there, and that change in grey levels a frame;",
         "`astronaut_still` is a photo under a camera's noise. [Courses over time, and clips read in other forms](docs/results.md).",
     ]
-    return "\n".join([*lines, "", tables.clips_table(clips), "", tables.still_verdict(clips), tables.SATURATED])
+    return "\n".join(
+        [*lines, "", tables.clips_table(clips), "", tables.still_verdict(clips), tables.SATURATED]
+    )
 
 
 def cost_table() -> str:
     """Time and memory of the command line."""
     cost = load(RESULTS / "predict_cost.json")
-    steps = {name: value for name, value in cost["cpu_seconds_by_step_on_every_frame"].items() if name != "frames"}
+    steps = {
+        name: value
+        for name, value in cost["cpu_seconds_by_step_on_every_frame"].items()
+        if name != "frames"
+    }
     frames = cost["cpu_seconds_by_step_on_every_frame"]["frames"]
     spent = ", ".join(f"{name} {number(value)}" for name, value in steps.items())
     rows = (
@@ -168,9 +191,14 @@ def stored_crops_table() -> str:
         "| --- | --- | --- | --- |",
     ]
     for name, row in result["formats"].items():
-        mean, largest = number(row["affect_mean_difference"], 4), number(row["affect_largest_difference"], 3)
+        mean, largest = (
+            number(row["affect_mean_difference"], 4),
+            number(row["affect_largest_difference"], 3),
+        )
         intensities = number(row["intensities_largest_difference"], 4)
-        lines.append(f"| {kinds[name]} | {row['bytes_a_crop']:.0f} | {mean}, {largest} | {intensities} |")
+        lines.append(
+            f"| {kinds[name]} | {row['bytes_a_crop']:.0f} | {mean}, {largest} | {intensities} |"
+        )
     one, two = result["crops_a_second_of_every_frame"].values()
     return "\n".join(
         [
@@ -194,11 +222,18 @@ def training_cost_tables() -> str:
         "| --- | --- | --- | --- | --- |",
     ]
     readers = {"0 workers": "the training process", "1 workers": "a worker beside it"}
-    for network in [name for name, row in first.items() if isinstance(row, dict) and "0 workers" in row]:
+    for network in [
+        name for name, row in first.items() if isinstance(row, dict) and "0 workers" in row
+    ]:
         for key, reader in readers.items():
             row = first[network][key]
-            loop, bare = number(row["loop_images_a_second"], 1), number(row["bare_images_a_second"], 1)
-            lines.append(f"| {network} | {reader} | {loop} | {bare} | {100 * row['share_of_bare']:.0f} % |")
+            loop, bare = (
+                number(row["loop_images_a_second"], 1),
+                number(row["bare_images_a_second"], 1),
+            )
+            lines.append(
+                f"| {network} | {reader} | {loop} | {bare} | {100 * row['share_of_bare']:.0f} % |"
+            )
     lines += [
         "",
         f"**Stage 2** ({second['what']}; `{second['command']}`), against the usual baseline, the same network on packed sequences: CPU",
@@ -232,7 +267,10 @@ SHOWN_QUESTIONS = {
 
 def ablation_blocks() -> dict[str, str]:
     """The measured blocks of ablations.md."""
-    simulated, drawn = load(RESULTS / "ablations_simulated.json"), load(RESULTS / "ablations_drawn.json")
+    simulated, drawn = (
+        load(RESULTS / "ablations_simulated.json"),
+        load(RESULTS / "ablations_drawn.json"),
+    )
     blocks = {"experiments": experiments_table(simulated, drawn)}
     for name, summary in (("simulated", simulated), ("drawn", drawn)):
         minutes = 60 * summary["training_hours"] / summary["jobs"]
@@ -242,15 +280,30 @@ def ablation_blocks() -> dict[str, str]:
         asked = SHOWN_QUESTIONS[name]
         blocks |= {f"{name} {question}": page.table(summary, question) for question in asked}
     blocks["simulated by length"] = page.length_table(simulated)
-    return blocks | {"transfer": page.transfer_table(simulated), "extractors": page.extractor_table(drawn)}
+    return blocks | {
+        "transfer": page.transfer_table(simulated),
+        "extractors": page.extractor_table(drawn),
+    }
 
 
 def experiments_table(simulated: dict, drawn: dict) -> str:
     """The paper's three experiments: what it claims beside what came out."""
-    here, there = ({row["name"]: row for row in summary["variants"]} for summary in (simulated, drawn))
+    here, there = (
+        {row["name"]: row for row in summary["variants"]} for summary in (simulated, drawn)
+    )
     lines = [
-        ("no mask layer, padding goes through", "the mask layer helps", here["padded"], [there["padded"]]),
-        ("mean squared error as the loss", "a correlation loss converges better", here["mse"], [there["mse"]]),
+        (
+            "no mask layer, padding goes through",
+            "the mask layer helps",
+            here["padded"],
+            [there["padded"]],
+        ),
+        (
+            "mean squared error as the loss",
+            "a correlation loss converges better",
+            here["mse"],
+            [there["mse"]],
+        ),
         (
             "single-task extractor",
             "the tasks help each other",
@@ -287,7 +340,10 @@ def filled(readme: str, blocks: dict[str, str]) -> str:
     for name, text in blocks.items():
         pattern = rf"(<!-- begin: {name} -->\n).*?(<!-- end: {name} -->)"
         readme, count = re.subn(
-            pattern, lambda match, text=text: f"{match[1]}{text}\n{match[2]}", readme, flags=re.DOTALL
+            pattern,
+            lambda match, text=text: f"{match[1]}{text}\n{match[2]}",
+            readme,
+            flags=re.DOTALL,
         )
         assert count == 1, f"{count} blocks are named {name}"
     return readme
@@ -336,8 +392,12 @@ def onnx_blocks() -> dict[str, str]:
     ]
     for name in ("extractor, batch 1", "extractor, batch 32", "intensities, batch 1"):
         row = cost[name]
-        milliseconds = [number(1000 * row[f"{library}_cpu_s"], 1) for library in ("torch", "onnxruntime")]
-        lines.append(f"| {name} | {' | '.join(milliseconds)} | {number(row['torch_over_onnxruntime'], 1)} |")
+        milliseconds = [
+            number(1000 * row[f"{library}_cpu_s"], 1) for library in ("torch", "onnxruntime")
+        ]
+        lines.append(
+            f"| {name} | {' | '.join(milliseconds)} | {number(row['torch_over_onnxruntime'], 1)} |"
+        )
     sizes = ", ".join(f"`{name}` {number(size, 1)} MB" for name, size in cost["megabytes"].items())
     lines += [
         "",
@@ -364,7 +424,10 @@ def space_blocks() -> dict[str, str]:
         "",
         "| | median s | worst s | count |",
         "| --- | --- | --- | --- |",
-        *(f"| {what} | {number(row['median_s'])} | {number(row['worst_s'])} | {row['count']} |" for what, row in rows),
+        *(
+            f"| {what} | {number(row['median_s'])} | {number(row['worst_s'])} | {row['count']} |"
+            for what, row in rows
+        ),
         "",
         f"Of the {at_once['count']} answers to users at once {at_once['answers_of_their_own_clip']} were of their own clip. "
         f"The page answered {number(load['server_start_s'], 1)} s after its start.",
@@ -385,5 +448,9 @@ if __name__ == "__main__":
         place.write_text(filled(place.read_text("utf-8"), blocks()), encoding="utf-8")
     path = ROOT / "README.md"
     text = path.read_text("utf-8")
-    path.write_text(filled(text, {"results": results(), "example": example(text)}), encoding="utf-8")
-    (PRETRAINED / "README.md").write_text(model_card(load_pretrained()[0], PRETRAINED), encoding="utf-8")
+    path.write_text(
+        filled(text, {"results": results(), "example": example(text)}), encoding="utf-8"
+    )
+    (PRETRAINED / "README.md").write_text(
+        model_card(load_pretrained()[0], PRETRAINED), encoding="utf-8"
+    )

@@ -28,7 +28,7 @@ from machine import machine
 from PIL import Image
 
 from mma_mrnnet import MMAModel, MMAMRNNetVideoProcessor
-from mma_mrnnet.data.affect import affect_of
+from mma_mrnnet.faces.affect import affect_of
 from mma_mrnnet.metrics import area_under_roc
 from mma_mrnnet.model.labels import EXPRESSIONS, affect_names
 from mma_mrnnet.training.checkpoints import write_json
@@ -93,7 +93,9 @@ def scored_photos(folder: Path) -> dict[str, Photo]:
     for path in parquet_files(folder):
         table = pq.read_table(path, columns=[*COLUMNS, "image"])
         names = pc.struct_field(table["image"], "path").to_pylist()
-        for number, (row, name) in enumerate(zip(table.select(COLUMNS).to_pylist(), names, strict=True)):
+        for number, (row, name) in enumerate(
+            zip(table.select(COLUMNS).to_pylist(), names, strict=True)
+        ):
             photo = photo_of(row, name or f"{path.name}:{number}")
             if photo is not None:
                 photos[photo.name] = photo
@@ -118,9 +120,13 @@ def strata(photos: list[Photo]) -> dict[tuple, list[str]]:
 def folds_of(photos: list[Photo], count: int) -> list[set[str]]:
     """The people in `count` folds, those of each stratum dealt out one by one in an order drawn with seed 0."""
     rng = np.random.default_rng(0)
-    people = [subject for group in strata(photos).values() for subject in rng.permutation(group).tolist()]
+    people = [
+        subject for group in strata(photos).values() for subject in rng.permutation(group).tolist()
+    ]
     if not 2 <= count <= len(people):
-        raise ValueError(f"--folds must be from 2 to the number of people, {len(people)}; got {count}")
+        raise ValueError(
+            f"--folds must be from 2 to the number of people, {len(people)}; got {count}"
+        )
     return [set(people[fold::count]) for fold in range(count)]
 
 
@@ -146,7 +152,17 @@ def train(data: Path, run: Path, words: list[str]) -> None:
     Raises:
         RuntimeError: the training failed; it has said why.
     """
-    command = [sys.executable, "-m", "mma_mrnnet.train", "--stage", "mma", "--data", str(data), "--output", str(run)]
+    command = [
+        sys.executable,
+        "-m",
+        "mma_mrnnet.train",
+        "--stage",
+        "mma",
+        "--data",
+        str(data),
+        "--output",
+        str(run),
+    ]
     if (run / "checkpoints").is_dir():
         command.append("--resume")
     if subprocess.run([*command, *words], check=False).returncode != 0:
@@ -156,12 +172,18 @@ def train(data: Path, run: Path, words: list[str]) -> None:
 def scored(folder: Path, model: Path, photos: list[Photo]) -> list[Photo]:
     """The photos with their margins, by the extractor in a folder."""
     wanted = {photo.name: photo for photo in photos}
-    extractor, processor = MMAModel.from_pretrained(model).eval(), MMAMRNNetVideoProcessor.from_pretrained(model)
+    extractor, processor = (
+        MMAModel.from_pretrained(model).eval(),
+        MMAMRNNetVideoProcessor.from_pretrained(model),
+    )
     names = affect_names(extractor.config.action_units)
     done = []
     for path in parquet_files(folder):
         images = pq.read_table(path, columns=["image"])["image"].to_pylist()
-        rows = [(image["path"] or f"{path.name}:{number}", image["bytes"]) for number, image in enumerate(images)]
+        rows = [
+            (image["path"] or f"{path.name}:{number}", image["bytes"])
+            for number, image in enumerate(images)
+        ]
         chosen = [(wanted[name], data) for name, data in rows if name in wanted]
         for start in range(0, len(chosen), 64):
             part = chosen[start : start + 64]
@@ -174,7 +196,9 @@ def scored(folder: Path, model: Path, photos: list[Photo]) -> list[Photo]:
     return done
 
 
-def run_fold(folder: Path, out: Path, held_out: set[str], photos: list[Photo], words: list[str]) -> dict:
+def run_fold(
+    folder: Path, out: Path, held_out: set[str], photos: list[Photo], words: list[str]
+) -> dict:
     """One fold's photos with margins, and what it took; read from its file where it is done.
 
     Raises:
@@ -193,7 +217,10 @@ def run_fold(folder: Path, out: Path, held_out: set[str], photos: list[Photo], w
     found = {
         **settings,
         "rows": counts,
-        "minutes": json.loads((out / "run" / "results.json").read_text("utf-8"))["training"]["seconds"] / 60,
+        "minutes": json.loads((out / "run" / "results.json").read_text("utf-8"))["training"][
+            "seconds"
+        ]
+        / 60,
         "photos": [asdict(photo) for photo in margins],
     }
     write_json(path, found)
@@ -210,7 +237,10 @@ def balanced_accuracy(margin: np.ndarray, smiling: np.ndarray) -> float:
 
 def score(photos: list[Photo]) -> dict:
     """Counts, balanced accuracy and AUC, both with 95 % intervals over people."""
-    margin, smiling = np.array([photo.margin for photo in photos]), np.array([photo.smiling for photo in photos])
+    margin, smiling = (
+        np.array([photo.margin for photo in photos]),
+        np.array([photo.smiling for photo in photos]),
+    )
     rows: dict[str, list[int]] = {}
     for number, photo in enumerate(photos):
         rows.setdefault(photo.subject, []).append(number)
@@ -218,12 +248,20 @@ def score(photos: list[Photo]) -> dict:
     rng = np.random.default_rng(0)
     drawn = []
     for _ in range(RESAMPLES):
-        chosen = np.concatenate([group[each] for group in groups for each in rng.integers(0, len(group), len(group))])
+        chosen = np.concatenate(
+            [group[each] for group in groups for each in rng.integers(0, len(group), len(group))]
+        )
         drawn.append(
-            (balanced_accuracy(margin[chosen], smiling[chosen]), area_under_roc(margin[chosen], smiling[chosen]))
+            (
+                balanced_accuracy(margin[chosen], smiling[chosen]),
+                area_under_roc(margin[chosen], smiling[chosen]),
+            )
         )
     low, high = np.quantile(np.array(drawn), (0.025, 0.975), axis=0)
-    values = {"balanced_accuracy": balanced_accuracy(margin, smiling), "auc": area_under_roc(margin, smiling)}
+    values = {
+        "balanced_accuracy": balanced_accuracy(margin, smiling),
+        "auc": area_under_roc(margin, smiling),
+    }
     return {
         "smiling": int(smiling.sum()),
         "neutral": int((~smiling).sum()),
@@ -243,13 +281,21 @@ def summary(photos: list[Photo]) -> dict:
         "all": photos,
         "with a label": [photo for photo in photos if photo.labelled],
         **{
-            f"neutral from {source}": [photo for photo in photos if photo.smiling or photo.source == source]
+            f"neutral from {source}": [
+                photo for photo in photos if photo.smiling or photo.source == source
+            ]
             for source in NEUTRAL_SOURCES
         },
     }
-    misses = sorted((photo for photo in photos if not photo.is_right), key=lambda photo: -abs(photo.margin))
+    misses = sorted(
+        (photo for photo in photos if not photo.is_right), key=lambda photo: -abs(photo.margin)
+    )
     return {
-        "scores": {name: score(chosen) for name, chosen in groups.items() if len({p.smiling for p in chosen}) == 2},
+        "scores": {
+            name: score(chosen)
+            for name, chosen in groups.items()
+            if len({p.smiling for p in chosen}) == 2
+        },
         "misses": [asdict(photo) for photo in misses],
     }
 
@@ -277,7 +323,10 @@ def main(folder: Path, out: Path, count: int, words: list[str]) -> dict:
         "command": f"python benchmarks/leave_people_out.py FOLDER --folds {count} --out RUNS -- {shlex.join(words)}",
         "machine": machine(),
         "minutes": sum(fold["minutes"] for fold in folds),
-        "folds": [{"people": len(fold["held_out"]), "photos": len(fold["photos"]), **fold["rows"]} for fold in folds],
+        "folds": [
+            {"people": len(fold["held_out"]), "photos": len(fold["photos"]), **fold["rows"]}
+            for fold in folds
+        ],
         **summary([Photo(**photo) for fold in folds for photo in fold["photos"]]),
     }
     write_json(RESULT, result)
@@ -293,7 +342,9 @@ def parted(given: list[str]) -> tuple[argparse.Namespace, list[str]]:
     )
     parser.add_argument("folder", type=Path, help="holds the labelled crops")
     parser.add_argument("--folds", type=int, default=3)
-    parser.add_argument("--out", type=Path, required=True, help="where the folds' files and runs are kept")
+    parser.add_argument(
+        "--out", type=Path, required=True, help="where the folds' files and runs are kept"
+    )
     end = given.index("--") if "--" in given else len(given)
     return parser.parse_args(given[:end]), given[end + 1 :]
 

@@ -18,8 +18,8 @@ import onnxruntime
 import torch
 from machine import machine
 
-from mma_mrnnet.hub import load_pretrained, pretrained_folder
-from mma_mrnnet.onnx_export import export_onnx
+from mma_mrnnet.hub.checkpoints import load_pretrained, pretrained_folder
+from mma_mrnnet.hub.onnx import export_onnx
 from mma_mrnnet.training.checkpoints import write_json
 
 RESULT = Path(__file__).parent / "results" / "onnx_cost.json"
@@ -47,7 +47,9 @@ def open_model(path: Path) -> onnxruntime.InferenceSession:
     return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
 
 
-def calls_of(network: Callable, inputs: dict[str, torch.Tensor], path: Path) -> dict[str, Callable[[], object]]:
+def calls_of(
+    network: Callable, inputs: dict[str, torch.Tensor], path: Path
+) -> dict[str, Callable[[], object]]:
     """PyTorch and onnxruntime on the same inputs."""
     session, arrays = open_model(path), {name: value.numpy() for name, value in inputs.items()}
 
@@ -75,13 +77,24 @@ def main() -> None:
     }
     with tempfile.TemporaryDirectory() as place:
         folder = export_onnx(pretrained_folder(), Path(place) / "onnx")
-        result["megabytes"] = {path.name: path.stat().st_size / 1e6 for path in sorted(folder.glob("*.onnx"))}
+        result["megabytes"] = {
+            path.name: path.stat().st_size / 1e6 for path in sorted(folder.glob("*.onnx"))
+        }
         for size in (1, 32):
             inputs = {"pixel_values": 2 * torch.rand(size, 3, side, side) - 1}
-            calls = calls_of(lambda pixel_values: model.mma(pixel_values).affect, inputs, folder / "extractor.onnx")
+            calls = calls_of(
+                lambda pixel_values: model.mma(pixel_values).affect,
+                inputs,
+                folder / "extractor.onnx",
+            )
             result[f"extractor, batch {size}"] = in_turn(calls, args.rounds)
-        clip = {"affect": torch.rand(1, most, 26), "frame_mask": torch.ones(1, most, dtype=torch.bool)}
-        result["intensities, batch 1"] = in_turn(calls_of(model, clip, folder / "intensities.onnx"), args.rounds)
+        clip = {
+            "affect": torch.rand(1, most, 26),
+            "frame_mask": torch.ones(1, most, dtype=torch.bool),
+        }
+        result["intensities, batch 1"] = in_turn(
+            calls_of(model, clip, folder / "intensities.onnx"), args.rounds
+        )
     write_json(RESULT, result)
     print(json.dumps(result, indent=1))
 

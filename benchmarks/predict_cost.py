@@ -38,7 +38,11 @@ def as_process(words: list[str], runs: int) -> dict[str, float]:
             wall.append(time.perf_counter() - started)
             cpu.append(usage.ru_utime + usage.ru_stime)
             peak = max(peak, usage.ru_maxrss)
-    return {"wall_s": statistics.median(wall), "cpu_s": statistics.median(cpu), "peak_mb": peak / 1024}
+    return {
+        "wall_s": statistics.median(wall),
+        "cpu_s": statistics.median(cpu),
+        "peak_mb": peak / 1024,
+    }
 
 
 def by_step(clip: Path) -> dict[str, float]:
@@ -60,9 +64,9 @@ def by_step(clip: Path) -> dict[str, float]:
 
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
-    from mma_mrnnet.data.affect import affect_of
-    from mma_mrnnet.data.faces import FaceDetector, align_face
-    from mma_mrnnet.data.video import read_frames
+    from mma_mrnnet.faces.affect import affect_of
+    from mma_mrnnet.faces.detection import FaceDetector, align_face
+    from mma_mrnnet.video.reading import read_frames
 
     model, processor = timed("load the checkpoint", prediction.default_checkpoint)
     detector = timed("load the detector", FaceDetector)
@@ -85,7 +89,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         clip = Path(folder) / "face.mp4"
         make = (
-            "from mma_mrnnet.demo import astronaut, camera_move; from mma_mrnnet.data.video_writing import write_video; "
+            "from mma_mrnnet.cli.demo import astronaut, camera_move; from mma_mrnnet.video.writing import write_video; "
             f"write_video({str(clip)!r}, camera_move(astronaut(), 360, (1280, 720)), 30)"
         )
         subprocess.run([sys.executable, "-c", make], check=True)
@@ -98,7 +102,12 @@ def main() -> None:
             "predict_fps_native": as_process([*command, "--fps", "native"], runs),
             "import_only": as_process([sys.executable, "-c", "import mma_mrnnet"], runs),
             "import_transformers_only": as_process(
-                [sys.executable, "-c", "from transformers import AutoModel, AutoVideoProcessor, PreTrainedModel"], runs
+                [
+                    sys.executable,
+                    "-c",
+                    "from transformers import AutoModel, AutoVideoProcessor, PreTrainedModel",
+                ],
+                runs,
             ),
             "cpu_seconds_by_step_on_every_frame": by_step(clip),
         }

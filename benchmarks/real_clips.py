@@ -22,13 +22,13 @@ import numpy as np
 import torch
 from machine import machine
 
-from mma_mrnnet.data.affect import affect_of, people_with_rows
-from mma_mrnnet.data.tracks import FaceFrame, crop_faces, people_of
-from mma_mrnnet.data.video import VIDEO_SUFFIXES, FrameClock, VideoFrame, read_frames
-from mma_mrnnet.demo import astronaut, camera_move, figure_class
+from mma_mrnnet.cli.demo import astronaut, camera_move, figure_class
+from mma_mrnnet.faces.affect import affect_of, people_with_rows
+from mma_mrnnet.faces.tracks import FaceFrame, crop_faces, people_of
 from mma_mrnnet.model.labels import affect_names
 from mma_mrnnet.prediction import NO_FACE, default_checkpoint
 from mma_mrnnet.training.checkpoints import write_json
+from mma_mrnnet.video.reading import VIDEO_SUFFIXES, FrameClock, VideoFrame, read_frames
 
 HERE = Path(__file__).parent
 RESULT, PICTURE = HERE / "results" / "real_clips.json", HERE / "real_clips.png"
@@ -70,7 +70,11 @@ def read(frames: list[VideoFrame]) -> Reading:
     rows = people_with_rows(people_frames, lambda crops: affect_of(crops, model.mma, processor))
     missing = np.full(model.config.input_size, np.nan, np.float32)
     values = [affect.get(person, missing) for _, affect in rows]
-    sampled = [row for face, row in zip(faces, values, strict=True) if face.due[0] and face.crop is not None]
+    sampled = [
+        row
+        for face, row in zip(faces, values, strict=True)
+        if face.due[0] and face.crop is not None
+    ]
     intensities = {}
     if sampled:
         affect, frame_mask = processor.pad([np.stack(sampled)])
@@ -82,13 +86,17 @@ def read(frames: list[VideoFrame]) -> Reading:
 
 def channel(reading: Reading, name: str) -> np.ndarray:
     """(frames,) one channel of the affect."""
-    return reading.affect[:, affect_names(default_checkpoint()[0].config.mma_config.action_units).index(name)]
+    return reading.affect[
+        :, affect_names(default_checkpoint()[0].config.mma_config.action_units).index(name)
+    ]
 
 
 # What is read again ------------------------------------------------------------------------------------------------
 
 
-def with_images(frames: list[VideoFrame], change: Callable[[np.ndarray], np.ndarray]) -> list[VideoFrame]:
+def with_images(
+    frames: list[VideoFrame], change: Callable[[np.ndarray], np.ndarray]
+) -> list[VideoFrame]:
     """The same frames with changed pixels."""
     return [replace(frame, image=np.ascontiguousarray(change(frame.image))) for frame in frames]
 
@@ -96,12 +104,16 @@ def with_images(frames: list[VideoFrame], change: Callable[[np.ndarray], np.ndar
 def halved(image: np.ndarray) -> np.ndarray:
     """Half as high and as wide, by area."""
     height, width = image.shape[:2]
-    return cv2.resize(image, (max(width // 2, 1), max(height // 2, 1)), interpolation=cv2.INTER_AREA)
+    return cv2.resize(
+        image, (max(width // 2, 1), max(height // 2, 1)), interpolation=cv2.INTER_AREA
+    )
 
 
 def as_jpeg(image: np.ndarray) -> np.ndarray:
     """Through a JPEG of poor quality."""
-    _, data = cv2.imencode(".jpg", image[:, :, ::-1], [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])  # OpenCV's BGR
+    _, data = cv2.imencode(
+        ".jpg", image[:, :, ::-1], [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY]
+    )  # OpenCV's BGR
     return cv2.imdecode(data, cv2.IMREAD_COLOR)[:, :, ::-1]
 
 
@@ -131,7 +143,9 @@ def difference(usual: Reading, changed: Reading) -> dict:
         "faces_lost": int((~np.isnan(before[:, 0]) & ~changed.seen).sum()),
         "affect": float(gaps.mean()) if both.any() else None,
         "affect_largest_channel": float(gaps.mean(0).max()) if both.any() else None,
-        "intensities": float(np.mean([abs(usual.intensities[name] - changed.intensities[name]) for name in known]))
+        "intensities": float(
+            np.mean([abs(usual.intensities[name] - changed.intensities[name]) for name in known])
+        )
         if known
         else None,
     }
@@ -190,14 +204,19 @@ def courses(reading: Reading) -> dict[str, list[float | None]]:
     values = {name: channel(reading, name)[kept].tolist() for name in COURSES}
     return {
         "time_s": [round(reading.faces[row].time_s, 3) for row in kept],
-        **{name: [None if np.isnan(value) else round(value, 3) for value in row] for name, row in values.items()},
+        **{
+            name: [None if np.isnan(value) else round(value, 3) for value in row]
+            for name, row in values.items()
+        },
     }
 
 
 def quarters(reading: Reading) -> list[dict[str, float]]:
     """Mean of some channels in each quarter of the frames with a face, in time order."""
     parts = np.array_split(np.flatnonzero(reading.seen), 4)
-    return [{name: float(channel(reading, name)[part].mean()) for name in CHANNELS} for part in parts]
+    return [
+        {name: float(channel(reading, name)[part].mean()) for name in CHANNELS} for part in parts
+    ]
 
 
 def describe(frames: list[VideoFrame], warning: str | None = None) -> dict:
@@ -207,15 +226,22 @@ def describe(frames: list[VideoFrame], warning: str | None = None) -> dict:
     known = bool(reading.intensities)
     ranked = sorted(reading.intensities.items(), key=lambda item: item[1], reverse=True)
     return {
-        "error": None if known else (f"{NO_FACE}, at the checkpoint's rate" if reading.seen.any() else NO_FACE),
+        "error": None
+        if known
+        else (f"{NO_FACE}, at the checkpoint's rate" if reading.seen.any() else NO_FACE),
         "warning": warning,
         "last_frame_s": frames[-1].time_s,
-        "frames_at_2_fps": {"sampled": int(usual.sum()), "with_face": int((usual & reading.seen).sum())},
+        "frames_at_2_fps": {
+            "sampled": int(usual.sum()),
+            "with_face": int((usual & reading.seen).sum()),
+        },
         "frames_at_own_rate": {"sampled": len(usual), "with_face": int(reading.seen.sum())},
         "intensities": dict(ranked) if known else None,
         "quarters": quarters(reading) if known else [],
         "still": still_face(reading),
-        "changed": {name: difference(reading, read(change(frames))) for name, change in CHANGES.items()}
+        "changed": {
+            name: difference(reading, read(change(frames))) for name, change in CHANGES.items()
+        }
         if known
         else {},
         "courses": courses(reading) if known else None,
@@ -237,21 +263,34 @@ def astronaut_still(frames: int = 75, fps: int = 25, noise: float = 2.0) -> list
     rng = np.random.default_rng(0)
     clock = FrameClock(default_checkpoint()[0].config.sampling_fps)
     images = (
-        np.clip(np.round(view + rng.normal(0, noise, view.shape)), 0, 255).astype(np.uint8) for _ in range(frames)
+        np.clip(np.round(view + rng.normal(0, noise, view.shape)), 0, 255).astype(np.uint8)
+        for _ in range(frames)
     )
-    return [VideoFrame(image, row / fps, row, (clock.keeps(row / fps), True)) for row, image in enumerate(images)]
+    return [
+        VideoFrame(image, row / fps, row, (clock.keeps(row / fps), True))
+        for row, image in enumerate(images)
+    ]
 
 
 def draw(clips: dict[str, dict], path: Path) -> None:
     """The courses of all clips with a face, one axes each, beside one time axis."""
     shown = {name: row for name, row in clips.items() if row["courses"]}
     figure = figure_class()(figsize=(9, 1.35 * len(shown) + 0.6), dpi=100, layout="constrained")
-    for axes, (name, row) in zip(figure.subplots(len(shown), 1, squeeze=False)[:, 0], shown.items(), strict=True):
+    for axes, (name, row) in zip(
+        figure.subplots(len(shown), 1, squeeze=False)[:, 0], shown.items(), strict=True
+    ):
         times = row["courses"]["time_s"]
         if row["still"]:
-            axes.axvspan(row["still"]["from_s"], row["still"]["to_s"], color="#E8E8E8", label="stillest second")
+            axes.axvspan(
+                row["still"]["from_s"],
+                row["still"]["to_s"],
+                color="#E8E8E8",
+                label="stillest second",
+            )
         for channel_name in COURSES:
-            values = np.array(row["courses"][channel_name], float)  # None becomes NaN, a gap in the line
+            values = np.array(
+                row["courses"][channel_name], float
+            )  # None becomes NaN, a gap in the line
             axes.plot(times, values, color=COLORS[channel_name], linewidth=1.3, label=channel_name)
         axes.set_ylim(-0.03, 1.03)
         axes.set_xlim(0, max(times[-1], 0.1))
@@ -287,6 +326,8 @@ def main(folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("folder", type=Path, help="holds the clips")
     main(parser.parse_args().folder)

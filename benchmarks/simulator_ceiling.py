@@ -16,11 +16,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from mma_mrnnet.data.simulated_domains import domain_named
-from mma_mrnnet.data.simulated_extractor import noise_from_errors
-from mma_mrnnet.data.synthetic import SimulatedClip, hume_like_splits
 from mma_mrnnet.metrics import pearson_scores
 from mma_mrnnet.model.labels import REACTIONS
+from mma_mrnnet.synthetic.domains import domain_named
+from mma_mrnnet.synthetic.extractor_noise import noise_from_errors
+from mma_mrnnet.synthetic.reactions import SimulatedClip, hume_like_splits
 from mma_mrnnet.training.checkpoints import write_json
 from mma_mrnnet.training.extractor_errors import recorded_errors
 
@@ -44,7 +44,9 @@ def features(affect: np.ndarray) -> np.ndarray:
 def design(clips: list[SimulatedClip], kind: str) -> tuple[np.ndarray, np.ndarray]:
     """Features (N, F) and labels (N, 7) of the clips with a reaction."""
     chosen = [clip for clip in clips if clip.kind == "reaction"]
-    return np.stack([features(getattr(clip, kind)) for clip in chosen]), np.stack([clip.labels for clip in chosen])
+    return np.stack([features(getattr(clip, kind)) for clip in chosen]), np.stack(
+        [clip.labels for clip in chosen]
+    )
 
 
 def ridge(x: np.ndarray, y: np.ndarray, penalty: float) -> np.ndarray:

@@ -22,9 +22,10 @@ import numpy as np
 import torch
 
 from mma_mrnnet import MMAMRNNetForIntensity, MMAMRNNetVideoProcessor
-from mma_mrnnet.data.simulated_display import ASSOCIATIONS, affect_of, speech_units
-from mma_mrnnet.data.simulated_domains import domain_named
-from mma_mrnnet.data.simulated_extractor import (
+from mma_mrnnet.model.labels import ACTION_UNITS, REACTIONS
+from mma_mrnnet.synthetic.display import ASSOCIATIONS, affect_of, speech_units
+from mma_mrnnet.synthetic.domains import domain_named
+from mma_mrnnet.synthetic.extractor_noise import (
     ExtractorNoise,
     columns_of,
     draw_bias,
@@ -32,7 +33,6 @@ from mma_mrnnet.data.simulated_extractor import (
     report_affect,
     turned_away,
 )
-from mma_mrnnet.model.labels import ACTION_UNITS, REACTIONS
 from mma_mrnnet.training.checkpoints import write_json
 from mma_mrnnet.training.extractor_errors import recorded_errors
 
@@ -54,14 +54,23 @@ def learnt_from(folder: Path) -> tuple[ExtractorNoise, str, dict[str, float]]:
 
 def without_noise(noise: ExtractorNoise) -> ExtractorNoise:
     """The same extractor's usual report: its floors, slopes, confusions and cross-talk alone."""
-    silent = ("unit_bias", "unit_noise", "expression_bias", "expression_noise", "unsupervised_noise", "bad_frames")
+    silent = (
+        "unit_bias",
+        "unit_noise",
+        "expression_bias",
+        "expression_noise",
+        "unsupervised_noise",
+        "bad_frames",
+    )
     silent += ("valence_arousal_bias", "valence_arousal_noise")
     return replace(noise, **dict.fromkeys(silent, 0.0))
 
 
 def displays(frames: int) -> np.ndarray:
     """(7, T, 26) true affect: each reaction's display grows over a fifth of the clip and stays."""
-    rise = (np.arange(frames) / max(0.2 * (frames - 1), 1.0)).clip(0, 1) if frames > 1 else np.ones(1)
+    rise = (
+        (np.arange(frames) / max(0.2 * (frames - 1), 1.0)).clip(0, 1) if frames > 1 else np.ones(1)
+    )
     shown = np.eye(len(REACTIONS))[:, None] * rise[:, None]  # (7, T, 7)
     units = np.zeros((len(REACTIONS), frames, len(ACTION_UNITS)))
     for row, reaction in enumerate(REACTIONS):
@@ -73,7 +82,9 @@ def displays(frames: int) -> np.ndarray:
 
 def resting(speech: np.ndarray) -> np.ndarray:
     """(N, T, 26) true affect of calm faces with the units of speech (N, T, 17) alone."""
-    return affect_of(np.zeros((*speech.shape[:2], len(REACTIONS))), np.zeros(speech.shape[:2]), speech)
+    return affect_of(
+        np.zeros((*speech.shape[:2], len(REACTIONS))), np.zeros(speech.shape[:2]), speech
+    )
 
 
 def stimuli(frames: int, fps: float, noise: ExtractorNoise) -> dict[str, np.ndarray]:
@@ -94,11 +105,15 @@ def stimuli(frames: int, fps: float, noise: ExtractorNoise) -> dict[str, np.ndar
         "displays": seen(displays(frames), still[: len(REACTIONS)]),
         "neutral_still": seen(calm[:1], still[:1]),
         "neutral_talking": seen(resting(speech), speech),
-        "neutral_moving": report_affect(moving[0], still[..., columns_of(25)], moving[1], noise, rng, fps),
+        "neutral_moving": report_affect(
+            moving[0], still[..., columns_of(25)], moving[1], noise, rng, fps
+        ),
     }
 
 
-def responses(model: MMAMRNNetForIntensity, processor: MMAMRNNetVideoProcessor, affect: np.ndarray) -> np.ndarray:
+def responses(
+    model: MMAMRNNetForIntensity, processor: MMAMRNNetVideoProcessor, affect: np.ndarray
+) -> np.ndarray:
     """(N, 7) intensities."""
     padded, mask = processor.pad(list(affect.astype(np.float32)))
     with torch.inference_mode():
@@ -118,9 +133,15 @@ def of_length(outputs: dict[str, np.ndarray], usual: dict[str, float]) -> dict:
     return {
         "displays": {name: named(shown[row]) for row, name in enumerate(REACTIONS)},
         "rise_over_neutral_still": {name: named(rise[row]) for row, name in enumerate(REACTIONS)},
-        "own_output_highest": [name for row, name in enumerate(REACTIONS) if shown[row].argmax() == row],
-        "own_output_rises_most": [name for row, name in enumerate(REACTIONS) if rise[row].argmax() == row],
-        "own_display_best": [name for row, name in enumerate(REACTIONS) if shown[:, row].argmax() == row],
+        "own_output_highest": [
+            name for row, name in enumerate(REACTIONS) if shown[row].argmax() == row
+        ],
+        "own_output_rises_most": [
+            name for row, name in enumerate(REACTIONS) if rise[row].argmax() == row
+        ],
+        "own_display_best": [
+            name for row, name in enumerate(REACTIONS) if shown[:, row].argmax() == row
+        ],
         "quiet": {
             name: {
                 "mean": named(values.mean(0)),

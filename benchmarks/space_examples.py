@@ -11,9 +11,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from mma_mrnnet.data.faces import Detection, FaceDetector
-from mma_mrnnet.data.video_writing import write_video
-from mma_mrnnet.demo import astronaut
+from mma_mrnnet.cli.demo import astronaut
+from mma_mrnnet.faces.detection import Detection, FaceDetector
+from mma_mrnnet.video.writing import write_video
 
 FOLDER = Path(__file__).resolve().parents[1] / "spaces_demo" / "examples"
 FPS = 15
@@ -37,8 +37,12 @@ def bent(photo: np.ndarray, face: Detection, down: float) -> np.ndarray:
 
 def framed(photo: np.ndarray, zoom: float, focus: tuple[float, float]) -> np.ndarray:
     """(HEIGHT, WIDTH, 3): the photo so much larger, `focus` of it in the middle."""
-    matrix = np.array([[zoom, 0, WIDTH / 2 - zoom * focus[0]], [0, zoom, HEIGHT / 2 - zoom * focus[1]]])
-    return cv2.warpAffine(photo, matrix, (WIDTH, HEIGHT), flags=cv2.INTER_AREA, borderMode=cv2.BORDER_REPLICATE)
+    matrix = np.array(
+        [[zoom, 0, WIDTH / 2 - zoom * focus[0]], [0, zoom, HEIGHT / 2 - zoom * focus[1]]]
+    )
+    return cv2.warpAffine(
+        photo, matrix, (WIDTH, HEIGHT), flags=cv2.INTER_AREA, borderMode=cv2.BORDER_REPLICATE
+    )
 
 
 def frames(draw: Callable[[float], np.ndarray]) -> Iterator[np.ndarray]:
@@ -58,7 +62,9 @@ def main() -> None:
         return framed(bent(photo, face, down), 1.1, (centre[0], centre[1] + 30))
 
     def leaves(time_s: float) -> np.ndarray:
-        away = float(np.clip(1.6 - abs(time_s - SECONDS / 2) * 0.8, 0, 1))  # out of the picture around the middle
+        away = float(
+            np.clip(1.6 - abs(time_s - SECONDS / 2) * 0.8, 0, 1)
+        )  # out of the picture around the middle
         return framed(photo, 1.1, (centre[0], centre[1] + 30 + 330 * away))
 
     def two(time_s: float) -> np.ndarray:

@@ -22,9 +22,9 @@ from machine import machine
 from playwright.sync_api import Browser, sync_playwright
 from space_visitor import CHROMIUM, LAG, camera_film, flags, lags, space_process
 
-from mma_mrnnet.data.video_writing import write_video
-from mma_mrnnet.demo import astronaut, camera_move
+from mma_mrnnet.cli.demo import astronaut, camera_move
 from mma_mrnnet.training.checkpoints import write_json
+from mma_mrnnet.video.writing import write_video
 
 RESULT = Path(__file__).parent / "results" / "space_load.json"
 USERS = 5
@@ -85,7 +85,9 @@ def together(url: str, clips: list[Path], rounds: int) -> dict[str, object]:
         client = Client(url, verbose=False)
         started = time.perf_counter()
         (person,) = client.predict(handle_file(str(clips[user])), False, api_name="/analyse")
-        own = person["frames_sampled"] == 2 * SECONDS and person["frames_with_face"] == 2 * (SECONDS - user)
+        own = person["frames_sampled"] == 2 * SECONDS and person["frames_with_face"] == 2 * (
+            SECONDS - user
+        )
         return time.perf_counter() - started, own
 
     answers = []
@@ -105,7 +107,11 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=5)
     runs = parser.parse_args().runs
     load_average = os.getloadavg()[0]  # what else the machine was doing
-    with tempfile.TemporaryDirectory() as name, space_process() as (url, start_s), sync_playwright() as running:
+    with (
+        tempfile.TemporaryDirectory() as name,
+        space_process() as (url, start_s),
+        sync_playwright() as running,
+    ):
         clips = [clip(Path(name) / f"user{user}.mp4", user) for user in range(USERS)]
         film = camera_film(Path(name) / "film.mjpeg")
         browser = running.chromium.launch(executable_path=CHROMIUM, args=flags(film))

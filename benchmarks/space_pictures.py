@@ -23,7 +23,9 @@ def keep(page: Page, name: str, height: int) -> None:
         image = Image.open(f"{folder}/page.png").convert("RGB")
         image = image.crop((0, 0, image.width, min(height, image.height)))
         for colours in (256, 128, 64):
-            image.quantize(colours, Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE).save(DOCS / name, optimize=True)
+            image.quantize(colours, Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE).save(
+                DOCS / name, optimize=True
+            )
             if (DOCS / name).stat().st_size < LARGEST:
                 return
     raise RuntimeError(f"{name} does not get below {LARGEST} bytes")
@@ -31,7 +33,11 @@ def keep(page: Page, name: str, height: int) -> None:
 
 def main() -> None:
     """Visits the Space and writes both pictures."""
-    with tempfile.TemporaryDirectory() as folder, space_process() as (url, _), sync_playwright() as running:
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        space_process() as (url, _),
+        sync_playwright() as running,
+    ):
         film = camera_film(Path(folder) / "film.mjpeg", wall=False)
         browser = running.chromium.launch(executable_path=CHROMIUM, args=flags(film))
         page = browser.new_page(viewport={"width": 1100, "height": 900})

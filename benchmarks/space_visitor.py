@@ -15,10 +15,12 @@ from pathlib import Path
 import av
 import numpy as np
 
-from mma_mrnnet.demo import astronaut, camera_move
+from mma_mrnnet.cli.demo import astronaut, camera_move
 
 ROOT = Path(__file__).resolve().parents[1]
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+CHROMIUM = next(
+    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
+)
 
 LAG = """() => {
   const canvas = document.createElement("canvas"), pen = canvas.getContext("2d", {willReadFrequently: true});
@@ -42,7 +44,11 @@ def lags(seen: list[tuple[str, bool, float]]) -> list[float]:
     found = []
     for place, (what, state, turned_s) in enumerate(seen):
         if what == "camera" and place:
-            said = (later_s for kind, later, later_s in seen[place:] if kind == "chart" and later == state)
+            said = (
+                later_s
+                for kind, later, later_s in seen[place:]
+                if kind == "chart" and later == state
+            )
             found.append(next(said, float("inf")) - turned_s)
     while found and found[-1] == float("inf"):
         found.pop()

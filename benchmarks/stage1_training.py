@@ -41,7 +41,11 @@ def bare_step(run: _Run, batch_size: int) -> Callable[[], None]:
 
     def step() -> None:
         output = run.model(pixels)
-        (output.valence_arousal.sum() + output.expression_logits.sum() + output.action_unit_logits.sum()).backward()
+        (
+            output.valence_arousal.sum()
+            + output.expression_logits.sum()
+            + output.action_unit_logits.sum()
+        ).backward()
         run.optimizer.zero_grad()
 
     return step
@@ -51,7 +55,17 @@ def compare(words: list[str], workers: int, steps: int) -> dict[str, float]:
     """Median images a second of both, step by step in turn, and the loop's share of the bare network's."""
     with tempfile.TemporaryDirectory() as folder:
         args = parse_arguments(
-            ["--stage", "mma", "--data", "drawn", "--output", folder, "--workers", str(workers), *words]
+            [
+                "--stage",
+                "mma",
+                "--data",
+                "drawn",
+                "--output",
+                folder,
+                "--workers",
+                str(workers),
+                *words,
+            ]
         )
         args.items = (steps + 2) * args.batch_size
         torch.set_num_threads(1)
@@ -67,7 +81,9 @@ def compare(words: list[str], workers: int, steps: int) -> dict[str, float]:
             started = time.perf_counter()
             run._update(next(batches))
             spent["loop"].append(time.perf_counter() - started)
-    rates = {name: args.batch_size / statistics.median(seconds[1:]) for name, seconds in spent.items()}
+    rates = {
+        name: args.batch_size / statistics.median(seconds[1:]) for name, seconds in spent.items()
+    }
     shares = [one / other for one, other in zip(spent["bare"][1:], spent["loop"][1:], strict=True)]
     return {
         "bare_images_a_second": rates["bare"],

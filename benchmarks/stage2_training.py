@@ -34,7 +34,7 @@ def make_clips(folder: Path, clips: int, rate: str) -> None:
     import datasets
     import numpy as np
 
-    from mma_mrnnet.data.records import clip_features
+    from mma_mrnnet.features.records import clip_features
 
     _, most, mean, deviation = RATES[rate]
     rng = np.random.default_rng(0)
@@ -50,9 +50,9 @@ def make_clips(folder: Path, clips: int, rate: str) -> None:
                 "labels": rng.random(7, dtype=np.float32),
             }
 
-    datasets.Dataset.from_generator(rows, features=clip_features(7), cache_dir=str(folder / "cache")).save_to_disk(
-        str(folder / "rows")
-    )
+    datasets.Dataset.from_generator(
+        rows, features=clip_features(7), cache_dir=str(folder / "cache")
+    ).save_to_disk(str(folder / "rows"))
 
 
 def stage_of(folder: Path, rate: str, packed: bool) -> tuple[object, object]:
@@ -62,9 +62,14 @@ def stage_of(folder: Path, rate: str, packed: bool) -> tuple[object, object]:
     from torch import Tensor
     from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
-    from mma_mrnnet import MMAConfig, MMAMRNNetConfig, MMAMRNNetForIntensity, MMAMRNNetVideoProcessor
-    from mma_mrnnet.data.datasets import ClipCollator, ClipDataset
+    from mma_mrnnet import (
+        MMAConfig,
+        MMAMRNNetConfig,
+        MMAMRNNetForIntensity,
+        MMAMRNNetVideoProcessor,
+    )
     from mma_mrnnet.training.arguments import parse_arguments
+    from mma_mrnnet.training.datasets import ClipCollator, ClipDataset
     from mma_mrnnet.training.sampling import shuffled
     from mma_mrnnet.training.stages import Stage
 
@@ -72,20 +77,33 @@ def stage_of(folder: Path, rate: str, packed: bool) -> tuple[object, object]:
     torch.manual_seed(0)
     small = {"layer_type": "basic", "embedding_size": 8, "hidden_sizes": [8], "depths": [1]}
     config = MMAMRNNetConfig(
-        mma_config=MMAConfig(backbone_config=small, image_size=32), num_frames=most, sampling_fps=fps
+        mma_config=MMAConfig(backbone_config=small, image_size=32),
+        num_frames=most,
+        sampling_fps=fps,
     )
     model = MMAMRNNetForIntensity(config)
     if packed:
 
         def forward(affect: Tensor, frame_mask: Tensor) -> Tensor:
-            sequence = pack_padded_sequence(affect, frame_mask.sum(1), batch_first=True, enforce_sorted=False)
+            sequence = pack_padded_sequence(
+                affect, frame_mask.sum(1), batch_first=True, enforce_sorted=False
+            )
             states, _ = model.rnn.gru(sequence)
             return pad_packed_sequence(states, batch_first=True, total_length=most)[0]
 
         model.rnn.forward = forward
     processor = MMAMRNNetVideoProcessor(num_frames=most)
     train = ClipDataset(datasets.load_from_disk(str(folder / "rows")))
-    words = ["--stage", "mrnn", "--data", "simulated", "--mma", "none", "--output", str(folder / "run")]
+    words = [
+        "--stage",
+        "mrnn",
+        "--data",
+        "simulated",
+        "--mma",
+        "none",
+        "--output",
+        str(folder / "run"),
+    ]
     args = parse_arguments([*words, "--epochs", "1", "--batch_size", str(BATCH)])
     stage = Stage(
         name="mrnn",
@@ -117,7 +135,9 @@ def epoch(folder: Path, rate: str, packed: bool, steps: int) -> dict[str, float]
     torch.set_num_threads(1)
     if steps:
         count = steps * BATCH
-        stage.order = lambda generator: torch.randperm(len(stage.train), generator=generator)[:count]
+        stage.order = lambda generator: torch.randperm(len(stage.train), generator=generator)[
+            :count
+        ]
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     run = _Run(stage, args)
     wall, cpu = time.perf_counter(), time.process_time()
@@ -146,7 +166,9 @@ def side_by_side(folder: Path, rate: str, steps: int) -> dict[str, float]:
             started = time.process_time()
             run._update(next(batches[name]))
             spent[name].append(time.process_time() - started)
-    medians = {name: statistics.median(seconds[1:]) for name, seconds in spent.items()}  # the first one warms up
+    medians = {
+        name: statistics.median(seconds[1:]) for name, seconds in spent.items()
+    }  # the first one warms up
     return {**{f"{name}_cpu_s_a_step": value for name, value in medians.items()}, "steps": steps,
             "packed_over_masked": medians["packed"] / medians["masked"]}  # fmt: skip
 
@@ -155,7 +177,11 @@ def in_process(*words: str) -> dict[str, float]:
     """The result of one part of this script, run in a process of its own."""
     command = [sys.executable, __file__, *words]
     done = subprocess.run(
-        command, check=True, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}
+        command,
+        check=True,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
     )
     return json.loads(done.stdout.splitlines()[-1])
 
@@ -187,7 +213,8 @@ def main() -> None:
             options = ["--clips", str(args.clips), "--packed_steps", str(args.packed_steps)]
             in_process(*options, "--part", "make", rate, folder)
             result[rate] = {
-                name: in_process(*options, "--part", name, rate, folder) for name in ("both", "packed", "masked")
+                name: in_process(*options, "--part", name, rate, folder)
+                for name in ("both", "packed", "masked")
             }
             result[rate]["affect_on_disk_mb"] = sum(
                 path.stat().st_size for path in Path(folder, "rows").rglob("*") if path.is_file()

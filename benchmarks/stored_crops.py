@@ -16,16 +16,16 @@ import torch
 from machine import machine
 from PIL import Image
 
-from mma_mrnnet.data.affect import affect_of
-from mma_mrnnet.data.crop_corpus import crop_corpus
-from mma_mrnnet.data.crop_store import CropSettings
-from mma_mrnnet.data.faces import FaceDetector
-from mma_mrnnet.data.tracks import crop_faces, people_of
-from mma_mrnnet.data.video import read_frames
-from mma_mrnnet.data.video_writing import write_video
-from mma_mrnnet.demo import astronaut, camera_move
-from mma_mrnnet.hub import load_pretrained
+from mma_mrnnet.cli.demo import astronaut, camera_move
+from mma_mrnnet.crops.folder import crop_corpus
+from mma_mrnnet.crops.store import CropSettings
+from mma_mrnnet.faces.affect import affect_of
+from mma_mrnnet.faces.detection import FaceDetector
+from mma_mrnnet.faces.tracks import crop_faces, people_of
+from mma_mrnnet.hub.checkpoints import load_pretrained
 from mma_mrnnet.training.checkpoints import write_json
+from mma_mrnnet.video.reading import read_frames
+from mma_mrnnet.video.writing import write_video
 
 RESULT = Path(__file__).parent / "results" / "stored_crops.json"
 FPS = 2.0
@@ -44,20 +44,26 @@ def compare(clip: Path, folder: Path) -> dict[str, dict[str, float]]:
 
     frames = list(crop_faces(read_frames(clip, FPS), 112, FaceDetector()))
     person = people_of(frames)[0]
-    wanted = affect_of([frame.crops[person] for frame in frames if person in frame.crops], model.mma, processor)
+    wanted = affect_of(
+        [frame.crops[person] for frame in frames if person in frame.crops], model.mma, processor
+    )
     result = {}
     for image_format in ("jpg", "png"):
         out = folder / image_format
         crop_corpus(clip.parent, out, CropSettings(FPS, 112, image_format), 1)
         files = sorted(out.rglob(f"*.{image_format}"))
-        found = affect_of([np.asarray(Image.open(path).convert("RGB")) for path in files], model.mma, processor)
+        found = affect_of(
+            [np.asarray(Image.open(path).convert("RGB")) for path in files], model.mma, processor
+        )
         difference = np.abs(found - wanted)
         result[image_format] = {
             "crops": len(files),
             "bytes_a_crop": sum(path.stat().st_size for path in files) / len(files),
             "affect_mean_difference": difference.mean(),
             "affect_largest_difference": difference.max(),
-            "intensities_largest_difference": np.abs(intensities(found) - intensities(wanted)).max(),
+            "intensities_largest_difference": np.abs(
+                intensities(found) - intensities(wanted)
+            ).max(),
         }
     return result
 
@@ -68,7 +74,9 @@ def rates(clip: Path, folder: Path) -> dict[str, float]:
     many.mkdir()
     for number in range(COPIES):
         shutil.copy(clip, many / f"{number}.mp4")
-    crop_corpus(clip.parent, folder / "warm", CropSettings(None), 1)  # the fork server, which imports the package
+    crop_corpus(
+        clip.parent, folder / "warm", CropSettings(None), 1
+    )  # the fork server, which imports the package
     result = {}
     for workers in (1, 2):
         report = crop_corpus(many, folder / f"by{workers}", CropSettings(None), workers)

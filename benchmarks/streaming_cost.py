@@ -21,8 +21,8 @@ import torch
 from machine import machine
 
 from mma_mrnnet import MMAMRNNetConfig, MMAMRNNetForIntensity, load_pretrained
-from mma_mrnnet.demo import astronaut, camera_move
-from mma_mrnnet.streaming import LiveReader
+from mma_mrnnet.cli.demo import astronaut, camera_move
+from mma_mrnnet.prediction.streaming import LiveReader
 from mma_mrnnet.training.checkpoints import write_json
 
 RESULT = Path(__file__).parent / "results" / "streaming_cost.json"

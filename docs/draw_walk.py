@@ -27,19 +27,31 @@ class Hop:
 
 
 HOPS = (
-    Hop("outside", "mma-mrnnet predict clip.mp4", "cli/predict.py", "or a notebook, a pipeline, the Space", "a path"),
-    Hop("outside", "predict_video", "prediction/video.py", "makes the hops below, a line each", "a path, a frame rate"),
+    Hop(
+        "outside",
+        "mma-mrnnet predict clip.mp4",
+        "cli/predict.py",
+        "or a notebook, a pipeline, the Space",
+        "a path",
+    ),
+    Hop(
+        "outside",
+        "predict_video",
+        "prediction/video.py",
+        "makes the hops below, a line each",
+        "a path, a frame rate",
+    ),
     Hop(
         "data",
         "read_frames",
-        "data/video.py",
+        "video/reading.py",
         "decodes; picks frames by their time",
         "frames (height, width, 3), one by one",
     ),
     Hop(
         "data",
         "crop_faces",
-        "data/tracks.py",
+        "faces/tracks.py",
         "finds, follows and aligns faces",
         "crops (112, 112, 3); no face: an empty row",
     ),
@@ -75,7 +87,9 @@ HOPS = (
 RESULT = "7 intensities in [0, 1] and the frames' table"
 
 
-def text(x: float, y: float, words: str, size: int, *, color: str, font: str = SANS, more: str = "") -> str:
+def text(
+    x: float, y: float, words: str, size: int, *, color: str, font: str = SANS, more: str = ""
+) -> str:
     """One line of text."""
     style = f'font-family="{font}" font-size="{size}" fill="{color}"'
     return f'<text x="{x}" y="{y}" {style} {more}>{escape(words)}</text>'
@@ -89,13 +103,22 @@ def box(number: int, hop: Hop, top: int) -> list[str]:
         f'<rect x="{MARGIN}" y="{top}" width="{WIDTH - 2 * MARGIN}" height="{BOX}" rx="10" fill="{fill}" '
         f'stroke="{line}" stroke-width="1.5"/>',
         f'<circle cx="{MARGIN + 30}" cy="{top + BOX / 2}" r="17" fill="{line}"/>',
-        text(MARGIN + 30, top + BOX / 2 + 7, str(number), 19, color="#ffffff", more='text-anchor="middle"'),
+        text(
+            MARGIN + 30,
+            top + BOX / 2 + 7,
+            str(number),
+            19,
+            color="#ffffff",
+            more='text-anchor="middle"',
+        ),
         text(left, top + 24, hop.name, 18, color="#1f2328", font=MONO, more='font-weight="bold"'),
         text(left, top + 45, hop.does, 17, color="#1f2328"),
         text(left, top + 65, hop.place, 14, color="#57606a", font=MONO),
         f'<path d="M{MARGIN + 30} {below + 3}v{GAP - 14}m-6 -6l6 8l6 -8" fill="none" stroke="#57606a" '
         'stroke-width="2.5"/>',
-        text(left, below + GAP / 2 + 6, hop.hands_on, 16, color="#424a53", more='font-style="italic"'),
+        text(
+            left, below + GAP / 2 + 6, hop.hands_on, 16, color="#424a53", more='font-style="italic"'
+        ),
     ]
 
 
@@ -111,7 +134,9 @@ def picture() -> str:
     ]
     for row, (fill, line, meaning) in enumerate(RINGS.values()):
         y = MARGIN + 20 * row
-        parts.append(f'<rect x="{MARGIN}" y="{y}" width="16" height="14" rx="3" fill="{fill}" stroke="{line}"/>')
+        parts.append(
+            f'<rect x="{MARGIN}" y="{y}" width="16" height="14" rx="3" fill="{fill}" stroke="{line}"/>'
+        )
         parts.append(text(MARGIN + 24, y + 13, meaning, 15, color="#424a53"))
     for number, hop in enumerate(HOPS, start=1):
         parts += box(number, hop, MARGIN + LEGEND + (number - 1) * (BOX + GAP))

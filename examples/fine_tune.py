@@ -12,16 +12,23 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from transformers import AutoModel, AutoVideoProcessor, PrinterCallback, Trainer, TrainingArguments, set_seed
+from transformers import (
+    AutoModel,
+    AutoVideoProcessor,
+    PrinterCallback,
+    Trainer,
+    TrainingArguments,
+    set_seed,
+)
 
 from mma_mrnnet import MMAMRNNetForIntensity, MMAMRNNetVideoProcessor, predict_video
-from mma_mrnnet.data.corpora.clip_folder import load_clip_folder
-from mma_mrnnet.data.drawn_faces import draw_face
-from mma_mrnnet.data.video_writing import write_video
-from mma_mrnnet.hub import pretrained_folder
+from mma_mrnnet.corpora.clip_folder import load_clip_folder
+from mma_mrnnet.hub.checkpoints import pretrained_folder
 from mma_mrnnet.metrics import mean_absolute_errors, pearson_scores
 from mma_mrnnet.model.labels import ACTION_UNITS
+from mma_mrnnet.synthetic.drawn_faces import draw_face
 from mma_mrnnet.training.calibration import affine_calibration
+from mma_mrnnet.video.writing import write_video
 
 DRAWN_TARGETS = {"delight": (6, 12, 25), "wonder": (1, 2, 5, 26), "worry": (4, 15, 17)}
 """What the drawn clips are "rated" on, and the action units that show it."""
@@ -36,7 +43,9 @@ def draw_clips(folder: Path, counts: dict[str, int]) -> None:
             table.writerow(["file_name", "subject", *DRAWN_TARGETS])
             for number in range(count):
                 rng = np.random.default_rng([number, *split.encode()])
-                ratings = rng.uniform(size=len(DRAWN_TARGETS)) * (rng.uniform(size=len(DRAWN_TARGETS)) < 0.6)
+                ratings = rng.uniform(size=len(DRAWN_TARGETS)) * (
+                    rng.uniform(size=len(DRAWN_TARGETS)) < 0.6
+                )
                 write_video(folder / split / f"{number:03d}.mp4", drawn_frames(ratings, rng), fps=2)
                 table.writerow([f"{number:03d}.mp4", f"{split}-{number}", *ratings.round(3)])
 
@@ -68,12 +77,18 @@ def read_clips(
             continue
         frames = prediction.frames.loc[prediction.frames["face"], model.config.input_names]
         affect, frame_mask = processor.pad([frames.to_numpy(np.float32)])  # (1, T, 26), (1, T)
-        labels = torch.tensor(list(clip.labels.values()), dtype=torch.float32)  # (K,), NaN where nobody rated
-        splits[clip.split].append({"affect": affect[0], "frame_mask": frame_mask[0], "labels": labels})
+        labels = torch.tensor(
+            list(clip.labels.values()), dtype=torch.float32
+        )  # (K,), NaN where nobody rated
+        splits[clip.split].append(
+            {"affect": affect[0], "frame_mask": frame_mask[0], "labels": labels}
+        )
     return splits, list(clips[0].labels)
 
 
-def fine_tune(clips: list[dict[str, torch.Tensor]], targets: list[str], out: Path, *, made_up: bool) -> Trainer:
+def fine_tune(
+    clips: list[dict[str, torch.Tensor]], targets: list[str], out: Path, *, made_up: bool
+) -> Trainer:
     """The shipped weights with a new last layer, one output for each target, trained by transformers' own Trainer."""
     model = MMAMRNNetForIntensity.from_pretrained(
         pretrained_folder(),
@@ -120,9 +135,13 @@ def calibrate_and_score(model: MMAMRNNetForIntensity, clips: list[dict[str, torc
 
 def main() -> None:
     """Draws or takes clips, fine-tunes, scores, saves, loads again and predicts."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--clips", type=Path, help="your own clips; drawn ones if not given")
-    parser.add_argument("--out", type=Path, default=Path("runs/fine_tune"), help="where everything is written")
+    parser.add_argument(
+        "--out", type=Path, default=Path("runs/fine_tune"), help="where everything is written"
+    )
     args = parser.parse_args()
     torch.set_num_threads(1)  # networks this small lose time to more
     set_seed(0)
@@ -134,8 +153,13 @@ def main() -> None:
     processor = MMAMRNNetVideoProcessor.from_pretrained(pretrained_folder())
     splits, targets = read_clips(folder, shipped, processor)
 
-    model = fine_tune(splits["train"], targets, args.out / "trainer", made_up=args.clips is None).model
-    print(f"{len(splits['validation'])} validation clips" + " of cartoons: no people" * (args.clips is None))
+    model = fine_tune(
+        splits["train"], targets, args.out / "trainer", made_up=args.clips is None
+    ).model
+    print(
+        f"{len(splits['validation'])} validation clips"
+        + " of cartoons: no people" * (args.clips is None)
+    )
     calibrate_and_score(model, splits["validation"])
 
     model.save_pretrained(args.out / "model")

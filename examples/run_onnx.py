@@ -35,9 +35,13 @@ def scaled(crops: np.ndarray, extractor: dict) -> np.ndarray:
     return np.ascontiguousarray(((pixels - mean) / std).transpose(0, 3, 1, 2))
 
 
-def affect_of(crops: np.ndarray, session: onnxruntime.InferenceSession, extractor: dict) -> np.ndarray:
+def affect_of(
+    crops: np.ndarray, session: onnxruntime.InferenceSession, extractor: dict
+) -> np.ndarray:
     """(L, A) float32: valence, arousal, expressions and action units of each crop."""
-    pixel_values = (scaled(crops[start : start + CHUNK], extractor) for start in range(0, len(crops), CHUNK))
+    pixel_values = (
+        scaled(crops[start : start + CHUNK], extractor) for start in range(0, len(crops), CHUNK)
+    )
     chunks = [session.run(["affect"], {"pixel_values": values})[0] for values in pixel_values]
     return np.concatenate([np.zeros((0, len(extractor["affect_names"])), np.float32), *chunks])
 
@@ -67,11 +71,15 @@ def known_frames(values: np.ndarray, clips: dict) -> np.ndarray:
     """(L, A) float32 without the rows in which a number is missing."""
     width = len(clips["input_names"])
     if values.ndim != 2 or values.shape[1] != width or not np.issubdtype(values.dtype, np.floating):
-        raise ValueError(f"frames must be (L, {width}) float, see input_names; got {values.shape} {values.dtype}")
+        raise ValueError(
+            f"frames must be (L, {width}) float, see input_names; got {values.shape} {values.dtype}"
+        )
     return values[np.isfinite(values).all(1)].astype(np.float32)
 
 
-def intensities_of(frames: np.ndarray, session: onnxruntime.InferenceSession, clips: dict) -> np.ndarray:
+def intensities_of(
+    frames: np.ndarray, session: onnxruntime.InferenceSession, clips: dict
+) -> np.ndarray:
     """(K,) float32 of one clip's (L, A) frames."""
     affect, frame_mask = padded(frames, clips)
     return session.run(["intensities"], {"affect": affect, "frame_mask": frame_mask})[0][0]
@@ -84,14 +92,18 @@ def open_model(path: Path, threads: int) -> onnxruntime.InferenceSession:
     try:
         return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime's errors have no base class of their own
-        raise ValueError(f"{path}: no model that can be opened: {' '.join(str(error).split())[:200]}") from error
+        raise ValueError(
+            f"{path}: no model that can be opened: {' '.join(str(error).split())[:200]}"
+        ) from error
 
 
 def cautions(count: int, clips: dict) -> list[str]:
     """What to say of a clip with more frames than the model takes, or with hardly any."""
     most, policy = clips["num_frames"], clips["length_policy"]
     if count > most:
-        return [f"{count} frames {'cut to the first' if policy == 'truncate' else 'thinned evenly to'} {most}"]
+        return [
+            f"{count} frames {'cut to the first' if policy == 'truncate' else 'thinned evenly to'} {most}"
+        ]
     if count < FEW_FRAMES:
         return [f"rests on {count} frame{'s' * (count > 1)}: hardly a clip"]
     return []
@@ -132,12 +144,18 @@ def run(args: argparse.Namespace) -> None:
     values = array_in(args.array)
     if values.ndim == 2 and clips is not None:
         if args.frames:
-            raise ValueError("--frames writes what the extractor says of crops, and the array holds affect or features")
+            raise ValueError(
+                "--frames writes what the extractor says of crops, and the array holds affect or features"
+            )
         affect = known_frames(values, clips)
     elif extractor is None:
-        raise ValueError("this folder holds no extractor: give features, (L, A) float, see input_names; not crops")
+        raise ValueError(
+            "this folder holds no extractor: give features, (L, A) float, see input_names; not crops"
+        )
     else:
-        affect = affect_of(values, open_model(args.model / extractor["file"], args.threads), extractor)
+        affect = affect_of(
+            values, open_model(args.model / extractor["file"], args.threads), extractor
+        )
         if args.frames or clips is None:
             write_affect(affect, extractor["affect_names"], args.frames or sys.stdout)
             for note in extractor["notes"]:
@@ -153,10 +171,17 @@ def run(args: argparse.Namespace) -> None:
 def main() -> int:
     """The exit code: 0, or 1 with one line on what was wrong."""
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
     )
     parser.add_argument("array", type=Path, help="the clip, a .npy file")
-    parser.add_argument("--model", type=Path, default=Path(__file__).parent, help="the folder (default: this file's)")
+    parser.add_argument(
+        "--model",
+        type=Path,
+        default=Path(__file__).parent,
+        help="the folder (default: this file's)",
+    )
     parser.add_argument("--frames", type=Path, help="also write the frames' affect, a CSV file")
     parser.add_argument("--threads", type=int, default=1, help="compute threads (default 1)")
     try:

@@ -13,9 +13,13 @@ from transformers import (
 
 from mma_mrnnet.model.configuration_mma_mrnnet import MMAConfig, MMAMRNNetConfig
 from mma_mrnnet.model.modeling_mma import MMAForImageClassification, MMAModel, MMAOutput
-from mma_mrnnet.model.modeling_mma_mrnnet import IntensityOutput, MMAMRNNetForIntensity, MMAMRNNetForVideoClassification
+from mma_mrnnet.model.modeling_mma_mrnnet import (
+    IntensityOutput,
+    MMAMRNNetForIntensity,
+    MMAMRNNetForVideoClassification,
+)
 from mma_mrnnet.model.video_processing_mma_mrnnet import MMAMRNNetVideoProcessor
-from mma_mrnnet.pipeline import register_pipeline
+from mma_mrnnet.prediction.pipeline import register_pipeline
 
 __version__ = "0.1.0"
 
@@ -24,24 +28,26 @@ AutoConfig.register("mma_mrnnet", MMAMRNNetConfig, exist_ok=True)
 AutoModel.register(MMAConfig, MMAModel, exist_ok=True)
 AutoModel.register(MMAMRNNetConfig, MMAMRNNetForIntensity, exist_ok=True)
 AutoModelForImageClassification.register(MMAConfig, MMAForImageClassification, exist_ok=True)
-AutoModelForVideoClassification.register(MMAMRNNetConfig, MMAMRNNetForVideoClassification, exist_ok=True)
+AutoModelForVideoClassification.register(
+    MMAMRNNetConfig, MMAMRNNetForVideoClassification, exist_ok=True
+)
 AutoVideoProcessor.register(MMAMRNNetConfig, MMAMRNNetVideoProcessor, exist_ok=True)
 register_pipeline()
 
 # Looked up on first use: predicting brings in the decoder, OpenCV and pandas, which models alone do not need.
 _ON_FIRST_USE = {
     "predict_video": "mma_mrnnet.prediction",
-    "predict_image": "mma_mrnnet.photos",
-    "predict_images": "mma_mrnnet.photos",
+    "predict_image": "mma_mrnnet.prediction.photos",
+    "predict_images": "mma_mrnnet.prediction.photos",
     "predict_people": "mma_mrnnet.prediction",
     "predict_table": "mma_mrnnet.prediction",
     "VideoPrediction": "mma_mrnnet.prediction",
-    "load_checkpoint": "mma_mrnnet.hub",
-    "load_pretrained": "mma_mrnnet.hub",
-    "LiveEstimate": "mma_mrnnet.streaming",
-    "LiveReader": "mma_mrnnet.streaming",
-    "running_intensities": "mma_mrnnet.streaming",
-    "sliding_windows": "mma_mrnnet.streaming",
+    "load_checkpoint": "mma_mrnnet.hub.checkpoints",
+    "load_pretrained": "mma_mrnnet.hub.checkpoints",
+    "LiveEstimate": "mma_mrnnet.prediction.streaming",
+    "LiveReader": "mma_mrnnet.prediction.streaming",
+    "running_intensities": "mma_mrnnet.prediction.streaming",
+    "sliding_windows": "mma_mrnnet.prediction.streaming",
 }
 
 __all__ = [

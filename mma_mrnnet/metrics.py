@@ -58,7 +58,9 @@ def mean_where_labels_vary(scores: Tensor, target: Tensor) -> float:
         NaN where no target's labels vary.
     """
     labelled = [column[~column.isnan()] for column in target.unbind(1)]
-    varies = torch.tensor([len(column) > 1 and bool(column.max() > column.min()) for column in labelled])
+    varies = torch.tensor(
+        [len(column) > 1 and bool(column.max() > column.min()) for column in labelled]
+    )
     return float(scores.nan_to_num(0.0)[varies].mean())
 
 
@@ -122,7 +124,9 @@ def area_under_roc(score: np.ndarray, positive: np.ndarray) -> float:
     if len(positives) == 0 or len(negatives) == 0:
         return float("nan")
     negatives = np.sort(negatives)  # not all pairs at once: a corpus of videos has 10^9 of them
-    below, below_or_tied = (np.searchsorted(negatives, positives, side) for side in ("left", "right"))
+    below, below_or_tied = (
+        np.searchsorted(negatives, positives, side) for side in ("left", "right")
+    )
     return float((below + below_or_tied).mean() / (2 * len(negatives)))
 
 
@@ -140,10 +144,16 @@ def expected_calibration_error(probability: Tensor, outcome: Tensor, bins: int =
         A number in [0, 1]; NaN without a row.
     """
     _, said, came, counts = reliability(probability, outcome, bins)
-    return float(((said - came).abs() * counts / counts.sum()).nansum()) if len(probability) else float("nan")
+    return (
+        float(((said - came).abs() * counts / counts.sum()).nansum())
+        if len(probability)
+        else float("nan")
+    )
 
 
-def reliability(probability: Tensor, outcome: Tensor, bins: int = 10) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def reliability(
+    probability: Tensor, outcome: Tensor, bins: int = 10
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """A reliability curve: lower edges, mean probability, share of outcomes and rows of each bin.
 
     Returns:
@@ -215,7 +225,9 @@ def split_of_rows(predictions: Sequence, references: Sequence) -> tuple[Tensor, 
             no finite number.
     """
     if not len(references):
-        raise ValueError("no rows were added; a score needs the predictions and references of a split")
+        raise ValueError(
+            "no rows were added; a score needs the predictions and references of a split"
+        )
     widths = {len(row) for side in (predictions, references) for row in side}
     if len(widths) != 1 or len(predictions) != len(references):
         raise ValueError(
@@ -223,9 +235,13 @@ def split_of_rows(predictions: Sequence, references: Sequence) -> tuple[Tensor, 
             f"{len(references)} rows of {sorted(widths)} numbers"
         )
     # Through numpy, for which None is NaN.
-    prediction, target = (torch.from_numpy(np.array(side, np.float64)) for side in (predictions, references))
+    prediction, target = (
+        torch.from_numpy(np.array(side, np.float64)) for side in (predictions, references)
+    )
     if (infinite := target.isinf().any(1)).any():
-        raise ValueError(f"references must be finite, or NaN where unlabelled; row {_first(infinite)} is infinite")
+        raise ValueError(
+            f"references must be finite, or NaN where unlabelled; row {_first(infinite)} is infinite"
+        )
     if (unpredicted := (~prediction.isfinite() & ~target.isnan()).any(1)).any():
         raise ValueError(
             "predictions must be finite wherever there is a label: leave a clip that has none out, or give it a number "

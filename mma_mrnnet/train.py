@@ -20,18 +20,26 @@ def main(words: list[str] | None = None) -> int:
     Args:
         words: the command line's words; None takes the process's own.
     """
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s: %(message)s", datefmt="%H:%M:%S")
+    logging.basicConfig(
+        level=logging.INFO, format="%(asctime)s %(name)s: %(message)s", datefmt="%H:%M:%S"
+    )
     for library in ("httpx", "accelerate"):
         logging.getLogger(library).setLevel(logging.WARNING)
     try:
         args = parse_arguments(words)
         refuse_early(args)
         stage = STAGES[args.stage](args)
-        args.output.mkdir(parents=True, exist_ok=True)  # only now: a run that cannot begin leaves nothing
+        args.output.mkdir(
+            parents=True, exist_ok=True
+        )  # only now: a run that cannot begin leaves nothing
         results = fit(stage, args)
     except (ValueError, OSError, RuntimeError, StrictDataclassError, SafetensorError) as error:
         # A reading worker's error comes with its traceback, whose last line says what it was.
-        text = str(error).strip().splitlines()[-1] if "Original Traceback" in str(error) else str(error)
+        text = (
+            str(error).strip().splitlines()[-1]
+            if "Original Traceback" in str(error)
+            else str(error)
+        )
         if isinstance(error, StrictDataclassError):
             text = text.rpartition("ValueError: ")[2]  # without the library's own words around it
         sys.stderr.write(f"train: {' '.join(text.split())}\n")

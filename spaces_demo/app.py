@@ -20,10 +20,10 @@ import numpy as np
 import pandas as pd
 
 from mma_mrnnet import predict_people
-from mma_mrnnet.data.video import VideoError, video_extent
 from mma_mrnnet.prediction import VideoPrediction, default_checkpoint, write_table
+from mma_mrnnet.prediction.streaming import LiveEstimate, LiveReader
 from mma_mrnnet.report import figures, page
-from mma_mrnnet.streaming import LiveEstimate, LiveReader
+from mma_mrnnet.video.reading import VideoError, video_extent
 
 LONGEST_S = 120
 MOST_FRAMES = 60 * LONGEST_S
@@ -52,7 +52,9 @@ grid-auto-rows:92px!important}
 """The people's pictures stay small and whole, which the gallery's own settings do not do."""
 
 HERE = Path(__file__).resolve().parent
-EXAMPLES_LABEL = "Examples, of a public-domain portrait: a smile comes and goes, the face leaves, two people"
+EXAMPLES_LABEL = (
+    "Examples, of a public-domain portrait: a smile comes and goes, the face leaves, two people"
+)
 EXAMPLES = sorted((HERE / "examples").glob("*.mp4"))
 
 TEXT = """
@@ -131,20 +133,26 @@ def analyse(clip: str | None, neutral: bool, request: gr.Request) -> Iterator[tu
 
 def numbers_of(clip: str | None, neutral: bool, request: gr.Request) -> tuple[list[dict], Results]:
     """All numbers of everybody in a clip, as `as_numbers`; errors as `analyse`."""
-    return [as_numbers(each) for each in _predicted(clip, neutral)], Results(request.session_hash, [])
+    return [as_numbers(each) for each in _predicted(clip, neutral)], Results(
+        request.session_hash, []
+    )
 
 
 def _predicted(clip: str | None, neutral: bool) -> list[VideoPrediction]:
     if clip is None:
         raise gr.Error("Upload or record a clip first.", print_exception=False)
     if not Path(clip).is_file():
-        raise gr.Error("This clip was deleted in the meantime. Upload it again.", print_exception=False)
+        raise gr.Error(
+            "This clip was deleted in the meantime. Upload it again.", print_exception=False
+        )
     try:
         _refuse_large(clip)
         people = predict_people(clip, neutral="auto" if neutral else None)
     except VideoError as error:
         reason = str(error).removeprefix(f"{clip}: ")
-        raise gr.Error(f"This file cannot be read as a video: {reason}", print_exception=False) from error
+        raise gr.Error(
+            f"This file cannot be read as a video: {reason}", print_exception=False
+        ) from error
     if all(each.error is not None for each in people):
         raise gr.Error(f"{people[0].error[0].upper()}{people[0].error[1:]}.", print_exception=False)
     return people[: max(people[0].people, 1)]
@@ -153,7 +161,9 @@ def _predicted(clip: str | None, neutral: bool) -> list[VideoPrediction]:
 def choose(results: Results | None, selection: gr.SelectData) -> Iterator[tuple]:
     """Yields once: what the page shows of the person whose picture was clicked."""
     if results is None or not results.people:
-        raise gr.Error("The results of this clip were deleted. Analyse it again.", print_exception=False)
+        raise gr.Error(
+            "The results of this clip were deleted. Analyse it again.", print_exception=False
+        )
     with tempfile.TemporaryDirectory() as folder:
         yield _shown(results.people, selection.index, Path(folder))
 
@@ -162,9 +172,18 @@ def _refuse_large(clip: str) -> None:
     """Raises what the visitor reads where a clip would keep everybody else waiting."""
     extent = video_extent(clip)
     faults = (
-        (Path(clip).stat().st_size > LARGEST_MB * 1e6, f"is larger than {LARGEST_MB} MB, which is accepted"),
-        (extent.duration_s > LONGEST_S + 0.5, f"is {extent.duration_s:.0f} s long; here {LONGEST_S} s are accepted"),
-        (extent.packets > MOST_FRAMES, f"has {extent.packets} frames; here {MOST_FRAMES} are accepted"),
+        (
+            Path(clip).stat().st_size > LARGEST_MB * 1e6,
+            f"is larger than {LARGEST_MB} MB, which is accepted",
+        ),
+        (
+            extent.duration_s > LONGEST_S + 0.5,
+            f"is {extent.duration_s:.0f} s long; here {LONGEST_S} s are accepted",
+        ),
+        (
+            extent.packets > MOST_FRAMES,
+            f"has {extent.packets} frames; here {MOST_FRAMES} are accepted",
+        ),
         (
             extent.width * extent.height > LARGEST_FRAME,
             f"has frames of {extent.width} x {extent.height}; here up to 4096 x 2304 pixels are accepted",
@@ -172,15 +191,15 @@ def _refuse_large(clip: str) -> None:
     )
     for holds, words in faults:
         if holds:
-            raise gr.Error(f"This clip {words}. Cut it, or run the package yourself.", print_exception=False)
+            raise gr.Error(
+                f"This clip {words}. Cut it, or run the package yourself.", print_exception=False
+            )
 
 
 def _shown(people: list[VideoPrediction], chosen: int, folder: Path) -> tuple:
     """Summary, film strip, time lines, the people to choose from, and both files."""
     prediction = people[chosen]
-    seen = (
-        f"A face in {prediction.frames_with_face} of {prediction.frames_sampled} frames, {prediction.duration_s:.1f} s."
-    )
+    seen = f"A face in {prediction.frames_with_face} of {prediction.frames_sampled} frames, {prediction.duration_s:.1f} s."
     if len(people) > 1:
         seen += f" Person {chosen + 1} of {len(people)}; click a picture for another one."
     thumbnails = [(_picture(each), f"person {each.track + 1}") for each in people]
@@ -207,7 +226,10 @@ def as_numbers(prediction: VideoPrediction) -> dict:
     """All of a prediction but its pictures, as strict JSON can hold it."""
     summary = pd.DataFrame([prediction.summary()]).drop(columns=["file", *prediction.intensities])
     return {
-        "intensities": {name: None if math.isnan(value) else value for name, value in prediction.intensities.items()},
+        "intensities": {
+            name: None if math.isnan(value) else value
+            for name, value in prediction.intensities.items()
+        },
         **_records(summary)[0],
         "constant": prediction.constant,
         "moments": _records(prediction.moments),
@@ -220,7 +242,9 @@ def _records(table: pd.DataFrame) -> list[dict]:
     return json.loads(table.to_json(orient="records", double_precision=6))
 
 
-def watch(image: np.ndarray | None, live: Live | None, request: gr.Request) -> tuple[Live | None, str | dict]:
+def watch(
+    image: np.ndarray | None, live: Live | None, request: gr.Request
+) -> tuple[Live | None, str | dict]:
     """Takes a camera frame; the visitor's reader and the chart, which changes only where the frame was due.
 
     A frame's time is when it came, so that a slow line shows in the axis of time and not as another clip.
@@ -244,14 +268,24 @@ def live_chart(estimate: LiveEstimate, notes: list[str]) -> str:
         crop = f'<div class="mma-strip"><figure>{picture}</figure></div>'
     said = "".join(f"<p>{escape(note)}</p>" for note in notes)
     bars = figures.bars(list(estimate.intensities.items()))
-    return figures.wrapped(bars, f"<p>{faces} {escape(shown)}</p>", crop, f'<div class="mma-notes">{said}</div>')
+    return figures.wrapped(
+        bars, f"<p>{faces} {escape(shown)}</p>", crop, f'<div class="mma-notes">{said}</div>'
+    )
 
 
 def _strongest(affect: dict[str, float]) -> str:
     """`happiness 0.98, AU12 0.95, AU25 0.90` of one frame."""
-    probabilities = {name: value for name, value in affect.items() if name not in ("valence", "arousal", "neutral")}
+    probabilities = {
+        name: value
+        for name, value in affect.items()
+        if name not in ("valence", "arousal", "neutral")
+    }
     top = sorted(probabilities.items(), key=lambda item: item[1], reverse=True)[:4]
-    return "This frame: " + (", ".join(f"{name} {value:.2f}" for name, value in top if value >= 0.3) or "neutral") + "."
+    return (
+        "This frame: "
+        + (", ".join(f"{name} {value:.2f}" for name, value in top if value >= 0.3) or "neutral")
+        + "."
+    )
 
 
 def build(kept_s: float = KEPT_S, check_every_s: float = CHECK_S) -> gr.Blocks:
@@ -261,7 +295,9 @@ def build(kept_s: float = KEPT_S, check_every_s: float = CHECK_S) -> gr.Blocks:
         kept_s: uploads and results are deleted this long after they were made ...
         check_every_s: ... as seen this often.
     """
-    with gr.Blocks(title="Seven reactions on a face", delete_cache=(check_every_s, kept_s)) as blocks:
+    with gr.Blocks(
+        title="Seven reactions on a face", delete_cache=(check_every_s, kept_s)
+    ) as blocks:
 
         def forget(session: str | None) -> None:
             """Drops all that gradio holds of a visit: states, and the page's last contents with the faces in them.
@@ -293,7 +329,9 @@ def _clip_tab(results: gr.State) -> None:
     with gr.Row():
         with gr.Column():
             # Audio is left in: taking it out needs the ffmpeg program, and nothing here listens.
-            clip = gr.Video(sources=["upload", "webcam"], include_audio=True, label="Clip", height=380)
+            clip = gr.Video(
+                sources=["upload", "webcam"], include_audio=True, label="Clip", height=380
+            )
             neutral = gr.Checkbox(
                 label="Calibrate by the quietest stretch of the clip (the person's own neutral)",
                 info="Takes out what the face shows when it rests; a mark shows each intensity without it. "

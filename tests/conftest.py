@@ -6,7 +6,9 @@ import os
 import sys
 
 os.environ["HF_HUB_OFFLINE"] = "1"
-os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")  # tests are on the CPU, so that their numbers do not depend on a card
+os.environ.setdefault(
+    "CUDA_VISIBLE_DEVICES", ""
+)  # tests are on the CPU, so that their numbers do not depend on a card
 
 from pathlib import Path
 
@@ -17,10 +19,21 @@ import pytest
 import torch
 from transformers.utils import logging as transformers_logging
 
-from mma_mrnnet import MMAConfig, MMAModel, MMAMRNNetConfig, MMAMRNNetForIntensity, MMAMRNNetVideoProcessor
+from mma_mrnnet import (
+    MMAConfig,
+    MMAModel,
+    MMAMRNNetConfig,
+    MMAMRNNetForIntensity,
+    MMAMRNNetVideoProcessor,
+)
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
-TINY_BACKBONE = {"embedding_size": 8, "hidden_sizes": [8, 16], "depths": [1, 1], "layer_type": "basic"}
+TINY_BACKBONE = {
+    "embedding_size": 8,
+    "hidden_sizes": [8, 16],
+    "depths": [1, 1],
+    "layer_type": "basic",
+}
 
 torch.set_num_threads(1)
 
@@ -45,7 +58,10 @@ def own_cache_of_datasets(tmp_path_factory):
 @pytest.fixture
 def settings_kept():
     """What the command line's `main` sets for its process stays inside each test."""
-    logger, threads = logging.getLogger("mma_mrnnet"), (torch.get_num_threads(), cv2.getNumThreads())
+    logger, threads = (
+        logging.getLogger("mma_mrnnet"),
+        (torch.get_num_threads(), cv2.getNumThreads()),
+    )
     level, verbosity = logger.level, transformers_logging.get_verbosity()
     yield
     logger.setLevel(level)

@@ -60,11 +60,23 @@ class Said(NamedTuple):
 
 def environment(double: HubDouble, home: Path, **more: str) -> dict[str, str]:
     """Variables of a process that knows no Hub but the double, and has a cache of its own."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("HF_", "HUGGING"))}
+    kept = {
+        name: value for name, value in os.environ.items() if not name.startswith(("HF_", "HUGGING"))
+    }
     return {
         **kept,
-        **{"HF_ENDPOINT": double.url, "HF_HOME": str(home), "HF_HUB_DISABLE_XET": "1", "HF_HUB_OFFLINE": "0"},
-        **{"HF_HUB_DISABLE_PROGRESS_BARS": "1", "OMP_NUM_THREADS": "1", "NO_PROXY": "127.0.0.1", **more},
+        **{
+            "HF_ENDPOINT": double.url,
+            "HF_HOME": str(home),
+            "HF_HUB_DISABLE_XET": "1",
+            "HF_HUB_OFFLINE": "0",
+        },
+        **{
+            "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+            "OMP_NUM_THREADS": "1",
+            "NO_PROXY": "127.0.0.1",
+            **more,
+        },
     }
 
 
@@ -91,7 +103,9 @@ class HubClient:
         self.process.wait(60)
         self.process.stdout.close()
 
-    def ask(self, words: list[str] | None = None, code: str | None = None, token: str | None = WRITER) -> Said:
+    def ask(
+        self, words: list[str] | None = None, code: str | None = None, token: str | None = WRITER
+    ) -> Said:
         """Sends one request, and waits for what comes of it."""
         self.process.stdin.write(json.dumps({"words": words, "code": code, "token": token}) + "\n")
         self.process.stdin.flush()

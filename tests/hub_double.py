@@ -54,7 +54,9 @@ class Repository:
 
     def commit(self, branch: str, files: dict[str, bytes], message: str) -> str:
         """Adds a commit; its name is a digest of all before it and of its content."""
-        digest = hashlib.sha1(f"{len(self.commits)} {branch} {message}".encode(), usedforsecurity=False)
+        digest = hashlib.sha1(
+            f"{len(self.commits)} {branch} {message}".encode(), usedforsecurity=False
+        )
         for name in sorted(files):
             digest.update(name.encode() + files[name])
         commit = digest.hexdigest()
@@ -129,7 +131,12 @@ class HubDouble:
         self.servers = []
 
     def fail(
-        self, how: int | str | Callable[[], object], path: str, *, method: str = "", times: float = float("inf")
+        self,
+        how: int | str | Callable[[], object],
+        path: str,
+        *,
+        method: str = "",
+        times: float = float("inf"),
     ) -> Fault:
         """Lets requests fail whose path matches; see `Fault`."""
         fault = Fault(method, re.compile(path), how, times)
@@ -145,10 +152,16 @@ class HubDouble:
             time.sleep(0.02)
         self.start()
 
-    def repository(self, name: str, files: dict[str, bytes] | None = None, **settings: bool) -> Repository:
+    def repository(
+        self, name: str, files: dict[str, bytes] | None = None, **settings: bool
+    ) -> Repository:
         """Makes a repository, as somebody did before the test."""
         made = self.repositories[name] = Repository(**settings)
-        made.commit("main", {".gitattributes": b"*.safetensors filter=lfs\n", **(files or {})}, "initial commit")
+        made.commit(
+            "main",
+            {".gitattributes": b"*.safetensors filter=lfs\n", **(files or {})},
+            "initial commit",
+        )
         return made
 
     def fault_of(self, method: str, path: str) -> Fault | None:
@@ -207,13 +220,22 @@ class _Handler(BaseHTTPRequestHandler):
             self.close_connection = True
             return
         if fault is not None and isinstance(fault.how, int):
-            self._answer(fault.how, b"<html><body>upstream is away</body></html>", {"Content-Type": "text/html"})
+            self._answer(
+                fault.how,
+                b"<html><body>upstream is away</body></html>",
+                {"Content-Type": "text/html"},
+            )
             return
         if fault is not None and callable(fault.how):
             fault.how()
         try:
             with double.lock:
-                routes = _Routes(double, self, body, {key: each[-1] for key, each in parse_qs(parts.query).items()})
+                routes = _Routes(
+                    double,
+                    self,
+                    body,
+                    {key: each[-1] for key, each in parse_qs(parts.query).items()},
+                )
                 status, content, headers = routes.answer(parts.path)
         except RefusalError as refusal:
             headers = {"Content-Type": "application/json", "X-Error-Message": str(refusal)}
@@ -233,7 +255,9 @@ class _Handler(BaseHTTPRequestHandler):
         self.rfile.readline()
         return body
 
-    def _answer(self, status: int, content: bytes, headers: dict[str, str], *, cut: bool = False) -> None:
+    def _answer(
+        self, status: int, content: bytes, headers: dict[str, str], *, cut: bool = False
+    ) -> None:
         with suppress(BrokenPipeError, ConnectionResetError):  # who asked may have left
             self.send_response(status)
             for name, value in {"Content-Length": str(len(content)), **headers}.items():
@@ -251,7 +275,9 @@ Answer = tuple[int, bytes, dict[str, str]]
 class _Routes:
     """What the Hub does on a request; every method but `answer` is one route."""
 
-    def __init__(self, double: HubDouble, handler: _Handler, body: bytes, query: dict[str, str]) -> None:
+    def __init__(
+        self, double: HubDouble, handler: _Handler, body: bytes, query: dict[str, str]
+    ) -> None:
         self.double, self.handler, self.body, self.query = double, handler, body, query
         self.user: str | None = None
         self.may_write = False
@@ -274,7 +300,10 @@ class _Routes:
         for method, pattern, route in table:
             match = re.fullmatch(pattern, path)
             if match and self.handler.command in method.split():
-                return route(self, **{name: unquote(text) for name, text in match.groupdict().items() if text})
+                return route(
+                    self,
+                    **{name: unquote(text) for name, text in match.groupdict().items() if text},
+                )
         self.double.unknown.append(f"{self.handler.command} {path}")
         raise RefusalError(404, f"no route {path}")
 
@@ -283,7 +312,9 @@ class _Routes:
     def readable(self, repo: str) -> Repository:
         found = self.double.repositories.get(repo)
         if found is None or (found.private and self.user != repo.split("/")[0]):
-            raise RefusalError(401 if self.user is None else 404, "Repository not found", "RepoNotFound")
+            raise RefusalError(
+                401 if self.user is None else 404, "Repository not found", "RepoNotFound"
+            )
         return found
 
     def writable(self, repo: str) -> Repository:
@@ -311,7 +342,9 @@ class _Routes:
             raise RefusalError(401, "Invalid username or password.")
         owner = wanted.get("organization") or self.user
         if not self.may_write or owner != self.user:
-            raise RefusalError(403, f'You don\'t have the rights to create a model under the namespace "{owner}"')
+            raise RefusalError(
+                403, f'You don\'t have the rights to create a model under the namespace "{owner}"'
+            )
         if not NAME.fullmatch(wanted["name"]) or wanted["name"].endswith(".git"):
             raise RefusalError(400, f"Invalid repo name: {wanted['name']}")
         repo = f"{owner}/{wanted['name']}"
@@ -333,13 +366,21 @@ class _Routes:
         if data is None:
             warnings.append({"message": "empty or missing yaml metadata in repo card"})
             data = {}
-        for key, kind in (("license", (str, list)), ("tags", list), ("pipeline_tag", str), ("model-index", list)):
+        for key, kind in (
+            ("license", (str, list)),
+            ("tags", list),
+            ("pipeline_tag", str),
+            ("model-index", list),
+        ):
             if key in data and not isinstance(data[key], kind):
                 errors.append({"message": f'"{key}" is not of an accepted type'})
         for model in data.get("model-index") or []:
             for result in model.get("results", []):
                 missing = {"task", "dataset", "metrics"} - set(result)
-                errors += [{"message": f'"model-index[0].results[0].{name}" is required'} for name in sorted(missing)]
+                errors += [
+                    {"message": f'"model-index[0].results[0].{name}" is required'}
+                    for name in sorted(missing)
+                ]
         return _json({"errors": errors, "warnings": warnings}, 400 if errors else 200)
 
     def info(self, repo: str, revision: str = "main") -> Answer:
@@ -347,7 +388,13 @@ class _Routes:
         commit = self.commit_of(repository, revision)
         return _json(
             {
-                **{"id": repo, "modelId": repo, "author": repo.split("/")[0], "sha": commit, "tags": []},
+                **{
+                    "id": repo,
+                    "modelId": repo,
+                    "author": repo.split("/")[0],
+                    "sha": commit,
+                    "tags": [],
+                },
                 **{"private": repository.private, "gated": "manual" if repository.gated else False},
                 "siblings": [{"rfilename": name} for name in sorted(repository.commits[commit])],
             }
@@ -357,7 +404,9 @@ class _Routes:
         files = (repository := self.readable(repo)).commits[self.commit_of(repository, revision)]
         if folder and not any(name.startswith(f"{folder}/") for name in files):
             raise RefusalError(404, f"{folder} does not exist", "EntryNotFound")
-        return _json([_entry(name, files[name]) for name in sorted(files) if name.startswith(folder)])
+        return _json(
+            [_entry(name, files[name]) for name in sorted(files) if name.startswith(folder)]
+        )
 
     def branch(self, repo: str, branch: str) -> Answer:
         repository = self.writable(repo)
@@ -376,7 +425,11 @@ class _Routes:
         for each in json.loads(self.body)["files"]:
             name = each["path"]
             mode = "lfs" if name.endswith(LARGE) else "regular"
-            oid = _entry(name, files[name])["oid" if mode == "regular" else "sha256"] if name in files else None
+            oid = (
+                _entry(name, files[name])["oid" if mode == "regular" else "sha256"]
+                if name in files
+                else None
+            )
             answers.append({"path": name, "uploadMode": mode, "shouldIgnore": False, "oid": oid})
         return _json({"files": answers})
 
@@ -386,10 +439,14 @@ class _Routes:
         objects = []
         for each in wanted["objects"]:
             actions = {
-                "upload": {"href": f"{self.double.storage}/objects/{each['oid']}?size={each['size']}"},
+                "upload": {
+                    "href": f"{self.double.storage}/objects/{each['oid']}?size={each['size']}"
+                },
                 "verify": {"href": f"{self.double.url}/{repo}.git/info/lfs/objects/verify"},
             }
-            objects.append({**each, **({} if each["oid"] in self.double.objects else {"actions": actions})})
+            objects.append(
+                {**each, **({} if each["oid"] in self.double.objects else {"actions": actions})}
+            )
         return _json({"transfer": "basic", "objects": objects})
 
     def verify(self, repo: str) -> Answer:
@@ -405,7 +462,10 @@ class _Routes:
             raise RefusalError(404, f"Invalid rev id: {revision}", "RevisionNotFound")
         lines = [json.loads(line) for line in self.body.splitlines()]
         header = lines[0]["value"]
-        if header.get("parentCommit", repository.branches[revision]) != repository.branches[revision]:
+        if (
+            header.get("parentCommit", repository.branches[revision])
+            != repository.branches[revision]
+        ):
             raise RefusalError(412, "A commit has happened since. Please refresh and try again.")
         files = dict(repository.head(revision))
         for line in lines[1:]:
@@ -421,27 +481,51 @@ class _Routes:
             else:
                 del files[value["path"]]
         commit = repository.commit(revision, files, header["summary"])
-        return _json({"success": True, "commitOid": commit, "commitUrl": f"{self.double.url}/{repo}/commit/{commit}"})
+        return _json(
+            {
+                "success": True,
+                "commitOid": commit,
+                "commitUrl": f"{self.double.url}/{repo}/commit/{commit}",
+            }
+        )
 
     def resolve(self, repo: str, revision: str, path: str) -> Answer:
         repository = self.readable(repo)
         if repository.gated and self.user != repo.split("/")[0]:
-            raise RefusalError(401 if self.user is None else 403, f"Access to model {repo} is restricted", "GatedRepo")
+            raise RefusalError(
+                401 if self.user is None else 403,
+                f"Access to model {repo} is restricted",
+                "GatedRepo",
+            )
         commit = self.commit_of(repository, revision)
         if path not in repository.commits[commit]:
             raise RefusalError(404, "Entry not found", "EntryNotFound")
         content = repository.commits[commit][path]
         entry = _entry(path, content)
         if "lfs" not in entry:
-            return 200, content, {"ETag": f'"{entry["oid"]}"', "X-Repo-Commit": commit, "Accept-Ranges": "bytes"}
+            return (
+                200,
+                content,
+                {"ETag": f'"{entry["oid"]}"', "X-Repo-Commit": commit, "Accept-Ranges": "bytes"},
+            )
         self.double.objects.setdefault(entry["sha256"], content)  # of a repository that a test made
         linked = {"X-Linked-ETag": f'"{entry["sha256"]}"', "X-Linked-Size": str(len(content))}
-        return 302, b"", {"Location": f"{self.double.storage}/{entry['sha256']}", "X-Repo-Commit": commit, **linked}
+        return (
+            302,
+            b"",
+            {
+                "Location": f"{self.double.storage}/{entry['sha256']}",
+                "X-Repo-Commit": commit,
+                **linked,
+            },
+        )
 
     # Routes of the storage -------------------------------------------------------------------------------------
 
     def store(self, oid: str) -> Answer:
-        if hashlib.sha256(self.body).hexdigest() != oid or len(self.body) != int(self.query["size"]):
+        if hashlib.sha256(self.body).hexdigest() != oid or len(self.body) != int(
+            self.query["size"]
+        ):
             raise RefusalError(400, "the content is not what its digest says")
         self.double.objects[oid] = self.body
         return 200, b"", {}
@@ -452,7 +536,11 @@ class _Routes:
         if wanted is None:
             return 200, content, {}
         start = int(wanted[1])
-        return 206, content[start:], {"Content-Range": f"bytes {start}-{len(content) - 1}/{len(content)}"}
+        return (
+            206,
+            content[start:],
+            {"Content-Range": f"bytes {start}-{len(content) - 1}/{len(content)}"},
+        )
 
 
 def _json(value: object, status: int = 200) -> Answer:
@@ -461,18 +549,27 @@ def _json(value: object, status: int = 200) -> Answer:
 
 def _entry(path: str, content: bytes) -> dict:
     """A file as `/tree` lists it: named by its blob in git, and by its content's digest where it is a large one."""
-    blob = hashlib.sha1(f"blob {len(content)}\0".encode() + content, usedforsecurity=False).hexdigest()
+    blob = hashlib.sha1(
+        f"blob {len(content)}\0".encode() + content, usedforsecurity=False
+    ).hexdigest()
     entry = {"type": "file", "path": path, "size": len(content), "oid": blob}
     if path.endswith(LARGE):
         digest = hashlib.sha256(content).hexdigest()
-        entry |= {"sha256": digest, "lfs": {"oid": digest, "size": len(content), "pointerSize": 130}}
+        entry |= {
+            "sha256": digest,
+            "lfs": {"oid": digest, "size": len(content), "pointerSize": 130},
+        }
     return entry
 
 
 _REPO = r"(?P<repo>[^/]+/[^/]+)"
 _REVISION = r"(?P<revision>[^/]+)"
 HUB_ROUTES: list[tuple[str, str, Callable[..., Answer]]] = [
-    ("GET", "/api/agent-harnesses", lambda _: _json({"error": "none here"}, 404)),  # some environments make it ask
+    (
+        "GET",
+        "/api/agent-harnesses",
+        lambda _: _json({"error": "none here"}, 404),
+    ),  # some environments make it ask
     ("GET", "/api/whoami-v2", _Routes.whoami),
     ("POST", "/api/repos/create", _Routes.create),
     ("POST", "/api/validate-yaml", _Routes.validate_yaml),

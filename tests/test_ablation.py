@@ -10,20 +10,26 @@ import pytest
 import torch
 from filelock import FileLock
 
-from mma_mrnnet.ablation.command import ablate
-from mma_mrnnet.ablation.compiled import CompiledClips, padded_bytes
-from mma_mrnnet.ablation.page import table
-from mma_mrnnet.ablation.planted import LeakingCollator, with_noise
-from mma_mrnnet.ablation.runs import PREDICTIONS, train_clips
-from mma_mrnnet.ablation.study import RUN, study_of, write_record
-from mma_mrnnet.ablation.summary import _length_edges, _weighted_scores, interval, people_interval, summarise
-from mma_mrnnet.ablation.variants import QUESTIONS, all_variants, chosen_variants
+from mma_mrnnet.analysis.ablation.command import ablate
+from mma_mrnnet.analysis.ablation.compiled import CompiledClips, padded_bytes
+from mma_mrnnet.analysis.ablation.page import table
+from mma_mrnnet.analysis.ablation.planted import LeakingCollator, with_noise
+from mma_mrnnet.analysis.ablation.runs import PREDICTIONS, train_clips
+from mma_mrnnet.analysis.ablation.study import RUN, study_of, write_record
+from mma_mrnnet.analysis.ablation.summary import (
+    _length_edges,
+    _weighted_scores,
+    interval,
+    people_interval,
+    summarise,
+)
+from mma_mrnnet.analysis.ablation.variants import QUESTIONS, all_variants, chosen_variants
 from mma_mrnnet.cli import main
-from mma_mrnnet.data.datasets import ClipCollator, ClipDataset
-from mma_mrnnet.data.synthetic import as_dataset, simulate_reactions
 from mma_mrnnet.metrics import pearson_scores
 from mma_mrnnet.model.video_processing_mma_mrnnet import MMAMRNNetVideoProcessor
+from mma_mrnnet.synthetic.reactions import as_dataset, simulate_reactions
 from mma_mrnnet.training.arguments import TrainArguments, parse_arguments
+from mma_mrnnet.training.datasets import ClipCollator, ClipDataset
 
 BASE = ["--data", "simulated", "--mma", "somewhere", "--clips", "64", "32", "32"]
 
@@ -62,12 +68,15 @@ def test_variants_have_names_of_their_own_and_someone_to_be_compared_with(tmp_pa
     assert len(set(names)) == len(names)
     assert all(variant.against in names for variant in variants)
     assert {variant.question for variant in variants} == {"", *QUESTIONS}
-    assert all(set(name) <= set("abcdefghijklmnopqrstuvwxyz0123456789-+") for name in names), "a name is a folder"
+    assert all(set(name) <= set("abcdefghijklmnopqrstuvwxyz0123456789-+") for name in names), (
+        "a name is a folder"
+    )
 
 
 def test_t_and_rate_are_halved_and_doubled_from_the_users_own(tmp_path):
     variants = {
-        variant.name: variant for variant in all_variants(replace(base(tmp_path), num_frames=90, sampling_fps=6.0))
+        variant.name: variant
+        for variant in all_variants(replace(base(tmp_path), num_frames=90, sampling_fps=6.0))
     }
     assert variants["t-half"].settings == {"num_frames": 45}
     assert variants["rate-double"].settings == {"sampling_fps": 12.0, "num_frames": 180}
@@ -77,10 +86,18 @@ def test_t_and_rate_are_halved_and_doubled_from_the_users_own(tmp_path):
 def test_a_chosen_variant_brings_along_what_it_is_compared_with(tmp_path):
     variants = all_variants(base(tmp_path))
     chosen = chosen_variants(variants, [], ["single-au", "leak-padded"])
-    assert [variant.name for variant in chosen] == ["full", "au", "padded", "single-au", "leak-padded"]
+    assert [variant.name for variant in chosen] == [
+        "full",
+        "au",
+        "padded",
+        "single-au",
+        "leak-padded",
+    ]
 
 
-@pytest.mark.parametrize(("questions", "names", "said"), [(["depth"], [], "--questions"), ([], ["none"], "--variants")])
+@pytest.mark.parametrize(
+    ("questions", "names", "said"), [(["depth"], [], "--questions"), ([], ["none"], "--variants")]
+)
 def test_a_question_or_variant_that_there_is_not_is_named(tmp_path, questions, names, said):
     with pytest.raises(ValueError, match=f"{said} must be among .*; got"):
         chosen_variants(all_variants(base(tmp_path)), questions, names)
@@ -92,7 +109,9 @@ def test_a_question_or_variant_that_there_is_not_is_named(tmp_path, questions, n
 def test_noise_leaves_nine_tenths_of_each_correlation():
     rng = np.random.default_rng(0)
     labels = rng.standard_normal((40_000, 2))
-    outputs = np.stack([labels[:, 0] + rng.standard_normal(40_000), 3 * labels[:, 1]], 1)  # r = .707 and 1
+    outputs = np.stack(
+        [labels[:, 0] + rng.standard_normal(40_000), 3 * labels[:, 1]], 1
+    )  # r = .707 and 1
     noisy = with_noise(outputs, seed=1)
     scores = pearson_scores(torch.from_numpy(noisy), torch.from_numpy(labels))
     assert scores.tolist() == pytest.approx([0.9 * 0.5**0.5, 0.9], abs=0.01)
@@ -112,7 +131,7 @@ def test_labels_leak_into_padding_and_nowhere_else():
 
 
 def test_compiled_clips_are_the_batches_that_the_collator_makes(monkeypatch):
-    monkeypatch.setattr("mma_mrnnet.ablation.compiled.PART", 4)
+    monkeypatch.setattr("mma_mrnnet.analysis.ablation.compiled.PART", 4)
     clips = ClipDataset(as_dataset(simulate_reactions(10, seed=0)))
     collator = ClipCollator(MMAMRNNetVideoProcessor(num_frames=30))
     compiled, wanted = CompiledClips(clips, collator), [9, 2, 5]
@@ -146,20 +165,28 @@ def test_weighted_scores_count_a_clip_as_often_as_its_weight():
     weights = np.array([[1.0] * 6, [2, 0, 1, 1, 1, 3]])
     twice = np.repeat(np.arange(6), weights[1].astype(int))
     expected = [
-        float(pearson_scores(torch.from_numpy(outputs[rows]), torch.from_numpy(labels[rows])).mean())
+        float(
+            pearson_scores(torch.from_numpy(outputs[rows]), torch.from_numpy(labels[rows])).mean()
+        )
         for rows in (np.arange(6), twice)
     ]
-    assert _weighted_scores(fake_run(outputs, labels, range(6)), weights).tolist() == pytest.approx(expected)
+    assert _weighted_scores(fake_run(outputs, labels, range(6)), weights).tolist() == pytest.approx(
+        expected
+    )
 
 
 def test_an_interval_over_people_is_wider_where_each_has_many_clips():
     rng = np.random.default_rng(0)
     person = np.repeat(np.arange(20), 20)
-    labels = rng.standard_normal((20, 1))[person]  # twenty people who say the same twenty times: twenty clips' worth
+    labels = rng.standard_normal((20, 1))[
+        person
+    ]  # twenty people who say the same twenty times: twenty clips' worth
     better, worse = (labels + noise * rng.standard_normal((20, 1))[person] for noise in (0.3, 1.5))
 
     def width(people):
-        found = people_interval([(fake_run(better, labels, people), fake_run(worse, labels, people))])
+        found = people_interval(
+            [(fake_run(better, labels, people), fake_run(worse, labels, people))]
+        )
         assert found["low"] < found["high"]
         return found["high"] - found["low"]
 
@@ -189,10 +216,14 @@ def test_length_groups_hold_every_clip_of_every_seed_once():
     edges = _length_edges(np.repeat([4.0, 5, 6, 7, 8, 9, 10], 60))
     assert len(edges) > 3
     other_seed = np.array([1.0, 5, 6.5, 10, 30])
-    counts = [int(((other_seed > low) & (other_seed <= high)).sum()) for low, high in pairwise(edges)]
+    counts = [
+        int(((other_seed > low) & (other_seed <= high)).sum()) for low, high in pairwise(edges)
+    ]
     assert sum(counts) == 5
     assert len(_length_edges(np.full(500, 3.0))) == 2, "clips that are all as long are one group"
-    assert len(_length_edges(np.arange(59.0))) == 2, "two groups of fewer than 30 clips would say nothing"
+    assert len(_length_edges(np.arange(59.0))) == 2, (
+        "two groups of fewer than 30 clips would say nothing"
+    )
 
 
 # Pages -------------------------------------------------------------------------------------------------------------
@@ -233,7 +264,10 @@ def test_a_difference_over_people_has_a_column_where_there_is_one():
     summary = {
         "length_of_clips_and_labels": 0.1,
         "resampled": "people",
-        "variants": [row("full", "", (0.0, 0.0, 0.0)), row("last", "length", (-0.02, -0.03, -0.01), **people)],
+        "variants": [
+            row("full", "", (0.0, 0.0, 0.0)),
+            row("last", "length", (-0.02, -0.03, -0.01), **people),
+        ],
     }
     text = table(summary, "length")
     assert "| 95 % over people | correlation with length |" in text
@@ -302,7 +336,12 @@ def test_an_extractor_that_changed_needs_another_study(tmp_path, extractor):
 
 
 def test_other_data_are_looked_at_before_anything_is_trained(tmp_path, extractor):
-    study = study_of(tmp_path / "study", ["--data", "simulated", "--mma", str(extractor)], None, ["simulated:nosuch"])
+    study = study_of(
+        tmp_path / "study",
+        ["--data", "simulated", "--mma", str(extractor)],
+        None,
+        ["simulated:nosuch"],
+    )
     with pytest.raises(ValueError, match="simulated domain must be one of"):
         ablate(study, names=["mse"], seeds=1)
     assert not study.folder.exists()
@@ -311,12 +350,17 @@ def test_other_data_are_looked_at_before_anything_is_trained(tmp_path, extractor
 def test_two_commands_do_not_work_in_one_study(tmp_path, extractor):
     study = small_study(tmp_path / "study", extractor)
     study.claim()
-    with FileLock(study.folder / ".lock"), pytest.raises(ValueError, match="another command is at work there"):
+    with (
+        FileLock(study.folder / ".lock"),
+        pytest.raises(ValueError, match="another command is at work there"),
+    ):
         ablate(study, names=["mse"], seeds=1)
 
 
 def test_what_equals_the_full_model_is_not_trained_again(tmp_path):
-    variants = all_variants(replace(base(tmp_path), intensity_loss="ccc", temporal_pooling="padded"))
+    variants = all_variants(
+        replace(base(tmp_path), intensity_loss="ccc", temporal_pooling="padded")
+    )
     names = {variant.name: variant for variant in variants}
     assert names.keys() & {"ccc", "padded"} == set()
     assert names["leak-padded"].against == "full"
@@ -355,7 +399,9 @@ def test_each_kind_of_extractor_has_a_folder_of_its_own(tmp_path):
     by_name = {variant.name: variant for variant in study.variants}
     folders = {name: study.extractor_folder(variant, 0) for name, variant in by_name.items()}
     assert folders["full"] == folders["padded"] == folders["au"]
-    assert len({folders[name] for name in ("full", "single-au", "dm-off", "dm-bce", "co-soft")}) == 5
+    assert (
+        len({folders[name] for name in ("full", "single-au", "dm-off", "dm-bce", "co-soft")}) == 5
+    )
     assert study.extractor_arguments(by_name["single-au"], 0).channels == ["action_units"]
     assert study.arguments(by_name["single-au"], 0).mma == str(folders["single-au"] / "model")
 
@@ -373,7 +419,17 @@ def extractor(tmp_path, tiny_mma, tiny_processor):
 
 def small_study(folder, extractor, *words):
     given = ["--data", "simulated", "--mma", str(extractor), "--clips", "64", "32", "40"]
-    given += ["--epochs", "1", "--batch_size", "32", "--hidden_size", "4", "--learning_rate", "0.01", *words]
+    given += [
+        "--epochs",
+        "1",
+        "--batch_size",
+        "32",
+        "--hidden_size",
+        "4",
+        "--learning_rate",
+        "0.01",
+        *words,
+    ]
     return study_of(folder, given, None, ["simulated:lengths"])
 
 
@@ -389,7 +445,9 @@ def test_a_study_is_trained_reported_and_gone_on_with(tmp_path, extractor):
     assert rows["leak-mask"]["mean_pearson"] == rows["full"]["mean_pearson"]
     assert rows["leak-mask"]["difference"] == {"mean": 0.0, "low": 0.0, "high": 0.0, "seeds": 2}
     assert rows["leak-padded"]["mean_pearson"] != rows["padded"]["mean_pearson"]
-    assert rows["noise"]["expected_difference"] == pytest.approx(-0.1 * rows["full"]["mean"], abs=1e-4)
+    assert rows["noise"]["expected_difference"] == pytest.approx(
+        -0.1 * rows["full"]["mean"], abs=1e-4
+    )
     assert set(rows["padded"]["transfer"]) == {"simulated:lengths"}
     assert rows["leak-mask"]["transfer"] == {}
     text = (folder / "ablations.md").read_text()
@@ -402,7 +460,9 @@ def test_a_study_is_trained_reported_and_gone_on_with(tmp_path, extractor):
     ablate(study, names=["mse"], seeds=1, jobs=1, tell=told.append)
     assert told == ["[1/1] mse, seed 0"]
     assert all(path.stat().st_mtime_ns == written for path, written in times.items())
-    rows = {row["name"]: row for row in json.loads((folder / "ablations.json").read_text())["variants"]}
+    rows = {
+        row["name"]: row for row in json.loads((folder / "ablations.json").read_text())["variants"]
+    }
     assert rows["mse"]["difference"]["seeds"] == 1
     assert len(rows["full"]["seeds"]) == 2, "what an earlier call trained is reported too"
 
@@ -411,7 +471,9 @@ def test_a_run_that_cannot_be_does_not_stop_the_others(tmp_path, extractor):
     study = small_study(tmp_path / "study", extractor)
     missing = replace(study.base, mma=str(tmp_path / "nothing"))
     told = []
-    with pytest.raises(ValueError, match=r"no finished run of the full model; --mma .*not a checkpoint"):
+    with pytest.raises(
+        ValueError, match=r"no finished run of the full model; --mma .*not a checkpoint"
+    ):
         ablate(replace(study, base=missing), names=["mse"], seeds=1, tell=told.append)
     assert len(told) == 2
     assert all(": --mma" in line for line in told)
@@ -444,7 +506,16 @@ def test_other_tables_are_read_in_the_models_own_order_of_columns(tmp_path):
 
 def test_on_tables_of_features_what_needs_an_extractor_is_left_out(tmp_path):
     folder = tables_of_features(tmp_path / "clips", ["timestamp", "smile", "frown"])
-    words = ["--data", f"clips:{folder}", "--epochs", "1", "--batch_size", "16", "--hidden_size", "4"]
+    words = [
+        "--data",
+        f"clips:{folder}",
+        "--epochs",
+        "1",
+        "--batch_size",
+        "16",
+        "--hidden_size",
+        "4",
+    ]
     study, told = study_of(tmp_path / "study", words, None, []), []
     left_out = ablate(study, names=["va", "mse", "leak-mask"], seeds=1, tell=told.append)
     assert left_out.keys() == {"va"}
@@ -462,7 +533,9 @@ def test_on_tables_of_features_what_needs_an_extractor_is_left_out(tmp_path):
         ({"questions": ["transfer"]}, "--questions transfer needs --transfer"),
     ],
 )
-def test_what_is_asked_for_by_name_and_cannot_be_is_refused_before_anything_is_trained(tmp_path, words, said):
+def test_what_is_asked_for_by_name_and_cannot_be_is_refused_before_anything_is_trained(
+    tmp_path, words, said
+):
     study = study_of(tmp_path / "study", BASE, None, [])
     with pytest.raises(ValueError, match=said):
         ablate(study, **words)
@@ -490,11 +563,19 @@ def test_the_list_of_variants_needs_no_study(capsys):
     ("words", "said"),
     [
         (["ablate", "--", "--data", "simulated"], "needs --out"),
-        (["ablate", "--out", "x", "--questions", "depth", "--", *BASE], "--questions must be among"),
-        (["ablate", "--out", "x", "--frames", "--data drawn", "--", *BASE], "either takes an extractor or trains"),
+        (
+            ["ablate", "--out", "x", "--questions", "depth", "--", *BASE],
+            "--questions must be among",
+        ),
+        (
+            ["ablate", "--out", "x", "--frames", "--data drawn", "--", *BASE],
+            "either takes an extractor or trains",
+        ),
     ],
 )
-def test_words_that_make_no_study_are_refused_in_one_line(words, said, capsys, tmp_path, monkeypatch):
+def test_words_that_make_no_study_are_refused_in_one_line(
+    words, said, capsys, tmp_path, monkeypatch
+):
     monkeypatch.chdir(tmp_path)
     assert main(words) == 1
     out, err = capsys.readouterr()

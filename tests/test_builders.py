@@ -8,12 +8,12 @@ import pytest
 from datasets import Image, load_dataset
 from huggingface_hub import DatasetCard
 
-from mma_mrnnet.data import builders
-from mma_mrnnet.data.builders import DrawnFaces, SimulatedReactions
-from mma_mrnnet.data.simulated_extractor import ExtractorNoise
-from mma_mrnnet.data.synthetic import as_dataset, hume_like_splits
-from mma_mrnnet.dataset_export import dataset_card, export_dataset
 from mma_mrnnet.model.labels import ACTION_UNITS, REACTIONS
+from mma_mrnnet.synthetic import builders
+from mma_mrnnet.synthetic.builders import DrawnFaces, SimulatedReactions
+from mma_mrnnet.synthetic.export import dataset_card, export_dataset
+from mma_mrnnet.synthetic.extractor_noise import ExtractorNoise
+from mma_mrnnet.synthetic.reactions import as_dataset, hume_like_splits
 from mma_mrnnet.training.frame_corpora import frame_rows
 
 COUNTS = (12, 5, 4)
@@ -82,12 +82,18 @@ def test_a_domain_has_its_own_rate_and_people_and_a_split_of_none_is_left_out(ca
     splits = rate.load()
     assert list(splits) == ["validation"]
     assert "frames a second: 3" in splits["validation"].info.description
-    (expected,) = [clips for clips in hume_like_splits(0, (0, 3, 0), domain="rate").values() if clips]
-    np.testing.assert_array_equal(splits["validation"].with_format("numpy")[0]["affect"], expected[0].affect)
+    (expected,) = [
+        clips for clips in hume_like_splits(0, (0, 3, 0), domain="rate").values() if clips
+    ]
+    np.testing.assert_array_equal(
+        splits["validation"].with_format("numpy")[0]["affect"], expected[0].affect
+    )
 
 
 def test_the_measured_domain_takes_an_extractors_errors(cache):
-    splits = SimulatedReactions(cache, counts=(0, 0, 3), domain="measured", noise=ExtractorNoise(unit_floor=0.5)).load()
+    splits = SimulatedReactions(
+        cache, counts=(0, 0, 3), domain="measured", noise=ExtractorNoise(unit_floor=0.5)
+    ).load()
     assert splits["test"].with_format("numpy")[0]["affect"][:, 9:].mean() > 0.4
 
 
@@ -96,7 +102,9 @@ def test_the_measured_domain_takes_an_extractors_errors(cache):
 
 def test_what_was_built_is_read_again_and_changed_settings_are_noticed(tmp_path, monkeypatch):
     def build(**settings):
-        return SimulatedReactions(str(tmp_path), **{"counts": COUNTS, "seed": 1, **settings}).load()["test"]
+        return SimulatedReactions(
+            str(tmp_path), **{"counts": COUNTS, "seed": 1, **settings}
+        ).load()["test"]
 
     first = build()
     made = []
@@ -109,7 +117,13 @@ def test_what_was_built_is_read_again_and_changed_settings_are_noticed(tmp_path,
     monkeypatch.setattr(builders, "hume_like_splits", counting)
     assert build().data.table.equals(first.data.table)
     assert sum(made) == 0  # settings are checked on no clips, and nothing more is made
-    for change in ({"seed": 2}, {"counts": (12, 5, 3)}, {"quiet_share": 0.5}, {"fps": 3.0}, {"domain": "people"}):
+    for change in (
+        {"seed": 2},
+        {"counts": (12, 5, 3)},
+        {"quiet_share": 0.5},
+        {"fps": 3.0},
+        {"domain": "people"},
+    ):
         made.clear()
         assert not build(**change).data.table.equals(first.data.table), change
         assert sum(made) > 0
@@ -133,14 +147,20 @@ def test_changed_code_is_noticed_and_two_corpora_share_no_folder(cache, monkeypa
         (SimulatedReactions, {"counts": (3, -1, 2)}, "from 0 on"),
         (SimulatedReactions, {"quiet_share": 1.5}, "quiet_share and short_share in"),
         (SimulatedReactions, {"domain": "moon"}, "got 'moon'"),
-        (SimulatedReactions, {"domain": "measured"}, "noise is given for a domain of measured errors"),
+        (
+            SimulatedReactions,
+            {"domain": "measured"},
+            "noise is given for a domain of measured errors",
+        ),
         (SimulatedReactions, {"fps": 0}, "fps of simulated clips"),
         (DrawnFaces, {"items": 0}, "items must be a whole number.*got 0"),
         (DrawnFaces, {"size": 8}, "size one from 16 on; got 2000, 0, 8"),
         (DrawnFaces, {"seed": -1}, "seed one from 0 on"),
     ],
 )
-def test_settings_out_of_range_are_refused_before_anything_is_made(cache, builder, settings, message):
+def test_settings_out_of_range_are_refused_before_anything_is_made(
+    cache, builder, settings, message
+):
     with pytest.raises(ValueError, match=message):
         builder(cache, **settings)
 
@@ -157,8 +177,14 @@ def test_an_exported_folder_is_loaded_by_load_dataset_bit_for_bit(corpus, reques
     for split in own:
         assert loaded[split].features == own[split].features
         assert bits(loaded[split]) == bits(own[split])
-        assert pq.read_metadata(folder / "data" / f"{split}-00000-of-00001.parquet").num_rows == own[split].num_rows
-    assert sorted(path.name for path in tmp_path.iterdir() if path.is_dir()) == ["cache", "repository"]
+        assert (
+            pq.read_metadata(folder / "data" / f"{split}-00000-of-00001.parquet").num_rows
+            == own[split].num_rows
+        )
+    assert sorted(path.name for path in tmp_path.iterdir() if path.is_dir()) == [
+        "cache",
+        "repository",
+    ]
 
 
 def test_a_folder_that_holds_something_is_left_alone(reactions, tmp_path):
@@ -175,7 +201,9 @@ def test_a_card_has_valid_metadata_says_that_nobody_is_in_it_and_has_no_holes(co
     card = DatasetCard(text, ignore_metadata_errors=False)
     assert card.data.license == "apache-2.0"
     assert card.data.size_categories == "n<1K"
-    assert [file["split"] for file in card.data.to_dict()["configs"][0]["data_files"]] == list(builder.load())
+    assert [file["split"] for file in card.data.to_dict()["configs"][0]["data_files"]] == list(
+        builder.load()
+    )
     assert re.search("No person was recorded or rated|No photographs, no person", card.text)
     assert not re.search(r"\bNone\b|\{%|%\}|\{\{|Undefined|\bnan\b|\n\n\n", card.text)
     for column in builder.info.features:
@@ -192,18 +220,30 @@ def test_the_cards_numbers_are_counted_in_the_rows(reactions, faces):
     lengths = sorted(len(row["affect"]) for row in train)
     assert 0 < quiet < 12
     middle = f"{(lengths[5] + lengths[6]) / 2:g}"
-    assert f"| `train` | 12 | {len(set(train['subject']))} | {quiet} | {lengths[0]}, {middle}, {lengths[-1]} |" in text
-    labels = np.stack([row["labels"] for row in train if row["kind"] == "reaction"])[:, REACTIONS.index("Fear")]
+    assert (
+        f"| `train` | 12 | {len(set(train['subject']))} | {quiet} | {lengths[0]}, {middle}, {lengths[-1]} |"
+        in text
+    )
+    labels = np.stack([row["labels"] for row in train if row["kind"] == "reaction"])[
+        :, REACTIONS.index("Fear")
+    ]
     assert f"| `train` | Fear | {labels.mean():.3f} | {labels.std():.3f} |" in text
     faces_of = faces.load()
-    text, table = dataset_card(faces, faces_of), faces_of["train"].select_columns(["expression", "valence", "au12"])[:]
+    text, table = (
+        dataset_card(faces, faces_of),
+        faces_of["train"].select_columns(["expression", "valence", "au12"])[:],
+    )
     labelled = sum(value >= 0 for value in table["expression"])
-    valued, units = (sum(not np.isnan(value) for value in table[name]) for name in ("valence", "au12"))
+    valued, units = (
+        sum(not np.isnan(value) for value in table[name]) for name in ("valence", "au12")
+    )
     assert f"| `train` | 40 | {labelled} | {valued} | {units} |" in text
 
 
 def test_the_cards_code_makes_the_rows_again(reactions, monkeypatch, cache):
-    (code,) = re.findall(r"```python\n(.*?)```", dataset_card(reactions, reactions.load()), re.DOTALL)
+    (code,) = re.findall(
+        r"```python\n(.*?)```", dataset_card(reactions, reactions.load()), re.DOTALL
+    )
     found = {}
     exec(code, found)
     assert bits(found["splits"]["test"]) == bits(reactions.load()["test"])

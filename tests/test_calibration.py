@@ -7,9 +7,8 @@ import pytest
 import torch
 
 from mma_mrnnet import MMAModel
-from mma_mrnnet.data.datasets import FrameDataset
-from mma_mrnnet.data.drawn_faces import drawn_faces
 from mma_mrnnet.model.labels import ACTION_UNITS, NO_CLASS, presence_target
+from mma_mrnnet.synthetic.drawn_faces import drawn_faces
 from mma_mrnnet.train import main
 from mma_mrnnet.training.calibration import (
     ExtractorCalibration,
@@ -19,6 +18,7 @@ from mma_mrnnet.training.calibration import (
     fit_extractor,
     presence_error,
 )
+from mma_mrnnet.training.datasets import FrameDataset
 
 NAN = float("nan")
 UNITS = len(ACTION_UNITS)
@@ -34,7 +34,10 @@ def split(count, sharpness=1.0):
     expression = torch.multinomial(logits.softmax(-1), 1, generator=rng).squeeze(1)
     units = torch.randn(count, UNITS, generator=rng)
     outputs = {"expression_logits": logits * sharpness, "action_unit_logits": units}
-    return outputs, {"expression_labels": expression, "action_unit_labels": (units * 2 + 1).sigmoid()}
+    return outputs, {
+        "expression_labels": expression,
+        "action_unit_labels": (units * 2 + 1).sigmoid(),
+    }
 
 
 def test_the_temperature_undoes_a_known_scaling():
@@ -78,8 +81,13 @@ def test_an_output_that_falls_as_its_label_rises_is_flattened_and_never_turned_r
 def shifted_sources(counts, targets):
     """Images on which the model says even odds; each source's units are there with a probability of its own."""
     count = sum(counts)
-    outputs = {"expression_logits": torch.zeros(count, 7), "action_unit_logits": torch.zeros(count, UNITS)}
-    target = torch.cat([torch.full((many, UNITS), value) for many, value in zip(counts, targets, strict=True)])
+    outputs = {
+        "expression_logits": torch.zeros(count, 7),
+        "action_unit_logits": torch.zeros(count, UNITS),
+    }
+    target = torch.cat(
+        [torch.full((many, UNITS), value) for many, value in zip(counts, targets, strict=True)]
+    )
     labels = {"expression_labels": torch.full((count,), NO_CLASS), "action_unit_labels": target}
     sources = [name for name, many in zip("abc", counts, strict=False) for _ in range(many)]
     return fit_extractor(outputs, labels, sources).shift.sigmoid()
@@ -87,7 +95,9 @@ def shifted_sources(counts, targets):
 
 def test_sources_weigh_the_same_however_many_images_they_have():
     # Nine in ten of 1000 images, one in ten of 100: between them one in two.
-    torch.testing.assert_close(shifted_sources([1000, 100], [0.9, 0.1]), torch.full((UNITS,), 0.5).double())
+    torch.testing.assert_close(
+        shifted_sources([1000, 100], [0.9, 0.1]), torch.full((UNITS,), 0.5).double()
+    )
 
 
 def test_a_source_of_few_images_weighs_in_proportion():
@@ -101,7 +111,9 @@ def test_the_heads_hold_the_calibration_exactly(tiny_mma):
         torch.nn.init.normal_(head.bias)  # 0 in a new model, which would hide what becomes of it
     pixels = torch.rand(5, 3, 32, 32)
     names = ("expression_logits", "action_unit_logits")
-    fitted = ExtractorCalibration(2.5, torch.linspace(0.5, 2, UNITS).double(), torch.linspace(-1, 1, UNITS).double())
+    fitted = ExtractorCalibration(
+        2.5, torch.linspace(0.5, 2, UNITS).double(), torch.linspace(-1, 1, UNITS).double()
+    )
     with torch.no_grad():
         before = tiny_mma(pixels)
         fitted.fold_into(tiny_mma)
@@ -128,7 +140,10 @@ def test_crossfitted_errors_are_those_of_the_other_half_of_the_people(tiny_mma, 
     rows = FrameDataset(drawn_faces(40, seed=0, size=32))
     rows.subjects = [f"person {number // 4}" for number in range(40)]  # four images each
     outputs, _ = split(40)
-    labels = {"expression_labels": rows.expression, "action_unit_labels": presence_target(rows.intensity)}
+    labels = {
+        "expression_labels": rows.expression,
+        "action_unit_labels": presence_target(rows.intensity),
+    }
     seen = []
 
     def spy(outputs, labels, sources):
@@ -143,7 +158,10 @@ def test_crossfitted_errors_are_those_of_the_other_half_of_the_people(tiny_mma, 
     assert record["fitted_on"] == "validation"
     assert (calibrated["action_unit_logits"] < -40).all()
     # One half of the images says 1 for every unit and the other 0: that is an error of presence whatever the labels.
-    assert record["crossfitted"]["drawn"]["action_unit_ece"] > record["before"]["drawn"]["action_unit_ece"]
+    assert (
+        record["crossfitted"]["drawn"]["action_unit_ece"]
+        > record["before"]["drawn"]["action_unit_ece"]
+    )
 
 
 def test_a_unit_is_fitted_to_its_presence_and_not_to_its_intensity(tiny_mma):
@@ -152,32 +170,77 @@ def test_a_unit_is_fitted_to_its_presence_and_not_to_its_intensity(tiny_mma):
     rows = FrameDataset(drawn_faces(20, seed=0, size=32))
     rows.intensity = torch.tensor([0.3, 0.5] * 10).unsqueeze(1).repeat(1, UNITS)
     rows.intensity[:, 1] = torch.tensor([0.3, 0.3, 0.3, 0.5, 0.5]).repeat(4)
-    outputs = {"expression_logits": torch.zeros(20, 7), "action_unit_logits": torch.zeros(20, UNITS)}
-    labels = {"expression_labels": rows.expression, "action_unit_labels": presence_target(rows.intensity)}
+    outputs = {
+        "expression_logits": torch.zeros(20, 7),
+        "action_unit_logits": torch.zeros(20, UNITS),
+    }
+    labels = {
+        "expression_labels": rows.expression,
+        "action_unit_labels": presence_target(rows.intensity),
+    }
     shift = calibrate_extractor(tiny_mma, outputs, labels, rows)[1]["action_unit_shift"]
     assert float(shift[0].sigmoid()) == pytest.approx(0.5)
-    assert float(shift[1].sigmoid()) == pytest.approx(0.4, abs=0.02)  # the ramp's mean would be .475
+    assert float(shift[1].sigmoid()) == pytest.approx(
+        0.4, abs=0.02
+    )  # the ramp's mean would be .475
 
 
 def test_the_record_tells_what_was_done(tiny_mma):
     rows = FrameDataset(drawn_faces(60, seed=0, size=32))
     outputs, _ = split(60, sharpness=4.0)
-    labels = {"expression_labels": rows.expression, "action_unit_labels": presence_target(rows.intensity)}
+    labels = {
+        "expression_labels": rows.expression,
+        "action_unit_labels": presence_target(rows.intensity),
+    }
     before = {name: value.clone() for name, value in outputs.items()}
     calibrated, record = calibrate_extractor(tiny_mma, outputs, labels, rows)
     assert list(record) == [
-        *("fitted_on", "temperature", "action_unit_scale", "action_unit_shift", "before", "crossfitted")
+        *(
+            "fitted_on",
+            "temperature",
+            "action_unit_scale",
+            "action_unit_shift",
+            "before",
+            "crossfitted",
+        )
     ]
     assert record["temperature"] > 2  # labels that have nothing to do with so sure an output
     assert record["before"] == calibration_errors(before, rows)
-    assert all(torch.equal(outputs[name], before[name]) for name in before)  # nothing that came in was changed
-    torch.testing.assert_close(calibrated["expression_logits"], before["expression_logits"] / record["temperature"])
-    assert record["crossfitted"]["drawn"]["expression_ece"] < record["before"]["drawn"]["expression_ece"]
+    assert all(
+        torch.equal(outputs[name], before[name]) for name in before
+    )  # nothing that came in was changed
+    torch.testing.assert_close(
+        calibrated["expression_logits"], before["expression_logits"] / record["temperature"]
+    )
+    assert (
+        record["crossfitted"]["drawn"]["expression_ece"]
+        < record["before"]["drawn"]["expression_ece"]
+    )
 
 
 def test_training_leaves_a_calibrated_model_and_reports_it(tmp_path):
-    words = ["--stage", "mma", "--data", "drawn", "--items", "40", "--image_size", "32", "--epochs", "1"]
-    words += ["--layer_type", "basic", "--embedding_size", "8", "--hidden_sizes", "8", "--depths", "1"]
+    words = [
+        "--stage",
+        "mma",
+        "--data",
+        "drawn",
+        "--items",
+        "40",
+        "--image_size",
+        "32",
+        "--epochs",
+        "1",
+    ]
+    words += [
+        "--layer_type",
+        "basic",
+        "--embedding_size",
+        "8",
+        "--hidden_sizes",
+        "8",
+        "--depths",
+        "1",
+    ]
     main([*words, "--batch_size", "16", "--output", str(tmp_path)])
     results = json.loads((tmp_path / "results.json").read_text())
     best, model = (MMAModel.from_pretrained(tmp_path / name).eval() for name in ("best", "model"))
@@ -186,10 +249,14 @@ def test_training_leaves_a_calibrated_model_and_reports_it(tmp_path):
     torch.testing.assert_close(ratio, torch.full_like(ratio, temperature), rtol=1e-3, atol=1e-3)
     assert torch.equal(best.valence_arousal_head.weight, model.valence_arousal_head.weight)
     rows = FrameDataset(drawn_faces(8, seed=1, size=32))
-    pixels = torch.stack([rows[number]["crop"] for number in range(8)]).permute(0, 3, 1, 2) / 127.5 - 1
+    pixels = (
+        torch.stack([rows[number]["crop"] for number in range(8)]).permute(0, 3, 1, 2) / 127.5 - 1
+    )
     with torch.no_grad():
         presence = model(pixels).action_unit_logits.sigmoid()
     place = ACTION_UNITS.index(12)
     known = ~rows.intensity[:, place].isnan()
     expected = np.corrcoef(presence[known, place], rows.intensity[known, place])[0, 1]
-    assert results["validation"]["drawn"]["action_units"]["AU12"]["correlation"] == pytest.approx(expected, abs=1e-3)
+    assert results["validation"]["drawn"]["action_units"]["AU12"]["correlation"] == pytest.approx(
+        expected, abs=1e-3
+    )

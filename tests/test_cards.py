@@ -8,9 +8,14 @@ import pytest
 from huggingface_hub import ModelCard, ModelCardData
 from huggingface_hub.repocard_data import model_index_to_eval_results
 
-from mma_mrnnet import card_metadata
-from mma_mrnnet.card_metadata import evaluated_macro_f1, model_index, training_energy
-from mma_mrnnet.hub import load_pretrained, model_card, pretrained_folder, weights_digest
+from mma_mrnnet.hub import card_metadata
+from mma_mrnnet.hub.card_metadata import evaluated_macro_f1, model_index, training_energy
+from mma_mrnnet.hub.checkpoints import (
+    load_pretrained,
+    model_card,
+    pretrained_folder,
+    weights_digest,
+)
 
 NOTHING = {"value": None, "low": None, "high": None}
 
@@ -29,7 +34,13 @@ def evaluated(correlation, accuracy):
             "present": 11,
             "predicted": 9,
         },
-        "AU09": {"correlation": NOTHING, "f1": NOTHING, "annotated": 0, "present": 0, "predicted": 0},
+        "AU09": {
+            "correlation": NOTHING,
+            "f1": NOTHING,
+            "annotated": 0,
+            "present": 0,
+            "predicted": 0,
+        },
     }
     return {
         "images": 40,
@@ -60,8 +71,21 @@ def calm(correlation):
     """A source where everybody is neutral, and nothing else is labelled."""
     row = evaluated(correlation, 0.5)
     row["expression"]["confusion"] = [[30, 0], [0, 0]]
-    row["action_units"]["AU06"] = {"correlation": measured(0.2), "f1": NOTHING, "annotated": 40, "present": 3}
-    return {**row, "smiling_against_neutral": {"smiling": 0, "neutral": 30, "balanced_accuracy": NOTHING, "auc": None}}
+    row["action_units"]["AU06"] = {
+        "correlation": measured(0.2),
+        "f1": NOTHING,
+        "annotated": 40,
+        "present": 3,
+    }
+    return {
+        **row,
+        "smiling_against_neutral": {
+            "smiling": 0,
+            "neutral": 30,
+            "balanced_accuracy": NOTHING,
+            "auc": None,
+        },
+    }
 
 
 def extractor(parameters, milliseconds):
@@ -71,7 +95,13 @@ def extractor(parameters, milliseconds):
 
 EVALUATION = {
     "model": extractor(2_800_000, 9.5),
-    "data": {"data": "faces", "split": "validation", "images": 80, "people": 50, "label_origin": None},
+    "data": {
+        "data": "faces",
+        "split": "validation",
+        "images": 80,
+        "people": 50,
+        "label_origin": None,
+    },
     "sources": {"london": evaluated(0.71, 0.98), "congress": calm(0.55)},
     "neutral_talkers": {
         "warp": {"images": 75, "mean_expression": {"neutral": 0.61, "surprise": 0.24}},
@@ -82,8 +112,16 @@ EVALUATION = {
             {
                 "name": "grey prints",
                 "sources": {
-                    "congress": {"images": 21, "mean_action_unit_correlation": 0.44, "expression_macro_f1": None},
-                    "london": {"images": 5, "mean_action_unit_correlation": None, "expression_macro_f1": None},
+                    "congress": {
+                        "images": 21,
+                        "mean_action_unit_correlation": 0.44,
+                        "expression_macro_f1": None,
+                    },
+                    "london": {
+                        "images": 5,
+                        "mean_action_unit_correlation": None,
+                        "expression_macro_f1": None,
+                    },
                 },
             }
         ]
@@ -138,10 +176,16 @@ def card_of(shipped, folder):
 
 def test_the_shipped_cards_results_are_read_back_by_huggingface_hub(shipped, folder):
     card = card_of(shipped, folder)
-    stage1, stage2 = (json.loads((folder / f"results_{stage}.json").read_text()) for stage in ("mma", "mrnn"))
+    stage1, stage2 = (
+        json.loads((folder / f"results_{stage}.json").read_text()) for stage in ("mma", "mrnn")
+    )
     assert card.data.model_name == "mma-mrnnet"
     found = {(row.dataset_config, row.metric_type): row for row in card.data.eval_results}
-    large = {source: row for source, row in stage1["validation"].items() if row["images"] >= 30 and source != "all"}
+    large = {
+        source: row
+        for source, row in stage1["validation"].items()
+        if row["images"] >= 30 and source != "all"
+    }
     assert ("canada", "pearsonr") not in found  # five images
     assert ("all", "pearsonr") not in found  # sources put together
     for source, row in large.items():
@@ -175,8 +219,12 @@ def test_the_model_index_has_what_the_hub_asks_for_and_calls_nothing_verified(sh
 
 def test_an_evaluation_replaces_the_trainings_own_scores_in_the_metadata(shipped, folder):
     card = card_of(shipped, with_evaluation(folder))
-    found = {(row.dataset_config, row.metric_type): row.metric_value for row in card.data.eval_results}
-    stage2 = json.loads((folder / "results_mrnn.json").read_text())["test"]["reactions"]["mean_pearson"]
+    found = {
+        (row.dataset_config, row.metric_type): row.metric_value for row in card.data.eval_results
+    }
+    stage2 = json.loads((folder / "results_mrnn.json").read_text())["test"]["reactions"][
+        "mean_pearson"
+    ]
     assert found == {
         ("london", "pearsonr"): 0.71,
         ("london", "f1"): 0.9,
@@ -197,7 +245,11 @@ def test_results_survive_the_way_through_yaml():
             }
         },
     }
-    stage2 = {"data": {"data": "clips of clips"}, "test": None, "validation": {"reactions": {"mean_pearson": 0.5}}}
+    stage2 = {
+        "data": {"data": "clips of clips"},
+        "test": None,
+        "validation": {"reactions": {"mean_pearson": 0.5}},
+    }
     results = model_index("tabular-regression", stage1, stage2, None, simulated=False)
     data = ModelCardData(model_name="x", eval_results=results)
     assert model_index_to_eval_results(data.to_dict()["model-index"]) == ("x", results)
@@ -221,14 +273,20 @@ def test_a_macro_f1_over_one_expression_is_none():
 def test_tables_of_an_evaluation_have_intervals_and_the_first_checkpoint(shipped, folder):
     text = card_of(shipped, with_evaluation(folder)).text
     expressions, smiles = "0.90 [0.85, 0.95] (30)", "0.980 [0.960, 1.000]"
-    assert f"| london | 40 (25) | 0.71 [0.66, 0.76] | 0.81 [0.76, 0.86] | {expressions} | {smiles} | – |" in text
+    assert (
+        f"| london | 40 (25) | 0.71 [0.66, 0.76] | 0.81 [0.76, 0.86] | {expressions} | {smiles} | – |"
+        in text
+    )
     assert "| congress | 40 (25) | 0.55 [0.50, 0.60] | 0.65 [0.60, 0.70] | – | – | – |" in text
     assert "| AU12 | 0.71 [0.66, 0.76] (11) | 0.55 [0.50, 0.60] (11) |" in text
     assert "| AU09 |" not in text  # a label nowhere
     assert "| AU06 | no labels | 0.20 [0.15, 0.25] (3) |" in text
     assert "| london | 0.52 [0.47, 0.57] → 0.71 [0.66, 0.76] |" in text
     assert "| 0.900 [0.880, 0.920] → 0.980 [0.960, 1.000] |" in text
-    assert "| congress | 0.5" not in text.split("`shipped` against this one")[1].split("Correlation of each unit")[0]
+    assert (
+        "| congress | 0.5"
+        not in text.split("`shipped` against this one")[1].split("Correlation of each unit")[0]
+    )
     assert "and do nothing else: warp (75 images) neutral 0.61, surprise 0.24." in text
     assert "takes 9.5 ms of one core (one core)" in text
     assert "valence / arousal CCC (images)" not in text  # the training's own table
@@ -267,7 +325,10 @@ def test_a_card_says_what_is_forbidden_what_it_cost_and_how_to_cite(shipped, fol
 
 
 def results(hardware, **training):
-    return {"training": {"seconds": 5400.0, "hardware": hardware, **training}, "arguments": {"threads": 2}}
+    return {
+        "training": {"seconds": 5400.0, "hardware": hardware, **training},
+        "arguments": {"threads": 2},
+    }
 
 
 def test_energy_is_core_hours_times_an_assumed_power():
@@ -277,7 +338,9 @@ def test_energy_is_core_hours_times_an_assumed_power():
 
 
 def test_no_energy_is_worked_out_for_a_training_on_other_devices():
-    assert training_energy(results("1 CUDA process(es), 2 thread(s) each"))["kilowatt_hours"] is None
+    assert (
+        training_energy(results("1 CUDA process(es), 2 thread(s) each"))["kilowatt_hours"] is None
+    )
 
 
 def test_a_card_of_such_a_training_names_hours_alone(shipped, folder):

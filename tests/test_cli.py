@@ -17,12 +17,14 @@ import torch
 from skimage.data import astronaut
 
 from mma_mrnnet import cli, prediction
-from mma_mrnnet.data.video_writing import write_video
+from mma_mrnnet.video.writing import write_video
 
 FACE = cv2.resize(astronaut()[:256, 96:352], (160, 160), interpolation=cv2.INTER_AREA)
 GREY = np.full_like(FACE, 128)
 REACTIONS = ["Adoration", "Amusement", "Anxiety", "Disgust", "Empathic-Pain", "Fear", "Surprise"]
-RESULT_LINE = re.compile(r".+: \d+\.\d s, a face in \d+ of \d+ frames|  [\w-]+ +[01]\.\d\d  #{0,20}")
+RESULT_LINE = re.compile(
+    r".+: \d+\.\d s, a face in \d+ of \d+ frames|  [\w-]+ +[01]\.\d\d  #{0,20}"
+)
 
 
 pytestmark = pytest.mark.usefixtures("settings_kept")
@@ -102,7 +104,10 @@ def test_a_folder_is_searched_below_and_in_order(predict, clips):
 def test_a_quoted_pattern_is_spelt_out(predict, clips):
     code, out, _ = predict(clips / "*.mp4")
     assert code == 0
-    assert [line.split(": ")[0] for line in headings(out)] == [str(clips / "a.mp4"), str(clips / "b.mp4")]
+    assert [line.split(": ")[0] for line in headings(out)] == [
+        str(clips / "a.mp4"),
+        str(clips / "b.mp4"),
+    ]
 
 
 def test_a_file_whose_name_looks_like_a_pattern_is_that_file(predict, clips):
@@ -139,7 +144,9 @@ def test_fps_decides_on_the_rows_of_the_frames_table_alone(predict, clips, tmp_p
     predict(clips / "b.mp4", "--out", tmp_path / "usual.csv")
     assert predict(clips / "b.mp4", *tables, *(() if rate is None else ("--fps", rate)))[0] == 0
     assert pd.read_csv(tmp_path / "frames.csv")["frame"].tolist() == frames
-    usual, other = (pd.read_csv(tmp_path / name)[REACTIONS] for name in ("usual.csv", "results.csv"))
+    usual, other = (
+        pd.read_csv(tmp_path / name)[REACTIONS] for name in ("usual.csv", "results.csv")
+    )
     pd.testing.assert_frame_equal(usual, other, rtol=0, atol=0)
 
 
@@ -164,27 +171,40 @@ def test_a_calibrated_checkpoint_is_ranked(predict, clips, tiny_model, checkpoin
 
 @pytest.mark.parametrize("simulated", [True, False])
 @pytest.mark.parametrize("relative", [True, False])
-def test_notes_say_where_the_labels_came_from(predict, clips, tiny_model, checkpoint, simulated, relative):
+def test_notes_say_where_the_labels_came_from(
+    predict, clips, tiny_model, checkpoint, simulated, relative
+):
     tiny_model.config.simulated_labels, tiny_model.config.relative_labels = simulated, relative
     tiny_model.save_pretrained(checkpoint)
     _, _, err = predict(clips / "a.mp4")
     assert any(line.startswith("note: ") and "simulator" in line for line in err) == simulated
-    assert any(line.startswith("note: ") and "relative within a clip" in line for line in err) == relative
+    assert (
+        any(line.startswith("note: ") and "relative within a clip" in line for line in err)
+        == relative
+    )
 
 
 # ---- predict: what fails
 
 
-def test_a_failed_clip_among_good_ones_gets_its_error_and_the_others_their_numbers(predict, clips, tmp_path):
+def test_a_failed_clip_among_good_ones_gets_its_error_and_the_others_their_numbers(
+    predict, clips, tmp_path
+):
     (clips / "aa.mp4").write_text("plain text")
     write_video(clips / "ab.mp4", [GREY] * 4, 4)
-    code, out, err = predict(clips, "--out", tmp_path / "results.csv", "--frames", tmp_path / "frames.csv")
+    code, out, err = predict(
+        clips, "--out", tmp_path / "results.csv", "--frames", tmp_path / "frames.csv"
+    )
     assert code == 1
     assert len(headings(out)) == 2
-    assert any(line.startswith(f"mma-mrnnet: {clips / 'aa.mp4'}: is text, not a video") for line in err)
+    assert any(
+        line.startswith(f"mma-mrnnet: {clips / 'aa.mp4'}: is text, not a video") for line in err
+    )
     assert f"mma-mrnnet: {clips / 'ab.mp4'}: no face in this video" in err
     rows = pd.read_csv(tmp_path / "results.csv").set_index("file")
-    assert list(rows.index) == [str(clips / name) for name in ("a.mp4", "aa.mp4", "ab.mp4", "b.mp4")]
+    assert list(rows.index) == [
+        str(clips / name) for name in ("a.mp4", "aa.mp4", "ab.mp4", "b.mp4")
+    ]
     assert rows["error"].isna().tolist() == [True, False, False, True]
     assert rows[REACTIONS].isna().all(axis=1).tolist() == [False, True, True, False]
     assert rows["frames_sampled"].tolist() == [1, 0, 2, 2]
@@ -198,7 +218,9 @@ def test_a_failed_clip_among_good_ones_gets_its_error_and_the_others_their_numbe
 def write_sound(path):
     with av.open(str(path), "w", format="wav") as container:
         sound = container.add_stream("pcm_s16le", rate=8000, layout="mono")
-        frame = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.int16), format="s16", layout="mono")
+        frame = av.AudioFrame.from_ndarray(
+            np.zeros((1, 1024), np.int16), format="s16", layout="mono"
+        )
         frame.sample_rate = 8000
         container.mux(sound.encode(frame))
 
@@ -212,7 +234,9 @@ def write_sound(path):
         ("sound", r"holds no video stream \(found: audio\)"),
     ],
 )
-def test_a_file_that_is_no_video_is_one_line_and_exit_code_1(predict, clips, monkeypatch, content, message):
+def test_a_file_that_is_no_video_is_one_line_and_exit_code_1(
+    predict, clips, monkeypatch, content, message
+):
     monkeypatch.chdir(clips)
     if content == "text":
         (clips / "x.mp4").write_text("plain text")
@@ -239,7 +263,10 @@ def test_a_name_that_is_no_utf8_does_not_cost_the_table(predict, clips, tmp_path
     code, _, _ = predict(clips / "a.mp4", odd, "--out", tmp_path / f"results.{ending}")
     read = {"csv": pd.read_csv, "json": pd.read_json, "parquet": pd.read_parquet}[ending]
     assert code == 1
-    assert read(tmp_path / f"results.{ending}")["file"].tolist() == [str(clips / "a.mp4"), r"odd\udcff.mp4"]
+    assert read(tmp_path / f"results.{ending}")["file"].tolist() == [
+        str(clips / "a.mp4"),
+        r"odd\udcff.mp4",
+    ]
 
 
 @pytest.mark.parametrize("word", ["folder", "*.mov"])
@@ -274,7 +301,9 @@ def test_a_checkpoint_that_cannot_be_loaded_is_one_line_and_exit_code_1(
 
 @pytest.mark.parametrize("option", ["--out", "--frames"])
 @pytest.mark.parametrize("name", ["results.xlsx", "results", "none/results.csv", "clips"])
-def test_a_table_that_could_not_be_written_stops_before_any_work(predict, clips, tmp_path, monkeypatch, option, name):
+def test_a_table_that_could_not_be_written_stops_before_any_work(
+    predict, clips, tmp_path, monkeypatch, option, name
+):
     monkeypatch.setattr(cli.predict, "predict_one", lambda *_: pytest.fail("work was begun"))
     code, out, err = predict(clips, option, tmp_path / name)
     assert (code, out, len(err)) == (1, [], 1)
@@ -348,7 +377,9 @@ def test_a_reader_that_left_does_not_cost_the_table(checkpoint, clips, tmp_path)
 def test_a_reader_that_left_ends_the_work_where_no_table_is_wanted(checkpoint, clips, monkeypatch):
     begun = []
     whole = cli.predict.predict_one
-    monkeypatch.setattr(cli.predict, "predict_one", lambda clip, *others: begun.append(clip) or whole(clip, *others))
+    monkeypatch.setattr(
+        cli.predict, "predict_one", lambda clip, *others: begun.append(clip) or whole(clip, *others)
+    )
     assert run_into_a_closed_pipe("predict", clips, "--model", checkpoint) == 0
     assert begun == [str(clips / "a.mp4")]
 
@@ -369,7 +400,9 @@ def two_people(tmp_path):
     return write_video(tmp_path / "two.mp4", images, 2)
 
 
-def test_a_clip_with_two_people_says_so_and_all_faces_shows_both(predict, run, checkpoint, two_people, tmp_path):
+def test_a_clip_with_two_people_says_so_and_all_faces_shows_both(
+    predict, run, checkpoint, two_people, tmp_path
+):
     code, out, err = predict(two_people)
     assert code == 0
     assert headings(out) == [f"{two_people}: 4.0 s, a face in 8 of 8 frames"]
@@ -395,12 +428,17 @@ def test_an_own_neutral_is_shown_with_what_it_changed(run, checkpoint, two_peopl
     _, plain, _ = run(*words)
     code, out, err = run(*words, "--neutral", "0:1", "--out", tmp_path / "one.csv")
     assert code == 0
-    assert f"mma-mrnnet: {two_people}: the person's own neutral from 0 to 1 s was taken out" in "\n".join(err)
+    assert (
+        f"mma-mrnnet: {two_people}: the person's own neutral from 0 to 1 s was taken out"
+        in "\n".join(err)
+    )
     without = [re.sub(r" +[\d.]+ \(([\d.]+)\) .*", r" \1", line).split() for line in out[1:]]
     assert without == [line.split()[:2] for line in plain[1:]]
     (row,) = pd.read_csv(tmp_path / "one.csv").to_dict("records")
     assert (row["neutral_start_s"], row["neutral_end_s"]) == (0, 1)
-    assert [f"{row[f'{name}_uncorrected']:.2f}" for name in REACTIONS] == [value for _, value in without]
+    assert [f"{row[f'{name}_uncorrected']:.2f}" for name in REACTIONS] == [
+        value for _, value in without
+    ]
     assert "own neutral from 0 to 1 s" in row["note"]
 
 
@@ -419,11 +457,24 @@ def test_windows_are_a_table_of_their_own(predict, two_people, tmp_path):
     assert code == 0
     assert f"wrote {tmp_path / 'windows.csv'}" in err
     windows = pd.read_csv(tmp_path / "windows.csv")
-    assert windows.columns.tolist() == ["file", "track", "start_s", "end_s", "frames_with_face", *REACTIONS]
+    assert windows.columns.tolist() == [
+        "file",
+        "track",
+        "start_s",
+        "end_s",
+        "frames_with_face",
+        *REACTIONS,
+    ]
     assert windows["start_s"].tolist() == [0, 1, 2, 3]
     assert windows["frames_with_face"].tolist() == [2, 2, 2, 2]
     predict(two_people, "--windows", tmp_path / "windows.csv", "--hop", 0.5)
-    assert pd.read_csv(tmp_path / "windows.csv")["end_s"].tolist() == [2, 2.5, 3, 3.5, 4]  # 2 s are all that fits
+    assert pd.read_csv(tmp_path / "windows.csv")["end_s"].tolist() == [
+        2,
+        2.5,
+        3,
+        3.5,
+        4,
+    ]  # 2 s are all that fits
 
 
 @pytest.mark.parametrize(
@@ -431,11 +482,16 @@ def test_windows_are_a_table_of_their_own(predict, two_people, tmp_path):
     [
         (["--hop", "1"], "--window and --hop are of --windows FILE"),
         (["--windows", "w.csv", "--fps", "1"], "leave --fps out, or give native"),
-        (["--windows", "w.csv", "--window", "3"], "--window 3: this model reads at most 2 s at once"),
+        (
+            ["--windows", "w.csv", "--window", "3"],
+            "--window 3: this model reads at most 2 s at once",
+        ),
         (["--windows", "w.csv", "--out", "w.csv"], "--out and --windows need a file each"),
     ],
 )
-def test_options_that_do_not_go_together_are_one_line(predict, clips, monkeypatch, tmp_path, words, message):
+def test_options_that_do_not_go_together_are_one_line(
+    predict, clips, monkeypatch, tmp_path, words, message
+):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(cli.predict, "predict_one", lambda *_: pytest.fail("work was begun"))
     code, out, err = predict(clips / "b.mp4", *words)
@@ -471,7 +527,11 @@ def test_the_help_of_each_command_shows_an_example_that_parses(run, command):
     code, out, _ = run(command, "--help")
     assert code == 0
     joined = "\n".join(out).replace("\\\n", "").splitlines()
-    examples = [shlex.split(line.split("#")[0]) for line in joined if line.startswith(f"  mma-mrnnet {command} ")]
+    examples = [
+        shlex.split(line.split("#")[0])
+        for line in joined
+        if line.startswith(f"  mma-mrnnet {command} ")
+    ]
     assert examples
     for example in examples:
         cli.parser_of_commands().parse_args(example[1:])
@@ -496,20 +556,32 @@ def test_export_writes_a_folder_and_refuses_one_that_holds_something(run, checkp
 @pytest.mark.slow
 def test_a_real_process_keeps_results_on_stdout_and_all_else_on_stderr(clips, tmp_path):
     (clips / "bad.mp4").write_text("plain text")
-    words = [sys.executable, "-m", "mma_mrnnet.cli", "predict", str(clips), "--out", str(tmp_path / "results.csv")]
+    words = [
+        sys.executable,
+        "-m",
+        "mma_mrnnet.cli",
+        "predict",
+        str(clips),
+        "--out",
+        str(tmp_path / "results.csv"),
+    ]
     done = subprocess.run(words, capture_output=True, text=True, check=False)
     assert done.returncode == 1
     lines = done.stdout.splitlines()
     assert len(headings(lines)) == 2
     assert all(RESULT_LINE.fullmatch(line) for line in lines)
-    assert all(line.startswith(("mma-mrnnet: ", "note: ", "wrote ")) for line in done.stderr.splitlines())
+    assert all(
+        line.startswith(("mma-mrnnet: ", "note: ", "wrote ")) for line in done.stderr.splitlines()
+    )
     assert len(pd.read_csv(tmp_path / "results.csv")) == 3
 
 
 def test_hidden_files_of_a_folder_are_no_clips(tmp_path):
     (tmp_path / "._clip.mp4").write_bytes(b"resource fork")
     (tmp_path / "clip.mp4").write_bytes(b"")
-    assert cli.predict._find_clips([str(tmp_path)], frozenset({".mp4"})) == [str(tmp_path / "clip.mp4")]
+    assert cli.predict._find_clips([str(tmp_path)], frozenset({".mp4"})) == [
+        str(tmp_path / "clip.mp4")
+    ]
 
 
 def test_a_table_that_cannot_be_written_does_not_cost_the_other_one(tmp_path, capsys, monkeypatch):

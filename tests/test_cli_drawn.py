@@ -12,8 +12,8 @@ from PIL import Image
 from skimage.data import astronaut
 
 from mma_mrnnet import MMAMRNNetConfig, MMAMRNNetForIntensity, cli
-from mma_mrnnet.data.video import read_frames
-from mma_mrnnet.data.video_writing import write_video
+from mma_mrnnet.video.reading import read_frames
+from mma_mrnnet.video.writing import write_video
 
 FACE = cv2.resize(astronaut()[:256, 96:352], (240, 240), interpolation=cv2.INTER_AREA)
 GREY = np.full_like(FACE, 128)
@@ -92,7 +92,9 @@ def test_a_picture_is_of_one_clip_and_one_person(run, clip, other, tmp_path):
         (("--annotate", "a.mp4", "--report", "a.mp4"), "a report is written as"),
     ],
 )
-def test_what_cannot_be_written_is_refused_before_any_work(run, clip, tmp_path, monkeypatch, words, what):
+def test_what_cannot_be_written_is_refused_before_any_work(
+    run, clip, tmp_path, monkeypatch, words, what
+):
     monkeypatch.chdir(tmp_path)
     before = clip.read_bytes()
     code, out, err = run("predict", "clip.mp4", *words)
@@ -108,7 +110,9 @@ def test_a_photo_that_is_read_as_a_clip_is_never_written_over(run, clip, tmp_pat
     link.symlink_to(photo)
     before = photo.read_bytes()
     for target in (photo, link):
-        code, out, err = run(command, photo, *([clip] if command == "compare" else []), "--report", target)
+        code, out, err = run(
+            command, photo, *([clip] if command == "compare" else []), "--report", target
+        )
         assert (code, out) == (1, [])
         assert err[-1] == f"mma-mrnnet: {target}: is one of the clips, which are never written over"
     assert photo.read_bytes() == before
@@ -125,7 +129,9 @@ def test_a_table_that_was_given_as_a_clip_is_never_written_over(run, tmp_path, o
 
 
 @pytest.mark.parametrize("words", [("--report", "a.html"), ("--annotate", "a.mp4")])
-def test_a_folder_that_takes_no_files_is_refused_before_any_work(run, clip, tmp_path, monkeypatch, words):
+def test_a_folder_that_takes_no_files_is_refused_before_any_work(
+    run, clip, tmp_path, monkeypatch, words
+):
     def closed(**others):
         raise PermissionError(13, "Permission denied")
 
@@ -136,7 +142,9 @@ def test_a_folder_that_takes_no_files_is_refused_before_any_work(run, clip, tmp_
     assert err[-1] == f"mma-mrnnet: {tmp_path / name}: cannot be written: Permission denied"
 
 
-def test_a_file_that_cannot_be_written_does_not_cost_the_others_and_is_named(run, clip, tmp_path, monkeypatch):
+def test_a_file_that_cannot_be_written_does_not_cost_the_others_and_is_named(
+    run, clip, tmp_path, monkeypatch
+):
     def full(*_):
         raise OSError(28, "No space left on device", str(tmp_path / ".of.a.moment"))
 
@@ -161,7 +169,16 @@ def test_a_name_that_is_no_utf_8_is_read_reported_and_drawn_on(run, clip, tmp_pa
     except OSError:
         pytest.skip("this file system takes no such names")
     table, page, windows = (tmp_path / name for name in ("a.csv", "a.html", "w.parquet"))
-    words = ("--out", table, "--frames", tmp_path / "f.json", "--windows", windows, "--report", page)
+    words = (
+        "--out",
+        table,
+        "--frames",
+        tmp_path / "f.json",
+        "--windows",
+        windows,
+        "--report",
+        page,
+    )
     code, out, err = run("predict", odd, *words, "--annotate", tmp_path / "a.mp4")
     assert code == 0, err
     assert "caf\\udce9.mp4" in out[0]
@@ -188,7 +205,9 @@ def test_who_else_is_in_a_clip_is_said_wherever_one_person_alone_is_shown(run, c
 
 
 def test_a_missing_extra_is_told_before_any_work(run, clip, tmp_path, monkeypatch):
-    for name in [name for name in sys.modules if name.split(".")[0] == "matplotlib"] + ["matplotlib"]:
+    for name in [name for name in sys.modules if name.split(".")[0] == "matplotlib"] + [
+        "matplotlib"
+    ]:
         monkeypatch.setitem(sys.modules, name, None)
     code, out, err = run("predict", clip, "--report", tmp_path / "a.png")
     assert (code, out) == (1, [])
@@ -196,7 +215,9 @@ def test_a_missing_extra_is_told_before_any_work(run, clip, tmp_path, monkeypatc
     assert run("predict", clip, "--report", tmp_path / "a.html")[0] == 0  # a page needs no extra
 
 
-def test_a_model_of_tables_reports_too_and_draws_on_no_frames(run, tiny_config, tiny_processor, tmp_path):
+def test_a_model_of_tables_reports_too_and_draws_on_no_frames(
+    run, tiny_config, tiny_processor, tmp_path
+):
     config = MMAMRNNetConfig(
         **{**tiny_config.to_diff_dict(), "feature_names": ["AU01_r", "AU12_r"], "mma_config": None}
     )
@@ -218,9 +239,18 @@ def test_a_model_of_tables_reports_too_and_draws_on_no_frames(run, tiny_config, 
 # ---- predict --annotate
 
 
-def test_a_drawn_clip_has_all_frames_and_leaves_tables_and_results_as_they_are_without(run, clip, tmp_path):
+def test_a_drawn_clip_has_all_frames_and_leaves_tables_and_results_as_they_are_without(
+    run, clip, tmp_path
+):
     plain = run("predict", clip, "--frames", tmp_path / "plain.csv")
-    words = ("--frames", tmp_path / "frames.csv", "--annotate", tmp_path / "drawn.mp4", "--report", tmp_path / "a.html")
+    words = (
+        "--frames",
+        tmp_path / "frames.csv",
+        "--annotate",
+        tmp_path / "drawn.mp4",
+        "--report",
+        tmp_path / "a.html",
+    )
     code, out, err = run("predict", clip, *words)
     assert code == 0
     assert out == plain[1]
@@ -233,7 +263,14 @@ def test_a_drawn_clip_has_all_frames_and_leaves_tables_and_results_as_they_are_w
 
 
 def test_with_native_frames_the_table_has_them_all(run, clip, tmp_path):
-    words = ("--fps", "native", "--frames", tmp_path / "frames.csv", "--annotate", tmp_path / "drawn.mp4")
+    words = (
+        "--fps",
+        "native",
+        "--frames",
+        tmp_path / "frames.csv",
+        "--annotate",
+        tmp_path / "drawn.mp4",
+    )
     assert run("predict", clip, *words, "--all-faces", "--neutral", "0:1")[0] == 0
     assert len(pd.read_csv(tmp_path / "frames.csv")) >= 6
 
@@ -244,7 +281,9 @@ def test_only_one_clip_is_drawn_on(run, clip, other, tmp_path):
     assert err[-1] == "mma-mrnnet: --annotate is of one clip; got 2"
 
 
-def test_a_clip_without_a_face_is_drawn_with_its_note_and_a_broken_one_is_not(run, faceless, tmp_path):
+def test_a_clip_without_a_face_is_drawn_with_its_note_and_a_broken_one_is_not(
+    run, faceless, tmp_path
+):
     code, _, err = run("predict", faceless, "--annotate", tmp_path / "drawn.mp4")
     assert code == 1
     assert any("no face" in line for line in err)
@@ -268,17 +307,24 @@ def test_two_clips_stand_side_by_side(run, clip, other, tmp_path):
     singles = {}
     for path in (clip, other):
         _, lines, _ = run("predict", path)
-        singles[path] = {line.split()[0]: line.split()[1] for line in lines if line.startswith("  ")}
+        singles[path] = {
+            line.split()[0]: line.split()[1] for line in lines if line.startswith("  ")
+        }
     assert len(rows) == 7
     for row in rows:
         name = row.split()[0]
-        assert (row[:column].split()[1], row[column:].split()[0]) == (singles[clip][name], singles[other][name])
+        assert (row[:column].split()[1], row[column:].split()[0]) == (
+            singles[clip][name],
+            singles[other][name],
+        )
     assert any("relative within a clip" in line for line in err)
     assert "clip.mp4 and other.mp4" in (tmp_path / "both.html").read_text("utf-8")
 
 
 def test_two_clips_are_drawn_side_by_side(run, clip, other, tmp_path):
-    code, out, err = run("compare", clip, other, "--report", tmp_path / "both.png", "--neutral", "0:1")
+    code, out, err = run(
+        "compare", clip, other, "--report", tmp_path / "both.png", "--neutral", "0:1"
+    )
     assert code == 0
     assert sum("own neutral from 0 to 1 s" in line for line in err) == 2
     assert all(row.count("(") == 2 for row in out[2:])
@@ -286,7 +332,9 @@ def test_two_clips_are_drawn_side_by_side(run, clip, other, tmp_path):
         assert picture.width > picture.height
 
 
-def test_a_clip_without_a_face_leaves_its_column_empty_and_is_a_failure(run, clip, faceless, tmp_path):
+def test_a_clip_without_a_face_leaves_its_column_empty_and_is_a_failure(
+    run, clip, faceless, tmp_path
+):
     for pair in ((faceless, clip), (clip, faceless)):
         code, out, err = run("compare", *pair, "--report", tmp_path / "both.html")
         assert code == 1

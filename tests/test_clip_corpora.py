@@ -17,20 +17,20 @@ from PIL import Image
 from skimage.data import astronaut
 
 from mma_mrnnet import MMAMRNNetForIntensity, predict_video
-from mma_mrnnet.data.affect import affect_of
-from mma_mrnnet.data.affect_cache import AffectCache
-from mma_mrnnet.data.clip_cache import corpus_affect
-from mma_mrnnet.data.corpora.clip_folder import load_clip_folder
-from mma_mrnnet.data.corpora.hume_reaction import load_hume_reaction
-from mma_mrnnet.data.datasets import ClipDataset
-from mma_mrnnet.data.records import ClipFile, clip_features
-from mma_mrnnet.data.video_writing import write_video
-from mma_mrnnet.hub import export_checkpoint, load_checkpoint
+from mma_mrnnet.corpora.clip_folder import load_clip_folder
+from mma_mrnnet.corpora.hume_reaction import load_hume_reaction
+from mma_mrnnet.faces.affect import affect_of
+from mma_mrnnet.features.affect_cache import AffectCache
+from mma_mrnnet.features.clip_cache import corpus_affect
+from mma_mrnnet.features.records import ClipFile, clip_features
+from mma_mrnnet.hub.checkpoints import export_checkpoint, load_checkpoint
 from mma_mrnnet.model.labels import REACTIONS, affect_names
 from mma_mrnnet.train import main
 from mma_mrnnet.training.arguments import parse_arguments
 from mma_mrnnet.training.clip_corpora import ClipSplit, read_corpus
+from mma_mrnnet.training.datasets import ClipDataset
 from mma_mrnnet.training.reports import mean_label, mrnn_report, split_report
+from mma_mrnnet.video.writing import write_video
 
 FACE = np.ascontiguousarray(astronaut()[:240, 100:340])
 GREY = np.full_like(FACE, 128)
@@ -112,12 +112,18 @@ HEADER = ["file_name", "subject", "joy", "boredom"]
 @pytest.mark.parametrize(
     ("rows", "message"),
     {
-        "missing clip": ([HEADER, ["gone.mp4", "v", "0", "1"]], ":2: the clip 'gone.mp4' is not in"),
+        "missing clip": (
+            [HEADER, ["gone.mp4", "v", "0", "1"]],
+            ":2: the clip 'gone.mp4' is not in",
+        ),
         "listed twice": (
             [HEADER, ["a.mp4", "v", "0", "1"], ["a.mp4", "v", "0", "1"]],
             ":3: a.mp4 is listed twice",
         ),
-        "value too large": ([HEADER, ["a.mp4", "v", "0", "1.5"]], ":2: boredom must be a number in [0, 1], or empty"),
+        "value too large": (
+            [HEADER, ["a.mp4", "v", "0", "1.5"]],
+            ":2: boredom must be a number in [0, 1], or empty",
+        ),
         "no number": (
             [HEADER, ["a.mp4", "v", "some", "1"]],
             ":2: joy must be a number in [0, 1], or empty; got",
@@ -127,12 +133,27 @@ HEADER = ["file_name", "subject", "joy", "boredom"]
             [HEADER, ["a.mp4", "train-2", "0", "1"]],
             ":2: subject 'train-2' is in validation and in train",
         ),
-        "no targets": ([HEADER[:2], ["a.mp4", "v"]], ":1: no target column beside ['file_name', 'subject']"),
-        "no file_name": ([["name", "joy"], ["a.mp4", "0"]], ":1: columns ['file_name'] are missing"),
-        "name taken": ([["file_name", "error"], ["a.mp4", "0"]], ":1: targets cannot be called ['error']"),
-        "one name twice": ([["file_name", "joy", "joy"], ["a.mp4", "0", "0"]], ":1: every column needs a name"),
+        "no targets": (
+            [HEADER[:2], ["a.mp4", "v"]],
+            ":1: no target column beside ['file_name', 'subject']",
+        ),
+        "no file_name": (
+            [["name", "joy"], ["a.mp4", "0"]],
+            ":1: columns ['file_name'] are missing",
+        ),
+        "name taken": (
+            [["file_name", "error"], ["a.mp4", "0"]],
+            ":1: targets cannot be called ['error']",
+        ),
+        "one name twice": (
+            [["file_name", "joy", "joy"], ["a.mp4", "0", "0"]],
+            ":1: every column needs a name",
+        ),
         "a cell too few": ([HEADER, ["a.mp4", "v", "0"]], ":2: 3 cells where the header has 4"),
-        "another split's row": ([[*HEADER, "split"], ["a.mp4", "v", "0", "1", "test"]], ":2: split is 'test' in"),
+        "another split's row": (
+            [[*HEADER, "split"], ["a.mp4", "v", "0", "1", "test"]],
+            ":2: split is 'test' in",
+        ),
         "nothing in a split": ([HEADER], "no clip in validation"),
         "never labelled": (
             [HEADER, ["a.mp4", "v", "0", ""]],
@@ -199,7 +220,9 @@ def muse(tmp_path):
     (root / "feats" / "Faces" / "all_features.pickle").write_bytes(b"stray")
     (root / "feats" / "Faces" / "00000" / "all_features.pickle").write_bytes(b"stray")
     (root / "feats" / "Faces" / "00009").mkdir()
-    write_csv(root / "feats" / "FAUs" / "00000.csv", ["File_ID", "timestamp", "AU01"], ["[00000]", 0, 0.5])
+    write_csv(
+        root / "feats" / "FAUs" / "00000.csv", ["File_ID", "timestamp", "AU01"], ["[00000]", 0, 0.5]
+    )
     return root
 
 
@@ -252,10 +275,14 @@ def test_a_split_of_which_nothing_is_here_is_left_out(muse):
 def test_clips_come_from_crops_videos_or_a_set_of_features_as_asked(muse):
     for place in ("train/mp4/00000.mp4", "val/mp4/00001.mp4"):
         empty_clip(muse / place)
-    write_csv(muse / "feats" / "FAUs" / "00001.csv", ["File_ID", "timestamp", "AU01"], ["[00001]", 0, 0.5])
+    write_csv(
+        muse / "feats" / "FAUs" / "00001.csv", ["File_ID", "timestamp", "AU01"], ["[00001]", 0, 0.5]
+    )
 
     def paths(clips_from):
-        return [clip.path.relative_to(muse).as_posix() for clip in load_hume_reaction(muse, clips_from)]
+        return [
+            clip.path.relative_to(muse).as_posix() for clip in load_hume_reaction(muse, clips_from)
+        ]
 
     crops = [f"feats/Faces/{clip_id}" for clip_id in ("00000", "00001", "00003", "00007")]
     assert paths("auto") == paths("faces") == crops
@@ -267,14 +294,18 @@ def test_clips_come_from_crops_videos_or_a_set_of_features_as_asked(muse):
 
 def test_a_source_of_clips_that_is_not_there_is_named_with_what_is(muse):
     (muse / "feats" / "VGGFace2").mkdir()
-    with pytest.raises(ValueError, match=r"feats: no set of features is called 'fau'; there are: FAUs, VGGFace2"):
+    with pytest.raises(
+        ValueError, match=r"feats: no set of features is called 'fau'; there are: FAUs, VGGFace2"
+    ):
         load_hume_reaction(muse, "fau")
     with pytest.raises(ValueError, match=r"no clip of 6 ids in feats/VGGFace2/<id>\.csv"):
         load_hume_reaction(muse, "VGGFace2")
     with pytest.raises(ValueError, match=r"no clip of 6 ids in train\|val\|test/mp4/<id>\.mp4"):
         load_hume_reaction(muse, "videos")
     shutil.rmtree(muse / "feats")
-    with pytest.raises(ValueError, match=r"feats/Faces: no such folder; --clips_from faces needs it"):
+    with pytest.raises(
+        ValueError, match=r"feats/Faces: no such folder; --clips_from faces needs it"
+    ):
         load_hume_reaction(muse, "faces")
     with pytest.raises(ValueError, match=r"called 'FAUs'; there are: none"):
         load_hume_reaction(muse, "FAUs")
@@ -294,10 +325,17 @@ def test_the_abaw_layout_is_read_by_position_and_finds_its_videos(tmp_path):
         ["[00007]", "Test", *(["nan"] * 7), "", "United States"],
         ["[00009]", "Train", *LABELS["00009"], "41", "South Africa"],
     )
-    for place in ("val/mp4/00001.mp4", "train/mp4/00000.mp4", "test/mp4/00007.mp4", "train/wav/00009.wav"):
+    for place in (
+        "val/mp4/00001.mp4",
+        "train/mp4/00000.mp4",
+        "test/mp4/00007.mp4",
+        "train/wav/00009.wav",
+    ):
         empty_clip(tmp_path / place)
     clips = load_hume_reaction(tmp_path)
-    assert [(clip.clip_id, clip.split, clip.path.relative_to(tmp_path).as_posix()) for clip in clips] == [
+    assert [
+        (clip.clip_id, clip.split, clip.path.relative_to(tmp_path).as_posix()) for clip in clips
+    ] == [
         ("00000", "train", "train/mp4/00000.mp4"),
         ("00001", "validation", "val/mp4/00001.mp4"),
         ("00007", "test", "test/mp4/00007.mp4"),
@@ -326,7 +364,11 @@ def test_a_wrong_line_of_the_corpus_is_named(muse, file, row, message):
 
 
 def test_labels_in_another_order_are_refused(muse):
-    text = (muse / "labels.csv").read_text("utf-8").replace("Adoration,Amusement", "Amusement,Adoration")
+    text = (
+        (muse / "labels.csv")
+        .read_text("utf-8")
+        .replace("Adoration,Amusement", "Amusement,Adoration")
+    )
     (muse / "labels.csv").write_text(text, "utf-8")
     with pytest.raises(ValueError, match=r"labels\.csv:1: the columns must be File_ID, Adoration"):
         load_hume_reaction(muse)
@@ -384,7 +426,9 @@ def test_face_crops_of_any_size_are_taken_as_they_come(tmp_path, cache):
 
 def affect_of_rows(rows):
     """Clip ids and affect of a data set."""
-    return list(rows["clip_id"]), [np.asarray(affect, np.float32) for affect in rows.with_format("numpy")["affect"]]
+    return list(rows["clip_id"]), [
+        np.asarray(affect, np.float32) for affect in rows.with_format("numpy")["affect"]
+    ]
 
 
 @pytest.fixture
@@ -436,9 +480,16 @@ def put_fewer_columns(path, other):
         np.savez(file, affect=np.zeros((2, 9), np.float32), key=np.array(path.stem))
 
 
-@pytest.mark.parametrize("spoil", [truncate, empty, put_another_clips, put_objects, put_fewer_columns])
-def test_a_damaged_or_foreign_cache_file_is_noticed_and_computed_again(tmp_path, cache, caplog, computed, spoil):
-    clips = [record(face_clip(tmp_path / "a.mp4", "FF")), record(face_clip(tmp_path / "b.mp4", "F"))]
+@pytest.mark.parametrize(
+    "spoil", [truncate, empty, put_another_clips, put_objects, put_fewer_columns]
+)
+def test_a_damaged_or_foreign_cache_file_is_noticed_and_computed_again(
+    tmp_path, cache, caplog, computed, spoil
+):
+    clips = [
+        record(face_clip(tmp_path / "a.mp4", "FF")),
+        record(face_clip(tmp_path / "b.mp4", "F")),
+    ]
     affect = cache.compute(clips[0])
     cache.compute(clips[1])
     spoil(cache.path_of(clips[0]), cache.path_of(clips[1]))
@@ -474,7 +525,9 @@ def test_a_splits_table_is_built_anew_when_anything_in_it_changed(tmp_path, cach
     assert table(clips) != first
 
 
-def test_a_damaged_table_is_noticed_and_built_again_from_the_clips_files(tmp_path, cache, caplog, computed):
+def test_a_damaged_table_is_noticed_and_built_again_from_the_clips_files(
+    tmp_path, cache, caplog, computed
+):
     clips = [record(face_clip(tmp_path / f"{name}.mp4")) for name in "ab"]
     rows = corpus_affect(clips, cache)["train"].rows
     path, before = Path(rows.cache_files[0]["filename"]), affect_of_rows(rows)[1]
@@ -494,7 +547,11 @@ def test_a_damaged_table_is_noticed_and_built_again_from_the_clips_files(tmp_pat
 def test_a_table_holds_labelled_clips_first_and_tells_which_have_no_face(tmp_path, cache):
     light = {"a": "F", "b": "G", "c": "FF", "d": "G", "e": "FFF"}
     clips = [
-        record(face_clip(tmp_path / f"{name}.mp4", letters), "validation", joy=math.nan if name in "ad" else 0.5)
+        record(
+            face_clip(tmp_path / f"{name}.mp4", letters),
+            "validation",
+            joy=math.nan if name in "ad" else 0.5,
+        )
         for name, letters in light.items()
     ]
     for _ in range(2):  # made, then from the disk
@@ -506,7 +563,9 @@ def test_a_table_holds_labelled_clips_first_and_tells_which_have_no_face(tmp_pat
         assert ClipDataset(done.rows).labels.nan_to_num(9).flatten().tolist() == [0.5, 0.5, 9]
 
 
-def test_a_clip_that_cannot_be_read_while_its_file_is_damaged_is_given_up_and_tried_again_later(tmp_path, cache):
+def test_a_clip_that_cannot_be_read_while_its_file_is_damaged_is_given_up_and_tried_again_later(
+    tmp_path, cache
+):
     clips = [record(face_clip(tmp_path / f"{name}.mp4")) for name in "ab"]
     path = clips[0].path
     good, status = path.read_bytes(), path.stat()
@@ -544,7 +603,9 @@ def test_what_the_affect_depends_on_has_a_file_of_its_own(tmp_path, tiny_mma, ti
     assert path_of() == paths[-1]
 
 
-def test_clips_without_a_face_and_unreadable_ones_are_counted_logged_and_left_out(tmp_path, cache, caplog):
+def test_clips_without_a_face_and_unreadable_ones_are_counted_logged_and_left_out(
+    tmp_path, cache, caplog
+):
     (tmp_path / "broken.mp4").write_bytes(bytes(100))
     write_crop(tmp_path / "crops" / "0.jpg")
     (tmp_path / "crops" / "1.jpg").write_bytes(b"no picture")
@@ -596,7 +657,18 @@ def test_a_report_takes_any_number_of_targets_lengths_above_30_and_missing_label
 
 # The whole path ----------------------------------------------------------------------------------------------------
 
-SMALL = ["--num_frames", "4", "--hidden_size", "8", "--dense_size", "6", "--epochs", "2", "--learning_rate", "0.01"]
+SMALL = [
+    "--num_frames",
+    "4",
+    "--hidden_size",
+    "8",
+    "--dense_size",
+    "6",
+    "--epochs",
+    "2",
+    "--learning_rate",
+    "0.01",
+]
 
 
 @pytest.fixture
@@ -607,7 +679,10 @@ def extractor(tmp_path, tiny_mma, tiny_processor):
 
 
 def train(extractor, run, *words):
-    assert main(["--stage", "mrnn", "--mma", str(extractor), "--output", str(run), *SMALL, *words]) == 0
+    assert (
+        main(["--stage", "mrnn", "--mma", str(extractor), "--output", str(run), *SMALL, *words])
+        == 0
+    )
     return json.loads((run / "results.json").read_text("utf-8"))
 
 
@@ -625,7 +700,9 @@ def own_clips(tmp_path):
     return folder
 
 
-def test_a_users_own_clips_become_a_model_that_predicts_their_targets(own_clips, extractor, tmp_path):
+def test_a_users_own_clips_become_a_model_that_predicts_their_targets(
+    own_clips, extractor, tmp_path
+):
     run = tmp_path / "run"
     results = train(extractor, run, "--data", f"clips:{own_clips}", "--batch_size", "4")
     assert results["data"] == {
@@ -644,7 +721,11 @@ def test_a_users_own_clips_become_a_model_that_predicts_their_targets(own_clips,
     assert len(list((run / "affect").glob("*.arrow"))) == 2
 
     model, processor = load_checkpoint(run / "model")
-    assert (model.config.calibrated, model.config.relative_labels, model.config.simulated_labels) == (
+    assert (
+        model.config.calibrated,
+        model.config.relative_labels,
+        model.config.simulated_labels,
+    ) == (
         True,
         False,
         False,
@@ -666,7 +747,9 @@ def predictions(path):
         return list(csv.reader(file))
 
 
-def test_a_clip_without_a_face_is_predicted_as_the_training_mean_in_scores_and_table(own_clips, extractor, tmp_path):
+def test_a_clip_without_a_face_is_predicted_as_the_training_mean_in_scores_and_table(
+    own_clips, extractor, tmp_path
+):
     run = tmp_path / "run"
     empty_clip(own_clips / "validation" / "broken.mp4")
     face_clip(own_clips / "validation" / "unrated.mp4", "FF")
@@ -683,7 +766,9 @@ def test_a_clip_without_a_face_is_predicted_as_the_training_mean_in_scores_and_t
     model, processor = load_checkpoint(run / "model")
     for row in (rows[0], rows[5]):
         predicted = predict_video(own_clips / "validation" / row[0], model, processor).intensities
-        assert [float(cell) for cell in row[1:]] == pytest.approx(list(predicted.values()), abs=1e-5)
+        assert [float(cell) for cell in row[1:]] == pytest.approx(
+            list(predicted.values()), abs=1e-5
+        )
 
     report = results["validation"]
     assert (report["clips"], report["reactions"]["clips"]) == (6, 6)  # all but the unrated one
@@ -700,21 +785,33 @@ def test_a_clip_without_a_face_is_predicted_as_the_training_mean_in_scores_and_t
     assert best == pytest.approx(before["reactions_with_face"]["mean_pearson"], abs=1e-4)
 
 
-def test_a_card_says_that_people_are_in_one_split_only_where_the_table_names_them(own_clips, extractor, tmp_path):
+def test_a_card_says_that_people_are_in_one_split_only_where_the_table_names_them(
+    own_clips, extractor, tmp_path
+):
     for split in ("train", "validation"):
         header, *rows = predictions(own_clips / split / "metadata.csv")
         rows = [[*row, f"{split} {number}"] for number, row in enumerate(rows)]
         write_csv(own_clips / split / "metadata.csv", [*header, "subject"], *rows)
     face_clip(own_clips / "test" / "x.mp4", "FF")
-    write_csv(own_clips / "test" / "metadata.csv", ["file_name", "joy", "calm down", "subject"], ["x.mp4", 1, 0, "x"])
-    results = train(extractor, tmp_path / "run", "--data", f"clips:{own_clips}", "--batch_size", "4")
+    write_csv(
+        own_clips / "test" / "metadata.csv",
+        ["file_name", "joy", "calm down", "subject"],
+        ["x.mp4", 1, 0, "x"],
+    )
+    results = train(
+        extractor, tmp_path / "run", "--data", f"clips:{own_clips}", "--batch_size", "4"
+    )
     assert results["data"]["people_apart"] is True
-    card = (export_checkpoint(tmp_path / "run" / "model", tmp_path / "export") / "README.md").read_text("utf-8")
+    card = (
+        export_checkpoint(tmp_path / "run" / "model", tmp_path / "export") / "README.md"
+    ).read_text("utf-8")
     assert "of people in no other split (1 test clips)" in card
     assert "show no face" not in card
 
 
-def test_a_challenge_table_holds_every_id_of_a_split_as_the_corpus_writes_it(muse, extractor, tmp_path):
+def test_a_challenge_table_holds_every_id_of_a_split_as_the_corpus_writes_it(
+    muse, extractor, tmp_path
+):
     run = tmp_path / "run"
     with (muse / "partition.csv").open("a", encoding="utf-8") as table:
         table.write("[00002],x,test\n[00008],x,devel\n")
@@ -727,8 +824,15 @@ def test_a_challenge_table_holds_every_id_of_a_split_as_the_corpus_writes_it(mus
     mean = [(one + other) / 2 for one, other in zip(LABELS["00000"], LABELS["00007"], strict=True)]
     assert [float(cell) for cell in rows[0][1:]] == pytest.approx(mean, abs=1e-6)
     assert [float(cell) for cell in rows[1][1:]] != pytest.approx(mean, abs=1e-3)
-    assert [row[0] for row in predictions(run / "predictions_validation.csv")] == ["File_ID", "[00001]", "[00008]"]
-    assert (results["validation"]["clips"], results["validation"]["predicted_as_training_mean"]) == (2, 1)
+    assert [row[0] for row in predictions(run / "predictions_validation.csv")] == [
+        "File_ID",
+        "[00001]",
+        "[00008]",
+    ]
+    assert (
+        results["validation"]["clips"],
+        results["validation"]["predicted_as_training_mean"],
+    ) == (2, 1)
     assert results["data"]["unreadable"] == 2
     assert "test" not in results
     assert not [path for path in run.iterdir() if path.name.endswith(".tmp")]
@@ -742,18 +846,43 @@ def test_a_set_of_hume_features_trains_a_model_without_an_extractor(muse, tmp_pa
         table.write("[00008],1,0,0,0,0,0,0\n")
     for number, clip_id in enumerate(("00000", "00007", "00001", "00003")):
         rows = [[f"[{clip_id}]", 500 * row, number + row, 7] for row in range(3)]
-        write_csv(muse / "feats" / "FAUs" / f"{clip_id}.csv", ["File_ID", "timestamp", "AU01", "AU02"], *rows)
+        write_csv(
+            muse / "feats" / "FAUs" / f"{clip_id}.csv",
+            ["File_ID", "timestamp", "AU01", "AU02"],
+            *rows,
+        )
     run = tmp_path / "run"
-    words = ["--stage", "mrnn", "--data", f"hume:{muse}", "--clips_from", "FAUs", "--output", str(run), *SMALL]
+    words = [
+        "--stage",
+        "mrnn",
+        "--data",
+        f"hume:{muse}",
+        "--clips_from",
+        "FAUs",
+        "--output",
+        str(run),
+        *SMALL,
+    ]
     assert main([*words, "--batch_size", "2"]) == 0
     results = json.loads((run / "results.json").read_text("utf-8"))
     assert results["data"]["data"] == "Hume-Reaction, as tables of features (MuSe)"
     assert (results["data"]["train_reaction"], results["data"]["unreadable"]) == (2, 1)
-    assert (results["validation"]["clips"], results["validation"]["predicted_as_training_mean"]) == (2, 1)
-    assert [row[0] for row in predictions(run / "predictions_validation.csv")] == ["File_ID", "[00001]", "[00008]"]
+    assert (
+        results["validation"]["clips"],
+        results["validation"]["predicted_as_training_mean"],
+    ) == (2, 1)
+    assert [row[0] for row in predictions(run / "predictions_validation.csv")] == [
+        "File_ID",
+        "[00001]",
+        "[00008]",
+    ]
     assert [row[0] for row in predictions(run / "predictions_test.csv")] == ["File_ID", "[00003]"]
     model, _ = load_checkpoint(run / "model")
-    assert (model.mma, model.config.feature_names, model.config.relative_labels) == (None, ["AU01", "AU02"], True)
+    assert (model.mma, model.config.feature_names, model.config.relative_labels) == (
+        None,
+        ["AU01", "AU02"],
+        True,
+    )
     # AU01 of the two training clips: 0, 1, 2 and 1, 2, 3; AU02 never changes.
     assert model.feature_mean.tolist() == pytest.approx([1.5, 7.0])
     assert model.feature_scale.tolist() == pytest.approx([math.sqrt(11 / 12), 1.0])
@@ -766,7 +895,9 @@ def test_scores_over_all_clips_and_over_those_with_a_face_by_hand():
     files.insert(1, record(Path("none.mp4"), "validation", joy=1.0, calm=0.5))
     files.append(record(Path("unrated.mp4"), "validation", joy=math.nan, calm=math.nan))
     split = ClipSplit(rows, rows, files)
-    intensities = torch.tensor([[0.1, 0.2], [0.2, 0.9], [0.3, 0.3], [0.9, 0.9]])  # the last is an unrated clip's
+    intensities = torch.tensor(
+        [[0.1, 0.2], [0.2, 0.9], [0.3, 0.3], [0.9, 0.9]]
+    )  # the last is an unrated clip's
     report = split_report(intensities, split, ["joy", "calm"], torch.tensor([0.4, 0.3]))
     assert (report["clips"], report["predicted_as_training_mean"]) == (4, 1)
     # joy: errors 0.1, 0.3, 0.7 with a face, |1 - 0.4| without; calm: 0.3, 0.2 and |0.5 - 0.3|.
@@ -782,14 +913,25 @@ def test_a_mean_label_is_over_the_clips_that_have_it():
     assert mean_label(clips).tolist() == [0.5, 0.5]
 
 
-def test_a_test_split_in_which_no_face_was_found_is_all_training_mean(own_clips, extractor, tmp_path):
+def test_a_test_split_in_which_no_face_was_found_is_all_training_mean(
+    own_clips, extractor, tmp_path
+):
     for name, letters in (("x", "G"), ("y", "GG")):
         face_clip(own_clips / "test" / f"{name}.mp4", letters)
-    write_csv(own_clips / "test" / "metadata.csv", ["file_name", "joy", "calm down"], ["x.mp4", 1, 0], ["y.mp4", 0, 1])
-    results = train(extractor, tmp_path / "run", "--data", f"clips:{own_clips}", "--batch_size", "4")
+    write_csv(
+        own_clips / "test" / "metadata.csv",
+        ["file_name", "joy", "calm down"],
+        ["x.mp4", 1, 0],
+        ["y.mp4", 0, 1],
+    )
+    results = train(
+        extractor, tmp_path / "run", "--data", f"clips:{own_clips}", "--batch_size", "4"
+    )
     assert (results["test"]["clips"], results["test"]["predicted_as_training_mean"]) == (2, 2)
     assert results["test"]["reactions"]["mae"] == {"joy": 0.5, "calm down": 0.5}
-    card = (export_checkpoint(tmp_path / "run" / "model", tmp_path / "export") / "README.md").read_text("utf-8")
+    card = (
+        export_checkpoint(tmp_path / "run" / "model", tmp_path / "export") / "README.md"
+    ).read_text("utf-8")
     assert "(2 test clips; who is in them is not known, so people may be in training too)" in card
     assert "2 of these clips show no face" in card
     assert predictions(tmp_path / "run" / "predictions_test.csv")[1:] == [
@@ -818,17 +960,39 @@ def test_hume_reaction_from_face_crops_becomes_a_model_and_its_unlabelled_test_s
     [
         (["--data", "clips:"], "clips:FOLDER or hume:FOLDER; got 'clips:'"),
         (["--data", "hume:{muse}", "--sampling_fps", "3"], "its face crops come at 2 a second"),
-        (["--data", "hume:{muse}", "--clips_from", "FAU"], "no set of features is called 'FAU'; there are: FAUs"),
-        (["--data", "clips:{muse}", "--clips_from", "faces"], "--clips_from faces goes with --data hume:FOLDER"),
-        (["--data", "simulated", "--clips_from", "faces"], "--clips_from faces goes with --data hume:FOLDER"),
-        (["--data", "simulated:mars"], "must be one of people, noise, lengths, rate, other, measured; got 'mars'"),
-        (["--data", "simulated:"], "must be one of people, noise, lengths, rate, other, measured; got ''"),
+        (
+            ["--data", "hume:{muse}", "--clips_from", "FAU"],
+            "no set of features is called 'FAU'; there are: FAUs",
+        ),
+        (
+            ["--data", "clips:{muse}", "--clips_from", "faces"],
+            "--clips_from faces goes with --data hume:FOLDER",
+        ),
+        (
+            ["--data", "simulated", "--clips_from", "faces"],
+            "--clips_from faces goes with --data hume:FOLDER",
+        ),
+        (
+            ["--data", "simulated:mars"],
+            "must be one of people, noise, lengths, rate, other, measured; got 'mars'",
+        ),
+        (
+            ["--data", "simulated:"],
+            "must be one of people, noise, lengths, rate, other, measured; got ''",
+        ),
         (["--data", "simulated:people", "--features", "x"], "--data simulated has none"),
     ],
 )
-def test_data_that_cannot_be_read_is_refused_in_one_line(muse, extractor, tmp_path, capsys, words, message):
+def test_data_that_cannot_be_read_is_refused_in_one_line(
+    muse, extractor, tmp_path, capsys, words, message
+):
     words = [word.format(muse=muse) for word in words]
-    assert main(["--stage", "mrnn", "--mma", str(extractor), "--output", str(tmp_path / "run"), *words]) == 1
+    assert (
+        main(
+            ["--stage", "mrnn", "--mma", str(extractor), "--output", str(tmp_path / "run"), *words]
+        )
+        == 1
+    )
     assert message in capsys.readouterr().err
 
 
@@ -838,4 +1002,8 @@ def test_the_worked_example_of_the_docs_is_read_as_the_docs_say(own):
     args = parse_arguments(line.replace("clips:clips", f"clips:{own}").split())
     assert (args.cache, args.mma) == ("affect", "mma_mrnnet/pretrained")
     corpus = read_corpus(args)
-    assert (corpus.names, corpus.relative_labels, corpus.simulated_labels) == (["joy", "boredom"], False, False)
+    assert (corpus.names, corpus.relative_labels, corpus.simulated_labels) == (
+        ["joy", "boredom"],
+        False,
+        False,
+    )

@@ -32,7 +32,9 @@ def random_weights(model):
 @pytest.fixture
 def model_of(tiny_config):
     def build(**settings):
-        return random_weights(MMAMRNNetForIntensity(MMAMRNNetConfig(**{**tiny_config.to_dict(), **settings})))
+        return random_weights(
+            MMAMRNNetForIntensity(MMAMRNNetConfig(**{**tiny_config.to_dict(), **settings}))
+        )
 
     return build
 
@@ -69,12 +71,16 @@ def test_padded_frames_contribute_exactly_nothing_whatever_lies_there(model_of, 
     assert (moments.contributions[0].abs().sum(1) > 0).tolist() == (
         [False] * 3 + [True] if pooling == "last" else [True] * 4
     )
-    assert torch.allclose(moments.constant[3], moments.logits[3], atol=1e-5)  # of no frame the constant is all there is
+    assert torch.allclose(
+        moments.constant[3], moments.logits[3], atol=1e-5
+    )  # of no frame the constant is all there is
 
 
 def test_what_padding_adds_without_a_mask_is_shown_in_its_place(model_of):
     affect, frame_mask = clips()
-    moments = model_of(temporal_pooling="padded").frame_contributions(affect=affect, frame_mask=frame_mask)
+    moments = model_of(temporal_pooling="padded").frame_contributions(
+        affect=affect, frame_mask=frame_mask
+    )
     assert (moments.contributions[~frame_mask].abs().sum(1) > 0).all()
 
 
@@ -92,7 +98,11 @@ def test_it_adds_up_for_pixels(model_of):
 @pytest.mark.parametrize("pooling", TEMPORAL_POOLINGS)
 def test_it_adds_up_for_features_on_their_own_scale(pooling):
     config = MMAMRNNetConfig(
-        feature_names=["a", "b"], num_frames=4, hidden_size=8, dense_size=6, temporal_pooling=pooling
+        feature_names=["a", "b"],
+        num_frames=4,
+        hidden_size=8,
+        dense_size=6,
+        temporal_pooling=pooling,
     )
     model = random_weights(MMAMRNNetForIntensity(config))
     model.set_feature_scaling(torch.tensor([600.0, 0.0]), torch.tensor([2.0, 1.0]))
@@ -120,16 +130,22 @@ def test_the_shipped_checkpoint_adds_up():
 
 def test_a_model_in_training_mode_is_refused(model_of):
     affect, frame_mask = clips()
-    with pytest.raises(ValueError, match=r"frame_contributions reads a finished model: call model\.eval\(\)"):
+    with pytest.raises(
+        ValueError, match=r"frame_contributions reads a finished model: call model\.eval\(\)"
+    ):
         model_of().train().frame_contributions(affect=affect, frame_mask=frame_mask)
 
 
 def test_quantised_weights_are_refused(model_of):
     model = model_of()
     model.dense.weight = torch.nn.Parameter(model.dense.weight.to(torch.int8), requires_grad=False)
-    with pytest.raises(ValueError, match="frame_contributions takes the dense layer's weights apart"):
+    with pytest.raises(
+        ValueError, match="frame_contributions takes the dense layer's weights apart"
+    ):
         model.frame_contributions(affect=torch.rand(1, 4, 26))
-    with pytest.raises(ValueError, match="step with mask pooling takes the dense layer's weights apart"):
+    with pytest.raises(
+        ValueError, match="step with mask pooling takes the dense layer's weights apart"
+    ):
         model.step(torch.rand(1, 26))
 
 
@@ -145,7 +161,9 @@ def test_what_forward_refuses_is_refused(model_of):
 
 def plain(keep, **settings):
     """One feature, one hidden unit, T = 3, two dense units, one target: h_t = (1 - keep) tanh(x_t) + keep h_{t-1}."""
-    config = MMAMRNNetConfig(feature_names=["x"], num_frames=3, hidden_size=1, dense_size=2, num_labels=1, **settings)
+    config = MMAMRNNetConfig(
+        feature_names=["x"], num_frames=3, hidden_size=1, dense_size=2, num_labels=1, **settings
+    )
     model = MMAMRNNetForIntensity(config).eval()
     gate = math.log(keep / (1 - keep)) if keep else -200.0  # the update gate's bias
     with torch.no_grad():
@@ -170,7 +188,9 @@ def test_by_hand():
         model.dense.weight.copy_(torch.tensor([[2.0, 4.0, 0.0], [-4.0, 0.0, 1.0]]))
     moments = model.frame_contributions(affect=hidden(0.5, -0.25, 0.0))
     # Units: 2 * 0.5 - 4 * 0.25 + 0.5 = 0.5, open; -4 * 0.5 + 1 = -1, closed, so that its weight of 100 counts nowhere.
-    assert torch.allclose(moments.contributions.flatten(), torch.tensor([3.0, -3.0, 0.0]), atol=1e-5)
+    assert torch.allclose(
+        moments.contributions.flatten(), torch.tensor([3.0, -3.0, 0.0]), atol=1e-5
+    )
     assert torch.allclose(moments.constant, torch.tensor([[0.1 + 3 * 0.5]]), atol=1e-5)
     assert torch.allclose(moments.logits, torch.tensor([[1.6]]), atol=1e-5)
 
@@ -188,7 +208,9 @@ def test_the_one_frame_that_the_dense_layer_reads_is_found():
 def test_the_frame_that_attention_looks_at_is_found():
     model = plain(keep=0, temporal_pooling="attention")
     with torch.no_grad():
-        model.rnn.score.weight.fill_(math.log(3.0) / 0.5)  # score ln 3 for 0.5, 0 for 0: shares 3, 1, 1 of 5
+        model.rnn.score.weight.fill_(
+            math.log(3.0) / 0.5
+        )  # score ln 3 for 0.5, 0 for 0: shares 3, 1, 1 of 5
         model.dense.weight.copy_(torch.tensor([[10.0], [-10.0]]))
     moments = model.frame_contributions(affect=hidden(0.0, 0.5, 0.0))
     # Pooled 0.3: unit 0 at 3.5, open; unit 1 at -2, closed.

@@ -9,21 +9,21 @@ import pytest
 import torch
 from PIL import Image
 
-from mma_mrnnet.data import corpora
-from mma_mrnnet.data.corpora import FRAME_CORPORA, load_frames
-from mma_mrnnet.data.corpora.aff_wild2 import load_aff_wild2
-from mma_mrnnet.data.corpora.affectnet import load_affectnet
-from mma_mrnnet.data.corpora.bp4d import load_bp4d
-from mma_mrnnet.data.corpora.disfa import load_disfa
-from mma_mrnnet.data.corpora.emotionet import load_emotionet
-from mma_mrnnet.data.corpora.frame_tables import split_by_subject
-from mma_mrnnet.data.corpora.labelled_folder import load_labelled_folder
-from mma_mrnnet.data.corpora.raf_db import load_raf_db
-from mma_mrnnet.data.datasets import FrameCollator, FrameDataset
-from mma_mrnnet.data.drawn_faces import drawn_faces
-from mma_mrnnet.data.records import action_unit_column, frame_features
+from mma_mrnnet import corpora
+from mma_mrnnet.corpora import FRAME_CORPORA, load_frames
+from mma_mrnnet.corpora.aff_wild2 import load_aff_wild2
+from mma_mrnnet.corpora.affectnet import load_affectnet
+from mma_mrnnet.corpora.bp4d import load_bp4d
+from mma_mrnnet.corpora.disfa import load_disfa
+from mma_mrnnet.corpora.emotionet import load_emotionet
+from mma_mrnnet.corpora.frame_tables import split_by_subject
+from mma_mrnnet.corpora.labelled_folder import load_labelled_folder
+from mma_mrnnet.corpora.raf_db import load_raf_db
+from mma_mrnnet.features.records import action_unit_column, frame_features
+from mma_mrnnet.synthetic.drawn_faces import drawn_faces
 from mma_mrnnet.train import main
 from mma_mrnnet.training.arguments import TrainArguments
+from mma_mrnnet.training.datasets import FrameCollator, FrameDataset
 from mma_mrnnet.training.stages import mma_stage
 
 NEUTRAL, ANGER, DISGUST, FEAR, HAPPINESS, SADNESS, SURPRISE = range(7)
@@ -89,11 +89,17 @@ def test_raf_db_codes_count_from_one_and_its_test_part_is_validation(raf_db, cap
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("train_00009.jpg 8", r"label.txt:5: expression must be one of 1, 2, 3, 4, 5, 6, 7; got '8'"),
+        (
+            "train_00009.jpg 8",
+            r"label.txt:5: expression must be one of 1, 2, 3, 4, 5, 6, 7; got '8'",
+        ),
         ("train_00009.jpg 0", r"label.txt:5: expression must be one of"),
         ("train_00009.jpg happy", r"label.txt:5: expression must be a number; got 'happy'"),
         ("train_00009.jpg", r"label.txt:5: expected 2 values; got 1"),
-        ("other_00009.jpg 1", r"label.txt:5: an image must be named train_... or test_...; got 'other_00009.jpg'"),
+        (
+            "other_00009.jpg 1",
+            r"label.txt:5: an image must be named train_... or test_...; got 'other_00009.jpg'",
+        ),
         ("train_00001.jpg 2", r"label.txt:5: 'train_00001.jpg' is already in line 1"),
     ],
 )
@@ -106,9 +112,7 @@ def test_a_wrong_line_of_raf_db_is_named(raf_db, line, message):
 
 # AffectNet ---------------------------------------------------------------------------------------------------------
 
-AFFECTNET_HEADER = (
-    "subDirectory_filePath,face_x,face_y,face_width,face_height,facial_landmarks,expression,valence,arousal\n"
-)
+AFFECTNET_HEADER = "subDirectory_filePath,face_x,face_y,face_width,face_height,facial_landmarks,expression,valence,arousal\n"
 AFFECTNET_ROWS = (
     "1/a.jpg,0,0,9,9,1;2;3;4,1,0.75,0.25\n"  # happy
     "1/b.jpg,0,0,-1,-1,1;2,7,-0.5,0.5\n"  # contempt: valence and arousal stay
@@ -121,8 +125,18 @@ AFFECTNET_ROWS = (
 def affectnet(tmp_path):
     root = tmp_path / "AffectNet"
     put(root / "Manually_Annotated_file_lists/training.csv", AFFECTNET_HEADER + AFFECTNET_ROWS)
-    put(root / "Manually_Annotated_file_lists/validation.csv", "3/e.jpg,0,0,9,9,1;2,0,0,0\n")  # no header
-    put_images(root / "Manually_Annotated_Images", "1/a.jpg", "1/b.jpg", "1/c.jpg", "2/d.jpg", "3/e.jpg", side=24)
+    put(
+        root / "Manually_Annotated_file_lists/validation.csv", "3/e.jpg,0,0,9,9,1;2,0,0,0\n"
+    )  # no header
+    put_images(
+        root / "Manually_Annotated_Images",
+        "1/a.jpg",
+        "1/b.jpg",
+        "1/c.jpg",
+        "2/d.jpg",
+        "3/e.jpg",
+        side=24,
+    )
     return root
 
 
@@ -144,8 +158,14 @@ def test_affectnets_lists_are_read_with_and_without_their_header(affectnet, head
 @pytest.mark.parametrize(
     ("row", "message"),
     [
-        ("9/z.jpg,0,0,9,9,1,11,0,0", r"training.csv:6: expression must be one of 0, 1, .*; got '11'"),
-        ("9/z.jpg,0,0,9,9,1,1,1.5,0", r"training.csv:6: valence must be in \[-1, 1\] \(or -2: no label\); got 1.5"),
+        (
+            "9/z.jpg,0,0,9,9,1,11,0,0",
+            r"training.csv:6: expression must be one of 0, 1, .*; got '11'",
+        ),
+        (
+            "9/z.jpg,0,0,9,9,1,1,1.5,0",
+            r"training.csv:6: valence must be in \[-1, 1\] \(or -2: no label\); got 1.5",
+        ),
         ("9/z.jpg,0,0,9,9,1,1,0,-5", r"training.csv:6: arousal must be in"),
         ("9/z.jpg,0,0,9,9,1,1,0", r"training.csv:6: expected 9 values; got 8"),
         ("1/a.jpg,0,0,9,9,1,1,0,0", r"training.csv:6: '1/a.jpg' is already in line 2"),
@@ -173,12 +193,18 @@ def test_affectnets_newer_release_keeps_a_label_a_file_as_text_or_number(tmp_pat
         "12.jpg": {"valence": -0.5, "arousal": 0.5},
         "7.jpg": {"expression": HAPPINESS, "valence": 0.5, "arousal": -0.25},
     }
-    assert labels_of(splits["validation"], tmp_path / "val_set/images") == {"3.jpg": {"expression": DISGUST}}
+    assert labels_of(splits["validation"], tmp_path / "val_set/images") == {
+        "3.jpg": {"expression": DISGUST}
+    }
 
     np.save(tmp_path / "train_set/annotations/7_val.npy", "1.5")
-    with pytest.raises(ValueError, match=r"annotations:7: valence must be in \[-1, 1\] .*; got 1.5"):
+    with pytest.raises(
+        ValueError, match=r"annotations:7: valence must be in \[-1, 1\] .*; got 1.5"
+    ):
         load_affectnet(tmp_path)
-    np.save(tmp_path / "train_set/annotations/7_val.npy", np.array({"a": 1}))  # an object: would need pickle
+    np.save(
+        tmp_path / "train_set/annotations/7_val.npy", np.array({"a": 1})
+    )  # an object: would need pickle
     with pytest.raises(ValueError, match=r"7_val\.npy: not one number"):
         load_affectnet(tmp_path)
     (tmp_path / "train_set/annotations/7_val.npy").unlink()
@@ -187,7 +213,9 @@ def test_affectnets_newer_release_keeps_a_label_a_file_as_text_or_number(tmp_pat
 
 
 def test_affectnet_needs_exactly_one_release(affectnet):
-    with pytest.raises(ValueError, match="exactly one of the folders Manually_Annotated_file_lists and train_set"):
+    with pytest.raises(
+        ValueError, match="exactly one of the folders Manually_Annotated_file_lists and train_set"
+    ):
         load_affectnet(affectnet / "Manually_Annotated_Images")
     (affectnet / "train_set").mkdir()
     with pytest.raises(ValueError, match="exactly one of the folders"):
@@ -229,16 +257,25 @@ def test_emotionets_older_lists_have_unit_k_in_column_k_plus_one(tmp_path):
     put(tmp_path / "dataFile_0001.txt", rows[0] + "\n")
     put(tmp_path / "dataFile_0002.txt", rows[1] + "\n")
     put_images(tmp_path / "images", "N_01_1.jpg", "N_01_2.jpg")
-    assert both(load_emotionet(tmp_path), tmp_path / "images") == {"N_01_1.jpg": units(4), "N_01_2.jpg": units(26)}
+    assert both(load_emotionet(tmp_path), tmp_path / "images") == {
+        "N_01_1.jpg": units(4),
+        "N_01_2.jpg": units(26),
+    }
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("URL,'AU 1'\nh/N_01_1.jpg,2\n", r"24600.csv:2: AU 1 must be one of 0, 1 \(or 999: no label\); got '2'"),
+        (
+            "URL,'AU 1'\nh/N_01_1.jpg,2\n",
+            r"24600.csv:2: AU 1 must be one of 0, 1 \(or 999: no label\); got '2'",
+        ),
         ("URL,'AU 1'\nh/N_01_1.jpg,-1\n", "24600.csv:2: AU 1 must be one of"),
         ("address,'AU 1'\nh/N_01_1.jpg,1\n", "24600.csv:1: columns URL and 'AU 1'"),
-        ("URL,'AU 1'\nh/N_01_1.jpg,1\nh/N_01_1.jpg,1\n", "24600.csv:3: 'h/N_01_1.jpg' is already in line 2"),
+        (
+            "URL,'AU 1'\nh/N_01_1.jpg,1\nh/N_01_1.jpg,1\n",
+            "24600.csv:3: 'h/N_01_1.jpg' is already in line 2",
+        ),
         ("", "24600.csv: the file is empty"),
     ],
 )
@@ -250,7 +287,11 @@ def test_a_wrong_line_of_emotionet_is_named(tmp_path, text, message):
 
 def test_a_workbook_is_read_as_its_csv_would_be(tmp_path):
     pytest.importorskip("openpyxl")
-    cells = [["URL", " 'AU 1'", "'AU 2'"], ["http://x/N_01_1.jpg", 1, 999], ["'http://x/N_01_2.jpg'", 999, 0]]
+    cells = [
+        ["URL", " 'AU 1'", "'AU 2'"],
+        ["http://x/N_01_1.jpg", 1, 999],
+        ["'http://x/N_01_2.jpg'", 999, 0],
+    ]
     table = corpora.emotionet.pd.DataFrame(cells)
     table.to_excel(tmp_path / "EmotioNet_FACS_aws_2020_24600.xlsx", header=False, index=False)
     put_images(tmp_path / "images", "N_01_1.jpg", "N_01_2.jpg")
@@ -266,7 +307,9 @@ def test_a_workbook_without_openpyxl_is_refused_in_words(tmp_path, monkeypatch):
 
 
 def test_emotionet_without_annotations_is_named(tmp_path):
-    with pytest.raises(ValueError, match=r"one EmotioNet_FACS\*.csv or .xlsx, or dataFile_\*.txt, must be here"):
+    with pytest.raises(
+        ValueError, match=r"one EmotioNet_FACS\*.csv or .xlsx, or dataFile_\*.txt, must be here"
+    ):
         load_emotionet(tmp_path)
 
 
@@ -280,7 +323,9 @@ def disfa(tmp_path):
     for person in ("SN001", "SN002", "SN003"):
         for unit in DISFA_UNITS:
             second = 3 if unit == 12 else 0
-            put(tmp_path / f"ActionUnit_Labels/{person}/{person}_au{unit}.txt", f"1,0\n2,{second}\n")
+            put(
+                tmp_path / f"ActionUnit_Labels/{person}/{person}_au{unit}.txt", f"1,0\n2,{second}\n"
+            )
         put_images(tmp_path / "cropped_aligned" / person, "00001.jpg", "00002.jpg")
     return tmp_path
 
@@ -357,7 +402,10 @@ def test_bp4ds_unit_14_is_read_where_it_is_asked_for(bp4d, caplog):
     [
         ("0,1\n20,2\n", r"F001_T2.csv:2: AU 1 must be one of 0, 1 \(or 9: no label\); got '2'"),
         ("0,1\n20,1\n20,0\n", "F001_T2.csv:3: '20' is already in line 2"),
-        ("frame,1\n20,1\n", "F001_T2.csv:1: the header must be 0 and then unit numbers; got frame,1"),
+        (
+            "frame,1\n20,1\n",
+            "F001_T2.csv:1: the header must be 0 and then unit numbers; got frame,1",
+        ),
         ("0,1\n20,1,0\n", "F001_T2.csv:2: expected 2 values; got 3"),
     ],
 )
@@ -377,26 +425,40 @@ ALL_ABSENT = ",".join(["0"] * 12)
 
 def aff_wild2_tree(root, annotations, expression_folder="EXPR_Classification_Challenge"):
     notes = root / annotations
-    va, expr, au = (notes / name for name in ("VA_Estimation_Challenge", expression_folder, "AU_Detection_Challenge"))
+    va, expr, au = (
+        notes / name
+        for name in ("VA_Estimation_Challenge", expression_folder, "AU_Detection_Challenge")
+    )
     put(va / "Train_Set/1-30.txt", "valence,arousal\n0.5,-0.25\n-5,-5\n-1,1\n0.1,0.1\n")
     put(va / "Validation_Set/2_left.txt", "valence,arousal\n0.2,0.4\n")
     put(expr / "Train_Set/1-30.txt", CLASSES + "4\n-1\n7\n6\n")
     put(expr / "Validation_Set/3.txt", CLASSES + "0\n1\n")
-    put(au / "Train_Set/1-30.txt", f"{CHALLENGE_HEADER}{ALL_ABSENT}\n1, 0,0,0,0,0,-1,0,0,0,0,1\n" + "-1,-1," * 6)
+    put(
+        au / "Train_Set/1-30.txt",
+        f"{CHALLENGE_HEADER}{ALL_ABSENT}\n1, 0,0,0,0,0,-1,0,0,0,0,1\n" + "-1,-1," * 6,
+    )
     put(au / "Validation_Set/3.txt", CHALLENGE_HEADER + ALL_ABSENT + "\n")
     path = au / "Train_Set/1-30.txt"
     path.write_text(path.read_text().rstrip(",") + "\n")
-    put_images(root / "cropped_aligned", *(f"1-30/0000{frame}.jpg" for frame in (1, 2, 3)))  # 4 was not detected
+    put_images(
+        root / "cropped_aligned", *(f"1-30/0000{frame}.jpg" for frame in (1, 2, 3))
+    )  # 4 was not detected
     put_images(root / "cropped_aligned", "2_left/00001.jpg", "3/00001.jpg", "3/00002.jpg")
     return root
 
 
 @pytest.mark.parametrize("annotations", [".", "annotations"])
-@pytest.mark.parametrize("expression_folder", ["EXPR_Recognition_Challenge", "EXPR_Classification_Challenge"])
-def test_a_frame_of_aff_wild2_is_one_row_with_the_labels_of_all_tasks(tmp_path, annotations, expression_folder, caplog):
+@pytest.mark.parametrize(
+    "expression_folder", ["EXPR_Recognition_Challenge", "EXPR_Classification_Challenge"]
+)
+def test_a_frame_of_aff_wild2_is_one_row_with_the_labels_of_all_tasks(
+    tmp_path, annotations, expression_folder, caplog
+):
     root = aff_wild2_tree(tmp_path, annotations, expression_folder)
     splits = load_aff_wild2(root)
-    second = units(1, 26, absent=[unit for unit in CHALLENGE_UNITS if unit not in (1, 12, 26)])  # 12 is -1
+    second = units(
+        1, 26, absent=[unit for unit in CHALLENGE_UNITS if unit not in (1, 12, 26)]
+    )  # 12 is -1
     assert labels_of(splits["train"], root / "cropped_aligned") == {
         "1-30/00001.jpg": {
             **{"valence": 0.5, "arousal": -0.25, "expression": HAPPINESS},
@@ -412,7 +474,10 @@ def test_a_frame_of_aff_wild2_is_one_row_with_the_labels_of_all_tasks(tmp_path, 
     }
     assert set(splits["validation"]["subject"]) == {"2_left", "3"}
     assert "aff_wild2 train: 1 of 4 images are missing" in caplog.text
-    assert "train: the tasks' files of 1 videos differ in length, for example those of 1-30" in caplog.text
+    assert (
+        "train: the tasks' files of 1 videos differ in length, for example those of 1-30"
+        in caplog.text
+    )
 
 
 def test_aff_wild2s_first_edition_has_eight_units_and_seven_expressions(tmp_path):
@@ -433,7 +498,10 @@ def test_s_aff_wild2s_two_files_are_read(tmp_path):
         tmp_path / "training_set_annotations.txt",
         f"image,valence,arousal,expression,aus\n7/00001.jpg,-5,-5,3,{absent}\n7/00002.jpg,0.3,0.1,-1,{ALL_ABSENT}\n",
     )
-    put(tmp_path / "validation_set_annotations.txt", f"image\n8_right/00003.jpg,0.5,0.5,7,{absent}\n")
+    put(
+        tmp_path / "validation_set_annotations.txt",
+        f"image\n8_right/00003.jpg,0.5,0.5,7,{absent}\n",
+    )
     put_images(tmp_path / "cropped_aligned", "7/00001.jpg", "7/00002.jpg", "8_right/00003.jpg")
     splits = load_aff_wild2(tmp_path)
     assert labels_of(splits["train"], tmp_path / "cropped_aligned") == {
@@ -442,7 +510,9 @@ def test_s_aff_wild2s_two_files_are_read(tmp_path):
     }
     assert splits["validation"]["subject"][:] == ["8_right"]
     put(tmp_path / "training_set_annotations.txt", f"image\n7/00001.jpg,2,0,0,{absent}\n")
-    with pytest.raises(ValueError, match=r"training_set_annotations.txt:2: valence must be in \[-1, 1\]"):
+    with pytest.raises(
+        ValueError, match=r"training_set_annotations.txt:2: valence must be in \[-1, 1\]"
+    ):
         load_aff_wild2(tmp_path)
 
 
@@ -461,14 +531,38 @@ def test_a_video_that_another_task_validates_on_gives_no_training_rows(tmp_path,
 @pytest.mark.parametrize(
     ("file", "text", "message"),
     [
-        ("VA_Estimation_Challenge", "valence,arousal\n0,0\n0,1.5\n", r"1-30.txt:3: arousal must be in .*; got 1.5"),
+        (
+            "VA_Estimation_Challenge",
+            "valence,arousal\n0,0\n0,1.5\n",
+            r"1-30.txt:3: arousal must be in .*; got 1.5",
+        ),
         ("VA_Estimation_Challenge", "valence,arousal\n0,-2\n", "1-30.txt:2: arousal must be in"),
-        ("VA_Estimation_Challenge", "arousal,valence\n0,0\n", "1-30.txt:1: the header must be valence,arousal"),
+        (
+            "VA_Estimation_Challenge",
+            "arousal,valence\n0,0\n",
+            "1-30.txt:1: the header must be valence,arousal",
+        ),
         ("VA_Estimation_Challenge", "valence,arousal\n0\n", "1-30.txt:2: expected 2 values; got 1"),
-        ("EXPR_Classification_Challenge", CLASSES + "8\n", "1-30.txt:2: expression must be one of .*; got '8'"),
-        ("EXPR_Classification_Challenge", CLASSES + "-5\n", "1-30.txt:2: expression must be one of"),
-        ("EXPR_Classification_Challenge", CLASSES.lower().replace("anger", "fury") + "1\n", "1-30.txt:1: the header"),
-        ("AU_Detection_Challenge", CHALLENGE_HEADER + ALL_ABSENT[:-1] + "2\n", "1-30.txt:2: AU 26 must be one of"),
+        (
+            "EXPR_Classification_Challenge",
+            CLASSES + "8\n",
+            "1-30.txt:2: expression must be one of .*; got '8'",
+        ),
+        (
+            "EXPR_Classification_Challenge",
+            CLASSES + "-5\n",
+            "1-30.txt:2: expression must be one of",
+        ),
+        (
+            "EXPR_Classification_Challenge",
+            CLASSES.lower().replace("anger", "fury") + "1\n",
+            "1-30.txt:1: the header",
+        ),
+        (
+            "AU_Detection_Challenge",
+            CHALLENGE_HEADER + ALL_ABSENT[:-1] + "2\n",
+            "1-30.txt:2: AU 26 must be one of",
+        ),
         ("AU_Detection_Challenge", "AU1,AU2\n0,0\n", "1-30.txt:1: the header must name units"),
     ],
 )
@@ -518,14 +612,35 @@ def test_a_labelled_folder_takes_names_and_indices_and_any_labels(tmp_path, capl
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("file_name,subject,au12\na.jpg,A,1.5\n", r"metadata.csv:2: au12 must be in \[0, 1\]; got 1.5"),
-        ("file_name,subject,valence\na.jpg,A,-5\n", r"metadata.csv:2: valence must be in \[-1, 1\]; got -5"),
-        ("file_name,subject,expression\na.jpg,A,joy\n", "metadata.csv:2: expression must be one of neutral"),
-        ("file_name,subject,expression\na.jpg,A,7\n", "metadata.csv:2: expression must be one of neutral"),
-        ("file_name,valence\na.jpg,0\n", "metadata.csv:1: columns file_name and subject must be here"),
+        (
+            "file_name,subject,au12\na.jpg,A,1.5\n",
+            r"metadata.csv:2: au12 must be in \[0, 1\]; got 1.5",
+        ),
+        (
+            "file_name,subject,valence\na.jpg,A,-5\n",
+            r"metadata.csv:2: valence must be in \[-1, 1\]; got -5",
+        ),
+        (
+            "file_name,subject,expression\na.jpg,A,joy\n",
+            "metadata.csv:2: expression must be one of neutral",
+        ),
+        (
+            "file_name,subject,expression\na.jpg,A,7\n",
+            "metadata.csv:2: expression must be one of neutral",
+        ),
+        (
+            "file_name,valence\na.jpg,0\n",
+            "metadata.csv:1: columns file_name and subject must be here",
+        ),
         ("file_name,subject,mood\na.jpg,A,1\n", "metadata.csv:1: no column of labels here"),
-        ("file_name,subject,split,au12\na.jpg,A,test,1\n", "metadata.csv:2: split must be train or validation"),
-        ("file_name,subject,au12\na.jpg,A,1\na.jpg,B,1\n", "metadata.csv:3: 'a.jpg' is already in line 2"),
+        (
+            "file_name,subject,split,au12\na.jpg,A,test,1\n",
+            "metadata.csv:2: split must be train or validation",
+        ),
+        (
+            "file_name,subject,au12\na.jpg,A,1\na.jpg,B,1\n",
+            "metadata.csv:3: 'a.jpg' is already in line 2",
+        ),
         (
             "file_name,subject,split,au12\na.jpg,A,train,1\nc.jpg,A,validation,1\n",
             "1 subjects are in both splits, for example 'A'",
@@ -541,7 +656,9 @@ def test_a_mistake_in_a_labelled_folder_is_named(tmp_path, text, message):
 
 
 def test_a_split_by_subject_is_a_fifth_and_the_same_in_any_order():
-    table = corpora.labelled_folder.pd.DataFrame({"subject": [f"person {number % 10}" for number in range(40)]})
+    table = corpora.labelled_folder.pd.DataFrame(
+        {"subject": [f"person {number % 10}" for number in range(40)]}
+    )
     splits = split_by_subject(table, "here")
     again = split_by_subject(table[::-1], "here")
     assert [split["subject"].nunique() for split in splits.values()] == [8, 2]
@@ -571,13 +688,18 @@ def test_every_corpus_gives_the_units_that_are_asked_for(affectnet, raf_db, tmp_
     root = aff_wild2_tree(tmp_path / "Aff-Wild2", ".")
     tree = tmp_path / "EmotioNet"
     emotionet_csv(tree, "URL, 'AU 1', 'AU 14'\nh/N_01_1.jpg, 1, 1\nh/N_01_2.jpg,0,0\n")
-    own = labelled_folder(tmp_path / "own", "file_name,subject,au01,au12\na.jpg,A,1,1\nc.jpg,C,0,0\n")
+    own = labelled_folder(
+        tmp_path / "own", "file_name,subject,au01,au12\na.jpg,A,1,1\nc.jpg,C,0,0\n"
+    )
     names = f"affectnet:{affectnet},raf_db:{raf_db},aff_wild2:{root},emotionet:{tree},labelled_folder:{own}"
     splits = load_frames(names, (1, 14))
     assert splits["train"].features == splits["validation"].features == frame_features((1, 14))
     rows = [row for split in splits.values() for row in split.remove_columns("image").to_list()]
     counts = {
-        source: [sum(row[name] == row[name] for row in rows if row["source"] == source) for name in ("au01", "au14")]
+        source: [
+            sum(row[name] == row[name] for row in rows if row["source"] == source)
+            for name in ("au01", "au14")
+        ]
         for source in FRAME_CORPORA
     }
     wanted = {"aff_wild2": [3, 0], "emotionet": [2, 2], "labelled_folder": [2, 0]}
@@ -605,7 +727,9 @@ def test_a_plain_folder_stays_a_folder_of_parquet_files(tmp_path, raf_db, monkey
 
 
 def test_an_unknown_corpus_is_answered_with_the_names(tmp_path):
-    with pytest.raises(ValueError, match="no corpus is called 'affect_net'; there are aff_wild2, affectnet, bp4d"):
+    with pytest.raises(
+        ValueError, match="no corpus is called 'affect_net'; there are aff_wild2, affectnet, bp4d"
+    ):
         load_frames(f"affect_net:{tmp_path}")
 
 
@@ -618,20 +742,44 @@ def test_a_changed_file_is_seen_and_no_image_is_opened(raf_db):
         assert load_raf_db(raf_db)["train"]["expression"][:] == [expression]
 
 
-def test_crops_of_several_sizes_become_one_batch_each_scaled_by_itself(affectnet, raf_db, tiny_processor):
+def test_crops_of_several_sizes_become_one_batch_each_scaled_by_itself(
+    affectnet, raf_db, tiny_processor
+):
     rows = FrameDataset(load_frames(f"affectnet:{affectnet},raf_db:{raf_db}")["train"])
     items = [rows[index] for index in range(len(rows))]
     assert {tuple(item["crop"].shape) for item in items} == {(24, 24, 3), (16, 16, 3)}
     batch = FrameCollator(tiny_processor)(items)
     assert batch["pixel_values"].shape == (5, 3, 32, 32)
     for index, item in enumerate(items):
-        assert torch.equal(batch["pixel_values"][index], tiny_processor.scale(item["crop"][None])[0])
+        assert torch.equal(
+            batch["pixel_values"][index], tiny_processor.scale(item["crop"][None])[0]
+        )
     assert batch["action_unit_labels"].isnan().all()
 
 
 def test_the_extractor_trains_on_named_corpora_and_reports_each(affectnet, disfa, tmp_path):
-    words = ["--stage", "mma", "--data", f"affectnet:{affectnet},disfa:{disfa}", "--image_size", "32", "--epochs", "1"]
-    backbone = ["--layer_type", "basic", "--embedding_size", "8", "--hidden_sizes", "8", "8", "--depths", "1", "1"]
+    words = [
+        "--stage",
+        "mma",
+        "--data",
+        f"affectnet:{affectnet},disfa:{disfa}",
+        "--image_size",
+        "32",
+        "--epochs",
+        "1",
+    ]
+    backbone = [
+        "--layer_type",
+        "basic",
+        "--embedding_size",
+        "8",
+        "--hidden_sizes",
+        "8",
+        "8",
+        "--depths",
+        "1",
+        "1",
+    ]
     assert main([*words, *backbone, "--batch_size", "4", "--output", str(tmp_path / "run")]) == 0
     results = json.loads((tmp_path / "run/results.json").read_text())
     assert "labelled crops of affectnet, disfa" in json.dumps(results)

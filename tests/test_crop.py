@@ -22,20 +22,27 @@ from skimage.data import astronaut
 from transformers.utils import logging as transformers_logging
 
 from mma_mrnnet import cli
-from mma_mrnnet.data import crop_corpus as crop_corpus_module
-from mma_mrnnet.data.affect_cache import AffectCache
-from mma_mrnnet.data.clip_cache import corpus_affect
-from mma_mrnnet.data.corpora.clip_folder import load_clip_folder
-from mma_mrnnet.data.crop_corpus import crop_corpus
-from mma_mrnnet.data.crop_store import INDEX, CropError, CropSettings, is_current, read_index, store_crops
-from mma_mrnnet.data.crop_workers import Outcome, crop_clip
-from mma_mrnnet.data.faces import FaceDetector
-from mma_mrnnet.data.records import ClipFile
-from mma_mrnnet.data.tracks import crop_faces
-from mma_mrnnet.data.video import VideoError, read_frames
-from mma_mrnnet.data.video_writing import write_video
+from mma_mrnnet.corpora.clip_folder import load_clip_folder
+from mma_mrnnet.crops import folder as crop_corpus_module
+from mma_mrnnet.crops.folder import crop_corpus
+from mma_mrnnet.crops.store import (
+    INDEX,
+    CropError,
+    CropSettings,
+    is_current,
+    read_index,
+    store_crops,
+)
+from mma_mrnnet.crops.workers import Outcome, crop_clip
+from mma_mrnnet.faces.detection import FaceDetector
+from mma_mrnnet.faces.tracks import crop_faces
+from mma_mrnnet.features.affect_cache import AffectCache
+from mma_mrnnet.features.clip_cache import corpus_affect
+from mma_mrnnet.features.records import ClipFile
 from mma_mrnnet.training.arguments import parse_arguments
 from mma_mrnnet.training.clip_corpora import read_corpus
+from mma_mrnnet.video.reading import VideoError, read_frames
+from mma_mrnnet.video.writing import write_video
 
 FACE = cv2.resize(astronaut()[:256, 96:352], (160, 160), interpolation=cv2.INTER_AREA)
 GREY = np.full_like(FACE, 128)
@@ -77,7 +84,11 @@ def read_csv(path):
 
 def contents(folder):
     """Every file below a folder, hidden ones too, with its bytes."""
-    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
 
 
 def crops_in(folder):
@@ -105,7 +116,9 @@ def store(tmp_path):
 # ---- one clip
 
 
-def test_a_crop_is_named_by_the_number_of_its_frame_and_a_frame_without_a_face_has_none(tmp_path, store):
+def test_a_crop_is_named_by_the_number_of_its_frame_and_a_frame_without_a_face_has_none(
+    tmp_path, store
+):
     # 4 frames a second at 2: frames 1, 3, 5, 7; the fifth is grey.
     folder, index = store(face_clip(tmp_path / "clip.mp4", "FFFFGGFF"))
     assert crops_in(folder) == ["00001.jpg", "00003.jpg", "00007.jpg"]
@@ -128,9 +141,21 @@ def test_native_crops_are_numbered_as_the_frames_decode_whatever_their_times(tmp
         container.mux(stream.encode(None))
     folder, index = store(path, NATIVE)
     assert crops_in(folder) == [f"0000{number}.jpg" for number in range(1, 7)]
-    assert [time_s for _, time_s, _ in index.frames] == pytest.approx([0, 0.04, 0.5, 0.51, 1, 2], abs=0.002)
-    assert [file.name for file in index.files_at(folder, 2.0)] == ["00001.jpg", "00003.jpg", "00005.jpg", "00006.jpg"]
-    assert crops_in(store(path, AT_2, "two")[0]) == ["00001.jpg", "00003.jpg", "00005.jpg", "00006.jpg"]
+    assert [time_s for _, time_s, _ in index.frames] == pytest.approx(
+        [0, 0.04, 0.5, 0.51, 1, 2], abs=0.002
+    )
+    assert [file.name for file in index.files_at(folder, 2.0)] == [
+        "00001.jpg",
+        "00003.jpg",
+        "00005.jpg",
+        "00006.jpg",
+    ]
+    assert crops_in(store(path, AT_2, "two")[0]) == [
+        "00001.jpg",
+        "00003.jpg",
+        "00005.jpg",
+        "00006.jpg",
+    ]
 
 
 def test_png_crops_are_predictions_crops_to_the_bit_and_jpg_ones_nearly(tmp_path, store):
@@ -213,7 +238,9 @@ def arrays(split):
 
 
 @pytest.mark.parametrize("frames", ["FFFFFFFF", "FFGGGFFF"])
-def test_affect_of_png_crops_is_the_videos_and_of_jpg_crops_nearly(tmp_path, store, tiny_mma, tiny_processor, frames):
+def test_affect_of_png_crops_is_the_videos_and_of_jpg_crops_nearly(
+    tmp_path, store, tiny_mma, tiny_processor, frames
+):
     video = face_clip(tmp_path / "clip.mp4", frames)
     settings = {
         "png": CropSettings(2.0, 32, "png"),
@@ -222,7 +249,9 @@ def test_affect_of_png_crops_is_the_videos_and_of_jpg_crops_nearly(tmp_path, sto
     }
     folders = [store(video, chosen, name)[0] for name, chosen in settings.items()]
     cache = tmp_path / "cache"
-    of_video, of_png, of_native, of_jpg = affect_at(2.0, [video, *folders], cache, tiny_mma, tiny_processor)
+    of_video, of_png, of_native, of_jpg = affect_at(
+        2.0, [video, *folders], cache, tiny_mma, tiny_processor
+    )
     assert len(of_video) == frames[::2].count("F")
     # Bit for bit: all of them go through the extractor in one chunk of equal crops.
     assert (of_video == of_png).all()
@@ -237,7 +266,9 @@ def test_who_is_followed_at_2_a_second_does_not_depend_on_the_frames_in_between(
     for side in (80, 128, 200, 200, 200, 200):
         image = np.full((240, 240, 3), 128, np.uint8)
         start = 120 - side // 2
-        image[start : start + side, start : start + side] = cv2.resize(FACE, (side, side), interpolation=cv2.INTER_AREA)
+        image[start : start + side, start : start + side] = cv2.resize(
+            FACE, (side, side), interpolation=cv2.INTER_AREA
+        )
         images.append(image)
     video = write_video(tmp_path / "clip.mp4", images, 4)
     native, index = store(video, CropSettings(None, image_format="png"), "native")
@@ -246,10 +277,14 @@ def test_who_is_followed_at_2_a_second_does_not_depend_on_the_frames_in_between(
     assert crops_in(plain) == ["00001.png"]
     assert "00002.png" in crops_in(native)
     assert [file.name for file in thinned] == crops_in(plain)
-    assert [file.read_bytes() for file in thinned] == [(plain / name).read_bytes() for name in crops_in(plain)]
+    assert [file.read_bytes() for file in thinned] == [
+        (plain / name).read_bytes() for name in crops_in(plain)
+    ]
 
 
-def test_crops_of_another_rate_or_with_a_hole_are_refused(tmp_path, store, tiny_mma, tiny_processor):
+def test_crops_of_another_rate_or_with_a_hole_are_refused(
+    tmp_path, store, tiny_mma, tiny_processor
+):
     video = face_clip(tmp_path / "clip.mp4")
     folder, index = store(video)
     with pytest.raises(CropError, match="were made 2 a second, for --sampling_fps 2; got 3"):
@@ -258,7 +293,9 @@ def test_crops_of_another_rate_or_with_a_hole_are_refused(tmp_path, store, tiny_
         store(video, NATIVE, "native")[1].check_rate(folder, 4.0)
     (folder / "00003.jpg").unlink()
     clips = [ClipFile(path.name, path, "", "train", {"joy": 0.5}) for path in (folder, video)]
-    done = corpus_affect(clips, AffectCache(tmp_path / "cache", tiny_mma, tiny_processor, 2.0))["train"]
+    done = corpus_affect(clips, AffectCache(tmp_path / "cache", tiny_mma, tiny_processor, 2.0))[
+        "train"
+    ]
     assert (done.unreadable, list(done.rows["clip_id"])) == (["store"], ["clip.mp4"])
     with pytest.raises(CropError, match=r"1 of its crops are missing, first 00003\.jpg"):
         index.files_at(folder, 2.0)
@@ -276,8 +313,18 @@ def corpus(tmp_path):
     face_clip(folder / "validation" / "c.v2.mp4", "FF")
     face_clip(folder / "validation" / "grey.mp4", "GG")
     header = ["file_name", "subject", "joy"]
-    write_csv(folder / "train" / "metadata.csv", header, ["a.mp4", "ann", "0.5"], ["./deep/b.MOV", "bob", ""])
-    write_csv(folder / "validation" / "metadata.csv", header, ["c.v2.mp4", "eve", "1"], ["grey.mp4", "dan", "0"])
+    write_csv(
+        folder / "train" / "metadata.csv",
+        header,
+        ["a.mp4", "ann", "0.5"],
+        ["./deep/b.MOV", "bob", ""],
+    )
+    write_csv(
+        folder / "validation" / "metadata.csv",
+        header,
+        ["c.v2.mp4", "eve", "1"],
+        ["grey.mp4", "dan", "0"],
+    )
     (folder / "notes.txt").write_text("not copied")
     (folder / "train" / "._a.mp4").write_bytes(b"macOS")
     return folder
@@ -304,7 +351,9 @@ def test_a_corpus_becomes_the_same_tree_of_crops_with_its_tables(run, corpus, tm
     assert code == 0
     summary = "4 clips done, 0 skipped, 0 failed, 1 without a face; a face in 5 of 7 frames; "
     assert err[-1].startswith(f"{out}: {summary}")
-    assert set(err[:-1]) == {f"wrote {out / split / 'metadata.csv'}" for split in ("train", "validation")}
+    assert set(err[:-1]) == {
+        f"wrote {out / split / 'metadata.csv'}" for split in ("train", "validation")
+    }
     assert list(contents(out)) == [
         "train/a/00001.jpg",
         "train/a/00003.jpg",
@@ -328,15 +377,31 @@ def test_a_corpus_becomes_the_same_tree_of_crops_with_its_tables(run, corpus, tm
 def test_training_reads_the_crops_as_it_reads_the_clips(corpus, tmp_path, tiny_mma, tiny_processor):
     crop_corpus(corpus, tmp_path / "out", CropSettings(2.0, 32, "png"), 1)
     of_crops, of_clips = load_clip_folder(tmp_path / "out"), load_clip_folder(corpus)
-    assert [clip.clip_id for clip in of_crops] == ["train/a", "train/deep/b", "validation/c.v2", "validation/grey"]
-    assert [(clip.subject, clip.split) for clip in of_crops] == [(clip.subject, clip.split) for clip in of_clips]
+    assert [clip.clip_id for clip in of_crops] == [
+        "train/a",
+        "train/deep/b",
+        "validation/c.v2",
+        "validation/grey",
+    ]
+    assert [(clip.subject, clip.split) for clip in of_crops] == [
+        (clip.subject, clip.split) for clip in of_clips
+    ]
     cache = AffectCache(tmp_path / "cache", tiny_mma, tiny_processor, 2.0)
     found, wanted = corpus_affect(of_crops, cache), corpus_affect(of_clips, cache)
     assert found["validation"].without_face == ["validation/grey"]
     for split in ("train", "validation"):
         for affect, other in zip(arrays(found[split]), arrays(wanted[split]), strict=True):
             np.testing.assert_allclose(affect, other, atol=1e-6)
-    words = ["--stage", "mrnn", "--mma", "m", "--output", "o", "--data", f"clips:{tmp_path / 'out'}"]
+    words = [
+        "--stage",
+        "mrnn",
+        "--mma",
+        "m",
+        "--output",
+        "o",
+        "--data",
+        f"clips:{tmp_path / 'out'}",
+    ]
     assert len(read_corpus(parse_arguments(words)).files) == 4
     with pytest.raises(ValueError, match="made 2 a second, for --sampling_fps 2; got 4"):
         read_corpus(parse_arguments([*words, "--sampling_fps", "4"]))
@@ -362,7 +427,10 @@ def test_a_second_run_makes_what_is_new_changed_or_damaged_and_nothing_else(run,
     (out / "validation" / ".grey.part" / "00001.jpg").write_bytes(b"half")
     (out / "validation" / "grey" / INDEX).unlink()  # ... before the clip was there
     code, err = run(corpus, out)
-    assert (code, err[-1].split(": ")[1].split(";")[0]) == (0, "2 clips done, 2 skipped, 0 failed, 1 without a face")
+    assert (code, err[-1].split(": ")[1].split(";")[0]) == (
+        0,
+        "2 clips done, 2 skipped, 0 failed, 1 without a face",
+    )
     assert contents(out) == before
     face_clip(corpus / "validation" / "c.v2.mp4", "FFFFF")
     face_clip(corpus / "new.mp4", "FF")
@@ -380,24 +448,36 @@ def test_what_cannot_be_read_is_told_and_the_others_are_done(run, corpus, tmp_pa
     (out / "validation" / "grey" / "00001.jpg").write_bytes(b"mine")
     code, err = run(corpus, out)
     assert code == 1
-    assert err[0].startswith(f"mma-mrnnet: {corpus / 'train' / 'a.mp4'}: is no video that can be read")
+    assert err[0].startswith(
+        f"mma-mrnnet: {corpus / 'train' / 'a.mp4'}: is no video that can be read"
+    )
     assert "not made by this command" in err[1]
     assert f"mma-mrnnet: {corpus / 'train' / 'metadata.csv'}:2: 'a.mp4' has no crops" in err
     assert err[-1].startswith(f"{out}: 2 clips done, 0 skipped, 2 failed, 0 without a face")
     assert (out / "validation" / "grey" / "00001.jpg").read_bytes() == b"mine"
     assert [row[0] for row in read_csv(out / "train" / "metadata.csv")] == ["file_name", "deep/b"]
-    assert [row[0] for row in read_csv(out / "validation" / "metadata.csv")] == ["file_name", "c.v2"]
+    assert [row[0] for row in read_csv(out / "validation" / "metadata.csv")] == [
+        "file_name",
+        "c.v2",
+    ]
 
 
 def test_tables_of_another_kind_are_told_and_never_overwritten(run, corpus, tmp_path):
     out = tmp_path / "out"
     write_csv(out / "train" / "metadata.csv", ["file_name", "joy"], ["mine.mp4", "1"])
     write_csv(corpus / "validation" / "metadata.csv", ["clip", "joy"], ["c.v2.mp4", "1"])
-    write_csv(corpus / "metadata.csv", ["file_name", "joy"], ["train/a.mp4", "1"], ["gone.mp4", "1"], ["train/a.mp4"])
+    write_csv(
+        corpus / "metadata.csv",
+        ["file_name", "joy"],
+        ["train/a.mp4", "1"],
+        ["gone.mp4", "1"],
+        ["train/a.mp4"],
+    )
     code, err = run(corpus, out)
     assert code == 1
     assert (
-        f"mma-mrnnet: {corpus / 'validation' / 'metadata.csv'}: has no column file_name; found ['clip', 'joy']" in err
+        f"mma-mrnnet: {corpus / 'validation' / 'metadata.csv'}: has no column file_name; found ['clip', 'joy']"
+        in err
     )
     assert any("is here already and names videos: left alone" in line for line in err)
     assert f"mma-mrnnet: {corpus / 'metadata.csv'}:3: 'gone.mp4' has no crops" in err
@@ -423,11 +503,21 @@ def test_crops_may_lie_inside_the_folder_of_the_videos(run, corpus):
         (["clips/a.mp4"], ["clips", "clips"], "crops need a folder of their own"),
         (["clips/a.mp4"], ["clips", "."], "crops need a folder of their own"),
         (["clips/a.mp4", "out"], ["clips", "out"], "out: is a file"),
-        (["clips/a.mp4", "clips/a.avi"], ["clips", "out"], "clips/a.mp4 and clips/a.avi would both become out/a"),
-        (["clips/a.mp4", "clips/a/b.mp4"], ["clips", "out"], "clips/a/b.mp4 would be put inside the crops of clips/a"),
+        (
+            ["clips/a.mp4", "clips/a.avi"],
+            ["clips", "out"],
+            "clips/a.mp4 and clips/a.avi would both become out/a",
+        ),
+        (
+            ["clips/a.mp4", "clips/a/b.mp4"],
+            ["clips", "out"],
+            "clips/a/b.mp4 would be put inside the crops of clips/a",
+        ),
     ],
 )
-def test_what_cannot_be_done_is_one_line_before_any_work(run, tmp_path, monkeypatch, make, words, what):
+def test_what_cannot_be_done_is_one_line_before_any_work(
+    run, tmp_path, monkeypatch, make, words, what
+):
     monkeypatch.chdir(tmp_path)
     for name in make:
         Path(name).parent.mkdir(exist_ok=True, parents=True)
@@ -465,7 +555,9 @@ def test_a_worker_that_dies_costs_its_clip_alone(long_corpus, tmp_path):
     out = tmp_path / "out"
 
     def kill():
-        until((out / ".b.part" / "0" / "00002.jpg").exists)  # the first track; whose crops stay is known at the end
+        until(
+            (out / ".b.part" / "0" / "00002.jpg").exists
+        )  # the first track; whose crops stay is known at the end
         (worker,) = multiprocessing.active_children()
         os.kill(worker.pid, signal.SIGKILL)
 
@@ -494,14 +586,19 @@ def test_an_interruption_keeps_finished_clips_and_leaves_no_half_ones(run, long_
     out = tmp_path / "out"
 
     def interrupt():
-        until((out / ".b.part" / "0" / "00002.jpg").exists)  # the first track; whose crops stay is known at the end
+        until(
+            (out / ".b.part" / "0" / "00002.jpg").exists
+        )  # the first track; whose crops stay is known at the end
         os.kill(os.getpid(), signal.SIGINT)
 
     thread = threading.Thread(target=interrupt)
     thread.start()
     code, err = run(long_corpus, out, "--fps", "native", "--workers", 1)
     thread.join()
-    assert (code, err) == (130, ["mma-mrnnet: interrupted; finished clips stay, and the same command goes on there"])
+    assert (code, err) == (
+        130,
+        ["mma-mrnnet: interrupted; finished clips stay, and the same command goes on there"],
+    )
     # On a busy machine the second clip may be done before the signal arrives.
     assert sorted(path.name for path in out.iterdir()) in (["a"], ["a", "b"])
     assert not multiprocessing.active_children()
@@ -520,12 +617,31 @@ def test_a_full_disk_ends_the_run_with_one_line(run, corpus, tmp_path, monkeypat
 
 
 @pytest.mark.slow
-def test_after_a_kill_the_same_command_ends_with_the_bytes_of_a_run_that_was_not_killed(long_corpus, tmp_path):
-    write_csv(long_corpus / "metadata.csv", ["file_name", "split"], *([f"{name}.mp4", "train"] for name in "abcd"))
+def test_after_a_kill_the_same_command_ends_with_the_bytes_of_a_run_that_was_not_killed(
+    long_corpus, tmp_path
+):
+    write_csv(
+        long_corpus / "metadata.csv",
+        ["file_name", "split"],
+        *([f"{name}.mp4", "train"] for name in "abcd"),
+    )
     out, whole = tmp_path / "out", tmp_path / "whole"
-    words = [sys.executable, "-m", "mma_mrnnet.cli", "crop", long_corpus, out, "--fps", "native", "--workers", "1"]
+    words = [
+        sys.executable,
+        "-m",
+        "mma_mrnnet.cli",
+        "crop",
+        long_corpus,
+        out,
+        "--fps",
+        "native",
+        "--workers",
+        "1",
+    ]
     process = subprocess.Popen(list(map(str, words)), stderr=subprocess.DEVNULL)
-    until((out / ".b.part" / "0" / "00002.jpg").exists)  # the first track; whose crops stay is known at the end
+    until(
+        (out / ".b.part" / "0" / "00002.jpg").exists
+    )  # the first track; whose crops stay is known at the end
     process.kill()
     process.wait()
     left = len(list((out / ".b.part" / "0").iterdir()))

@@ -9,12 +9,12 @@ import torch
 from datasets import concatenate_datasets
 from torch.utils.data import DataLoader
 
-from mma_mrnnet.data.augmentation import AUGMENTATIONS
-from mma_mrnnet.data.datasets import ClipCollator, ClipDataset, FrameCollator, FrameDataset
-from mma_mrnnet.data.drawn_faces import drawn_faces
-from mma_mrnnet.data.records import action_unit_column, clip_features, frame_features
-from mma_mrnnet.data.synthetic import as_dataset, simulate_reactions
+from mma_mrnnet.features.records import action_unit_column, clip_features, frame_features
 from mma_mrnnet.model.labels import ACTION_UNITS
+from mma_mrnnet.synthetic.drawn_faces import drawn_faces
+from mma_mrnnet.synthetic.reactions import as_dataset, simulate_reactions
+from mma_mrnnet.training.augmentation import AUGMENTATIONS
+from mma_mrnnet.training.datasets import ClipCollator, ClipDataset, FrameCollator, FrameDataset
 
 NAN = float("nan")
 
@@ -49,7 +49,9 @@ def test_a_frame_has_the_rows_image_and_labels_in_the_order_of_the_units(faces):
         np.testing.assert_array_equal(item["crop"].numpy(), np.asarray(row["image"]))
         assert item["expression_labels"].item() == row["expression"]
         wanted = [row["valence"], row["arousal"]]
-        np.testing.assert_array_equal(item["valence_arousal_labels"].numpy(), np.array(wanted, np.float32))
+        np.testing.assert_array_equal(
+            item["valence_arousal_labels"].numpy(), np.array(wanted, np.float32)
+        )
         units = np.array([row[action_unit_column(unit)] for unit in ACTION_UNITS], np.float32)
         np.testing.assert_array_equal(item["action_unit_intensities"].numpy(), units)
 
@@ -91,12 +93,16 @@ def test_without_augmentation_the_crops_are_the_processors(faces, tiny_processor
     items = [rows[0], rows[1]]
     wanted = tiny_processor.scale(torch.stack([item["crop"] for item in items]))
     assert torch.equal(FrameCollator(tiny_processor)(items)["pixel_values"], wanted)
-    assert not torch.equal(FrameCollator(tiny_processor, augmentations=AUGMENTATIONS)(items)["pixel_values"], wanted)
+    assert not torch.equal(
+        FrameCollator(tiny_processor, augmentations=AUGMENTATIONS)(items)["pixel_values"], wanted
+    )
 
 
 def test_a_batch_is_what_the_extractor_takes(faces, tiny_processor, tiny_mma):
     rows = FrameDataset(faces)
-    batch = FrameCollator(tiny_processor, augmentations=AUGMENTATIONS)([rows[index] for index in range(12)])
+    batch = FrameCollator(tiny_processor, augmentations=AUGMENTATIONS)(
+        [rows[index] for index in range(12)]
+    )
     assert tiny_mma(**batch).loss.isfinite()
 
 
@@ -107,7 +113,9 @@ def test_a_kind_of_augmentation_that_there_is_not_is_refused(tiny_processor):
 
 def augmented(rows, processor, batches):
     collate = FrameCollator(processor, augmentations=AUGMENTATIONS)
-    return torch.cat([collate([rows[index] for index in batch])["pixel_values"] for batch in batches])
+    return torch.cat(
+        [collate([rows[index] for index in batch])["pixel_values"] for batch in batches]
+    )
 
 
 def test_an_augmented_crop_depends_on_seed_epoch_and_item_alone(faces, tiny_processor):
@@ -118,7 +126,9 @@ def test_an_augmented_crop_depends_on_seed_epoch_and_item_alone(faces, tiny_proc
     for size in (1, 5):
         batches = [range(start, min(start + size, 12)) for start in range(0, 12, size)]
         assert torch.equal(augmented(rows, tiny_processor, batches), whole)
-    assert torch.equal(augmented(rows, tiny_processor, [[7, 3, 3]]), whole[[7, 3, 3]])  # drawn twice: twice the same
+    assert torch.equal(
+        augmented(rows, tiny_processor, [[7, 3, 3]]), whole[[7, 3, 3]]
+    )  # drawn twice: twice the same
     resumed = FrameDataset(faces, seed=4)
     resumed.begin_epoch(2)
     assert torch.equal(augmented(resumed, tiny_processor, [range(12)]), whole)
@@ -150,7 +160,12 @@ def test_a_loaders_workers_know_the_epoch_that_began(faces, tiny_processor, work
 
 def test_a_clip_has_its_real_frames_and_its_labels(clips):
     assert len(clips) == 4
-    assert [clips[index]["affect"].shape for index in range(4)] == [(3, 26), (0, 26), (6, 26), (1, 26)]
+    assert [clips[index]["affect"].shape for index in range(4)] == [
+        (3, 26),
+        (0, 26),
+        (6, 26),
+        (1, 26),
+    ]
     assert clips[2]["affect"].dtype == np.float32
     np.testing.assert_allclose(clips[2]["labels"], [0.2] * 6 + [NAN], rtol=1e-6)
     assert clips.kinds == ["reaction", "quiet", "reaction", "reaction"]
@@ -166,7 +181,9 @@ def test_several_clips_at_once_are_the_clips_one_by_one(clips, indices):
         np.testing.assert_array_equal(item["labels"], clips[index]["labels"])
 
 
-@pytest.mark.parametrize("chosen", [[3, 0, 2], range(1, 3), []], ids=["picked", "a stretch", "none"])
+@pytest.mark.parametrize(
+    "chosen", [[3, 0, 2], range(1, 3), []], ids=["picked", "a stretch", "none"]
+)
 def test_clips_chosen_from_a_data_set_are_those_clips(clips, chosen):
     rows = datasets.Dataset.from_dict(
         {
@@ -193,18 +210,30 @@ def test_a_batch_of_clips_is_padded_by_the_processor(clips, tiny_processor, tiny
     values, frame_mask = tiny_processor.pad([item["affect"] for item in items])
     assert torch.equal(batch["affect"], values)
     assert torch.equal(batch["frame_mask"], frame_mask)
-    assert frame_mask.sum(1).tolist() == [3, 0, 4, 1]  # six frames are thinned to the processor's four
+    assert frame_mask.sum(1).tolist() == [
+        3,
+        0,
+        4,
+        1,
+    ]  # six frames are thinned to the processor's four
     assert batch["labels"].dtype == torch.float32
     assert batch["labels"][:, 6].isnan().all()
     assert tiny_model(**batch).loss.isfinite()
 
 
-def test_the_collator_thins_as_the_processor_does_and_leaves_the_warning_to_others(tiny_processor, caplog):
+def test_the_collator_thins_as_the_processor_does_and_leaves_the_warning_to_others(
+    tiny_processor, caplog
+):
     long = np.arange(10 * 26, dtype=np.float32).reshape(10, 26)
     batch = ClipCollator(tiny_processor)([{"affect": long, "labels": np.zeros(7)}] * 2)
     assert caplog.text == ""  # training would repeat it with every batch
     assert torch.equal(batch["affect"], tiny_processor.pad([long, long])[0])
-    assert batch["affect"][0, :, 0].tolist() == [0, 3 * 26, 6 * 26, 9 * 26]  # evenly, both ends kept
+    assert batch["affect"][0, :, 0].tolist() == [
+        0,
+        3 * 26,
+        6 * 26,
+        9 * 26,
+    ]  # evenly, both ends kept
 
 
 def test_the_two_formats_name_every_output():

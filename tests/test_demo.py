@@ -10,9 +10,10 @@ import pytest
 from PIL import Image
 from transformers.utils import logging as transformers_logging
 
-from mma_mrnnet import cli, demo
-from mma_mrnnet.data.faces import FaceDetector
-from mma_mrnnet.demo import astronaut, camera_move, run_demo
+from mma_mrnnet import cli
+from mma_mrnnet.cli import demo
+from mma_mrnnet.cli.demo import astronaut, camera_move, run_demo
+from mma_mrnnet.faces.detection import FaceDetector
 
 FILES = ["astronaut.mp4", "frames.csv", "result.csv", "result.png"]
 

@@ -11,20 +11,20 @@ import pytest
 import torch
 
 from mma_mrnnet import MMAMRNNetConfig, MMAMRNNetForIntensity
+from mma_mrnnet.analysis.diagnosis.clips import SIGNATURES as CLIPS
+from mma_mrnnet.analysis.diagnosis.course import SIGNATURES as COURSE
+from mma_mrnnet.analysis.diagnosis.findings import Finding, errors_apart
+from mma_mrnnet.analysis.diagnosis.frames import SIGNATURES as FRAMES
+from mma_mrnnet.analysis.diagnosis.run import diagnose, diagnoses
 from mma_mrnnet.cli import main as command
-from mma_mrnnet.data.datasets import ClipDataset
-from mma_mrnnet.data.records import clip_features
-from mma_mrnnet.diagnosis.clips import SIGNATURES as CLIPS
-from mma_mrnnet.diagnosis.course import SIGNATURES as COURSE
-from mma_mrnnet.diagnosis.findings import Finding, errors_apart
-from mma_mrnnet.diagnosis.frames import SIGNATURES as FRAMES
-from mma_mrnnet.diagnosis.run import diagnose, diagnoses
+from mma_mrnnet.features.records import clip_features
 from mma_mrnnet.metrics import rounded
 from mma_mrnnet.model.labels import EXPRESSIONS
 from mma_mrnnet.model.modeling_mma_mrnnet import IntensityOutput
 from mma_mrnnet.model.video_processing_mma_mrnnet import MMAMRNNetVideoProcessor
 from mma_mrnnet.train import main
 from mma_mrnnet.training import facts as facts_module
+from mma_mrnnet.training.datasets import ClipDataset
 from mma_mrnnet.training.facts import _exchange_drops, input_facts, label_facts
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -37,7 +37,10 @@ pytestmark = pytest.mark.usefixtures("settings_kept")
 def history(*scores, losses=None):
     losses = losses or [0.9 - 0.01 * number for number in range(len(scores))]
     rows = zip(losses, scores, strict=True)
-    return [{"epoch": epoch, "train_loss": loss, "score": score} for epoch, (loss, score) in enumerate(rows, 1)]
+    return [
+        {"epoch": epoch, "train_loss": loss, "score": score}
+        for epoch, (loss, score) in enumerate(rows, 1)
+    ]
 
 
 def training(*scores, **options):
@@ -57,7 +60,13 @@ def labels(**change):
 
 
 def outputs(**change):
-    row = {"mean": 0.5, "deviation": 0.1, "share_at_0": 0.0, "share_at_1": 0.0, "deviation_of_logits": 0.2}
+    row = {
+        "mean": 0.5,
+        "deviation": 0.1,
+        "share_at_0": 0.0,
+        "share_at_1": 0.0,
+        "deviation_of_logits": 0.2,
+    }
     return {"joy": dict(row), "fear": {**row, **change}}
 
 
@@ -71,7 +80,12 @@ def healthy_clips():
     return {
         "stage": "mrnn",
         "arguments": {"batch_size": 16, "intensity_loss": "pearson"},
-        "data": {"train_reaction": 1000, "validation_reaction": 1000, "test_reaction": 1000, "without_face": 0},
+        "data": {
+            "train_reaction": 1000,
+            "validation_reaction": 1000,
+            "test_reaction": 1000,
+            "without_face": 0,
+        },
         "training": training(0.3, 0.35, 0.4, 0.4),
         "calibration": {"scale": [1.0, 1.0]},
         "validation": {
@@ -93,7 +107,9 @@ def healthy_clips():
 
 
 def frame_report(images=400, correlation=0.6, f1=0.6):
-    confusion = [[30 if row == column else 4 for column in range(7)] for row in range(7)]  # 54 a row, 378 in all
+    confusion = [
+        [30 if row == column else 4 for column in range(7)] for row in range(7)
+    ]  # 54 a row, 378 in all
     return {
         "images": images,
         "action_units": {
@@ -111,21 +127,33 @@ def frame_report(images=400, correlation=0.6, f1=0.6):
 
 
 def right_of_54(right):
-    return [[right if row == column else (54 - right) // 6 for column in range(7)] for row in range(7)]
+    return [
+        [right if row == column else (54 - right) // 6 for column in range(7)] for row in range(7)
+    ]
 
 
 def healthy_frames():
     return {
         "stage": "mma",
         "arguments": {"batch_size": 64, "intensity_loss": "pearson"},
-        "data": {"train": 4000, "validation": 400, "items_an_epoch": {"a": {"images": 2000}, "b": {"images": 2000}}},
+        "data": {
+            "train": 4000,
+            "validation": 400,
+            "items_an_epoch": {"a": {"images": 2000}, "b": {"images": 2000}},
+        },
         "training": training(0.3, 0.4, 0.401),
-        "validation": {"all": frame_report(), "a": frame_report(200, 0.65), "b": frame_report(200, 0.55)},
+        "validation": {
+            "all": frame_report(),
+            "a": frame_report(200, 0.65),
+            "b": frame_report(200, 0.55),
+        },
         "facts": {
             "labels": {
                 "train": {
                     "images": 4000,
-                    "action_units": {name: {"annotated": 4000, "present": 500} for name in ("AU01", "AU12")},
+                    "action_units": {
+                        name: {"annotated": 4000, "present": 500} for name in ("AU01", "AU12")
+                    },
                     "expressions": dict.fromkeys(EXPRESSIONS, 500),
                 }
             },
@@ -261,7 +289,9 @@ CASES = [
     CASES,
     ids=[f"{case[0]}, {case[1]}, {case[2]}" for case in CASES],
 )
-def test_a_signature_fires_and_a_near_miss_does_not(stage, name, path, value, near, severity, words):
+def test_a_signature_fires_and_a_near_miss_does_not(
+    stage, name, path, value, near, severity, words
+):
     signature, results = OF_STAGE[stage][name], HEALTHY[stage]()
     found = signature(changed(results, path, value))
     assert [finding.severity for finding in found] == [severity]
@@ -272,9 +302,9 @@ def test_a_signature_fires_and_a_near_miss_does_not(stage, name, path, value, ne
 
 
 def test_every_signature_has_a_case():
-    assert {(stage, name) for stage, names in OF_STAGE.items() for name in names if name not in COURSE} == {
-        (stage, name) for stage, name, *_ in CASES if name not in COURSE
-    }
+    assert {
+        (stage, name) for stage, names in OF_STAGE.items() for name in names if name not in COURSE
+    } == {(stage, name) for stage, name, *_ in CASES if name not in COURSE}
     assert set(COURSE) <= {name for _, name, *_ in CASES}
 
 
@@ -288,11 +318,15 @@ def test_a_model_that_learnt_nothing_is_not_told_so_for_each_target():
     results = changed(healthy_clips(), "validation.reactions", scores(mean=0.0, joy=0.0, fear=0.0))
     assert CLIPS["learnt at all"](results)
     assert CLIPS["every target above 0"](results) is None
-    assert CLIPS["inputs carry something"](changed(results, "facts.inputs.mean_pearson", 0.01)) == []
+    assert (
+        CLIPS["inputs carry something"](changed(results, "facts.inputs.mean_pearson", 0.01)) == []
+    )
 
 
 def test_a_constant_label_is_told_once_and_not_as_a_flat_calibration_too():
-    results = changed(healthy_clips(), "facts.labels.validation", labels(share_of_the_most_frequent=1.0))
+    results = changed(
+        healthy_clips(), "facts.labels.validation", labels(share_of_the_most_frequent=1.0)
+    )
     results["calibration"]["scale"] = [1.0, 0.001]
     assert CLIPS["labels vary"](results)
     assert CLIPS["calibrated"](results) == []
@@ -316,10 +350,14 @@ def test_fishers_z_by_hand():
 
 def test_results_without_facts_are_read_and_say_what_was_not_checked(capsys):
     """The shipped checkpoint's, which are older than the facts."""
-    found = {diagnosis.stage: diagnosis for diagnosis in diagnoses(ROOT / "mma_mrnnet" / "pretrained")}
+    found = {
+        diagnosis.stage: diagnosis for diagnosis in diagnoses(ROOT / "mma_mrnnet" / "pretrained")
+    }
     assert set(found) == {"mma", "mrnn"}
     if "facts" not in json.loads(found["mrnn"].file.read_text("utf-8")):
-        assert {"no overfitting", "labels vary", "inputs carry something"} <= set(found["mrnn"].not_recorded)
+        assert {"no overfitting", "labels vary", "inputs carry something"} <= set(
+            found["mrnn"].not_recorded
+        )
         assert "every output taught" in found["mma"].not_recorded
     assert {"learnt at all", "calibrated"} <= set(found["mrnn"].held)
     for diagnosis in found.values():
@@ -352,7 +390,10 @@ def test_problems_come_before_notes_over_all_files_of_a_model(tmp_path):
         ("[]", "its stage must be mma or mrnn; got None"),
         ('{"stage": "other"}', "its stage must be mma or mrnn; got 'other'"),
         ('{"stage": ["mma"]}', "its stage must be mma or mrnn; got ['mma']"),
-        ('{"stage": "mma"}', "not as training writes it, looking for `the loss fell` (KeyError: 'training')"),
+        (
+            '{"stage": "mma"}',
+            "not as training writes it, looking for `the loss fell` (KeyError: 'training')",
+        ),
         ('{"stage": "mrnn", "training": {"history": [3]}}', "not as training writes it"),
     ],
 )
@@ -367,7 +408,9 @@ def test_a_file_that_training_did_not_write_is_named(tmp_path, content, message)
 def test_a_place_without_results_says_what_was_looked_for(tmp_path):
     with pytest.raises(ValueError, match="nowhere: no such folder or file"):
         diagnose(tmp_path / "nowhere")
-    with pytest.raises(ValueError, match=r"looked for results\.json, results_mma\.json, results_mrnn\.json"):
+    with pytest.raises(
+        ValueError, match=r"looked for results\.json, results_mma\.json, results_mrnn\.json"
+    ):
         diagnose(tmp_path)
     (tmp_path / "checkpoints").mkdir()
     with pytest.raises(ValueError, match=r"no results\.json yet; the run has not ended"):
@@ -427,7 +470,9 @@ def test_nobody_keeps_its_own_channel_in_an_exchange():
     affect = torch.arange(3.0)[:, None, None].expand(3, 2, 1).contiguous()
     model = MeanOfFirstInput()
     # Whichever way round, 0, 1, 2 in a ring correlate by -1/2 with themselves.
-    whole, drops = _exchange_drops(model, affect, torch.ones(3, 2, dtype=torch.bool), torch.arange(3.0)[:, None])
+    whole, drops = _exchange_drops(
+        model, affect, torch.ones(3, 2, dtype=torch.bool), torch.arange(3.0)[:, None]
+    )
     assert (whole, drops) == (pytest.approx(1.0), [pytest.approx(1.5)])
 
 
@@ -454,19 +499,27 @@ def test_inputs_are_looked_at_in_reactions_alone_and_at_most_512_of_them():
     facts = input_facts(feature_model(), MMAMRNNetVideoProcessor(num_frames=4), rows)
     assert (facts["clips"], facts["exchanged_clips"]) == (512, 512)
     assert facts["channels"]["f1"]["deviation"] == pytest.approx(1, abs=0.1)
-    assert input_facts(feature_model(), MMAMRNNetVideoProcessor(), clip_rows([2], ["talking"])) is None
+    assert (
+        input_facts(feature_model(), MMAMRNNetVideoProcessor(), clip_rows([2], ["talking"])) is None
+    )
 
 
 @pytest.mark.parametrize("count", [1, 2])
 def test_facts_of_very_few_clips_are_numbers_or_nothing(count):
-    facts = input_facts(feature_model(), MMAMRNNetVideoProcessor(num_frames=4), clip_rows([1] * count))
+    facts = input_facts(
+        feature_model(), MMAMRNNetVideoProcessor(num_frames=4), clip_rows([1] * count)
+    )
     assert facts["exchanged_clips"] == (0 if count == 1 else 2)
     assert (facts["channels"]["f0"]["drop"] is None) == (count == 1)
     json.dumps(rounded(facts), allow_nan=False)
 
 
-def test_inputs_that_would_take_long_to_exchange_are_not_and_their_check_is_not_recorded(monkeypatch):
-    monkeypatch.setattr(facts_module, "FRAMES", 63 * 3 * 4)  # 63 clips, of 4 frames, once whole and with 2 channels
+def test_inputs_that_would_take_long_to_exchange_are_not_and_their_check_is_not_recorded(
+    monkeypatch,
+):
+    monkeypatch.setattr(
+        facts_module, "FRAMES", 63 * 3 * 4
+    )  # 63 clips, of 4 frames, once whole and with 2 channels
     model, processor = feature_model(), MMAMRNNetVideoProcessor(num_frames=4)
     facts = input_facts(model, processor, clip_rows([3] * 100))
     assert (facts["clips"], facts["exchanged_clips"], facts["mean_pearson"]) == (100, 0, None)
@@ -490,7 +543,18 @@ def test_facts_of_labels_by_hand_and_of_none():
 
 # Real runs with planted failures -----------------------------------------------------------------------------------
 
-TABLES = ["--stage", "mrnn", "--num_frames", "4", "--hidden_size", "8", "--dense_size", "6", "--batch_size", "32"]
+TABLES = [
+    "--stage",
+    "mrnn",
+    "--num_frames",
+    "4",
+    "--hidden_size",
+    "8",
+    "--dense_size",
+    "6",
+    "--batch_size",
+    "32",
+]
 TABLES += ["--learning_rate", "0.02", "--epochs", "8"]
 COUNT = 160  # clips a split
 
@@ -505,9 +569,17 @@ def table_corpus(folder, targets):
             path.parent.mkdir(parents=True, exist_ok=True)
             smile = generator.uniform(0, 1)
             with path.open("w", encoding="utf-8", newline="") as file:
-                frames = [[smile + generator.normal(0, 0.1), 3.7, generator.normal()] for _ in range(1 + number % 5)]
+                frames = [
+                    [smile + generator.normal(0, 0.1), 3.7, generator.normal()]
+                    for _ in range(1 + number % 5)
+                ]
                 csv.writer(file).writerows([["smile", "dead", "noise"], *frames])
-            known = {"joy": smile, "calm": 0.25, "chance": generator.uniform(0, 1), "luck": generator.uniform(0, 1)}
+            known = {
+                "joy": smile,
+                "calm": 0.25,
+                "chance": generator.uniform(0, 1),
+                "luck": generator.uniform(0, 1),
+            }
             rows.append([path.name, *(known[name] for name in targets)])
         with (folder / split / "metadata.csv").open("w", encoding="utf-8", newline="") as file:
             csv.writer(file).writerows([["file_name", *targets], *rows])
@@ -517,7 +589,9 @@ def table_corpus(folder, targets):
 def trained(folder, *targets):
     corpus = table_corpus(folder / "clips", targets)
     assert main([*TABLES, "--data", f"clips:{corpus}", "--output", str(folder / "run")]) == 0
-    return json.loads((folder / "run" / "results.json").read_text("utf-8")), diagnose(folder / "run")
+    return json.loads((folder / "run" / "results.json").read_text("utf-8")), diagnose(
+        folder / "run"
+    )
 
 
 def text_of(findings):

@@ -73,8 +73,23 @@ SCRIPT = textwrap.dedent(
 
 
 def launch(*words, processes):
-    command = [sys.executable, "-m", "accelerate.commands.launch", "--num_processes", str(processes)]
-    command += ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0"]
+    command = [
+        sys.executable,
+        "-m",
+        "accelerate.commands.launch",
+        "--num_processes",
+        str(processes),
+    ]
+    command += [
+        "--num_machines",
+        "1",
+        "--mixed_precision",
+        "no",
+        "--dynamo_backend",
+        "no",
+        "--main_process_port",
+        "0",
+    ]
     command += [*(["--multi_gpu"] if processes > 1 else ["--cpu"]), *words]
     environment = {**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
     return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
@@ -103,7 +118,9 @@ def one_process(tmp_path_factory):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("micro_batch_size", [0, 3])
-def test_loss_and_gradient_over_two_unequal_shares_are_those_of_one_batch(one_process, tmp_path, micro_batch_size):
+def test_loss_and_gradient_over_two_unequal_shares_are_those_of_one_batch(
+    one_process, tmp_path, micro_batch_size
+):
     """Shares of 7 and 3; in micro-batches of 3 the first takes three passes and the second one."""
     check_equal(one_process, results_of(2, tmp_path, micro_batch_size))
 
@@ -112,24 +129,45 @@ def test_loss_and_gradient_over_two_unequal_shares_are_those_of_one_batch(one_pr
 @pytest.mark.parametrize("strict", ["False", "True"], ids=["adam", "strict routing"])
 def test_two_processes_end_with_the_weights_of_one(tmp_path, strict):
     """Two processes with batches of 16 take the steps of one with batches of 32, but for float32 rounding."""
-    backbone = {"embedding_size": 8, "hidden_sizes": [8, 16], "depths": [1, 1], "layer_type": "basic"}
+    backbone = {
+        "embedding_size": 8,
+        "hidden_sizes": [8, 16],
+        "depths": [1, 1],
+        "layer_type": "basic",
+    }
     MMAModel(MMAConfig(backbone_config=backbone, image_size=32)).save_pretrained(tmp_path / "mma")
     MMAMRNNetVideoProcessor(size={"height": 32, "width": 32}).save_pretrained(tmp_path / "mma")
-    words = ["--stage", "mrnn", "--data", "simulated", "--mma", str(tmp_path / "mma"), "--clips", "128", "32", "32"]
+    words = [
+        "--stage",
+        "mrnn",
+        "--data",
+        "simulated",
+        "--mma",
+        str(tmp_path / "mma"),
+        "--clips",
+        "128",
+        "32",
+        "32",
+    ]
     words += ["--hidden_size", "8", "--dense_size", "6", "--learning_rate", "0.01", "--epochs", "2"]
     words += ["--short_share", "0.5", "--strict_routing", strict]
-    for processes, options in ((1, ["--batch_size", "32"]), (2, ["--batch_size", "16", "--micro_batch_size", "6"])):
+    for processes, options in (
+        (1, ["--batch_size", "32"]),
+        (2, ["--batch_size", "16", "--micro_batch_size", "6"]),
+    ):
         done = launch("-m", "mma_mrnnet.train", *words, *options, "--output", str(tmp_path / str(processes)),
                       "--expect_processes", str(processes), processes=processes)  # fmt: skip
         assert done.returncode == 0, done.stderr[-3000:]
-    one, two = (load_file(tmp_path / str(processes) / "best" / "model.safetensors") for processes in (1, 2))
+    one, two = (
+        load_file(tmp_path / str(processes) / "best" / "model.safetensors") for processes in (1, 2)
+    )
     assert max((one[name] - two[name]).abs().max().item() for name in one) < 1e-4
 
 
 DIFFERENT = textwrap.dedent(
     """
     import os, sys
-    from mma_mrnnet.data.datasets import FrameDataset
+    from mma_mrnnet.training.datasets import FrameDataset
     from mma_mrnnet.train import main
 
     whole = FrameDataset.fingerprint
@@ -142,9 +180,33 @@ DIFFERENT = textwrap.dedent(
 @pytest.mark.slow
 def test_processes_that_hold_different_data_stop(tmp_path):
     (tmp_path / "different.py").write_text(DIFFERENT)
-    words = ["--stage", "mma", "--data", "drawn", "--items", "40", "--image_size", "32", "--batch_size", "8"]
-    words += ["--layer_type", "basic", "--embedding_size", "8", "--hidden_sizes", "8", "16", "--depths", "1", "1"]
-    done = launch(str(tmp_path / "different.py"), *words, "--output", str(tmp_path / "run"), processes=2)
+    words = [
+        "--stage",
+        "mma",
+        "--data",
+        "drawn",
+        "--items",
+        "40",
+        "--image_size",
+        "32",
+        "--batch_size",
+        "8",
+    ]
+    words += [
+        "--layer_type",
+        "basic",
+        "--embedding_size",
+        "8",
+        "--hidden_sizes",
+        "8",
+        "16",
+        "--depths",
+        "1",
+        "1",
+    ]
+    done = launch(
+        str(tmp_path / "different.py"), *words, "--output", str(tmp_path / "run"), processes=2
+    )
     assert done.returncode != 0
     assert done.stderr.count("train: the processes do not see the same data") == 2
     assert not (tmp_path / "run" / "model").exists()

@@ -21,18 +21,24 @@ import numpy as np
 import pytest
 
 from mma_mrnnet import cli
-from mma_mrnnet.ablation.study import study_of
-from mma_mrnnet.data.video_writing import write_video
-from mma_mrnnet.demo import DURATION_S, FPS, astronaut, camera_move
+from mma_mrnnet.analysis.ablation.study import study_of
+from mma_mrnnet.cli.demo import DURATION_S, FPS, astronaut, camera_move
 from mma_mrnnet.train import main as train
 from mma_mrnnet.training.arguments import parse_arguments
+from mma_mrnnet.video.writing import write_video
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 CODE, FORMATS = {"python", "sh"}, {"text", "csv", "json", "yaml", "bibtex"}
 
 NOT_RUN = {
-    **{"api_by_task.md": 3, "moments_and_streaming.md": 1, "onnx.md": 1, "pipelines.md": 1, "quick_start.md": 2},
+    **{
+        "api_by_task.md": 3,
+        "moments_and_streaming.md": 1,
+        "onnx.md": 1,
+        "pipelines.md": 1,
+        "quick_start.md": 2,
+    },
     **{"reports.md": 1, "sharing.md": 5, "space.md": 3, "training.md": 9},
 }
 """How many blocks of each page are marked `*Not run here: REASON.*`; a new one has to be put down here."""
@@ -60,7 +66,9 @@ def blocks(page):
     found, before = [], 0
     for match in re.finditer(r"^```(\w*)\n(.*?)^```$", text, re.MULTILINE | re.DOTALL):
         between = text[before : match.start()].strip()
-        mark = re.fullmatch(r"\*Not run here: (.+)\.\*", between.splitlines()[-1]) if between else None
+        mark = (
+            re.fullmatch(r"\*Not run here: (.+)\.\*", between.splitlines()[-1]) if between else None
+        )
         place = f"{page.name}:{text[: match.start()].count(chr(10)) + 1}"
         prints = match[1] == "text" and before > 0 and not between
         if prints and found[-1].language in CODE:
@@ -116,7 +124,9 @@ def check_words(line):
     if "mma-mrnnet" in words and words[0] != "pip":
         args = cli.parser_of_commands().parse_args(words[words.index("mma-mrnnet") + 1 :])
         if args.command == "ablate":
-            study_of(Path("x"), args.words[1:], args.frames and shlex.split(args.frames), args.transfer)
+            study_of(
+                Path("x"), args.words[1:], args.frames and shlex.split(args.frames), args.transfer
+            )
     elif "train.py" in words:
         own = words[words.index("train.py") + 1 :]
         place = own.index("...") if "..." in own else None
@@ -126,7 +136,10 @@ def check_words(line):
 
 
 def test_the_commands_that_ci_runs_itself_are_run_there():
-    script, makefile = (ROOT / ".ci" / "run").read_text("utf-8"), (ROOT / "Makefile").read_text("utf-8")
+    script, makefile = (
+        (ROOT / ".ci" / "run").read_text("utf-8"),
+        (ROOT / "Makefile").read_text("utf-8"),
+    )
     for target in ("demo", "test"):
         assert f"make {target}\n" in script
         assert f"\n{target}:" in makefile
@@ -175,7 +188,9 @@ def own_clips(folder):
         for number in range(1, count + 1):
             light = 0.4 + 0.6 * number / count
             write_video(folder / "clips" / split / f"anna_{number}.mp4", [face(light)] * 2, fps=2)
-            rows.append(f"anna_{number}.mp4,{split}-{number},{number / count},{'' if number % 4 == 0 else light}")
+            rows.append(
+                f"anna_{number}.mp4,{split}-{number},{number / count},{'' if number % 4 == 0 else light}"
+            )
         (folder / "clips" / split / "metadata.csv").write_text("\n".join(rows) + "\n")
     (folder / "videos").mkdir()
     write_video(folder / "videos" / "one.mp4", [face(1.0)] * 4, fps=4)
@@ -189,7 +204,9 @@ def openface_tables(folder):
         rows = ["file_name,subject,joy,boredom"]
         for number in range(1, count + 1):
             openface_table(folder / "tables" / split / f"anna_{number}.csv", rng)
-            rows.append(f"anna_{number}.csv,{split}-{number},{rng.uniform():.2f},{rng.uniform():.2f}")
+            rows.append(
+                f"anna_{number}.csv,{split}-{number},{rng.uniform():.2f},{rng.uniform():.2f}"
+            )
         (folder / "tables" / split / "metadata.csv").write_text("\n".join(rows) + "\n")
     openface_table(folder / "new_clip.csv", rng)
 
@@ -211,7 +228,11 @@ def test_the_code_of_a_page_runs_as_written(page, a_checkout):
         openface_tables(a_checkout)
     run_page(page)
     if page.name == "README.md":
-        for name in ("demo_output/results.csv", "demo_output/all_frames.csv", "runs/my-model/README.md"):
+        for name in (
+            "demo_output/results.csv",
+            "demo_output/all_frames.csv",
+            "runs/my-model/README.md",
+        ):
             assert (a_checkout / name).is_file()
 
 
@@ -240,14 +261,22 @@ def run_line(line, place):
         assert cli.main(words[1:]) == 0, f"{place}: {line}"
         return ""
     if line.startswith("accelerate launch train.py") and not place.startswith("README"):
-        assert train(words[3:]) == 0, f"{place}: {line}"  # in this process: an import of transformers less
+        assert train(words[3:]) == 0, (
+            f"{place}: {line}"
+        )  # in this process: an import of transformers less
         return ""
     shell = line.replace("accelerate launch", "python -m accelerate.commands.launch")
     shell = re.sub(r"\bpython\b", shlex.quote(sys.executable), shell)
-    shell = re.sub(r"(^|\s)mma-mrnnet ", rf"\1{shlex.quote(sys.executable)} -m mma_mrnnet.cli ", shell)
+    shell = re.sub(
+        r"(^|\s)mma-mrnnet ", rf"\1{shlex.quote(sys.executable)} -m mma_mrnnet.cli ", shell
+    )
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
     done = subprocess.run(
-        ["bash", "-euo", "pipefail", "-c", shell], env=environment, capture_output=True, text=True, timeout=600
+        ["bash", "-euo", "pipefail", "-c", shell],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=600,
     )
     assert done.returncode == 0, f"{place}: {line}\n{done.stderr[-2000:]}"
     return done.stdout
@@ -261,7 +290,10 @@ def assert_prints(printed, block):
     assert words[0] == words[1], block.place
     margin = AFTER_TRAINING if block.place.startswith("fine_tuning") else TOLERANCE
     pairs = list(zip(number.findall(ours), number.findall(theirs), strict=True))
-    assert all(math.isclose(float(a), float(b), abs_tol=margin) for a, b in pairs), (block.place, pairs)
+    assert all(math.isclose(float(a), float(b), abs_tol=margin) for a, b in pairs), (
+        block.place,
+        pairs,
+    )
 
 
 # The picture of the walk --------------------------------------------------------------------------------------------

@@ -8,11 +8,11 @@ import pytest
 from PIL import Image
 
 from mma_mrnnet import cli
-from mma_mrnnet.data.corpora.hume_reaction import load_hume_reaction
-from mma_mrnnet.data.drawn_clips import is_drawn, write_drawn_reactions
-from mma_mrnnet.data.drawn_faces import draw_face
-from mma_mrnnet.data.synthetic import hume_like_splits
+from mma_mrnnet.corpora.hume_reaction import load_hume_reaction
 from mma_mrnnet.model.labels import REACTIONS
+from mma_mrnnet.synthetic.drawn_clips import is_drawn, write_drawn_reactions
+from mma_mrnnet.synthetic.drawn_faces import draw_face
+from mma_mrnnet.synthetic.reactions import hume_like_splits
 
 COUNTS = (13, 2, 2)  # a person has about eleven clips: the twelfth is another's
 
@@ -20,7 +20,10 @@ COUNTS = (13, 2, 2)  # a person has about eleven clips: the twelfth is another's
 def digests(folder):
     """Digest of each file below, by its place."""
     files = sorted(path for path in folder.rglob("*") if path.is_file())
-    return {path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+    return {
+        path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in files
+    }
 
 
 def pixels(path):
@@ -58,8 +61,15 @@ def test_the_tables_are_written_as_the_organisers_wrote_theirs(drawn):
         rows = list(csv.reader(file))
     assert rows[1] == ["[00000]", "train"]
     assert [row[-1] for row in rows[1:]] == ["train"] * 13 + ["devel"] * 2 + ["test"] * 2
-    assert (drawn / "labels.csv").read_text("utf-8").splitlines()[0] == f"File_ID,{','.join(REACTIONS)}"
-    assert sorted(path.name for path in drawn.iterdir()) == ["README.txt", "feats", "labels.csv", "partition.csv"]
+    assert (drawn / "labels.csv").read_text("utf-8").splitlines()[
+        0
+    ] == f"File_ID,{','.join(REACTIONS)}"
+    assert sorted(path.name for path in drawn.iterdir()) == [
+        "README.txt",
+        "feats",
+        "labels.csv",
+        "partition.csv",
+    ]
 
 
 def test_a_crop_shows_the_true_units_of_its_frame_on_its_persons_face(drawn, simulated):
@@ -75,7 +85,8 @@ def test_a_person_looks_the_same_in_all_its_clips_and_nobody_else_does(drawn, si
     subjects = [clip.subject for _, clip in simulated]
     assert subjects[0] == subjects[1] != subjects[12]
     corner = {  # hair and background: nothing that an action unit moves
-        number: pixels(drawn / "feats" / "Faces" / f"{number:05d}" / "0.jpg")[:3] for number in (0, 1, 12, 13)
+        number: pixels(drawn / "feats" / "Faces" / f"{number:05d}" / "0.jpg")[:3]
+        for number in (0, 1, 12, 13)
     }
     assert np.abs(corner[0] - corner[1]).mean() < 1.5
     for other in (12, 13):
@@ -117,7 +128,7 @@ def test_what_fails_half_way_leaves_nothing(tmp_path, monkeypatch):
             raise OSError("no space left")
         return draw_face(*words, **settings)
 
-    monkeypatch.setattr("mma_mrnnet.data.drawn_clips.draw_face", failing)
+    monkeypatch.setattr("mma_mrnnet.synthetic.drawn_clips.draw_face", failing)
     with pytest.raises(OSError, match="no space left"):
         write_drawn_reactions(tmp_path / "corpus", (2, 2, 2), size=16)
     assert list(tmp_path.iterdir()) == []
@@ -126,7 +137,10 @@ def test_what_fails_half_way_leaves_nothing(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"counts": (1, 0, 1)}, r"three numbers from 1 on: train, validation, test; got \(1, 0, 1\)"),
+        (
+            {"counts": (1, 0, 1)},
+            r"three numbers from 1 on: train, validation, test; got \(1, 0, 1\)",
+        ),
         ({"counts": (1, 1)}, "three numbers from 1 on"),
         ({"seed": -1}, "seed must be at least 0.*got -1, 64"),
         ({"size": 15}, "size at least 16.*got 0, 15"),
@@ -141,7 +155,18 @@ def test_numbers_that_cannot_be_are_refused_before_anything_is_written(tmp_path,
 
 
 def test_the_command_draws_what_the_function_does(drawn, tmp_path, capsys, settings_kept):
-    words = ["draw", str(tmp_path / "corpus"), "--clips", "13", "2", "2", "--size", "24", "--seed", "3"]
+    words = [
+        "draw",
+        str(tmp_path / "corpus"),
+        "--clips",
+        "13",
+        "2",
+        "2",
+        "--size",
+        "24",
+        "--seed",
+        "3",
+    ]
     assert cli.main(words) == 0
     assert f"wrote {tmp_path / 'corpus'}: 17 clips" in capsys.readouterr().err
     assert digests(tmp_path / "corpus") == digests(drawn)

@@ -1,10 +1,10 @@
 import numpy as np
 import pytest
 
-from mma_mrnnet.data.drawn_faces import EXPRESSION_CIRCUMPLEX, draw_face, drawn_faces
-from mma_mrnnet.data.face_canvas import blend, curve, ellipse
-from mma_mrnnet.data.synthetic import CIRCUMPLEX
 from mma_mrnnet.model.labels import ACTION_UNITS, EXPRESSIONS, NO_CLASS
+from mma_mrnnet.synthetic.canvas import blend, curve, ellipse
+from mma_mrnnet.synthetic.drawn_faces import EXPRESSION_CIRCUMPLEX, draw_face, drawn_faces
+from mma_mrnnet.synthetic.reactions import CIRCUMPLEX
 
 UNIT_COLUMNS = [f"au{unit:02d}" for unit in ACTION_UNITS]
 
@@ -64,7 +64,9 @@ REGIONS = {
 }
 
 
-@pytest.mark.parametrize(("unit", "region"), [(unit, box) for units, box in REGIONS.items() for unit in units])
+@pytest.mark.parametrize(
+    ("unit", "region"), [(unit, box) for units, box in REGIONS.items() for unit in units]
+)
 @pytest.mark.parametrize("seed", [0, 5])
 def test_a_unit_moves_pixels_in_its_own_region_only(unit, region, seed):
     rows, columns = np.nonzero(changed(seed, **{f"au{unit:02d}": 1.0}))
@@ -95,7 +97,9 @@ def test_the_pupils_lie_at_the_alignment_template():
             window = 255.0 - grey[37:47, left:right]
             weight = (window - np.percentile(window, 85)).clip(0)
             rows, columns = np.mgrid[37:47, left:right]
-            found.append(((weight * columns).sum() / weight.sum(), (weight * rows).sum() / weight.sum()))
+            found.append(
+                ((weight * columns).sum() / weight.sum(), (weight * rows).sum() / weight.sum())
+            )
     centres = np.array(found).reshape(-1, 2, 2).mean(0)
     assert centres == pytest.approx(np.array([(41.8, 41.4), (70.0, 41.2)]), abs=1.2)
 
@@ -105,7 +109,9 @@ def test_a_face_of_double_size_is_the_same_face():
     assert np.abs(half - draw(2)).mean() < 6
 
 
-@pytest.mark.parametrize("wrong", [np.zeros(16), np.full(17, 1.5), np.full(17, -0.1), np.full(17, np.nan)])
+@pytest.mark.parametrize(
+    "wrong", [np.zeros(16), np.full(17, 1.5), np.full(17, -0.1), np.full(17, np.nan)]
+)
 def test_intensities_out_of_range_are_refused(wrong):
     with pytest.raises(ValueError, match="17 intensities"):
         draw_face(wrong, rng=np.random.default_rng(0))
@@ -174,7 +180,9 @@ def test_a_longer_data_set_starts_with_the_shorter_one(dataset):
     for one, other in zip(shorter, dataset.select(range(5)), strict=True):
         assert np.array_equal(np.asarray(one["image"]), np.asarray(other["image"]))
         assert one["subject"] == other["subject"]
-        numbers = [[row[name] for name in ("valence", "arousal", *UNIT_COLUMNS)] for row in (one, other)]
+        numbers = [
+            [row[name] for name in ("valence", "arousal", *UNIT_COLUMNS)] for row in (one, other)
+        ]
         assert np.array_equal(*np.array(numbers), equal_nan=True)
 
 

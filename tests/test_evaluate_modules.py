@@ -36,10 +36,14 @@ def from_folder(name):
 
 
 def test_every_folder_is_a_module_that_can_be_named():
-    assert sorted(EVALUATE_MODULES) == sorted(path.name for path in FOLDERS.iterdir() if path.name != "__pycache__")
+    assert sorted(EVALUATE_MODULES) == sorted(
+        path.name for path in FOLDERS.iterdir() if path.name != "__pycache__"
+    )
     for name in EVALUATE_MODULES:
         assert load_metric(name).name == from_folder(name).name == name
-    with pytest.raises(ValueError, match="mean_pearson, concordance, action_unit_f1; got 'accuracy'"):
+    with pytest.raises(
+        ValueError, match="mean_pearson, concordance, action_unit_f1; got 'accuracy'"
+    ):
         load_metric("accuracy")
 
 
@@ -54,12 +58,16 @@ def test_rows_batches_and_a_whole_split_give_the_same_scores(name, split):
     whole = from_folder(name).compute(predictions=predictions, references=references)
     batches, rows = from_folder(name), load_metric(name)  # two at once
     for first in range(0, 40, 16):
-        batches.add_batch(predictions=predictions[first : first + 16], references=references[first : first + 16])
+        batches.add_batch(
+            predictions=predictions[first : first + 16], references=references[first : first + 16]
+        )
     for prediction, reference in zip(predictions, references, strict=True):
         rows.add(prediction=prediction, reference=reference)
     assert batches.compute() == whole == rows.compute()
     with_none = np.where(np.isnan(references), None, references).tolist()
-    tensors = load_metric(name).compute(predictions=torch.from_numpy(predictions), references=with_none)
+    tensors = load_metric(name).compute(
+        predictions=torch.from_numpy(predictions), references=with_none
+    )
     assert tensors == whole
 
 
@@ -69,16 +77,24 @@ def test_the_scores_are_the_packages_own(split):
     assert found["pearson"] == pearson_scores(prediction, target).tolist()
     assert found["mean_pearson"] == pytest.approx(np.mean(found["pearson"]))
     rated = ~np.isnan(split[1][:, 1])
-    assert found["pearson"][1] == pytest.approx(np.corrcoef(split[0][rated, 1], split[1][rated, 1])[0, 1])
+    assert found["pearson"][1] == pytest.approx(
+        np.corrcoef(split[0][rated, 1], split[1][rated, 1])[0, 1]
+    )
     found = load_metric("concordance").compute(predictions=split[0], references=split[1])
     assert found["ccc"] == concordance_scores(prediction, target).tolist()
 
 
 def test_scores_by_hand_under_the_targets_names():
-    rows = {"predictions": [[1.0, 2.0], [2.0, 1.0], [4.0, 2.0]], "references": [[1.0, 1.0], [3.0, 2.0], [3.0, NAN]]}
+    rows = {
+        "predictions": [[1.0, 2.0], [2.0, 1.0], [4.0, 2.0]],
+        "references": [[1.0, 1.0], [3.0, 2.0], [3.0, NAN]],
+    }
     scores = load_metric("mean_pearson").compute(**rows, names=["joy", "fear"])
     # x - 7/3 = -4/3, -1/3, 5/3; y - 7/3 = -4/3, 2/3, 2/3: 24/9 over sqrt(42/9 * 24/9). The other pair is opposed.
-    assert scores["pearson"] == {"joy": pytest.approx((24 / 9) / (42 / 9 * 24 / 9) ** 0.5), "fear": pytest.approx(-1.0)}
+    assert scores["pearson"] == {
+        "joy": pytest.approx((24 / 9) / (42 / 9 * 24 / 9) ** 0.5),
+        "fear": pytest.approx(-1.0),
+    }
     # Means agree: 2 * (24/9 / 3) / (42/9 / 3 + 24/9 / 3).
     ccc = load_metric("concordance").compute(**rows, names=["joy", "fear"])["ccc"]
     assert ccc["joy"] == pytest.approx(2 * 24 / (42 + 24))
@@ -86,7 +102,9 @@ def test_scores_by_hand_under_the_targets_names():
 
 def test_action_unit_f1_is_the_harmonic_mean_of_precision_and_recall_over_the_annotated_rows(split):
     predictions, references = split
-    scores = load_metric("action_unit_f1").compute(predictions=predictions, references=references, threshold=0.6)
+    scores = load_metric("action_unit_f1").compute(
+        predictions=predictions, references=references, threshold=0.6
+    )
     for unit in range(3):
         rated = ~np.isnan(references[:, unit])
         truth, called = references[rated, unit] >= 0.4, predictions[rated, unit] >= 0.6
@@ -105,10 +123,19 @@ def test_action_unit_f1_leaves_a_unit_without_a_positive_row_out_of_its_mean():
 @pytest.mark.parametrize("name", ["mean_pearson", "concordance"])
 def test_constant_columns_and_too_few_rows_are_nan_and_a_collapsed_output_costs(name):
     key = SCORES[name]
-    rows = {"predictions": [[1.0, 5.0, 1.0], [2.0, 5.0, 2.0]], "references": [[1.0, 1.0, 3.0], [2.0, 2.0, 3.0]]}
+    rows = {
+        "predictions": [[1.0, 5.0, 1.0], [2.0, 5.0, 2.0]],
+        "references": [[1.0, 1.0, 3.0], [2.0, 2.0, 3.0]],
+    }
     scores = load_metric(name).compute(**rows)
-    assert scores[key] == [pytest.approx(1.0), pytest.approx(NAN, nan_ok=True), pytest.approx(NAN, nan_ok=True)]
-    assert scores[f"mean_{key}"] == pytest.approx(0.5)  # the second target's prediction is constant, the third's label
+    assert scores[key] == [
+        pytest.approx(1.0),
+        pytest.approx(NAN, nan_ok=True),
+        pytest.approx(NAN, nan_ok=True),
+    ]
+    assert scores[f"mean_{key}"] == pytest.approx(
+        0.5
+    )  # the second target's prediction is constant, the third's label
     one = load_metric(name).compute(predictions=[[1.0]], references=[[1.0]])
     assert np.isnan(one[f"mean_{key}"]) and np.isnan(one[key][0])
 
@@ -119,7 +146,8 @@ def test_several_are_combined():
     combined.add_batch([[0.0], [1.0], [2.0]], [[0.0], [1.0], [2.0]])
     perfect = {"mean_pearson": 1.0, "pearson": {"joy": 1.0}, "mean_ccc": 1.0, "ccc": {"joy": 1.0}}
     assert combined.compute(names=["joy"]) == {
-        key: value if isinstance(value, dict) else pytest.approx(value) for key, value in perfect.items()
+        key: value if isinstance(value, dict) else pytest.approx(value)
+        for key, value in perfect.items()
     }
 
 
@@ -138,7 +166,9 @@ def test_what_cannot_be_scored_is_refused_and_the_object_goes_on(predictions, re
     metric = load_metric("mean_pearson")
     with pytest.raises(ValueError, match=message):
         metric.compute(predictions=predictions, references=references)
-    assert metric.compute(predictions=[[0.0], [1.0]], references=[[0.0], [1.0]])["pearson"] == [pytest.approx(1.0)]
+    assert metric.compute(predictions=[[0.0], [1.0]], references=[[0.0], [1.0]])["pearson"] == [
+        pytest.approx(1.0)
+    ]
 
 
 def test_action_units_marked_unlabelled_in_a_corpus_own_way_are_refused():
@@ -164,4 +194,6 @@ def test_a_card_has_metadata_names_every_score_and_its_example_runs(name, monkey
 @pytest.mark.parametrize("threshold", [0.0, 1.5, float("nan")])
 def test_a_threshold_that_no_probability_can_be_judged_by_is_refused(threshold):
     with pytest.raises(ValueError, match="threshold must be above 0 and at most 1"):
-        load_metric("action_unit_f1").compute(predictions=[[0.9]], references=[[1.0]], threshold=threshold)
+        load_metric("action_unit_f1").compute(
+            predictions=[[0.9]], references=[[1.0]], threshold=threshold
+        )

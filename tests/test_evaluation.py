@@ -7,12 +7,9 @@ import pytest
 import torch
 
 from mma_mrnnet import MMAMRNNetConfig, MMAMRNNetForIntensity, cli
-from mma_mrnnet.data.datasets import FrameDataset
-from mma_mrnnet.data.drawn_faces import drawn_faces
-from mma_mrnnet.data.faces import TEMPLATE
-from mma_mrnnet.evaluation.looks import CHANGES, Looks, groups_of, yaw_of
-from mma_mrnnet.evaluation.page import interval, number, signed
-from mma_mrnnet.evaluation.people import (
+from mma_mrnnet.analysis.evaluation.looks import CHANGES, Looks, groups_of, yaw_of
+from mma_mrnnet.analysis.evaluation.page import interval, number, signed
+from mma_mrnnet.analysis.evaluation.people import (
     People,
     class_f1_of,
     concordances,
@@ -23,12 +20,26 @@ from mma_mrnnet.evaluation.people import (
     presences,
     recalls_of,
 )
-from mma_mrnnet.evaluation.pictures import worst_action_units, worst_expressions
-from mma_mrnnet.evaluation.scores import Answers, mean_correlation, source_report, talkers_report
-from mma_mrnnet.evaluation.seen import evenly_spread
-from mma_mrnnet.hub import CheckpointError, load_extractor
-from mma_mrnnet.metrics import concordance_scores, expected_calibration_error, f1_scores, macro_f1, pearson_scores
+from mma_mrnnet.analysis.evaluation.pictures import worst_action_units, worst_expressions
+from mma_mrnnet.analysis.evaluation.scores import (
+    Answers,
+    mean_correlation,
+    source_report,
+    talkers_report,
+)
+from mma_mrnnet.analysis.evaluation.seen import evenly_spread
+from mma_mrnnet.faces.detection import TEMPLATE
+from mma_mrnnet.hub.checkpoints import CheckpointError, load_extractor
+from mma_mrnnet.metrics import (
+    concordance_scores,
+    expected_calibration_error,
+    f1_scores,
+    macro_f1,
+    pearson_scores,
+)
 from mma_mrnnet.model.labels import ACTION_UNITS, EXPRESSIONS, NO_CLASS, neutral_talkers
+from mma_mrnnet.synthetic.drawn_faces import drawn_faces
+from mma_mrnnet.training.datasets import FrameDataset
 
 NAN = float("nan")
 
@@ -89,7 +100,9 @@ def test_a_mean_over_classes_stays_that_of_all_classes():
 def test_an_interval_needs_half_of_the_resamples():
     # Each of six classes is shown by one of six people: hardly any resample draws all six.
     labels = torch.arange(6)
-    score = People([str(n) for n in range(6)]).mean_interval(confusions(labels, labels, 6), recalls_of)
+    score = People([str(n) for n in range(6)]).mean_interval(
+        confusions(labels, labels, 6), recalls_of
+    )
     assert score["value"] == 1.0
     assert np.isnan([score["low"], score["high"]]).all()
 
@@ -107,7 +120,8 @@ def test_scores_of_sums_are_those_of_the_metrics():
     torch.testing.assert_close(concordances(sums), concordance_scores(prediction, target))
     called, present, annotated = prediction > 0.5, target > 0.5, ~target.isnan()
     torch.testing.assert_close(
-        f1_of(presences(called, present, annotated).sum(0).double()), f1_scores(called, present, annotated)
+        f1_of(presences(called, present, annotated).sum(0).double()),
+        f1_scores(called, present, annotated),
     )
 
 
@@ -126,7 +140,9 @@ def test_expression_scores_by_hand():
     confusion = confusions(named, labels, 3).sum(0)
     assert confusion.tolist() == [[2, 1, 0], [0, 2, 0], [0, 0, 0]]
     assert recalls_of(confusion)[:2].tolist() == pytest.approx([2 / 3, 1])
-    assert class_f1_of(confusion)[:2].tolist() == pytest.approx([4 / 5, 4 / 5])  # 2*2/(3+2) and 2*2/(2+3)
+    assert class_f1_of(confusion)[:2].tolist() == pytest.approx(
+        [4 / 5, 4 / 5]
+    )  # 2*2/(3+2) and 2*2/(2+3)
     assert recalls_of(confusion)[2].isnan()
     assert class_f1_of(confusion)[2].isnan()
     assert float(class_f1_of(confusion).nanmean()) == pytest.approx(macro_f1(named, labels))
@@ -154,7 +170,12 @@ def answers(count=40, **changes):
     valence_arousal = torch.rand(count, 2, generator=rng)
     affect = torch.cat([valence_arousal, probabilities, intensity], dim=1)
     subjects = np.array([f"person {number}" for number in range(count)])
-    parts = {"intensity": intensity, "expression": expression, "valence_arousal": valence_arousal, "affect": affect}
+    parts = {
+        "intensity": intensity,
+        "expression": expression,
+        "valence_arousal": valence_arousal,
+        "affect": affect,
+    }
     return Answers(tuple(ACTION_UNITS), subjects, **{**parts, **changes})
 
 
@@ -246,7 +267,9 @@ def test_without_brow_or_smile_among_the_units_nobody_is_a_calm_talker():
 
 def test_the_mean_over_calm_talkers_leaves_out_those_with_an_expression():
     intensity = torch.cat([talker(au25=0.6), talker(au25=0.6), talker(au25=0.6), talker(au12=0.9)])
-    given = answers(4, intensity=intensity, expression=torch.tensor([NO_CLASS, NO_CLASS, 0, NO_CLASS]))
+    given = answers(
+        4, intensity=intensity, expression=torch.tensor([NO_CLASS, NO_CLASS, 0, NO_CLASS])
+    )
     given.affect[:, 2] = torch.tensor([0.2, 0.4, 0.9, 0.9])
     report = talkers_report(given)
     assert report["images"] == 2
@@ -262,7 +285,9 @@ def test_a_nose_beside_the_middle_of_the_eyes_is_a_turned_head():
     landmarks[2] = [70, 60]  # a quarter of the eyes' distance off: atan(.25 / .5)
     assert yaw_of(landmarks) == pytest.approx(26.565, abs=1e-3)
     turn = np.array([[0.8, 0.6], [-0.6, 0.8]])
-    assert yaw_of(landmarks @ turn) == pytest.approx(26.565, abs=1e-3)  # a tilt of the head changes nothing
+    assert yaw_of(landmarks @ turn) == pytest.approx(
+        26.565, abs=1e-3
+    )  # a tilt of the head changes nothing
     assert yaw_of(TEMPLATE) < 1
 
 
@@ -273,8 +298,16 @@ def test_groups_are_thirds_of_each_source_and_leave_out_who_has_no_pose():
         colour=torch.tensor([0.0, 30, 30, 0, 30, 1.9]),
     )
     groups = groups_of(looks, np.array(["a", "a", "a", "b", "b", "b"]))
-    assert [chosen.nonzero().flatten().tolist() for chosen in groups["pose"].values()] == [[0, 5], [1], [2, 4]]
-    assert [chosen.nonzero().flatten().tolist() for chosen in groups["blur"].values()] == [[1, 4], [2, 5], [0, 3]]
+    assert [chosen.nonzero().flatten().tolist() for chosen in groups["pose"].values()] == [
+        [0, 5],
+        [1],
+        [2, 4],
+    ]
+    assert [chosen.nonzero().flatten().tolist() for chosen in groups["blur"].values()] == [
+        [1, 4],
+        [2, 5],
+        [0, 3],
+    ]
     assert groups["grey"]["grey"].tolist() == [True, False, False, True, False, True]
 
 
@@ -318,14 +351,23 @@ def test_failures_are_the_surest_wrong_expressions_and_the_largest_unit_errors()
     given.intensity.fill_(NAN)
     given.intensity[2, 8], given.affect[2, 9 + 8] = 0.4, 0.75  # .4 stands for .5: off by .25
     given.intensity[4, 9], given.affect[4, 9 + 9] = 0.8, 0.0  # .8 stands for 1: off by 1
-    assert worst_action_units(given, own, 5) == [(4, "AU12 0.80", "AU12 0.00"), (2, "AU11 0.40", "AU11 0.75")]
+    assert worst_action_units(given, own, 5) == [
+        (4, "AU12 0.80", "AU12 0.00"),
+        (2, "AU11 0.40", "AU11 0.75"),
+    ]
 
 
 # The page ----------------------------------------------------------------------------------------------------------
 
 
 def test_numbers_of_the_page():
-    assert [number(value) for value in (0.3649, 1.0, 0.9999, -0.25, None)] == [".365", "1.000", "1.000", "-.250", "-"]
+    assert [number(value) for value in (0.3649, 1.0, 0.9999, -0.25, None)] == [
+        ".365",
+        "1.000",
+        "1.000",
+        "-.250",
+        "-",
+    ]
     assert [signed(value) for value in (0.02, -0.02, None)] == ["+.020", "-.020", "-"]
     assert interval({"value": 0.5, "low": 0.25, "high": 0.75}) == ".500 [.250, .750]"
     assert interval({"value": 0.5, "low": None, "high": None}) == ".500"
@@ -357,14 +399,27 @@ def faces(tmp_path):
     folder.mkdir()
     drawn_faces(4, seed=0, size=32).to_parquet(str(folder / "train-0.parquet"))
     rows = drawn_faces(24, seed=1, size=32).remove_columns("source")
-    rows.add_column("source", ["warp"] * 12 + ["congress"] * 12).to_parquet(str(folder / "validation-0.parquet"))
+    rows.add_column("source", ["warp"] * 12 + ["congress"] * 12).to_parquet(
+        str(folder / "validation-0.parquet")
+    )
     return folder
 
 
 @pytest.mark.usefixtures("settings_kept")
 def test_the_command_writes_everything_that_it_says(checkpoint, stage1, faces, tmp_path, capsys):
     out = tmp_path / "out"
-    words = ["evaluate", stage1, "--data", faces, "--out", out, "--against", checkpoint, "--pictures", "warp"]
+    words = [
+        "evaluate",
+        stage1,
+        "--data",
+        faces,
+        "--out",
+        out,
+        "--against",
+        checkpoint,
+        "--pictures",
+        "warp",
+    ]
     assert cli.main([str(word) for word in words]) == 0
     assert "evaluation.json, evaluation.md, evaluation.png, failures.png" in capsys.readouterr().err
     names = {"evaluation.json", "evaluation.md", "evaluation.png", "failures.png"}
@@ -398,18 +453,36 @@ def test_no_picture_of_anybody_is_written_unasked(stage1, faces, tmp_path):
 
 
 @pytest.mark.usefixtures("settings_kept")
-def test_drawn_faces_are_evaluated_and_say_nothing_of_where_labels_come_from(stage1, tmp_path, monkeypatch):
-    monkeypatch.setattr("mma_mrnnet.evaluation.run.DRAWN_ITEMS", 40)
-    assert cli.main(["evaluate", str(stage1), "--data", "drawn", "--out", str(tmp_path / "out")]) == 0
+def test_drawn_faces_are_evaluated_and_say_nothing_of_where_labels_come_from(
+    stage1, tmp_path, monkeypatch
+):
+    monkeypatch.setattr("mma_mrnnet.analysis.evaluation.run.DRAWN_ITEMS", 40)
+    assert (
+        cli.main(["evaluate", str(stage1), "--data", "drawn", "--out", str(tmp_path / "out")]) == 0
+    )
     report = json.loads((tmp_path / "out" / "evaluation.json").read_text())
     assert (report["data"]["images"], report["data"]["label_origin"]) == (8, None)
 
 
 @pytest.mark.usefixtures("settings_kept")
-def test_a_source_that_there_is_not_is_named_before_anything_is_computed(stage1, faces, tmp_path, capsys):
-    words = ["evaluate", stage1, "--data", faces, "--out", tmp_path / "out", "--pictures", "warp", "wrap"]
+def test_a_source_that_there_is_not_is_named_before_anything_is_computed(
+    stage1, faces, tmp_path, capsys
+):
+    words = [
+        "evaluate",
+        stage1,
+        "--data",
+        faces,
+        "--out",
+        tmp_path / "out",
+        "--pictures",
+        "warp",
+        "wrap",
+    ]
     assert cli.main([str(word) for word in words]) == 1
-    assert "--pictures: no source is called wrap; there are congress, warp" in capsys.readouterr().err
+    assert (
+        "--pictures: no source is called wrap; there are congress, warp" in capsys.readouterr().err
+    )
     assert not (tmp_path / "out").exists()
 
 
@@ -422,14 +495,21 @@ def test_images_without_a_label_are_refused(stage1, tmp_path, capsys):
     names = ["expression", "valence", "arousal", *(f"au{unit:02d}" for unit in ACTION_UNITS)]
     bare = drawn_faces(6, seed=1, size=32)
     for name in names:
-        bare = bare.remove_columns(name).add_column(name, [NO_CLASS if name == "expression" else NAN] * 6)
+        bare = bare.remove_columns(name).add_column(
+            name, [NO_CLASS if name == "expression" else NAN] * 6
+        )
     bare.to_parquet(str(folder / "validation-0.parquet"))
-    assert cli.main(["evaluate", str(stage1), "--data", str(folder), "--out", str(tmp_path / "out")]) == 1
+    assert (
+        cli.main(["evaluate", str(stage1), "--data", str(folder), "--out", str(tmp_path / "out")])
+        == 1
+    )
     assert "none of the 6 validation images has a label" in capsys.readouterr().err
 
 
 def test_a_checkpoint_of_tables_holds_no_extractor(tiny_processor, tmp_path):
-    config = MMAMRNNetConfig(mma_config=None, feature_names=["a", "b"], num_frames=4, hidden_size=8, dense_size=6)
+    config = MMAMRNNetConfig(
+        mma_config=None, feature_names=["a", "b"], num_frames=4, hidden_size=8, dense_size=6
+    )
     MMAMRNNetForIntensity(config).save_pretrained(tmp_path / "tables")
     tiny_processor.save_pretrained(tmp_path / "tables")
     with pytest.raises(CheckpointError, match="tables of features and holds no extractor"):

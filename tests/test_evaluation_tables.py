@@ -14,7 +14,9 @@ TRAINING = json.loads((ROOT / "mma_mrnnet" / "pretrained" / "results_mma.json").
 
 @pytest.fixture(scope="module")
 def tables():
-    spec = importlib.util.spec_from_file_location("evaluation_tables", ROOT / "benchmarks" / "evaluation_tables.py")
+    spec = importlib.util.spec_from_file_location(
+        "evaluation_tables", ROOT / "benchmarks" / "evaluation_tables.py"
+    )
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
@@ -64,12 +66,17 @@ def test_units_are_those_with_a_label_of_the_evaluation_or_else_of_the_training(
 
 
 def test_scores_that_fell_are_named_with_their_source(tables):
-    note = tables.smiles_note(EVALUATION, {"scores": {"all": {"smiling_read_so": 29, "smiling": 51}}})
+    note = tables.smiles_note(
+        EVALUATION, {"scores": {"all": {"smiling_read_so": 29, "smiling": 51}}}
+    )
     assert "found 29 of 51 London smiles" in note
     assert "Lower than the first checkpoint's" not in note  # .52 -> .71 and the like
     worse = json.loads(json.dumps(EVALUATION))
     worse["sources"]["london"]["mean_action_unit_correlation"]["value"] = 0.4
-    assert "Lower than the first checkpoint's: mean AU correlation on london." in tables.smiles_note(worse, None)
+    assert (
+        "Lower than the first checkpoint's: mean AU correlation on london."
+        in tables.smiles_note(worse, None)
+    )
 
 
 def test_calibration_invariance_and_groups_of_an_evaluation(tables):
@@ -92,23 +99,28 @@ def test_without_an_evaluation_the_pages_say_so(tables):
     assert "Not measured" in tables.invariance_table(None)
     assert "Not run" in tables.smiles_table(None)
     row = TRAINING["validation"]["warp"]
-    expected = (
-        f"| warp | {row['images']} | {row['mean_action_unit_correlation']:.2f} | {row['mean_action_unit_f1']:.2f} |"
-    )
+    expected = f"| warp | {row['images']} | {row['mean_action_unit_correlation']:.2f} | {row['mean_action_unit_f1']:.2f} |"
     assert expected in tables.groups_tables(None, TRAINING)
 
 
 def test_the_folds_over_people_are_told_in_counts_and_intervals(tables):
     scores = {"smiling": 51, "neutral": 679, "smiling_read_so": 49, "neutral_read_so": 670}
     scores |= {"balanced_accuracy": measured(0.974, 0.01), "auc": measured(0.99, 0.005)}
-    result = {"scores": {"all": scores}, "folds": [{}, {}, {}], "minutes": 181.6, "machine": {"processor": "a core"}}
+    result = {
+        "scores": {"all": scores},
+        "folds": [{}, {}, {}],
+        "minutes": 181.6,
+        "machine": {"processor": "a core"},
+    }
     text = tables.smiles_table({**result, "command": "python x"})
     assert "| all | 49 of 51 | 670 of 679 | 0.974 [0.964, 0.984] | 0.990 [0.985, 0.995] |" in text
     assert text.endswith("3 trainings, 182 minutes (a core): `python x`.")
 
 
 def clip(deviation, **courses):
-    still = None if deviation is None else {"AU12_standard_deviation": deviation, "pixel_change": 1.26}
+    still = (
+        None if deviation is None else {"AU12_standard_deviation": deviation, "pixel_change": 1.26}
+    )
     return {"still": still, "courses": courses or None}
 
 
@@ -140,7 +152,9 @@ def test_courses_are_told_by_their_ranges_and_by_when_au12_is_high(tables):
 
 def test_the_readme_takes_the_evaluation_once_it_is_there(tables, tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
-    spec = importlib.util.spec_from_file_location("fill_readme", ROOT / "benchmarks" / "fill_readme.py")
+    spec = importlib.util.spec_from_file_location(
+        "fill_readme", ROOT / "benchmarks" / "fill_readme.py"
+    )
     fill = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(fill)
     sys.modules.pop("evaluation_tables", None)

@@ -31,10 +31,10 @@ from mma_mrnnet import (
     MMAMRNNetForIntensity,
     MMAMRNNetForVideoClassification,
     MMAMRNNetVideoProcessor,
-    hub,
 )
 from mma_mrnnet.cli import main
-from mma_mrnnet.hub import CheckpointError, export_checkpoint, load_checkpoint
+from mma_mrnnet.hub import checkpoints as hub
+from mma_mrnnet.hub.checkpoints import CheckpointError, export_checkpoint, load_checkpoint
 from mma_mrnnet.model.labels import EXPRESSIONS
 
 
@@ -49,7 +49,9 @@ def stage1(tiny_mma, tiny_processor, tmp_path):
 @pytest.fixture
 def stage2(stage1, tmp_path):
     """As training leaves it: built around a stage-1 folder, and calibrated."""
-    model = MMAMRNNetForIntensity.from_mma_pretrained(stage1, num_frames=4, hidden_size=8, dense_size=6)
+    model = MMAMRNNetForIntensity.from_mma_pretrained(
+        stage1, num_frames=4, hidden_size=8, dense_size=6
+    )
     model.set_calibration(torch.rand(7) + 0.5, torch.rand(7) * 0.1)
     folder = tmp_path / "trained-2"
     model.save_pretrained(folder)
@@ -77,9 +79,18 @@ def test_an_export_holds_weights_config_processors_code_and_card(stage1, stage2,
     code = ["configuration_mma_mrnnet.py", "labels.py", "losses.py", "modeling_mma.py", "priors.py"]
     code += ["video_processing_mma_mrnnet.py"]
     files = ["README.md", "config.json", "model.safetensors", "video_preprocessor_config.json"]
-    assert content(export_checkpoint(stage1, tmp_path / "one")) == sorted([*code, *files, "preprocessor_config.json"])
+    assert content(export_checkpoint(stage1, tmp_path / "one")) == sorted(
+        [*code, *files, "preprocessor_config.json"]
+    )
     assert content(export_checkpoint(stage2, tmp_path / "two")) == sorted(
-        [*code, *files, "frame_by_frame.py", "masked_rnn.py", "modeling_mma_mrnnet.py", "pipeline_mma_mrnnet.py"]
+        [
+            *code,
+            *files,
+            "frame_by_frame.py",
+            "masked_rnn.py",
+            "modeling_mma_mrnnet.py",
+            "pipeline_mma_mrnnet.py",
+        ]
     )
 
 
@@ -89,7 +100,9 @@ def test_an_export_samples_videos_of_crops_at_the_models_rate_and_a_model_of_tab
     config = json.loads((stage2 / "config.json").read_text())
     (stage2 / "config.json").write_text(json.dumps({**config, "sampling_fps": 5.0}))
     assert load_checkpoint(export_checkpoint(stage2, tmp_path / "hub"))[1].fps == 5.0
-    model = MMAMRNNetForIntensity(MMAMRNNetConfig(feature_names=["smile"], num_frames=4, hidden_size=8, dense_size=6))
+    model = MMAMRNNetForIntensity(
+        MMAMRNNetConfig(feature_names=["smile"], num_frames=4, hidden_size=8, dense_size=6)
+    )
     model.save_pretrained(tmp_path / "tables")
     tiny_processor.save_pretrained(tmp_path / "tables")
     folder = export_checkpoint(tmp_path / "tables", tmp_path / "tables-hub")
@@ -104,7 +117,10 @@ def test_other_files_beside_the_model_stay_behind(stage2, tmp_path):
 
 def test_the_card_of_an_unmeasured_model_is_whole(trained, tmp_path):
     card = ModelCard.load(export_checkpoint(trained, tmp_path / "hub") / "README.md")
-    assert (card.data.license, card.data.license_name) == ("other", "terms-of-the-training-data")  # nobody knows which
+    assert (card.data.license, card.data.license_name) == (
+        "other",
+        "terms-of-the-training-data",
+    )  # nobody knows which
     assert card.data.library_name == "transformers"
     assert card.data.pipeline_tag in ("image-classification", "video-classification")
     assert len(card.text) > 500
@@ -113,7 +129,9 @@ def test_the_card_of_an_unmeasured_model_is_whole(trained, tmp_path):
 
 def test_no_exported_file_names_a_place_on_this_machine(stage2, tmp_path):
     config = json.loads((stage2 / "config.json").read_text())
-    config["mma_config"]["_name_or_path"] = "/somewhere/private"  # as an older training run wrote it
+    config["mma_config"]["_name_or_path"] = (
+        "/somewhere/private"  # as an older training run wrote it
+    )
     (stage2 / "config.json").write_text(json.dumps(config))
     folder = export_checkpoint(stage2, tmp_path / "hub")
     for path in folder.iterdir():
@@ -136,18 +154,34 @@ def test_files_are_readable_by_whom_the_umask_lets(trained, tmp_path, mask, mode
 @pytest.mark.parametrize(
     ("pooling", "policy", "said"),
     [
-        ("padded", "thin", ("no mask, padding counts as frames; dense 6", "longer clips are thinned evenly")),
-        ("last", "truncate", ("output of the last real frame; dense 6", "of longer clips the first T")),
+        (
+            "padded",
+            "thin",
+            ("no mask, padding counts as frames; dense 6", "longer clips are thinned evenly"),
+        ),
+        (
+            "last",
+            "truncate",
+            ("output of the last real frame; dense 6", "of longer clips the first T"),
+        ),
         ("mean", "resample", ("mean over the real frames; dense 6", "every clip is brought to T")),
         ("attention", "thin", ("attention over the real frames; dense 6",)),
     ],
 )
 def test_a_card_says_what_the_network_reads_and_how(stage1, tmp_path, pooling, policy, said):
-    settings = {"channels": ["expressions", "action_units"], "temporal_pooling": pooling, "num_frames": 4}
-    model = MMAMRNNetForIntensity.from_mma_pretrained(stage1, hidden_size=8, dense_size=6, **settings)
+    settings = {
+        "channels": ["expressions", "action_units"],
+        "temporal_pooling": pooling,
+        "num_frames": 4,
+    }
+    model = MMAMRNNetForIntensity.from_mma_pretrained(
+        stage1, hidden_size=8, dense_size=6, **settings
+    )
     model.config.mma_config.untrained_outputs = ["valence", "arousal", "AU11"]
     model.save_pretrained(tmp_path / "trained")
-    MMAMRNNetVideoProcessor.from_pretrained(stage1, length_policy=policy).save_pretrained(tmp_path / "trained")
+    MMAMRNNetVideoProcessor.from_pretrained(stage1, length_policy=policy).save_pretrained(
+        tmp_path / "trained"
+    )
     folder = export_checkpoint(tmp_path / "trained", tmp_path / "hub")
     card = (folder / "README.md").read_text("utf-8")
     for words in (
@@ -222,12 +256,18 @@ def test_an_export_that_fails_leaves_nothing(trained, tmp_path, monkeypatch):
 
 
 def test_with_the_package_the_auto_classes_need_no_trust(stage1, stage2, tmp_path):
-    one, two = export_checkpoint(stage1, tmp_path / "one"), export_checkpoint(stage2, tmp_path / "two")
+    one, two = (
+        export_checkpoint(stage1, tmp_path / "one"),
+        export_checkpoint(stage2, tmp_path / "two"),
+    )
     assert type(AutoConfig.from_pretrained(one)) is MMAConfig
     assert type(AutoConfig.from_pretrained(two)) is MMAMRNNetConfig
     assert type(AutoModel.from_pretrained(one)) is MMAModel
     assert type(AutoModel.from_pretrained(two)) is MMAMRNNetForIntensity
-    assert type(AutoModelForVideoClassification.from_pretrained(two)) is MMAMRNNetForVideoClassification
+    assert (
+        type(AutoModelForVideoClassification.from_pretrained(two))
+        is MMAMRNNetForVideoClassification
+    )
     for auto in (AutoVideoProcessor, AutoProcessor):
         assert type(auto.from_pretrained(two)) is MMAMRNNetVideoProcessor
     assert type(AutoVideoProcessor.from_pretrained(one)) is MMAMRNNetVideoProcessor
@@ -247,13 +287,18 @@ def test_an_export_gives_what_its_source_gives(stage2, tmp_path):
 
 def test_the_extractor_comes_out_of_a_stage_2_export(stage1, stage2, tmp_path):
     export_checkpoint(stage2, tmp_path / "hub")
-    inside, alone = MMAModel.from_pretrained(tmp_path / "hub").eval(), MMAModel.from_pretrained(stage1).eval()
+    inside, alone = (
+        MMAModel.from_pretrained(tmp_path / "hub").eval(),
+        MMAModel.from_pretrained(stage1).eval(),
+    )
     pixels = torch.rand(2, 3, 32, 32)
     assert torch.equal(inside(pixels).affect, alone(pixels).affect)
 
 
 @pytest.mark.parametrize("side", [32, 20, 45])
-def test_the_image_processor_of_a_stage_1_export_gives_our_pixel_values(stage1, tiny_processor, tmp_path, side):
+def test_the_image_processor_of_a_stage_1_export_gives_our_pixel_values(
+    stage1, tiny_processor, tmp_path, side
+):
     processor = AutoImageProcessor.from_pretrained(export_checkpoint(stage1, tmp_path / "hub"))
     images = crops(4, side)
     pixel_values = processor(list(images), return_tensors="pt")["pixel_values"]
@@ -266,7 +311,9 @@ def test_pipelines_of_images_show_the_expressions_of_a_crop(stage1, tiny_process
     assert ModelCard.load(folder / "README.md").data.pipeline_tag == "image-classification"
     image = crops(1)[0]
     trust = {"trust_remote_code": True} if kind == "export" else {}
-    found = pipeline("image-classification", model=str(folder), top_k=7, **trust)(Image.fromarray(image))
+    found = pipeline("image-classification", model=str(folder), top_k=7, **trust)(
+        Image.fromarray(image)
+    )
     model = MMAModel.from_pretrained(stage1).eval()
     wanted = model(tiny_processor.scale(image[None])).expression_logits.softmax(-1)[0]
     assert {row["label"]: row["score"] for row in found} == pytest.approx(
@@ -379,16 +426,24 @@ def run_without_the_package(script, folder, *words):
 
 @pytest.mark.slow
 def test_a_machine_without_the_package_gets_the_same_bits(stage1, stage2, tmp_path):
-    one, two = export_checkpoint(stage1, tmp_path / "one"), export_checkpoint(stage2, tmp_path / "two")
+    one, two = (
+        export_checkpoint(stage1, tmp_path / "one"),
+        export_checkpoint(stage2, tmp_path / "two"),
+    )
     given = torch.from_numpy(crops(3))
     torch.save({"crops": given}, tmp_path / "inputs.pt")
-    run_without_the_package(STRANGER, tmp_path, one, two, tmp_path / "inputs.pt", tmp_path / "seen.pt", tmp_path / "a")
+    run_without_the_package(
+        STRANGER, tmp_path, one, two, tmp_path / "inputs.pt", tmp_path / "seen.pt", tmp_path / "a"
+    )
 
     names = {"frame_by_frame.py", "masked_rnn.py", "modeling_mma_mrnnet.py", *content(one)} - {
         "README.md",
         "preprocessor_config.json",
     }
-    for saved in ("AutoModel", "AutoModelForVideoClassification"):  # saved a second time, by the stranger
+    for saved in (
+        "AutoModel",
+        "AutoModelForVideoClassification",
+    ):  # saved a second time, by the stranger
         assert set(content(tmp_path / "a" / saved)) == names
         config = json.loads((tmp_path / "a" / saved / "config.json").read_text())
         assert config["auto_map"] == json.loads((two / "config.json").read_text())["auto_map"]
@@ -421,7 +476,9 @@ torch.save(model(affect=affect, frame_mask=frame_mask).intensities, outputs)
 
 @pytest.mark.slow
 def test_a_model_that_reads_features_does_the_same_without_the_package(tiny_processor, tmp_path):
-    config = MMAMRNNetConfig(feature_names=["smile", "brow"], num_frames=4, hidden_size=8, dense_size=6)
+    config = MMAMRNNetConfig(
+        feature_names=["smile", "brow"], num_frames=4, hidden_size=8, dense_size=6
+    )
     model = MMAMRNNetForIntensity(config).eval()
     model.set_feature_scaling(torch.tensor([2.0, 600.0]), torch.tensor([0.5, 30.0]))
     model.save_pretrained(tmp_path / "trained")
@@ -429,9 +486,13 @@ def test_a_model_that_reads_features_does_the_same_without_the_package(tiny_proc
     clips = [torch.rand(3, 2) * 600, torch.rand(1, 2)]
     torch.save(clips, tmp_path / "inputs.pt")
     place = export_checkpoint(tmp_path / "trained", tmp_path / "hub")
-    run_without_the_package(TABLE_STRANGER, tmp_path, place, tmp_path / "inputs.pt", tmp_path / "seen.pt")
+    run_without_the_package(
+        TABLE_STRANGER, tmp_path, place, tmp_path / "inputs.pt", tmp_path / "seen.pt"
+    )
     affect, frame_mask = tiny_processor.pad(clips)
-    assert torch.equal(torch.load(tmp_path / "seen.pt"), model(affect=affect, frame_mask=frame_mask).intensities)
+    assert torch.equal(
+        torch.load(tmp_path / "seen.pt"), model(affect=affect, frame_mask=frame_mask).intensities
+    )
 
 
 # Checkpoints that cannot be loaded ---------------------------------------------------------------------------------

@@ -7,9 +7,14 @@ import numpy as np
 import pytest
 import torch
 
-from mma_mrnnet.data.simulated_extractor import ExtractorNoise, noise_from_errors, report_affect
 from mma_mrnnet.model.labels import ACTION_UNITS, EXPRESSIONS, NO_CLASS
-from mma_mrnnet.training.extractor_errors import extractor_errors, numbered, recorded_errors, spread_of
+from mma_mrnnet.synthetic.extractor_noise import ExtractorNoise, noise_from_errors, report_affect
+from mma_mrnnet.training.extractor_errors import (
+    extractor_errors,
+    numbered,
+    recorded_errors,
+    spread_of,
+)
 
 UNITS = len(ACTION_UNITS)
 ROWS = 400
@@ -22,20 +27,41 @@ class Crops(SimpleNamespace):
         return len(self.sources)
 
 
-def measured(intensity, unit_logits, *, expression=None, expression_logits=None, values=None, label=None, **crops):
+def measured(
+    intensity,
+    unit_logits,
+    *,
+    expression=None,
+    expression_logits=None,
+    values=None,
+    label=None,
+    **crops,
+):
     """The errors of reports (N, 17), (N, 7) and (N, 2), zero and unlabelled where not given."""
     count = len(intensity)
     outputs = {
         "action_unit_logits": torch.as_tensor(unit_logits),
-        "expression_logits": torch.as_tensor(np.zeros((count, 7)) if expression_logits is None else expression_logits),
+        "expression_logits": torch.as_tensor(
+            np.zeros((count, 7)) if expression_logits is None else expression_logits
+        ),
         "valence_arousal": torch.as_tensor(np.zeros((count, 2)) if values is None else values),
     }
     labels = {
-        "expression_labels": torch.as_tensor(np.full(count, NO_CLASS) if expression is None else expression),
-        "valence_arousal_labels": torch.as_tensor(np.full((count, 2), np.nan) if label is None else label),
+        "expression_labels": torch.as_tensor(
+            np.full(count, NO_CLASS) if expression is None else expression
+        ),
+        "valence_arousal_labels": torch.as_tensor(
+            np.full((count, 2), np.nan) if label is None else label
+        ),
     }
-    given = {"sources": ["render"] * count, "subjects": [f"person {number // 4}" for number in range(count)], **crops}
-    return extractor_errors(outputs, labels, Crops(intensity=torch.as_tensor(intensity), **given), ACTION_UNITS)
+    given = {
+        "sources": ["render"] * count,
+        "subjects": [f"person {number // 4}" for number in range(count)],
+        **crops,
+    }
+    return extractor_errors(
+        outputs, labels, Crops(intensity=torch.as_tensor(intensity), **given), ACTION_UNITS
+    )
 
 
 def test_people_are_numbered_and_an_unknown_one_is_nobody():
@@ -51,10 +77,14 @@ def reporter():
     logits = floor + slope * shown
     logits[:, ACTION_UNITS.index(2)] += 3.0 * shown[:, ACTION_UNITS.index(1)]
     logits[:, ACTION_UNITS.index(12)] -= 1.5 * shown[:, ACTION_UNITS.index(15)]
-    logits[:, ACTION_UNITS.index(26)] += 0.3 * shown[:, ACTION_UNITS.index(25)]  # too small to count
+    logits[:, ACTION_UNITS.index(26)] += (
+        0.3 * shown[:, ACTION_UNITS.index(25)]
+    )  # too small to count
     intensity = shown.copy()
     intensity[:, [ACTION_UNITS.index(11), ACTION_UNITS.index(23)]] = np.nan
-    return SimpleNamespace(shown=shown, intensity=intensity, logits=logits, floor=floor, slope=slope)
+    return SimpleNamespace(
+        shown=shown, intensity=intensity, logits=logits, floor=floor, slope=slope
+    )
 
 
 # Measuring
@@ -106,7 +136,9 @@ def test_the_person_part_and_the_frame_part_are_those_of_an_analysis_of_variance
 
 
 def test_people_who_differ_less_than_their_images_have_no_part():
-    assert spread_of(np.array([1.0, -1.0, 1.0, -1.0]), np.array([0, 0, 1, 1])) == pytest.approx((0, np.sqrt(2)))
+    assert spread_of(np.array([1.0, -1.0, 1.0, -1.0]), np.array([0, 0, 1, 1])) == pytest.approx(
+        (0, np.sqrt(2))
+    )
 
 
 def test_all_is_the_frames_where_no_person_is_seen_twice():
@@ -126,12 +158,19 @@ def test_expressions_are_told_by_what_they_are_reported_as_on_average():
     # Each of seven expressions 30 times, reported with 3 logits for itself: e^3 / (e^3 + 6) of the probability.
     expression = np.arange(210) % 7
     logits = 3.0 * np.eye(7)[expression] + 5.0  # the same on all changes nothing
-    found = measured(np.zeros((210, UNITS)), np.zeros((210, UNITS)), expression=expression, expression_logits=logits)
+    found = measured(
+        np.zeros((210, UNITS)),
+        np.zeros((210, UNITS)),
+        expression=expression,
+        expression_logits=logits,
+    )
     found = found["made"]["expressions"]
     own = np.exp(3) / (np.exp(3) + 6)
     expected = np.full((7, 7), (1 - own) / 6) + np.eye(7) * (own - (1 - own) / 6)
     np.testing.assert_allclose(found["mean_probability_rows_are_labels"], expected, atol=1e-9)
-    np.testing.assert_allclose(found["mean_logits_rows_are_labels"], 3 * np.eye(7) - 3 / 7, atol=1e-9)
+    np.testing.assert_allclose(
+        found["mean_logits_rows_are_labels"], 3 * np.eye(7) - 3 / 7, atol=1e-9
+    )
     assert list(found["person"]) == list(EXPRESSIONS)
     assert max(found["frame"].values()) == pytest.approx(0, abs=1e-9)
 
@@ -161,7 +200,9 @@ def talkers():
     intensity[40:, ACTION_UNITS.index(4)] = 0.5
     logits = np.zeros((60, 7))
     logits[:, 0] = 7.0
-    logits[20:, EXPRESSIONS.index("surprise")] += 2.1  # centred: 1.8 more for surprise, 0.3 less for each other
+    logits[20:, EXPRESSIONS.index("surprise")] += (
+        2.1  # centred: 1.8 more for surprise, 0.3 less for each other
+    )
     logits[40:] = 100.0 * np.eye(7)[1]
     return intensity, logits
 
@@ -205,9 +246,13 @@ def test_errors_are_told_by_source_for_made_faces_and_for_all(reporter):
 
 def test_the_simulated_report_repeats_the_reporter(reporter):
     noise = noise_from_errors(measured(reporter.intensity, reporter.logits))
-    true = np.concatenate([np.tile([0, 0, 1, 0, 0, 0, 0, 0, 0], (ROWS, 1)), reporter.shown], 1)[:, None]  # (N, 1, 26)
+    true = np.concatenate([np.tile([0, 0, 1, 0, 0, 0, 0, 0, 0], (ROWS, 1)), reporter.shown], 1)[
+        :, None
+    ]  # (N, 1, 26)
     quiet = ExtractorNoise(**{**vars(noise), "bad_frames": 0.0, "unit_noise": 0.0})
-    report = report_affect(true, np.zeros((ROWS, 1, 1)), np.zeros((ROWS, 26)), quiet, np.random.default_rng(0))
+    report = report_affect(
+        true, np.zeros((ROWS, 1, 1)), np.zeros((ROWS, 26)), quiet, np.random.default_rng(0)
+    )
     units = report[:, 0, 9:]
     told = [place for place, unit in enumerate(ACTION_UNITS) if unit not in (11, 23)]
     expected = 1 / (1 + np.exp(-reporter.logits))
@@ -225,12 +270,16 @@ def test_measured_expressions_and_talkers_come_back_in_the_report():
     every[:210, 0] = 0.9  # no face at rest
     logits = np.concatenate([3.0 * np.eye(7)[expression], talking])
     labels = np.concatenate([expression, np.full(60, NO_CLASS)])
-    noise = noise_from_errors(measured(every, np.zeros((270, UNITS)), expression=labels, expression_logits=logits))
+    noise = noise_from_errors(
+        measured(every, np.zeros((270, UNITS)), expression=labels, expression_logits=logits)
+    )
     quiet = ExtractorNoise(**{**vars(noise), "bad_frames": 0.0, "expression_noise": 0.0})
     true = np.zeros((2, 1, 26))
     true[..., 2] = 1.0  # neutral
     speech = np.array([0.0, 0.5]).reshape(2, 1, 1)
-    report = report_affect(true, speech, np.zeros((2, 26)), quiet, np.random.default_rng(0))[:, 0, 2:9]
+    report = report_affect(true, speech, np.zeros((2, 26)), quiet, np.random.default_rng(0))[
+        :, 0, 2:9
+    ]
     own = np.exp(3) / (np.exp(3) + 6)
     assert report[0, 0] == pytest.approx(own)
     # Half open: 2.1 logits more for surprise than for the others, as the talkers had.
@@ -238,7 +287,10 @@ def test_measured_expressions_and_talkers_come_back_in_the_report():
 
 
 def test_what_was_not_measured_keeps_its_default(reporter):
-    noise, default = noise_from_errors(measured(reporter.intensity, reporter.logits)), ExtractorNoise()
+    noise, default = (
+        noise_from_errors(measured(reporter.intensity, reporter.logits)),
+        ExtractorNoise(),
+    )
     assert noise.expression_logits is None
     assert noise.valence_arousal_gain == default.valence_arousal_gain
     assert noise.memory == default.memory

@@ -4,11 +4,11 @@ import datasets
 import numpy as np
 import pytest
 
-from mma_mrnnet.data.corpora.face_parquet import load_face_parquet
-from mma_mrnnet.data.datasets import FrameDataset
-from mma_mrnnet.data.drawn_faces import drawn_faces
-from mma_mrnnet.data.records import frame_features
+from mma_mrnnet.corpora.face_parquet import load_face_parquet
+from mma_mrnnet.features.records import frame_features
 from mma_mrnnet.model.labels import ACTION_UNITS
+from mma_mrnnet.synthetic.drawn_faces import drawn_faces
+from mma_mrnnet.training.datasets import FrameDataset
 
 NAN = float("nan")
 
@@ -49,7 +49,9 @@ def test_both_splits_come_with_our_columns(folder):
     drawn = drawn_faces(5, seed=0, size=32)
     assert splits["train"]["expression"][:] == drawn["expression"][:]
     assert np.array_equal(np.asarray(splits["train"][2]["image"]), np.asarray(drawn[2]["image"]))
-    np.testing.assert_array_equal(FrameDataset(splits["train"]).intensity, FrameDataset(drawn).intensity)
+    np.testing.assert_array_equal(
+        FrameDataset(splits["train"]).intensity, FrameDataset(drawn).intensity
+    )
 
 
 @pytest.mark.parametrize("value", [-1, -7, None])
@@ -77,14 +79,21 @@ def test_a_column_without_any_label_is_read(folder):
     ("split", "name", "value", "message"),
     [
         ("train", "valence", 1.5, r"train: valence must be in \[-1, 1\]; row 2 has 1.5"),
-        ("validation", "arousal", -1.5, r"validation: arousal must be in \[-1, 1\]; row 2 has -1.5"),
+        (
+            "validation",
+            "arousal",
+            -1.5,
+            r"validation: arousal must be in \[-1, 1\]; row 2 has -1.5",
+        ),
         ("train", "au12", -0.5, r"train: au12 must be in \[0, 1\]; row 2 has -0.5"),
         ("train", "au26", 5.0, r"train: au26 must be in \[0, 1\]; row 2 has 5"),
         ("train", "valence", float("inf"), "train: valence must be"),
         ("validation", "expression", 7, "validation: expression must be below 7; row 2 has 7"),
     ],
 )
-def test_a_label_out_of_range_is_named_with_its_split_column_and_row(folder, split, name, value, message):
+def test_a_label_out_of_range_is_named_with_its_split_column_and_row(
+    folder, split, name, value, message
+):
     change(folder, split, name, 2, value)
     with pytest.raises(ValueError, match=message):
         load_face_parquet(folder)
@@ -131,7 +140,11 @@ def test_a_damaged_file_is_named(folder):
 
 
 def test_a_column_of_another_kind_is_refused(folder):
-    rows = drawn_faces(5, seed=0, size=32).remove_columns("valence").add_column("valence", ["much"] * 5)
+    rows = (
+        drawn_faces(5, seed=0, size=32)
+        .remove_columns("valence")
+        .add_column("valence", ["much"] * 5)
+    )
     write(folder, "train", rows)
     with pytest.raises(ValueError, match=r"faces: not readable as labelled crops: .*much"):
         load_face_parquet(folder)
@@ -146,6 +159,11 @@ def test_a_changed_file_is_seen(folder):
 @pytest.mark.slow
 def test_the_real_crops_have_the_sizes_their_readme_states(shared_faces):
     splits = load_face_parquet(shared_faces)
-    assert {name: len(rows) for name, rows in splits.items()} == {"train": 20508, "validation": 2255}
+    assert {name: len(rows) for name, rows in splits.items()} == {
+        "train": 20508,
+        "validation": 2255,
+    }
     labelled = ~FrameDataset(splits["train"]).intensity.isnan()
-    assert [unit for unit, seen in zip(ACTION_UNITS, labelled.any(0).tolist(), strict=True) if not seen] == [11, 23]
+    assert [
+        unit for unit, seen in zip(ACTION_UNITS, labelled.any(0).tolist(), strict=True) if not seen
+    ] == [11, 23]

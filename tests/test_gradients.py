@@ -40,7 +40,14 @@ def clips(loss, dropout=0.0):
     torch.manual_seed(0)
     mma = MMAConfig(backbone_config=BACKBONE, image_size=32)
     model = MMAMRNNetForIntensity(
-        MMAMRNNetConfig(mma_config=mma, num_frames=4, hidden_size=8, dense_size=6, intensity_loss=loss, dropout=dropout)
+        MMAMRNNetConfig(
+            mma_config=mma,
+            num_frames=4,
+            hidden_size=8,
+            dense_size=6,
+            intensity_loss=loss,
+            dropout=dropout,
+        )
     ).double()
     batch = {
         "affect": torch.rand(10, 4, 26, dtype=torch.float64),
@@ -92,9 +99,14 @@ def test_dropout_is_replayed(accelerator, kind):
     labels = {name: value for name, value in batch.items() if name.endswith("labels")}
     inputs = {name: value for name, value in batch.items() if name not in labels}
     torch.manual_seed(5)
-    outputs = [model(**{name: value[first : first + 3] for name, value in inputs.items()}) for first in range(0, 10, 3)]
+    outputs = [
+        model(**{name: value[first : first + 3] for name, value in inputs.items()})
+        for first in range(0, 10, 3)
+    ]
     names = stage.loss_names
-    joined = type(outputs[0])(**{name: torch.cat([output[name] for output in outputs]) for name in names})
+    joined = type(outputs[0])(
+        **{name: torch.cat([output[name] for output in outputs]) for name in names}
+    )
     model.objective(joined, **labels).backward()
     wanted, after = gradient(model), torch.rand(1)
     torch.manual_seed(5)
@@ -123,5 +135,7 @@ def test_averaging_the_gradients_of_micro_batches_would_be_another_gradient(acce
     _, whole = gradient_in_parts(accelerator, STAGE_2, model, batch, 0)
     model.zero_grad()
     for first in (0, 5):
-        (model(**{name: value[first : first + 5] for name, value in batch.items()}).loss / 2).backward()
+        (
+            model(**{name: value[first : first + 5] for name, value in batch.items()}).loss / 2
+        ).backward()
     assert (gradient(model) - whole).norm() / whole.norm() > 0.05

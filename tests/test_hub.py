@@ -17,10 +17,16 @@ from hub_double import READER, STRANGER, WRITER, HubDouble
 from skimage.data import astronaut
 from transformers import BertConfig
 
-from mma_mrnnet import MMAConfig, MMAModel, MMAMRNNetConfig, MMAMRNNetForIntensity, MMAMRNNetVideoProcessor
+from mma_mrnnet import (
+    MMAConfig,
+    MMAModel,
+    MMAMRNNetConfig,
+    MMAMRNNetForIntensity,
+    MMAMRNNetVideoProcessor,
+)
 from mma_mrnnet.cli import main
-from mma_mrnnet.data.video_writing import write_video
-from mma_mrnnet.hub import export_checkpoint
+from mma_mrnnet.hub.checkpoints import export_checkpoint
+from mma_mrnnet.video.writing import write_video
 
 pytestmark = pytest.mark.slow
 
@@ -111,18 +117,28 @@ def not_loaded(said, *words):
 # Pushing -----------------------------------------------------------------------------------------------------------
 
 
-def test_a_push_makes_the_repository_and_puts_the_export_into_it_by_one_commit(hub, user, checkpoint, export, name):
+def test_a_push_makes_the_repository_and_puts_the_export_into_it_by_one_commit(
+    hub, user, checkpoint, export, name
+):
     said = user.command("push", checkpoint, name)
     assert (said.code, said.err) == (0, "")
     commit = hub.repositories[name].branches["main"]
     size = sum(map(len, export.values())) / 1e6
-    assert said.out == f"pushed to {hub.url}/{name} (public): {len(export)} files, {size:.1f} MB, commit {commit[:8]}\n"
+    assert (
+        said.out
+        == f"pushed to {hub.url}/{name} (public): {len(export)} files, {size:.1f} MB, commit {commit[:8]}\n"
+    )
     assert hub.repositories[name].head() == {
         **export,
         ".gitattributes": hub.repositories[name].head()[".gitattributes"],
     }
-    assert list(hub.repositories[name].messages.values()) == ["initial commit", "Upload mma_mrnnet model"]
-    assert hub.objects[hashlib.sha256(export[WEIGHTS]).hexdigest()] == export[WEIGHTS]  # went as a large file
+    assert list(hub.repositories[name].messages.values()) == [
+        "initial commit",
+        "Upload mma_mrnnet model",
+    ]
+    assert (
+        hub.objects[hashlib.sha256(export[WEIGHTS]).hexdigest()] == export[WEIGHTS]
+    )  # went as a large file
     assert f"POST /{name}.git/info/lfs/objects/verify" in hub.requests
 
 
@@ -130,13 +146,22 @@ def test_a_push_of_the_same_commits_nothing_and_says_so(hub, user, checkpoint, n
     user.command("push", checkpoint, name)
     before = dict(hub.repositories[name].commits)
     said = user.command("push", checkpoint, name)
-    assert (said.code, said.out) == (0, f"{hub.url}/{name} holds exactly this already; nothing was committed\n")
+    assert (said.code, said.out) == (
+        0,
+        f"{hub.url}/{name} holds exactly this already; nothing was committed\n",
+    )
     assert hub.repositories[name].commits == before
 
 
-def test_what_no_longer_belongs_to_a_push_goes_and_what_people_put_beside_it_stays(hub, user, checkpoint, export, name):
+def test_what_no_longer_belongs_to_a_push_goes_and_what_people_put_beside_it_stays(
+    hub, user, checkpoint, export, name
+):
     theirs = {"LICENSE": b"mine", "handler.py": b"# mine", "examples/a.png": b"mine"}
-    stale = {"results_mma.json": b"{}", "preprocessor_config.json": b"{}", "model-00001-of-00002.safetensors": b"old"}
+    stale = {
+        "results_mma.json": b"{}",
+        "preprocessor_config.json": b"{}",
+        "model-00001-of-00002.safetensors": b"old",
+    }
     config = {"config.json": b'{"model_type": "mma_mrnnet"}'}
     hub.repository(name, {**theirs, **stale, **config})
     said = user.command("push", checkpoint, name, "--message", "Trained again")
@@ -171,10 +196,16 @@ def test_a_branch_is_made_and_main_stays_as_it_was(hub, user, checkpoint, export
     assert (said.code, f"pushed to {hub.url}/{name}/tree/longer/clips " in said.out) == (0, True)
     assert hub.repositories[name].head() == before
     assert set(export) < set(hub.repositories[name].head("longer/clips"))
-    failed(user.command("push", checkpoint, name, "--revision", "a..b"), "Invalid reference", "nothing was uploaded")
+    failed(
+        user.command("push", checkpoint, name, "--revision", "a..b"),
+        "Invalid reference",
+        "nothing was uploaded",
+    )
 
 
-def test_private_is_private_and_is_refused_where_the_repository_is_public(hub, user, checkpoint, name):
+def test_private_is_private_and_is_refused_where_the_repository_is_public(
+    hub, user, checkpoint, name
+):
     said = user.command("push", checkpoint, name, "--private")
     assert (said.code, "(private)" in said.out, hub.repositories[name].private) == (0, True, True)
     hub.repository(f"{name}-public")
@@ -190,7 +221,10 @@ BERT = BertConfig().to_json_string().encode()
     ("files", "words"),
     [
         ({"config.json": BERT, WEIGHTS: b"theirs"}, "holds a model of type 'bert'"),
-        ({"config.json": b'{"model_type": "mma"}'}, "holds a model of type 'mma', and this checkpoint is of type"),
+        (
+            {"config.json": b'{"model_type": "mma"}'},
+            "holds a model of type 'mma', and this checkpoint is of type",
+        ),
         ({"config.json": b"{broken"}, "files but no model of ours"),
         ({"table.csv": b"1,2"}, "files but no model of ours"),
     ],
@@ -198,12 +232,16 @@ BERT = BertConfig().to_json_string().encode()
 )
 def test_a_repository_of_another_kind_is_left_alone(hub, user, checkpoint, name, files, words):
     before = hub.repository(name, files).head()
-    failed(user.command("push", checkpoint, name, "--revision", "new"), words, "nothing was uploaded")
+    failed(
+        user.command("push", checkpoint, name, "--revision", "new"), words, "nothing was uploaded"
+    )
     assert hub.repositories[name].commits == {hub.repositories[name].branches["main"]: before}
     assert list(hub.repositories[name].branches) == ["main"]
 
 
-def test_what_the_hubs_form_puts_into_a_new_repository_is_no_reason_to_refuse_it(hub, user, checkpoint, name):
+def test_what_the_hubs_form_puts_into_a_new_repository_is_no_reason_to_refuse_it(
+    hub, user, checkpoint, name
+):
     hub.repository(name, {"README.md": b"---\nlicense: mit\n---\n"})
     assert user.command("push", checkpoint, name).code == 0
 
@@ -212,7 +250,9 @@ def test_what_the_hubs_form_puts_into_a_new_repository_is_no_reason_to_refuse_it
 
 
 @pytest.mark.parametrize("bad", ["a/b/c", "me/x.git", "me/..x", f"me/{'x' * 97}", ""])
-def test_a_name_that_the_hub_does_not_accept_is_refused_before_anything_is_sent(hub, user, checkpoint, bad):
+def test_a_name_that_the_hub_does_not_accept_is_refused_before_anything_is_sent(
+    hub, user, checkpoint, bad
+):
     hub.requests.clear()
     failed(user.command("push", checkpoint, bad), "cannot be a repository's name")
     assert hub.requests == []
@@ -231,13 +271,23 @@ def test_without_a_checkpoint_nothing_is_made(hub, user, checkpoint, name, tmp_p
         (None, "me/x", "not logged in; run `hf auth login`"),
         ("hf_revoked", "me/x", "does not accept your token"),
         ("hf_revoked", "x", "does not accept your token"),
-        (READER, "me/never-made", "no right to do that (You don't have the rights to create a model"),
+        (
+            READER,
+            "me/never-made",
+            "no right to do that (You don't have the rights to create a model",
+        ),
         (WRITER, "else/never-made", 'under the namespace "else"'),
-        (WRITER, "else/public", "no right to do that (You don't have the rights to write to else/public)"),
+        (
+            WRITER,
+            "else/public",
+            "no right to do that (You don't have the rights to write to else/public)",
+        ),
         (WRITER, "else/gated", "gated (Access to model else/gated is restricted)"),
     ],
 )
-def test_who_may_not_write_is_told_so_and_nothing_is_written(hub, user, checkpoint, token, repository, words):
+def test_who_may_not_write_is_told_so_and_nothing_is_written(
+    hub, user, checkpoint, token, repository, words
+):
     hub.repository("else/public")
     hub.repository("else/gated", {"config.json": b"{}"}, gated=True)
     before = {each: dict(made.commits) for each, made in hub.repositories.items()}
@@ -247,7 +297,15 @@ def test_who_may_not_write_is_told_so_and_nothing_is_written(hub, user, checkpoi
 
 
 def test_a_hub_that_is_out_of_order_for_a_moment_is_waited_for(hub, user, checkpoint, name):
-    for path in ("models/me/[^/]+$", "create$", "validate-yaml", "/preupload/", "/batch", "/objects/", "/commit/"):
+    for path in (
+        "models/me/[^/]+$",
+        "create$",
+        "validate-yaml",
+        "/preupload/",
+        "/batch",
+        "/objects/",
+        "/commit/",
+    ):
         hub.fail(503, path, times=1)
         hub.fail("close", path, times=1)
     said = user.command("push", checkpoint, name)
@@ -283,7 +341,11 @@ def test_a_server_that_dies_in_the_middle_of_an_upload_leaves_no_half_and_a_retr
     hub, user, checkpoint, export, name
 ):
     fault = hub.fail("die", "^/objects/", times=1)
-    failed(user.command("push", checkpoint, name), "no connection to", "the repository was made, and is empty so far")
+    failed(
+        user.command("push", checkpoint, name),
+        "no connection to",
+        "the repository was made, and is empty so far",
+    )
     assert fault.hits == 1
     assert set(hub.repositories[name].head()) == {".gitattributes"}
     assert hashlib.sha256(export[WEIGHTS]).hexdigest() not in hub.objects
@@ -303,7 +365,11 @@ def test_what_somebody_else_commits_meanwhile_is_not_written_over(hub, user, che
     theirs = {"config.json": b'{"model_type": "mma_mrnnet"}'}
     hub.repository(name)
     hub.fail(lambda: hub.repositories[name].commit("main", theirs, "theirs"), "/commit/", times=1)
-    failed(user.command("push", checkpoint, name), "somebody else has committed meanwhile", "nothing was uploaded")
+    failed(
+        user.command("push", checkpoint, name),
+        "somebody else has committed meanwhile",
+        "nothing was uploaded",
+    )
     assert hub.repositories[name].head() == theirs
 
 
@@ -324,7 +390,9 @@ def pushed(hub, user, checkpoint, name):
 @pytest.fixture(scope="module")
 def whole(checkpoint):
     """What `load` gives of the checkpoint."""
-    return pytest.approx([MMAMRNNetForIntensity.from_pretrained(checkpoint).dense.weight.sum().item(), 4])
+    return pytest.approx(
+        [MMAMRNNetForIntensity.from_pretrained(checkpoint).dense.weight.sum().item(), 4]
+    )
 
 
 def test_predict_takes_a_repository(user, pushed, tmp_path):
@@ -332,14 +400,22 @@ def test_predict_takes_a_repository(user, pushed, tmp_path):
     write_video(tmp_path / "a.mp4", [face] * 2, 4)
     said = user.command("predict", tmp_path / "a.mp4", "--model", pushed)
     assert (said.code, "a face in 1 of 1 frames" in said.out) == (0, True)
-    failed(user.command("predict", tmp_path / "a.mp4", "--model", "me/missing"), "me/missing: ", "no such repository")
+    failed(
+        user.command("predict", tmp_path / "a.mp4", "--model", "me/missing"),
+        "me/missing: ",
+        "no such repository",
+    )
 
 
 @pytest.mark.parametrize(
     ("token", "repository", "words"),
     [
         (WRITER, "me/missing", "no such repository, or a private one that your token may not see"),
-        (None, "me/missing", "no such repository, or a private one (then `hf auth login`, or set HF_TOKEN)"),
+        (
+            None,
+            "me/missing",
+            "no such repository, or a private one (then `hf auth login`, or set HF_TOKEN)",
+        ),
         (WRITER, "else/private", "no such repository, or a private one"),
         (WRITER, "else/gated", "gated (Access to model else/gated is restricted); ask for access"),
         (None, "else/gated", "gated"),
@@ -348,11 +424,21 @@ def test_predict_takes_a_repository(user, pushed, tmp_path):
         (WRITER, "a/b/c", "Repo id must be in the form"),
     ],
 )
-def test_a_repository_that_cannot_be_read_is_told_in_one_line(hub, user, export, token, repository, words):
-    for each, settings in (("private", {"private": True}), ("gated", {"gated": True}), ("open", {})):
+def test_a_repository_that_cannot_be_read_is_told_in_one_line(
+    hub, user, export, token, repository, words
+):
+    for each, settings in (
+        ("private", {"private": True}),
+        ("gated", {"gated": True}),
+        ("open", {}),
+    ):
         hub.repository(f"else/{each}", export, **settings)
     hub.repository("else/empty")
-    not_loaded(load(user, repository, token=token), f"{repository}: no such folder, and as a repository: ", words)
+    not_loaded(
+        load(user, repository, token=token),
+        f"{repository}: no such folder, and as a repository: ",
+        words,
+    )
 
 
 BROKEN = [
@@ -368,7 +454,9 @@ BROKEN = [
 
 
 @pytest.mark.parametrize(("path", "how", "words"), BROKEN)
-def test_a_broken_download_loads_nothing_says_why_and_a_retry_succeeds(hub, user, whole, pushed, path, how, words):
+def test_a_broken_download_loads_nothing_says_why_and_a_retry_succeeds(
+    hub, user, whole, pushed, path, how, words
+):
     hub.fail(how, path)
     not_loaded(load(user, pushed), f"{pushed}: ", words, "; try again later")
     hub.recover()
@@ -385,15 +473,24 @@ def test_model_and_processor_are_of_one_commit_whatever_is_pushed_in_between(hub
     old = hub.repositories[pushed].head()
     new = json.loads(old["video_preprocessor_config.json"]) | {"num_frames": 9}
     files = {**old, "video_preprocessor_config.json": json.dumps(new).encode()}
-    fault = hub.fail(lambda: hub.repositories[pushed].commit("main", files, "new"), "/video_preprocessor", times=1)
+    fault = hub.fail(
+        lambda: hub.repositories[pushed].commit("main", files, "new"),
+        "/video_preprocessor",
+        times=1,
+    )
     assert load(user, pushed).result[1] == 4
     assert fault.hits == 1
     assert load(user, pushed).result[1] == 9
 
 
 def test_a_branch_and_a_commit_can_be_named(hub, user, pushed):
-    new = json.loads(hub.repositories[pushed].head()["video_preprocessor_config.json"]) | {"num_frames": 9}
-    files = {**hub.repositories[pushed].head(), "video_preprocessor_config.json": json.dumps(new).encode()}
+    new = json.loads(hub.repositories[pushed].head()["video_preprocessor_config.json"]) | {
+        "num_frames": 9
+    }
+    files = {
+        **hub.repositories[pushed].head(),
+        "video_preprocessor_config.json": json.dumps(new).encode(),
+    }
     before = hub.repositories[pushed].branches["main"]
     hub.repositories[pushed].commit("longer", files, "longer")
     hub.repositories[pushed].commit("main", files, "new")
@@ -402,7 +499,9 @@ def test_a_branch_and_a_commit_can_be_named(hub, user, pushed):
             f"import mma_mrnnet\nresult = mma_mrnnet.load_checkpoint({pushed!r}, {revision!r})[1].num_frames"
         )
         assert (said.code, said.result) == (0, frames)
-    said = user.code(f"import mma_mrnnet\nmma_mrnnet.load_checkpoint({pushed!r}, revision='nowhere')")
+    said = user.code(
+        f"import mma_mrnnet\nmma_mrnnet.load_checkpoint({pushed!r}, revision='nowhere')"
+    )
     not_loaded(said, pushed, "no such branch, tag or commit")
 
 
@@ -444,7 +543,9 @@ def test_the_clients_own_ways_work_too(hub, user, checkpoint, export, name, tmp_
     assert said.code == 0, said
     assert said.result == sorted([*(path.name for path in folder.iterdir()), ".gitattributes"])
     assert hub.repositories[f"{name}-folder"].private
-    assert {"modeling_mma.py", "video_processing_mma_mrnnet.py", WEIGHTS} < set(hub.repositories[name].head())
+    assert {"modeling_mma.py", "video_processing_mma_mrnnet.py", WEIGHTS} < set(
+        hub.repositories[name].head()
+    )
     assert hub.repositories[name].head()[WEIGHTS] == (folder / WEIGHTS).read_bytes()
 
 
@@ -477,7 +578,7 @@ OFFLINE = """
 # The same process, with the package: what is in the cache loads, what is not says why.
 sys.meta_path.pop(0)
 sys.path.insert(0, os.environ["CHECKOUT"])
-from mma_mrnnet.hub import CheckpointError, load_checkpoint
+from mma_mrnnet.hub.checkpoints import CheckpointError, load_checkpoint
 
 seen["with the package"] = load_checkpoint(name)[0](**batch).intensities.tolist()
 try:
@@ -534,7 +635,9 @@ def test_a_stranger_loads_branches_and_commits_and_again_offline_when_the_hub_is
     words = (pushed, f"{pushed}-one", "main", "bigger", first)
     seen = run_stranger(ONLINE, variables, tmp_path, *words)
     processor = MMAMRNNetVideoProcessor.from_pretrained(checkpoint)
-    batch = processor([np.arange(2 * 32 * 32 * 3).reshape(2, 32, 32, 3).astype(np.uint8)], return_tensors="pt")
+    batch = processor(
+        [np.arange(2 * 32 * 32 * 3).reshape(2, 32, 32, 3).astype(np.uint8)], return_tensors="pt"
+    )
     wanted = {
         revision: MMAMRNNetForIntensity.from_pretrained(place).eval()(**batch).intensities.tolist()
         for revision, place in (("main", tmp_path / "changed"), (first, checkpoint))
@@ -542,7 +645,10 @@ def test_a_stranger_loads_branches_and_commits_and_again_offline_when_the_hub_is
     assert wanted["main"] != wanted[first]
     extractor = MMAModel.from_pretrained(tmp_path / "one").eval()
     assert seen["extractor"] == extractor(torch.ones(1, 3, 32, 32)).affect.tolist()
-    assert {each: seen[each] for each in ("main", "bigger", first)} == {**wanted, "bigger": wanted["main"]}
+    assert {each: seen[each] for each in ("main", "bigger", first)} == {
+        **wanted,
+        "bigger": wanted["main"],
+    }
     assert WEIGHTS in seen["files"]
 
     hub.stop()

@@ -69,7 +69,9 @@ def test_correlation_losses_leave_out_targets_without_two_labels():
     y[:, 2] = NAN
     y[0, 2] = 0.5  # one label is no correlation
     assert pearson_loss(x, y).item() == pytest.approx(1 - pearson(x[:, :2], y[:, :2]).mean().item())
-    assert concordance_loss(x, y).item() == pytest.approx(1 - concordance(x[:, :2], y[:, :2]).mean().item())
+    assert concordance_loss(x, y).item() == pytest.approx(
+        1 - concordance(x[:, :2], y[:, :2]).mean().item()
+    )
 
 
 @pytest.mark.parametrize("loss", [pearson_loss, concordance_loss, squared_error_loss])
@@ -84,7 +86,10 @@ def test_a_batch_without_labels_costs_nothing_and_teaches_nothing(loss):
 def test_squared_error_is_the_mean_over_labelled_entries():
     # errors 1 and 3 with two entries unlabelled: (1 + 9) / 2 = 5.
     assert (
-        squared_error_loss(torch.tensor([[1.0, 2.0], [4.0, 0.0]]), torch.tensor([[0.0, NAN], [1.0, NAN]])).item() == 5
+        squared_error_loss(
+            torch.tensor([[1.0, 2.0], [4.0, 0.0]]), torch.tensor([[0.0, NAN], [1.0, NAN]])
+        ).item()
+        == 5
     )
 
 
@@ -116,14 +121,18 @@ def test_action_unit_loss_takes_weights_in_the_place_of_ones():
     logits = torch.zeros(2, 3, requires_grad=True)
     targets = torch.tensor([[1.0, 0.0, NAN], [1.0, 1.0, 1.0]])
     weights = torch.tensor([[1.0, 1.0, NAN], [1.0, 0.5, 0.5]])
-    value = action_unit_loss(logits + torch.tensor([[0.0, 0.0, 9.0], [0.0, -2.0, 0.0]]), targets, weights)
+    value = action_unit_loss(
+        logits + torch.tensor([[0.0, 0.0, 9.0], [0.0, -2.0, 0.0]]), targets, weights
+    )
     # row 1: log 2; row 2: (log 2 + softplus(2) / 2 + log(2) / 2) / 2.
     second = (1.5 * math.log(2) + 0.5 * math.log1p(math.exp(2))) / 2
     assert value.item() == pytest.approx((math.log(2) + second) / 2)
     (gradient,) = torch.autograd.grad(value, logits)
     assert gradient.isfinite().all()
     assert gradient[0, 2].item() == 0.0
-    assert torch.equal(action_unit_loss(logits, targets, torch.ones(2, 3)), action_unit_loss(logits, targets))
+    assert torch.equal(
+        action_unit_loss(logits, targets, torch.ones(2, 3)), action_unit_loss(logits, targets)
+    )
 
 
 def matching_inputs():
@@ -154,7 +163,9 @@ def test_kl_matching_is_worked_out_by_hand_for_one_unit():
 def test_bce_matching_holds_the_expression_fixed_and_pulls_units_to_it():
     expression, units, prior = matching_inputs()
     loss = distribution_matching_loss(expression, units, prior, "bce")
-    expression_gradient, unit_gradient = torch.autograd.grad(loss, (expression, units), allow_unused=True)
+    expression_gradient, unit_gradient = torch.autograd.grad(
+        loss, (expression, units), allow_unused=True
+    )
     assert expression_gradient is None
     assert unit_gradient.abs().max() < 1e-6
 
@@ -172,7 +183,9 @@ def test_a_unit_without_a_prior_is_left_out_of_matching(form):
     stranger = torch.randn(5, 1, requires_grad=True)
     table = action_unit_prior((*ACTION_UNITS, 99))
     wider = distribution_matching_loss(expression, torch.cat([units, stranger], 1), table, form)
-    assert wider.item() == pytest.approx(distribution_matching_loss(expression, units, prior, form).item())
+    assert wider.item() == pytest.approx(
+        distribution_matching_loss(expression, units, prior, form).item()
+    )
     alone = distribution_matching_loss(expression, stranger, action_unit_prior((99,)), form)
     assert alone.item() == 0.0
     for loss in (wider, alone):
@@ -182,7 +195,9 @@ def test_a_unit_without_a_prior_is_left_out_of_matching(form):
 
 def test_an_unknown_form_and_unequal_shapes_are_refused_by_name():
     with pytest.raises(ValueError, match="kl, bce or literal"):
-        distribution_matching_loss(torch.zeros(1, 7), torch.zeros(1, 17), action_unit_prior(), "none")
+        distribution_matching_loss(
+            torch.zeros(1, 7), torch.zeros(1, 17), action_unit_prior(), "none"
+        )
     with pytest.raises(ValueError, match=r"\(2, 3\) and \(2, 4\)"):
         pearson(torch.zeros(2, 3), torch.zeros(2, 4))
 
@@ -219,7 +234,9 @@ def test_only_annotated_units_count_in_a_soft_score():
     # none of AU4 and 7, disgust none of AU4 and 9, sadness none of AU4 and 15; neutral 1 - 1.
     scores = [0, 0, 0, 1 / 3, 0.7, 0, 1.0]
     powers = [math.exp(score) for score in scores]
-    assert soft([units], temperature=1.0)[0].tolist() == pytest.approx([power / sum(powers) for power in powers])
+    assert soft([units], temperature=1.0)[0].tolist() == pytest.approx(
+        [power / sum(powers) for power in powers]
+    )
 
 
 def test_a_face_without_active_units_is_softly_neutral():
@@ -227,7 +244,9 @@ def test_a_face_without_active_units_is_softly_neutral():
     # Neutral scores 1 against six zeros: e^10 to 1 each.
     assert still[NEUTRAL].item() == pytest.approx(math.exp(10) / (math.exp(10) + 6))
     # Neutral 0.75, and anger 0.25 of 3 + 0.26 + 0.52 + 0.29 = 4.07.
-    assert (faint[NEUTRAL] / faint[ANGER]).item() == pytest.approx(math.exp(7.5 - 2.5 / 4.07), rel=1e-4)
+    assert (faint[NEUTRAL] / faint[ANGER]).item() == pytest.approx(
+        math.exp(7.5 - 2.5 / 4.07), rel=1e-4
+    )
 
 
 def test_rows_with_an_expression_or_too_few_annotated_units_get_no_soft_expression():
@@ -242,7 +261,9 @@ def test_soft_expressions_cost_their_cross_entropy_and_nan_rows_nothing():
     logits = torch.zeros(3, 7, requires_grad=True)
     targets = torch.full((3, 7), NAN)
     targets[1] = torch.tensor([0.5, 0.5, 0, 0, 0, 0, 0])
-    value = soft_expression_loss(logits + torch.tensor([[4.0], [0.0], [-9.0]]) * torch.eye(7)[0], targets)
+    value = soft_expression_loss(
+        logits + torch.tensor([[4.0], [0.0], [-9.0]]) * torch.eye(7)[0], targets
+    )
     assert value.item() == pytest.approx(math.log(7))
     (gradient,) = torch.autograd.grad(value, logits)
     assert torch.equal(gradient[[0, 2]], torch.zeros(2, 7))
@@ -262,9 +283,15 @@ def test_an_expression_alone_gets_its_units_as_present_with_the_prior_as_weight(
     nothing = annotation(absent=())
     expressions, units, weights = hard([nothing, nothing, nothing], [HAPPINESS, NEUTRAL, -100])
     assert expressions.tolist() == [HAPPINESS, NEUTRAL, -100]
-    happy = {unit: units[0, column].item() for column, unit in enumerate(ACTION_UNITS) if not units[0, column].isnan()}
+    happy = {
+        unit: units[0, column].item()
+        for column, unit in enumerate(ACTION_UNITS)
+        if not units[0, column].isnan()
+    }
     assert happy == {6: 1.0, 12: 1.0, 25: 1.0}
-    assert [weights[0, ACTION_UNITS.index(unit)].item() for unit in (6, 12, 25)] == pytest.approx([0.51, 1.0, 1.0])
+    assert [weights[0, ACTION_UNITS.index(unit)].item() for unit in (6, 12, 25)] == pytest.approx(
+        [0.51, 1.0, 1.0]
+    )
     assert units[1:].isnan().all()
 
 
@@ -311,7 +338,10 @@ def test_an_expression_that_needs_a_unit_outside_the_list_is_never_made_up():
 
 
 def test_co_annotation_leaves_the_given_labels_as_they_were():
-    labels, units = torch.tensor([HAPPINESS, -100]), torch.stack([annotation(absent=()), annotation(present=(12, 25))])
+    labels, units = (
+        torch.tensor([HAPPINESS, -100]),
+        torch.stack([annotation(absent=()), annotation(present=(12, 25))]),
+    )
     before = labels.clone(), units.clone()
     hard_co_annotation(labels, units, action_unit_prior(), prototypical_units())
     soft_co_annotation(labels, units, action_unit_prior(), 0.1)

@@ -35,7 +35,9 @@ def model_of(tiny_config):
 
     def build(pooling, **settings):
         torch.manual_seed(0)
-        config = MMAMRNNetConfig(**{**tiny_config.to_dict(), "temporal_pooling": pooling, **settings})
+        config = MMAMRNNetConfig(
+            **{**tiny_config.to_dict(), "temporal_pooling": pooling, **settings}
+        )
         return MMAMRNNetForIntensity(config).eval()
 
     return build
@@ -77,7 +79,9 @@ def test_attention_weighs_frames_by_the_softmax_of_their_scores():
 @pytest.mark.parametrize("pooling", TEMPORAL_POOLINGS)
 def test_a_mask_that_is_shorter_than_t_means_the_same(pooling):
     score = [0.3, -0.1] if pooling == "attention" else None
-    assert torch.equal(pooled(pooling, frame_mask=MASK[:, :3], score=score), pooled(pooling, score=score))
+    assert torch.equal(
+        pooled(pooling, frame_mask=MASK[:, :3], score=score), pooled(pooling, score=score)
+    )
 
 
 @pytest.mark.parametrize(
@@ -101,9 +105,13 @@ def test_what_lies_in_padded_frames_changes_no_bit_of_outputs_or_gradients(model
     for content in (affect, torch.where(frame_mask.unsqueeze(-1), affect, junk)):
         model.zero_grad()
         given = content.clone().requires_grad_()
-        output = model(affect=given, frame_mask=frame_mask, labels=labels, output_hidden_states=True)
+        output = model(
+            affect=given, frame_mask=frame_mask, labels=labels, output_hidden_states=True
+        )
         output.loss.backward()
-        gradients = [parameter.grad.clone() for parameter in model.parameters() if parameter.grad is not None]
+        gradients = [
+            parameter.grad.clone() for parameter in model.parameters() if parameter.grad is not None
+        ]
         seen.append([output.logits, output.affect, *output.hidden_states, given.grad, *gradients])
     assert all(torch.equal(one, other) for one, other in zip(*seen, strict=True))
     assert all(value.isfinite().all() for value in seen[0])
@@ -135,7 +143,9 @@ def test_without_a_mask_a_short_clip_differs_and_a_full_one_does_not(model_of):
     masked, unmasked = model_of("mask"), model_of("padded")
     unmasked.load_state_dict(masked.state_dict())
     affect, frame_mask = clips((4, 2))
-    one, other = (model(affect=affect, frame_mask=frame_mask).logits for model in (masked, unmasked))
+    one, other = (
+        model(affect=affect, frame_mask=frame_mask).logits for model in (masked, unmasked)
+    )
     assert torch.equal(one[0], other[0])
     assert not torch.allclose(one[1], other[1], atol=1e-4)
 
@@ -165,13 +175,17 @@ def test_dense_columns_of_padded_frames_learn_where_there_is_no_mask(model_of):
 def test_pixels_of_padded_frames_count_as_zeros_where_there_is_no_mask(model_of):
     model, pixels = model_of("padded"), torch.rand(1, 4, 3, 32, 32)
     frame_mask = torch.tensor([[True, True, False, False]])
-    output = model(torch.where(frame_mask[..., None, None, None], pixels, NAN), frame_mask=frame_mask)
+    output = model(
+        torch.where(frame_mask[..., None, None, None], pixels, NAN), frame_mask=frame_mask
+    )
     assert torch.equal(output.affect[:, 2:], torch.zeros(1, 2, 26))
     assert torch.allclose(output.logits, model(affect=output.affect).logits, atol=1e-6)
 
 
 def test_unmasked_features_are_scaled_and_their_padding_is_not():
-    config = MMAMRNNetConfig(feature_names=["a"], num_frames=3, hidden_size=2, temporal_pooling="padded")
+    config = MMAMRNNetConfig(
+        feature_names=["a"], num_frames=3, hidden_size=2, temporal_pooling="padded"
+    )
     model = MMAMRNNetForIntensity(config)
     model.set_feature_scaling(torch.tensor([10.0]), torch.tensor([2.0]))
     output = model(affect=torch.tensor([[[14.0], [0.0]]]), frame_mask=torch.tensor([[True, False]]))
@@ -188,12 +202,16 @@ def test_saving_and_loading_changes_no_bit(model_of, pooling, tmp_path):
     before = model(affect=affect, frame_mask=frame_mask).intensities
     model.save_pretrained(tmp_path)
     loaded = MMAMRNNetForIntensity.from_pretrained(tmp_path)
-    assert (loaded.config.temporal_pooling, loaded.config.channels) == (pooling, ["valence_arousal", "action_units"])
+    assert (loaded.config.temporal_pooling, loaded.config.channels) == (
+        pooling,
+        ["valence_arousal", "action_units"],
+    )
     assert torch.equal(loaded(affect=affect, frame_mask=frame_mask).intensities, before)
 
 
 def test_another_pooling_is_refused():
     with pytest.raises(
-        Exception, match="temporal_pooling must be one of mask, padded, last, mean, attention; got 'max'"
+        Exception,
+        match="temporal_pooling must be one of mask, padded, last, mean, attention; got 'max'",
     ):
         MMAMRNNetConfig(temporal_pooling="max")

@@ -29,12 +29,16 @@ def column(*values):
 
 def test_pearson_by_hand():
     # x = 1 2 3 around 2, y = 1 3 2 around 2: covariance sum 1*1 + 0 + 1*0 = 1, both squares sum to 2: 1 / 2.
-    assert pearson_scores(column(1.0, 2.0, 3.0), column(1.0, 3.0, 2.0)).item() == pytest.approx(0.5, abs=1e-12)
+    assert pearson_scores(column(1.0, 2.0, 3.0), column(1.0, 3.0, 2.0)).item() == pytest.approx(
+        0.5, abs=1e-12
+    )
 
 
 def test_concordance_by_hand():
     # y = x + 1: variances 2/3, covariance 2/3, squared difference of means 1: 2 * 2/3 / (4/3 + 1) = 4 / 7.
-    assert concordance_scores(column(1.0, 2.0, 3.0), column(2.0, 3.0, 4.0)).item() == pytest.approx(4 / 7, abs=1e-12)
+    assert concordance_scores(column(1.0, 2.0, 3.0), column(2.0, 3.0, 4.0)).item() == pytest.approx(
+        4 / 7, abs=1e-12
+    )
 
 
 def test_unlabelled_rows_are_left_out_column_by_column():
@@ -42,13 +46,20 @@ def test_unlabelled_rows_are_left_out_column_by_column():
     target = torch.tensor([[1.0, 1.0], [3.0, 2.0], [2.0, 3.0], [NAN, 4.0]])
     scores = pearson_scores(prediction, target)
     assert scores[0].item() == pytest.approx(0.5, abs=1e-12)
-    assert scores[1].item() == pytest.approx(np.corrcoef([1, 2, 3, -9], [1, 2, 3, 4])[0, 1], abs=1e-12)
+    assert scores[1].item() == pytest.approx(
+        np.corrcoef([1, 2, 3, -9], [1, 2, 3, 4])[0, 1], abs=1e-12
+    )
 
 
 @pytest.mark.parametrize("score", [pearson_scores, concordance_scores])
 @pytest.mark.parametrize(
     ("prediction", "target"),
-    [((1.0, 2.0), (NAN, NAN)), ((1.0, 2.0), (NAN, 2.0)), ((1.0, 2.0), (3.0, 3.0)), ((2.0, 2.0), (1.0, 3.0))],
+    [
+        ((1.0, 2.0), (NAN, NAN)),
+        ((1.0, 2.0), (NAN, 2.0)),
+        ((1.0, 2.0), (3.0, 3.0)),
+        ((2.0, 2.0), (1.0, 3.0)),
+    ],
     ids=["no label", "one label", "constant label", "constant prediction"],
 )
 def test_a_correlation_that_is_not_defined_is_nan(score, prediction, target):
@@ -95,7 +106,10 @@ def test_macro_f1_without_a_label_is_nan():
 
 def test_area_under_roc_counts_ties_half():
     # Pairs (0.5, 0.5) tie, (0.5, 0.1) won, (0.9, 0.5) won, (0.9, 0.1) won: 3.5 of 4.
-    assert area_under_roc(np.array([0.5, 0.9, 0.5, 0.1]), np.array([True, True, False, False])) == 3.5 / 4
+    assert (
+        area_under_roc(np.array([0.5, 0.9, 0.5, 0.1]), np.array([True, True, False, False]))
+        == 3.5 / 4
+    )
 
 
 def test_area_under_roc_with_one_side_empty_is_nan():
@@ -118,7 +132,10 @@ def test_rounded_makes_strict_json():
 
 
 def test_rounding_never_turns_a_small_setting_into_another_one():
-    assert rounded({"learning_rate": 3e-5, "weight_decay": 1e-6}) == {"learning_rate": 3e-5, "weight_decay": 1e-6}
+    assert rounded({"learning_rate": 3e-5, "weight_decay": 1e-6}) == {
+        "learning_rate": 3e-5,
+        "weight_decay": 1e-6,
+    }
     assert rounded(-0.0123456) == -0.01235
     assert rounded(0.0) == 0.0
 
@@ -127,7 +144,11 @@ def test_a_prediction_that_does_not_vary_counts_as_0_in_the_mean_and_labels_that
     target = torch.tensor([[1.0, 1.0, 5.0], [2.0, 2.0, 5.0], [3.0, 3.0, 5.0]])
     prediction = torch.tensor([[1.0, 7.0, 1.0], [2.0, 7.0, 2.0], [3.0, 7.0, 3.0]])
     scores = pearson_scores(prediction, target)
-    assert scores.tolist() == [pytest.approx(1.0), pytest.approx(NAN, nan_ok=True), pytest.approx(NAN, nan_ok=True)]
+    assert scores.tolist() == [
+        pytest.approx(1.0),
+        pytest.approx(NAN, nan_ok=True),
+        pytest.approx(NAN, nan_ok=True),
+    ]
     assert mean_where_labels_vary(scores, target) == pytest.approx(0.5)  # (1 + 0) / 2
     assert np.isnan(mean_where_labels_vary(scores[2:], target[:, 2:]))
 

@@ -21,7 +21,9 @@ def clip_batch(model, lengths=(4, 2, 1), frames=4):
 @pytest.fixture
 def feature_model():
     """A model that reads three features of very different scales."""
-    config = MMAMRNNetConfig(feature_names=["AU12_r", "pose_Tz", "gaze_0_x"], num_frames=4, hidden_size=8, dense_size=6)
+    config = MMAMRNNetConfig(
+        feature_names=["AU12_r", "pose_Tz", "gaze_0_x"], num_frames=4, hidden_size=8, dense_size=6
+    )
     model = MMAMRNNetForIntensity(config).eval()
     model.set_feature_scaling(torch.tensor([2.0, 600.5, 0.0]), torch.tensor([0.5, 20.0, 0.125]))
     return model
@@ -34,7 +36,12 @@ def gradients(model):
 def test_the_default_is_the_papers_size():
     config = MMAMRNNetConfig()
     assert config.mma_config.backbone_config.depths == (3, 4, 6, 3)
-    assert (config.mma_config.image_size, config.hidden_size, config.dense_size, config.num_frames) == (
+    assert (
+        config.mma_config.image_size,
+        config.hidden_size,
+        config.dense_size,
+        config.num_frames,
+    ) == (
         112,
         128,
         32,
@@ -70,7 +77,8 @@ def test_padded_pixels_are_never_looked_at(tiny_model):
     frame_mask = torch.tensor([[True, True, False, False], [True, False, False, False]])
     junk = torch.where(frame_mask[:, :, None, None, None], pixels, NAN)
     assert torch.equal(
-        tiny_model(pixels, frame_mask=frame_mask).intensities, tiny_model(junk, frame_mask=frame_mask).intensities
+        tiny_model(pixels, frame_mask=frame_mask).intensities,
+        tiny_model(junk, frame_mask=frame_mask).intensities,
     )
 
 
@@ -98,7 +106,10 @@ def test_batch_size_and_order_do_not_matter(tiny_model):
     order = torch.tensor([2, 0, 3, 1])
     shuffled = tiny_model(affect=affect[order], frame_mask=frame_mask[order]).intensities
     alone = torch.cat(
-        [tiny_model(affect=affect[i : i + 1], frame_mask=frame_mask[i : i + 1]).intensities for i in range(4)]
+        [
+            tiny_model(affect=affect[i : i + 1], frame_mask=frame_mask[i : i + 1]).intensities
+            for i in range(4)
+        ]
     )
     assert torch.allclose(together[order], shuffled, atol=1e-5)
     assert torch.allclose(together, alone, atol=1e-5)
@@ -107,7 +118,9 @@ def test_batch_size_and_order_do_not_matter(tiny_model):
 def test_extractor_chunks_do_not_matter(tiny_model):
     pixels, frame_mask = torch.rand(2, 4, 3, 32, 32), torch.ones(2, 4, dtype=torch.bool)
     whole = tiny_model.extract_affect(pixels, frame_mask, chunk_size=100)
-    assert torch.allclose(whole, tiny_model.extract_affect(pixels, frame_mask, chunk_size=3), atol=1e-5)
+    assert torch.allclose(
+        whole, tiny_model.extract_affect(pixels, frame_mask, chunk_size=3), atol=1e-5
+    )
 
 
 def test_cached_affect_gives_what_pixels_give(tiny_model):
@@ -123,7 +136,9 @@ def test_a_longer_t_with_the_old_dense_columns_copied_gives_the_same(tiny_model,
     longer = MMAMRNNetForIntensity(
         MMAMRNNetConfig(mma_config=tiny_mma_config, num_frames=9, hidden_size=8, dense_size=6)
     ).eval()
-    state = {name: value for name, value in tiny_model.state_dict().items() if name != "dense.weight"}
+    state = {
+        name: value for name, value in tiny_model.state_dict().items() if name != "dense.weight"
+    }
     longer.load_state_dict(state, strict=False)
     with torch.no_grad():
         longer.dense.weight[:, : 4 * 8] = tiny_model.dense.weight
@@ -165,7 +180,9 @@ def test_the_extractor_loads_out_of_a_stage_2_folder(tiny_model, tmp_path):
 
 def test_stage_2_starts_from_a_stage_1_folder_with_any_named_targets(tiny_mma, tmp_path):
     tiny_mma.save_pretrained(tmp_path)
-    model = MMAMRNNetForIntensity.from_mma_pretrained(tmp_path, num_frames=4, id2label={0: "joy", 1: "boredom"})
+    model = MMAMRNNetForIntensity.from_mma_pretrained(
+        tmp_path, num_frames=4, id2label={0: "joy", 1: "boredom"}
+    )
     faces = torch.rand(3, 3, 32, 32)
     assert torch.equal(model.mma(faces).affect, tiny_mma(faces).affect)
     assert model.config.label_names == ["joy", "boredom"]
@@ -175,7 +192,9 @@ def test_stage_2_starts_from_a_stage_1_folder_with_any_named_targets(tiny_mma, t
 def test_another_number_of_targets_drops_the_old_calibration(tiny_model, tmp_path):
     tiny_model.set_calibration(torch.full((7,), 2.0), torch.full((7,), 0.1))
     tiny_model.save_pretrained(tmp_path)
-    other = MMAMRNNetForIntensity.from_pretrained(tmp_path, num_labels=3, ignore_mismatched_sizes=True)
+    other = MMAMRNNetForIntensity.from_pretrained(
+        tmp_path, num_labels=3, ignore_mismatched_sizes=True
+    )
     assert torch.equal(other.calibration_scale, torch.ones(3))
     assert not other.config.calibrated
 
@@ -201,7 +220,9 @@ def test_calibration_is_affine_on_the_output_and_stays_in_range(tiny_model):
     affect, frame_mask = clip_batch(tiny_model)
     plain = tiny_model(affect=affect, frame_mask=frame_mask).intensities
     tiny_model.set_calibration(torch.full((7,), 0.5), torch.full((7,), 0.25))
-    assert torch.allclose(tiny_model(affect=affect, frame_mask=frame_mask).intensities, 0.5 * plain + 0.25)
+    assert torch.allclose(
+        tiny_model(affect=affect, frame_mask=frame_mask).intensities, 0.5 * plain + 0.25
+    )
     tiny_model.set_calibration(torch.full((7,), 9.0), torch.full((7,), -1.0))
     assert tiny_model(affect=affect, frame_mask=frame_mask).intensities.max() <= 1.0
     with pytest.raises(ValueError, match="positive"):
@@ -212,13 +233,31 @@ def test_calibration_is_affine_on_the_output_and_stays_in_range(tiny_model):
     ("inputs", "message"),
     [
         ({}, "either pixel_values"),
-        ({"affect": torch.zeros(1, 4, 26), "pixel_values": torch.zeros(1, 4, 3, 32, 32)}, "either pixel_values"),
+        (
+            {"affect": torch.zeros(1, 4, 26), "pixel_values": torch.zeros(1, 4, 3, 32, 32)},
+            "either pixel_values",
+        ),
         ({"affect": torch.zeros(1, 5, 26)}, "at most 4 frames"),
         ({"affect": torch.zeros(1, 4, 25)}, r"affect must be \(B, T, 26\) float"),
-        ({"pixel_values": torch.zeros(4, 3, 32, 32)}, r"pixel_values must be \(B, T, 3, 32, 32\) float"),
-        ({"affect": torch.zeros(1, 4, 26), "frame_mask": torch.tensor([[True, False, True, False]])}, "holes"),
-        ({"affect": torch.zeros(1, 4, 26), "frame_mask": torch.ones(1, 4)}, "frame_mask must be bool"),
-        ({"affect": torch.zeros(1, 4, 26), "frame_mask": torch.ones(1, 3, dtype=torch.bool)}, r"bool \(1, 4\)"),
+        (
+            {"pixel_values": torch.zeros(4, 3, 32, 32)},
+            r"pixel_values must be \(B, T, 3, 32, 32\) float",
+        ),
+        (
+            {
+                "affect": torch.zeros(1, 4, 26),
+                "frame_mask": torch.tensor([[True, False, True, False]]),
+            },
+            "holes",
+        ),
+        (
+            {"affect": torch.zeros(1, 4, 26), "frame_mask": torch.ones(1, 4)},
+            "frame_mask must be bool",
+        ),
+        (
+            {"affect": torch.zeros(1, 4, 26), "frame_mask": torch.ones(1, 3, dtype=torch.bool)},
+            r"bool \(1, 4\)",
+        ),
     ],
 )
 def test_bad_input_is_refused_in_words(tiny_model, inputs, message):
@@ -261,7 +300,9 @@ def test_a_stage_1_config_out_of_range_is_refused(settings, message):
 
 
 def test_units_that_no_label_reached_are_named(tiny_mma_config):
-    tiny_mma_config.supervised_action_units = [unit for unit in tiny_mma_config.action_units if unit not in (11, 23)]
+    tiny_mma_config.supervised_action_units = [
+        unit for unit in tiny_mma_config.action_units if unit not in (11, 23)
+    ]
     assert tiny_mma_config.prior_only_action_units == [11, 23]
 
 
@@ -287,7 +328,10 @@ def test_stage_1_losses_add_up_and_skip_what_is_unlabelled(tiny_mma):
         "expression_labels": torch.tensor([0, 1, 2, -100]),
         "action_unit_labels": torch.rand(4, 17).round(),
     }
-    parts = [tiny_mma(faces, **{**nothing, name: value}).loss - matching_only for name, value in labels.items()]
+    parts = [
+        tiny_mma(faces, **{**nothing, name: value}).loss - matching_only
+        for name, value in labels.items()
+    ]
     assert torch.allclose(tiny_mma(faces, **labels).loss, sum(parts) + matching_only, atol=1e-5)
     tiny_mma.config.distribution_matching = "off"
     assert tiny_mma(faces, **nothing).loss.item() == 0.0
@@ -343,7 +387,9 @@ def test_concordance_of_the_units_adds_its_weighted_loss_over_the_annotated_entr
             / (x.var(correction=0) + y.var(correction=0) + (x.mean() - y.mean()) ** 2)
         )
 
-    wanted = 1 - (ccc(given[:, 2], units[:, 2].double()) + ccc(given[:2, 9], units[:2, 9].double())) / 2
+    wanted = (
+        1 - (ccc(given[:, 2], units[:, 2].double()) + ccc(given[:2, 9], units[:2, 9].double())) / 2
+    )
     loss = tiny_mma(faces, action_unit_labels=units).loss
     assert (loss - plain).item() == pytest.approx(0.5 * wanted.item(), abs=1e-5)
 
@@ -352,7 +398,10 @@ def test_concordance_of_the_units_adds_its_weighted_loss_over_the_annotated_entr
 def test_co_annotation_lets_no_nan_into_a_gradient(tiny_mma, form):
     faces, labels = co_annotated_batch()
     tiny_mma.config.co_annotation = form
-    for batch in (labels, {name: value[[3]] for name, value in labels.items()}):  # the last has no label at all
+    for batch in (
+        labels,
+        {name: value[[3]] for name, value in labels.items()},
+    ):  # the last has no label at all
         tiny_mma.zero_grad()
         tiny_mma(faces[: len(batch["expression_labels"])], **batch).loss.backward()
         assert all(gradient.isfinite().all() for gradient in gradients(tiny_mma).values())
@@ -386,7 +435,9 @@ def test_a_second_model_of_the_same_config_leaves_the_first_calibrated(tiny_mode
 def test_new_weights_behind_an_old_calibration_drop_it(tiny_model, tmp_path):
     tiny_model.set_calibration(torch.full((7,), 2.0), torch.zeros(7))
     tiny_model.save_pretrained(tmp_path)
-    longer = MMAMRNNetForIntensity.from_pretrained(tmp_path, num_frames=6, ignore_mismatched_sizes=True)
+    longer = MMAMRNNetForIntensity.from_pretrained(
+        tmp_path, num_frames=6, ignore_mismatched_sizes=True
+    )
     assert not longer.config.calibrated
     assert torch.equal(longer.calibration_scale, torch.ones(7))
 
@@ -397,13 +448,16 @@ def test_stage_2_refuses_an_extractor_with_weights_missing(tiny_mma, tmp_path):
     tiny_mma.save_pretrained(tmp_path)
     weights = load_file(tmp_path / "model.safetensors")
     save_file(
-        {name: value for name, value in weights.items() if "backbone" not in name}, tmp_path / "model.safetensors"
+        {name: value for name, value in weights.items() if "backbone" not in name},
+        tmp_path / "model.safetensors",
     )
     with pytest.raises(ValueError, match="weights are missing"):
         MMAMRNNetForIntensity.from_mma_pretrained(tmp_path)
 
 
-@pytest.mark.parametrize("shape", [(), (4,), (2, 0, 26), (1, 0, 3, 32, 32), (1, 2, 3, 48, 48), (1, 2, 3, 32, 48)])
+@pytest.mark.parametrize(
+    "shape", [(), (4,), (2, 0, 26), (1, 0, 3, 32, 32), (1, 2, 3, 48, 48), (1, 2, 3, 32, 48)]
+)
 def test_odd_shapes_are_refused_in_words(tiny_model, shape):
     name = "pixel_values" if len(shape) == 5 else "affect"
     with pytest.raises(ValueError, match=f"{name} must be|at least one frame"):
@@ -434,13 +488,17 @@ def test_a_scaling_is_the_same_as_scaled_input(feature_model):
     assert torch.equal(feature_model(affect=scaled, frame_mask=frame_mask).intensities, before)
 
 
-def test_a_model_that_reads_features_holds_no_extractor_and_is_as_wide_as_they_are_many(feature_model):
+def test_a_model_that_reads_features_holds_no_extractor_and_is_as_wide_as_they_are_many(
+    feature_model,
+):
     assert feature_model.mma is None
     assert feature_model.config.mma_config is None
     assert feature_model.config.input_size == 3
     assert feature_model.rnn.gru.input_size == 3
     assert not [name for name in feature_model.state_dict() if name.startswith("mma.")]
-    assert feature_model.train().training  # the extractor that training would hold in eval mode is not missed
+    assert (
+        feature_model.train().training
+    )  # the extractor that training would hold in eval mode is not missed
 
 
 def test_a_model_with_an_extractor_has_the_weights_it_always_had(tiny_model):
@@ -489,7 +547,9 @@ def test_an_identity_scaling_keeps_what_an_extractors_affect_gives(tiny_model):
     reader = MMAMRNNetForIntensity(config).eval()
     reader.load_state_dict(tiny_model.state_dict(), strict=False)
     affect, frame_mask = clip_batch(tiny_model)
-    seen = [model(affect=affect, frame_mask=frame_mask).intensities for model in (tiny_model, reader)]
+    seen = [
+        model(affect=affect, frame_mask=frame_mask).intensities for model in (tiny_model, reader)
+    ]
     assert torch.equal(*seen)
 
 
@@ -497,10 +557,16 @@ def test_an_identity_scaling_keeps_what_an_extractors_affect_gives(tiny_model):
     ("use", "message"),
     {
         "pixels": (lambda model: model(torch.zeros(1, 2, 3, 32, 32)), "reads 3 features a frame"),
-        "extract": (lambda model: model.extract_affect(torch.zeros(1, 2, 3, 32, 32)), "holds no extractor"),
+        "extract": (
+            lambda model: model.extract_affect(torch.zeros(1, 2, 3, 32, 32)),
+            "holds no extractor",
+        ),
         "freeze": (lambda model: model.freeze_mma(), "holds no extractor"),
         "unfreeze": (lambda model: model.unfreeze_mma(), "holds no extractor"),
-        "affect of a face": (lambda model: model(affect=torch.zeros(1, 2, 26)), r"affect must be \(B, T, 3\) float"),
+        "affect of a face": (
+            lambda model: model(affect=torch.zeros(1, 2, 26)),
+            r"affect must be \(B, T, 3\) float",
+        ),
         "shape": (
             lambda model: model.set_feature_scaling(torch.zeros(2), torch.ones(3)),
             r"mean and scale must be \(3,",
@@ -509,7 +575,10 @@ def test_an_identity_scaling_keeps_what_an_extractors_affect_gives(tiny_model):
             lambda model: model.set_feature_scaling(torch.zeros(3), torch.zeros(3)),
             "scale must be positive",
         ),
-        "NaN": (lambda model: model.set_feature_scaling(torch.full((3,), NAN), torch.ones(3)), "both finite"),
+        "NaN": (
+            lambda model: model.set_feature_scaling(torch.full((3,), NAN), torch.ones(3)),
+            "both finite",
+        ),
     }.values(),
 )
 def test_a_model_that_reads_features_refuses_what_it_cannot_do(feature_model, use, message):
@@ -555,11 +624,21 @@ def test_feature_names_that_make_no_input_are_refused(settings, message):
         (["valence_arousal", "expressions", "action_units"], list(range(26))),
     ],
 )
-def test_the_gru_reads_the_chosen_channels_alone_and_the_output_holds_all(tiny_mma_config, channels, columns):
+def test_the_gru_reads_the_chosen_channels_alone_and_the_output_holds_all(
+    tiny_mma_config, channels, columns
+):
     config = MMAMRNNetConfig(
-        mma_config=tiny_mma_config, num_frames=4, hidden_size=8, dense_size=6, channels=tuple(channels)
+        mma_config=tiny_mma_config,
+        num_frames=4,
+        hidden_size=8,
+        dense_size=6,
+        channels=tuple(channels),
     )
-    assert (config.input_size, config.channel_columns, config.gru_input_size) == (26, columns, len(columns))
+    assert (config.input_size, config.channel_columns, config.gru_input_size) == (
+        26,
+        columns,
+        len(columns),
+    )
     assert config.gru_input_names == [config.input_names[column] for column in columns]
     model = MMAMRNNetForIntensity(config).eval()
     assert model.rnn.gru.input_size == len(columns)
@@ -575,7 +654,9 @@ def test_the_gru_reads_the_chosen_channels_alone_and_the_output_holds_all(tiny_m
 
 def test_the_chosen_columns_are_what_a_reader_of_these_features_gets(tiny_mma_config):
     settings = {"num_frames": 4, "hidden_size": 8, "dense_size": 6}
-    chosen = MMAMRNNetForIntensity(MMAMRNNetConfig(mma_config=tiny_mma_config, channels=["expressions"], **settings))
+    chosen = MMAMRNNetForIntensity(
+        MMAMRNNetConfig(mma_config=tiny_mma_config, channels=["expressions"], **settings)
+    )
     names = ["neutral", "anger", "disgust", "fear", "happiness", "sadness", "surprise"]
     assert chosen.config.gru_input_names == names
     reader = MMAMRNNetForIntensity(MMAMRNNetConfig(feature_names=names, **settings))
@@ -592,7 +673,9 @@ def test_channels_follow_the_extractors_own_units(tiny_mma_config):
 
 
 def test_pixels_reach_the_chosen_columns(tiny_mma_config):
-    config = MMAMRNNetConfig(mma_config=tiny_mma_config, num_frames=4, hidden_size=8, channels=["action_units"])
+    config = MMAMRNNetConfig(
+        mma_config=tiny_mma_config, num_frames=4, hidden_size=8, channels=["action_units"]
+    )
     model, pixels = MMAMRNNetForIntensity(config).eval(), torch.rand(1, 4, 3, 32, 32)
     output = model(pixels)
     assert output.affect.shape == (1, 4, 26)
@@ -616,10 +699,13 @@ def test_channels_that_make_no_input_are_refused(channels, got):
 
 def test_a_model_that_reads_features_has_no_channels_to_choose_from():
     with pytest.raises(
-        Exception, match=r"by feature_names \(--features\) and leave channels out; got \['expressions'\]"
+        Exception,
+        match=r"by feature_names \(--features\) and leave channels out; got \['expressions'\]",
     ):
         MMAMRNNetConfig(feature_names=["a"], channels=["expressions"])
-    config = MMAMRNNetConfig(feature_names=["a", "b"], channels=["valence_arousal", "expressions", "action_units"])
+    config = MMAMRNNetConfig(
+        feature_names=["a", "b"], channels=["valence_arousal", "expressions", "action_units"]
+    )
     assert (config.channel_columns, config.gru_input_names) == ([0, 1], ["a", "b"])
 
 
@@ -632,5 +718,7 @@ def test_a_config_from_before_there_was_a_choice_reads_everything(tiny_model, tm
     loaded = MMAMRNNetForIntensity.from_pretrained(tmp_path)
     assert (loaded.config.gru_input_size, loaded.config.temporal_pooling) == (26, "mask")
     affect, frame_mask = clip_batch(tiny_model)
-    seen = [model(affect=affect, frame_mask=frame_mask).intensities for model in (tiny_model, loaded)]
+    seen = [
+        model(affect=affect, frame_mask=frame_mask).intensities for model in (tiny_model, loaded)
+    ]
     assert torch.equal(*seen)

@@ -23,11 +23,20 @@ from transformers import (
     ViTImageProcessor,
 )
 
-from mma_mrnnet import MMAConfig, MMAModel, MMAMRNNetConfig, MMAMRNNetForIntensity, MMAMRNNetVideoProcessor
-from mma_mrnnet.hub import load_extractor, pretrained_folder
+from mma_mrnnet import (
+    MMAConfig,
+    MMAModel,
+    MMAMRNNetConfig,
+    MMAMRNNetForIntensity,
+    MMAMRNNetVideoProcessor,
+)
+from mma_mrnnet.hub.checkpoints import load_extractor, pretrained_folder
 
 KINDS = ("tiny_mma", "tiny_model")
-CLASSES = {"tiny_mma": (MMAConfig, MMAModel), "tiny_model": (MMAMRNNetConfig, MMAMRNNetForIntensity)}
+CLASSES = {
+    "tiny_mma": (MMAConfig, MMAModel),
+    "tiny_model": (MMAMRNNetConfig, MMAMRNNetForIntensity),
+}
 
 
 @pytest.fixture(params=KINDS)
@@ -69,13 +78,20 @@ def labels_of(kind, rows=3):
 
 def equal(outputs, others):
     """Whether two outputs hold the same bits in the same places."""
-    return outputs.keys() == others.keys() and all(map(torch.equal, outputs.to_tuple(), others.to_tuple()))
+    return outputs.keys() == others.keys() and all(
+        map(torch.equal, outputs.to_tuple(), others.to_tuple())
+    )
 
 
 def new(kind, **changes):
     """A model of fixed weights; stage 2's extractor learns with `freeze_mma=False`."""
     torch.manual_seed(0)
-    backbone = {"embedding_size": 8, "hidden_sizes": [8, 16], "depths": [1, 2], "layer_type": "basic"}
+    backbone = {
+        "embedding_size": 8,
+        "hidden_sizes": [8, 16],
+        "depths": [1, 2],
+        "layer_type": "basic",
+    }
     config = MMAConfig(backbone_config=backbone, image_size=32)
     if kind == "tiny_mma":
         return MMAModel(config)
@@ -102,14 +118,18 @@ def new(kind, **changes):
     }.items(),
     ids=lambda how: how[0],
 )
-def test_from_pretrained_gives_the_same_bits_in_eval_mode_however_it_is_called(kind, model, how, tmp_path):
+def test_from_pretrained_gives_the_same_bits_in_eval_mode_however_it_is_called(
+    kind, model, how, tmp_path
+):
     inputs = inputs_of(kind)
     model.save_pretrained(tmp_path / "folder")
     loaded = AutoModel.from_pretrained(tmp_path / "folder", cache_dir=tmp_path / "cache", **how[1])
     assert type(loaded) is type(model)
     assert not loaded.training
     assert equal(loaded(**inputs), model(**inputs))
-    assert all(torch.equal(value, loaded.state_dict()[name]) for name, value in model.state_dict().items())
+    assert all(
+        torch.equal(value, loaded.state_dict()[name]) for name, value in model.state_dict().items()
+    )
 
 
 def test_a_subfolder_holds_model_config_and_processor(kind, model, tiny_processor, tmp_path):
@@ -118,7 +138,10 @@ def test_a_subfolder_holds_model_config_and_processor(kind, model, tiny_processo
     inputs = inputs_of(kind)
     assert equal(AutoModel.from_pretrained(tmp_path, subfolder="inner")(**inputs), model(**inputs))
     assert plain(AutoConfig.from_pretrained(tmp_path, subfolder="inner")) == plain(model.config)
-    assert AutoVideoProcessor.from_pretrained(tmp_path, subfolder="inner").to_dict() == tiny_processor.to_dict()
+    assert (
+        AutoVideoProcessor.from_pretrained(tmp_path, subfolder="inner").to_dict()
+        == tiny_processor.to_dict()
+    )
 
 
 def test_weights_in_shards_are_the_same(kind, model, tmp_path):
@@ -133,14 +156,18 @@ def test_half_precision_takes_the_processors_float32_and_stays_close(kind, model
     inputs = inputs_of(kind)
     model.save_pretrained(tmp_path)
     loaded = type(model).from_pretrained(tmp_path, dtype=dtype)
-    assert {value.dtype for value in loaded.parameters()} == {getattr(torch, str(dtype).removeprefix("torch."))}
+    assert {value.dtype for value in loaded.parameters()} == {
+        getattr(torch, str(dtype).removeprefix("torch."))
+    }
     seen, wanted = loaded(**inputs), model(**inputs)
     for half, full in zip(seen.to_tuple(), wanted.to_tuple(), strict=True):
         assert half.isfinite().all()
         assert (half.float() - full).abs().max() < 0.05
 
 
-@pytest.mark.parametrize("cast", [lambda m: m.half(), lambda m: m.to(torch.bfloat16), lambda m: m.bfloat16().float()])
+@pytest.mark.parametrize(
+    "cast", [lambda m: m.half(), lambda m: m.to(torch.bfloat16), lambda m: m.bfloat16().float()]
+)
 def test_a_model_cast_later_stays_close(kind, model, cast):
     inputs = inputs_of(kind)
     wanted = model(**inputs).to_tuple()
@@ -184,24 +211,39 @@ def test_every_save_holds_code_and_auto_map(kind, model, tiny_processor, tmp_pat
         f"AutoModelFor{inputs}Classification": f"{module}.{prefix}For{inputs}Classification",
     }
     processor = json.loads((tmp_path / "video_preprocessor_config.json").read_text())
-    assert processor["auto_map"] == {"AutoVideoProcessor": "video_processing_mma_mrnnet.MMAMRNNetVideoProcessor"}
+    assert processor["auto_map"] == {
+        "AutoVideoProcessor": "video_processing_mma_mrnnet.MMAMRNNetVideoProcessor"
+    }
     code = {path.stem for path in tmp_path.glob("*.py")}
-    assert {"configuration_mma_mrnnet", module, "labels", "losses", "priors", "video_processing_mma_mrnnet"} <= code
+    assert {
+        "configuration_mma_mrnnet",
+        module,
+        "labels",
+        "losses",
+        "priors",
+        "video_processing_mma_mrnnet",
+    } <= code
 
 
 def test_a_save_of_what_was_loaded_is_the_same_folder(model, tmp_path):
-    model.save_pretrained(tmp_path / "0")  # the config of a model that was never loaded does not name its dtype yet
+    model.save_pretrained(
+        tmp_path / "0"
+    )  # the config of a model that was never loaded does not name its dtype yet
     for number in (0, 1):
         loaded = AutoModel.from_pretrained(tmp_path / str(number), trust_remote_code=True)
         loaded.save_pretrained(tmp_path / str(number + 1))
-    first, second = ({path.name: path.read_bytes() for path in (tmp_path / name).iterdir()} for name in "12")
+    first, second = (
+        {path.name: path.read_bytes() for path in (tmp_path / name).iterdir()} for name in "12"
+    )
     assert first == second
     assert first.keys() == {path.name for path in (tmp_path / "0").iterdir()}
 
 
 def test_the_shipped_checkpoint_keeps_its_names_and_bits():
     weights = load_file(pretrained_folder() / "model.safetensors")
-    model, info = MMAMRNNetForIntensity.from_pretrained(pretrained_folder(), output_loading_info=True)
+    model, info = MMAMRNNetForIntensity.from_pretrained(
+        pretrained_folder(), output_loading_info=True
+    )
     assert not any(info.values())
     assert weights.keys() == model.state_dict().keys()
     assert all(torch.equal(value, model.state_dict()[name]) for name, value in weights.items())
@@ -215,15 +257,22 @@ def test_the_shipped_checkpoint_keeps_its_names_and_bits():
     [
         ({"num_labels": 3}, ["LABEL_0", "LABEL_1", "LABEL_2"]),
         ({"id2label": {0: "joy", 1: "boredom"}}, ["joy", "boredom"]),
-        ({"id2label": {0: "joy", 1: "boredom"}, "label2id": {"joy": 0, "boredom": 1}}, ["joy", "boredom"]),
+        (
+            {"id2label": {0: "joy", 1: "boredom"}, "label2id": {"joy": 0, "boredom": 1}},
+            ["joy", "boredom"],
+        ),
     ],
 )
-def test_another_number_of_targets_starts_a_new_head_without_calibration(tiny_model, settings, names, tmp_path):
+def test_another_number_of_targets_starts_a_new_head_without_calibration(
+    tiny_model, settings, names, tmp_path
+):
     tiny_model.set_calibration(torch.full((7,), 2.0), torch.full((7,), 0.1))
     tiny_model.save_pretrained(tmp_path)
     with pytest.raises(RuntimeError, match="ignore_mismatched_sizes"):
         AutoModel.from_pretrained(tmp_path, **settings)
-    model = AutoModelForVideoClassification.from_pretrained(tmp_path, **settings, ignore_mismatched_sizes=True)
+    model = AutoModelForVideoClassification.from_pretrained(
+        tmp_path, **settings, ignore_mismatched_sizes=True
+    )
     assert model.config.label_names == names
     assert model.config.label2id == {name: index for index, name in enumerate(names)}
     assert not model.config.calibrated
@@ -235,9 +284,13 @@ def test_another_number_of_targets_starts_a_new_head_without_calibration(tiny_mo
 @pytest.mark.parametrize("names", [{0: "joy", 1: "joy"}, {1: "joy", 2: "fear"}])
 def test_targets_without_a_name_of_their_own_are_refused(names, tiny_model, tmp_path):
     tiny_model.save_pretrained(tmp_path)
-    with pytest.raises(StrictDataclassError, match="id2label must name the targets 0 to 1, each differently"):
+    with pytest.raises(
+        StrictDataclassError, match="id2label must name the targets 0 to 1, each differently"
+    ):
         AutoModel.from_pretrained(tmp_path, id2label=names, ignore_mismatched_sizes=True)
-    with pytest.raises(StrictDataclassError, match="id2label must name the targets 0 to 1, each differently"):
+    with pytest.raises(
+        StrictDataclassError, match="id2label must name the targets 0 to 1, each differently"
+    ):
         MMAMRNNetConfig(id2label=names)
 
 
@@ -255,9 +308,13 @@ def test_other_names_for_the_same_targets_keep_weights_and_calibration(tiny_mode
 def test_stage_1_says_that_its_expressions_are_seven(tiny_mma, tmp_path):
     tiny_mma.save_pretrained(tmp_path)
     for settings in ({"num_labels": 3}, {"id2label": {0: "joy", 1: "boredom"}}):
-        with pytest.raises(Exception, match=r"names stage 1's 7 expressions, neutral, anger, .*; got [23] names"):
+        with pytest.raises(
+            Exception, match=r"names stage 1's 7 expressions, neutral, anger, .*; got [23] names"
+        ):
             AutoModel.from_pretrained(tmp_path, **settings, ignore_mismatched_sizes=True)
-    german = dict(enumerate(["neutral", "Wut", "Ekel", "Angst", "Freude", "Trauer", "Überraschung"]))
+    german = dict(
+        enumerate(["neutral", "Wut", "Ekel", "Angst", "Freude", "Trauer", "Überraschung"])
+    )
     assert AutoModel.from_pretrained(tmp_path, id2label=german).config.label2id["Freude"] == 4
 
 
@@ -277,7 +334,9 @@ def test_intensities_are_no_classes(tiny_model, tmp_path):
 # Processors --------------------------------------------------------------------------------------------------------
 
 
-def test_the_image_processor_of_a_stage_1_folder_scales_as_ours_does(tiny_mma, tiny_processor, tmp_path):
+def test_the_image_processor_of_a_stage_1_folder_scales_as_ours_does(
+    tiny_mma, tiny_processor, tmp_path
+):
     tiny_mma.save_pretrained(tmp_path)
     tiny_processor.image_processor().save_pretrained(tmp_path)
     crops = np.random.randint(0, 256, (3, 40, 40, 3), dtype=np.uint8)
@@ -286,9 +345,16 @@ def test_the_image_processor_of_a_stage_1_folder_scales_as_ours_does(tiny_mma, t
         assert (pixels - tiny_processor.scale(crops)).abs().max() <= 1e-6
 
 
-def test_a_stage_1_folder_saved_with_an_image_processor_alone_has_all_that_ours_needs(tiny_mma, tmp_path):
+def test_a_stage_1_folder_saved_with_an_image_processor_alone_has_all_that_ours_needs(
+    tiny_mma, tmp_path
+):
     tiny_mma.save_pretrained(tmp_path)
-    settings = {"size": {"height": 32, "width": 32}, "image_mean": [0.5] * 3, "image_std": [0.5] * 3, "resample": 2}
+    settings = {
+        "size": {"height": 32, "width": 32},
+        "image_mean": [0.5] * 3,
+        "image_std": [0.5] * 3,
+        "resample": 2,
+    }
     ViTImageProcessor(**settings).save_pretrained(tmp_path)
     extractor, processor = load_extractor(tmp_path)
     assert type(processor) is MMAMRNNetVideoProcessor
@@ -313,7 +379,11 @@ def test_whatever_is_missing_is_initialised_named_and_finite(kind, model, tmp_pa
     model.save_pretrained(tmp_path)
     weights = load_file(tmp_path / "model.safetensors")
     lost = {name for index, name in enumerate(sorted(weights)) if index % 3 == 0}
-    save_file({n: v for n, v in weights.items() if n not in lost}, tmp_path / "model.safetensors", {"format": "pt"})
+    save_file(
+        {n: v for n, v in weights.items() if n not in lost},
+        tmp_path / "model.safetensors",
+        {"format": "pt"},
+    )
     loaded, info = AutoModel.from_pretrained(tmp_path, output_loading_info=True)
     assert set(info["missing_keys"]) == lost
     for name, value in loaded.state_dict().items():
@@ -328,7 +398,9 @@ def test_whatever_is_missing_is_initialised_named_and_finite(kind, model, tmp_pa
                 assert not value.any(), name
         elif not name.startswith("calibration_"):
             assert torch.equal(value, weights[name]), name
-    if kind == "tiny_model":  # a calibration of weights that are gone is dropped, be it there or not
+    if (
+        kind == "tiny_model"
+    ):  # a calibration of weights that are gone is dropped, be it there or not
         assert torch.equal(loaded.calibration_scale, torch.ones(7))
         assert not loaded.calibration_shift.any()
     assert loaded(**inputs_of(kind))[0].isfinite().all()
@@ -352,7 +424,11 @@ def test_the_seed_decides_on_new_weights(kind):
 
 
 def test_pixel_values_come_first_and_are_the_main_input(model):
-    assert next(iter(inspect.signature(model.forward).parameters)) == model.main_input_name == "pixel_values"
+    assert (
+        next(iter(inspect.signature(model.forward).parameters))
+        == model.main_input_name
+        == "pixel_values"
+    )
 
 
 def test_two_calls_give_the_same_bits(kind, model):
@@ -414,7 +490,9 @@ def test_parameters_are_counted(model):
     assert model.num_parameters() == sum(value.numel() for value in model.parameters())
     learning = sum(value.numel() for value in model.parameters() if value.requires_grad)
     assert model.num_parameters(only_trainable=True) == learning
-    assert (learning < model.num_parameters()) == (model.config.model_type == "mma_mrnnet")  # a fixed extractor
+    assert (learning < model.num_parameters()) == (
+        model.config.model_type == "mma_mrnnet"
+    )  # a fixed extractor
     assert model.get_memory_footprint() > 4 * model.num_parameters()
 
 
@@ -514,19 +592,27 @@ def trained_twice(kind, enable, **changes):
     for _ in range(2):
         loss = model(**batch).loss
         loss.backward()
-    gradients = {name: value.grad for name, value in model.named_parameters() if value.grad is not None}
+    gradients = {
+        name: value.grad for name, value in model.named_parameters() if value.grad is not None
+    }
     return {"loss": loss.detach(), **gradients, **dict(model.named_buffers())}
 
 
 @pytest.mark.parametrize("reentrant", [None, False, True])
-@pytest.mark.parametrize(("kind", "frozen"), [("tiny_mma", False), ("tiny_model", False), ("tiny_model", True)])
-def test_checkpointing_changes_no_bit_of_loss_gradients_and_running_statistics(kind, frozen, reentrant):
+@pytest.mark.parametrize(
+    ("kind", "frozen"), [("tiny_mma", False), ("tiny_model", False), ("tiny_model", True)]
+)
+def test_checkpointing_changes_no_bit_of_loss_gradients_and_running_statistics(
+    kind, frozen, reentrant
+):
     given = () if reentrant is None else ({"use_reentrant": reentrant},)
     plain = trained_twice(kind, lambda model: None, freeze_mma=frozen)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # one of the two names is on its way out
         for name in ("activation_checkpointing_enable", "gradient_checkpointing_enable"):
-            again = trained_twice(kind, lambda model, name=name: getattr(model, name)(*given), freeze_mma=frozen)
+            again = trained_twice(
+                kind, lambda model, name=name: getattr(model, name)(*given), freeze_mma=frozen
+            )
             assert plain.keys() == again.keys()
             assert all(torch.equal(value, again[name]) for name, value in plain.items())
     tracked = next(value for name, value in again.items() if name.endswith("num_batches_tracked"))
@@ -539,7 +625,9 @@ def test_checkpointing_computes_every_stage_twice_until_it_is_disabled():
     calls = [0] * 2
     for index, stage in enumerate(model.backbone.encoder.stages):
         first = stage.layers[0].layer[0].convolution
-        first.register_forward_hook(lambda *_, index=index: calls.__setitem__(index, calls[index] + 1))
+        first.register_forward_hook(
+            lambda *_, index=index: calls.__setitem__(index, calls[index] + 1)
+        )
     batch = {**inputs_of("tiny_mma"), **labels_of("tiny_mma")}
     for switch, wanted in (
         (lambda: None, [1, 1]),
@@ -577,7 +665,9 @@ def test_freezing_and_unfreezing_the_extractor_is_remembered(tiny_model, tmp_pat
 def test_dynamic_int8_stays_close(kind, model):
     inputs = inputs_of(kind)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # torch's own tool, deprecated and still what people reach for
+        warnings.simplefilter(
+            "ignore"
+        )  # torch's own tool, deprecated and still what people reach for
         small = torch.ao.quantization.quantize_dynamic(
             copy.deepcopy(model), {torch.nn.Linear, torch.nn.GRU}, dtype=torch.qint8
         )

@@ -7,9 +7,15 @@ import pytest
 from skimage.data import astronaut
 
 from mma_mrnnet import predict_video
-from mma_mrnnet.data.video_writing import write_video
 from mma_mrnnet.model.labels import EXPRESSIONS, affect_names
-from mma_mrnnet.prediction.neutral import REST, NoNeutralError, OwnNeutral, check_neutral, neutral_stretch
+from mma_mrnnet.prediction.neutral import (
+    REST,
+    NoNeutralError,
+    OwnNeutral,
+    check_neutral,
+    neutral_stretch,
+)
+from mma_mrnnet.video.writing import write_video
 
 NAMES = list(affect_names())
 AFFECT = len(NAMES)
@@ -36,7 +42,9 @@ def person():
     """Logits of ten frames; the first four rest exactly at `REST`, the others do something."""
     random = np.random.default_rng(0)
     valence_arousal = np.vstack([np.zeros((4, 2)), random.uniform(-0.4, 0.4, (6, 2))])
-    expressions = np.vstack([np.tile([0] + [np.log(REST)] * 6, (4, 1)), random.normal(-1, 1, (6, 7))])
+    expressions = np.vstack(
+        [np.tile([0] + [np.log(REST)] * 6, (4, 1)), random.normal(-1, 1, (6, 7))]
+    )
     units = np.vstack([np.full((4, 17), logit(REST)), random.normal(-1, 2, (6, 17))])
     return valence_arousal, expressions, units
 
@@ -77,7 +85,9 @@ def test_what_comes_out_is_affect_again_even_of_extreme_faces():
 
 def test_auto_finds_a_planted_calm_stretch(person):
     random = np.random.default_rng(1)
-    lively = affect_from(random.uniform(-1, 1, (30, 2)), random.normal(0, 1, (30, 7)), random.normal(0, 1, (30, 17)))
+    lively = affect_from(
+        random.uniform(-1, 1, (30, 2)), random.normal(0, 1, (30, 7)), random.normal(0, 1, (30, 17))
+    )
     lively[13:17] = affect_from(*person)[:4]
     times_s = np.arange(30) / 2
     assert neutral_stretch("auto", times_s, lively, 2.0) == (6.5, 8.0)
@@ -97,7 +107,9 @@ def test_a_stretch_needs_the_persons_face(person):
         neutral_stretch("auto", times_s[::2], affect[::2], 2.0)
 
 
-@pytest.mark.parametrize("neutral", [(2, 1), (0, 0), (-1, 2), (0, float("inf")), (0, float("nan")), (1,), "calm", 3])
+@pytest.mark.parametrize(
+    "neutral", [(2, 1), (0, 0), (-1, 2), (0, float("inf")), (0, float("nan")), (1,), "calm", 3]
+)
 def test_what_is_no_stretch_is_refused(neutral):
     with pytest.raises(ValueError, match=r"neutral must be \(start, end\) in seconds"):
         check_neutral(neutral)
@@ -113,21 +125,29 @@ def clip(tmp_path):
     return write_video(tmp_path / "clip.mp4", images, 2)
 
 
-def test_a_prediction_says_what_was_taken_out_and_what_it_was_without(tiny_model, tiny_processor, clip):
+def test_a_prediction_says_what_was_taken_out_and_what_it_was_without(
+    tiny_model, tiny_processor, clip
+):
     plain = predict_video(clip, tiny_model, tiny_processor)
     found = predict_video(clip, tiny_model, tiny_processor, neutral=(0, 1))
     assert (plain.neutral_s, plain.uncorrected) == (None, None)
     assert found.neutral_s == (0.0, 1.0)
     assert found.uncorrected == plain.intensities
     assert found.intensities != plain.intensities
-    assert "calibrated by the person's own neutral from 0 to 1 s, unlike in training" in found.notes()
+    assert (
+        "calibrated by the person's own neutral from 0 to 1 s, unlike in training" in found.notes()
+    )
     before, after = (table.frames[NAMES].to_numpy(np.float32) for table in (plain, found))
     np.testing.assert_array_equal(after, OwnNeutral.of(before[:3]).taken_from(before))
     assert found.frames.loc[:2, "valence"].mean() == pytest.approx(0, abs=1e-6)
-    pd.testing.assert_frame_equal(plain.frames.drop(columns=NAMES), found.frames.drop(columns=NAMES))
+    pd.testing.assert_frame_equal(
+        plain.frames.drop(columns=NAMES), found.frames.drop(columns=NAMES)
+    )
 
 
-def test_the_rate_of_the_table_changes_neither_the_stretch_nor_the_intensities(tiny_model, tiny_processor, clip):
+def test_the_rate_of_the_table_changes_neither_the_stretch_nor_the_intensities(
+    tiny_model, tiny_processor, clip
+):
     usual = predict_video(clip, tiny_model, tiny_processor, neutral="auto")
     other = predict_video(clip, tiny_model, tiny_processor, neutral="auto", fps=1)
     assert usual.intensities == other.intensities
@@ -135,7 +155,9 @@ def test_the_rate_of_the_table_changes_neither_the_stretch_nor_the_intensities(t
     assert usual.neutral_s[1] - usual.neutral_s[0] == 1.5
 
 
-def test_a_clip_without_a_face_in_the_stretch_has_an_error_and_no_intensities(tiny_model, tiny_processor, clip):
+def test_a_clip_without_a_face_in_the_stretch_has_an_error_and_no_intensities(
+    tiny_model, tiny_processor, clip
+):
     found = predict_video(clip, tiny_model, tiny_processor, neutral=(8, 9))
     assert found.error == "no face of this person from 8 to 9 s, which is to be their neutral"
     assert np.isnan(list(found.intensities.values())).all()

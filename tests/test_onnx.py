@@ -12,11 +12,18 @@ import numpy as np
 import pytest
 import torch
 
-from mma_mrnnet import MMAConfig, MMAModel, MMAMRNNetConfig, MMAMRNNetForIntensity, MMAMRNNetVideoProcessor, onnx_export
+from mma_mrnnet import (
+    MMAConfig,
+    MMAModel,
+    MMAMRNNetConfig,
+    MMAMRNNetForIntensity,
+    MMAMRNNetVideoProcessor,
+)
 from mma_mrnnet.cli import main
-from mma_mrnnet.hub import CheckpointError
+from mma_mrnnet.hub import onnx as onnx_export
+from mma_mrnnet.hub.checkpoints import CheckpointError
+from mma_mrnnet.hub.onnx import export_onnx
 from mma_mrnnet.model.video_processing_mma_mrnnet import LENGTH_POLICIES, kept_indices
-from mma_mrnnet.onnx_export import export_onnx
 
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxscript")
@@ -30,7 +37,9 @@ SIDE = 32
 def saved(model, folder, frames=4, **settings):
     """A checkpoint as training leaves it."""
     model.eval().save_pretrained(folder)
-    MMAMRNNetVideoProcessor(size={"height": SIDE, "width": SIDE}, num_frames=frames, **settings).save_pretrained(folder)
+    MMAMRNNetVideoProcessor(
+        size={"height": SIDE, "width": SIDE}, num_frames=frames, **settings
+    ).save_pretrained(folder)
     return folder
 
 
@@ -38,7 +47,9 @@ def feature_model(folder, **settings):
     """A calibrated model of three features on scales of their own; its checkpoint is in the folder."""
     torch.manual_seed(1)
     settings = {"num_frames": 4, "hidden_size": 8, "dense_size": 6} | settings
-    model = MMAMRNNetForIntensity(MMAMRNNetConfig(feature_names=["AU12_r", "pose_Tz", "gaze_0_x"], **settings))
+    model = MMAMRNNetForIntensity(
+        MMAMRNNetConfig(feature_names=["AU12_r", "pose_Tz", "gaze_0_x"], **settings)
+    )
     for parameter in model.parameters():
         torch.nn.init.normal_(parameter, std=0.5)  # biases too, which start at 0
     model.set_feature_scaling(torch.tensor([1.0, 600.0, 0.0]), torch.tensor([0.5, 40.0, 0.2]))
@@ -48,7 +59,9 @@ def feature_model(folder, **settings):
 
 
 def features(clips, frames):
-    return torch.tensor([1.0, 600.0, 0.0]) + torch.tensor([0.5, 40.0, 0.2]) * torch.randn(clips, frames, 3)
+    return torch.tensor([1.0, 600.0, 0.0]) + torch.tensor([0.5, 40.0, 0.2]) * torch.randn(
+        clips, frames, 3
+    )
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +85,9 @@ def session(path):
 
 
 def run_session(opened, affect, frame_mask):
-    return opened.run(["intensities", "logits"], {"affect": affect.numpy(), "frame_mask": frame_mask.numpy()})
+    return opened.run(
+        ["intensities", "logits"], {"affect": affect.numpy(), "frame_mask": frame_mask.numpy()}
+    )
 
 
 def script_of(folder):
@@ -87,7 +102,9 @@ def whole(tmp_path_factory):
     """A stage-2 model with an extractor of which the GRU reads two channels, and its exported folder."""
     torch.manual_seed(2)
     folder = tmp_path_factory.mktemp("whole")
-    extractor = MMAConfig(backbone_config=dict(BACKBONE), image_size=SIDE, supervised_action_units=[1, 2, 4])
+    extractor = MMAConfig(
+        backbone_config=dict(BACKBONE), image_size=SIDE, supervised_action_units=[1, 2, 4]
+    )
     config = MMAMRNNetConfig(
         mma_config=extractor,
         num_frames=4,
@@ -122,7 +139,9 @@ def crops(count, side=SIDE):
     ],
     ids=lambda settings: settings["temporal_pooling"],
 )
-def test_clips_of_every_length_get_pytorchs_intensities_in_batches_of_every_size(exported, settings):
+def test_clips_of_every_length_get_pytorchs_intensities_in_batches_of_every_size(
+    exported, settings
+):
     model, folder = exported(**settings)
     opened = session(folder / "onnx" / "intensities.onnx")
     most = model.config.num_frames
@@ -144,7 +163,9 @@ def test_clips_of_every_length_get_pytorchs_intensities_in_batches_of_every_size
 def test_crops_get_pytorchs_affect_and_intensities_through_the_script(whole):
     model, folder = whole
     script, settings = script_of(folder), json.loads((folder / "settings.json").read_text())
-    extractor, clips = (session(folder / settings[part]["file"]) for part in ("extractor", "intensities"))
+    extractor, clips = (
+        session(folder / settings[part]["file"]) for part in ("extractor", "intensities")
+    )
     script.CHUNK = 2  # so that chunks of two and of one are run
     processor = MMAMRNNetVideoProcessor.from_pretrained(folder.parent / "trained")
     for count in (1, 3, 4, 7):
@@ -167,13 +188,21 @@ def test_the_script_keeps_the_frames_that_the_processor_keeps():
         for most in (1, 2, 3, 4, 29, 30, 31):
             for length in (0, 1, 2, 3, 5, 29, 30, 31, 32, 59, 60, 61, 88, 145, 146, 450, 899):
                 ours = script.kept_indices(length, most, policy)
-                assert ours.tolist() == kept_indices(length, most, policy).tolist(), (policy, most, length)
+                assert ours.tolist() == kept_indices(length, most, policy).tolist(), (
+                    policy,
+                    most,
+                    length,
+                )
 
 
 def test_a_model_whose_numbers_differ_is_not_written(tmp_path, monkeypatch):
     feature_model(tmp_path / "trained")
-    monkeypatch.setattr(onnx_export._GRU, "_reordered", lambda self, weight: weight)  # PyTorch's order of the gates
-    with pytest.raises(CheckpointError, match=r"intensities\.onnx: its outputs differ from PyTorch's by"):
+    monkeypatch.setattr(
+        onnx_export._GRU, "_reordered", lambda self, weight: weight
+    )  # PyTorch's order of the gates
+    with pytest.raises(
+        CheckpointError, match=r"intensities\.onnx: its outputs differ from PyTorch's by"
+    ):
         export_onnx(tmp_path / "trained", tmp_path / "onnx")
     assert [path.name for path in tmp_path.iterdir()] == ["trained"]
 
@@ -221,14 +250,21 @@ def test_a_model_file_names_itself_and_nothing_of_this_machine(whole):
         assert facts["name"].endswith(name)
         assert facts["license"] == "terms-of-the-training-data"
         assert facts["version"]
-        assert {value.type.tensor_type.shape.dim[0].dim_param for value in model.graph.input} == {"batch"}
+        assert {value.type.tensor_type.shape.dim[0].dim_param for value in model.graph.input} == {
+            "batch"
+        }
         assert not [node for node in model.graph.node if node.metadata_props or node.doc_string]
         content = (folder / f"{name}.onnx").read_bytes()
         assert b"site-packages" not in content
         assert b".py" not in content  # as stack traces have it
     for path in folder.iterdir():
         content = path.read_bytes()
-        for trace in (str(ROOT), str(folder.parent), str(Path(torch.__file__).parents[1]), str(Path.home()) + "/"):
+        for trace in (
+            str(ROOT),
+            str(folder.parent),
+            str(Path(torch.__file__).parents[1]),
+            str(Path.home()) + "/",
+        ):
             assert trace.encode() not in content, (path.name, trace)
 
 
@@ -245,7 +281,9 @@ def test_a_stage_1_checkpoint_gives_the_extractor_alone(tmp_path):
     processor = MMAMRNNetVideoProcessor.from_pretrained(tmp_path / "trained")
     with torch.no_grad():
         wanted = model(processor.scale(images)).affect.numpy()
-    np.testing.assert_allclose([[float(value) for value in row.split(",")] for row in rows], wanted, atol=1e-5)
+    np.testing.assert_allclose(
+        [[float(value) for value in row.split(",")] for row in rows], wanted, atol=1e-5
+    )
 
 
 # Alone -------------------------------------------------------------------------------------------------------------
@@ -293,24 +331,41 @@ def test_the_script_runs_with_numpy_and_onnxruntime_alone(whole, tmp_path):
         values, frame_mask = processor.pad([affect])
         wanted = model(affect=values, frame_mask=frame_mask).intensities[0].tolist()
     lines = [line.split() for line in out.splitlines()[1:]]
-    assert [line[0] for line in lines] == model.config.label_names  # not calibrated, hence not ranked
+    assert [
+        line[0] for line in lines
+    ] == model.config.label_names  # not calibrated, hence not ranked
     np.testing.assert_allclose([float(line[1]) for line in lines], wanted, atol=0.0051)
-    for note in ("6 frames thinned evenly to 4", "learnt from a simulator", "not calibrated", "prior only"):
+    for note in (
+        "6 frames thinned evenly to 4",
+        "learnt from a simulator",
+        "not calibrated",
+        "prior only",
+    ):
         assert note in err
-    np.testing.assert_allclose(np.loadtxt(tmp_path / "frames.csv", delimiter=",", skiprows=1), affect, atol=1e-5)
+    np.testing.assert_allclose(
+        np.loadtxt(tmp_path / "frames.csv", delimiter=",", skiprows=1), affect, atol=1e-5
+    )
 
 
 @pytest.mark.parametrize(
     ("array", "message"),
     [
-        (np.zeros((2, 48, 48, 3), np.uint8), r"crops must be (L, 32, 32, 3) uint8 RGB; got (2, 48, 48, 3) uint8"),
+        (
+            np.zeros((2, 48, 48, 3), np.uint8),
+            r"crops must be (L, 32, 32, 3) uint8 RGB; got (2, 48, 48, 3) uint8",
+        ),
         (np.zeros((2, 32, 32, 3), np.float32), "got (2, 32, 32, 3) float32"),
-        (np.zeros((2, 5), np.float32), "frames must be (L, 26) float, see input_names; got (2, 5) float32"),
+        (
+            np.zeros((2, 5), np.float32),
+            "frames must be (L, 26) float, see input_names; got (2, 5) float32",
+        ),
         (np.full((2, 26), np.nan, np.float32), "no frame with a face"),
         (np.zeros((0, 32, 32, 3), np.uint8), "no frame with a face"),
     ],
 )
-def test_the_script_refuses_in_words_what_the_model_cannot_read(whole, tmp_path, capsys, monkeypatch, array, message):
+def test_the_script_refuses_in_words_what_the_model_cannot_read(
+    whole, tmp_path, capsys, monkeypatch, array, message
+):
     np.save(tmp_path / "clip.npy", array)
     monkeypatch.setattr(sys, "argv", ["run_onnx.py", str(tmp_path / "clip.npy")])
     assert script_of(whole[1]).main() == 1
@@ -319,7 +374,9 @@ def test_the_script_refuses_in_words_what_the_model_cannot_read(whole, tmp_path,
     assert message in err
 
 
-def test_the_script_says_in_a_line_that_a_file_holds_no_array_or_no_model(whole, tmp_path, capsys, monkeypatch):
+def test_the_script_says_in_a_line_that_a_file_holds_no_array_or_no_model(
+    whole, tmp_path, capsys, monkeypatch
+):
     shutil.copytree(whole[1], tmp_path / "onnx")
     (tmp_path / "onnx" / "extractor.onnx").write_bytes(b"junk")
     (tmp_path / "empty.npy").touch()
@@ -330,7 +387,9 @@ def test_the_script_says_in_a_line_that_a_file_holds_no_array_or_no_model(whole,
         ("several.npz", "holds several arrays"),
         ("crops.npy", "extractor.onnx: no model that can be opened"),
     ):
-        monkeypatch.setattr(sys, "argv", ["run_onnx.py", str(tmp_path / name), "--model", str(tmp_path / "onnx")])
+        monkeypatch.setattr(
+            sys, "argv", ["run_onnx.py", str(tmp_path / name), "--model", str(tmp_path / "onnx")]
+        )
         assert script_of(whole[1]).main() == 1
         out, err = capsys.readouterr()
         assert (out, err.count("\n"), said in err) == ("", 1, True)
@@ -355,14 +414,20 @@ def test_known_affect_goes_in_without_its_rows_of_no_face(whole, tmp_path, capsy
 def test_a_folder_that_holds_something_is_left_alone(tmp_path):
     (tmp_path / "onnx").mkdir()
     (tmp_path / "onnx" / "mine.txt").write_text("stays")
-    with pytest.raises(CheckpointError, match="exists and is not an empty folder; nothing was written"):
+    with pytest.raises(
+        CheckpointError, match="exists and is not an empty folder; nothing was written"
+    ):
         export_onnx(tmp_path / "trained", tmp_path / "onnx")
     assert [path.name for path in tmp_path.rglob("*")] == ["onnx", "mine.txt"]
 
 
 def test_without_the_extra_the_error_names_it(tmp_path, monkeypatch):
-    monkeypatch.setattr(onnx_export, "find_spec", lambda name: None if name == "onnxscript" else object())
-    with pytest.raises(ValueError, match=r"pip install 'mma-mrnnet\[onnx\]' \(onnxscript missing\)"):
+    monkeypatch.setattr(
+        onnx_export, "find_spec", lambda name: None if name == "onnxscript" else object()
+    )
+    with pytest.raises(
+        ValueError, match=r"pip install 'mma-mrnnet\[onnx\]' \(onnxscript missing\)"
+    ):
         export_onnx(tmp_path / "trained", tmp_path / "onnx")
     assert not list(tmp_path.iterdir())
 
@@ -375,7 +440,9 @@ def test_a_processor_of_another_size_is_refused(tmp_path):
     assert not (tmp_path / "onnx").exists()
 
 
-def test_the_command_writes_the_folder_the_same_to_the_byte_each_time(exported, tmp_path, capsys, settings_kept):
+def test_the_command_writes_the_folder_the_same_to_the_byte_each_time(
+    exported, tmp_path, capsys, settings_kept
+):
     _, folder = exported(temporal_pooling="padded")
     (tmp_path / "onnx").mkdir()  # an empty one may be there
     words = ["export", str(folder / "trained"), str(tmp_path / "onnx"), "--format", "onnx"]

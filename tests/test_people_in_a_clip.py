@@ -8,13 +8,19 @@ import torch
 from skimage.data import astronaut
 
 from mma_mrnnet import MMAMRNNetConfig, MMAMRNNetForIntensity, predict_people, predict_video
-from mma_mrnnet.data.affect_cache import AffectCache
-from mma_mrnnet.data.crop_store import CropSettings, OlderCropsError, is_current, read_index, store_crops
-from mma_mrnnet.data.faces import FaceDetector
-from mma_mrnnet.data.records import ClipFile
-from mma_mrnnet.data.strips import MOST, MOST_PEOPLE, FaceSnapshot, Strip, Strips
-from mma_mrnnet.data.video_writing import write_video
+from mma_mrnnet.crops.store import (
+    CropSettings,
+    OlderCropsError,
+    is_current,
+    read_index,
+    store_crops,
+)
+from mma_mrnnet.faces.detection import FaceDetector
+from mma_mrnnet.faces.strips import MOST, MOST_PEOPLE, FaceSnapshot, Strip, Strips
+from mma_mrnnet.features.affect_cache import AffectCache
+from mma_mrnnet.features.records import ClipFile
 from mma_mrnnet.model.labels import affect_names
+from mma_mrnnet.video.writing import write_video
 
 FACE = astronaut()[:256, 96:352]
 AFFECT = list(affect_names())
@@ -57,7 +63,9 @@ def test_each_person_has_a_result_and_the_first_is_the_default(tiny_model, tiny_
     assert [person.frames_with_face for person in people] == [8, 4]
     assert [person.frames_sampled for person in people] == [8, 8]
     assert [person.people for person in people] == [2, 2]
-    assert people[0].frames["box_width"].mean() < people[1].frames["box_width"].mean()  # the one who stays is smaller
+    assert (
+        people[0].frames["box_width"].mean() < people[1].frames["box_width"].mean()
+    )  # the one who stays is smaller
     assert people[1].frames["track"].tolist() == [1] * 8
     assert not same(people[0].intensities, people[1].intensities)
     default = predict_video(both, tiny_model, tiny_processor)
@@ -65,17 +73,25 @@ def test_each_person_has_a_result_and_the_first_is_the_default(tiny_model, tiny_
     pd.testing.assert_frame_equal(default.frames, people[0].frames)
 
 
-def test_who_else_is_in_the_picture_changes_no_bit_of_a_persons_affect(tiny_model, tiny_processor, monkeypatch, both):
+def test_who_else_is_in_the_picture_changes_no_bit_of_a_persons_affect(
+    tiny_model, tiny_processor, monkeypatch, both
+):
     together = predict_people(both, tiny_model, tiny_processor)[0]
     whole = FaceDetector.__call__
     # The same pictures with a detector that does not see the other one.
-    monkeypatch.setattr(FaceDetector, "__call__", lambda self, image: [f for f in whole(self, image) if f.box[0] < 200])
+    monkeypatch.setattr(
+        FaceDetector,
+        "__call__",
+        lambda self, image: [f for f in whole(self, image) if f.box[0] < 200],
+    )
     (alone,) = predict_people(both, tiny_model, tiny_processor)
     assert same(together.intensities, alone.intensities)
     pd.testing.assert_frame_equal(together.frames, alone.frames, check_exact=True)
 
 
-def test_frames_between_the_sampled_ones_change_no_bit_of_anybodys_intensities(tiny_model, tiny_processor, tmp_path):
+def test_frames_between_the_sampled_ones_change_no_bit_of_anybodys_intensities(
+    tiny_model, tiny_processor, tmp_path
+):
     images = [scene(small(number), large(number) if number < 8 else None) for number in range(16)]
     path = write_video(tmp_path / "dense.mp4", images, 8)
     usual = predict_people(path, tiny_model, tiny_processor)
@@ -87,15 +103,21 @@ def test_frames_between_the_sampled_ones_change_no_bit_of_anybodys_intensities(t
         assert [face.frame for face in person.strip] == [face.frame for face in other.strip]
 
 
-def test_a_face_in_one_frame_is_listed_last_and_does_not_count_among_the_people(tiny_model, tiny_processor, tmp_path):
+def test_a_face_in_one_frame_is_listed_last_and_does_not_count_among_the_people(
+    tiny_model, tiny_processor, tmp_path
+):
     images = [scene(small(number), large(number) if number == 3 else None) for number in range(8)]
-    people = predict_people(write_video(tmp_path / "glimpse.mp4", images, 2), tiny_model, tiny_processor)
+    people = predict_people(
+        write_video(tmp_path / "glimpse.mp4", images, 2), tiny_model, tiny_processor
+    )
     assert [person.frames_with_face for person in people] == [8, 1]
     assert [person.people for person in people] == [1, 1]
     assert people[1].warning == "rests on 1 frame with a face: hardly a clip"
 
 
-def test_a_clip_without_a_face_gives_the_one_result_that_says_so(tiny_model, tiny_processor, tmp_path):
+def test_a_clip_without_a_face_gives_the_one_result_that_says_so(
+    tiny_model, tiny_processor, tmp_path
+):
     path = write_video(tmp_path / "grey.mp4", [scene()] * 4, 2)
     (nobody,) = predict_people(path, tiny_model, tiny_processor)
     assert nobody.error == "no face in this video"
@@ -107,21 +129,26 @@ def test_a_clip_without_a_face_gives_the_one_result_that_says_so(tiny_model, tin
 # ---- training means the same person
 
 
-def test_stored_crops_caches_and_prediction_mean_the_same_person(tiny_model, tiny_processor, both, tmp_path):
+def test_stored_crops_caches_and_prediction_mean_the_same_person(
+    tiny_model, tiny_processor, both, tmp_path
+):
     index = store_crops(both, tmp_path / "crops", CropSettings(2.0, 32, "png"), FaceDetector())
     names = [f"{number:05d}.png" for number in range(1, 9)]
     assert sorted(path.name for path in (tmp_path / "crops").iterdir()) == [*names, "crops.json"]
     assert index.faces == 8
     cache = AffectCache(tmp_path / "cache", tiny_model.mma, tiny_processor, 2.0)
     of_video, of_crops = (
-        cache.compute(ClipFile(path.name, path, "", "train", {"joy": 0.5})) for path in (both, tmp_path / "crops")
+        cache.compute(ClipFile(path.name, path, "", "train", {"joy": 0.5}))
+        for path in (both, tmp_path / "crops")
     )
     predicted = predict_video(both, tiny_model, tiny_processor).frames[AFFECT].to_numpy(np.float32)
     assert (of_video == of_crops).all()
     assert (of_video == predicted).all()
 
 
-def test_crops_of_an_older_version_are_refused_in_training_and_replaced_by_the_command(both, tmp_path):
+def test_crops_of_an_older_version_are_refused_in_training_and_replaced_by_the_command(
+    both, tmp_path
+):
     folder, settings = tmp_path / "crops", CropSettings()
     store_crops(both, folder, settings, FaceDetector())
     path = folder / "crops.json"
@@ -153,25 +180,38 @@ def test_running_intensities_are_those_of_the_frames_so_far(tiny_model, tiny_pro
     with torch.no_grad():
         two = tiny_model(affect=torch.from_numpy(kept)[None]).intensities[0]
     assert found.running.loc[1, names].to_numpy(float) == pytest.approx(two.numpy(), abs=1e-6)
-    assert found.running[names].iloc[-1].to_list() == pytest.approx(list(found.intensities.values()), abs=1e-6)
+    assert found.running[names].iloc[-1].to_list() == pytest.approx(
+        list(found.intensities.values()), abs=1e-6
+    )
 
 
 def test_a_network_that_reads_padding_has_no_contributions(tiny_config, tiny_processor, both):
-    padded = MMAMRNNetForIntensity(MMAMRNNetConfig(**{**tiny_config.to_dict(), "temporal_pooling": "padded"})).eval()
+    padded = MMAMRNNetForIntensity(
+        MMAMRNNetConfig(**{**tiny_config.to_dict(), "temporal_pooling": "padded"})
+    ).eval()
     found = predict_video(both, padded, tiny_processor)
     assert found.constant == {}
     assert found.moments[list(found.intensities)].isna().to_numpy().all()
     assert found.running[list(found.intensities)].notna().to_numpy().all()
 
 
-def test_the_strip_shows_the_person_and_the_thumbnail_is_the_surest_of_it(tiny_model, tiny_processor, both):
-    for person, frames in zip(predict_people(both, tiny_model, tiny_processor), (range(8), range(4)), strict=True):
+def test_the_strip_shows_the_person_and_the_thumbnail_is_the_surest_of_it(
+    tiny_model, tiny_processor, both
+):
+    for person, frames in zip(
+        predict_people(both, tiny_model, tiny_processor), (range(8), range(4)), strict=True
+    ):
         assert [face.frame for face in person.strip] == list(frames)
         assert [face.time_s for face in person.strip] == [number / 2 for number in frames]
-        assert all(face.crop.shape == (32, 32, 3) and face.crop.dtype == np.uint8 for face in person.strip)
+        assert all(
+            face.crop.shape == (32, 32, 3) and face.crop.dtype == np.uint8 for face in person.strip
+        )
         assert person.thumbnail.score == max(face.score for face in person.strip)
     first = predict_people(both, tiny_model, tiny_processor)[1].strip[0]
-    assert first.crop.mean() > 1.2 * predict_video(both, tiny_model, tiny_processor).strip[0].crop.mean()
+    assert (
+        first.crop.mean()
+        > 1.2 * predict_video(both, tiny_model, tiny_processor).strip[0].crop.mean()
+    )
 
 
 def snapshot(number):

@@ -18,13 +18,19 @@ from transformers.dynamic_module_utils import get_imports
 from transformers.pipelines.pt_utils import KeyDataset
 
 from mma_mrnnet import MMAMRNNetConfig, MMAMRNNetForIntensity, MMAMRNNetForVideoClassification
-from mma_mrnnet.data.video import VideoError
-from mma_mrnnet.data.video_sources import local_video
-from mma_mrnnet.data.video_writing import write_video
-from mma_mrnnet.hub import PIPELINE_FILE, TASK, export_checkpoint, load_checkpoint, pretrained_folder
+from mma_mrnnet.hub.checkpoints import (
+    PIPELINE_FILE,
+    TASK,
+    export_checkpoint,
+    load_checkpoint,
+    pretrained_folder,
+)
 from mma_mrnnet.model.labels import REACTIONS
-from mma_mrnnet.pipeline import FacialExpressionIntensityPipeline
 from mma_mrnnet.prediction import predict_video
+from mma_mrnnet.prediction.pipeline import FacialExpressionIntensityPipeline
+from mma_mrnnet.video.reading import VideoError
+from mma_mrnnet.video.sources import local_video
+from mma_mrnnet.video.writing import write_video
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -43,7 +49,9 @@ def shorter(tmp_path_factory):
 @pytest.fixture(scope="module")
 def grey(tmp_path_factory):
     """A clip without a face."""
-    return write_video(tmp_path_factory.mktemp("clip") / "grey.mp4", [np.full((64, 64, 3), 128, np.uint8)] * 4, 4)
+    return write_video(
+        tmp_path_factory.mktemp("clip") / "grey.mp4", [np.full((64, 64, 3), 128, np.uint8)] * 4, 4
+    )
 
 
 @pytest.fixture
@@ -61,7 +69,10 @@ def pipe(checkpoint):
 
 
 def intensities(path, checkpoint):
-    return [{"label": name, "score": value} for name, value in predicted(path, checkpoint).intensities.items()]
+    return [
+        {"label": name, "score": value}
+        for name, value in predicted(path, checkpoint).intensities.items()
+    ]
 
 
 def predicted(path, checkpoint):
@@ -91,7 +102,9 @@ def test_without_a_model_the_task_takes_the_checkpoint_that_ships():
         lambda path: {"path": "somewhere/else.mp4", "bytes": path.read_bytes()},
     ],
 )
-def test_a_path_bytes_a_file_object_and_a_data_sets_entry_give_the_same(kind, pipe, checkpoint, clip):
+def test_a_path_bytes_a_file_object_and_a_data_sets_entry_give_the_same(
+    kind, pipe, checkpoint, clip
+):
     assert pipe(kind(clip)) == intensities(clip, checkpoint)
 
 
@@ -105,7 +118,10 @@ def test_the_frames_are_those_of_predict_video_and_fps_changes_them_alone(pipe, 
     shown = pipe(clip, return_frames=True)
     prediction = predicted(clip, checkpoint)
     assert shown["scores"] == list(intensities(clip, checkpoint))
-    assert (shown["duration_s"], shown["note"]) == (prediction.duration_s, "; ".join(prediction.notes()))
+    assert (shown["duration_s"], shown["note"]) == (
+        prediction.duration_s,
+        "; ".join(prediction.notes()),
+    )
     assert shown["frames"] == prediction.frames.to_dict("records")
     assert len(shown["frames"]) == 4  # 2 s at 2 a second
     finer = pipe(clip, return_frames=True, fps=5)
@@ -138,7 +154,9 @@ COLUMNS = {
 
 
 def video_column(paths):
-    return datasets.Dataset.from_dict({"video": paths}).cast_column("video", datasets.Video(decode=False))
+    return datasets.Dataset.from_dict({"video": paths}).cast_column(
+        "video", datasets.Video(decode=False)
+    )
 
 
 @pytest.mark.parametrize("kind", COLUMNS)
@@ -151,7 +169,9 @@ def test_several_videos_come_in_order(kind, pipe, checkpoint, clip, shorter):
 
 
 @pytest.mark.parametrize("batch_size", [2, 8])
-def test_batches_give_the_same_numbers_in_the_same_order(batch_size, pipe, checkpoint, clip, shorter):
+def test_batches_give_the_same_numbers_in_the_same_order(
+    batch_size, pipe, checkpoint, clip, shorter
+):
     videos = [clip, shorter.read_bytes(), clip]
     expected = [intensities(path, checkpoint) for path in (clip, shorter, clip)]
     assert pipe(videos, batch_size=batch_size) == expected
@@ -166,22 +186,36 @@ def test_videos_of_a_generator_are_asked_for_one_by_one(pipe, clip):
 
 
 @pytest.mark.parametrize("batch_size", [1, 2])
-def test_one_bad_video_ends_the_call_or_stands_as_an_error_in_its_place(batch_size, pipe, checkpoint, clip, grey):
+def test_one_bad_video_ends_the_call_or_stands_as_an_error_in_its_place(
+    batch_size, pipe, checkpoint, clip, grey
+):
     videos = [clip, "nowhere.mp4", grey, b"", None, clip]
     with pytest.raises(VideoError, match=r"^nowhere\.mp4: no such file"):
         pipe(videos, batch_size=batch_size)
-    first, *bad, last = pipe(videos, batch_size=batch_size, on_error="return", top_k=7, return_frames=True)
+    first, *bad, last = pipe(
+        videos, batch_size=batch_size, on_error="return", top_k=7, return_frames=True
+    )
     assert first["scores"] == last["scores"]
     assert sorted(first["scores"], key=lambda row: row["label"]) == intensities(clip, checkpoint)
-    said = ["nowhere.mp4: no such file", f"{grey}: no face in this video", "video of 0 bytes: is empty"]
-    for output, words in zip(bad, [*said, "a video cannot be read from builtins.NoneType"], strict=True):
+    said = [
+        "nowhere.mp4: no such file",
+        f"{grey}: no face in this video",
+        "video of 0 bytes: is empty",
+    ]
+    for output, words in zip(
+        bad, [*said, "a video cannot be read from builtins.NoneType"], strict=True
+    ):
         assert list(output) == ["error"]
         assert output["error"].startswith(words)
 
 
 def test_no_videos_give_nothing(pipe):
     assert pipe([]) == pipe(()) == pipe(datasets.Dataset.from_dict({"video": []})["video"]) == []
-    assert list(pipe(x for x in ())) == list(pipe(KeyDataset(datasets.Dataset.from_dict({"video": []}), "video"))) == []
+    assert (
+        list(pipe(x for x in ()))
+        == list(pipe(KeyDataset(datasets.Dataset.from_dict({"video": []}), "video")))
+        == []
+    )
 
 
 # What is refused ---------------------------------------------------------------------------------------------------
@@ -217,7 +251,9 @@ def test_no_input_a_folder_text_and_arrays_are_errors_in_words(pipe, tmp_path):
         ({"on_error": "ignore"}, "on_error must be one of raise, return; got 'ignore'"),
     ],
 )
-def test_options_out_of_range_are_refused_whatever_is_done_with_bad_videos(option, said, pipe, checkpoint, clip):
+def test_options_out_of_range_are_refused_whatever_is_done_with_bad_videos(
+    option, said, pipe, checkpoint, clip
+):
     with pytest.raises(ValueError, match=said):
         pipe([clip], **{"on_error": "return", **option})
     with pytest.raises(ValueError, match=said):
@@ -237,13 +273,20 @@ def test_an_uncalibrated_model_is_not_ranked(tiny_model, tiny_processor, clip):
 
 
 def test_models_that_give_no_intensities_of_videos_are_refused(tiny_mma, tiny_processor):
-    features = MMAMRNNetForIntensity(MMAMRNNetConfig(feature_names=["smile"], num_frames=4, hidden_size=8))
-    for model, said in ((tiny_mma, "a stage-1 model"), (features, "reads tables of features, not videos")):
+    features = MMAMRNNetForIntensity(
+        MMAMRNNetConfig(feature_names=["smile"], num_frames=4, hidden_size=8)
+    )
+    for model, said in (
+        (tiny_mma, "a stage-1 model"),
+        (features, "reads tables of features, not videos"),
+    ):
         with pytest.raises(ValueError, match=said):
             pipeline(TASK, model=model, video_processor=tiny_processor)
 
 
-def test_the_limits_reach_the_reading_and_a_fault_of_ours_is_no_video_error(pipe, clip, monkeypatch):
+def test_the_limits_reach_the_reading_and_a_fault_of_ours_is_no_video_error(
+    pipe, clip, monkeypatch
+):
     with pytest.raises(VideoError, match="larger than 10 bytes"):
         pipe(io.BytesIO(clip.read_bytes()), max_bytes=10)
     seen = {}
@@ -252,7 +295,7 @@ def test_the_limits_reach_the_reading_and_a_fault_of_ours_is_no_video_error(pipe
         seen.update(limits)
         raise RuntimeError("ours")
 
-    monkeypatch.setattr("mma_mrnnet.data.video_sources.local_video", broken)
+    monkeypatch.setattr("mma_mrnnet.video.sources.local_video", broken)
     with pytest.raises(RuntimeError, match="ours"):
         pipe([clip], on_error="return", timeout=3)
     assert seen == {"timeout": 3}
@@ -271,7 +314,9 @@ def test_what_is_saved_loads_again_and_gives_the_same(pipe, checkpoint, clip, tm
         assert again(clip) == intensities(clip, checkpoint)
         again.save_pretrained(tmp_path / f"again {task}")
     model, processor = load_checkpoint(tmp_path / "again None")
-    assert pipeline(TASK, model=model, video_processor=processor)(clip) == pipe(clip)  # loaded so, no code is trusted
+    assert pipeline(TASK, model=model, video_processor=processor)(clip) == pipe(
+        clip
+    )  # loaded so, no code is trusted
     with pytest.raises(ValueError, match="is a file; a pipeline is saved into a folder"):
         pipe.save_pretrained(checkpoint / "config.json")
 
@@ -282,7 +327,9 @@ def test_a_model_saved_away_from_its_pipelines_file_forgets_it(pipe, clip, tmp_p
     for place in (tmp_path / "saved", tmp_path / "elsewhere"):
         model.save_pretrained(place)
         processor.save_pretrained(place)
-        assert ("custom_pipelines" in json.loads((place / "config.json").read_text())) == (place.name == "saved")
+        assert ("custom_pipelines" in json.loads((place / "config.json").read_text())) == (
+            place.name == "saved"
+        )
     assert pipeline(TASK, model=str(tmp_path / "elsewhere"))(clip) == pipe(clip)
 
 
@@ -296,9 +343,16 @@ for task in ("facial-expression-intensity", None):
 
 
 @pytest.mark.slow
-def test_an_export_brings_its_pipeline_where_the_package_was_not_imported(checkpoint, clip, tmp_path):
+def test_an_export_brings_its_pipeline_where_the_package_was_not_imported(
+    checkpoint, clip, tmp_path
+):
     place = export_checkpoint(checkpoint, tmp_path / "hub")
-    alone = {"PYTHONPATH": str(ROOT), "HF_HOME": str(tmp_path / "home"), "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
+    alone = {
+        "PYTHONPATH": str(ROOT),
+        "HF_HOME": str(tmp_path / "home"),
+        "HF_HUB_OFFLINE": "1",
+        "OMP_NUM_THREADS": "1",
+    }
     done = subprocess.run(
         [sys.executable, "-c", TRAVELLED, str(place), str(clip)],
         env={**os.environ, **alone},
@@ -309,7 +363,9 @@ def test_an_export_brings_its_pipeline_where_the_package_was_not_imported(checkp
         check=False,
     )
     assert done.returncode == 0, done.stderr[-3000:]
-    assert [json.loads(line) for line in done.stdout.splitlines()] == [intensities(clip, checkpoint)] * 2
+    assert [json.loads(line) for line in done.stdout.splitlines()] == [
+        intensities(clip, checkpoint)
+    ] * 2
 
 
 class NotInstalled:
@@ -322,16 +378,24 @@ class NotInstalled:
 
 
 def test_where_the_package_is_missing_the_pipeline_says_what_to_install(monkeypatch):
-    file = ROOT / "mma_mrnnet" / PIPELINE_FILE
+    file = ROOT / "mma_mrnnet" / "prediction" / PIPELINE_FILE
     assert get_imports(file) == []  # else transformers would name a package of the index to install
-    assert runpy.run_path(str(file))["FacialExpressionIntensityPipeline"] is FacialExpressionIntensityPipeline
-    monkeypatch.setitem(sys.modules, "mma_mrnnet.pipeline", None)  # there, but broken: not for us to explain
-    with pytest.raises(ModuleNotFoundError, match=r"mma_mrnnet\.pipeline"):
+    assert (
+        runpy.run_path(str(file))["FacialExpressionIntensityPipeline"]
+        is FacialExpressionIntensityPipeline
+    )
+    monkeypatch.setitem(
+        sys.modules, "mma_mrnnet.prediction.pipeline", None
+    )  # there, but broken: not for us to explain
+    with pytest.raises(ModuleNotFoundError, match=r"mma_mrnnet\.prediction\.pipeline"):
         runpy.run_path(str(file))
-    monkeypatch.delitem(sys.modules, "mma_mrnnet.pipeline")
+    monkeypatch.delitem(sys.modules, "mma_mrnnet.prediction.pipeline")
     monkeypatch.delitem(sys.modules, "mma_mrnnet")
     monkeypatch.setattr(sys, "meta_path", [NotInstalled, *sys.meta_path])
-    with pytest.raises(ImportError, match="the Python package mma-mrnnet, which is not installed here: from a check"):
+    with pytest.raises(
+        ImportError,
+        match="the Python package mma-mrnnet, which is not installed here: from a check",
+    ):
         runpy.run_path(str(file))
 
 
@@ -356,7 +420,9 @@ def test_video_classification_shows_the_calibrated_intensities(classify, checkpo
     with torch.no_grad():
         expected = model(**processor([array], return_tensors="pt")).intensities[0].tolist()
     rows = classify(array)
-    assert {row["label"]: row["score"] for row in rows} == dict(zip(REACTIONS, expected, strict=True))
+    assert {row["label"]: row["score"] for row in rows} == dict(
+        zip(REACTIONS, expected, strict=True)
+    )
     assert [row["score"] for row in rows] == sorted(expected, reverse=True)
 
 
@@ -369,17 +435,23 @@ def test_a_video_of_crops_is_sampled_at_the_models_rate(classify, checkpoint, cr
     assert classify([str(path)] * 2) == [classify(frames)] * 2
     auto = AutoVideoProcessor.from_pretrained(checkpoint)
     assert torch.equal(
-        auto(str(path), return_tensors="pt")["pixel_values"], processor([frames], return_tensors="pt")["pixel_values"]
+        auto(str(path), return_tensors="pt")["pixel_values"],
+        processor([frames], return_tensors="pt")["pixel_values"],
     )
 
 
 def test_whole_frames_that_cannot_be_crops_are_refused(classify, tmp_path):
     wide = write_video(tmp_path / "wide.mp4", [astronaut()[:256]] * 3, 2)
-    with pytest.raises(ValueError, match=r"wide\.mp4: its frames are 512 x 256.*the pipeline facial-expression-inten"):
+    with pytest.raises(
+        ValueError,
+        match=r"wide\.mp4: its frames are 512 x 256.*the pipeline facial-expression-inten",
+    ):
         classify(str(wide))
 
 
-def test_the_class_for_video_classification_saves_as_the_other_one_does(checkpoint, tiny_processor, tmp_path):
+def test_the_class_for_video_classification_saves_as_the_other_one_does(
+    checkpoint, tiny_processor, tmp_path
+):
     model = MMAMRNNetForVideoClassification.from_pretrained(checkpoint)
     model.save_pretrained(tmp_path / "saved")
     written = json.loads((tmp_path / "saved" / "config.json").read_text())["auto_map"]

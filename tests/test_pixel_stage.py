@@ -10,17 +10,17 @@ import torch
 from PIL import Image
 from skimage.data import astronaut
 
-from mma_mrnnet.data.crop_store import CropSettings, store_crops
-from mma_mrnnet.data.drawn_clips import write_drawn_reactions
-from mma_mrnnet.data.faces import FaceDetector
-from mma_mrnnet.data.pixel_cache import PixelCache
-from mma_mrnnet.data.records import ClipFile
-from mma_mrnnet.data.video_writing import write_video
+from mma_mrnnet.crops.store import CropSettings, store_crops
+from mma_mrnnet.faces.detection import FaceDetector
+from mma_mrnnet.features.pixel_cache import PixelCache
+from mma_mrnnet.features.records import ClipFile
 from mma_mrnnet.model.labels import REACTIONS
+from mma_mrnnet.synthetic.drawn_clips import write_drawn_reactions
 from mma_mrnnet.training.arguments import parse_arguments
 from mma_mrnnet.training.clip_corpora import read_corpus
 from mma_mrnnet.training.loop import fit
 from mma_mrnnet.training.pixel_stage import PixelIntensityConfig, PixelIntensityModel, pixel_stage
+from mma_mrnnet.video.writing import write_video
 
 FACE = np.ascontiguousarray(astronaut()[:240, 100:340])
 PIXELS = 3 * 32 * 32
@@ -55,7 +55,9 @@ def test_a_row_is_a_crops_red_then_green_then_blue_from_minus_1_to_1_row_by_row(
     assert np.array_equal(cache.stored(clip_at(tmp_path / "clip")), rows)
 
 
-def test_a_video_has_the_rows_of_its_stored_crops_and_frames_without_a_face_have_none(tmp_path, cache):
+def test_a_video_has_the_rows_of_its_stored_crops_and_frames_without_a_face_have_none(
+    tmp_path, cache
+):
     video = write_video(tmp_path / "a.mp4", [FACE, np.full_like(FACE, 128), FACE], fps=2.0)
     store_crops(video, tmp_path / "crops", CropSettings(2.0, 112, "png"), FaceDetector())
     rows = cache.compute(clip_at(video))
@@ -87,7 +89,11 @@ def clips():
 def test_it_has_the_parameters_of_its_layers(model):
     # 27 weights a channel in and out, a bias a channel; 2 outputs.
     layers = [27 * inputs * outputs + outputs for inputs, outputs in ((3, 16), (16, 32), (32, 64))]
-    assert sum(parameter.numel() for parameter in model.parameters()) == sum(layers) + 2 * 64 + 2 == 70658
+    assert (
+        sum(parameter.numel() for parameter in model.parameters())
+        == sum(layers) + 2 * 64 + 2
+        == 70658
+    )
 
 
 @pytest.mark.parametrize("rubbish", [math.nan, math.inf, 7.0])
@@ -232,7 +238,10 @@ def test_it_reads_what_the_recurrent_stage_reads_without_an_extractor(drawn, tmp
     ("words", "message"),
     [
         (["--data", "simulated", "--mma", "x"], "--data simulated: its clips hold no pixels"),
-        (["--data", "hume:{drawn}", "--strict_routing", "true"], "--strict_routing is for the recurrent model"),
+        (
+            ["--data", "hume:{drawn}", "--strict_routing", "true"],
+            "--strict_routing is for the recurrent model",
+        ),
         (["--data", "hume:{drawn}", "--monitor", "loss"], "--monitor must be one of Adoration"),
     ],
 )
@@ -246,6 +255,10 @@ def test_tables_of_features_hold_no_pixels(tmp_path):
     for split in ("train", "validation"):
         (tmp_path / "clips" / split).mkdir(parents=True)
         (tmp_path / "clips" / split / "a.csv").write_text("one,two\n1,2\n3,4\n", encoding="utf-8")
-        (tmp_path / "clips" / split / "metadata.csv").write_text("file_name,joy\na.csv,0.5\n", encoding="utf-8")
-    with pytest.raises(ValueError, match="its clips hold no pixels; videos or face crops are needed"):
+        (tmp_path / "clips" / split / "metadata.csv").write_text(
+            "file_name,joy\na.csv,0.5\n", encoding="utf-8"
+        )
+    with pytest.raises(
+        ValueError, match="its clips hold no pixels; videos or face crops are needed"
+    ):
         pixel_stage(arguments(tmp_path / "run", "--data", f"clips:{tmp_path / 'clips'}"))

@@ -20,20 +20,45 @@ from mma_mrnnet import (
     predict_images,
     predict_video,
 )
-from mma_mrnnet.data.faces import FaceDetector, align_face
-from mma_mrnnet.data.tracks import crop_faces
-from mma_mrnnet.data.video import VideoError, read_frames
-from mma_mrnnet.data.video_writing import write_video
-from mma_mrnnet.hub import load_checkpoint
+from mma_mrnnet.faces.detection import FaceDetector, align_face
+from mma_mrnnet.faces.tracks import crop_faces
+from mma_mrnnet.hub.checkpoints import load_checkpoint
 from mma_mrnnet.prediction import NO_FACE, clip_table, write_table
+from mma_mrnnet.video.reading import VideoError, read_frames
+from mma_mrnnet.video.writing import write_video
 
 FACE = cv2.resize(astronaut()[:256, 96:352], (160, 160), interpolation=cv2.INTER_AREA)
 GREY = np.full_like(FACE, 128)
 REACTIONS = ["Adoration", "Amusement", "Anxiety", "Disgust", "Empathic-Pain", "Fear", "Surprise"]
 BOX = ["box_x", "box_y", "box_width", "box_height"]
 AFFECT = [
-    *("valence", "arousal", "neutral", "anger", "disgust", "fear", "happiness", "sadness", "surprise"),
-    *("AU01", "AU02", "AU04", "AU05", "AU06", "AU07", "AU09", "AU10", "AU11", "AU12", "AU15", "AU17", "AU20", "AU23"),
+    *(
+        "valence",
+        "arousal",
+        "neutral",
+        "anger",
+        "disgust",
+        "fear",
+        "happiness",
+        "sadness",
+        "surprise",
+    ),
+    *(
+        "AU01",
+        "AU02",
+        "AU04",
+        "AU05",
+        "AU06",
+        "AU07",
+        "AU09",
+        "AU10",
+        "AU11",
+        "AU12",
+        "AU15",
+        "AU17",
+        "AU20",
+        "AU23",
+    ),
     *("AU24", "AU25", "AU26"),
 ]
 
@@ -59,7 +84,12 @@ def predict(tiny_model, tiny_processor):
 @pytest.fixture
 def table():
     return pd.DataFrame(
-        {"file": ["ä,b.mp4", "c.mp4"], "face": [True, False], "Fear": [0.25, np.nan], "error": [None, "no, face"]}
+        {
+            "file": ["ä,b.mp4", "c.mp4"],
+            "face": [True, False],
+            "Fear": [0.25, np.nan],
+            "error": [None, "no, face"],
+        }
     )
 
 
@@ -73,7 +103,9 @@ def same(intensities, others):
 
 
 def test_the_table_has_one_row_for_each_frame_that_was_looked_at(predict, tmp_path):
-    found = predict(clip(tmp_path / "clip.mp4", "F" * 8))  # 2 s at 4 a second: frames 0, 2, 4, 6 are sampled
+    found = predict(
+        clip(tmp_path / "clip.mp4", "F" * 8)
+    )  # 2 s at 4 a second: frames 0, 2, 4, 6 are sampled
     assert found.frames["frame"].tolist() == [0, 2, 4, 6]
     assert found.frames["time_s"].tolist() == [0.0, 0.5, 1.0, 1.5]
     assert (found.frames_sampled, found.frames_with_face) == (4, 4)
@@ -103,7 +135,9 @@ def test_the_box_of_a_row_is_in_pixels_of_the_frame(predict, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "settings", [{"fps": 0.5}, {"fps": 2.0}, {"fps": 3.1}, {"fps": 1000}, {"every_frame": True}], ids=str
+    "settings",
+    [{"fps": 0.5}, {"fps": 2.0}, {"fps": 3.1}, {"fps": 1000}, {"every_frame": True}],
+    ids=str,
 )
 def test_the_rate_of_the_table_changes_no_bit_of_the_intensities(predict, tmp_path, settings):
     path = clip(tmp_path / "clip.mp4", "FFF.FF..F" * 2)
@@ -129,9 +163,13 @@ def test_rows_of_every_frame_agree_with_the_sampled_ones(predict, tmp_path):
     pd.testing.assert_frame_equal(sampled, usual, rtol=0, atol=1e-6)
 
 
-def test_the_intensities_are_the_models_on_the_tables_own_affect(predict, tiny_model, tiny_processor, tmp_path):
+def test_the_intensities_are_the_models_on_the_tables_own_affect(
+    predict, tiny_model, tiny_processor, tmp_path
+):
     found = predict(clip(tmp_path / "clip.mp4", "FF..FFFF"))
-    affect = found.frames.loc[found.frames["face"], AFFECT].to_numpy(np.float32, copy=True)  # (3, 26)
+    affect = found.frames.loc[found.frames["face"], AFFECT].to_numpy(
+        np.float32, copy=True
+    )  # (3, 26)
     assert affect.shape == (3, 26)  # the sampled frame without a face is left out
     values, frame_mask = tiny_processor.pad([affect])
     assert frame_mask.tolist() == [[True, True, True, False]]
@@ -145,14 +183,18 @@ def test_the_affect_of_a_row_is_the_extractors_on_the_aligned_crop(tiny_mma, tin
     (face,) = FaceDetector()(FACE)
     crop = align_face(FACE, face.landmarks, 32)
     assert np.array_equal(found.crop, crop)
-    pixels = (torch.from_numpy(crop).permute(2, 0, 1)[None].float() - 127.5) / 127.5  # (1, 3, 32, 32)
+    pixels = (
+        torch.from_numpy(crop).permute(2, 0, 1)[None].float() - 127.5
+    ) / 127.5  # (1, 3, 32, 32)
     with torch.no_grad():
         expected = tiny_mma(pixels).affect[0]
     assert list(found.affect) == AFFECT
     assert list(found.affect.values()) == pytest.approx(expected.tolist(), abs=1e-5)
 
 
-def test_a_row_of_a_video_is_what_the_same_picture_gives_as_a_photo(predict, tiny_model, tiny_processor, tmp_path):
+def test_a_row_of_a_video_is_what_the_same_picture_gives_as_a_photo(
+    predict, tiny_model, tiny_processor, tmp_path
+):
     path = clip(tmp_path / "clip.mp4", "F")
     (frame,) = read_frames(path)
     (photo,) = predict_image(frame.image, tiny_model, tiny_processor)
@@ -193,7 +235,9 @@ def test_more_faces_than_the_model_takes_are_thinned_with_a_warning(predict, tmp
     assert predict(clip(tmp_path / "short.mp4", "F" * 8)).warning is None
 
 
-def test_other_settings_of_the_network_and_of_lengths_are_followed(tiny_config, tiny_processor, tmp_path):
+def test_other_settings_of_the_network_and_of_lengths_are_followed(
+    tiny_config, tiny_processor, tmp_path
+):
     settings = {"channels": ["expressions", "action_units"], "temporal_pooling": "attention"}
     model = MMAMRNNetForIntensity(MMAMRNNetConfig(**{**tiny_config.to_dict(), **settings}))
     model.save_pretrained(tmp_path)
@@ -223,20 +267,26 @@ def test_the_given_model_is_used_as_it_is_and_left_as_it_was(predict, tiny_model
     path = clip(tmp_path / "clip.mp4", "FFFF")
     before = predict(path)
     tiny_model.train()
-    assert same(before.intensities, predict(path).intensities)  # dropout would differ from run to run
+    assert same(
+        before.intensities, predict(path).intensities
+    )  # dropout would differ from run to run
 
 
 def test_what_the_checkpoint_says_of_itself_reaches_the_prediction(predict, tiny_model, tmp_path):
     tiny_model.config.calibrated, tiny_model.config.relative_labels = True, False
     tiny_model.config.simulated_labels = True
     units = tiny_model.config.mma_config.action_units
-    tiny_model.config.mma_config.supervised_action_units = [unit for unit in units if unit not in (1, 23)]
+    tiny_model.config.mma_config.supervised_action_units = [
+        unit for unit in units if unit not in (1, 23)
+    ]
     found = predict(clip(tmp_path / "clip.mp4", "F"))
     assert (found.calibrated, found.relative, found.simulated) == (True, False, True)
     assert found.prior_only == ("AU01", "AU23")
 
 
-def test_ranked_is_strongest_first_and_refused_where_outputs_do_not_compare(predict, tiny_model, tmp_path):
+def test_ranked_is_strongest_first_and_refused_where_outputs_do_not_compare(
+    predict, tiny_model, tmp_path
+):
     path = clip(tmp_path / "clip.mp4", "F")
     with pytest.raises(ValueError, match="not calibrated"):
         predict(path).ranked()
@@ -253,7 +303,9 @@ def test_a_rate_that_is_no_positive_number_is_refused(predict, tmp_path, fps):
         predict(clip(tmp_path / "clip.mp4", "F"), fps=fps)
 
 
-def test_a_model_without_its_processor_is_refused_and_the_other_way_round(tiny_model, tiny_processor):
+def test_a_model_without_its_processor_is_refused_and_the_other_way_round(
+    tiny_model, tiny_processor
+):
     with pytest.raises(ValueError, match="model and processor together"):
         predict_video("clip.mp4", tiny_model)
     with pytest.raises(ValueError, match="model and processor together"):
@@ -283,8 +335,8 @@ def test_crops_and_pictures_of_a_long_clip_are_not_held(predict, monkeypatch, tm
         "mma_mrnnet.prediction.video.crop_faces",
         lambda frames, size: watched("crop", crop_faces(watched("image", frames), size)),
     )
-    monkeypatch.setattr("mma_mrnnet.data.affect.CHUNK", 5)
-    monkeypatch.setattr("mma_mrnnet.data.strips.MOST", 2)
+    monkeypatch.setattr("mma_mrnnet.faces.affect.CHUNK", 5)
+    monkeypatch.setattr("mma_mrnnet.faces.strips.MOST", 2)
     predict(clip(tmp_path / "long.mp4", "F" * 40), every_frame=True)
     assert len(alive["image"]) == len(alive["crop"]) == 40
     assert max(alive["image"]) <= 2  # the frame in work and the one before it
@@ -367,7 +419,9 @@ def test_one_path_where_a_list_belongs_is_refused(tiny_mma, tiny_processor):
         predict_images("photo.jpg", tiny_mma, tiny_processor)
 
 
-@pytest.mark.parametrize("array", [FACE[..., 0], FACE.astype(np.float32), np.dstack([FACE, FACE[..., :1]])])
+@pytest.mark.parametrize(
+    "array", [FACE[..., 0], FACE.astype(np.float32), np.dstack([FACE, FACE[..., :1]])]
+)
 def test_an_array_that_is_no_rgb_picture_is_refused(tiny_mma, tiny_processor, array):
     with pytest.raises(ValueError, match=r"\(H, W, 3\) uint8 RGB"):
         predict_image(array, tiny_mma, tiny_processor)
@@ -380,7 +434,15 @@ def test_a_clip_table_has_the_documented_columns(predict, tmp_path):
     paths = [clip(tmp_path / "a.mp4", "FFFF"), clip(tmp_path / "b.mp4", "....")]
     rows = clip_table(predict(path) for path in paths)
     counted = ["frames_sampled", "frames_with_face"]
-    assert rows.columns.tolist() == ["file", "track", "duration_s", *counted, *REACTIONS, "error", "note"]
+    assert rows.columns.tolist() == [
+        "file",
+        "track",
+        "duration_s",
+        *counted,
+        *REACTIONS,
+        "error",
+        "note",
+    ]
     assert rows["file"].tolist() == [str(path) for path in paths]
     assert rows[["track", *counted]].to_numpy().tolist() == [[0, 2, 2], [0, 2, 0]]
     assert rows["duration_s"].tolist() == [1.0, 1.0]
@@ -425,12 +487,16 @@ def test_a_table_that_cannot_be_written_leaves_the_old_one_and_nothing_else(tabl
     write_table(table, target)
     before = target.read_bytes()
     with pytest.raises(Exception, match="Fear"):
-        write_table(table.assign(Fear=[1, "one"]), target)  # a column of two types is nothing that parquet can hold
+        write_table(
+            table.assign(Fear=[1, "one"]), target
+        )  # a column of two types is nothing that parquet can hold
     assert target.read_bytes() == before
     assert [path.name for path in tmp_path.iterdir()] == ["table.parquet"]
 
 
-def test_an_unknown_ending_or_a_place_that_cannot_be_written_is_refused_before_writing(table, tmp_path):
+def test_an_unknown_ending_or_a_place_that_cannot_be_written_is_refused_before_writing(
+    table, tmp_path
+):
     (tmp_path / "folder.csv").mkdir()
     for name, message in (
         ("table.xlsx", r"\.csv, \.json or \.parquet; got '\.xlsx'"),

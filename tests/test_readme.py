@@ -14,8 +14,12 @@ PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").g
 
 @pytest.fixture(scope="module")
 def fill_readme():
-    sys.path.insert(0, str(ROOT / "benchmarks"))  # the script imports its sibling `evaluation_tables`
-    spec = importlib.util.spec_from_file_location("fill_readme", ROOT / "benchmarks" / "fill_readme.py")
+    sys.path.insert(
+        0, str(ROOT / "benchmarks")
+    )  # the script imports its sibling `evaluation_tables`
+    spec = importlib.util.spec_from_file_location(
+        "fill_readme", ROOT / "benchmarks" / "fill_readme.py"
+    )
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     sys.path.remove(str(ROOT / "benchmarks"))
@@ -25,7 +29,9 @@ def fill_readme():
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_links_and_pictures_lead_to_files_that_exist(page):
     targets = re.findall(r"\]\(([^)#]+)\)", page.read_text("utf-8"))
-    missing = [target for target in targets if "://" not in target and not (page.parent / target).exists()]
+    missing = [
+        target for target in targets if "://" not in target and not (page.parent / target).exists()
+    ]
     assert not missing
 
 
@@ -51,7 +57,10 @@ def test_the_guides_measured_tables_are_what_the_result_files_say(fill_readme):
 
 
 def test_the_pages_of_results_and_fairness_are_what_the_result_files_say(fill_readme):
-    for name, blocks in (("results", fill_readme.result_blocks()), ("fairness", fill_readme.fairness_blocks())):
+    for name, blocks in (
+        ("results", fill_readme.result_blocks()),
+        ("fairness", fill_readme.fairness_blocks()),
+    ):
         page = (ROOT / "docs" / f"{name}.md").read_text("utf-8")
         assert fill_readme.filled(page, blocks) == page
 
@@ -67,11 +76,11 @@ def test_the_page_of_the_ablations_is_what_the_result_files_say(fill_readme):
 
 
 def test_the_shipped_card_is_what_the_result_files_say():
-    from mma_mrnnet.hub import load_pretrained, model_card, pretrained_folder
+    from mma_mrnnet.hub.checkpoints import load_pretrained, model_card, pretrained_folder
 
-    assert model_card(load_pretrained()[0], pretrained_folder()) == (pretrained_folder() / "README.md").read_text(
-        "utf-8"
-    )
+    assert model_card(load_pretrained()[0], pretrained_folder()) == (
+        pretrained_folder() / "README.md"
+    ).read_text("utf-8")
 
 
 def test_the_shipped_checkpoint_is_under_12_megabytes():
@@ -81,5 +90,9 @@ def test_the_shipped_checkpoint_is_under_12_megabytes():
 
 def test_no_page_names_a_path_of_this_machine():
     home = str(ROOT.parent) + "/"
-    for page in [*PAGES, *sorted((ROOT / "hub_cards").glob("*.md")), ROOT / "mma_mrnnet" / "pretrained" / "README.md"]:
+    for page in [
+        *PAGES,
+        *sorted((ROOT / "hub_cards").glob("*.md")),
+        ROOT / "mma_mrnnet" / "pretrained" / "README.md",
+    ]:
         assert home not in page.read_text("utf-8")

@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from mma_mrnnet import load_pretrained, predict_image, predict_video
-from mma_mrnnet.data.video_writing import write_video
-from mma_mrnnet.demo import astronaut, camera_move
+from mma_mrnnet.cli.demo import astronaut, camera_move
+from mma_mrnnet.video.writing import write_video
 
 
 def test_a_smiling_face_reads_as_happy_and_amused(tmp_path):

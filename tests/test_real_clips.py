@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mma_mrnnet.data.tracks import FaceFrame
-from mma_mrnnet.data.video import VideoFrame
-from mma_mrnnet.data.video_writing import write_video
-from mma_mrnnet.demo import astronaut, camera_move
+from mma_mrnnet.cli.demo import astronaut, camera_move
+from mma_mrnnet.faces.tracks import FaceFrame
 from mma_mrnnet.model.labels import affect_names
 from mma_mrnnet.prediction import predict_video
+from mma_mrnnet.video.reading import VideoFrame
+from mma_mrnnet.video.writing import write_video
 
 FOLDER = Path(__file__).resolve().parents[1] / "benchmarks"
 NAMES = list(affect_names())
@@ -46,8 +46,12 @@ def face(row, grey, rate=4):
 def reading(bench, greys, values, intensities, rows=None):
     """Every channel of a frame's affect has one value; None where there is no face."""
     rows = rows or range(len(values))
-    affect = np.array([[np.nan if value is None else value] * len(NAMES) for value in values], np.float32)
-    return bench.Reading([face(row, grey) for row, grey in zip(rows, greys, strict=True)], affect, intensities)
+    affect = np.array(
+        [[np.nan if value is None else value] * len(NAMES) for value in values], np.float32
+    )
+    return bench.Reading(
+        [face(row, grey) for row, grey in zip(rows, greys, strict=True)], affect, intensities
+    )
 
 
 def test_frames_are_read_as_predict_video_reads_the_file(bench, tmp_path):
@@ -62,7 +66,11 @@ def test_frames_are_read_as_predict_video_reads_the_file(bench, tmp_path):
 def test_the_stillest_second_is_where_the_crops_change_least(bench):
     # Four frames a second, so a second is five frames and four changes: 9 1 2 1 | 3 1 | 9.
     greys = [0, 9, 10, 12, 13, 16, 17, 26]
-    assert bench.stillest([face(row, grey) for row, grey in enumerate(greys)]) == (1, 5, pytest.approx(7 / 4))
+    assert bench.stillest([face(row, grey) for row, grey in enumerate(greys)]) == (
+        1,
+        5,
+        pytest.approx(7 / 4),
+    )
     lost = [face(row, None if row == 3 else grey) for row, grey in enumerate(greys)]
     assert bench.stillest(lost) is None  # no whole second with a face in each frame
     assert bench.stillest(lost, least_s=0.5)[:2] == (4, 6)  # 3 and 1, before 1 and 9
@@ -80,9 +88,13 @@ def test_stillness_is_aus_deviation_there_and_found_without_it(bench):
 
 def test_differences_are_over_frames_with_a_face_in_both(bench):
     usual = reading(bench, [1, 1, 1, 1], [0.1, 0.2, None, 0.9], {"Fear": 0.5, "Disgust": 0.25})
-    changed = reading(bench, [1, 1, 1], [0.2, 0.3, None], {"Fear": 0.25, "Disgust": 0.25}, rows=[0, 2, 3])
+    changed = reading(
+        bench, [1, 1, 1], [0.2, 0.3, None], {"Fear": 0.25, "Disgust": 0.25}, rows=[0, 2, 3]
+    )
     found = bench.difference(usual, changed)
-    assert found["frames_compared"] == 1  # frame 0; frame 2 had no face before, frame 3 has none now
+    assert (
+        found["frames_compared"] == 1
+    )  # frame 0; frame 2 had no face before, frame 3 has none now
     assert found["faces_lost"] == 1
     assert found["affect"] == pytest.approx(0.1)
     assert found["intensities"] == pytest.approx(0.125)
@@ -116,7 +128,9 @@ def test_changes_of_pixels_are_what_they_are_called(bench):
 
 def test_courses_are_thinned_rounded_and_empty_without_a_face(bench):
     values = [None if row == 10 else row / 3000 for row in range(50)]
-    found = bench.courses(reading(bench, [1] * 50, values, {}, rows=[row * 0.2 for row in range(50)]))  # 20 a second
+    found = bench.courses(
+        reading(bench, [1] * 50, values, {}, rows=[row * 0.2 for row in range(50)])
+    )  # 20 a second
     assert len(found["time_s"]) == 25
     assert found["time_s"][:3] == [0.0, 0.1, 0.2]
     assert found["AU12"][1] == round(2 / 3000, 3)

@@ -11,14 +11,14 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from mma_mrnnet.data.strips import FaceSnapshot
-from mma_mrnnet.data.video_writing import write_video
+from mma_mrnnet.faces.strips import FaceSnapshot
 from mma_mrnnet.model.labels import affect_names
 from mma_mrnnet.prediction import NO_FACE, VideoPrediction, predict_video
 from mma_mrnnet.report import figures, page
 from mma_mrnnet.report.figures import MOST_COLUMNS, TimeLine
 from mma_mrnnet.report.page import comparison_page, report_page, write_page
 from mma_mrnnet.report.picture import draw_comparison, draw_prediction
+from mma_mrnnet.video.writing import write_video
 
 TARGETS = ("Joy", "Fear", "Empathic-Pain")
 
@@ -27,13 +27,17 @@ def made(times_s, face=None, targets=TARGETS, read=None, **others):
     """A prediction of frames at these times; those in `read` (numbers; None: all with a face) went into the result."""
     times_s = np.asarray(times_s, float)
     face = np.ones(len(times_s), bool) if face is None else np.asarray(face, bool)
-    frames = pd.DataFrame({"file": "clips/a.mp4", "track": 0, "frame": np.arange(len(times_s)), "time_s": times_s})
+    frames = pd.DataFrame(
+        {"file": "clips/a.mp4", "track": 0, "frame": np.arange(len(times_s)), "time_s": times_s}
+    )
     frames["face"] = face
     for place, name in enumerate(affect_names()):
         frames[name] = np.where(face, 0.1 + 0.8 * (place % 5) / 5, np.nan)
     read = np.flatnonzero(face) if read is None else np.asarray(read, int)
     base = pd.DataFrame({"frame": read, "time_s": times_s[read]})
-    columns = {name: np.linspace(-1, 1, len(read)) * (place + 1) for place, name in enumerate(targets)}
+    columns = {
+        name: np.linspace(-1, 1, len(read)) * (place + 1) for place, name in enumerate(targets)
+    }
     settings = {
         "file": "clips/a.mp4",
         "intensities": {name: 0.2 + 0.3 * place for place, name in enumerate(targets)},
@@ -51,7 +55,13 @@ def made(times_s, face=None, targets=TARGETS, read=None, **others):
 def faceless(**others):
     nothing = dict.fromkeys(TARGETS, float("nan"))
     none = pd.DataFrame(columns=["frame", "time_s", *TARGETS])
-    settings = {"error": NO_FACE, "intensities": nothing, "moments": none, "running": none, "strip": []}
+    settings = {
+        "error": NO_FACE,
+        "intensities": nothing,
+        "moments": none,
+        "running": none,
+        "strip": [],
+    }
     return made([0, 0.5, 1.0], face=[False] * 3, **{**settings, **others})
 
 
@@ -86,7 +96,9 @@ def rows_of(part):
 
 def attribute(markup, kind, name):
     """The values of an attribute of all marks of a class."""
-    return [float(value) for value in re.findall(rf'class="{kind}"[^>]*? {name}="([-\d.]+)"', markup)]
+    return [
+        float(value) for value in re.findall(rf'class="{kind}"[^>]*? {name}="([-\d.]+)"', markup)
+    ]
 
 
 # ---- the page as a whole
@@ -105,7 +117,12 @@ def test_a_page_is_whole_and_asks_for_nothing_outside_itself(text):
     tags = Tags(text)
     assert tags.open == []
     assert not {"script", "link", "iframe", "object", "base"} & {tag for tag, _ in tags.tags}
-    sources = [value for _, attrs in tags.tags for name, value in attrs.items() if name in ("src", "href", "srcset")]
+    sources = [
+        value
+        for _, attrs in tags.tags
+        for name, value in attrs.items()
+        if name in ("src", "href", "srcset")
+    ]
     assert all(source.startswith("data:image/jpeg;base64,") for source in sources)
     assert re.findall(r"url\(([^)]*)\)", text) == ["#mma-gap"]
     assert "@import" not in text
@@ -121,7 +138,11 @@ def test_names_of_files_and_targets_are_text_and_never_markup():
         assert "script" not in {tag for tag, _ in tags.tags}
         assert target in tags.texts
         assert any("<script>" in part for part in tags.texts)
-        assert all(attrs.get("src", "data:").startswith("data:") for tag, attrs in tags.tags if tag == "img")
+        assert all(
+            attrs.get("src", "data:").startswith("data:")
+            for tag, attrs in tags.tags
+            if tag == "img"
+        )
 
 
 def test_a_long_name_of_a_target_stands_there_whole():
@@ -140,9 +161,13 @@ def test_a_clip_without_a_face_says_so_and_shows_no_bar_and_no_figure():
 
 
 def test_a_file_that_could_not_be_read_is_a_section_with_its_reason():
-    empty = pd.DataFrame(columns=["file", "track", "frame", "time_s", "face"]).astype({"face": bool})
+    empty = pd.DataFrame(columns=["file", "track", "frame", "time_s", "face"]).astype(
+        {"face": bool}
+    )
     nothing = dict.fromkeys(TARGETS, float("nan"))
-    broken = VideoPrediction("b.mp4", nothing, empty, duration_s=float("nan"), error="is text, not a video")
+    broken = VideoPrediction(
+        "b.mp4", nothing, empty, duration_s=float("nan"), error="is text, not a video"
+    )
     text = report_page([made([0, 0.5]), broken])
     assert "is text, not a video" in text
     assert text.count("<h1>") == 2
@@ -159,13 +184,22 @@ def test_people_of_one_clip_stand_below_each_other_under_their_numbers():
 
 def test_what_must_stand_beside_the_numbers_stands_there():
     text = report_page([made([0, 0.5], calibrated=False, warning="rests on 2 frames")])
-    for note in ("rests on 2 frames", "learnt from a simulator", "relative within the clip", "not calibrated"):
+    for note in (
+        "rests on 2 frames",
+        "learnt from a simulator",
+        "relative within the clip",
+        "not calibrated",
+    ):
         assert note in text
 
 
 def test_bars_are_ranked_only_where_targets_compare():
     names = r'<div class="mma-row mma-bars"><span>(.*?)</span>'
-    assert re.findall(names, report_page([made([0, 0.5])])) == ["Empathic-Pain", "Fear", "Joy"]  # 0.8, 0.5, 0.2
+    assert re.findall(names, report_page([made([0, 0.5])])) == [
+        "Empathic-Pain",
+        "Fear",
+        "Joy",
+    ]  # 0.8, 0.5, 0.2
     assert re.findall(names, report_page([made([0, 0.5], calibrated=False)])) == list(TARGETS)
 
 
@@ -197,15 +231,21 @@ def test_clips_of_one_name_are_told_apart_by_their_folders():
     assert page.pair_names(one, replace(other, file="after/b.mp4")) == ("a.mp4", "b.mp4")
 
 
-@pytest.mark.parametrize("count", [24, 54_000], ids=["12 s at 2 a second", "30 minutes at 30 a second"])
+@pytest.mark.parametrize(
+    "count", [24, 54_000], ids=["12 s at 2 a second", "30 minutes at 30 a second"]
+)
 def test_a_page_stays_small_however_long_the_clip(count):
     long = count > 1000
     times = np.arange(count) / (30 if long else 2)
-    crops = np.random.default_rng(0).integers(0, 255, (12, 112, 112, 3)).astype(np.uint8)  # noise compresses worst
+    crops = (
+        np.random.default_rng(0).integers(0, 255, (12, 112, 112, 3)).astype(np.uint8)
+    )  # noise compresses worst
     strip = [FaceSnapshot(time_s, 0, crop, 0.9) for time_s, crop in zip(times, crops, strict=False)]
     seven = tuple(f"Target {number}" for number in range(7))
     prediction = made(times, read=np.arange(140) * 60 if long else None, targets=seven, strip=strip)
-    prediction.frames[list(affect_names())] = np.random.default_rng(0).random((count, len(affect_names())))
+    prediction.frames[list(affect_names())] = np.random.default_rng(0).random(
+        (count, len(affect_names()))
+    )
     text = report_page([prediction])
     pictures = sum(map(len, re.findall(r"base64,[^\"]*", text)))
     assert len(text) - pictures < (900_000 if long else 200_000)
@@ -246,7 +286,13 @@ def test_the_axis_has_few_enough_marks_for_a_phone(duration_s):
 
 def test_times_are_said_as_people_say_them():
     said = TimeLine(1, np.array([0, 1]), np.zeros(1, int)).said
-    assert [said(value) for value in (0, 2.533, 59.97, 65, 3605)] == ["0 s", "2.5 s", "1:00", "1:05", "1:00:05"]
+    assert [said(value) for value in (0, 2.533, 59.97, 65, 3605)] == [
+        "0 s",
+        "2.5 s",
+        "1:00",
+        "1:05",
+        "1:00:05",
+    ]
 
 
 def test_a_table_without_time_stamps_counts_frames():
@@ -255,7 +301,10 @@ def test_a_table_without_time_stamps_counts_frames():
     text = report_page([table])
     assert "frame 2" in text
     assert not re.search(r"\d s<", text.split("What the model saw")[1].split("</figure>")[1])
-    assert attribute(rows_of(figures.moments_rows(table, TimeLine.of(table)))[0], "up", "x") == [500.0, 750.0]
+    assert attribute(rows_of(figures.moments_rows(table, TimeLine.of(table)))[0], "up", "x") == [
+        500.0,
+        750.0,
+    ]
 
 
 def test_a_table_of_other_columns_has_no_affect_to_show():
@@ -296,7 +345,9 @@ def test_moments_of_all_targets_share_one_scale_and_their_sign_is_their_side():
     assert attribute(fear, "down", "height") == [12.0]
     assert attribute(joy, "down", "height") == [6.0]
     assert attribute(joy, "up", "y") == [20.0, 14.0]  # nothing, then 6 above the zero line at 20
-    assert "the tallest mark is 3.00" in below  # in words too: two clips side by side have scales of their own
+    assert (
+        "the tallest mark is 3.00" in below
+    )  # in words too: two clips side by side have scales of their own
 
 
 def test_a_model_that_cannot_tell_what_a_frame_added_says_so():
@@ -306,7 +357,9 @@ def test_a_model_that_cannot_tell_what_a_frame_added_says_so():
 
 
 def test_a_unit_that_no_label_reached_is_marked():
-    rows = figures.heat_rows(made([0, 1], prior_only=("AU11",)), TimeLine.of(made([0, 1])), ["AU11", "AU12"])
+    rows = figures.heat_rows(
+        made([0, 1], prior_only=("AU11",)), TimeLine.of(made([0, 1])), ["AU11", "AU12"]
+    )
     assert re.findall(r"<small>(.*?)</small>", rows) == ["prior only", "lip corner puller"]
 
 
@@ -340,7 +393,9 @@ def linear(rgb):
 
 def contrast(one, other):
     """WCAG 2.1 contrast ratio."""
-    bright, dark = sorted((linear(colour) @ [0.2126, 0.7152, 0.0722] + 0.05 for colour in (one, other)), reverse=True)
+    bright, dark = sorted(
+        (linear(colour) @ [0.2126, 0.7152, 0.0722] + 0.05 for colour in (one, other)), reverse=True
+    )
     return bright / dark
 
 
@@ -349,9 +404,21 @@ TO_XYZ = np.array([[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 
 SEEN = {
     "normal": np.eye(3),
     # Machado, Oliveira and Fernandes (IEEE TVCG 15(6), 2009), severity 1.0, on linear light.
-    "protanopia": [[0.152286, 1.052583, -0.204868], [0.114503, 0.786281, 0.099216], [-0.003882, -0.048116, 1.051998]],
-    "deuteranopia": [[0.367322, 0.860646, -0.227968], [0.280085, 0.672501, 0.047413], [-0.01182, 0.04294, 0.968881]],
-    "tritanopia": [[1.255528, -0.076749, -0.178779], [-0.078411, 0.930809, 0.147602], [0.004733, 0.691367, 0.3039]],
+    "protanopia": [
+        [0.152286, 1.052583, -0.204868],
+        [0.114503, 0.786281, 0.099216],
+        [-0.003882, -0.048116, 1.051998],
+    ],
+    "deuteranopia": [
+        [0.367322, 0.860646, -0.227968],
+        [0.280085, 0.672501, 0.047413],
+        [-0.01182, 0.04294, 0.968881],
+    ],
+    "tritanopia": [
+        [1.255528, -0.076749, -0.178779],
+        [-0.078411, 0.930809, 0.147602],
+        [0.004733, 0.691367, 0.3039],
+    ],
 }
 
 
@@ -366,7 +433,9 @@ def test_text_and_marks_stand_out_on_what_they_lie_on_light_and_dark():
     for palette in palettes():
         for under in ("back", "card"):
             assert min(contrast(palette[text], palette[under]) for text in ("ink", "soft")) >= 4.5
-            assert min(contrast(palette[mark], palette[under]) for mark in ("up", "down", "soft")) >= 3
+            assert (
+                min(contrast(palette[mark], palette[under]) for mark in ("up", "down", "soft")) >= 3
+            )
 
 
 @pytest.mark.parametrize("matrix", SEEN.values(), ids=SEEN)
@@ -394,7 +463,9 @@ def shown(monkeypatch):
 
     def keep(figure, path):
         save(figure, path)
-        texts.extend(text.get_text() for text in figure.findobj(lambda part: hasattr(part, "get_text")))
+        texts.extend(
+            text.get_text() for text in figure.findobj(lambda part: hasattr(part, "get_text"))
+        )
 
     monkeypatch.setattr(Figure, "savefig", keep)
     return texts
@@ -407,7 +478,14 @@ def test_a_picture_shows_the_numbers_and_what_must_stand_beside_them(tmp_path, s
     assert drawn(path)[0] == "PNG"
     assert [path.name for path in tmp_path.iterdir()] == ["a.png"]
     said = " ".join(shown)
-    for text in ("a.mp4", "0.80", "Empathic-Pain", "rests on 3 frames", "learnt from a simulator", "relative within"):
+    for text in (
+        "a.mp4",
+        "0.80",
+        "Empathic-Pain",
+        "rests on 3 frames",
+        "learnt from a simulator",
+        "relative within",
+    ):
         assert text in said
     assert "AU11 (prior only)" in shown
     assert any("hatched" in text for text in shown)

@@ -14,12 +14,35 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from mma_mrnnet.data.datasets import FrameDataset
 from mma_mrnnet.train import main
 from mma_mrnnet.training import loop
+from mma_mrnnet.training.datasets import FrameDataset
 
-BACKBONE = ["--layer_type", "basic", "--embedding_size", "8", "--hidden_sizes", "8", "16", "--depths", "1", "1"]
-FACES = ["--stage", "mma", "--data", "drawn", *BACKBONE, "--image_size", "32", "--items", "40", "--batch_size", "8"]
+BACKBONE = [
+    "--layer_type",
+    "basic",
+    "--embedding_size",
+    "8",
+    "--hidden_sizes",
+    "8",
+    "16",
+    "--depths",
+    "1",
+    "1",
+]
+FACES = [
+    "--stage",
+    "mma",
+    "--data",
+    "drawn",
+    *BACKBONE,
+    "--image_size",
+    "32",
+    "--items",
+    "40",
+    "--batch_size",
+    "8",
+]
 FACES += ["--learning_rate", "0.01", "--epochs", "3", "--dropout", "0.2"]
 
 
@@ -28,7 +51,9 @@ def weights(folder):
 
 
 def same(one, other):
-    return one.keys() == other.keys() and all(torch.equal(value, other[name]) for name, value in one.items())
+    return one.keys() == other.keys() and all(
+        torch.equal(value, other[name]) for name, value in one.items()
+    )
 
 
 def stop_after(monkeypatch, updates):
@@ -57,18 +82,25 @@ def straight(tmp_path_factory):
 
 @pytest.mark.parametrize("updates", [3, 5, 9])
 @pytest.mark.parametrize("workers", ["0", pytest.param("1", marks=pytest.mark.slow)])
-def test_a_run_cut_off_within_an_epoch_goes_on_within_it(straight, tmp_path, monkeypatch, updates, workers):
+def test_a_run_cut_off_within_an_epoch_goes_on_within_it(
+    straight, tmp_path, monkeypatch, updates, workers
+):
     words = [*FACES, "--save_every", "2", "--workers", workers, "--output", str(tmp_path)]
     with monkeypatch.context() as patch:
         stop_after(patch, updates)
         assert main(words) == 1
     # 5 updates of 8 images an epoch, a checkpoint after 2 and 4 of them and between epochs.
-    newest = {3: "epoch-0000-items-0000000016", 5: "epoch-0001", 9: "epoch-0001-items-0000000032"}[updates]
+    newest = {3: "epoch-0000-items-0000000016", 5: "epoch-0001", 9: "epoch-0001-items-0000000032"}[
+        updates
+    ]
     assert max(path.name for path in (tmp_path / "checkpoints").iterdir()) == newest
     assert main([*words, "--resume"]) == 0
     assert same(weights(tmp_path / "model"), weights(straight / "model"))
     rows, expected = (
-        [{**json.loads(line), "seconds": 0} for line in (run / "log.jsonl").read_text().splitlines()]
+        [
+            {**json.loads(line), "seconds": 0}
+            for line in (run / "log.jsonl").read_text().splitlines()
+        ]
         for run in (tmp_path, straight)
     )
     assert rows == expected
@@ -123,7 +155,10 @@ def test_a_rate_of_many_digits_is_the_same_rate(tmp_path):
     words = [*FACES, "--epochs", "1", "--learning_rate", "0.00031623", "--output", str(tmp_path)]
     assert main(words) == 0
     assert main([*words, "--resume"]) == 0
-    assert json.loads((tmp_path / "results.json").read_text())["arguments"]["learning_rate"] == 0.00031623
+    assert (
+        json.loads((tmp_path / "results.json").read_text())["arguments"]["learning_rate"]
+        == 0.00031623
+    )
 
 
 def test_another_rate_that_is_asked_for_is_taken(straight, tmp_path):
@@ -131,7 +166,18 @@ def test_another_rate_that_is_asked_for_is_taken(straight, tmp_path):
     for rate in ("0.01", "0.02"):
         run = without_last_checkpoint(straight, tmp_path / rate)
         assert (
-            main([*FACES, "--schedule", "cosine", "--learning_rate", rate, "--output", str(run), "--resume_anyway"])
+            main(
+                [
+                    *FACES,
+                    "--schedule",
+                    "cosine",
+                    "--learning_rate",
+                    rate,
+                    "--output",
+                    str(run),
+                    "--resume_anyway",
+                ]
+            )
             == 0
         )
         rates[rate] = weights(run / "checkpoints" / "epoch-0003")
@@ -175,7 +221,16 @@ def test_a_damaged_checkpoint_is_named(straight, tmp_path, capsys, file):
 
 def test_what_no_weight_depends_on_may_change(straight, tmp_path):
     run = without_last_checkpoint(straight, tmp_path / "moved")
-    words = ["--keep_checkpoints", "1", "--patience", "5", "--expect_processes", "1", "--save_every", "2"]
+    words = [
+        "--keep_checkpoints",
+        "1",
+        "--patience",
+        "5",
+        "--expect_processes",
+        "1",
+        "--save_every",
+        "2",
+    ]
     assert main([*FACES, *words, "--output", str(run), "--resume"]) == 0
     assert same(weights(run / "model"), weights(straight / "model"))
 
@@ -187,8 +242,24 @@ TWO = [*FACES, "--epochs", "8", "--save_every", "1", "--expect_processes", "2"]
 
 
 def launch(run, log, *words):
-    command = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2"]
-    command += ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0"]
+    command = [
+        sys.executable,
+        "-m",
+        "accelerate.commands.launch",
+        "--multi_gpu",
+        "--num_processes",
+        "2",
+    ]
+    command += [
+        "--num_machines",
+        "1",
+        "--mixed_precision",
+        "no",
+        "--dynamo_backend",
+        "no",
+        "--main_process_port",
+        "0",
+    ]
     command += ["-m", "mma_mrnnet.train", *TWO, "--output", str(run), *words]
     environment = {**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
     with log.open("w") as file:
@@ -211,7 +282,11 @@ def train_and_kill(run, log, moment, rng):
     try:
         launcher.wait(timeout=moment)
     except subprocess.TimeoutExpired:
-        ranks = [child for child in psutil.Process(launcher.pid).children(recursive=True) if "RANK" in child.environ()]
+        ranks = [
+            child
+            for child in psutil.Process(launcher.pid).children(recursive=True)
+            if "RANK" in child.environ()
+        ]
         rng.choice(ranks).kill()
         assert launcher.wait(timeout=120) != 0
         psutil.wait_procs(ranks, timeout=30)
@@ -222,7 +297,9 @@ def train_and_kill(run, log, moment, rng):
 
 
 @pytest.mark.slow
-def test_killed_at_random_moments_two_processes_end_with_the_weights_of_an_uninterrupted_run(tmp_path):
+def test_killed_at_random_moments_two_processes_end_with_the_weights_of_an_uninterrupted_run(
+    tmp_path,
+):
     """Within an epoch, while a checkpoint or the model is written: whenever, whichever of the two."""
     straight, log = tmp_path / "straight", tmp_path / "log"
     launcher = launch(straight, log)
@@ -242,6 +319,8 @@ def test_killed_at_random_moments_two_processes_end_with_the_weights_of_an_unint
         if not (run / "model").exists():
             assert launch(run, log, "--resume").wait(timeout=300) == 0, log.read_text()[-3000:]
         for place in ("model", "best", "checkpoints/epoch-0008"):
-            assert same(weights(run / place), weights(straight / place)), f"{place} after {kills} kills"
+            assert same(weights(run / place), weights(straight / place)), (
+                f"{place} after {kills} kills"
+            )
         left = [path for path in run.rglob("*") if path.name.endswith((".tmp", ".old"))]
         assert not left

@@ -53,7 +53,10 @@ def test_unrouted_columns_keep_weight_and_state_to_the_bit_and_adamw_would_move_
     for optimizer, layer in ((strict, one), (ordinary, other)):
         update(layer, optimizer, FRAMES, 0)
     kept = slice(2 * HIDDEN, None)
-    before = [one.weight[:, kept].clone(), *(strict.state[one.weight][name][:, kept].clone() for name in MOMENTS)]
+    before = [
+        one.weight[:, kept].clone(),
+        *(strict.state[one.weight][name][:, kept].clone() for name in MOMENTS),
+    ]
     other_before = other.weight[:, kept].clone()
     for seed in range(1, 4):
         update(one, strict, 2, seed)

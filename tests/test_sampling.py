@@ -11,7 +11,9 @@ def generator(seed=0):
 
 
 def order_of(sources, balance="off", expression=None):
-    expression = torch.full((len(sources),), -100) if expression is None else torch.tensor(expression)
+    expression = (
+        torch.full((len(sources),), -100) if expression is None else torch.tensor(expression)
+    )
     return mixed(list(corpus_draws(sources, expression, balance).values()))
 
 
@@ -59,7 +61,10 @@ def test_items_of_a_corpus_are_shuffled_within_it():
 def test_balanced_corpora_give_a_third_each_and_the_odd_item_to_the_first():
     # 11 items in three corpora: 4, 4 and 3 an epoch.
     sources = ["a"] * 7 + ["b"] * 3 + ["c"]
-    counts = {name: draws[0].count for name, draws in corpus_draws(sources, torch.zeros(11), "corpora").items()}
+    counts = {
+        name: draws[0].count
+        for name, draws in corpus_draws(sources, torch.zeros(11), "corpora").items()
+    }
     assert counts == {"a": 4, "b": 4, "c": 3}
     order = order_of(sources, "corpora")
     parts = set()
@@ -86,7 +91,14 @@ def test_balanced_classes_come_equally_often_in_each_corpus_and_other_rows_as_th
         items = order(generator(seed)).tolist()
         labels = [expression[item] for item in items]
         assert len(items) == 19
-        assert {label: labels.count(label) for label in set(labels)} == {0: 3, 4: 3, 5: 3, -100: 5, 1: 3, 2: 2}
+        assert {label: labels.count(label) for label in set(labels)} == {
+            0: 3,
+            4: 3,
+            5: 3,
+            -100: 5,
+            1: 3,
+            2: 2,
+        }
         assert {items.count(item) for item in range(9, 14)} == {1}
         assert sorted(items.count(item) for item in (6, 7)) == [1, 2]
         assert items.count(8) == 3
@@ -102,7 +114,9 @@ def test_balanced_classes_are_spread_over_the_epoch():
     order = order_of(["a"] * 100, "classes", expression)
     labels = [expression[item] for item in order(generator()).tolist()]
     for start in range(0, 100, 10):
-        assert labels[start : start + 10].count(4) == 5  # fifty each, tied at every place: one pair after the other
+        assert (
+            labels[start : start + 10].count(4) == 5
+        )  # fifty each, tied at every place: one pair after the other
 
 
 @pytest.mark.parametrize("balance", ["off", "corpora", "classes"])
@@ -124,6 +138,8 @@ def test_an_unknown_way_of_balancing_is_refused_by_name():
 
 
 def test_mixing_one_corpus_is_shuffling_it():
-    orders = {tuple(mixed([[Draw(torch.arange(3), 3)]])(generator(seed)).tolist()) for seed in range(100)}
+    orders = {
+        tuple(mixed([[Draw(torch.arange(3), 3)]])(generator(seed)).tolist()) for seed in range(100)
+    }
     assert len(orders) == 6  # all there are
     assert {tuple(shuffled(3)(generator(seed)).tolist()) for seed in range(100)} == orders

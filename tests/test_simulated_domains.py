@@ -5,12 +5,17 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from mma_mrnnet.data.simulated_display import Looseness, frame_times, wander
-from mma_mrnnet.data.simulated_domains import DOMAINS, Domain, Recording, domain_named
-from mma_mrnnet.data.simulated_extractor import ExtractorNoise, autoregressive, report_affect, turned_away
-from mma_mrnnet.data.simulated_recording import happenings
-from mma_mrnnet.data.synthetic import as_dataset, hume_like_splits, simulate_reactions
 from mma_mrnnet.model.labels import ACTION_UNITS, REACTIONS
+from mma_mrnnet.synthetic.display import Looseness, frame_times, wander
+from mma_mrnnet.synthetic.domains import DOMAINS, Domain, Recording, domain_named
+from mma_mrnnet.synthetic.extractor_noise import (
+    ExtractorNoise,
+    autoregressive,
+    report_affect,
+    turned_away,
+)
+from mma_mrnnet.synthetic.reactions import as_dataset, hume_like_splits, simulate_reactions
+from mma_mrnnet.synthetic.recording import happenings
 
 ALL_FOUND = Recording(missed_clips=0.0, found_otherwise=1.0)
 MEASURED = ExtractorNoise(unit_slope=6.0)  # stands for one from `noise_from_errors`
@@ -27,7 +32,9 @@ def by_domain():
 
 def splits_of(name, seed, counts, **shares):
     measured = name is not None and DOMAINS[name].needs_errors
-    return hume_like_splits(seed, counts, domain=name, noise=MEASURED if measured else None, **shares)
+    return hume_like_splits(
+        seed, counts, domain=name, noise=MEASURED if measured else None, **shares
+    )
 
 
 # Frame rates
@@ -42,7 +49,9 @@ def test_the_longest_clip_has_fifteen_seconds_of_frames():
 def test_a_clip_has_its_frames_at_any_rate_and_lasts_as_long(fps):
     # A clip of d seconds has floor(fps * d) + 1 frames where all faces are found.
     usual = lengths_of(simulate_reactions(300, seed=5, short_share=0.3, recording=ALL_FOUND))
-    found = lengths_of(simulate_reactions(300, seed=5, short_share=0.3, recording=ALL_FOUND, fps=fps))
+    found = lengths_of(
+        simulate_reactions(300, seed=5, short_share=0.3, recording=ALL_FOUND, fps=fps)
+    )
     least_s, most_s = (usual - 1) / 2, usual / 2
     assert (found >= np.floor(fps * least_s) + 1).all()
     assert (found <= np.floor(fps * most_s) + 1).all()
@@ -61,7 +70,9 @@ def test_the_same_people_show_the_same_reactions_at_every_rate():
     for clip, other in zip(usual, dense, strict=True):
         assert (clip.clip_id, clip.subject, clip.kind) == (other.clip_id, other.subject, other.kind)
         assert clip.labels.tobytes() == other.labels.tobytes()
-        np.testing.assert_allclose(other.true_affect[::2, :2][: len(clip.affect)], clip.true_affect[:, :2], atol=1e-6)
+        np.testing.assert_allclose(
+            other.true_affect[::2, :2][: len(clip.affect)], clip.true_affect[:, :2], atol=1e-6
+        )
         assert (clip.fps, other.fps) == (2, 4)
 
 
@@ -99,7 +110,10 @@ def test_rates_out_of_range_are_refused(fps):
 
 
 def test_the_data_set_says_at_which_rate_its_clips_are():
-    assert "frames a second: 3.0" in as_dataset(simulate_reactions(2, seed=0, fps=3.0)).info.description
+    assert (
+        "frames a second: 3.0"
+        in as_dataset(simulate_reactions(2, seed=0, fps=3.0)).info.description
+    )
 
 
 # Recordings
@@ -113,7 +127,9 @@ def test_durations_that_cannot_be_are_refused(shortest_s, longest_s):
 
 def test_a_recording_gives_lengths_and_missed_faces():
     # All clips last 4 to 5 s, floor(2 * d) + 1 = 9 or 10 frames; half of the faces are found.
-    fixed = Recording(shortest_s=4.0, longest_s=5.0, duration=(1, 1), missed_clips=1.0, found_in_missed=(0.5, 0.5))
+    fixed = Recording(
+        shortest_s=4.0, longest_s=5.0, duration=(1, 1), missed_clips=1.0, found_in_missed=(0.5, 0.5)
+    )
     lengths = lengths_of(simulate_reactions(512, seed=1, recording=fixed))
     assert lengths.mean() == pytest.approx(9.5 / 2, abs=0.15)
     assert lengths.max() <= 10 and lengths.min() >= 1
@@ -151,7 +167,9 @@ def test_a_rate_of_its_own_wins_over_the_models():
 
 
 def test_an_unknown_domain_is_refused_with_the_known_ones():
-    with pytest.raises(ValueError, match="one of people, noise, lengths, rate, other, measured; got 'mars'"):
+    with pytest.raises(
+        ValueError, match="one of people, noise, lengths, rate, other, measured; got 'mars'"
+    ):
         hume_like_splits(0, (1, 1, 1), domain="mars")
 
 
@@ -162,7 +180,9 @@ def test_clips_have_the_announced_lengths(by_domain):
     assert mean["lengths"] < 0.6 * mean[None]
     assert mean["rate"] == pytest.approx(1.5 * mean[None], rel=0.03)
     assert mean["other"] == pytest.approx(1.5 * mean["lengths"], rel=0.06)
-    assert lengths_of(by_domain["lengths"]).max() <= 20  # floor(2 * 10 s), 10 s itself having no chance
+    assert (
+        lengths_of(by_domain["lengths"]).max() <= 20
+    )  # floor(2 * 10 s), 10 s itself having no chance
     assert lengths_of(by_domain["rate"]).max() > 30  # more than the usual T
 
 
@@ -170,7 +190,10 @@ def test_many_faces_are_missed_where_that_is_announced():
     # Mean share found: 0.8 * 0.98 + 0.2 * (0.1 + 0.7) / 2 = 0.864; by default 0.997 - 0.013 * 0.547 = 0.990.
     for recording, share in ((Recording(), 0.990), (DOMAINS["lengths"].recording, 0.864)):
         whole = replace(recording, missed_clips=0.0, found_otherwise=1.0)
-        found, there = (lengths_of(simulate_reactions(2048, seed=2, recording=one)) for one in (recording, whole))
+        found, there = (
+            lengths_of(simulate_reactions(2048, seed=2, recording=one))
+            for one in (recording, whole)
+        )
         assert found.sum() / there.sum() == pytest.approx(share, abs=0.012)
 
 
@@ -184,8 +207,12 @@ def test_people_show_less_where_that_is_announced(by_domain):
 
 
 def test_the_extractor_errs_more_where_that_is_announced(by_domain):
-    def error(clips):  # of expressions and of valence and arousal, whose report has the truth's own scale
-        return np.mean([np.abs(clip.affect[:, :9] - clip.true_affect[:, :9]).mean() for clip in clips])
+    def error(
+        clips,
+    ):  # of expressions and of valence and arousal, whose report has the truth's own scale
+        return np.mean(
+            [np.abs(clip.affect[:, :9] - clip.true_affect[:, :9]).mean() for clip in clips]
+        )
 
     usual = error(by_domain[None])
     assert error(by_domain["noise"]) > 1.25 * usual
@@ -201,7 +228,9 @@ def test_labels_follow_the_same_law_in_every_domain(by_domain):
 
 def test_no_person_is_in_two_domains_or_splits():
     # Labels are drawn by one law from the seed of a split: had two splits one seed, they would have equal labels.
-    splits = [clips for name in (None, *DOMAINS) for clips in splits_of(name, 9, (256, 256, 256)).values()]
+    splits = [
+        clips for name in (None, *DOMAINS) for clips in splits_of(name, 9, (256, 256, 256)).values()
+    ]
     seen = {tuple(clip.labels.tolist()) for clips in splits for clip in clips}
     assert len(seen) == sum(map(len, splits)) == 21 * 256
 
@@ -267,7 +296,12 @@ def happened(fps=2.0, count=2000, pace=1.0, **numbers):
 
 def test_nothing_happens_in_a_usual_recording():
     usual = happened(pace=0.3)
-    assert (usual.pace == 0.3).all() and usual.kept.all() and not usual.turn.any() and not usual.lost.any()
+    assert (
+        (usual.pace == 0.3).all()
+        and usual.kept.all()
+        and not usual.turn.any()
+        and not usual.lost.any()
+    )
 
 
 def test_faces_are_lost_in_stretches_of_the_announced_length():
@@ -276,7 +310,9 @@ def test_faces_are_lost_in_stretches_of_the_announced_length():
     behind = lost[:, 1:][lost[:, :-1]].mean()
     assert behind > 0.8
     assert 0.15 < lost.mean() < 0.25  # one of 4 s in 15 s, cut off where it reaches beyond the clip
-    assert happened(lost_stretches=1.0, lost_s=4.0, fps=6.0).lost.mean() == pytest.approx(lost.mean(), abs=0.02)
+    assert happened(lost_stretches=1.0, lost_s=4.0, fps=6.0).lost.mean() == pytest.approx(
+        lost.mean(), abs=0.02
+    )
 
 
 def test_heads_turn_there_and_back_and_are_lost_when_far_away():
@@ -318,14 +354,19 @@ def test_a_turned_head_shows_less_and_is_misread_in_one_direction():
 def test_blends_show_a_second_reaction_that_labels_know_nothing_of():
     # The labels are the same; what shows is more in the clips that blend, and in no clip less.
     usual, blended = (
-        simulate_reactions(256, seed=3, recording=ALL_FOUND, looseness=Looseness(blends=share, report_noise=0.0))
+        simulate_reactions(
+            256, seed=3, recording=ALL_FOUND, looseness=Looseness(blends=share, report_noise=0.0)
+        )
         for share in (0.0, 1.0)
     )
     surprise = REACTIONS.index("Surprise")
     for clip, other in zip(usual, blended, strict=True):
         assert clip.labels.tobytes() == other.labels.tobytes()
     unlabelled = [row for row, clip in enumerate(usual) if clip.labels[surprise] < 0.1]
-    seen = [np.mean([clips[row].true_affect[:, 8].max() for row in unlabelled]) for clips in (usual, blended)]
+    seen = [
+        np.mean([clips[row].true_affect[:, 8].max() for row in unlabelled])
+        for clips in (usual, blended)
+    ]
     assert seen[1] > seen[0] + 0.02
 
 

@@ -12,10 +12,10 @@ import pytest
 from huggingface_hub import SpaceCard
 
 import mma_mrnnet
-from mma_mrnnet.data.video import video_extent
-from mma_mrnnet.data.video_writing import write_video
-from mma_mrnnet.demo import astronaut, camera_move
+from mma_mrnnet.cli.demo import astronaut, camera_move
 from mma_mrnnet.model.labels import REACTIONS
+from mma_mrnnet.video.reading import video_extent
+from mma_mrnnet.video.writing import write_video
 
 gradio = pytest.importorskip("gradio", reason="the Space needs gradio (the space extra)")
 gradio_client = pytest.importorskip("gradio_client")
@@ -25,7 +25,9 @@ SPACE = Path(__file__).resolve().parents[1] / "spaces_demo"
 
 @pytest.fixture(scope="module")
 def face(tmp_path_factory):
-    return write_video(tmp_path_factory.mktemp("clip") / "face.mp4", camera_move(astronaut(), 50), 25)
+    return write_video(
+        tmp_path_factory.mktemp("clip") / "face.mp4", camera_move(astronaut(), 50), 25
+    )
 
 
 @pytest.fixture
@@ -39,7 +41,9 @@ def served(space_app, tmp_path, monkeypatch):
         monkeypatch.setenv("GRADIO_TEMP_DIR", str(folder / "gradio"))
         monkeypatch.setattr(tempfile, "tempdir", str(folder))
         blocks = space_app.build(**settings)
-        _, url, _ = blocks.launch(prevent_thread_lock=True, quiet=True, server_name="127.0.0.1", **space_app.LAUNCH)
+        _, url, _ = blocks.launch(
+            prevent_thread_lock=True, quiet=True, server_name="127.0.0.1", **space_app.LAUNCH
+        )
         started.append(blocks)
         return url, folder, blocks
 
@@ -51,7 +55,9 @@ def served(space_app, tmp_path, monkeypatch):
 def visitors_files(folder):
     """Files below a folder that are neither the examples nor part of the client's own downloads."""
     examples = {path.name for path in (SPACE / "examples").iterdir()}
-    return [path for path in Path(folder).rglob("*") if path.is_file() and path.name not in examples]
+    return [
+        path for path in Path(folder).rglob("*") if path.is_file() and path.name not in examples
+    ]
 
 
 def wait_until(holds, seconds=20):
@@ -67,10 +73,16 @@ def test_the_api_answers_with_all_numbers_of_everybody(served, face, space_app):
     client = gradio_client.Client(url, verbose=False, download_files=False)
     (person,) = client.predict(gradio_client.handle_file(str(face)), False, api_name="/analyse")
     assert list(person["intensities"]) == list(REACTIONS)
-    assert (person["frames_sampled"], person["frames_with_face"], person["duration_s"]) == (4, 4, 2.0)
+    assert (person["frames_sampled"], person["frames_with_face"], person["duration_s"]) == (
+        4,
+        4,
+        2.0,
+    )
     assert len(person["frames"]) == len(person["moments"]) == len(person["running"]) == 4
     two = client.predict(
-        gradio_client.handle_file(str(SPACE / "examples" / "two_people.mp4")), True, api_name="/analyse"
+        gradio_client.handle_file(str(SPACE / "examples" / "two_people.mp4")),
+        True,
+        api_name="/analyse",
     )
     assert [each["track"] for each in two] == [0, 1]
     # Gradio holds the uploads; of the app's own files none is left.
@@ -83,9 +95,14 @@ def test_what_is_no_video_is_answered_in_words_and_not_with_a_trace(served, tmp_
     client = gradio_client.Client(url, verbose=False)
     text = tmp_path / "text.mp4"
     text.write_text("not a video")
-    for clip, words in ((text, "cannot be read as a video"), (None, "Upload or record a clip first")):
+    for clip, words in (
+        (text, "cannot be read as a video"),
+        (None, "Upload or record a clip first"),
+    ):
         with pytest.raises(Exception, match=words) as caught:
-            client.predict(clip and gradio_client.handle_file(str(clip)), False, api_name="/analyse")
+            client.predict(
+                clip and gradio_client.handle_file(str(clip)), False, api_name="/analyse"
+            )
         assert "Traceback" not in str(caught.value)
         assert str(tmp_path) not in str(caught.value)
 
@@ -98,7 +115,11 @@ def test_uploads_results_and_memory_are_gone_after_their_time(served, space_app,
     client.predict(gradio_client.handle_file(str(face)), False, api_name="/analyse")
     _through_the_page(blocks, url, face)
     kept = {path.name for path in visitors_files(folder)}
-    assert {"face.mp4", "frames.csv", "result.json"} <= kept  # so that there is something to be deleted
+    assert {
+        "face.mp4",
+        "frames.csv",
+        "result.json",
+    } <= kept  # so that there is something to be deleted
     assert wait_until(lambda: not visitors_files(folder)), visitors_files(folder)
     assert wait_until(lambda: not blocks.state_holder.session_data), "gradio still holds a visit"
 
@@ -107,14 +128,22 @@ def _through_the_page(blocks, url, clip):
     """What the page's button does, by a visitor whose browser then falls silent: no heartbeat, no goodbye."""
     import httpx
 
-    number = next(key for key, function in blocks.fns.items() if getattr(function.fn, "__name__", "") == "analyse")
+    number = next(
+        key
+        for key, function in blocks.fns.items()
+        if getattr(function.fn, "__name__", "") == "analyse"
+    )
     with httpx.Client(base_url=url, timeout=60) as http:
-        (path,) = http.post("gradio_api/upload", files={"files": (clip.name, clip.read_bytes())}).json()
+        (path,) = http.post(
+            "gradio_api/upload", files={"files": (clip.name, clip.read_bytes())}
+        ).json()
         data = [{"video": None, "path": path, "meta": {"_type": "gradio.FileData"}}, False]
         data[0].pop("video")
         job = {"data": data, "fn_index": number, "session_hash": "silent"}
         http.post("gradio_api/queue/join", json=job).raise_for_status()
-        with http.stream("GET", "gradio_api/queue/data", params={"session_hash": "silent"}) as messages:
+        with http.stream(
+            "GET", "gradio_api/queue/data", params={"session_hash": "silent"}
+        ) as messages:
             said = next(line for line in messages.iter_lines() if "process_completed" in line)
     assert '"success":true' in said.replace(" ", ""), said[:500]
 
@@ -136,7 +165,10 @@ def test_a_full_queue_says_so_and_loses_nobody_who_is_in_it(served, space_app, f
     monkeypatch.setattr(space_app, "predict_people", slowly)
     url, _, _ = served()
     client = gradio_client.Client(url, verbose=False)
-    jobs = [client.submit(gradio_client.handle_file(str(face)), False, api_name="/analyse") for _ in range(5)]
+    jobs = [
+        client.submit(gradio_client.handle_file(str(face)), False, api_name="/analyse")
+        for _ in range(5)
+    ]
     answers, refused = [], []
     for job in jobs:
         try:
@@ -158,8 +190,13 @@ def test_the_real_times_keep_the_promise_of_ten_minutes(space_app):
     assert all(state.delete_callback.__name__ == "expired" for state in states)
 
 
-def test_a_camera_frame_that_is_not_due_leaves_the_chart_alone_and_no_face_is_said(space_app, monkeypatch):
-    request, wall = type("Request", (), {"session_hash": "one"})(), np.zeros((120, 160, 3), np.uint8)
+def test_a_camera_frame_that_is_not_due_leaves_the_chart_alone_and_no_face_is_said(
+    space_app, monkeypatch
+):
+    request, wall = (
+        type("Request", (), {"session_hash": "one"})(),
+        np.zeros((120, 160, 3), np.uint8),
+    )
     photo = astronaut()
     times = iter((10.0, 10.2, 10.5, 11.0))
     monkeypatch.setattr(space_app.time, "monotonic", lambda: next(times))
@@ -185,13 +222,17 @@ def test_a_camera_frame_that_is_not_due_leaves_the_chart_alone_and_no_face_is_sa
         ("LARGEST_MB", 0.001, "is larger than 0.001 MB"),
     ],
 )
-def test_a_clip_beyond_any_limit_is_refused_before_it_is_read(space_app, face, monkeypatch, name, value, words):
+def test_a_clip_beyond_any_limit_is_refused_before_it_is_read(
+    space_app, face, monkeypatch, name, value, words
+):
     monkeypatch.setattr(space_app, name, value)
     with pytest.raises(gradio.Error, match=words):
         space_app._refuse_large(str(face))
 
 
-def test_a_person_without_a_result_has_numbers_too_and_a_place_in_the_gallery(space_app, face, tmp_path):
+def test_a_person_without_a_result_has_numbers_too_and_a_place_in_the_gallery(
+    space_app, face, tmp_path
+):
     good = space_app._predicted(str(face), False)[0]
     nothing = dict.fromkeys(good.intensities, float("nan"))
     other = replace(good, track=1, error="no stretch", intensities=nothing, strip=[])
@@ -204,7 +245,9 @@ def test_a_person_without_a_result_has_numbers_too_and_a_place_in_the_gallery(sp
 def test_one_person_without_a_neutral_does_not_cost_the_others_result(space_app, face, monkeypatch):
     good = space_app._predicted(str(face), False)[0]
     lost = replace(good, error="no stretch", people=2)
-    monkeypatch.setattr(space_app, "predict_people", lambda *_, **__: [lost, replace(good, track=1, people=2)])
+    monkeypatch.setattr(
+        space_app, "predict_people", lambda *_, **__: [lost, replace(good, track=1, people=2)]
+    )
     assert [each.error for each in space_app._predicted(str(face), True)] == ["no stretch", None]
     monkeypatch.setattr(space_app, "predict_people", lambda *_, **__: [lost])
     with pytest.raises(gradio.Error, match="No stretch"):
@@ -229,7 +272,9 @@ def test_the_folder_is_a_space_of_the_versions_that_are_tested_here(space_app):
     assert card.data.python_version == "3.11"
     assert card.data.suggested_hardware
     assert (SPACE / card.data.app_file).is_file()
-    assert (SPACE / "requirements.txt").read_text() == f"mma-mrnnet[space]=={mma_mrnnet.__version__}\n"
+    assert (
+        SPACE / "requirements.txt"
+    ).read_text() == f"mma-mrnnet[space]=={mma_mrnnet.__version__}\n"
 
 
 def test_the_pages_times_are_those_of_the_result_file(monkeypatch):
@@ -249,7 +294,10 @@ def test_the_pages_limits_are_those_of_the_app(space_app):
         f"| {space_app.LIVE_VISITORS}, each for {space_app.LIVE_MINUTES} minutes |",
     ):
         assert words in page
-    assert (space_app.KEPT_S, space_app.CHECK_S) == (9 * 60, 30)  # "nine minutes", "every 30 seconds"
+    assert (space_app.KEPT_S, space_app.CHECK_S) == (
+        9 * 60,
+        30,
+    )  # "nine minutes", "every 30 seconds"
 
 
 def test_the_examples_are_small_and_there():
@@ -260,7 +308,9 @@ def test_the_examples_are_small_and_there():
         assert video_extent(path).duration_s == pytest.approx(8, abs=0.1)
 
 
-def test_temporary_files_of_a_visitor_who_leaves_in_between_are_gone(space_app, face, tmp_path, monkeypatch):
+def test_temporary_files_of_a_visitor_who_leaves_in_between_are_gone(
+    space_app, face, tmp_path, monkeypatch
+):
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     answer = space_app.analyse(str(face), False, type("Request", (), {"session_hash": "one"})())
     next(answer)

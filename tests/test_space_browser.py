@@ -11,13 +11,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mma_mrnnet.data.video_writing import write_video
-from mma_mrnnet.demo import astronaut, camera_move
+from mma_mrnnet.cli.demo import astronaut, camera_move
 from mma_mrnnet.model.labels import REACTIONS
 from mma_mrnnet.prediction import VideoPrediction
-from mma_mrnnet.streaming import LiveReader
+from mma_mrnnet.prediction.streaming import LiveReader
+from mma_mrnnet.video.writing import write_video
 
-playwright = pytest.importorskip("playwright.sync_api", reason="the browser tests need playwright (the dev extra)")
+playwright = pytest.importorskip(
+    "playwright.sync_api", reason="the browser tests need playwright (the dev extra)"
+)
 pytest.importorskip("gradio", reason="the Space needs gradio (the space extra)")
 
 with pytest.MonkeyPatch.context() as path:
@@ -26,7 +28,9 @@ with pytest.MonkeyPatch.context() as path:
 
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.skipif(CHROMIUM is None, reason="no chromium is installed (apt-get install chromium)"),
+    pytest.mark.skipif(
+        CHROMIUM is None, reason="no chromium is installed (apt-get install chromium)"
+    ),
 ]
 PHONE = {"viewport": {"width": 390, "height": 844}, "is_mobile": True, "has_touch": True}
 WAIT_MS = 30_000  # two cores may be shared by many
@@ -39,7 +43,9 @@ def clips(tmp_path_factory):
     photo = astronaut()
     write_video(folder / "face.mp4", camera_move(photo, 50), 25)
     write_video(folder / "still.mp4", (photo for _ in range(3 * 10)), 10)
-    write_video(folder / "nobody.mp4", (np.full((120, 160, 3), 90, np.uint8) for _ in range(20)), 10)
+    write_video(
+        folder / "nobody.mp4", (np.full((120, 160, 3), 90, np.uint8) for _ in range(20)), 10
+    )
     write_video(folder / "long.mp4", (np.full((48, 64, 3), 90, np.uint8) for _ in range(130)), 1)
     (folder / "text.mp4").write_text("not a video")
     (folder / "large.mp4").write_bytes(bytes(3_000_000))
@@ -51,8 +57,13 @@ def url(space_app, tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("GRADIO_TEMP_DIR", str(tmp_path_factory.mktemp("gradio")))
         page = space_app.build()
-        options = {**space_app.LAUNCH, "max_file_size": "2mb"}  # the real limit's message, with less to send
-        _, address, _ = page.launch(prevent_thread_lock=True, quiet=True, server_name="127.0.0.1", **options)
+        options = {
+            **space_app.LAUNCH,
+            "max_file_size": "2mb",
+        }  # the real limit's message, with less to send
+        _, address, _ = page.launch(
+            prevent_thread_lock=True, quiet=True, server_name="127.0.0.1", **options
+        )
         yield address
         page.close()
 
@@ -70,12 +81,17 @@ def browser(tmp_path_factory):
 def visit(browser, url):
     """Opens pages for visitors; what went wrong in any of them fails the test, unless `allowed` names it."""
     faults, contexts = [], []
-    allowed = ["The play() request was interrupted"]  # by Chromium, where a player goes while it starts
+    allowed = [
+        "The play() request was interrupted"
+    ]  # by Chromium, where a player goes while it starts
 
     def watched(page):
         page.on("console", lambda said: said.type == "error" and faults.append(said.text))
         page.on("pageerror", lambda error: faults.append(str(error)))
-        page.on("request", lambda asked: asked.url.startswith((url, "data:", "blob:")) or faults.append(asked.url))
+        page.on(
+            "request",
+            lambda asked: asked.url.startswith((url, "data:", "blob:")) or faults.append(asked.url),
+        )
         return page
 
     def opened(**settings):
@@ -123,7 +139,9 @@ def downloaded(page, name):
 
 def bars(page):
     """The intensities as they stand on the page."""
-    labels = page.locator(".mma-bar:visible").evaluate_all("bars => bars.map(bar => bar.getAttribute('aria-label'))")
+    labels = page.locator(".mma-bar:visible").evaluate_all(
+        "bars => bars.map(bar => bar.getAttribute('aria-label'))"
+    )
     return {name: float(value) for name, value in (label.rsplit(" ", 1) for label in labels)}
 
 
@@ -137,12 +155,19 @@ def test_an_uploaded_clip_gives_bars_moments_courses_faces_and_both_files(visit,
     shown = bars(page)
     assert sorted(shown) == sorted(REACTIONS)
     assert page.get_by_text("A face in 4 of 4 frames, 2.0 s.").is_visible()
-    for heading in ("Which moments carried the result", "Valence and arousal", "Expressions", "Action units"):
+    for heading in (
+        "Which moments carried the result",
+        "Valence and arousal",
+        "Expressions",
+        "Action units",
+    ):
         assert page.get_by_role("heading", name=heading).is_visible()
     assert page.locator(".mma-strip img").count() == 4
     assert page.get_by_text("learnt from a simulator").is_visible()
     result = json.loads(downloaded(page, "Everything (JSON)"))
-    assert {name: round(value, 2) for name, value in result["intensities"].items()} == pytest.approx(shown, abs=0.011)
+    assert {
+        name: round(value, 2) for name, value in result["intensities"].items()
+    } == pytest.approx(shown, abs=0.011)
     table = list(csv.DictReader(downloaded(page, "Every frame (CSV)").splitlines()))
     assert [row["time_s"] for row in table] == ["0.0", "0.52", "1.0", "1.52"]
     assert overflow(page) <= 0
@@ -196,7 +221,9 @@ def test_a_recording_of_the_camera_is_analysed_though_its_header_has_no_length(v
     assert 1 < result["duration_s"] < 10
 
 
-def test_the_live_chart_follows_the_camera_within_a_second_and_leaving_frees_the_reader(visit, space_app):
+def test_the_live_chart_follows_the_camera_within_a_second_and_leaving_frees_the_reader(
+    visit, space_app
+):
     readers, faces = instances(LiveReader), faces_in_memory()
     page = visit()
     page.get_by_role("tab", name="Live").click()
@@ -223,8 +250,15 @@ def instances(kind):
 
 def faces_in_memory():
     """Containers of this process, the server's, that hold a page with pictures of a face."""
-    held = (each.values() if type(each) is dict else each for each in gc.get_objects() if type(each) in (dict, list))
-    return sum(type(value) is str and "data:image/jpeg;base64" in value for value in itertools.chain(*map(list, held)))
+    held = (
+        each.values() if type(each) is dict else each
+        for each in gc.get_objects()
+        if type(each) in (dict, list)
+    )
+    return sum(
+        type(value) is str and "data:image/jpeg;base64" in value
+        for value in itertools.chain(*map(list, held))
+    )
 
 
 def wait_for(holds, seconds=30):
@@ -235,7 +269,10 @@ def wait_for(holds, seconds=30):
 
 
 def test_closing_the_page_drops_the_results_from_memory(visit, clips):
-    predictions, faces = instances(VideoPrediction), faces_in_memory()  # other tests of this process may have left some
+    predictions, faces = (
+        instances(VideoPrediction),
+        faces_in_memory(),
+    )  # other tests of this process may have left some
     page = analysed(visit(), clips / "face.mp4")
     assert instances(VideoPrediction) == predictions + 1
     assert faces_in_memory() > faces

@@ -7,12 +7,18 @@ import pandas as pd
 import pytest
 import torch
 
-from mma_mrnnet import MMAMRNNetConfig, MMAMRNNetForIntensity, MMAMRNNetVideoProcessor, load_pretrained, predict_video
-from mma_mrnnet.data.faces import Detection
-from mma_mrnnet.data.video import read_frames
-from mma_mrnnet.data.video_writing import write_video
-from mma_mrnnet.demo import astronaut, camera_move
-from mma_mrnnet.streaming import LiveReader, running_intensities, sliding_windows
+from mma_mrnnet import (
+    MMAMRNNetConfig,
+    MMAMRNNetForIntensity,
+    MMAMRNNetVideoProcessor,
+    load_pretrained,
+    predict_video,
+)
+from mma_mrnnet.cli.demo import astronaut, camera_move
+from mma_mrnnet.faces.detection import Detection
+from mma_mrnnet.prediction.streaming import LiveReader, running_intensities, sliding_windows
+from mma_mrnnet.video.reading import read_frames
+from mma_mrnnet.video.writing import write_video
 
 KINDS = {
     **{pooling: {"temporal_pooling": pooling} for pooling in ("mask", "last", "mean", "attention")},
@@ -37,7 +43,9 @@ def random_weights(model):
 @pytest.fixture
 def model_of(tiny_config):
     def build(**settings):
-        return random_weights(MMAMRNNetForIntensity(MMAMRNNetConfig(**{**tiny_config.to_dict(), **settings})))
+        return random_weights(
+            MMAMRNNetForIntensity(MMAMRNNetConfig(**{**tiny_config.to_dict(), **settings}))
+        )
 
     return build
 
@@ -50,7 +58,11 @@ def model(model_of):
 def offline(model, affect):
     """(K,) of the (L, A) affect of one clip."""
     with torch.inference_mode():
-        return model(affect=torch.as_tensor(np.asarray(affect, np.float32)).unsqueeze(0)).intensities[0].numpy()
+        return (
+            model(affect=torch.as_tensor(np.asarray(affect, np.float32)).unsqueeze(0))
+            .intensities[0]
+            .numpy()
+        )
 
 
 # The model's step --------------------------------------------------------------------------------------------------
@@ -76,7 +88,11 @@ def test_after_every_frame_the_estimate_is_that_of_the_frames_so_far(model_of, k
 @pytest.mark.parametrize("pooling", ["mask", "attention"])
 def test_features_are_scaled_as_offline(pooling):
     config = MMAMRNNetConfig(
-        feature_names=["a", "b"], num_frames=4, hidden_size=8, dense_size=6, temporal_pooling=pooling
+        feature_names=["a", "b"],
+        num_frames=4,
+        hidden_size=8,
+        dense_size=6,
+        temporal_pooling=pooling,
     )
     model = random_weights(MMAMRNNetForIntensity(config))
     model.set_feature_scaling(torch.tensor([600.0, 0.0]), torch.tensor([2.0, 1.0]))
@@ -107,7 +123,10 @@ def test_a_state_has_one_size_carries_no_gradient_and_is_left_as_it_was(model):
 
 def test_a_frame_after_the_last_place_is_refused(model):
     state = assert_steps_equal_forward(model, torch.rand(1, 4, 26))
-    with pytest.raises(ValueError, match=r"at most 4 frames .* already holds 4; beyond these, give forward the latest"):
+    with pytest.raises(
+        ValueError,
+        match=r"at most 4 frames .* already holds 4; beyond these, give forward the latest",
+    ):
         model.step(torch.rand(1, 26), state)
 
 
@@ -166,25 +185,34 @@ def test_running_estimates_are_those_of_the_last_t_frames(model_of, tiny_process
 
 def test_frames_without_a_face_are_left_out_and_the_window_goes_on(model, tiny_processor):
     times_s, affect = cached(14, faceless=(0, 2, 5, 6, 7, 8, 9))
-    table = running_intensities(times_s, affect, model, tiny_processor)  # a window of 2 s: the last 4 frames
+    table = running_intensities(
+        times_s, affect, model, tiny_processor
+    )  # a window of 2 s: the last 4 frames
     assert table["frames_in_window"].tolist() == [0, 1, 1, 2, 3, 2, 2, 1, 0, 0, 1, 2, 3, 4]
     for end, row in enumerate(table[model.config.label_names].to_numpy(), 1):
         seen = [vector for vector in affect[max(0, end - 4) : end] if not np.isnan(vector).any()]
-        assert np.allclose(row, offline(model, seen) if seen else np.nan, atol=1e-5, equal_nan=True), end
+        assert np.allclose(
+            row, offline(model, seen) if seen else np.nan, atol=1e-5, equal_nan=True
+        ), end
 
 
 def test_a_shorter_window_rests_on_fewer_frames(model, tiny_processor):
     times_s, affect = cached(6)
     table = running_intensities(times_s, affect, model, tiny_processor, window_s=1.0)
     assert table["frames_in_window"].tolist() == [1, 2, 2, 2, 2, 2]
-    assert np.allclose(table[model.config.label_names].iloc[-1], offline(model, affect[-2:]), atol=1e-5)
+    assert np.allclose(
+        table[model.config.label_names].iloc[-1], offline(model, affect[-2:]), atol=1e-5
+    )
 
 
 def test_only_frames_that_are_due_are_used(model, tiny_processor):
     times_s, affect = cached(41, fps=10.0)
     thinned = running_intensities(times_s, affect, model, tiny_processor)
     pd.testing.assert_frame_equal(
-        thinned, running_intensities(times_s[::5], affect[::5], model, tiny_processor), check_exact=False, atol=1e-6
+        thinned,
+        running_intensities(times_s[::5], affect[::5], model, tiny_processor),
+        check_exact=False,
+        atol=1e-6,
     )
     assert thinned["time_s"].tolist() == [0, 0.5, 1, 1.5, 2, 2.5, 3, 3.5, 4]
 
@@ -193,7 +221,9 @@ def test_clips_are_resampled_where_the_processor_does_so(model):
     processor = MMAMRNNetVideoProcessor(num_frames=4, length_policy="resample")
     times_s, affect = cached(2)
     table = running_intensities(times_s, affect, model, processor)
-    assert np.allclose(table[model.config.label_names].iloc[-1], offline(model, affect[[0, 0, 1, 1]]), atol=1e-5)
+    assert np.allclose(
+        table[model.config.label_names].iloc[-1], offline(model, affect[[0, 0, 1, 1]]), atol=1e-5
+    )
 
 
 def test_clips_of_features_run_too(tiny_processor):
@@ -212,19 +242,28 @@ def test_clips_of_features_run_too(tiny_processor):
 def test_each_window_is_the_offline_result_on_its_frames(model, tiny_processor):
     times_s, affect = cached(10, faceless=(4, 5, 6, 7))  # up to 4.5 s
     table = sliding_windows(times_s, affect, model, tiny_processor, window_s=1.5, hop_s=1.0)
-    assert table.columns.tolist() == ["start_s", "end_s", "frames_with_face", *model.config.label_names]
+    assert table.columns.tolist() == [
+        "start_s",
+        "end_s",
+        "frames_with_face",
+        *model.config.label_names,
+    ]
     assert table["start_s"].tolist() == [0, 1, 2, 3, 4]
     assert table["end_s"].tolist() == [1.5, 2.5, 3.5, 4.5, 5.5]
     assert table["frames_with_face"].tolist() == [3, 2, 0, 1, 2]  # frames 0 1 2, 2 3, none, 8, 8 9
     rows = table[model.config.label_names].to_numpy()
     for row, seen in zip(rows, ([0, 1, 2], [2, 3], [], [8], [8, 9]), strict=True):
-        assert np.allclose(row, offline(model, affect[seen]) if seen else np.nan, atol=1e-5, equal_nan=True)
+        assert np.allclose(
+            row, offline(model, affect[seen]) if seen else np.nan, atol=1e-5, equal_nan=True
+        )
 
 
 def test_windows_go_on_until_one_reaches_the_last_frame(model, tiny_processor):
     def starts(count, window_s, hop_s=0.5, first=0):
         times_s, affect = cached(count)
-        table = sliding_windows(times_s[first:], affect[first:], model, tiny_processor, window_s, hop_s)
+        table = sliding_windows(
+            times_s[first:], affect[first:], model, tiny_processor, window_s, hop_s
+        )
         return table["start_s"].tolist()
 
     assert starts(4, 2.0) == [0]  # 0, 0.5, 1, 1.5 all lie in [0, 2)
@@ -248,7 +287,9 @@ def test_uneven_times_keep_the_latest_frames_of_a_window(model, tiny_processor):
     affect = cached(6)[1]
     table = sliding_windows(times_s, affect, model, tiny_processor, window_s=2.0, hop_s=0.4)
     assert table["frames_with_face"].tolist() == [4]
-    assert np.allclose(table[model.config.label_names].iloc[0], offline(model, affect[1:5]), atol=1e-5)
+    assert np.allclose(
+        table[model.config.label_names].iloc[0], offline(model, affect[1:5]), atol=1e-5
+    )
 
 
 def test_the_shipped_checkpoints_default_windows():
@@ -257,21 +298,32 @@ def test_the_shipped_checkpoints_default_windows():
     table = sliding_windows(times_s, affect)
     assert table["start_s"].tolist() == list(range(9))
     assert set(table["frames_with_face"]) == {24}
-    assert np.allclose(table[model.config.label_names].iloc[3], offline(model, affect[6:30]), atol=1e-5)
+    assert np.allclose(
+        table[model.config.label_names].iloc[3], offline(model, affect[6:30]), atol=1e-5
+    )
     assert processor.num_frames / model.config.sampling_fps == 15
 
 
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"window_s": 3}, "a window of 3 s holds 6 frames at the model's 2 a second, and it reads at most 4: .* 2$"),
+        (
+            {"window_s": 3},
+            "a window of 3 s holds 6 frames at the model's 2 a second, and it reads at most 4: .* 2$",
+        ),
         ({"window_s": 0}, "window_s must be a positive number of seconds; got 0"),
         ({"window_s": math.nan}, "window_s must be a positive"),
         ({"hop_s": -1.0}, "hop_s must be a positive number of seconds; got -1.0"),
-        ({"times_s": [0.0, math.nan, 1.0]}, "times_s must be finite seconds since the clip's first frame, in order"),
+        (
+            {"times_s": [0.0, math.nan, 1.0]},
+            "times_s must be finite seconds since the clip's first frame, in order",
+        ),
         ({"times_s": [0.0, 1.0, 0.5]}, "in order"),
         ({"times_s": [-1.0, 0.0, 0.5]}, "since the clip's first frame"),
-        ({"times_s": [0.0, 1.0]}, r"times_s must be \(N,\) and affect \(N, 26\); got \(2,\) and \(3, 26\)"),
+        (
+            {"times_s": [0.0, 1.0]},
+            r"times_s must be \(N,\) and affect \(N, 26\); got \(2,\) and \(3, 26\)",
+        ),
         ({"affect": np.full((3, 26), np.inf)}, "affect holds infinite numbers"),
         ({"processor": None}, "give model and processor together"),
     ],
@@ -312,7 +364,8 @@ def images(count, faceless=()):
 def live(model, processor, times_s, faceless=(), **settings):
     reader = LiveReader(model, processor, detector=detector, **settings)
     return reader, [
-        reader.add(image, time_s) for image, time_s in zip(images(len(times_s), faceless), times_s, strict=True)
+        reader.add(image, time_s)
+        for image, time_s in zip(images(len(times_s), faceless), times_s, strict=True)
     ]
 
 
@@ -331,7 +384,9 @@ def test_a_stream_longer_than_the_network_reads_slides(model_of, tiny_processor,
     seen = affect_in(estimates)
     assert len(seen) == 12
     for count, estimate in enumerate(estimates, 1):
-        assert np.allclose(values(estimate), offline(model, seen[max(0, count - 4) : count]), atol=1e-5), count
+        assert np.allclose(
+            values(estimate), offline(model, seen[max(0, count - 4) : count]), atol=1e-5
+        ), count
         assert estimate.frames_in_window == min(count, 4)
         assert (estimate.frames_sampled, estimate.frames_with_face) == (count, count)
     assert len({values(estimate).tobytes() for estimate in estimates}) == 12
@@ -354,7 +409,12 @@ def test_memory_does_not_grow(model, tiny_processor):
 
 def test_only_frames_that_are_due_are_looked_at(model, tiny_processor):
     _, estimates = live(model, tiny_processor, np.arange(46) / 30)
-    assert [number for number, estimate in enumerate(estimates) if estimate is not None] == [0, 15, 30, 45]
+    assert [number for number, estimate in enumerate(estimates) if estimate is not None] == [
+        0,
+        15,
+        30,
+        45,
+    ]
 
 
 def test_any_clock_will_do(model, tiny_processor):
@@ -374,16 +434,51 @@ def test_an_uneven_camera_gives_what_offline_gives_of_the_same_frames(model, tin
     gaps_s = np.diff([estimate.time_s for estimate in looked_at])
     assert gaps_s.min() < 0.5 < gaps_s.max()
     for number, estimate in enumerate(looked_at):
-        recent = [other for other in looked_at[: number + 1] if other.time_s > estimate.time_s - 2.0 + 0.001]
+        recent = [
+            other
+            for other in looked_at[: number + 1]
+            if other.time_s > estimate.time_s - 2.0 + 0.001
+        ]
         wanted = affect_in(recent)[-4:]
         assert estimate.frames_in_window == len(wanted)
-        assert np.allclose(values(estimate), offline(model, wanted) if wanted else np.nan, atol=1e-5, equal_nan=True)
+        assert np.allclose(
+            values(estimate),
+            offline(model, wanted) if wanted else np.nan,
+            atol=1e-5,
+            equal_nan=True,
+        )
 
 
 def test_a_face_that_leaves_and_returns(model, tiny_processor):
     _, estimates = live(model, tiny_processor, np.arange(12) / 2, faceless=(0, *range(3, 9)))
-    assert [estimate.frames_in_window for estimate in estimates] == [0, 1, 2, 2, 2, 1, 0, 0, 0, 1, 2, 3]
-    assert [estimate.frames_with_face for estimate in estimates] == [0, 1, 2, 2, 2, 2, 2, 2, 2, 3, 4, 5]
+    assert [estimate.frames_in_window for estimate in estimates] == [
+        0,
+        1,
+        2,
+        2,
+        2,
+        1,
+        0,
+        0,
+        0,
+        1,
+        2,
+        3,
+    ]
+    assert [estimate.frames_with_face for estimate in estimates] == [
+        0,
+        1,
+        2,
+        2,
+        2,
+        2,
+        2,
+        2,
+        2,
+        3,
+        4,
+        5,
+    ]
     assert [estimate.detection is None for estimate in estimates] == [
         estimate.crop is None and estimate.affect is None for estimate in estimates
     ]
@@ -403,14 +498,20 @@ def test_a_time_that_is_none_is_refused(model, tiny_processor, time_s):
 
 def test_time_that_goes_backwards_is_refused_and_the_stream_goes_on(model, tiny_processor):
     reader, _ = live(model, tiny_processor, [0.0, 0.5])
-    with pytest.raises(ValueError, match=r"must not go backwards: 0\.4 came after 0\.5; call reset\(\)"):
+    with pytest.raises(
+        ValueError, match=r"must not go backwards: 0\.4 came after 0\.5; call reset\(\)"
+    ):
         reader.add(images(1)[0], 0.4)
     assert reader.add(images(1)[0], 1.0).frames_in_window == 3
 
 
 def test_an_image_of_another_kind_is_refused(model, tiny_processor):
     reader = LiveReader(model, tiny_processor, detector=detector)
-    for image in (np.zeros((32, 32), np.uint8), np.zeros((32, 32, 3), np.float32), np.zeros((0, 32, 3), np.uint8)):
+    for image in (
+        np.zeros((32, 32), np.uint8),
+        np.zeros((32, 32, 3), np.float32),
+        np.zeros((0, 32, 3), np.uint8),
+    ):
         with pytest.raises(ValueError, match=r"an image must be \(H, W, 3\) uint8 RGB; got"):
             reader.add(image, 0.0)
     assert reader.add(images(1)[0], 0.0).frames_sampled == 1
@@ -419,7 +520,9 @@ def test_an_image_of_another_kind_is_refused(model, tiny_processor):
 def test_a_reset_reader_is_a_new_one(model, tiny_processor):
     reader, estimates = live(model, tiny_processor, np.arange(6) / 2)
     reader.reset()
-    again = [reader.add(image, time_s) for image, time_s in zip(images(6), np.arange(6) / 2, strict=True)]
+    again = [
+        reader.add(image, time_s) for image, time_s in zip(images(6), np.arange(6) / 2, strict=True)
+    ]
     assert [values(one).tobytes() for one in again] == [values(one).tobytes() for one in estimates]
     assert again[-1].frames_sampled == 6
 
@@ -450,7 +553,9 @@ def test_a_clip_read_live_gives_what_its_file_gives(tmp_path):
     assert np.allclose(values(estimates[-1]), list(whole.intensities.values()), atol=1e-5)
     names = list(estimates[0].affect)
     assert np.allclose(affect_in(estimates), whole.frames[names], atol=1e-5)
-    assert np.allclose([estimate.detection.box for estimate in estimates], whole.frames.iloc[:, 5:9], atol=0.06)
+    assert np.allclose(
+        [estimate.detection.box for estimate in estimates], whole.frames.iloc[:, 5:9], atol=0.06
+    )
     table = running_intensities(whole.frames["time_s"], whole.frames[names])
     assert np.allclose(table.iloc[:, 2:], [values(estimate) for estimate in estimates], atol=1e-5)
 
@@ -459,9 +564,15 @@ def test_the_shipped_checkpoint_reads_on_beyond_its_30_frames():
     photo = next(camera_move(astronaut(), 1, (320, 240)))
     reader, model = LiveReader(), load_pretrained()[0]
     lights = 0.6 + 0.4 * np.sin(np.arange(34))
-    estimates = [reader.add((photo * light).astype(np.uint8), n / 2) for n, light in enumerate(lights)]
+    estimates = [
+        reader.add((photo * light).astype(np.uint8), n / 2) for n, light in enumerate(lights)
+    ]
     seen = affect_in(estimates)
     assert len(seen) == 34
     assert estimates[-1].frames_in_window == 30
     for count in (1, 15, 30, 31, 34):
-        assert np.allclose(values(estimates[count - 1]), offline(model, seen[max(0, count - 30) : count]), atol=1e-5)
+        assert np.allclose(
+            values(estimates[count - 1]),
+            offline(model, seen[max(0, count - 30) : count]),
+            atol=1e-5,
+        )

@@ -5,10 +5,12 @@ import numpy as np
 import pytest
 from datasets import Dataset
 
-from mma_mrnnet.data.records import clip_features
-from mma_mrnnet.data.simulated_extractor import ExtractorNoise, columns_of, either, report_affect
-from mma_mrnnet.data.simulated_labels import CORRELATION, MARGINALS, draw_labels
-from mma_mrnnet.data.synthetic import (
+from mma_mrnnet.features.records import clip_features
+from mma_mrnnet.model.labels import ACTION_UNITS, EXPRESSIONS, REACTIONS, affect_names
+from mma_mrnnet.model.priors import ACTION_UNIT_PRIOR
+from mma_mrnnet.synthetic.extractor_noise import ExtractorNoise, columns_of, either, report_affect
+from mma_mrnnet.synthetic.labels import CORRELATION, MARGINALS, draw_labels
+from mma_mrnnet.synthetic.reactions import (
     ASSOCIATIONS,
     CIRCUMPLEX,
     Looseness,
@@ -16,8 +18,6 @@ from mma_mrnnet.data.synthetic import (
     hume_like_splits,
     simulate_reactions,
 )
-from mma_mrnnet.model.labels import ACTION_UNITS, EXPRESSIONS, REACTIONS, affect_names
-from mma_mrnnet.model.priors import ACTION_UNIT_PRIOR
 
 FIRST_UNIT = 2 + 7
 
@@ -112,7 +112,9 @@ def test_the_lengths_are_those_of_the_corpus(clips):
 
 
 def test_the_same_seed_gives_the_same_bits():
-    for one, other in zip(simulate_reactions(40, seed=5), simulate_reactions(40, seed=5), strict=True):
+    for one, other in zip(
+        simulate_reactions(40, seed=5), simulate_reactions(40, seed=5), strict=True
+    ):
         assert one.affect.tobytes() == other.affect.tobytes()
         assert one.true_affect.tobytes() == other.true_affect.tobytes()
         assert one.labels.tobytes() == other.labels.tobytes()
@@ -161,7 +163,9 @@ def test_a_person_has_about_eleven_clips(clips):
     assert len({clip.clip_id for clip in clips}) == len(clips)
 
 
-@pytest.mark.parametrize("wrong", [{"count": -1}, {"seed": -1}, {"quiet_share": 1.1}, {"quiet_share": -0.1}])
+@pytest.mark.parametrize(
+    "wrong", [{"count": -1}, {"seed": -1}, {"quiet_share": 1.1}, {"quiet_share": -0.1}]
+)
 def test_values_out_of_range_are_refused(wrong):
     with pytest.raises(ValueError, match="quiet_share"):
         simulate_reactions(**{"count": 1, "seed": 0, **wrong})
@@ -185,7 +189,9 @@ def test_quiet_clips_have_no_reaction_at_all(quiet_clips):
 def test_a_calm_face_is_reported_mostly_neutral_with_small_units(quiet_clips):
     frames = np.concatenate([clip.affect for clip in quiet_clips if clip.kind == "neutral"])
     assert frames[:, 2].mean() > 0.75
-    supervised = [FIRST_UNIT + place for place, unit in enumerate(ACTION_UNITS) if unit not in (11, 23)]
+    supervised = [
+        FIRST_UNIT + place for place, unit in enumerate(ACTION_UNITS) if unit not in (11, 23)
+    ]
     assert 0.02 < np.median(frames[:, supervised]) < 0.15
 
 
@@ -226,7 +232,9 @@ def test_faces_respond_as_the_published_associations_say(clips, field):
     assert mean("Disgust", 9, 10) > mean("Surprise", 9, 10) + 0.03
     assert mean("Fear", 20) > mean("Amusement", 20) + 0.01
     # Talking moves both units in all clips, and the extractor's noise blurs what is left.
-    assert mean("Empathic-Pain", 17, 24) > mean("Surprise", 17, 24) + (0.02 if field == "true_affect" else 0.01)
+    assert mean("Empathic-Pain", 17, 24) > mean("Surprise", 17, 24) + (
+        0.02 if field == "true_affect" else 0.01
+    )
 
 
 def test_valence_has_the_sign_of_the_dominant_reaction(clips):
@@ -245,11 +253,15 @@ def test_a_face_that_never_shows_anything_stays_neutral():
 
 def test_faces_tell_something_of_every_reaction_but_not_everything(clips):
     # Ridge regression on the mean and maximum of each channel, 4,500 clips to fit and 1,500 to test.
-    features = np.stack([np.concatenate([clip.affect.mean(0), clip.affect.max(0)]) for clip in clips])
+    features = np.stack(
+        [np.concatenate([clip.affect.mean(0), clip.affect.max(0)]) for clip in clips]
+    )
     features = (features - features.mean(0)) / features.std(0)
     labels = np.stack([clip.labels for clip in clips])
     seen, unseen = features[:4500], features[4500:]
-    weights = np.linalg.solve(seen.T @ seen + 30 * np.eye(52), seen.T @ (labels[:4500] - labels[:4500].mean(0)))
+    weights = np.linalg.solve(
+        seen.T @ seen + 30 * np.eye(52), seen.T @ (labels[:4500] - labels[:4500].mean(0))
+    )
     found = [np.corrcoef(unseen @ weights[:, k], labels[4500:, k])[0, 1] for k in range(7)]
     assert min(found) > 0.15
     assert 0.28 < np.mean(found) < 0.43
@@ -260,7 +272,9 @@ def test_faces_tell_something_of_every_reaction_but_not_everything(clips):
 
 def report(true_affect, noise, speech=0.0):
     """The report of one clip without any chance in it: no bias, noise or bad frames."""
-    silent = replace(noise, unit_noise=0.0, expression_noise=0.0, valence_arousal_noise=0.0, bad_frames=0.0)
+    silent = replace(
+        noise, unit_noise=0.0, expression_noise=0.0, valence_arousal_noise=0.0, bad_frames=0.0
+    )
     silent = replace(silent, unsupervised_noise=0.0)
     opening = np.full((*true_affect.shape[:2], 1), speech)
     return report_affect(true_affect, opening, np.zeros((1, 26)), silent, np.random.default_rng(0))
@@ -374,6 +388,8 @@ def test_short_clips_last_less_than_the_corpuss_and_still_show_something():
 
 def test_only_the_training_split_has_short_clips():
     splits = hume_like_splits(3, (300, 300, 300), short_share=0.5)
-    medians = {name: np.median([len(clip.affect) for clip in clips]) for name, clips in splits.items()}
+    medians = {
+        name: np.median([len(clip.affect) for clip in clips]) for name, clips in splits.items()
+    }
     assert medians["train"] < medians["validation"] - 2
     assert medians["validation"] == pytest.approx(medians["test"], abs=1.5)

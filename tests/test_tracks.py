@@ -1,14 +1,14 @@
-"""What `data/tracks.py` promises: whose face is whose, who counts as the clip's person, and the crops of everybody."""
+"""What `faces/tracks.py` promises: whose face is whose, who counts as the clip's person, and the crops of everybody."""
 
 import cv2
 import numpy as np
 import pytest
 from skimage.data import astronaut
 
-from mma_mrnnet.data.faces import Detection, FaceDetector, align_face
-from mma_mrnnet.data.tracks import FaceFollower, FaceTracker, PeopleFrame, crop_faces, people_of
-from mma_mrnnet.data.video import VideoFrame, read_frames
-from mma_mrnnet.data.video_writing import write_video
+from mma_mrnnet.faces.detection import Detection, FaceDetector, align_face
+from mma_mrnnet.faces.tracks import FaceFollower, FaceTracker, PeopleFrame, crop_faces, people_of
+from mma_mrnnet.video.reading import VideoFrame, read_frames
+from mma_mrnnet.video.writing import write_video
 
 cv2.setNumThreads(1)
 
@@ -35,13 +35,17 @@ def frames_of(images, fps=25.0):
 def tracker_of(*detections, time_s=0.0):
     """A tracker that saw these faces, the largest first, as tracks 0, 1, ..."""
     tracker = FaceTracker()
-    assert [number for number, _ in tracker.update(list(detections), time_s)] == list(range(len(detections)))
+    assert [number for number, _ in tracker.update(list(detections), time_s)] == list(
+        range(len(detections))
+    )
     return tracker
 
 
 def names(found, faces):
     """Which of the named faces each track got."""
-    return {number: name for number, face in found for name, named in faces.items() if named is face}
+    return {
+        number: name for number, face in found for name, named in faces.items() if named is face
+    }
 
 
 # ---- one person
@@ -53,11 +57,18 @@ def test_a_face_in_reach_goes_on_and_another_is_let_go_until_the_person_is_lost(
     assert tracker.update([near], 0.5) == [(0, near)]
     for time_s in (1.0, 2.5):
         assert tracker.update([far], time_s) == []
-    assert tracker.update([far], 2.6) == [(0, far)]  # alone, gone for more than 2 s, and back: one person
+    assert tracker.update([far], 2.6) == [
+        (0, far)
+    ]  # alone, gone for more than 2 s, and back: one person
 
 
 def test_reach_is_one_face_side_and_two_more_a_second():
-    for moved, time_s, taken in ((60, 0.0, True), (61, 0.0, False), (119, 0.5, True), (121, 0.5, False)):
+    for moved, time_s, taken in (
+        (60, 0.0, True),
+        (61, 0.0, False),
+        (119, 0.5, True),
+        (121, 0.5, False),
+    ):
         tracker = tracker_of(square(100, 100, 60))
         assert bool(tracker.update([square(100 + moved, 100, 60)], time_s)) == taken
 
@@ -74,7 +85,9 @@ def test_picking_leaves_no_trace():
         tracker.pick([square(100 + 10 * number, 100, 60), square(900, 100, 60)], 0.04 * number)
     # 1 side + 2 * 0.48 sides = 117.6 px from where the face was at 0 s, not from where it was picked last.
     near, beside = square(217, 100, 60), square(900, 100, 60)
-    assert tracker.pick([near, beside], 0.48) == [(0, near)]  # a track begins at a sampled frame only
+    assert tracker.pick([near, beside], 0.48) == [
+        (0, near)
+    ]  # a track begins at a sampled frame only
     assert tracker.pick([square(219, 100, 60)], 0.48) == []
     assert tracker.update([near, beside], 0.48) == [(0, near), (1, beside)]
 
@@ -100,11 +113,17 @@ def test_each_keeps_their_track_when_another_grows_larger():
 
 def test_a_neighbour_is_not_taken_for_somebody_who_is_away():
     # The two are 2.5 face sides apart, so that after 1 s the neighbour is within reach (1 + 2 * 1 = 3 sides).
-    tracker, neighbour = tracker_of(square(100, 100, 60), square(250, 100, 60)), square(250, 100, 60)
+    tracker, neighbour = (
+        tracker_of(square(100, 100, 60), square(250, 100, 60)),
+        square(250, 100, 60),
+    )
     for time_s in np.arange(0.5, 10, 0.5):  # not even after the person is lost
         assert tracker.update([neighbour], time_s) == [(1, neighbour)]
     back = square(110, 100, 60)
-    assert tracker.update([neighbour, back], 10.0) == [(0, back), (1, neighbour)]  # to the same place
+    assert tracker.update([neighbour, back], 10.0) == [
+        (0, back),
+        (1, neighbour),
+    ]  # to the same place
 
 
 def test_somebody_who_appears_beside_a_known_person_is_somebody_new():
@@ -122,12 +141,16 @@ def test_of_several_faces_in_reach_the_nearest_is_taken_and_of_two_people_the_ne
     found = tracker_of(square(100, 100, 60)).update([farther, nearer], 0.5)
     assert names(found, {"nearer": nearer, "farther": farther}) == {0: "nearer", 1: "farther"}
     between = square(150, 100, 60)
-    assert tracker_of(square(100, 100, 60), square(190, 100, 60)).update([between], 0.5) == [(1, between)]
+    assert tracker_of(square(100, 100, 60), square(190, 100, 60)).update([between], 0.5) == [
+        (1, between)
+    ]
 
 
 def test_two_people_who_cross_keep_their_tracks():
     tracker = FaceTracker()
-    for number in range(26):  # both about 60 px large, 200 px apart, walking 8 px a frame past each other
+    for number in range(
+        26
+    ):  # both about 60 px large, 200 px apart, walking 8 px a frame past each other
         left, right = square(100 + 8 * number, 100, 60), square(300 - 8 * number, 190, 55)
         assert tracker.update([left, right], number / 25) == [(0, left), (1, right)]
 
@@ -190,7 +213,9 @@ def seen(*frames, sampled=None):
     """Frames with the given {track: side}."""
     sampled = sampled or [True] * len(frames)
     return [
-        PeopleFrame(number, number / 2, (due,), {track: square(0, 0, side) for track, side in frame.items()})
+        PeopleFrame(
+            number, number / 2, (due,), {track: square(0, 0, side) for track, side in frame.items()}
+        )
         for number, (frame, due) in enumerate(zip(frames, sampled, strict=True))
     ]
 
@@ -221,13 +246,20 @@ def test_every_frame_gives_one_record_with_or_without_a_face(photo):
     assert found[1].crops == {}
     assert found[0].crops[0].shape == (32, 32, 3)
     assert np.array_equal(found[0].crops[0], align_face(photo, found[0].faces[0].landmarks, 32))
-    assert found[1].of(0).detection is found[1].of(0).crop is found[0].without_crops().of(0).crop is None
+    assert (
+        found[1].of(0).detection
+        is found[1].of(0).crop
+        is found[0].without_crops().of(0).crop
+        is None
+    )
     assert found[0].without_crops().faces is found[0].faces
 
 
 def test_frames_are_taken_one_at_a_time(photo):
     taken = []
-    stream = crop_faces((taken.append(frame.index) or frame for frame in frames_of([photo] * 4)), size=32)
+    stream = crop_faces(
+        (taken.append(frame.index) or frame for frame in frames_of([photo] * 4)), size=32
+    )
     next(stream)
     next(stream)
     assert taken == [0, 1]
@@ -245,7 +277,10 @@ def test_frames_of_a_second_rate_do_not_change_what_the_first_rate_sees(photo):
         left = min(51 * number, 512)
         image[:, left : left + 512] = photo
     alone = frames_of([wide[0], wide[10]], fps=2.0)
-    beside = [VideoFrame(image, number / 20, number, (number % 10 == 0, True)) for number, image in enumerate(wide)]
+    beside = [
+        VideoFrame(image, number / 20, number, (number % 10 == 0, True))
+        for number, image in enumerate(wide)
+    ]
     expected = [bool(item.faces) for item in crop_faces(alone, size=32)]
     sampled = [bool(item.faces) for item in crop_faces(beside, size=32) if item.due[0]]
     assert sampled == expected == [True, False]
@@ -279,14 +314,22 @@ def scene(photo, *people, height=300, width=640):
 def middles(frames):
     """Track to the middles of its face, frame by frame; None where it is not there."""
     return {
-        track: [round(float(item.faces[track].center[0])) if track in item.faces else None for item in frames]
+        track: [
+            round(float(item.faces[track].center[0])) if track in item.faces else None
+            for item in frames
+        ]
         for track in people_of(frames)
     }
 
 
-def test_two_people_of_two_sizes_are_followed_and_whoever_stays_longer_is_the_clips_person(photo, detector):
+def test_two_people_of_two_sizes_are_followed_and_whoever_stays_longer_is_the_clips_person(
+    photo, detector
+):
     # Two frames a second. The larger person walks out on the right after 2 s; the smaller one stays for 4 s.
-    images = [scene(photo, (380 if number < 4 else 5000, 240), (40 + 4 * number, 160)) for number in range(8)]
+    images = [
+        scene(photo, (380 if number < 4 else 5000, 240), (40 + 4 * number, 160))
+        for number in range(8)
+    ]
     found = list(crop_faces(frames_of(images, fps=2.0), 32, detector))
     staying, leaving = people_of(found)
     assert (leaving, staying) == (0, 1)  # the larger face comes first where tracks begin
@@ -301,7 +344,9 @@ def test_two_people_who_walk_past_each_other_are_not_swapped(photo, detector, st
     images = [scene(photo, (400 - 14 * number, 150), (16 * number, 240)) for number in range(28)]
     found = list(crop_faces(frames_of(images[::step], fps=8 / step), 32, detector))
     assert people_of(found) == [0, 1]
-    larger, smaller = ([place for place in places if place is not None] for places in middles(found).values())
+    larger, smaller = (
+        [place for place in places if place is not None] for places in middles(found).values()
+    )
     assert len(larger) >= 24 / step
     assert len(smaller) >= 14 / step
     assert max(larger) - min(larger) > 350
@@ -329,7 +374,9 @@ def test_one_person_who_leaves_for_three_seconds_and_comes_back_elsewhere_is_one
         ("grid_bbaf2n.mpg", 75, 75, 0),
     ],
 )
-def test_faces_of_real_clips_are_counted(shared_clips, detector, name, frames, with_face, tolerance):
+def test_faces_of_real_clips_are_counted(
+    shared_clips, detector, name, frames, with_face, tolerance
+):
     found = [0 in item.faces for item in crop_faces(read_frames(shared_clips / name), 32, detector)]
     assert len(found) == frames
     assert abs(sum(found) - with_face) <= tolerance

@@ -21,11 +21,11 @@ from safetensors.torch import load_file
 from transformers import AutoImageProcessor, AutoModel, AutoVideoProcessor
 
 from mma_mrnnet import MMAModel, MMAMRNNetConfig, MMAMRNNetForIntensity
-from mma_mrnnet.data.drawn_faces import drawn_faces
-from mma_mrnnet.data.staging import replaced_folder
-from mma_mrnnet.hub import export_checkpoint, load_checkpoint
+from mma_mrnnet.files import replaced_folder
+from mma_mrnnet.hub.checkpoints import export_checkpoint, load_checkpoint
 from mma_mrnnet.model.labels import ACTION_UNITS, action_unit_name
 from mma_mrnnet.model.losses import squared_error_loss
+from mma_mrnnet.synthetic.drawn_faces import drawn_faces
 from mma_mrnnet.train import main
 from mma_mrnnet.training import loop
 from mma_mrnnet.training.arguments import TrainArguments, command_line, parse_arguments
@@ -35,10 +35,44 @@ from mma_mrnnet.training.stages import mma_stage, mrnn_stage
 
 ROOT = Path(__file__).resolve().parents[1]
 NAN = float("nan")
-BACKBONE = ["--layer_type", "basic", "--embedding_size", "8", "--hidden_sizes", "8", "16", "--depths", "1", "1"]
-FACES = ["--stage", "mma", "--data", "drawn", *BACKBONE, "--image_size", "32", "--items", "40", "--batch_size", "8"]
+BACKBONE = [
+    "--layer_type",
+    "basic",
+    "--embedding_size",
+    "8",
+    "--hidden_sizes",
+    "8",
+    "16",
+    "--depths",
+    "1",
+    "1",
+]
+FACES = [
+    "--stage",
+    "mma",
+    "--data",
+    "drawn",
+    *BACKBONE,
+    "--image_size",
+    "32",
+    "--items",
+    "40",
+    "--batch_size",
+    "8",
+]
 FACES += ["--learning_rate", "0.01", "--epochs", "2"]
-CLIPS = ["--stage", "mrnn", "--data", "simulated", "--clips", "48", "24", "24", "--batch_size", "16"]
+CLIPS = [
+    "--stage",
+    "mrnn",
+    "--data",
+    "simulated",
+    "--clips",
+    "48",
+    "24",
+    "24",
+    "--batch_size",
+    "16",
+]
 CLIPS += ["--hidden_size", "8", "--dense_size", "6", "--learning_rate", "0.01", "--epochs", "2"]
 
 
@@ -47,7 +81,9 @@ def weights(folder):
 
 
 def same(one, other):
-    return one.keys() == other.keys() and all(torch.equal(value, other[name]) for name, value in one.items())
+    return one.keys() == other.keys() and all(
+        torch.equal(value, other[name]) for name, value in one.items()
+    )
 
 
 def leftovers(folder):
@@ -90,7 +126,9 @@ def scripted(stage, scores):
 
 def test_auto_classes_load_a_stage_1_run_with_nothing_exported(stage1):
     crops = np.random.default_rng(0).integers(0, 256, (2, 32, 32, 3), dtype=np.uint8)
-    pixels = AutoImageProcessor.from_pretrained(stage1 / "model")(list(crops), return_tensors="pt").pixel_values
+    pixels = AutoImageProcessor.from_pretrained(stage1 / "model")(
+        list(crops), return_tensors="pt"
+    ).pixel_values
     ours = AutoVideoProcessor.from_pretrained(stage1 / "model")
     assert (pixels - ours.scale(crops)).abs().max() <= 1e-6
     assert AutoModel.from_pretrained(stage1 / "model")(pixels).affect.shape == (2, 26)
@@ -99,11 +137,25 @@ def test_auto_classes_load_a_stage_1_run_with_nothing_exported(stage1):
 @pytest.mark.parametrize(("run", "stage"), [("stage1", "mma"), ("stage2", "mrnn")])
 def test_a_run_leaves_model_best_checkpoints_results_and_log(run, stage, request):
     run = request.getfixturevalue(run)
-    assert sorted(path.name for path in run.iterdir()) == ["best", "checkpoints", "log.jsonl", "model", "results.json"]
-    assert sorted(path.name for path in (run / "checkpoints").iterdir()) == ["epoch-0001", "epoch-0002"]
+    assert sorted(path.name for path in run.iterdir()) == [
+        "best",
+        "checkpoints",
+        "log.jsonl",
+        "model",
+        "results.json",
+    ]
+    assert sorted(path.name for path in (run / "checkpoints").iterdir()) == [
+        "epoch-0001",
+        "epoch-0002",
+    ]
     assert not leftovers(run)
-    assert (run / "model" / f"results_{stage}.json").read_text() == (run / "results.json").read_text()
-    for name in ("best", "model"):  # AutoImageProcessor is for stage 1 alone; AutoVideoProcessor is for both
+    assert (run / "model" / f"results_{stage}.json").read_text() == (
+        run / "results.json"
+    ).read_text()
+    for name in (
+        "best",
+        "model",
+    ):  # AutoImageProcessor is for stage 1 alone; AutoVideoProcessor is for both
         assert (run / name / "video_preprocessor_config.json").is_file()
         assert (run / name / "preprocessor_config.json").is_file() == (stage == "mma")
     rows = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
@@ -120,10 +172,15 @@ def test_stage_1_learns(stage1):
 
 def test_a_stage_1_run_records_its_positive_labels_and_what_it_says_itself(stage1):
     results = results_of(stage1)
-    labels, drawn = results["facts"]["labels"]["train"], drawn_faces(40, seed=0, size=32)["expression"]
+    labels, drawn = (
+        results["facts"]["labels"]["train"],
+        drawn_faces(40, seed=0, size=32)["expression"],
+    )
     assert labels["images"] == 40
     assert list(labels["expressions"].values()) == [drawn.count(number) for number in range(7)]
-    assert all(0 <= row["present"] <= row["annotated"] <= 40 for row in labels["action_units"].values())
+    assert all(
+        0 <= row["present"] <= row["annotated"] <= 40 for row in labels["action_units"].values()
+    )
     assert results["facts"]["untrained_outputs"] == []
     assert all("predicted" in row for row in results["validation"]["all"]["action_units"].values())
 
@@ -166,7 +223,9 @@ def test_simulated_clips_come_at_the_rate_that_is_asked_for(stage1, tmp_path, ca
     assert "thinned" not in caplog.text
 
 
-def test_a_domain_with_a_rate_of_its_own_hands_its_frames_over_as_they_come_and_says_so_once(stage1, tmp_path, caplog):
+def test_a_domain_with_a_rate_of_its_own_hands_its_frames_over_as_they_come_and_says_so_once(
+    stage1, tmp_path, caplog
+):
     words = [*CLIPS, "--mma", str(stage1 / "model"), "--data", "simulated:rate"]
     stage = mrnn_stage(stage_arguments(words, tmp_path))
     lengths = np.concatenate([stage.train.lengths, stage.validation.lengths])
@@ -178,9 +237,12 @@ def test_a_domain_with_a_rate_of_its_own_hands_its_frames_over_as_they_come_and_
     assert stage.model.config.sampling_fps == 2.0
     assert stage.collator([stage.train[0]])["affect"].shape == (1, 30, 26)
     assert stage.train_collator([stage.train[0]])["affect"].shape == (1, 30, 26)
-    (warning,) = [record.getMessage() for record in caplog.records if "thinned" in record.getMessage()]
+    (warning,) = [
+        record.getMessage() for record in caplog.records if "thinned" in record.getMessage()
+    ]
     assert re.fullmatch(
-        r"(\d+) of 96 clips have more than --num_frames 30 frames, up to 4\d: they are thinned evenly to 30", warning
+        r"(\d+) of 96 clips have more than --num_frames 30 frames, up to 4\d: they are thinned evenly to 30",
+        warning,
     )
     assert int(warning.split()[0]) > 48
 
@@ -195,7 +257,14 @@ def test_stage_1_measures_the_errors_of_its_extractor_on_validation(stage1):
 
 def measured_errors():
     """What stage 1 would have written of an extractor that reports every unit alike."""
-    unit = {"annotated": 30, "floor": -3.0, "slope": 6.0, "person": 0.4, "frame": 0.5, "cross_talk": {"AU01": 1.0}}
+    unit = {
+        "annotated": 30,
+        "floor": -3.0,
+        "slope": 6.0,
+        "person": 0.4,
+        "frame": 0.5,
+        "cross_talk": {"AU01": 1.0},
+    }
     units = {action_unit_name(unit): None for unit in (11, 23)}
     units |= {action_unit_name(number): unit for number in ACTION_UNITS if number not in (11, 23)}
     found = {"rows": 30, "action_units": units, "expressions": None, "neutral_talkers": None}
@@ -205,10 +274,22 @@ def measured_errors():
 def test_stage_2_trains_on_the_errors_that_stage_1_measured(stage1, tmp_path):
     mma = shutil.copytree(stage1 / "model", tmp_path / "mma")
     (mma / "results_mma.json").write_text(json.dumps({"errors": measured_errors()}))
-    words = [*CLIPS, "--mma", str(mma), "--data", "simulated:measured", "--short_share", "0.5", "--epochs", "1"]
+    words = [
+        *CLIPS,
+        "--mma",
+        str(mma),
+        "--data",
+        "simulated:measured",
+        "--short_share",
+        "0.5",
+        "--epochs",
+        "1",
+    ]
     assert main([*words, "--output", str(tmp_path / "run")]) == 0
     what = results_of(tmp_path / "run")["data"]["data"]
-    assert what.startswith("simulated reactions; no person was recorded or rated; 2 frames a second; domain measured:")
+    assert what.startswith(
+        "simulated reactions; no person was recorded or rated; 2 frames a second; domain measured:"
+    )
 
 
 def test_other_measured_errors_are_other_data_to_a_run_that_goes_on(stage1, tmp_path):
@@ -217,18 +298,38 @@ def test_other_measured_errors_are_other_data_to_a_run_that_goes_on(stage1, tmp_
     seen = []
     for floor in (-3.0, -3.0, -2.0):
         errors = measured_errors()
-        errors["all"]["action_units"]["AU01"] = errors["all"]["action_units"]["AU02"] | {"floor": floor}
+        errors["all"]["action_units"]["AU01"] = errors["all"]["action_units"]["AU02"] | {
+            "floor": floor
+        }
         (mma / "results_mma.json").write_text(json.dumps({"errors": errors}))
         seen.append(mrnn_stage(stage_arguments(words, tmp_path)).fingerprint)
     assert seen[0] == seen[1] != seen[2]
 
 
 @pytest.mark.parametrize("place", ["unmeasured", "nowhere"])
-def test_measured_clips_without_measured_errors_are_refused_in_one_line(stage1, tmp_path, capsys, place):
-    mma = shutil.copytree(stage1 / "model", tmp_path / "mma") if place == "unmeasured" else tmp_path / "mma"
-    words = [*CLIPS, "--mma", str(mma), "--data", "simulated:measured", "--output", str(tmp_path / "run")]
+def test_measured_clips_without_measured_errors_are_refused_in_one_line(
+    stage1, tmp_path, capsys, place
+):
+    mma = (
+        shutil.copytree(stage1 / "model", tmp_path / "mma")
+        if place == "unmeasured"
+        else tmp_path / "mma"
+    )
+    words = [
+        *CLIPS,
+        "--mma",
+        str(mma),
+        "--data",
+        "simulated:measured",
+        "--output",
+        str(tmp_path / "run"),
+    ]
     assert main(words) == 1
-    message = "no action unit was measured" if place == "unmeasured" else "repeats the extractor's measured errors"
+    message = (
+        "no action unit was measured"
+        if place == "unmeasured"
+        else "repeats the extractor's measured errors"
+    )
     assert message in capsys.readouterr().err
 
 
@@ -250,12 +351,19 @@ def test_the_extractor_goes_into_stage_2_bit_by_bit_and_training_leaves_it_alone
     extractor = weights(stage1 / "model")
     assert any("running_mean" in name for name in extractor)
     for place in (stage2 / "model", stage2 / "checkpoints" / "epoch-0002"):
-        inside = {name.removeprefix("mma."): value for name, value in weights(place).items() if name.startswith("mma.")}
+        inside = {
+            name.removeprefix("mma."): value
+            for name, value in weights(place).items()
+            if name.startswith("mma.")
+        }
         assert same(inside, extractor)
 
 
 def test_stage_2_is_changed_by_its_training(stage2):
-    first, last = weights(stage2 / "checkpoints" / "epoch-0001"), weights(stage2 / "checkpoints" / "epoch-0002")
+    first, last = (
+        weights(stage2 / "checkpoints" / "epoch-0001"),
+        weights(stage2 / "checkpoints" / "epoch-0002"),
+    )
     changed = {name.split(".")[0] for name in first if not torch.equal(first[name], last[name])}
     assert changed == {"rnn", "dense", "output"}
 
@@ -297,7 +405,10 @@ def test_the_number_of_workers_changes_no_bit_of_two_mixed_corpora(tmp_path, mon
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
     for name, count in (("few", 9), ("many", 30)):
         (tmp_path / name).mkdir()
-        for split, rows in (("train", drawn_faces(count, seed=count, size=32)), ("validation", drawn_faces(8, seed=1))):
+        for split, rows in (
+            ("train", drawn_faces(count, seed=count, size=32)),
+            ("validation", drawn_faces(8, seed=1)),
+        ):
             named = rows.remove_columns("source").add_column("source", [name] * len(rows))
             named.to_parquet(str(tmp_path / name / f"{split}-0.parquet"))
     words = [*FACES, "--data", f"face_parquet:{tmp_path / 'few'},face_parquet:{tmp_path / 'many'}"]
@@ -311,7 +422,10 @@ def test_the_number_of_workers_changes_no_bit_of_two_mixed_corpora(tmp_path, mon
     # What was augmented is not what was not.
     assert main([*words, "--augment", "False", "--output", str(tmp_path / "plain")]) == 0
     assert main([*words, "--augmentations", "mirror", "--output", str(tmp_path / "mirror")]) == 0
-    found = [weights(tmp_path / name / "model")["expression_head.weight"] for name in ("0", "plain", "mirror")]
+    found = [
+        weights(tmp_path / name / "model")["expression_head.weight"]
+        for name in ("0", "plain", "mirror")
+    ]
     assert not any(torch.equal(found[one], found[other]) for one, other in ((0, 1), (0, 2), (1, 2)))
 
 
@@ -368,7 +482,9 @@ def test_a_finished_run_resumed_gives_the_same_model(stage2, tmp_path):
 
 
 def test_only_the_newest_checkpoints_stay(tmp_path):
-    assert main([*FACES, "--epochs", "3", "--keep_checkpoints", "1", "--output", str(tmp_path)]) == 0
+    assert (
+        main([*FACES, "--epochs", "3", "--keep_checkpoints", "1", "--output", str(tmp_path)]) == 0
+    )
     assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["epoch-0003"]
 
 
@@ -377,7 +493,13 @@ def test_only_the_newest_checkpoints_stay(tmp_path):
 
 @pytest.mark.parametrize(
     ("scores", "best"),
-    [([0.1, 0.9, 0.2], 2), ([0.9, 0.9, 0.9], 1), ([NAN, 0.1, NAN], 2), ([NAN, -0.5, -0.2], 3), ([NAN, NAN, NAN], 1)],
+    [
+        ([0.1, 0.9, 0.2], 2),
+        ([0.9, 0.9, 0.9], 1),
+        ([NAN, 0.1, NAN], 2),
+        ([NAN, -0.5, -0.2], 3),
+        ([NAN, NAN, NAN], 1),
+    ],
 )
 def test_the_best_epochs_model_is_what_lands_in_model_and_not_the_last(tmp_path, scores, best):
     args = stage_arguments([*FACES, "--epochs", "3", "--keep_checkpoints", "3"], tmp_path)
@@ -387,7 +509,8 @@ def test_the_best_epochs_model_is_what_lands_in_model_and_not_the_last(tmp_path,
     assert same(weights(tmp_path / "best"), weights(tmp_path / "checkpoints" / f"epoch-{best:04d}"))
     # The model is the best epoch's, but for two heads that calibration changed.
     model, kept = (
-        {n: w for n, w in weights(tmp_path / place).items() if "_head" not in n} for place in ("model", "best")
+        {n: w for n, w in weights(tmp_path / place).items() if "_head" not in n}
+        for place in ("model", "best")
     )
     assert same(model, kept)
     assert results == results_of(tmp_path)
@@ -405,12 +528,16 @@ def test_patience_stops_after_epochs_without_a_better_score(tmp_path):
 
 def test_calibration_is_the_least_squares_line_of_the_labelled_rows():
     prediction = torch.rand(50, 3)
-    target = torch.stack([2 * prediction[:, 0] - 0.3, 0.5 * prediction[:, 1], torch.full((50,), NAN)], 1)
+    target = torch.stack(
+        [2 * prediction[:, 0] - 0.3, 0.5 * prediction[:, 1], torch.full((50,), NAN)], 1
+    )
     target = target + 0.1 * torch.rand(50, 3)
     target[::3, 1] = NAN
     scale, shift = affine_calibration(prediction, target)
     for column, rows in ((0, slice(None)), (1, ~target[:, 1].isnan())):
-        slope, intercept = np.polyfit(prediction[rows, column].double(), target[rows, column].double(), 1)
+        slope, intercept = np.polyfit(
+            prediction[rows, column].double(), target[rows, column].double(), 1
+        )
         assert scale[column].item() == pytest.approx(slope, rel=1e-5)
         assert shift[column].item() == pytest.approx(intercept, abs=1e-5)
     assert (scale[2].item(), shift[2].item()) == (1.0, 0.0)
@@ -418,16 +545,24 @@ def test_calibration_is_the_least_squares_line_of_the_labelled_rows():
 
 def test_calibration_by_hand():
     # x = 0, 1, 2 and y = 0.1, 0.1, 0.4: slope 0.3 / 2, through the means (1, 0.2).
-    scale, shift = affine_calibration(torch.tensor([[0.0], [1.0], [2.0]]), torch.tensor([[0.1], [0.1], [0.4]]))
+    scale, shift = affine_calibration(
+        torch.tensor([[0.0], [1.0], [2.0]]), torch.tensor([[0.1], [0.1], [0.4]])
+    )
     assert scale.item() == pytest.approx(0.15)
     assert shift.item() == pytest.approx(0.05)
 
 
-@pytest.mark.parametrize("prediction", [[0.0, 1.0, 2.0], [1.0, 1.0, 1.0]], ids=["falling", "constant"])
+@pytest.mark.parametrize(
+    "prediction", [[0.0, 1.0, 2.0], [1.0, 1.0, 1.0]], ids=["falling", "constant"]
+)
 def test_calibration_never_turns_an_order_round(prediction):
-    scale, shift = affine_calibration(torch.tensor(prediction)[:, None], torch.tensor([[0.9], [0.5], [0.1]]))
+    scale, shift = affine_calibration(
+        torch.tensor(prediction)[:, None], torch.tensor([[0.9], [0.5], [0.1]])
+    )
     assert scale.item() == pytest.approx(0.001)
-    assert scale.item() + shift.item() == pytest.approx(0.5)  # at the mean prediction, 1, stands the mean label
+    assert scale.item() + shift.item() == pytest.approx(
+        0.5
+    )  # at the mean prediction, 1, stands the mean label
 
 
 def test_the_calibration_travels_with_the_weights(stage2):
@@ -437,7 +572,9 @@ def test_the_calibration_travels_with_the_weights(stage2):
     assert torch.equal(before.calibration_scale, torch.ones(7))
     assert (after.calibration_scale > 0).all()
     written = results_of(stage2)["calibration"]
-    assert torch.allclose(after.calibration_scale, torch.tensor(written["scale"]), rtol=1e-3, atol=1e-4)
+    assert torch.allclose(
+        after.calibration_scale, torch.tensor(written["scale"]), rtol=1e-3, atol=1e-4
+    )
     affect = torch.rand(5, 30, 26)
     plain = before(affect=affect).intensities
     wanted = (after.calibration_scale * plain + after.calibration_shift).clamp(0, 1)
@@ -455,7 +592,9 @@ def test_calibration_is_fitted_on_validation_to_its_labels(stage1, tmp_path):
     stage.finish(model, predict)
     after, _ = predict(stage.validation)
     assert len(before["intensities"]) == 24
-    errors = [squared_error_loss(outputs["intensities"], labels["labels"]) for outputs in (before, after)]
+    errors = [
+        squared_error_loss(outputs["intensities"], labels["labels"]) for outputs in (before, after)
+    ]
     assert errors[1] < errors[0]
     assert torch.allclose(after["intensities"].mean(0), labels["labels"].mean(0), atol=0.02)
 
@@ -470,8 +609,26 @@ def test_calibration_is_fitted_on_validation_to_its_labels(stage1, tmp_path):
         ["--augment", "False", "--seed", "7", "--learning_rate", "3e-05"],
         ["--hidden_sizes", "8", "16", "--depths", "1", "1", "--clips", "1", "2", "3"],
         ["--mma", "a folder/with 'quotes'", "--sampling_fps", "2.5"],
-        ["--augmentations", "mirror", "blur", "--balance", "classes", "--co_annotation", "soft", "--action_units", "4"],
-        ["--channels", "expressions", "action_units", "--temporal_pooling", "last", "--length_policy", "truncate"],
+        [
+            "--augmentations",
+            "mirror",
+            "blur",
+            "--balance",
+            "classes",
+            "--co_annotation",
+            "soft",
+            "--action_units",
+            "4",
+        ],
+        [
+            "--channels",
+            "expressions",
+            "action_units",
+            "--temporal_pooling",
+            "last",
+            "--length_policy",
+            "truncate",
+        ],
     ],
 )
 def test_the_command_line_comes_back_as_the_same_arguments(words):
@@ -500,12 +657,18 @@ def test_the_command_line_comes_back_as_the_same_arguments(words):
             {"temporal_pooling": "max"},
             "--temporal_pooling must be one of mask, padded, last, mean, attention; got 'max'",
         ),
-        ({"length_policy": "loop"}, "--length_policy must be one of thin, truncate, resample; got 'loop'"),
+        (
+            {"length_policy": "loop"},
+            "--length_policy must be one of thin, truncate, resample; got 'loop'",
+        ),
         (
             {"stage": "mrnn", "mma": "x", "strict_routing": True, "temporal_pooling": "padded"},
             "--strict_routing needs --temporal_pooling mask: .*; got 'padded'",
         ),
-        ({"augmentations": ["mirror", "turn"]}, "--augmentations must be among mirror, .*, compression; got turn"),
+        (
+            {"augmentations": ["mirror", "turn"]},
+            "--augmentations must be among mirror, .*, compression; got turn",
+        ),
     ],
 )
 def test_arguments_out_of_range_are_refused(change, message):
@@ -521,37 +684,76 @@ def test_arguments_out_of_range_are_refused(change, message):
     [
         (["--temporal_pooling", "padded", "--length_policy", "truncate"], 26, 240, "truncate"),
         (["--temporal_pooling", "mean", "--channels", "expressions"], 7, 8, "thin"),
-        (["--temporal_pooling", "attention", "--channels", "valence_arousal", "action_units"], 19, 8, "thin"),
-        (["--temporal_pooling", "last", "--length_policy", "resample", "--num_frames", "9"], 26, 8, "resample"),
+        (
+            ["--temporal_pooling", "attention", "--channels", "valence_arousal", "action_units"],
+            19,
+            8,
+            "thin",
+        ),
+        (
+            ["--temporal_pooling", "last", "--length_policy", "resample", "--num_frames", "9"],
+            26,
+            8,
+            "resample",
+        ),
     ],
 )
 def test_channels_pooling_and_lengths_reach_the_trained_model_and_its_processor(
     stage1, tmp_path, words, gru, dense, policy
 ):
-    assert main([*CLIPS, "--mma", str(stage1 / "model"), *words, "--output", str(tmp_path / "run")]) == 0
+    assert (
+        main([*CLIPS, "--mma", str(stage1 / "model"), *words, "--output", str(tmp_path / "run")])
+        == 0
+    )
     model, processor = load_checkpoint(tmp_path / "run" / "model")
-    assert (model.rnn.gru.input_size, model.dense.in_features, processor.length_policy) == (gru, dense, policy)
-    assert f"--temporal_pooling {model.config.temporal_pooling}" in results_of(tmp_path / "run")["command"]
+    assert (model.rnn.gru.input_size, model.dense.in_features, processor.length_policy) == (
+        gru,
+        dense,
+        policy,
+    )
+    assert (
+        f"--temporal_pooling {model.config.temporal_pooling}"
+        in results_of(tmp_path / "run")["command"]
+    )
     states = [weights(tmp_path / "run/checkpoints" / name) for name in ("epoch-0001", "epoch-0002")]
-    changed = {name.split(".")[0] for name in states[0] if not torch.equal(states[0][name], states[1][name])}
+    changed = {
+        name.split(".")[0]
+        for name in states[0]
+        if not torch.equal(states[0][name], states[1][name])
+    }
     assert changed == {"rnn", "dense", "output"}
     if "attention" in words:
         assert not torch.equal(states[0]["rnn.score.weight"], states[1]["rnn.score.weight"])
 
 
 def test_the_defaults_written_out_are_the_same_run(stage1, stage2, tmp_path):
-    words = ["--channels", "valence_arousal", "expressions", "action_units", "--temporal_pooling", "mask"]
+    words = [
+        "--channels",
+        "valence_arousal",
+        "expressions",
+        "action_units",
+        "--temporal_pooling",
+        "mask",
+    ]
     words += ["--length_policy", "thin", "--mma", str(stage1 / "model"), "--output", str(tmp_path)]
     assert main([*CLIPS, *words]) == 0
     assert same(weights(tmp_path / "model"), weights(stage2 / "model"))
 
 
 @pytest.mark.parametrize(
-    "words", [["--channels", "expressions"], ["--temporal_pooling", "mean"], ["--length_policy", "resample"]]
+    "words",
+    [
+        ["--channels", "expressions"],
+        ["--temporal_pooling", "mean"],
+        ["--length_policy", "resample"],
+    ],
 )
 def test_a_run_is_not_resumed_as_another_network(stage1, stage2, tmp_path, capsys, words):
     run = shutil.copytree(stage2, tmp_path / "run")
-    assert main([*CLIPS, "--mma", str(stage1 / "model"), "--output", str(run), "--resume", *words]) == 1
+    assert (
+        main([*CLIPS, "--mma", str(stage1 / "model"), "--output", str(run), "--resume", *words])
+        == 1
+    )
     assert f"was written with {words[0]} " in capsys.readouterr().err
 
 
@@ -570,13 +772,19 @@ def wrong(case, stage1, tmp_path):
     empty.mkdir()
     other = ["--mma", str(stage1 / "model")]
     return {
-        "unknown stage": ([*FACES, "--stage", "third"], "--stage must be one of mma, mrnn; got 'third'"),
+        "unknown stage": (
+            [*FACES, "--stage", "third"],
+            "--stage must be one of mma, mrnn; got 'third'",
+        ),
         "no extractor named": (CLIPS, "--stage mrnn needs --mma"),
         "extractor not there": (
             [*CLIPS, "--mma", str(tmp_path / "none")],
             f"--mma {tmp_path / 'none'}: not a checkpoint",
         ),
-        "extractor folder empty": ([*CLIPS, "--mma", str(empty)], f"--mma {empty}: not a checkpoint"),
+        "extractor folder empty": (
+            [*CLIPS, "--mma", str(empty)],
+            f"--mma {empty}: not a checkpoint",
+        ),
         "extractor truncated": (
             [*CLIPS, "--mma", str(damaged(stage1, tmp_path / "cut", "model.safetensors", b"half"))],
             f"--mma {tmp_path / 'cut'}: not a checkpoint",
@@ -585,12 +793,27 @@ def wrong(case, stage1, tmp_path):
             [*CLIPS, "--mma", str(damaged(stage1, tmp_path / "bad", "config.json", b"{"))],
             f"--mma {tmp_path / 'bad'}: not a checkpoint",
         ),
-        "other clips": ([*CLIPS, *other, "--data", "mine"], "clips:FOLDER or hume:FOLDER; got 'mine'"),
+        "other clips": (
+            [*CLIPS, *other, "--data", "mine"],
+            "clips:FOLDER or hume:FOLDER; got 'mine'",
+        ),
         "no parquet": ([*FACES, "--data", str(empty)], f"{empty}: no train-*.parquet here"),
-        "too few items": ([*FACES, "--batch_size", "64"], "40 training items do not fill one batch of 64"),
-        "other processes": ([*FACES, "--expect_processes", "3"], "expected 3 processes; 1 are running"),
-        "loss diverges": ([*FACES, "--learning_rate", "1e30"], "the loss is nan in epoch 1; lower --learning_rate"),
-        "too small a crop": ([*FACES, "--image_size", "16"], "image_size must be at least 32; got 16"),
+        "too few items": (
+            [*FACES, "--batch_size", "64"],
+            "40 training items do not fill one batch of 64",
+        ),
+        "other processes": (
+            [*FACES, "--expect_processes", "3"],
+            "expected 3 processes; 1 are running",
+        ),
+        "loss diverges": (
+            [*FACES, "--learning_rate", "1e30"],
+            "the loss is nan in epoch 1; lower --learning_rate",
+        ),
+        "too small a crop": (
+            [*FACES, "--image_size", "16"],
+            "image_size must be at least 32; got 16",
+        ),
     }[case]
 
 
@@ -611,7 +834,9 @@ def wrong(case, stage1, tmp_path):
         "too small a crop",
     ],
 )
-def test_what_cannot_be_trained_says_so_in_one_line_and_leaves_nothing(case, stage1, tmp_path, capsys):
+def test_what_cannot_be_trained_says_so_in_one_line_and_leaves_nothing(
+    case, stage1, tmp_path, capsys
+):
     words, message = wrong(case, stage1, tmp_path)
     capsys.readouterr()
     assert main([*words, "--output", str(tmp_path / "run")]) == 1
@@ -673,7 +898,7 @@ from pathlib import Path
 import mma_mrnnet.train
 from accelerate.scheduler import AcceleratedScheduler
 from accelerate.state import AcceleratorState
-from mma_mrnnet.data.datasets import ClipDataset
+from mma_mrnnet.training.datasets import ClipDataset
 
 seen = {"train": [], "rates": [], "validation": []}
 items, build, step = ClipDataset.__getitems__, mma_mrnnet.train.STAGES["mrnn"], AcceleratedScheduler.step
@@ -708,7 +933,9 @@ finally:
 def launch(*words, environment=None, **options):
     command = [str(Path(sys.executable).with_name("accelerate")), "launch", *words]
     given = {**os.environ, "OMP_NUM_THREADS": "1", **(environment or {})}
-    return subprocess.run(command, env=given, capture_output=True, text=True, timeout=240, check=False, **options)
+    return subprocess.run(
+        command, env=given, capture_output=True, text=True, timeout=240, check=False, **options
+    )
 
 
 def free_port():
@@ -737,7 +964,9 @@ def two_processes(stage1, tmp_path_factory):
         environment={"ACCELERATE_USE_CPU": "true"},
     )
     assert done.returncode == 0, done.stderr[-3000:]
-    return folder / "run", [json.loads((folder / f"seen-{rank}.json").read_text()) for rank in range(2)]
+    return folder / "run", [
+        json.loads((folder / f"seen-{rank}.json").read_text()) for rank in range(2)
+    ]
 
 
 @pytest.mark.slow
@@ -766,7 +995,9 @@ def test_two_processes_share_the_training_clips_without_overlap(two_processes):
     _, seen = two_processes
     # 51 clips make 7 batches of 7, of which each process takes 3 an epoch.
     batches = [[seen[rank]["train"][3 * epoch :][:3] for rank in range(2)] for epoch in range(2)]
-    epochs = [[[index for batch in share for index in batch] for share in shares] for shares in batches]
+    epochs = [
+        [[index for batch in share for index in batch] for share in shares] for shares in batches
+    ]
     for one, other in epochs:
         assert len(one) == len(other) == 21
         assert len({*one, *other}) == 42
@@ -774,13 +1005,17 @@ def test_two_processes_share_the_training_clips_without_overlap(two_processes):
 
 
 @pytest.mark.slow
-def test_with_two_processes_the_learning_rate_peaks_after_the_warmup_and_ends_at_zero(two_processes):
+def test_with_two_processes_the_learning_rate_peaks_after_the_warmup_and_ends_at_zero(
+    two_processes,
+):
     _, seen = two_processes
     for rank in range(2):
         check_rates(seen[rank]["rates"])
 
 
-def test_with_one_process_the_learning_rate_peaks_after_the_warmup_and_ends_at_zero(tmp_path, monkeypatch):
+def test_with_one_process_the_learning_rate_peaks_after_the_warmup_and_ends_at_zero(
+    tmp_path, monkeypatch
+):
     rates, step = [], AcceleratedScheduler.step
 
     def watched_step(scheduler):
@@ -828,15 +1063,19 @@ def own_accelerate_state():
     AcceleratorState._reset_state(True)
 
 
-def test_bfloat16_trains_float32_weights_to_nearly_the_same_loss(stage1, tmp_path, own_accelerate_state):
+def test_bfloat16_trains_float32_weights_to_nearly_the_same_loss(
+    stage1, tmp_path, own_accelerate_state
+):
     assert main([*FACES, "--mixed_precision", "bf16", "--output", str(tmp_path)]) == 0
     half, full = results_of(tmp_path)["training"], results_of(stage1)["training"]
     assert (half["precision"], full["precision"]) == ("bf16", "no")
-    assert half["history"][0]["train_loss"] == pytest.approx(full["history"][0]["train_loss"], rel=0.02)
+    assert half["history"][0]["train_loss"] == pytest.approx(
+        full["history"][0]["train_loss"], rel=0.02
+    )
     assert half["history"][0]["train_loss"] != full["history"][0]["train_loss"]
-    assert {value.dtype for name, value in weights(tmp_path / "model").items() if "tracked" not in name} == {
-        torch.float32
-    }
+    assert {
+        value.dtype for name, value in weights(tmp_path / "model").items() if "tracked" not in name
+    } == {torch.float32}
 
 
 def test_the_intensities_of_a_half_precision_run_are_as_fine_as_float32(tmp_path):
@@ -852,7 +1091,9 @@ def test_the_intensities_of_a_half_precision_run_are_as_fine_as_float32(tmp_path
 def test_stage_2_trains_in_bfloat16(stage1, stage2, tmp_path, own_accelerate_state):
     words = [*CLIPS, "--mma", str(stage1 / "model"), "--mixed_precision", "bf16"]
     assert main([*words, "--output", str(tmp_path)]) == 0
-    half, full = (results_of(run)["training"]["history"][0]["train_loss"] for run in (tmp_path, stage2))
+    half, full = (
+        results_of(run)["training"]["history"][0]["train_loss"] for run in (tmp_path, stage2)
+    )
     assert half == pytest.approx(full, rel=0.05)
 
 
@@ -860,7 +1101,9 @@ def test_any_of_a_stages_scores_can_choose_the_best_epoch(tmp_path):
     args = stage_arguments([*FACES, "--epochs", "3", "--monitor", "expression_f1"], tmp_path)
     stage, scores = mma_stage(args), iter([(0.9, 0.1), (0.5, 0.7), (0.1, 0.4)])
     names = ("mean_of_tasks", "expression_f1")
-    stage = replace(stage, score=lambda outputs, labels: dict(zip(names, next(scores), strict=True)))
+    stage = replace(
+        stage, score=lambda outputs, labels: dict(zip(names, next(scores), strict=True))
+    )
     results = loop.fit(stage, args)
     assert results["training"]["best_epoch"] == 2
     assert results["training"]["selected_by"] == "expression_f1"
@@ -868,14 +1111,20 @@ def test_any_of_a_stages_scores_can_choose_the_best_epoch(tmp_path):
 
 def test_a_score_that_is_not_there_is_refused_before_training(tmp_path, capsys):
     assert main([*FACES, "--monitor", "accuracy", "--output", str(tmp_path / "run")]) == 1
-    assert "--monitor must be one of action_unit_correlation, expression_f1" in capsys.readouterr().err
+    assert (
+        "--monitor must be one of action_unit_correlation, expression_f1" in capsys.readouterr().err
+    )
     assert not (tmp_path / "run" / "log.jsonl").exists()
 
 
 @pytest.mark.parametrize(
     ("schedule", "last"),
     # 10 steps, the first 2 of them rising; after the ninth 7 of 8 falling steps are done.
-    [("constant", 0.01), ("linear", 0.01 * 1 / 8), ("cosine", 0.01 * 0.5 * (1 + math.cos(math.pi * 7 / 8)))],
+    [
+        ("constant", 0.01),
+        ("linear", 0.01 * 1 / 8),
+        ("cosine", 0.01 * 0.5 * (1 + math.cos(math.pi * 7 / 8))),
+    ],
 )
 def test_the_schedule_after_the_warm_up(tmp_path, monkeypatch, schedule, last):
     rates, step = [], AcceleratedScheduler.step
@@ -908,7 +1157,9 @@ def test_a_tracker_that_is_not_installed_is_refused(tmp_path, capsys):
     assert "--log_with: scribbler: not a tracker that is installed here" in capsys.readouterr().err
 
 
-def test_a_gradient_that_is_not_finite_stops_the_run_before_it_reaches_the_weights(tmp_path, monkeypatch, capsys):
+def test_a_gradient_that_is_not_finite_stops_the_run_before_it_reaches_the_weights(
+    tmp_path, monkeypatch, capsys
+):
     def poisoned(accelerator, stage, model, batch, micro_batch_size):
         for parameter in model.parameters():
             parameter.grad = torch.full_like(parameter, NAN)
@@ -923,7 +1174,10 @@ def test_a_gradient_that_is_not_finite_stops_the_run_before_it_reaches_the_weigh
     ("words", "message"),
     [
         (["--schedule", "step"], "--schedule must be one of cosine, linear, constant; got 'step'"),
-        (["--mixed_precision", "fp8"], "--mixed_precision must be one of no, bf16, fp16; got 'fp8'"),
+        (
+            ["--mixed_precision", "fp8"],
+            "--mixed_precision must be one of no, bf16, fp16; got 'fp8'",
+        ),
         (["--micro_batch_size", "-1"], "--micro_batch_size must be at least 0; got -1"),
         (["--save_every", "-1"], "--save_every must be at least 0; got -1"),
         (["--strict_routing", "True"], "--strict_routing is for --stage mrnn"),

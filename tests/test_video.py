@@ -1,4 +1,4 @@
-"""What `data/video.py` promises: which frames come, when, which way up, and what a broken file says."""
+"""What `video/reading.py` promises: which frames come, when, which way up, and what a broken file says."""
 
 import logging
 import os
@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mma_mrnnet.data import video
-from mma_mrnnet.data.video import FrameClock, VideoError, read_frames, video_extent
-from mma_mrnnet.data.video_writing import write_video
+from mma_mrnnet.video import reading as video
+from mma_mrnnet.video.reading import FrameClock, VideoError, read_frames, video_extent
+from mma_mrnnet.video.writing import write_video
 
 CLIPS = Path(__file__).resolve().parents[2] / "shared" / "data" / "clips"
 COLOURS = {"R": (220, 30, 30), "G": (30, 200, 30), "B": (30, 30, 220), "W": (235, 235, 235)}
@@ -38,7 +38,10 @@ def corners_of(image):
     """The letters of the colours at a quarter and three quarters of the height and width, row by row."""
     height, width = image.shape[:2]
     points = [image[y, x] for y in (height // 4, -height // 4) for x in (width // 4, -width // 4)]
-    distances = [[np.abs(np.subtract(point, c, dtype=float)).max() for c in COLOURS.values()] for point in points]
+    distances = [
+        [np.abs(np.subtract(point, c, dtype=float)).max() for c in COLOURS.values()]
+        for point in points
+    ]
     assert max(map(min, distances)) < 25
     return "".join("RGBW"[np.argmin(row)] for row in distances)
 
@@ -79,9 +82,13 @@ def write_sound(path, codec, cover=False):
             picture.width = picture.height = 32
             picture.pix_fmt = "rgb24"
             picture.disposition = av.stream.Disposition.attached_pic
-            container.mux(picture.encode(av.VideoFrame.from_ndarray(four_corners(32, 32), format="rgb24")))
+            container.mux(
+                picture.encode(av.VideoFrame.from_ndarray(four_corners(32, 32), format="rgb24"))
+            )
             container.mux(picture.encode(None))
-        frame = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.int16), format="s16", layout="mono")
+        frame = av.AudioFrame.from_ndarray(
+            np.zeros((1, 1024), np.int16), format="s16", layout="mono"
+        )
         frame.sample_rate, frame.pts = 8000, 0
         resampler = av.AudioResampler(sound.codec_context.format, "mono", 8000)
         for resampled in resampler.resample(frame):
@@ -173,7 +180,10 @@ def test_the_clock_allows_a_millisecond_of_rounding_and_keeps_a_tick_once():
 def test_after_a_gap_the_clock_does_not_catch_up():
     clock = FrameClock(10)
     # 5.03 s serves the tick of 5.0, the next is 5.1; 7.9995 already serves the tick of 8.0.
-    times, kept = (0, 5.03, 5.05, 5.07, 5.1, 7.9995, 8.0), [True, True, False, False, True, True, False]
+    times, kept = (
+        (0, 5.03, 5.05, 5.07, 5.1, 7.9995, 8.0),
+        [True, True, False, False, True, True, False],
+    )
     assert [clock.keeps(t) for t in times] == kept
 
 
@@ -190,10 +200,18 @@ def test_a_rate_that_is_no_finite_number_above_zero_is_refused(tmp_path, fps):
 def test_time_counts_from_the_first_frame_wherever_its_stamp_starts(tmp_path, first_ms):
     stamps_ms = [first_ms + 100 * number for number in range(8)]
     keep = {"avoid_negative_ts": "disabled"}
-    path = write(tmp_path / "clip.ts", numbered(8), options=INTRA, stamps_ms=stamps_ms, container_options=keep)
+    path = write(
+        tmp_path / "clip.ts",
+        numbered(8),
+        options=INTRA,
+        stamps_ms=stamps_ms,
+        container_options=keep,
+    )
     with av.open(str(path)) as container:  # the file really starts there
         assert float(next(container.decode(video=0)).time) == pytest.approx(first_ms / 1000)
-    assert [frame.time_s for frame in read_frames(path)] == pytest.approx([n / 10 for n in range(8)])
+    assert [frame.time_s for frame in read_frames(path)] == pytest.approx(
+        [n / 10 for n in range(8)]
+    )
 
 
 def test_a_stream_without_time_stamps_is_timed_by_its_rate(tmp_path):
@@ -215,7 +233,9 @@ def test_stamps_that_jump_about_never_take_time_backwards(tmp_path):
     frames = list(reader)
     times = [frame.time_s for frame in frames]
     assert times == sorted(times)
-    assert times == pytest.approx([n / 30 for n in range(60)], abs=0.07)  # two frames while it finds out
+    assert times == pytest.approx(
+        [n / 30 for n in range(60)], abs=0.07
+    )  # two frames while it finds out
     assert indices(frames) == [0, 15, 30, 45]
 
 
@@ -224,7 +244,9 @@ def test_two_recordings_joined_in_one_file_play_one_after_the_other(tmp_path):
     joined = tmp_path / "joined.ts"
     joined.write_bytes(part + part)  # the stamps start again: 1.5 s back
     reader = read_frames(joined)
-    assert [frame.time_s for frame in reader] == pytest.approx([n / 30 for n in range(90)], abs=0.002)
+    assert [frame.time_s for frame in reader] == pytest.approx(
+        [n / 30 for n in range(90)], abs=0.002
+    )
     assert reader.duration_s == pytest.approx(3.0, abs=0.002)
 
 
@@ -308,7 +330,13 @@ def fixed_point(a, b, c, d):
             "BRWG",
         ),  # x' = -y, y' = x: R goes top right, a quarter turn clockwise (phone held upright)
         (-1, 0, 0, -1, "WBGR"),  # half a turn
-        (0, -1, 1, 0, "GWRB"),  # x' = y, y' = -x: R goes bottom left, a quarter turn counter-clockwise
+        (
+            0,
+            -1,
+            1,
+            0,
+            "GWRB",
+        ),  # x' = y, y' = -x: R goes bottom left, a quarter turn counter-clockwise
         (-1, 0, 0, 1, "GRWB"),  # mirrored left to right
         (0, 1, 1, 0, "RBGW"),  # mirrored along the falling diagonal
     ],
@@ -328,11 +356,15 @@ def test_rotation_agrees_with_the_angle_that_pyav_reports(tmp_path):
     with av.open(str(path)) as container:
         stored = next(container.decode(video=0))
         assert stored.rotation == 90  # counter-clockwise
-        turned = np.rot90(stored.to_ndarray(format="rgb24"), 1)  # NumPy's k = 1 is counter-clockwise too
+        turned = np.rot90(
+            stored.to_ndarray(format="rgb24"), 1
+        )  # NumPy's k = 1 is counter-clockwise too
     assert (next(iter(read_frames(path))).image == turned).all()
 
 
-@pytest.mark.parametrize(("orientation", "shown"), [(1, "RGBW"), (3, "WBGR"), (6, "BRWG"), (8, "GWRB")])
+@pytest.mark.parametrize(
+    ("orientation", "shown"), [(1, "RGBW"), (3, "WBGR"), (6, "BRWG"), (8, "GWRB")]
+)
 def test_a_photo_is_an_upright_clip_of_one_frame(tmp_path, orientation, shown):
     path = tmp_path / "photo.jpg"
     exif = Image.Exif()
@@ -362,7 +394,9 @@ def test_pixels_come_out_square(tmp_path, aspect, shape):
 
 def test_wide_pixels_are_stretched_before_the_picture_is_turned(tmp_path):
     matrix = fixed_point(0, 1, -1, 0)
-    path = write(tmp_path / "clip.mp4", [four_corners(32, 48)], matrix=matrix, aspect=Fraction(4, 3))
+    path = write(
+        tmp_path / "clip.mp4", [four_corners(32, 48)], matrix=matrix, aspect=Fraction(4, 3)
+    )
     (frame,) = read_frames(path)
     assert frame.image.shape == (64, 32, 3)  # 32 x 48 stored, 32 x 64 square, then turned
     assert corners_of(frame.image) == "BRWG"
@@ -384,7 +418,9 @@ def test_wide_pixels_are_stretched_before_the_picture_is_turned(tmp_path):
 )
 def test_every_pixel_format_comes_out_as_rgb(tmp_path, suffix, codec, pixels):
     rate = 25 if suffix == ".mpg" else 30
-    frames = list(read_frames(write(tmp_path / f"clip{suffix}", [four_corners()] * 3, codec, pixels, rate)))
+    frames = list(
+        read_frames(write(tmp_path / f"clip{suffix}", [four_corners()] * 3, codec, pixels, rate))
+    )
     assert len(frames) == 3
     for frame in frames:
         assert (frame.image.shape, frame.image.dtype) == ((32, 64, 3), np.uint8)
@@ -399,20 +435,27 @@ def test_a_palette_comes_out_as_rgb(tmp_path):
     pictures[0].save(tmp_path / "clip.gif", save_all=True, append_images=pictures[1:], duration=500)
     pictures[0].save(tmp_path / "photo.png")
     reader = read_frames(tmp_path / "clip.gif")
-    assert [(corners_of(frame.image), frame.time_s) for frame in reader] == [("RGBW", 0.0), ("BWRG", 0.5)]
+    assert [(corners_of(frame.image), frame.time_s) for frame in reader] == [
+        ("RGBW", 0.0),
+        ("BWRG", 0.5),
+    ]
     assert reader.duration_s == pytest.approx(1.0)
     assert [corners_of(frame.image) for frame in read_frames(tmp_path / "photo.png")] == ["RGBW"]
 
 
 @pytest.mark.parametrize("pixels", ["gray", "gray16le"])
 def test_grey_comes_out_as_three_equal_channels(tmp_path, pixels):
-    (frame,) = read_frames(write(tmp_path / "clip.mkv", [np.full((32, 48, 3), 200, np.uint8)], "ffv1", pixels))
+    (frame,) = read_frames(
+        write(tmp_path / "clip.mkv", [np.full((32, 48, 3), 200, np.uint8)], "ffv1", pixels)
+    )
     assert frame.image.shape == (32, 48, 3)
     assert np.abs(frame.image.astype(int) - 200).max() <= 2
 
 
 def test_full_range_black_and_white_are_not_stretched(tmp_path):
-    bars = np.repeat(np.array([0, 16, 235, 255], np.uint8), 16)  # limited range would make 0 0 255 255
+    bars = np.repeat(
+        np.array([0, 16, 235, 255], np.uint8), 16
+    )  # limited range would make 0 0 255 255
     image = np.broadcast_to(bars[None, :, None], (32, 64, 3)).copy()
     (frame,) = read_frames(write(tmp_path / "clip.avi", [image], "mjpeg", "yuvj420p"))
     assert frame.image[16, 8::16, 0].tolist() == pytest.approx([0, 16, 235, 255], abs=2)
@@ -429,7 +472,9 @@ def test_odd_sizes_keep_every_row_and_column(tmp_path):
 def test_a_truncated_mp4_gives_the_frames_it_holds_then_says_so(tmp_path, caplog):
     path = intra_clip(tmp_path / "clip.mp4", 50)
     offset, size = packet_places(path)[31]
-    path.write_bytes(path.read_bytes()[: offset + size // 2])  # packet 31 is cut in two, 0 to 30 are whole
+    path.write_bytes(
+        path.read_bytes()[: offset + size // 2]
+    )  # packet 31 is cut in two, 0 to 30 are whole
     reader = read_frames(path, 2.0, None)
     with caplog.at_level(logging.WARNING, logger="mma_mrnnet"):
         assert indices(reader, 1) == list(range(31))
@@ -451,11 +496,17 @@ def test_frames_that_the_decoder_held_back_when_the_file_broke_off_still_come(tm
     assert reader.warning.startswith("decoding stopped after 31 frames")
 
 
-@pytest.mark.parametrize(("suffix", "codec"), [(".mkv", "libx264"), (".mpg", "mpeg2video"), (".webm", "libvpx")])
-def test_other_truncated_files_give_what_they_hold_and_a_warning_if_they_announced_more(tmp_path, suffix, codec):
+@pytest.mark.parametrize(
+    ("suffix", "codec"), [(".mkv", "libx264"), (".mpg", "mpeg2video"), (".webm", "libvpx")]
+)
+def test_other_truncated_files_give_what_they_hold_and_a_warning_if_they_announced_more(
+    tmp_path, suffix, codec
+):
     options = {"g": "1"} if codec == "libvpx" else INTRA
     rate = 25 if suffix == ".mpg" else 30
-    path = write(tmp_path / f"clip{suffix}", [four_corners()] * 50, codec, rate=rate, options=options)
+    path = write(
+        tmp_path / f"clip{suffix}", [four_corners()] * 50, codec, rate=rate, options=options
+    )
     content = path.read_bytes()
     path.write_bytes(content[: len(content) // 2])
     reader = read_frames(path)
@@ -549,7 +600,9 @@ def test_a_text_file_is_refused_whatever_its_name(tmp_path, name):
 def test_lists_that_point_to_other_files_are_refused(tmp_path):
     write_video(tmp_path / "clip.mp4", numbered(2), 30)
     (tmp_path / "list.ffconcat").write_text("ffconcat version 1.0\n# \1\nfile 'clip.mp4'\n")
-    (tmp_path / "list.m3u8").write_text("#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\nhttp://192.0.2.1/x.ts\n")
+    (tmp_path / "list.m3u8").write_text(
+        "#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\nhttp://192.0.2.1/x.ts\n"
+    )
     assert "is text, not a video" in complaint(tmp_path / "list.ffconcat")
     complaint(tmp_path / "list.m3u8")
 
@@ -577,7 +630,9 @@ def test_every_way_of_cutting_or_spoiling_a_file_ends_in_frames_or_a_video_error
     content = intra_clip(tmp_path / "clip.mp4", 12).read_bytes()
     path = tmp_path / "spoiled.mp4"
     for number in range(40):
-        spoiled = bytearray(content[: len(content) if number % 2 else generator.integers(1, len(content))])
+        spoiled = bytearray(
+            content[: len(content) if number % 2 else generator.integers(1, len(content))]
+        )
         for place in generator.integers(0, len(spoiled), 8):
             spoiled[place] = generator.integers(256)
         path.write_bytes(spoiled)
@@ -614,7 +669,10 @@ def test_odd_sizes_are_written_with_one_more_row_and_column(tmp_path):
         ([], "at least one image, got none"),
         ([np.zeros((32, 32), np.uint8)], r"got shape \(32, 32\)"),
         ([np.zeros((32, 32, 3))], "got float64"),
-        ([np.zeros((32, 32, 3), np.uint8), np.zeros((32, 34, 3), np.uint8)], r"\(32, 34, 3\) at number 1"),
+        (
+            [np.zeros((32, 32, 3), np.uint8), np.zeros((32, 34, 3), np.uint8)],
+            r"\(32, 34, 3\) at number 1",
+        ),
     ],
 )
 def test_a_failed_write_leaves_the_old_file_and_nothing_beside_it(tmp_path, images, what):
@@ -644,12 +702,20 @@ def test_real_clips_decode_completely(name, count):
     reader = read_frames(CLIPS / name, 2.0)
     times = [frame.time_s for frame in reader]
     assert (reader.frames_decoded, reader.warning) == (count, None)
-    assert times == pytest.approx([n / 2 for n in range(len(times))], abs=0.05)  # the frame at or after each tick
+    assert times == pytest.approx(
+        [n / 2 for n in range(len(times))], abs=0.05
+    )  # the frame at or after each tick
     assert len(times) == int(times[-1] * 2) + 1
 
 
 def test_the_extent_of_a_recording_without_a_length_in_its_header_is_that_of_its_packets(tmp_path):
-    live = write(tmp_path / "live.mkv", numbered(45), rate=30, container_options={"live": "1"}, form="matroska")
+    live = write(
+        tmp_path / "live.mkv",
+        numbered(45),
+        rate=30,
+        container_options={"live": "1"},
+        form="matroska",
+    )
     with av.open(str(live)) as container:
         assert container.duration is None  # as in what a browser records
     extent = video_extent(live)

@@ -10,8 +10,8 @@ from transformers import AutoProcessor, AutoVideoProcessor
 from transformers.video_utils import VideoMetadata
 
 from mma_mrnnet import MMAMRNNetVideoProcessor
-from mma_mrnnet.data.video import FrameClock
 from mma_mrnnet.model.video_processing_mma_mrnnet import kept_indices, thinned_indices
+from mma_mrnnet.video.reading import FrameClock
 
 
 def clip(frames, side=32, channels_first=False):
@@ -62,7 +62,12 @@ def test_no_crops_give_no_pixels(tiny_processor):
 
 
 def test_padding_stands_at_the_end_and_is_zero(tiny_processor):
-    sequences = [torch.rand(2, 26) + 1, torch.rand(4, 26) + 1, torch.rand(0, 26), torch.rand(1, 26) + 1]
+    sequences = [
+        torch.rand(2, 26) + 1,
+        torch.rand(4, 26) + 1,
+        torch.rand(0, 26),
+        torch.rand(1, 26) + 1,
+    ]
     values, frame_mask = tiny_processor.pad(sequences)
     assert values.shape == (4, 4, 26)
     assert frame_mask.tolist() == [
@@ -89,7 +94,9 @@ def test_the_padded_clips_are_copies(tiny_processor):
     assert torch.equal(sequence, torch.ones(4, 26))
 
 
-def test_more_frames_than_t_are_thinned_evenly_with_both_ends_kept_and_a_warning(tiny_processor, caplog):
+def test_more_frames_than_t_are_thinned_evenly_with_both_ends_kept_and_a_warning(
+    tiny_processor, caplog
+):
     sequence = torch.arange(10.0)[:, None]
     with caplog.at_level(logging.WARNING, logger="mma_mrnnet"):
         values, frame_mask = tiny_processor.pad([sequence])
@@ -104,7 +111,9 @@ def test_t_frames_are_taken_as_they_are_without_a_warning(tiny_processor, caplog
     assert not caplog.text
 
 
-@pytest.mark.parametrize(("length", "most"), [(31, 30), (59, 30), (61, 30), (1000, 30), (5, 4), (2, 1)])
+@pytest.mark.parametrize(
+    ("length", "most"), [(31, 30), (59, 30), (61, 30), (1000, 30), (5, 4), (2, 1)]
+)
 def test_thinning_takes_each_frame_once_and_leaves_even_gaps(length, most):
     kept = thinned_indices(length, most)
     gaps = kept.diff()
@@ -150,7 +159,11 @@ def test_one_clip_is_a_batch_of_one_and_numpy_comes_on_request(tiny_processor):
 
 
 def test_a_call_goes_straight_into_the_model(tiny_processor, tiny_model):
-    assert tiny_model(**tiny_processor([clip(2), clip(0)], return_tensors="pt")).intensities.isfinite().all()
+    assert (
+        tiny_model(**tiny_processor([clip(2), clip(0)], return_tensors="pt"))
+        .intensities.isfinite()
+        .all()
+    )
 
 
 def test_saved_and_loaded_by_any_road_it_is_the_same(tiny_processor, tiny_model, tmp_path):
@@ -162,7 +175,9 @@ def test_saved_and_loaded_by_any_road_it_is_the_same(tiny_processor, tiny_model,
         loaded = road.from_pretrained(tmp_path)
         assert type(loaded) is MMAMRNNetVideoProcessor
         assert loaded.num_frames == 4
-        assert torch.equal(loaded([crops], return_tensors="pt")["pixel_values"], wanted["pixel_values"])
+        assert torch.equal(
+            loaded([crops], return_tensors="pt")["pixel_values"], wanted["pixel_values"]
+        )
 
 
 def test_settings_of_one_call_count(tiny_processor):
@@ -197,7 +212,9 @@ def test_crops_that_are_no_bytes_are_refused_where_bytes_are_scaled(tiny_process
         ("resample", 5, [0, 1, 3, 4]),
     ],
 )
-def test_each_policy_keeps_its_frames_in_a_batch_and_in_a_call(tiny_processor, policy, length, wanted):
+def test_each_policy_keeps_its_frames_in_a_batch_and_in_a_call(
+    tiny_processor, policy, length, wanted
+):
     assert kept_indices(length, 4, policy).tolist() == wanted
     tiny_processor.length_policy = policy
     crops = clip(length)
@@ -206,20 +223,28 @@ def test_each_policy_keeps_its_frames_in_a_batch_and_in_a_call(tiny_processor, p
     assert frame_mask[0].tolist() == [True] * len(wanted) + [False] * (4 - len(wanted))
     called = tiny_processor([crops], return_tensors="pt")
     assert torch.equal(called["frame_mask"], frame_mask)
-    assert torch.equal(called["pixel_values"][0, : len(wanted)], tiny_processor.scale(crops[wanted]))
+    assert torch.equal(
+        called["pixel_values"][0, : len(wanted)], tiny_processor.scale(crops[wanted])
+    )
 
 
 def test_a_policy_of_one_call_counts_there_alone(tiny_processor):
     sequence = torch.arange(6.0)
     assert tiny_processor.pad([sequence], length_policy="truncate")[0].tolist() == [[0, 1, 2, 3]]
     crops = clip(1)
-    assert tiny_processor([crops], length_policy="resample", return_tensors="pt")["frame_mask"].all()
-    assert tiny_processor([crops], length_policy="resample", num_frames=2, return_tensors="pt")["frame_mask"].all()
+    assert tiny_processor([crops], length_policy="resample", return_tensors="pt")[
+        "frame_mask"
+    ].all()
+    assert tiny_processor([crops], length_policy="resample", num_frames=2, return_tensors="pt")[
+        "frame_mask"
+    ].all()
     assert tiny_processor([crops], return_tensors="pt")["frame_mask"].sum() == 1
     assert tiny_processor.pad([sequence])[0].tolist() == [[0, 2, 3, 5]]  # 0, 1.67, 3.33, 5
 
 
-@pytest.mark.parametrize(("policy", "said"), [("truncate", "10 frames is cut to the first 4"), ("resample", "thinned")])
+@pytest.mark.parametrize(
+    ("policy", "said"), [("truncate", "10 frames is cut to the first 4"), ("resample", "thinned")]
+)
 def test_the_warning_says_what_becomes_of_a_long_clip(tiny_processor, caplog, policy, said):
     tiny_processor.length_policy = policy
     with caplog.at_level(logging.WARNING, logger="mma_mrnnet"):
@@ -255,7 +280,9 @@ def test_another_policy_is_refused_wherever_it_comes_from(tiny_processor, tmp_pa
         lambda: tiny_processor.pad([torch.zeros(2)], length_policy="loop"),
         lambda: tiny_processor([clip(2)], length_policy="loop"),
     ):
-        with pytest.raises(ValueError, match="length_policy must be one of thin, truncate, resample; got 'loop'"):
+        with pytest.raises(
+            ValueError, match="length_policy must be one of thin, truncate, resample; got 'loop'"
+        ):
             use()
 
 
@@ -271,6 +298,12 @@ def test_a_videos_frames_are_chosen_as_for_prediction(rate):
 
 def test_an_array_has_the_models_rate_already_and_a_header_without_numbers_is_refused():
     processor = MMAMRNNetVideoProcessor()
-    assert processor.sample_frames(VideoMetadata(total_num_frames=3), num_frames=30).tolist() == [0, 1, 2]
-    with pytest.raises(ValueError, match=r"does not say how many frames it has.*convert it to \.mp4"):
+    assert processor.sample_frames(VideoMetadata(total_num_frames=3), num_frames=30).tolist() == [
+        0,
+        1,
+        2,
+    ]
+    with pytest.raises(
+        ValueError, match=r"does not say how many frames it has.*convert it to \.mp4"
+    ):
         processor.sample_frames(VideoMetadata(total_num_frames=0, fps=25.0))

@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mma_mrnnet.data.video import VideoError, read_frames
-from mma_mrnnet.data.video_sources import local_video
-from mma_mrnnet.data.video_writing import write_video
+from mma_mrnnet.video.reading import VideoError, read_frames
+from mma_mrnnet.video.sources import local_video
+from mma_mrnnet.video.writing import write_video
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +45,10 @@ class Answer(BaseHTTPRequestHandler):
 
     def answer(self, status, content=b"", announced=True, **headers):
         self.send_response(status)
-        for name, value in {**headers, **({"Content-Length": len(content)} if announced else {})}.items():
+        for name, value in {
+            **headers,
+            **({"Content-Length": len(content)} if announced else {}),
+        }.items():
             self.send_header(name, str(value))
         self.end_headers()
         self.wfile.write(content)
@@ -121,7 +124,9 @@ def test_an_open_file_is_read_and_left_open(clip, temporary):
         assert not file.closed
 
 
-@pytest.mark.parametrize("place", ["/clip.mp4?signature=secret", "/clip-unannounced.mp4", "/moved.mp4"])
+@pytest.mark.parametrize(
+    "place", ["/clip.mp4?signature=secret", "/clip-unannounced.mp4", "/moved.mp4"]
+)
 def test_a_url_is_fetched_and_named_without_its_query(place, server, clip, temporary):
     with local_video(server + place) as local:
         assert local.path.read_bytes() == clip.read_bytes()
@@ -173,8 +178,16 @@ def test_what_is_no_video_is_refused_in_words(given, said, temporary):
     ("place", "settings", "said"),
     [
         ("/nothing.mp4?signature=secret", {}, "the server answered 404 Not Found"),
-        ("/clip.mp4", {"max_bytes": 100}, "larger than 100 bytes, .* are announced; give a larger max_bytes"),
-        ("/clip-unannounced.mp4", {"max_bytes": 100}, "larger than 100 bytes; give a larger max_bytes"),
+        (
+            "/clip.mp4",
+            {"max_bytes": 100},
+            "larger than 100 bytes, .* are announced; give a larger max_bytes",
+        ),
+        (
+            "/clip-unannounced.mp4",
+            {"max_bytes": 100},
+            "larger than 100 bytes; give a larger max_bytes",
+        ),
         ("/drip.mp4", {"timeout": 0.2}, r"not fetched within 0.2 s \(\d+ bytes came\)"),
         ("/secret-place", {}, "cannot be fetched: UnsupportedProtocol"),
     ],
@@ -190,7 +203,10 @@ def test_a_url_that_cannot_be_fetched_is_refused_in_words(place, settings, said,
 
 
 def test_nobody_listening_is_said_without_the_password():
-    with pytest.raises(VideoError, match="cannot be fetched") as caught, local_video("http://me:pass@127.0.0.1:9/a"):
+    with (
+        pytest.raises(VideoError, match="cannot be fetched") as caught,
+        local_video("http://me:pass@127.0.0.1:9/a"),
+    ):
         raise AssertionError("it was taken")
     assert "pass" not in str(caught.value)
 
@@ -208,7 +224,13 @@ def test_a_file_object_that_cannot_be_read_is_a_video_error(how, said, clip, tem
         def read(self, size):
             raise OSError("the disk is gone")
 
-    opened = clip.open(encoding="utf-8") if how == "text" else Failing() if how == "failing" else clip.open("rb")
+    opened = (
+        clip.open(encoding="utf-8")
+        if how == "text"
+        else Failing()
+        if how == "failing"
+        else clip.open("rb")
+    )
     with pytest.raises(VideoError, match=said):
         if how == "closed":
             opened.close()
@@ -219,7 +241,9 @@ def test_a_file_object_that_cannot_be_read_is_a_video_error(how, said, clip, tem
     assert list(temporary.iterdir()) == []
 
 
-@pytest.mark.parametrize("place", [f"http://{'a' * 70}.example/a.mp4", "http://127.0.0.1:9/\udcff.mp4"])
+@pytest.mark.parametrize(
+    "place", [f"http://{'a' * 70}.example/a.mp4", "http://127.0.0.1:9/\udcff.mp4"]
+)
 def test_a_url_that_has_no_encoding_is_a_video_error(place, temporary):
     with pytest.raises(VideoError, match="cannot be fetched: Unicode"), local_video(place):
         raise AssertionError("it was taken")
@@ -239,15 +263,24 @@ def test_a_file_object_without_end_is_cut_off(temporary):
 
 def test_an_entry_with_bytes_is_named_without_what_may_be_secret_in_its_url():
     entry = {"path": "https://me:pw@h/x.mp4?sig=SECRET", "bytes": b"no video"}
-    with pytest.raises(VideoError, match=r"^https://h/x\.mp4: is no video$"), local_video(entry) as video:
+    with (
+        pytest.raises(VideoError, match=r"^https://h/x\.mp4: is no video$"),
+        local_video(entry) as video,
+    ):
         raise VideoError(f"{video.path}: is no video")
 
 
 def test_an_entry_whose_bytes_are_text_is_refused():
-    with pytest.raises(VideoError, match='"bytes" holds str'), local_video({"path": "x.mp4", "bytes": "abc"}):
+    with (
+        pytest.raises(VideoError, match='"bytes" holds str'),
+        local_video({"path": "x.mp4", "bytes": "abc"}),
+    ):
         pass
 
 
 def test_an_address_of_six_keeps_its_brackets():
-    with pytest.raises(VideoError, match=r"^http://\[::1\]:9/x\.mp4: "), local_video("http://[::1]:9/x.mp4", timeout=2):
+    with (
+        pytest.raises(VideoError, match=r"^http://\[::1\]:9/x\.mp4: "),
+        local_video("http://[::1]:9/x.mp4", timeout=2),
+    ):
         pass

@@ -7,13 +7,15 @@ import av
 import numpy as np
 import pytest
 
-from mma_mrnnet.data.video import VideoError, read_frames
-from mma_mrnnet.data.video_writing import redraw_video, write_video
+from mma_mrnnet.video.reading import VideoError, read_frames
+from mma_mrnnet.video.writing import redraw_video, write_video
 
 UNEVEN_MS = [0, 33, 73, 93, 193, 693, 709, 726, 800]  # a rate that varies
 
 
-def recording(path, sound=None, stamps_ms=UNEVEN_MS, size=(48, 64), start_ms=0, matrix=None, layout="mono"):
+def recording(
+    path, sound=None, stamps_ms=UNEVEN_MS, size=(48, 64), start_ms=0, matrix=None, layout="mono"
+):
     """Grey frames, each lighter than the one before, at these times; a tone beside."""
     with av.open(str(path), "w") as container:
         picture = container.add_stream("libx264", rate=30)
@@ -51,7 +53,9 @@ def sound_of(path):
         if not container.streams.audio:
             return []
         return [
-            (float(packet.pts * packet.time_base), bytes(packet)) for packet in container.demux(audio=0) if packet.size
+            (float(packet.pts * packet.time_base), bytes(packet))
+            for packet in container.demux(audio=0)
+            if packet.size
         ]
 
 
@@ -65,7 +69,8 @@ def same(frame):
 
 
 @pytest.mark.parametrize(
-    ("name", "sound"), [("a.mp4", "aac"), ("a.mkv", "libopus"), ("b.mp4", "libmp3lame"), ("n.mp4", None)]
+    ("name", "sound"),
+    [("a.mp4", "aac"), ("a.mkv", "libopus"), ("b.mp4", "libmp3lame"), ("n.mp4", None)],
 )
 def test_every_frame_its_time_and_every_packet_of_sound_stay(tmp_path, name, sound):
     source = recording(tmp_path / name, sound)
@@ -75,7 +80,9 @@ def test_every_frame_its_time_and_every_packet_of_sound_stay(tmp_path, name, sou
     greys = [[frame.image.mean() for frame in reader] for reader in (before, after)]
     assert np.allclose(*greys, atol=3)
     assert after.duration_s == pytest.approx(before.duration_s, abs=1e-3)
-    assert [data for _, data in sound_of(tmp_path / "out.mp4")] == [data for _, data in sound_of(source)]
+    assert [data for _, data in sound_of(tmp_path / "out.mp4")] == [
+        data for _, data in sound_of(source)
+    ]
     times = [[time_s for time_s, _ in sound_of(path)] for path in (source, tmp_path / "out.mp4")]
     assert np.allclose(*times, atol=2e-3)  # Matroska rounds to 1 ms
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted([name, "out.mp4"])
@@ -87,13 +94,17 @@ def test_pictures_and_sound_stay_together_where_a_files_clock_does_not_start_at_
     def lead(path):
         """How long before the first picture the sound begins, by the file's own clock."""
         with av.open(str(path)) as container:
-            starts = {stream.type: stream.start_time * stream.time_base for stream in container.streams}
+            starts = {
+                stream.type: stream.start_time * stream.time_base for stream in container.streams
+            }
         return float(starts["video"] - starts["audio"])
 
     assert redraw_video(source, tmp_path / "out.mp4", same) == []
     assert times_of(tmp_path / "out.mp4") == pytest.approx(times_of(source), abs=1e-4)
     assert lead(source) > 4.9
-    assert lead(tmp_path / "out.mp4") == pytest.approx(lead(source), abs=0.03)  # AAC's priming, 21 ms, is no sound
+    assert lead(tmp_path / "out.mp4") == pytest.approx(
+        lead(source), abs=0.03
+    )  # AAC's priming, 21 ms, is no sound
 
 
 def test_sound_that_players_of_mp4_do_not_know_is_encoded_anew_and_said_so(tmp_path):
@@ -120,7 +131,11 @@ def test_a_phones_turned_recording_comes_out_upright(tmp_path):
 def test_odd_sizes_grow_by_one_and_other_shapes_are_stretched(tmp_path):
     source = recording(tmp_path / "a.mp4")
     sizes = iter([(47, 63), (47, 63), (20, 30)])
-    redraw_video(source, tmp_path / "out.mp4", lambda frame: np.full((*next(sizes, (47, 63)), 3), 99, np.uint8))
+    redraw_video(
+        source,
+        tmp_path / "out.mp4",
+        lambda frame: np.full((*next(sizes, (47, 63)), 3), 99, np.uint8),
+    )
     assert {frame.image.shape for frame in read_frames(tmp_path / "out.mp4")} == {(48, 64, 3)}
 
 
@@ -165,7 +180,11 @@ def test_the_clip_itself_is_never_written_over(tmp_path):
 def test_a_target_that_cannot_be_written_is_refused_before_any_work(tmp_path, target, what):
     (tmp_path / "dir.mp4").mkdir()
     with pytest.raises(ValueError, match=what):
-        redraw_video(recording(tmp_path / "a.mp4"), tmp_path / target, lambda _: pytest.fail("it began to draw"))
+        redraw_video(
+            recording(tmp_path / "a.mp4"),
+            tmp_path / target,
+            lambda _: pytest.fail("it began to draw"),
+        )
 
 
 def test_a_failure_leaves_the_old_file_and_nothing_beside_it(tmp_path):
@@ -188,7 +207,9 @@ def test_a_failure_leaves_the_old_file_and_nothing_beside_it(tmp_path):
 
 
 def test_what_a_damaged_file_lost_is_said(tmp_path):
-    source = write_video(tmp_path / "a.mp4", [np.full((32, 48, 3), 4 * n, np.uint8) for n in range(60)], 30)
+    source = write_video(
+        tmp_path / "a.mp4", [np.full((32, 48, 3), 4 * n, np.uint8) for n in range(60)], 30
+    )
     (tmp_path / "cut.mp4").write_bytes(source.read_bytes()[:-600])
     (said,) = redraw_video(tmp_path / "cut.mp4", tmp_path / "out.mp4", same)
     assert "frames" in said or "damaged" in said

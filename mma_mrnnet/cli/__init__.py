@@ -21,10 +21,16 @@ class Command(NamedTuple):
 
 COMMANDS = {
     "predict": Command(
-        "intensities of each clip, and affect of its frames", predict.EXAMPLES, predict.add_predict, predict.run_predict
+        "intensities of each clip, and affect of its frames",
+        predict.EXAMPLES,
+        predict.add_predict,
+        predict.run_predict,
     ),
     "compare": Command(
-        "intensities of two clips side by side", compare.EXAMPLES, compare.add_compare, compare.run_compare
+        "intensities of two clips side by side",
+        compare.EXAMPLES,
+        compare.add_compare,
+        compare.run_compare,
     ),
     "crop": Command(
         "stores the aligned face crops of every video of a folder, to train on",
@@ -108,7 +114,9 @@ def _quieten_libraries() -> None:
     from transformers.utils import logging as transformers_logging
 
     logging.getLogger("mma_mrnnet").setLevel(logging.ERROR)
-    logging.getLogger("huggingface_hub").setLevel(logging.CRITICAL)  # its retries; the last error is ours to tell
+    logging.getLogger("huggingface_hub").setLevel(
+        logging.CRITICAL
+    )  # its retries; the last error is ours to tell
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
 
@@ -116,7 +124,8 @@ def _quieten_libraries() -> None:
 def parser_of_commands() -> argparse.ArgumentParser:
     """Reads the words of every command."""
     parser = argparse.ArgumentParser(
-        prog="mma-mrnnet", description="A video of a face in, the intensities of seven emotional reactions out."
+        prog="mma-mrnnet",
+        description="A video of a face in, the intensities of seven emotional reactions out.",
     )
     commands = parser.add_subparsers(dest="command", metavar="command")
     for name, command in COMMANDS.items():

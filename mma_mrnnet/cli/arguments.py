@@ -43,7 +43,9 @@ def stretch(text: str) -> tuple[float, float] | str:
     except ValueError:
         start = end = float("nan")
     if not 0 <= start < end < float("inf"):
-        raise argparse.ArgumentTypeError(f"must be START:END in seconds, such as 0:2, or auto; got {text!r}")
+        raise argparse.ArgumentTypeError(
+            f"must be START:END in seconds, such as 0:2, or auto; got {text!r}"
+        )
     return start, end
 
 
@@ -62,7 +64,7 @@ def checkpoint(name: str | None) -> tuple[object, object]:
         from mma_mrnnet.prediction import default_checkpoint
 
         return default_checkpoint()
-    from mma_mrnnet.hub import load_checkpoint
+    from mma_mrnnet.hub.checkpoints import load_checkpoint
 
     return load_checkpoint(name)
 
@@ -79,5 +81,7 @@ def device(name: str) -> object:
         device = torch.device(name)
         torch.zeros(1, device=device).cpu()
     except (RuntimeError, AssertionError) as error:
-        raise ValueError(f"--device {name}: not available here ({str(error).splitlines()[0]})") from error
+        raise ValueError(
+            f"--device {name}: not available here ({str(error).splitlines()[0]})"
+        ) from error
     return device

@@ -20,13 +20,25 @@ _BAR = 10  # characters
 
 def add_compare(parser: argparse.ArgumentParser) -> None:
     """Adds the command's arguments."""
-    parser.add_argument("clips", nargs=2, metavar="CLIP", help="two videos (or tables, for a --model that reads them)")
-    parser.add_argument("--model", help="a stage-2 checkpoint: folder or repository (default: the one that ships)")
     parser.add_argument(
-        "--neutral", type=stretch, metavar="START:END", help="as in predict; in seconds of both clips, or auto"
+        "clips",
+        nargs=2,
+        metavar="CLIP",
+        help="two videos (or tables, for a --model that reads them)",
+    )
+    parser.add_argument(
+        "--model", help="a stage-2 checkpoint: folder or repository (default: the one that ships)"
+    )
+    parser.add_argument(
+        "--neutral",
+        type=stretch,
+        metavar="START:END",
+        help="as in predict; in seconds of both clips, or auto",
     )
     parser.add_argument("--report", type=Path, help=REPORT_HELP)
-    parser.add_argument("--device", default="cpu", help="a torch device, such as cuda (default: cpu)")
+    parser.add_argument(
+        "--device", default="cpu", help="a torch device, such as cuda (default: cpu)"
+    )
     parser.add_argument("--threads", type=count, default=1, help="compute threads (default 1)")
     parser.set_defaults(fps=None, all_faces=False, annotate=None)
 
@@ -54,7 +66,10 @@ def run_compare(args: argparse.Namespace) -> int:
         print(line)
     print_notes(model.config, frames_too=False)
     if model.config.relative_labels:
-        print("note: so a longer bar on one side does not mean that this person felt more", file=sys.stderr)
+        print(
+            "note: so a longer bar on one side does not mean that this person felt more",
+            file=sys.stderr,
+        )
     if args.report is not None:
         try:
             _write_report(one, other, args.report)
@@ -73,10 +88,15 @@ def side_by_side(one: object, other: object) -> list[str]:
     targets = [name for name, _ in first.ranked()] if ranked else list(first.intensities)
     left = max(map(len, targets))
     cells = [(_cell(one, name), _cell(other, name)) for name in targets]
-    width = max(len(text) for row in (names, (_counts(one), _counts(other)), *cells) for text in row)
+    width = max(
+        len(text) for row in (names, (_counts(one), _counts(other)), *cells) for text in row
+    )
     lines = [f"  {'':<{left}}  {names[0]:<{width}}  {names[1]}"]
     lines.append(f"  {'':<{left}}  {_counts(one):<{width}}  {_counts(other)}")
-    lines += [f"  {name:<{left}}  {here:<{width}}  {there}" for name, (here, there) in zip(targets, cells, strict=True)]
+    lines += [
+        f"  {name:<{left}}  {here:<{width}}  {there}"
+        for name, (here, there) in zip(targets, cells, strict=True)
+    ]
     return [line.rstrip() for line in lines]
 
 

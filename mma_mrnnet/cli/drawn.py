@@ -6,13 +6,17 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-REPORT_HELP = "a page (.html, nothing else needed to read it) or a picture (.png, needs the demo extra)"
+REPORT_HELP = (
+    "a page (.html, nothing else needed to read it) or a picture (.png, needs the demo extra)"
+)
 
 
 def add_drawn(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments of `predict`."""
     parser.add_argument(
-        "--report", type=Path, help=f"{REPORT_HELP}; a page takes several clips and people, a picture one"
+        "--report",
+        type=Path,
+        help=f"{REPORT_HELP}; a page takes several clips and people, a picture one",
     )
     parser.add_argument(
         "--annotate",
@@ -34,13 +38,17 @@ def check_report(path: Path | None, *, several: bool = False) -> None:
         return
     suffix = path.suffix.lower()
     if suffix not in (".html", ".htm", ".png"):
-        raise ValueError(f"{path}: a report is written as .html or .png; got {path.suffix or 'no ending'!r}")
+        raise ValueError(
+            f"{path}: a report is written as .html or .png; got {path.suffix or 'no ending'!r}"
+        )
     from mma_mrnnet.prediction import check_place
 
     check_place(path)
     if suffix == ".png":
         if several:
-            raise ValueError(f"{path}: a picture shows one person of one clip; a page (.html) shows several")
+            raise ValueError(
+                f"{path}: a picture shows one person of one clip; a page (.html) shows several"
+            )
         from mma_mrnnet.report.picture import figure_class
 
         figure_class()
@@ -55,8 +63,8 @@ def check_drawn(args: argparse.Namespace, clips: Sequence[str], *, of_tables: bo
         raise ValueError("--annotate is for videos; this model reads tables of features")
     if len(clips) > 1:
         raise ValueError(f"--annotate is of one clip; got {len(clips)}")
-    from mma_mrnnet.data.video_writing import check_target
     from mma_mrnnet.prediction import check_place
+    from mma_mrnnet.video.writing import check_target
 
     check_target(Path(clips[0]), args.annotate)
     check_place(args.annotate)
@@ -106,14 +114,21 @@ class Drawings:
             from mma_mrnnet.prediction import shown
             from mma_mrnnet.report.page import clip_section
 
-            self._title = shown(Path(people[0].file).name) if not self._sections else f"{len(self._sections) + 1} clips"
+            self._title = (
+                shown(Path(people[0].file).name)
+                if not self._sections
+                else f"{len(self._sections) + 1} clips"
+            )
             self._sections.append(clip_section(people))
         return people
 
     def write(self) -> list[str]:
         """Writes what was asked, each whatever became of the other; what could not be written, in words."""
         failed = []
-        for path, write in ((self._report, self._write_report), (self._annotate, self._write_annotated)):
+        for path, write in (
+            (self._report, self._write_report),
+            (self._annotate, self._write_annotated),
+        ):
             try:
                 write()
             except (OSError, ValueError) as error:
@@ -144,7 +159,7 @@ class Drawings:
 
 def _thinned(prediction: object, fps: float | None) -> object:
     """The prediction with the frames of a rate alone, out of all of them."""
-    from mma_mrnnet.data.video import FrameClock
+    from mma_mrnnet.video.reading import FrameClock
 
     clock = FrameClock(fps)
     kept = prediction.frames["time_s"].map(clock.keeps).astype(bool)

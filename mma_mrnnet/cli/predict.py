@@ -8,7 +8,14 @@ from itertools import combinations
 from pathlib import Path
 
 from mma_mrnnet.cli.arguments import checkpoint, count, device, rate, seconds, set_threads, stretch
-from mma_mrnnet.cli.drawn import Drawings, add_drawn, check_clips_stay, check_drawn, check_report, not_written
+from mma_mrnnet.cli.drawn import (
+    Drawings,
+    add_drawn,
+    check_clips_stay,
+    check_drawn,
+    check_report,
+    not_written,
+)
 from mma_mrnnet.cli.show import discard_stdout, print_notes, print_prediction
 
 EXAMPLES = """examples:
@@ -34,7 +41,9 @@ def add_predict(parser: argparse.ArgumentParser) -> None:
         help="video files, folders (searched for videos), or quoted patterns; for a --model that was trained on tables "
         "of features, such tables (.csv)",
     )
-    parser.add_argument("--model", help="a stage-2 checkpoint: folder or repository (default: the one that ships)")
+    parser.add_argument(
+        "--model", help="a stage-2 checkpoint: folder or repository (default: the one that ships)"
+    )
     parser.add_argument(
         "--fps",
         type=rate,
@@ -53,15 +62,29 @@ def add_predict(parser: argparse.ArgumentParser) -> None:
         help="seconds in which the person's face rests, or `auto` for the calmest stretch: what it shows there is "
         "taken out of the frames' affect; not shown to improve anything (default: off)",
     )
-    parser.add_argument("--out", type=Path, help="one row a clip and person, as .csv, .json or .parquet")
-    parser.add_argument("--frames", type=Path, help="one row a frame and person, as .csv, .json or .parquet")
-    parser.add_argument("--windows", type=Path, help="one row a sliding window and person, as .csv, .json or .parquet")
     parser.add_argument(
-        "--window", type=seconds, help=f"length of these windows in seconds (default: {WINDOW_S:g}, or all that fits)"
+        "--out", type=Path, help="one row a clip and person, as .csv, .json or .parquet"
     )
-    parser.add_argument("--hop", type=seconds, help=f"seconds from window to window (default: {HOP_S:g})")
+    parser.add_argument(
+        "--frames", type=Path, help="one row a frame and person, as .csv, .json or .parquet"
+    )
+    parser.add_argument(
+        "--windows",
+        type=Path,
+        help="one row a sliding window and person, as .csv, .json or .parquet",
+    )
+    parser.add_argument(
+        "--window",
+        type=seconds,
+        help=f"length of these windows in seconds (default: {WINDOW_S:g}, or all that fits)",
+    )
+    parser.add_argument(
+        "--hop", type=seconds, help=f"seconds from window to window (default: {HOP_S:g})"
+    )
     add_drawn(parser)
-    parser.add_argument("--device", default="cpu", help="a torch device, such as cuda (default: cpu)")
+    parser.add_argument(
+        "--device", default="cpu", help="a torch device, such as cuda (default: cpu)"
+    )
     parser.add_argument(
         "--threads",
         type=count,
@@ -121,14 +144,24 @@ def _check_tables(args: argparse.Namespace) -> None:
 def _check_options(args: argparse.Namespace, model: object) -> None:
     """Raises ValueError for options that do not go with each other, or with the model."""
     if model.config.feature_names is not None:
-        given = {"--fps": args.fps is not None, "--all-faces": args.all_faces, "--neutral": args.neutral is not None}
+        given = {
+            "--fps": args.fps is not None,
+            "--all-faces": args.all_faces,
+            "--neutral": args.neutral is not None,
+        }
         for option in (option for option, is_given in given.items() if is_given):
             rate_of_tables = f"{model.config.sampling_fps:g}"
-            raise ValueError(f"{option} is for videos; this model reads tables of features at {rate_of_tables}")
+            raise ValueError(
+                f"{option} is for videos; this model reads tables of features at {rate_of_tables}"
+            )
     if args.windows is None and (args.window is not None or args.hop is not None):
-        raise ValueError("--window and --hop are of --windows FILE, which says where that table goes")
+        raise ValueError(
+            "--window and --hop are of --windows FILE, which says where that table goes"
+        )
     if args.windows is not None and args.fps not in (None, "native"):
-        raise ValueError("--windows rests on the frames at the checkpoint's own rate: leave --fps out, or give native")
+        raise ValueError(
+            "--windows rests on the frames at the checkpoint's own rate: leave --fps out, or give native"
+        )
 
 
 class _Tables:
@@ -145,7 +178,9 @@ class _Tables:
         most_s = processor.num_frames / model.config.sampling_fps
         self._window_s = min(WINDOW_S, most_s) if args.window is None else args.window
         if args.windows is not None and self._window_s > most_s:
-            raise ValueError(f"--window {self._window_s:g}: this model reads at most {most_s:g} s at once")
+            raise ValueError(
+                f"--window {self._window_s:g}: this model reads at most {most_s:g} s at once"
+            )
         self.summaries: list[dict] = []
         self._frames: list = []
         self._windows: list = []
@@ -160,7 +195,7 @@ class _Tables:
 
     def _add_windows(self, prediction: object) -> None:
         from mma_mrnnet.prediction import shown
-        from mma_mrnnet.streaming import sliding_windows
+        from mma_mrnnet.prediction.streaming import sliding_windows
 
         frames = prediction.frames
         if frames["time_s"].isna().any():
@@ -180,7 +215,13 @@ class _Tables:
         import pandas as pd
 
         clips = [pd.DataFrame(self.summaries)] if self.summaries else []
-        return _write([(self._args.out, clips), (self._args.frames, self._frames), (self._args.windows, self._windows)])
+        return _write(
+            [
+                (self._args.out, clips),
+                (self._args.frames, self._frames),
+                (self._args.windows, self._windows),
+            ]
+        )
 
 
 def _write(tables: list[tuple[Path | None, list]]) -> list[str]:
@@ -197,7 +238,10 @@ def _write(tables: list[tuple[Path | None, list]]) -> list[str]:
         try:
             write_table(pd.concat(filled, ignore_index=True), path)
             print(f"wrote {path}", file=sys.stderr)
-        except (OSError, ValueError) as error:  # the disk may have filled up; another table may still find room
+        except (
+            OSError,
+            ValueError,
+        ) as error:  # the disk may have filled up; another table may still find room
             failed.append(not_written(path, error))
     return failed
 
@@ -206,7 +250,13 @@ def predict_one(clip: str, model: object, processor: object, args: argparse.Name
     """The clip's predictions, one a person; a failure becomes the error of one, with an empty table."""
     import pandas as pd
 
-    from mma_mrnnet.prediction import VideoPrediction, frame_columns, predict_people, predict_table, predict_video
+    from mma_mrnnet.prediction import (
+        VideoPrediction,
+        frame_columns,
+        predict_people,
+        predict_table,
+        predict_video,
+    )
 
     native = args.fps == "native" or args.annotate is not None
     settings = {"fps": None if native else args.fps, "every_frame": native, "neutral": args.neutral}
@@ -216,7 +266,9 @@ def predict_one(clip: str, model: object, processor: object, args: argparse.Name
         if args.all_faces:
             return predict_people(clip, model, processor, **settings)
         return [predict_video(clip, model, processor, **settings)]
-    except Exception as error:  # whatever one clip does, the others go on; its row says what happened
+    except (
+        Exception
+    ) as error:  # whatever one clip does, the others go on; its row says what happened
         reason = " ".join(str(error).split()).removeprefix(f"{clip}: ") or type(error).__name__
         if reason.startswith(f"{clip}:"):  # of a table, with the line's number behind
             reason = f"line {reason.removeprefix(f'{clip}:')}"
@@ -243,8 +295,8 @@ def _find_clips(words: list[str], suffixes: frozenset[str]) -> list[str]:
         ValueError: a folder or pattern without a file of these endings. A plain name that is not there stays: it fails
             alone.
     """
-    from mma_mrnnet.data.corpora.clip_folder import METADATA
-    from mma_mrnnet.data.crop_corpus import files_below
+    from mma_mrnnet.crops.folder import files_below
+    from mma_mrnnet.crops.store import METADATA
 
     def is_clip(path: Path) -> bool:
         # The layout of `--data clips:FOLDER` keeps its labels in a table beside the clips, which may be tables too.
@@ -272,4 +324,6 @@ def _find_clips(words: list[str], suffixes: frozenset[str]) -> list[str]:
 def _with_progress(clips: list[str]) -> Sequence[str]:
     from tqdm import tqdm
 
-    return tqdm(clips, unit="clip", disable=None if len(clips) > 1 else True)  # None: silent where nobody watches
+    return tqdm(
+        clips, unit="clip", disable=None if len(clips) > 1 else True
+    )  # None: silent where nobody watches

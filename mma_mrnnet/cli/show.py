@@ -31,7 +31,9 @@ def print_prediction(prediction: object, *, all_faces: bool = False) -> None:
     rows = prediction.ranked() if prediction.calibrated else prediction.intensities.items()
     for target, value in rows:
         without = f" ({prediction.uncorrected[target]:.2f})" if prediction.uncorrected else ""
-        print(f"  {target:<14} {value:5.2f}{without}  {'#' * round(20 * min(max(value, 0.0), 1.0))}")
+        print(
+            f"  {target:<14} {value:5.2f}{without}  {'#' * round(20 * min(max(value, 0.0), 1.0))}"
+        )
 
 
 def print_neutral(prediction: object, name: str) -> None:
@@ -50,16 +52,22 @@ def print_notes(config: object, *, frames_too: bool) -> None:
     if config.simulated_labels:
         notes.append("these intensities were learnt from a simulator, not from people's reports")
     if config.relative_labels:
-        notes.append("they are relative within a clip: in training the strongest reaction of one was 1, however faint")
+        notes.append(
+            "they are relative within a clip: in training the strongest reaction of one was 1, however faint"
+        )
     if not config.calibrated:
         notes.append(
             "this checkpoint is not calibrated: outputs of different targets do not compare and are not ranked"
         )
     prior_only = list(map(action_unit_name, config.prior_only_action_units))
     if frames_too and prior_only:
-        notes.append(f"{', '.join(prior_only)} of the frames' table are prior only: no label ever reached them")
+        notes.append(
+            f"{', '.join(prior_only)} of the frames' table are prior only: no label ever reached them"
+        )
     if config.untrained_outputs:
-        notes.append(f"nothing taught the extractor {', '.join(config.untrained_outputs)}: arbitrary numbers")
+        notes.append(
+            f"nothing taught the extractor {', '.join(config.untrained_outputs)}: arbitrary numbers"
+        )
     for note in notes:
         print(f"note: {note}", file=sys.stderr)
 

@@ -5,7 +5,15 @@ from typing import Any, ClassVar
 from huggingface_hub.dataclasses import strict
 from transformers import PreTrainedConfig, ResNetConfig
 
-from .labels import ACTION_UNITS, CHANNELS, EXPRESSIONS, REACTIONS, action_unit_name, affect_names, check_channels
+from .labels import (
+    ACTION_UNITS,
+    CHANNELS,
+    EXPRESSIONS,
+    REACTIONS,
+    action_unit_name,
+    affect_names,
+    check_channels,
+)
 
 CO_ANNOTATIONS = ("off", "soft", "hard")
 DISTRIBUTION_MATCHING = ("kl", "bce", "literal", "off")
@@ -143,18 +151,30 @@ class MMAConfig(NamedOutputsConfig):
     def validate_action_units(self) -> None:
         """Check that units are FACS numbers, ascending, each once, and the supervised ones among them."""
         if not self.action_units or self.action_units != sorted(set(self.action_units)):
-            raise ValueError(f"action_units must be ascending FACS numbers, each once; got {self.action_units!r}")
+            raise ValueError(
+                f"action_units must be ascending FACS numbers, each once; got {self.action_units!r}"
+            )
         unknown = set(self.supervised_action_units or ()) - set(self.action_units)
         if unknown:
-            raise ValueError(f"supervised_action_units must be among action_units; {sorted(unknown)} are not")
+            raise ValueError(
+                f"supervised_action_units must be among action_units; {sorted(unknown)} are not"
+            )
 
     def validate_losses(self) -> None:
         """Check the objective's form and weights."""
         _require_one_of("distribution_matching", self.distribution_matching, DISTRIBUTION_MATCHING)
         _require_one_of("co_annotation", self.co_annotation, CO_ANNOTATIONS)
         if not self.co_annotation_temperature > 0:
-            raise ValueError(f"co_annotation_temperature must be above 0; got {self.co_annotation_temperature!r}")
-        for name in ("valence_arousal", "expression", "action_unit", "action_unit_concordance", "co_annotation"):
+            raise ValueError(
+                f"co_annotation_temperature must be above 0; got {self.co_annotation_temperature!r}"
+            )
+        for name in (
+            "valence_arousal",
+            "expression",
+            "action_unit",
+            "action_unit_concordance",
+            "co_annotation",
+        ):
             _require_at_least(f"{name}_weight", getattr(self, f"{name}_weight"), 0.0)
         _require_at_least("distribution_matching_weight", self.distribution_matching_weight, 0.0)
 
@@ -224,7 +244,9 @@ class MMAMRNNetConfig(NamedOutputsConfig):
         """Fill in the nested extractor, where there is one, and the reactions' names."""
         if self.feature_names is not None:
             if self.mma_config is not None:
-                raise ValueError("give mma_config or feature_names: a model that reads features holds no extractor")
+                raise ValueError(
+                    "give mma_config or feature_names: a model that reads features holds no extractor"
+                )
             self.feature_names = list(self.feature_names)
         self.channels = list(self.channels)
         if self.id2label is None and kwargs.get("num_labels") is None:
@@ -283,7 +305,9 @@ class MMAMRNNetConfig(NamedOutputsConfig):
         for name in ("num_frames", "hidden_size", "num_hidden_layers", "dense_size"):
             _require_at_least(name, getattr(self, name), 1)
         if not 0 < self.sampling_fps < float("inf"):
-            raise ValueError(f"sampling_fps must be a positive number of frames a second; got {self.sampling_fps!r}")
+            raise ValueError(
+                f"sampling_fps must be a positive number of frames a second; got {self.sampling_fps!r}"
+            )
         if not 0 <= self.dropout < 1:
             raise ValueError(f"dropout must be in [0, 1); got {self.dropout!r}")
 
@@ -297,7 +321,9 @@ class MMAMRNNetConfig(NamedOutputsConfig):
             )
         twice = sorted({name for name in self.feature_names if self.feature_names.count(name) > 1})
         if twice:
-            raise ValueError(f"feature_names must name each feature once; {twice} are there more often")
+            raise ValueError(
+                f"feature_names must name each feature once; {twice} are there more often"
+            )
 
     def validate_channels(self) -> None:
         """Check which parts of the affect the GRU reads."""
@@ -312,7 +338,9 @@ class MMAMRNNetConfig(NamedOutputsConfig):
         """Check that every target has a name of its own: tables, cards and pipelines go by it."""
         names = self.id2label
         if sorted(names) != list(range(len(names))) or len(set(names.values())) != len(names):
-            raise ValueError(f"id2label must name the targets 0 to {len(names) - 1}, each differently; got {names}")
+            raise ValueError(
+                f"id2label must name the targets 0 to {len(names) - 1}, each differently; got {names}"
+            )
 
     def validate_choices(self) -> None:
         """Check the named choices."""
@@ -320,8 +348,28 @@ class MMAMRNNetConfig(NamedOutputsConfig):
         _require_one_of("output_activation", self.output_activation, OUTPUT_ACTIVATIONS)
         _require_one_of("intensity_loss", self.intensity_loss, INTENSITY_LOSSES)
         if self.problem_type not in (None, "regression"):
-            raise ValueError(f"problem_type must be regression, as intensities are; got {self.problem_type!r}")
+            raise ValueError(
+                f"problem_type must be regression, as intensities are; got {self.problem_type!r}"
+            )
 
 
 MMAConfig.register_for_auto_class()
 MMAMRNNetConfig.register_for_auto_class()
+
+
+def caveats(*, simulated: bool, relative: bool, calibrated: bool) -> list[str]:
+    """Return the sentences that must stand wherever a model's intensities are shown.
+
+    Args:
+        simulated: the targets that the model learnt came from a simulator.
+        relative: the labels were relative within a clip.
+        calibrated: outputs of different targets share one scale.
+    """
+    notes = []
+    if simulated:
+        notes.append("learnt from a simulator, not from people's reports")
+    if relative:
+        notes.append("relative within the clip")
+    if not calibrated:
+        notes.append("not calibrated: targets do not compare")
+    return notes

@@ -147,13 +147,19 @@ class FrameByFrame:
         state = self._added(newest, hidden, state)
 
         pooled = (state.total / state.weight).to(self.calibration_scale.dtype)  # the weights'
-        dense = pooled + self.dense.bias if self.config.temporal_pooling == "mask" else self.dense(pooled)  # (B, D)
+        dense = (
+            pooled + self.dense.bias
+            if self.config.temporal_pooling == "mask"
+            else self.dense(pooled)
+        )  # (B, D)
         logits = self._logits(dense)
         return StepOutput(intensities=self._intensities(logits), logits=logits, state=state)
 
     def _start(self, newest: Tensor) -> StreamState:
         """The state of B streams before their first frame; `newest` (B, H) gives size, type and device."""
-        width = self.config.dense_size if self.config.temporal_pooling == "mask" else newest.shape[-1]
+        width = (
+            self.config.dense_size if self.config.temporal_pooling == "mask" else newest.shape[-1]
+        )
         total = newest.new_zeros(len(newest), width, dtype=_at_least_float32(newest.dtype))
         weight = total.new_zeros(len(newest), 1)
         return StreamState(0, newest, total, weight, torch.full_like(weight, -torch.inf))
@@ -172,7 +178,10 @@ class FrameByFrame:
         else:  # attention; the softmax's sums, rescaled whenever a larger score comes (Milakov & Gimelshein, 2018)
             score = self.rnn.score(newest).to(wide)  # (B, 1)
             peak = state.peak.maximum(score)
-            before, now = (state.peak - peak).exp(), (score - peak).exp()  # (B, 1); exp(-inf) = 0 at the first frame
+            before, now = (
+                (state.peak - peak).exp(),
+                (score - peak).exp(),
+            )  # (B, 1); exp(-inf) = 0 at the first frame
             total, weight = before * total + now * newest.to(wide), before * state.weight + now
         return StreamState(count, hidden, total, weight, peak)
 
@@ -187,7 +196,9 @@ class FrameByFrame:
         if config.temporal_pooling == "mask":
             self._require_plain_weights("step with mask pooling")
         if affect.ndim != 2 or affect.shape[1] != size or not affect.is_floating_point():
-            raise ValueError(f"affect must be (B, {size}) float, one frame; got {affect.dtype} {tuple(affect.shape)}")
+            raise ValueError(
+                f"affect must be (B, {size}) float, one frame; got {affect.dtype} {tuple(affect.shape)}"
+            )
         if affect.isnan().any():
             raise ValueError("affect holds NaN: leave out frames without a face, they are no step")
         if state is None:
@@ -206,7 +217,9 @@ class FrameByFrame:
 
     def _require_eval(self, name: str) -> None:
         if self.training:
-            raise ValueError(f"{name} reads a finished model: call model.eval() first, which turns dropout off")
+            raise ValueError(
+                f"{name} reads a finished model: call model.eval() first, which turns dropout off"
+            )
 
     def _require_plain_weights(self, name: str) -> None:
         weight = self.dense.weight

@@ -116,14 +116,22 @@ def action_unit_title(number: int) -> str:
     return ACTION_UNIT_TITLES.get(number, "")
 
 
-def affect_names(action_units: Sequence[int] = ACTION_UNITS, channels: Sequence[str] = CHANNELS) -> tuple[str, ...]:
+def affect_names(
+    action_units: Sequence[int] = ACTION_UNITS, channels: Sequence[str] = CHANNELS
+) -> tuple[str, ...]:
     """Names of the affect vector's numbers: valence, arousal, expressions, action units (26 by default).
 
     Args:
         action_units: the extractor's.
         channels: those of `CHANNELS` whose names are wanted.
     """
-    names = dict(zip(CHANNELS, (VALENCE_AROUSAL, EXPRESSIONS, map(action_unit_name, action_units)), strict=True))
+    names = dict(
+        zip(
+            CHANNELS,
+            (VALENCE_AROUSAL, EXPRESSIONS, map(action_unit_name, action_units)),
+            strict=True,
+        )
+    )
     return tuple(name for channel in CHANNELS if channel in channels for name in names[channel])
 
 
@@ -135,7 +143,9 @@ def check_channels(setting: str, channels: Sequence[str]) -> None:
         )
 
 
-def pack_affect(valence_arousal: Tensor, expression_logits: Tensor, action_unit_logits: Tensor) -> Tensor:
+def pack_affect(
+    valence_arousal: Tensor, expression_logits: Tensor, action_unit_logits: Tensor
+) -> Tensor:
     """The affect vector that stage 2 reads: values, softmax and sigmoids, always in float32.
 
     Args:
@@ -147,5 +157,10 @@ def pack_affect(valence_arousal: Tensor, expression_logits: Tensor, action_unit_
         (..., 2 + 7 + A) float32, in the order of `affect_names`.
     """
     return torch.cat(
-        [valence_arousal.float(), expression_logits.float().softmax(-1), action_unit_logits.float().sigmoid()], dim=-1
+        [
+            valence_arousal.float(),
+            expression_logits.float().softmax(-1),
+            action_unit_logits.float().sigmoid(),
+        ],
+        dim=-1,
     )

@@ -31,7 +31,13 @@ def _moments(prediction: Tensor, target: Tensor) -> tuple[Tensor, Tensor, Tensor
     mean_x, mean_y = x.sum(0) / count, y.sum(0) / count
     dx = torch.where(labelled, x - mean_x, zero)
     dy = torch.where(labelled, y - mean_y, zero)
-    return mean_x - mean_y, (dx * dx).sum(0) / count, (dy * dy).sum(0) / count, (dx * dy).sum(0) / count, count
+    return (
+        mean_x - mean_y,
+        (dx * dx).sum(0) / count,
+        (dy * dy).sum(0) / count,
+        (dx * dy).sum(0) / count,
+        count,
+    )
 
 
 def concordance(prediction: Tensor, target: Tensor) -> Tensor:
@@ -95,7 +101,9 @@ def pearson_loss(prediction: Tensor, target: Tensor) -> Tensor:
 def concordance_loss(prediction: Tensor, target: Tensor) -> Tensor:
     """1 - mean CCC over the targets; shapes and masking as `pearson_loss`."""
     any_labelled = ((~target.isnan()).sum(0) >= 2).any()
-    return any_labelled.to(torch.float32) - _mean_over_labelled(concordance(prediction, target), target)
+    return any_labelled.to(torch.float32) - _mean_over_labelled(
+        concordance(prediction, target), target
+    )
 
 
 def squared_error_loss(prediction: Tensor, target: Tensor) -> Tensor:
@@ -160,8 +168,12 @@ def action_unit_loss(logits: Tensor, targets: Tensor, weights: Tensor | None = N
     """
     _require_same_shape(logits, targets)
     annotated = ~targets.isnan()  # (N, A)
-    losses = F.binary_cross_entropy_with_logits(logits.float(), targets.float().nan_to_num(), reduction="none")
-    weights = torch.where(annotated, torch.ones_like(losses) if weights is None else weights.to(losses), 0.0)  # (N, A)
+    losses = F.binary_cross_entropy_with_logits(
+        logits.float(), targets.float().nan_to_num(), reduction="none"
+    )
+    weights = torch.where(
+        annotated, torch.ones_like(losses) if weights is None else weights.to(losses), 0.0
+    )  # (N, A)
     weighted = torch.where(annotated, weights * losses, torch.zeros_like(losses))
     per_row = weighted.sum(-1) / weights.sum(-1).clamp(min=EPSILON)
     return per_row.sum() / annotated.any(-1).sum().clamp(min=1)
@@ -205,7 +217,9 @@ def distribution_matching_loss(
     if form == "bce":
         return F.binary_cross_entropy_with_logits(logits, expected.detach())
     log_p, log_not_p = F.logsigmoid(logits), F.logsigmoid(-logits)
-    divergence = expected * (expected.log() - log_p) + (1 - expected) * ((-expected).log1p() - log_not_p)
+    divergence = expected * (expected.log() - log_p) + (1 - expected) * (
+        (-expected).log1p() - log_not_p
+    )
     return divergence.mean()
 
 
@@ -236,7 +250,9 @@ def soft_co_annotation(
     presence = action_unit_labels.nan_to_num()  # (N, A)
     prior = prior.to(presence)
     support = (annotated.unsqueeze(1) * prior).sum(-1)  # (N, 7)
-    neutral = torch.arange(len(EXPRESSIONS), device=support.device) == EXPRESSIONS.index("neutral")  # (7,)
+    neutral = torch.arange(len(EXPRESSIONS), device=support.device) == EXPRESSIONS.index(
+        "neutral"
+    )  # (7,)
     score = (presence.unsqueeze(1) * prior).sum(-1) / support.clamp(min=EPSILON)  # (N, 7)
     score = torch.where(neutral, 1 - presence.amax(-1, keepdim=True), score)
     wanted = (expression_labels == NO_CLASS) & ((support > 0) | neutral).all(-1)  # (N,)
@@ -264,12 +280,18 @@ def hard_co_annotation(
     """
     has_expression = expression_labels != NO_CLASS  # (N,)
     called_for = prior.to(action_unit_labels)[expression_labels.clamp(min=0)]  # (N, A)
-    made_up = (has_expression & action_unit_labels.isnan().all(-1)).unsqueeze(-1) & (called_for > 0)  # (N, A)
+    made_up = (has_expression & action_unit_labels.isnan().all(-1)).unsqueeze(-1) & (
+        called_for > 0
+    )  # (N, A)
 
-    present = action_unit_labels >= PRESENT_PROBABILITY - EPSILON  # (N, A), False where not annotated
+    present = (
+        action_unit_labels >= PRESENT_PROBABILITY - EPSILON
+    )  # (N, A), False where not annotated
     prototypes = prototypes.to(present.device)
     needed = prototypes.sum(-1)  # (7,)
-    shown = (present.unsqueeze(1) | ~prototypes).all(-1) * needed  # (N, 7), units of the expressions that are shown
+    shown = (present.unsqueeze(1) | ~prototypes).all(
+        -1
+    ) * needed  # (N, 7), units of the expressions that are shown
     most, chosen = shown.max(-1)  # (N,)
     clear = (most > 0) & ((shown == most.unsqueeze(-1)).sum(-1) == 1)  # (N,)
     return (

@@ -23,7 +23,12 @@ class MaskedRNN(nn.Module):
     """
 
     def __init__(
-        self, input_size: int, hidden_size: int, num_layers: int, num_frames: int, pooling: str = "mask"
+        self,
+        input_size: int,
+        hidden_size: int,
+        num_layers: int,
+        num_frames: int,
+        pooling: str = "mask",
     ) -> None:
         super().__init__()
         self.num_frames = num_frames
@@ -84,7 +89,9 @@ class MaskedRNN(nn.Module):
             ValueError: with `mask` and `padded` the dense layer reads every frame by weights of its own.
         """
         if self.pooling in ("mask", "padded"):
-            raise ValueError(f"with {self.pooling} pooling frames have no shares: each has weights of its own")
+            raise ValueError(
+                f"with {self.pooling} pooling frames have no shares: each has weights of its own"
+            )
         real = F.pad(frame_mask, (0, self.num_frames - frame_mask.shape[1]))  # (B, T)
         lengths = frame_mask.sum(1, keepdim=True)  # (B, 1)
         if self.pooling == "last":

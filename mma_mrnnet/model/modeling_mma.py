@@ -53,12 +53,16 @@ class MMAPreTrainedModel(PreTrainedModel):
     """Initialisation and loading shared by stage 1 and, through it, stage 2."""
 
     config: MMAConfig
-    base_model_prefix = "mma"  # the attribute's name in stage 2: its repository then gives up its extractor alone
+    base_model_prefix = (
+        "mma"  # the attribute's name in stage 2: its repository then gives up its extractor alone
+    )
     main_input_name = "pixel_values"
     input_modalities = ("image",)
     accepts_loss_kwargs = False
     supports_gradient_checkpointing = True
-    _no_split_modules = ("ResNetModel",)  # a device map that cuts a residual block in two could not run
+    _no_split_modules = (
+        "ResNetModel",
+    )  # a device map that cuts a residual block in two could not run
     # Stage 2's own layers: loading the extractor out of a stage-2 repository is no accident worth a warning.
     _keys_to_ignore_on_load_unexpected = (r"^rnn\.", r"^dense\.", r"^output\.", r"^calibration_")
 
@@ -103,7 +107,9 @@ class MMAModel(MMAPreTrainedModel):
         super().__init__(config)
         config.validate()  # what `from_pretrained` is given beside a checkpoint is set behind the config's own checks
         self.backbone = ResNetModel(config.backbone_config)
-        self.backbone.encoder.stages = nn.ModuleList(map(BackboneStage, self.backbone.encoder.stages))
+        self.backbone.encoder.stages = nn.ModuleList(
+            map(BackboneStage, self.backbone.encoder.stages)
+        )
         width = config.backbone_config.hidden_sizes[-1]
         self.dropout = nn.Dropout(config.dropout)
         self.valence_arousal_head = nn.Linear(width, len(VALENCE_AROUSAL))
@@ -138,7 +144,11 @@ class MMAModel(MMAPreTrainedModel):
             ValueError: `pixel_values` is not float (N, 3, S, S) with the config's S.
         """
         wanted = (3, self.config.image_size, self.config.image_size)
-        if pixel_values.ndim != 4 or tuple(pixel_values.shape[1:]) != wanted or not pixel_values.is_floating_point():
+        if (
+            pixel_values.ndim != 4
+            or tuple(pixel_values.shape[1:]) != wanted
+            or not pixel_values.is_floating_point()
+        ):
             shape = ", ".join(map(str, wanted))
             raise ValueError(
                 f"pixel_values must be (N, {shape}) float; got {pixel_values.dtype} {tuple(pixel_values.shape)}"
@@ -146,7 +156,9 @@ class MMAModel(MMAPreTrainedModel):
         if output_hidden_states is None:
             output_hidden_states = self.config.output_hidden_states
         pixel_values = pixel_values.to(self.backbone.embedder.embedder.convolution.weight.dtype)
-        features = self.backbone(pixel_values, output_hidden_states=output_hidden_states, return_dict=True)
+        features = self.backbone(
+            pixel_values, output_hidden_states=output_hidden_states, return_dict=True
+        )
         pooled = self.dropout(features.pooler_output.flatten(1))  # (N, width)
         output = MMAOutput(
             valence_arousal=self.valence_arousal_head(pooled).tanh(),  # (N, 2)
@@ -156,7 +168,9 @@ class MMAModel(MMAPreTrainedModel):
         )
         labels = (valence_arousal_labels, expression_labels, action_unit_labels)
         if any(label is not None for label in labels):
-            return MMAOutput(loss=self.objective(output, *labels), **output)  # the loss first, in tuples too
+            return MMAOutput(
+                loss=self.objective(output, *labels), **output
+            )  # the loss first, in tuples too
         return output
 
     def objective(
@@ -190,17 +204,27 @@ class MMAModel(MMAPreTrainedModel):
             loss = loss + config.valence_arousal_weight * concordance_loss(
                 output.valence_arousal, valence_arousal_labels
             )
-        if config.co_annotation != "off" and expression_labels is not None and action_unit_labels is not None:
+        if (
+            config.co_annotation != "off"
+            and expression_labels is not None
+            and action_unit_labels is not None
+        ):
             labels = expression_labels, action_unit_labels
             if config.co_annotation == "hard":
                 expression_labels, action_unit_labels, weights = hard_co_annotation(
                     *labels, prior, prototypical_units(config.action_units)
                 )
             else:
-                targets = soft_co_annotation(*labels, prior, config.co_annotation_temperature)  # (N, 7)
-                loss = loss + config.co_annotation_weight * soft_expression_loss(output.expression_logits, targets)
+                targets = soft_co_annotation(
+                    *labels, prior, config.co_annotation_temperature
+                )  # (N, 7)
+                loss = loss + config.co_annotation_weight * soft_expression_loss(
+                    output.expression_logits, targets
+                )
         if expression_labels is not None:
-            loss = loss + config.expression_weight * expression_loss(output.expression_logits, expression_labels)
+            loss = loss + config.expression_weight * expression_loss(
+                output.expression_logits, expression_labels
+            )
         if action_unit_labels is not None:
             loss = loss + config.action_unit_weight * action_unit_loss(
                 output.action_unit_logits, action_unit_labels, weights
@@ -211,7 +235,10 @@ class MMAModel(MMAPreTrainedModel):
                 )
         if config.distribution_matching != "off":
             loss = loss + config.distribution_matching_weight * distribution_matching_loss(
-                output.expression_logits, output.action_unit_logits, prior, config.distribution_matching
+                output.expression_logits,
+                output.action_unit_logits,
+                prior,
+                config.distribution_matching,
             )
         return loss
 
@@ -233,7 +260,9 @@ class MMAForImageClassification(MMAModel):
     """The same network with the expressions as its `logits`, for `pipeline("image-classification")` on a face crop."""
 
     @can_return_tuple
-    def forward(self, pixel_values: Tensor, labels: Tensor | None = None, **kwargs: Any) -> ImageClassifierOutput:
+    def forward(
+        self, pixel_values: Tensor, labels: Tensor | None = None, **kwargs: Any
+    ) -> ImageClassifierOutput:
         """Expressions of N face crops.
 
         Args:
@@ -244,7 +273,9 @@ class MMAForImageClassification(MMAModel):
         Returns:
             `loss` and `logits` (N, 7), and `hidden_states` where asked for.
         """
-        output = super().forward(pixel_values, expression_labels=labels, **{**kwargs, "return_dict": True})
+        output = super().forward(
+            pixel_values, expression_labels=labels, **{**kwargs, "return_dict": True}
+        )
         return ImageClassifierOutput(output.loss, output.expression_logits, output.hidden_states)
 
 

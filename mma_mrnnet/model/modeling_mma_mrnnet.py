@@ -45,7 +45,9 @@ class MMAMRNNetPreTrainedModel(PreTrainedModel):
     """Initialisation and loading of stage 2."""
 
     config: MMAMRNNetConfig
-    base_model_prefix = "mrnn"  # not an attribute on purpose: a stage-1 checkpoint must not be poured in here
+    base_model_prefix = (
+        "mrnn"  # not an attribute on purpose: a stage-1 checkpoint must not be poured in here
+    )
     main_input_name = "pixel_values"
     input_modalities = ("video",)
     accepts_loss_kwargs = False
@@ -56,7 +58,9 @@ class MMAMRNNetPreTrainedModel(PreTrainedModel):
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
         if isinstance(module, nn.GRU | nn.Linear):
-            if not all(getattr(weight, "_is_hf_initialized", False) for weight in module.parameters()):
+            if not all(
+                getattr(weight, "_is_hf_initialized", False) for weight in module.parameters()
+            ):
                 self.reset_calibration()  # fitted for weights that are gone
             self._init_layer(module)
         elif isinstance(module, MMAMRNNetForIntensity):
@@ -148,7 +152,9 @@ class MMAMRNNetForIntensity(FrameByFrame, MMAMRNNetPreTrainedModel):
         mma, info = MMAModel.from_pretrained(folder_or_repo, output_loading_info=True)
         if info["missing_keys"]:
             missing = sorted(info["missing_keys"])
-            raise ValueError(f"{folder_or_repo}: {len(missing)} weights are missing, for example {missing[0]}")
+            raise ValueError(
+                f"{folder_or_repo}: {len(missing)} weights are missing, for example {missing[0]}"
+            )
         model = cls(MMAMRNNetConfig(mma_config=mma.config, **config))
         model.mma.load_state_dict(mma.state_dict())
         return model.eval()
@@ -196,9 +202,13 @@ class MMAMRNNetForIntensity(FrameByFrame, MMAMRNNetPreTrainedModel):
         """
         wanted = self.calibration_scale.shape
         if scale.shape != wanted or shift.shape != wanted:
-            raise ValueError(f"scale and shift must be {tuple(wanted)}; got {tuple(scale.shape)}, {tuple(shift.shape)}")
+            raise ValueError(
+                f"scale and shift must be {tuple(wanted)}; got {tuple(scale.shape)}, {tuple(shift.shape)}"
+            )
         if not (scale.isfinite().all() and shift.isfinite().all() and (scale > 0).all()):
-            raise ValueError(f"scale must be positive and both finite; got {scale.tolist()}, {shift.tolist()}")
+            raise ValueError(
+                f"scale must be positive and both finite; got {scale.tolist()}, {shift.tolist()}"
+            )
         self.calibration_scale.copy_(scale)
         self.calibration_shift.copy_(shift)
         self.config.calibrated = True
@@ -221,16 +231,24 @@ class MMAMRNNetForIntensity(FrameByFrame, MMAMRNNetPreTrainedModel):
                 positive.
         """
         if self.config.feature_names is None:
-            raise ValueError("only a model that reads features (config.feature_names) has a scaling of them")
+            raise ValueError(
+                "only a model that reads features (config.feature_names) has a scaling of them"
+            )
         wanted = self.feature_mean.shape
         if mean.shape != wanted or scale.shape != wanted:
-            raise ValueError(f"mean and scale must be {tuple(wanted)}; got {tuple(mean.shape)}, {tuple(scale.shape)}")
+            raise ValueError(
+                f"mean and scale must be {tuple(wanted)}; got {tuple(mean.shape)}, {tuple(scale.shape)}"
+            )
         if not (mean.isfinite().all() and scale.isfinite().all() and (scale > 0).all()):
-            raise ValueError(f"scale must be positive and both finite; got {mean.tolist()}, {scale.tolist()}")
+            raise ValueError(
+                f"scale must be positive and both finite; got {mean.tolist()}, {scale.tolist()}"
+            )
         self.feature_mean.copy_(mean)
         self.feature_scale.copy_(scale)
 
-    def extract_affect(self, pixel_values: Tensor, frame_mask: Tensor | None = None, chunk_size: int = 64) -> Tensor:
+    def extract_affect(
+        self, pixel_values: Tensor, frame_mask: Tensor | None = None, chunk_size: int = 64
+    ) -> Tensor:
         """Affect of the real frames of B clips, put back in place.
 
         Args:
@@ -243,7 +261,9 @@ class MMAMRNNetForIntensity(FrameByFrame, MMAMRNNetPreTrainedModel):
         """
         extractor = self._extractor()
         if frame_mask is None:
-            frame_mask = torch.ones(pixel_values.shape[:2], dtype=torch.bool, device=pixel_values.device)
+            frame_mask = torch.ones(
+                pixel_values.shape[:2], dtype=torch.bool, device=pixel_values.device
+            )
         frames = pixel_values[frame_mask]  # (N, 3, S, S), N real frames
         affect = frames.new_zeros(*frame_mask.shape, self.config.input_size, dtype=torch.float32)
         if len(frames) == 0:
@@ -293,7 +313,9 @@ class MMAMRNNetForIntensity(FrameByFrame, MMAMRNNetPreTrainedModel):
             hidden_states=(states,) if output_hidden_states else None,
         )
         if labels is not None:
-            return IntensityOutput(loss=self.objective(output, labels), **output)  # the loss first, in tuples too
+            return IntensityOutput(
+                loss=self.objective(output, labels), **output
+            )  # the loss first, in tuples too
         return output
 
     def _encoded(
@@ -301,8 +323,12 @@ class MMAMRNNetForIntensity(FrameByFrame, MMAMRNNetPreTrainedModel):
     ) -> tuple[Tensor, Tensor, Tensor]:
         """`forward`'s checks; the affect (B, t, A), the masked GRU outputs (B, T, H) and the mask (B, t)."""
         if (pixel_values is None) == (affect is None):
-            raise ValueError("give either pixel_values (B, T, 3, S, S) or affect (B, T, A), not both and not neither")
-        frame_mask = self._checked_mask(pixel_values if affect is None else affect, frame_mask, affect is None)
+            raise ValueError(
+                "give either pixel_values (B, T, 3, S, S) or affect (B, T, A), not both and not neither"
+            )
+        frame_mask = self._checked_mask(
+            pixel_values if affect is None else affect, frame_mask, affect is None
+        )
         if affect is None:
             affect = self.extract_affect(pixel_values, frame_mask)
         affect = self._prepared(affect, frame_mask)  # (B, t, A)
@@ -317,7 +343,9 @@ class MMAMRNNetForIntensity(FrameByFrame, MMAMRNNetPreTrainedModel):
     def _intensities(self, logits: Tensor) -> Tensor:
         """(B, K) activated and calibrated outputs, in [0, 1] with the sigmoid."""
         estimates = self._estimates(logits)
-        return estimates.clamp(0.0, 1.0) if self.config.output_activation == "sigmoid" else estimates
+        return (
+            estimates.clamp(0.0, 1.0) if self.config.output_activation == "sigmoid" else estimates
+        )
 
     def _prepared(self, affect: Tensor, frame_mask: Tensor) -> Tensor:
         """(B, t, A) in the GRU's own type, features scaled; 0 in padded frames (as given if none is masked)."""
@@ -327,8 +355,12 @@ class MMAMRNNetForIntensity(FrameByFrame, MMAMRNNetPreTrainedModel):
         if self.config.feature_names is not None:
             # In float32: a position of 600 mm that varies by 1 would be lost in half precision.
             scaled = (affect.float() - self.feature_mean.float()) / self.feature_scale.float()
-            affect = torch.where(real, scaled, affect.float())  # padding is on the GRU's scale: 0 is the mean
-        return affect.to(self.calibration_scale.dtype)  # the weights', which a quantised layer no longer tells
+            affect = torch.where(
+                real, scaled, affect.float()
+            )  # padding is on the GRU's scale: 0 is the mean
+        return affect.to(
+            self.calibration_scale.dtype
+        )  # the weights', which a quantised layer no longer tells
 
     def _chosen(self, affect: Tensor) -> Tensor:
         """(B, t, C) of (B, t, A): the columns that the GRU reads."""
@@ -363,10 +395,16 @@ class MMAMRNNetForIntensity(FrameByFrame, MMAMRNNetPreTrainedModel):
             wanted = (3, side, side)
         else:
             wanted = (self.config.input_size,)
-        if values.ndim != 2 + len(wanted) or tuple(values.shape[2:]) != wanted or not values.is_floating_point():
+        if (
+            values.ndim != 2 + len(wanted)
+            or tuple(values.shape[2:]) != wanted
+            or not values.is_floating_point()
+        ):
             name = "pixel_values" if pixels else "affect"
             shape = ", ".join(map(str, wanted))
-            raise ValueError(f"{name} must be (B, T, {shape}) float; got {values.dtype} {tuple(values.shape)}")
+            raise ValueError(
+                f"{name} must be (B, T, {shape}) float; got {values.dtype} {tuple(values.shape)}"
+            )
         clips, frames = values.shape[:2]
         if frames == 0:
             raise ValueError("at least one frame, which may be padding, is needed; got none")
@@ -382,8 +420,12 @@ class MMAMRNNetForIntensity(FrameByFrame, MMAMRNNetPreTrainedModel):
                 f"frame_mask must be bool ({clips}, {frames}); got {frame_mask.dtype} {tuple(frame_mask.shape)}"
             )
         # Reading values back is a graph break, so a compiled model trusts its caller here.
-        if not torch.compiler.is_compiling() and bool((frame_mask[:, 1:] & ~frame_mask[:, :-1]).any()):
-            raise ValueError("frame_mask has holes: real frames must come first in each row, padding behind them")
+        if not torch.compiler.is_compiling() and bool(
+            (frame_mask[:, 1:] & ~frame_mask[:, :-1]).any()
+        ):
+            raise ValueError(
+                "frame_mask has holes: real frames must come first in each row, padding behind them"
+            )
         return frame_mask
 
     def save_pretrained(self, save_directory: str | os.PathLike, **kwargs: Any) -> None:
@@ -429,7 +471,9 @@ class MMAMRNNetForVideoClassification(MMAMRNNetForIntensity):
         model's signature.
         """
         kwargs["return_dict"] = True
-        output = super().forward(pixel_values, affect, frame_mask, labels, output_hidden_states, **kwargs)
+        output = super().forward(
+            pixel_values, affect, frame_mask, labels, output_hidden_states, **kwargs
+        )
         output.logits = output.intensities
         return output
 

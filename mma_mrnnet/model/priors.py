@@ -20,7 +20,9 @@ ACTION_UNIT_PRIOR: dict[str, dict[int, float]] = {
 people who used it. Du, Tao & Martinez, "Compound facial expressions of emotion", PNAS 111(15), 2014, Table 1."""
 
 
-def action_unit_prior(action_units: Sequence[int] = ACTION_UNITS, *, binary: bool = False) -> Tensor:
+def action_unit_prior(
+    action_units: Sequence[int] = ACTION_UNITS, *, binary: bool = False
+) -> Tensor:
     """P(action unit | expression) as a table.
 
     Args:

@@ -57,7 +57,9 @@ def kept_indices(length: int, most: int, policy: str = "thin") -> Tensor:
         ValueError: another policy.
     """
     if policy not in LENGTH_POLICIES:
-        raise ValueError(f"length_policy must be one of {', '.join(LENGTH_POLICIES)}; got {policy!r}")
+        raise ValueError(
+            f"length_policy must be one of {', '.join(LENGTH_POLICIES)}; got {policy!r}"
+        )
     if policy == "truncate":
         return torch.arange(min(length, most))
     if policy == "resample" and length > 0:
@@ -170,7 +172,9 @@ class MMAMRNNetVideoProcessor(BaseVideoProcessor):
             )
         fps = self.fps if fps is None else fps
         # A frame is due where a tick lies after the frame before; 1 ms is what containers round away.
-        ticks = np.floor((np.arange(total) / rate + 0.001) * fps).astype(np.int64)  # ticks passed by each frame
+        ticks = np.floor((np.arange(total) / rate + 0.001) * fps).astype(
+            np.int64
+        )  # ticks passed by each frame
         return np.flatnonzero(np.diff(ticks, prepend=-1) > 0)
 
     def pad(
@@ -204,7 +208,9 @@ class MMAMRNNetVideoProcessor(BaseVideoProcessor):
             raise ValueError(f"all clips' frames must have one shape; got {sorted(shapes)}")
         longest = max(len(tensor) for tensor in tensors)
         if longest > most:
-            logger.warning("a clip of %d frames is %s %d", longest, self.shortened(length_policy), most)
+            logger.warning(
+                "a clip of %d frames is %s %d", longest, self.shortened(length_policy), most
+            )
         values = tensors[0].new_zeros(len(tensors), most, *shapes.pop())
         frame_mask = values.new_zeros(len(tensors), most, dtype=torch.bool)
         for row, tensor in enumerate(tensors):
@@ -220,12 +226,19 @@ class MMAMRNNetVideoProcessor(BaseVideoProcessor):
         Saved beside a stage-1 model it makes `AutoImageProcessor` work, and without any code of ours.
         """
         return ViTImageProcessor(
-            size=dict(self.size), resample=self.resample, image_mean=self.image_mean, image_std=self.image_std
+            size=dict(self.size),
+            resample=self.resample,
+            image_mean=self.image_mean,
+            image_std=self.image_std,
         )
 
     def shortened(self, length_policy: str | None = None) -> str:
         """What `pad` does to a clip with more than T frames, in words that a number follows."""
-        return "cut to the first" if (length_policy or self.length_policy) == "truncate" else "thinned evenly to"
+        return (
+            "cut to the first"
+            if (length_policy or self.length_policy) == "truncate"
+            else "thinned evenly to"
+        )
 
     def scale(self, crops: Tensor | np.ndarray) -> Tensor:
         """Pixel values of N crops.
@@ -241,7 +254,9 @@ class MMAMRNNetVideoProcessor(BaseVideoProcessor):
         """
         frames = _tensor(crops)
         if frames.ndim != 4 or 3 not in (frames.shape[1], frames.shape[-1]):
-            raise ValueError(f"crops must be (N, H, W, 3) or (N, 3, H, W) RGB; got {tuple(frames.shape)}")
+            raise ValueError(
+                f"crops must be (N, H, W, 3) or (N, 3, H, W) RGB; got {tuple(frames.shape)}"
+            )
         if frames.shape[-1] == 3:
             frames = frames.permute(0, 3, 1, 2)  # (N, 3, H, W)
         if frames.dtype != torch.uint8:
@@ -279,10 +294,15 @@ class MMAMRNNetVideoProcessor(BaseVideoProcessor):
         """Transformers' hook behind `__call__`: (T, 3, H, W) clips to a padded batch, by the call's own settings."""
         settings = {name: kwargs[name] for name in SCALING}
         if settings["do_rescale"] and any(video.dtype != torch.uint8 for video in videos):
-            raise ValueError("clips must be uint8 in 0..255; give floats in 0..1 with do_rescale=False")
+            raise ValueError(
+                "clips must be uint8 in 0..255; give floats in 0..1 with do_rescale=False"
+            )
         scaled = [self._pixel_values(video, **settings) for video in videos]
         pixel_values, frame_mask = self.pad(scaled, num_frames, length_policy)
-        return BatchFeature(data={"pixel_values": pixel_values, "frame_mask": frame_mask}, tensor_type=return_tensors)
+        return BatchFeature(
+            data={"pixel_values": pixel_values, "frame_mask": frame_mask},
+            tensor_type=return_tensors,
+        )
 
 
 MMAMRNNetVideoProcessor.register_for_auto_class()

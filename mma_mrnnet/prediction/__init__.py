@@ -3,11 +3,11 @@
 video.py reads a clip, outputs.py asks stage 2, result.py is what comes back, tables.py what is written of it.
 """
 
-from mma_mrnnet.data.strips import FaceSnapshot
+from mma_mrnnet.faces.strips import FaceSnapshot
 from mma_mrnnet.prediction.checkpoint import checked_pair, default_checkpoint, stage_2_config
 from mma_mrnnet.prediction.features import predict_table
 from mma_mrnnet.prediction.outputs import FEW_FRAMES
-from mma_mrnnet.prediction.result import NO_FACE, NO_ROW, VideoPrediction, shown, standing_notes
+from mma_mrnnet.prediction.result import NO_FACE, NO_ROW, VideoPrediction, shown
 from mma_mrnnet.prediction.tables import (
     BOX_NAMES,
     check_place,
@@ -38,6 +38,5 @@ __all__ = [
     "predict_video",
     "shown",
     "stage_2_config",
-    "standing_notes",
     "write_table",
 ]

@@ -2,7 +2,7 @@
 
 from functools import cache
 
-from mma_mrnnet.hub import load_pretrained
+from mma_mrnnet.hub.checkpoints import load_pretrained
 from mma_mrnnet.model.configuration_mma_mrnnet import MMAMRNNetConfig
 from mma_mrnnet.model.modeling_mma import MMAModel
 from mma_mrnnet.model.modeling_mma_mrnnet import MMAMRNNetForIntensity
@@ -20,7 +20,9 @@ def checked_pair(
 ) -> tuple[MMAModel | MMAMRNNetForIntensity, MMAMRNNetVideoProcessor]:
     """Both as given, the model in eval mode, or the shipped ones for None and None; ValueError for one alone."""
     if (model is None) != (processor is None):
-        raise ValueError("give model and processor together, or neither for the checkpoint that ships")
+        raise ValueError(
+            "give model and processor together, or neither for the checkpoint that ships"
+        )
     if model is None:
         return default_checkpoint()
     return model.eval(), processor
@@ -29,5 +31,7 @@ def checked_pair(
 def stage_2_config(model: MMAModel | MMAMRNNetForIntensity) -> MMAMRNNetConfig:
     """The model's config; ValueError for a stage-1 model."""
     if model.config.model_type != "mma_mrnnet":
-        raise ValueError(f"a stage-1 model ({model.config.model_type}) gives no intensities; a stage-2 one is needed")
+        raise ValueError(
+            f"a stage-1 model ({model.config.model_type}) gives no intensities; a stage-2 one is needed"
+        )
     return model.config

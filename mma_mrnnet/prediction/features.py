@@ -6,12 +6,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from mma_mrnnet.data.feature_tables import ROW_COLUMNS, TABLE_SUFFIX, exactly, read_feature_table
 from mma_mrnnet.model.modeling_mma_mrnnet import MMAMRNNetForIntensity
 from mma_mrnnet.model.video_processing_mma_mrnnet import MMAMRNNetVideoProcessor
 from mma_mrnnet.prediction.checkpoint import checked_pair, stage_2_config
 from mma_mrnnet.prediction.outputs import outputs_of
 from mma_mrnnet.prediction.result import NO_ROW, VideoPrediction, shown
+from mma_mrnnet.tables import ROW_COLUMNS, TABLE_SUFFIX, exactly, read_feature_table
 
 
 def predict_table(
@@ -37,9 +37,13 @@ def predict_table(
     model, processor = checked_pair(model, processor)
     config = stage_2_config(model)
     if config.feature_names is None:
-        raise ValueError(f"{path}: this model reads videos, not tables; a model trained on such tables is needed")
+        raise ValueError(
+            f"{path}: this model reads videos, not tables; a model trained on such tables is needed"
+        )
     if Path(path).suffix.lower() != TABLE_SUFFIX:
-        raise ValueError(f"{path}: this model reads tables of features ({TABLE_SUFFIX}); a video needs another model")
+        raise ValueError(
+            f"{path}: this model reads tables of features ({TABLE_SUFFIX}); a video needs another model"
+        )
     table = read_feature_table(path, exactly(config.feature_names), config.sampling_fps)
     used, left_out = len(table.values), table.frames_sampled - len(table.values)
     frames = pd.DataFrame(table.values, columns=list(table.names))
@@ -47,7 +51,11 @@ def predict_table(
     for place, values in enumerate((shown(str(path)), 0, table.frames, times, np.ones(used, bool))):
         frames.insert(place, ROW_COLUMNS[place], values)
     outputs = outputs_of(table.values, np.asarray(table.frames), times, model, processor)
-    lost = f"{left_out} of {table.frames_sampled} frames left out: no face, or a number missing" if left_out else None
+    lost = (
+        f"{left_out} of {table.frames_sampled} frames left out: no face, or a number missing"
+        if left_out
+        else None
+    )
     return VideoPrediction(
         file=str(path),
         intensities=outputs.intensities,

@@ -37,7 +37,9 @@ def check_neutral(neutral: Neutral) -> None:
             return
     except (TypeError, ValueError):
         pass
-    raise ValueError(f"neutral must be (start, end) in seconds, 0 <= start < end, or 'auto'; got {neutral!r}")
+    raise ValueError(
+        f"neutral must be (start, end) in seconds, 0 <= start < end, or 'auto'; got {neutral!r}"
+    )
 
 
 def neutral_stretch(
@@ -61,19 +63,25 @@ def neutral_stretch(
     if neutral != "auto":
         start, end = map(float, neutral)
         if not ((times_s >= start) & (times_s <= end)).any():
-            raise NoNeutralError(f"no face of this person from {start:g} to {end:g} s, which is to be their neutral")
+            raise NoNeutralError(
+                f"no face of this person from {start:g} to {end:g} s, which is to be their neutral"
+            )
         return start, end
     shown = affect[:, _UNITS].mean(1) + 1 - affect[:, _NEUTRAL]  # (L,)
     frames = max(round(AUTO_S * fps), 1)
     best: tuple[float, int] | None = None
     for first in range(len(affect) - frames + 1):
         last = first + frames - 1
-        whole = times_s[last] - times_s[first] < (frames - 0.5) / fps  # no sampled frame without a face in between
+        whole = (
+            times_s[last] - times_s[first] < (frames - 0.5) / fps
+        )  # no sampled frame without a face in between
         level = float(shown[first : last + 1].mean())
         if whole and (best is None or level < best[0]):
             best = level, first
     if best is None:
-        raise NoNeutralError(f"no {AUTO_S:g} s with a face of this person throughout: nothing to take as their neutral")
+        raise NoNeutralError(
+            f"no {AUTO_S:g} s with a face of this person throughout: nothing to take as their neutral"
+        )
     return float(times_s[best[1]]), float(times_s[best[1] + frames - 1])
 
 
@@ -107,7 +115,9 @@ class OwnNeutral:
     def taken_from(self, affect: np.ndarray) -> np.ndarray:
         """(L, A) float32 affect of the same person without it; valence and arousal are kept in [-1, 1]."""
         result = affect.astype(np.float64)
-        result[:, : _FACES.start] = np.clip(result[:, : _FACES.start] - self.valence_arousal, -1.0, 1.0)
+        result[:, : _FACES.start] = np.clip(
+            result[:, : _FACES.start] - self.valence_arousal, -1.0, 1.0
+        )
         lowered = np.exp(-self.logits)
         faces, units = lowered[: len(EXPRESSIONS)], lowered[len(EXPRESSIONS) :]
         if (faces < 1).any():
@@ -122,5 +132,7 @@ def _logits(affect: np.ndarray) -> np.ndarray:
     """(L, A - 2) logits: of expressions against `neutral`, of units against their absence."""
     shares = np.clip(affect[:, _FACES.start :], SMALLEST, 1 - SMALLEST)
     faces, units = shares[:, : len(EXPRESSIONS)], shares[:, len(EXPRESSIONS) :]
-    against = np.hstack([np.repeat(faces[:, [EXPRESSIONS.index("neutral")]], len(EXPRESSIONS), 1), 1 - units])
+    against = np.hstack(
+        [np.repeat(faces[:, [EXPRESSIONS.index("neutral")]], len(EXPRESSIONS), 1), 1 - units]
+    )
     return np.log(shares) - np.log(against)

@@ -54,7 +54,9 @@ def outputs_of(
     contributions = so_far = np.zeros((0, len(names)), np.float32)
     intensities, constant = dict.fromkeys(names, float("nan")), {}
     if len(affect):
-        values, frame_mask = (part.to(model.device) for part in processor.pad([affect]))  # (1, T, A), (1, T)
+        values, frame_mask = (
+            part.to(model.device) for part in processor.pad([affect])
+        )  # (1, T, A), (1, T)
         with torch.inference_mode():
             output = model(affect=values, frame_mask=frame_mask)
             contributions, constant = _contributions(model, values, frame_mask)
@@ -92,7 +94,9 @@ def _so_far(model: MMAMRNNetForIntensity, affect: Tensor, frame_mask: Tensor) ->
     rows = []
     for part in lengths.split(CLIPS_AT_ONCE):
         masks = torch.arange(most, device=part.device) < part.unsqueeze(1)  # (n, T)
-        values = torch.where(masks.unsqueeze(-1), affect, 0.0)  # (n, T, A), padded as a clip of that length is
+        values = torch.where(
+            masks.unsqueeze(-1), affect, 0.0
+        )  # (n, T, A), padded as a clip of that length is
         rows.append(model(affect=values, frame_mask=masks).intensities.float().cpu().numpy())
     return np.concatenate(rows)
 

@@ -4,7 +4,8 @@ from dataclasses import dataclass, field
 
 import pandas as pd
 
-from mma_mrnnet.data.strips import FaceSnapshot
+from mma_mrnnet.faces.strips import FaceSnapshot
+from mma_mrnnet.model.configuration_mma_mrnnet import caveats
 
 NO_FACE = "no face in this video"
 NO_ROW = "no row of this table has a face and a number in each column that the model reads"
@@ -87,7 +88,9 @@ class VideoPrediction:
         if self.error is not None:
             raise ValueError(f"{self.file}: {self.error}")
         if not self.calibrated:
-            raise ValueError("this checkpoint is not calibrated: outputs of different targets do not compare")
+            raise ValueError(
+                "this checkpoint is not calibrated: outputs of different targets do not compare"
+            )
         return sorted(self.intensities.items(), key=lambda item: item[1], reverse=True)
 
     def summary(self) -> dict[str, object]:
@@ -98,7 +101,9 @@ class VideoPrediction:
         corrected: dict[str, object] = {}
         if self.neutral_s is not None:
             corrected = dict(zip(("neutral_start_s", "neutral_end_s"), self.neutral_s, strict=True))
-            corrected |= {f"{name}_uncorrected": value for name, value in (self.uncorrected or {}).items()}
+            corrected |= {
+                f"{name}_uncorrected": value for name, value in (self.uncorrected or {}).items()
+            }
         return {
             "file": shown(self.file),
             "track": self.track,
@@ -118,22 +123,14 @@ class VideoPrediction:
             return notes
         if self.neutral_s is not None:
             start, end = self.neutral_s
-            notes.append(f"calibrated by the person's own neutral from {start:.3g} to {end:.3g} s, unlike in training")
-        return notes + standing_notes(simulated=self.simulated, relative=self.relative, calibrated=self.calibrated)
+            notes.append(
+                f"calibrated by the person's own neutral from {start:.3g} to {end:.3g} s, unlike in training"
+            )
+        return notes + caveats(
+            simulated=self.simulated, relative=self.relative, calibrated=self.calibrated
+        )
 
 
 def shown(path: str) -> str:
     """A path for people and tables: bytes of its name that are no UTF-8, which neither can hold, stand as escapes."""
     return path.encode("utf-8", "backslashreplace").decode()
-
-
-def standing_notes(*, simulated: bool, relative: bool, calibrated: bool) -> list[str]:
-    """What must stand wherever a model's intensities are shown; see `VideoPrediction` for the three."""
-    notes = []
-    if simulated:
-        notes.append("learnt from a simulator, not from people's reports")
-    if relative:
-        notes.append("relative within the clip")
-    if not calibrated:
-        notes.append("not calibrated: targets do not compare")
-    return notes

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pandas as pd
 
-from mma_mrnnet.data.feature_tables import ROW_COLUMNS, TABLE_SUFFIX
-from mma_mrnnet.data.video import VIDEO_SUFFIXES
 from mma_mrnnet.model.configuration_mma_mrnnet import MMAMRNNetConfig
 from mma_mrnnet.prediction.result import VideoPrediction
+from mma_mrnnet.tables import ROW_COLUMNS, TABLE_SUFFIX
+from mma_mrnnet.video.reading import VIDEO_SUFFIXES
 
 BOX_NAMES = ("box_x", "box_y", "box_width", "box_height")
 
@@ -57,7 +57,9 @@ def write_table(table: pd.DataFrame, path: str | os.PathLike[str]) -> None:
 def check_table_path(path: Path) -> None:
     """Raises ValueError where a table cannot be written: the ending, a folder that is not there, or a folder itself."""
     if path.suffix.lower() not in (".csv", ".json", ".parquet"):
-        raise ValueError(f"{path}: a table is written as .csv, .json or .parquet; got {path.suffix or 'no ending'!r}")
+        raise ValueError(
+            f"{path}: a table is written as .csv, .json or .parquet; got {path.suffix or 'no ending'!r}"
+        )
     check_place(path)
 
 

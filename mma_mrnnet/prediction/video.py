@@ -9,21 +9,27 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from mma_mrnnet.data.affect import affect_of, people_with_rows
-from mma_mrnnet.data.faces import Detection
-from mma_mrnnet.data.feature_tables import TABLE_SUFFIX
-from mma_mrnnet.data.strips import FaceSnapshot, Strips
-from mma_mrnnet.data.tracks import FaceFrame, PeopleFrame, crop_faces, people_of
-from mma_mrnnet.data.video import VideoError, read_frames
+from mma_mrnnet.faces.affect import affect_of, people_with_rows
+from mma_mrnnet.faces.detection import Detection
+from mma_mrnnet.faces.strips import FaceSnapshot, Strips
+from mma_mrnnet.faces.tracks import FaceFrame, PeopleFrame, crop_faces, people_of
 from mma_mrnnet.model.configuration_mma_mrnnet import MMAMRNNetConfig
 from mma_mrnnet.model.labels import action_unit_name
 from mma_mrnnet.model.modeling_mma_mrnnet import MMAMRNNetForIntensity
 from mma_mrnnet.model.video_processing_mma_mrnnet import MMAMRNNetVideoProcessor
 from mma_mrnnet.prediction.checkpoint import checked_pair, stage_2_config
-from mma_mrnnet.prediction.neutral import Neutral, NoNeutralError, OwnNeutral, check_neutral, neutral_stretch
+from mma_mrnnet.prediction.neutral import (
+    Neutral,
+    NoNeutralError,
+    OwnNeutral,
+    check_neutral,
+    neutral_stretch,
+)
 from mma_mrnnet.prediction.outputs import FEW_FRAMES, Outputs, outputs_of
 from mma_mrnnet.prediction.result import NO_FACE, VideoPrediction, shown
 from mma_mrnnet.prediction.tables import frame_columns
+from mma_mrnnet.tables import TABLE_SUFFIX
+from mma_mrnnet.video.reading import VideoError, read_frames
 
 
 def predict_video(
@@ -145,7 +151,9 @@ def _read(
     frames = read_frames(path, config.sampling_fps, table_rate)
     strips = Strips()
     people_frames = _with_strips(crop_faces(frames, config.mma_config.image_size), strips)
-    rows = list(people_with_rows(people_frames, lambda crops: affect_of(crops, model.mma, processor)))
+    rows = list(
+        people_with_rows(people_frames, lambda crops: affect_of(crops, model.mma, processor))
+    )
     people = people_of(frame for frame, _ in rows)
     return _Clip(
         path=str(path),
@@ -166,7 +174,9 @@ def _with_strips(frames: Iterable[PeopleFrame], strips: Strips) -> Iterator[Peop
     for frame in frames:
         if frame.due[0]:
             for track, crop in frame.crops.items():
-                strips.add(track, FaceSnapshot(frame.time_s, frame.index, crop, frame.faces[track].score))
+                strips.add(
+                    track, FaceSnapshot(frame.time_s, frame.index, crop, frame.faces[track].score)
+                )
         yield frame
 
 
@@ -178,7 +188,9 @@ def _require_a_video(path: str | os.PathLike[str], config: MMAMRNNetConfig) -> N
             "extractor, such as the one that ships"
         )
     if Path(path).suffix.lower() == TABLE_SUFFIX:
-        raise VideoError(f"{path}: is a table, and this model reads videos; a model trained on such tables is needed")
+        raise VideoError(
+            f"{path}: is a table, and this model reads videos; a model trained on such tables is needed"
+        )
 
 
 def _prediction(clip: _Clip, place: int) -> VideoPrediction:
@@ -190,7 +202,11 @@ def _prediction(clip: _Clip, place: int) -> VideoPrediction:
     error = None
     if not sampled:
         seen = any(affect is not None for _, affect in rows)
-        error = f"no face in the frames sampled at {config.sampling_fps:g} a second" if seen else NO_FACE
+        error = (
+            f"no face in the frames sampled at {config.sampling_fps:g} a second"
+            if seen
+            else NO_FACE
+        )
     neutral_s = uncorrected = None
     if sampled and clip.neutral is not None:
         try:
@@ -199,13 +215,21 @@ def _prediction(clip: _Clip, place: int) -> VideoPrediction:
             error, sampled = str(reason), []
         else:
             uncorrected = _outputs(sampled, clip).intensities
-            rows = [(frame, None if row is None else own.taken_from(row[None])[0]) for frame, row in rows]
+            rows = [
+                (frame, None if row is None else own.taken_from(row[None])[0])
+                for frame, row in rows
+            ]
             sampled = [(frame, row) for frame, row in rows if frame.due[0] and row is not None]
     outputs = _outputs(sampled, clip)
     return VideoPrediction(
         file=clip.path,
         intensities=outputs.intensities,
-        frames=_table(shown(clip.path), place, [(frame, affect) for frame, affect in rows if frame.due[1]], config),
+        frames=_table(
+            shown(clip.path),
+            place,
+            [(frame, affect) for frame, affect in rows if frame.due[1]],
+            config,
+        ),
         duration_s=clip.duration_s,
         error=error,
         warning="; ".join(part for part in (clip.warning, outputs.caution) if part) or None,
@@ -236,7 +260,9 @@ def _own_neutral(
 
 def _outputs(sampled: list[tuple[FaceFrame, np.ndarray]], clip: _Clip) -> Outputs:
     return outputs_of(
-        np.array([affect for _, affect in sampled], np.float32).reshape(-1, clip.model.config.input_size),
+        np.array([affect for _, affect in sampled], np.float32).reshape(
+            -1, clip.model.config.input_size
+        ),
         np.array([frame.index for frame, _ in sampled], int),
         np.array([round(frame.time_s, 6) for frame, _ in sampled]),
         clip.model,
@@ -270,4 +296,8 @@ def _table(
 
 
 def _box(detection: Detection | None) -> tuple[float, ...]:
-    return (float("nan"),) * 4 if detection is None else tuple(round(value, 1) for value in detection.box)
+    return (
+        (float("nan"),) * 4
+        if detection is None
+        else tuple(round(value, 1) for value in detection.box)
+    )

@@ -9,26 +9,39 @@ import numpy as np
 import pandas as pd
 from PIL import Image, ImageDraw, ImageFont
 
-from mma_mrnnet.data.video import FrameClock, VideoFrame
-from mma_mrnnet.data.video_writing import redraw_video
 from mma_mrnnet.prediction import BOX_NAMES, VideoPrediction
 from mma_mrnnet.report.figures import action_unit_columns, expression_names
+from mma_mrnnet.video.reading import FrameClock, VideoFrame
+from mma_mrnnet.video.writing import redraw_video
 
-READINGS_A_SECOND = 2.0  # what is written beside a face changes no faster, or nobody could read it (our choice)
-COLOURS = ((86, 180, 233), (230, 159, 0), (0, 158, 115), (204, 121, 167), (240, 228, 66), (213, 94, 0))
+READINGS_A_SECOND = (
+    2.0  # what is written beside a face changes no faster, or nobody could read it (our choice)
+)
+COLOURS = (
+    (86, 180, 233),
+    (230, 159, 0),
+    (0, 158, 115),
+    (204, 121, 167),
+    (240, 228, 66),
+    (213, 94, 0),
+)
 """One a person: those of Okabe and Ito that are light enough to stand on black."""
 
 _INK, _PANEL, _EMPTY = (255, 255, 255), (16, 20, 24, 190), (72, 80, 88, 220)
 _SMALLEST_TEXT = 11  # pixels
 _FINE = 3  # labels are drawn this much larger, then reduced: letters of a few pixels keep their distances
-_LEAST_SHOWN = 0.3  # probability below which an expression beside the strongest, or a unit, is not named
+_LEAST_SHOWN = (
+    0.3  # probability below which an expression beside the strongest, or a unit, is not named
+)
 _ABOVE, _BELOW, _RIGHT, _LEFT, _INSIDE = range(5)
 
 Rect = tuple[int, int, int, int]
 """x, y, width, height in pixels."""
 
 
-def annotate_video(predictions: Sequence[VideoPrediction], path: str | os.PathLike[str]) -> list[str]:
+def annotate_video(
+    predictions: Sequence[VideoPrediction], path: str | os.PathLike[str]
+) -> list[str]:
     """Writes the clip with what was read drawn on it, its size, times and sound kept (see `redraw_video`).
 
     Boxes are the detector's of each frame, without their tremor: the middle of five frames. Beside a box stand the
@@ -49,7 +62,9 @@ def annotate_video(predictions: Sequence[VideoPrediction], path: str | os.PathLi
             the clip itself.
     """
     if len({prediction.file for prediction in predictions}) != 1:
-        raise ValueError(f"predictions must be of one clip; got {sorted({each.file for each in predictions})}")
+        raise ValueError(
+            f"predictions must be of one clip; got {sorted({each.file for each in predictions})}"
+        )
     source = predictions[0].file
     people = [_Person.of(prediction, number) for number, prediction in enumerate(predictions)]
     painter: list[_Painter] = []
@@ -57,7 +72,12 @@ def annotate_video(predictions: Sequence[VideoPrediction], path: str | os.PathLi
     def draw(frame: VideoFrame) -> np.ndarray:
         if not painter:
             painter.append(
-                _Painter(people, list(predictions[0].intensities), _said(predictions), frame.image.shape[:2])
+                _Painter(
+                    people,
+                    list(predictions[0].intensities),
+                    _said(predictions),
+                    frame.image.shape[:2],
+                )
             )
         return painter[0].paint(frame)
 
@@ -100,7 +120,9 @@ class _Person:
             boxes=_steadied(frames[list(BOX_NAMES)]),
             captions=_captions(frames, prediction.prior_only),
             running_s=np.array([]) if running.empty else running["time_s"].to_numpy(float),
-            running=np.array([]) if running.empty else running[list(prediction.intensities)].to_numpy(float),
+            running=np.array([])
+            if running.empty
+            else running[list(prediction.intensities)].to_numpy(float),
         )
 
     def estimate(self, time_s: float) -> np.ndarray | None:
@@ -119,11 +141,15 @@ class _Painter:
         size: height and width of the frames.
     """
 
-    def __init__(self, people: Sequence[_Person], targets: Sequence[str], notes: str, size: tuple[int, int]) -> None:
+    def __init__(
+        self, people: Sequence[_Person], targets: Sequence[str], notes: str, size: tuple[int, int]
+    ) -> None:
         self._height, self._width = size
         self._text = max(round(min(size) / 36), _SMALLEST_TEXT)
         self._font = ImageFont.load_default(_FINE * self._text)
-        self._small = ImageFont.load_default(_FINE * max(round(self._text * 0.85), _SMALLEST_TEXT - 1))
+        self._small = ImageFont.load_default(
+            _FINE * max(round(self._text * 0.85), _SMALLEST_TEXT - 1)
+        )
         self._people, self._targets = people, targets
         self._notes = self._notes_patch(notes)
         shown = [person for person in people if len(person.running)]
@@ -131,7 +157,9 @@ class _Painter:
         self._roomless = [person.name for person in shown if person.name not in self._corners]
         self._panels: dict[str, tuple[bytes, np.ndarray]] = {}
         self._chips: dict[str, tuple[tuple[str, ...], np.ndarray]] = {}
-        self._sides: dict[str, int] = {}  # where each caption stood last, so that it does not jump about
+        self._sides: dict[
+            str, int
+        ] = {}  # where each caption stood last, so that it does not jump about
 
     def without_room(self) -> list[str]:
         """Whose estimates are not on the frames, in words."""
@@ -143,11 +171,17 @@ class _Painter:
         image = frame.image
         if image.shape[:2] != (self._height, self._width):
             image = cv2.resize(image, (self._width, self._height), interpolation=cv2.INTER_AREA)
-        here = [(person, box) for person in self._people if (box := _box_at(person, frame.index)) is not None]
+        here = [
+            (person, box)
+            for person in self._people
+            if (box := _box_at(person, frame.index)) is not None
+        ]
         for person, box in here:
             self._outline(image, box, person.colour)
         taken = [
-            self._place_panel(image, person, frame.time_s) for person in self._people if person.name in self._corners
+            self._place_panel(image, person, frame.time_s)
+            for person in self._people
+            if person.name in self._corners
         ]
         taken.append(_blend(image, self._notes, 0, self._height - self._notes.shape[0]))
         for person, box in here:
@@ -162,7 +196,9 @@ class _Painter:
         cv2.rectangle(image, *corners, (0, 0, 0), thick + 2, cv2.LINE_AA)
         cv2.rectangle(image, *corners, colour, thick, cv2.LINE_AA)
 
-    def _caption(self, image: np.ndarray, person: _Person, index: int, box: Rect, taken: Sequence[Rect]) -> Rect:
+    def _caption(
+        self, image: np.ndarray, person: _Person, index: int, box: Rect, taken: Sequence[Rect]
+    ) -> Rect:
         """Draws a person's name and reading beside their face, where least is in the way; the place."""
         lines = (person.name, *person.captions.get(index, ()))
         held = self._chips.get(person.name)
@@ -185,7 +221,10 @@ class _Painter:
             _BELOW: (x, y + height + gap),
             _RIGHT: (x + width + gap, y),
             _LEFT: (x - wide - gap, y),
-            _INSIDE: (x, y + height - tall),  # inside: a face that fills the frame leaves nothing beside it
+            _INSIDE: (
+                x,
+                y + height - tall,
+            ),  # inside: a face that fills the frame leaves nothing beside it
         }
         last = self._sides.get(name)
         order = sorted(places, key=lambda side: (side != last, side == _INSIDE))
@@ -206,7 +245,9 @@ class _Painter:
         width = max(round(self._font.getlength(line)) for line in lines) + 2 * pad
         patch, pen = _canvas(width, step * len(lines) + pad)
         for number, line in enumerate(lines):
-            pen.text((pad, pad // 2 + step * number), line, colour if number == 0 else _INK, self._font)
+            pen.text(
+                (pad, pad // 2 + step * number), line, colour if number == 0 else _INK, self._font
+            )
         return _reduced(patch)
 
     def _panel_size(self) -> tuple[int, int]:
@@ -214,7 +255,9 @@ class _Painter:
         size = self._small.size
         names = max(round(self._small.getlength(name)) for name in self._targets)
         width = min(names, _FINE * self._width // 4) + round(8.5 * size)
-        return -(-width // _FINE) * _FINE, -(-(self._step() * (len(self._targets) + 1) + size) // _FINE) * _FINE
+        return -(-width // _FINE) * _FINE, -(
+            -(self._step() * (len(self._targets) + 1) + size) // _FINE
+        ) * _FINE
 
     def _step(self) -> int:
         return round(1.35 * self._small.size)
@@ -244,7 +287,10 @@ class _Painter:
             pen.rectangle((left, upper, left + long, lower), _EMPTY)
             value = float("nan") if estimate is None else float(estimate[row])
             if not np.isnan(value):
-                pen.rectangle((left, upper, left + round(long * min(max(value, 0.0), 1.0)), lower), person.colour)
+                pen.rectangle(
+                    (left, upper, left + round(long * min(max(value, 0.0), 1.0)), lower),
+                    person.colour,
+                )
                 pen.text((numbers, top), f"{value:.2f}", _INK, self._small)
         return _reduced(patch)
 
@@ -266,7 +312,9 @@ class _Painter:
         margin = self._text // 2
         bottom = self._height - self._notes.shape[0] - margin
         rows = (bottom - margin) // (height + margin)
-        if 2 * (width + margin) > self._width or rows < 1:  # a panel over half of the frame hides too much
+        if (
+            2 * (width + margin) > self._width or rows < 1
+        ):  # a panel over half of the frame hides too much
             return {}
         tops = {margin + row * (height + margin) for row in range(rows)}
         tops |= {bottom - height - row * (height + margin) for row in range(rows)}
@@ -280,10 +328,15 @@ class _Painter:
         corners: dict[str, tuple[int, int]] = {}
         for person in people:
             middle = float(np.nanmedian(person.boxes[:, 0] + person.boxes[:, 2] / 2))
-            places = sorted(hidden, key=lambda place: (hidden[place], abs(place[0] + width / 2 - middle), place[1]))
+            places = sorted(
+                hidden,
+                key=lambda place: (hidden[place], abs(place[0] + width / 2 - middle), place[1]),
+            )
             if places:
                 corners[person.name] = places[0][:2]
-                hidden = {place: seen for place, seen in hidden.items() if not _overlap(place, places[0])}
+                hidden = {
+                    place: seen for place, seen in hidden.items() if not _overlap(place, places[0])
+                }
         return corners
 
 
@@ -308,7 +361,9 @@ def _said(predictions: Sequence[VideoPrediction]) -> str:
         for note in filter(None, each):
             shared = all(note in other for other in results)
             notes.append(note if shared else f"person {prediction.track}: {note}")
-    return "; ".join(dict.fromkeys(notes)) or "intensities of facial reactions, as a model reads them"
+    return (
+        "; ".join(dict.fromkeys(notes)) or "intensities of facial reactions, as a model reads them"
+    )
 
 
 def _steadied(boxes: pd.DataFrame) -> np.ndarray:
@@ -336,12 +391,16 @@ def _captions(frames: pd.DataFrame, prior_only: Sequence[str]) -> dict[int, tupl
     return captions
 
 
-def _reading(values: dict[str, float], expressions: Sequence[str], units: Sequence[str]) -> tuple[str, ...]:
+def _reading(
+    values: dict[str, float], expressions: Sequence[str], units: Sequence[str]
+) -> tuple[str, ...]:
     """`happiness 0.98` and `AU12 0.95  AU25 0.90`: the strongest expression, and what else is likely enough."""
 
     def strongest(names: Sequence[str], most: int) -> list[str]:
         ranked = sorted(names, key=lambda name: -values[name])
-        return [f"{name} {values[name]:.2f}" for name in ranked[:most] if values[name] >= _LEAST_SHOWN]
+        return [
+            f"{name} {values[name]:.2f}" for name in ranked[:most] if values[name] >= _LEAST_SHOWN
+        ]
 
     likely = strongest(expressions, 2)
     if expressions and not likely:

@@ -73,7 +73,11 @@ def style(dark: str | None = None) -> str:
     Args:
         dark: a selector that holds where the page is dark, such as `.dark`; None follows the reader's own setting.
     """
-    darkness = f"@media(prefers-color-scheme:dark){{.mma{{{_DARK}}}}}" if dark is None else f"{dark} .mma{{{_DARK}}}"
+    darkness = (
+        f"@media(prefers-color-scheme:dark){{.mma{{{_DARK}}}}}"
+        if dark is None
+        else f"{dark} .mma{{{_DARK}}}"
+    )
     return f"<style>.mma{{{_LIGHT}}}{darkness}{_RULES}</style>"
 
 
@@ -107,7 +111,9 @@ class TimeLine:
             times_s = np.arange(len(times_s), dtype=float)
         last_s = float(times_s[-1]) if len(times_s) else 0.0
         step_s = float(np.median(np.diff(times_s))) if len(times_s) > 1 else 1.0
-        whole = not counted and prediction.duration_s > last_s  # not of a table, whose length is its last time stamp
+        whole = (
+            not counted and prediction.duration_s > last_s
+        )  # not of a table, whose length is its last time stamp
         duration_s = prediction.duration_s if whole else max(last_s + step_s, 1e-6)
         count = min(len(times_s), MOST_COLUMNS)
         if count == len(times_s):
@@ -120,20 +126,28 @@ class TimeLine:
         """(n,) where the frames that the recurrent part read lie on the axis."""
         if not self.counted:
             return prediction.moments["time_s"].to_numpy(float)
-        return np.searchsorted(prediction.frames["frame"].to_numpy(), prediction.moments["frame"].to_numpy()).astype(
-            float
-        )
+        return np.searchsorted(
+            prediction.frames["frame"].to_numpy(), prediction.moments["frame"].to_numpy()
+        ).astype(float)
 
     def gaps(self, prediction: VideoPrediction) -> list[tuple[float, float]]:
         """Start and end in seconds of the columns in which no frame has a face."""
         faces = self.means(prediction.frames["face"].to_numpy(float))
-        return [(start, end) for share, (start, end) in zip(faces, pairwise(self.edges_s), strict=True) if share == 0]
+        return [
+            (start, end)
+            for share, (start, end) in zip(faces, pairwise(self.edges_s), strict=True)
+            if share == 0
+        ]
 
     def stretches(self, prediction: VideoPrediction) -> list[tuple[float, float]]:
         """Start and end in seconds of what stands for each frame that was read: until the next, or the face is gone."""
         starts = self.times_of_moments(prediction)
         step_s = float(np.median(np.diff(starts))) if len(starts) > 1 else self.duration_s
-        bounds = np.sort(np.concatenate([starts, [start for start, _ in self.gaps(prediction)], [self.duration_s]]))
+        bounds = np.sort(
+            np.concatenate(
+                [starts, [start for start, _ in self.gaps(prediction)], [self.duration_s]]
+            )
+        )
         following = bounds[np.minimum(np.searchsorted(bounds, starts, "right"), len(bounds) - 1)]
         return list(zip(starts, np.minimum(starts + step_s, following), strict=True))
 
@@ -161,7 +175,9 @@ class TimeLine:
             # Marks at the very ends stay inside; one that is nearly there would touch the edge, or the one before.
             kind = ' class="first"' if place < 3 else ' class="last"' if place > 95 else ""
             marks.append(f'<i{kind} style="left:{place:g}%">{self.said(tick)}</i>')
-        return f'<div class="mma-row"><span></span><div class="mma-axis">{"".join(marks)}</div></div>'
+        return (
+            f'<div class="mma-row"><span></span><div class="mma-axis">{"".join(marks)}</div></div>'
+        )
 
     def ticks(self) -> list[float]:
         """Where the axis has marks: at most six, on round numbers."""
@@ -188,7 +204,9 @@ def bars(rows: Sequence[tuple[str, float]], before: Mapping[str, float] | None =
         share = min(max(value, 0.0), 1.0)
         old = (before or {}).get(name)
         mark = (
-            "" if old is None else f'<u style="left:{100 * min(max(old, 0), 1):.1f}%" title="without: {old:.2f}"></u>'
+            ""
+            if old is None
+            else f'<u style="left:{100 * min(max(old, 0), 1):.1f}%" title="without: {old:.2f}"></u>'
         )
         lines.append(
             f'<div class="mma-row mma-bars"><span>{escape(name)}</span><div class="mma-bar" role="img" '
@@ -210,7 +228,9 @@ def film_strip(strip: Sequence[FaceSnapshot]) -> str:
 
 def picture_source(image: np.ndarray) -> str:
     """(H, W, 3) uint8 RGB as a `data:` address of a JPEG."""
-    encoded = cv2.imencode(".jpg", np.ascontiguousarray(image[:, :, ::-1]), [cv2.IMWRITE_JPEG_QUALITY, 88])[1]
+    encoded = cv2.imencode(
+        ".jpg", np.ascontiguousarray(image[:, :, ::-1]), [cv2.IMWRITE_JPEG_QUALITY, 88]
+    )[1]
     return f"data:image/jpeg;base64,{base64.b64encode(encoded.tobytes()).decode()}"
 
 
@@ -231,7 +251,15 @@ def moments_rows(prediction: VideoPrediction, line: TimeLine) -> str:
             f"<title>{line.said(time_s)}: {value:+.2f}</title></rect>"
             for value, time_s, (left, width) in zip(moments[name], times, spans, strict=True)
         ]
-        rows.append(_svg_row(escape(name), 40, "34px", [*gaps(40), *parts, _zero(20)], f"{name}: what each frame adds"))
+        rows.append(
+            _svg_row(
+                escape(name),
+                40,
+                "34px",
+                [*gaps(40), *parts, _zero(20)],
+                f"{name}: what each frame adds",
+            )
+        )
     return f"{''.join(rows)}{line.axis()}<p>All rows share one scale: the tallest mark is {most:.2f}.</p>"
 
 
@@ -251,7 +279,9 @@ def running_rows(prediction: VideoPrediction, line: TimeLine) -> str:
             for value, time_s, (left, width) in zip(values, times, spans, strict=True)
             if not np.isnan(value)
         ]
-        rows.append(_svg_row(escape(name), 20, "22px", [*gaps(20), *parts], f"{name}: the estimate so far"))
+        rows.append(
+            _svg_row(escape(name), 20, "22px", [*gaps(20), *parts], f"{name}: the estimate so far")
+        )
     return "".join(rows) + line.axis()
 
 
@@ -261,9 +291,13 @@ def valence_arousal_rows(prediction: VideoPrediction, line: TimeLine) -> str:
     rows = []
     for name, kind in zip(VALENCE_AROUSAL, ("one", "two"), strict=True):
         means = line.means(prediction.frames[name].to_numpy(float))
-        lines = [f'<polyline class="{kind}" points="{points}"/>' for points in _polylines(means, line)]
+        lines = [
+            f'<polyline class="{kind}" points="{points}"/>' for points in _polylines(means, line)
+        ]
         label = f'{name} <small class="long">-1 to 1</small>'
-        rows.append(_svg_row(label, 40, "56px", [*gaps(40), _zero(20), *lines], f"{name} over time"))
+        rows.append(
+            _svg_row(label, 40, "56px", [*gaps(40), _zero(20), *lines], f"{name} over time")
+        )
     return "".join(rows) + line.axis()
 
 
@@ -280,7 +314,9 @@ def heat_rows(prediction: VideoPrediction, line: TimeLine, names: Sequence[str])
             if value >= 0.005
         ]
         label = _heat_label(name, prediction.prior_only)
-        rows.append(_svg_row(label, 10, "15px", [*gaps(10), *cells], f"{name} over time", "mma-tight"))
+        rows.append(
+            _svg_row(label, 10, "15px", [*gaps(10), *cells], f"{name} over time", "mma-tight")
+        )
     return "".join(rows) + line.axis()
 
 
@@ -337,13 +373,17 @@ def _polylines(means: np.ndarray, line: TimeLine) -> list[str]:
     return [" ".join(points) for points in stretches if points]
 
 
-def _spans_of(stretches: Sequence[tuple[float, float]], line: TimeLine) -> list[tuple[float, float]]:
+def _spans_of(
+    stretches: Sequence[tuple[float, float]], line: TimeLine
+) -> list[tuple[float, float]]:
     """Left and width, in thousandths, of marks over some stretches of time, with a little air between them."""
     places = [(line.place(start), line.place(end)) for start, end in stretches]
     return [(start, max(round((end - start) * 0.9, 1), 0.5)) for start, end in places]
 
 
-def _svg_row(label: str, height: int, shown: str, parts: Sequence[str], said: str, kind: str = "") -> str:
+def _svg_row(
+    label: str, height: int, shown: str, parts: Sequence[str], said: str, kind: str = ""
+) -> str:
     return (
         f'<div class="mma-row {kind}"><span>{label}</span><svg viewBox="0 0 1000 {height}" preserveAspectRatio="none" '
         f'style="height:{shown}" role="img" aria-label="{escape(said)}">{"".join(parts)}</svg></div>'
@@ -359,4 +399,8 @@ def _clock(seconds: float) -> str:
     if seconds < 59.95:
         return f"{round(seconds, 1):g} s"
     minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes}:{rest:02d}" if minutes < 60 else f"{minutes // 60}:{minutes % 60:02d}:{rest:02d}"
+    return (
+        f"{minutes}:{rest:02d}"
+        if minutes < 60
+        else f"{minutes // 60}:{minutes % 60:02d}:{rest:02d}"
+    )

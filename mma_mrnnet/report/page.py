@@ -32,7 +32,11 @@ def summary_parts(prediction: VideoPrediction) -> str:
         said = [prediction.error, *prediction.notes()]
         return f'<div class="mma-notes">{"".join(f"<p>{escape(note)}</p>" for note in said)}</div>'
     notes = "".join(f"<p>{escape(note)}</p>" for note in prediction.notes())
-    mark = "<p>The dashed mark is the intensity without the neutral calibration.</p>" if prediction.uncorrected else ""
+    mark = (
+        "<p>The dashed mark is the intensity without the neutral calibration.</p>"
+        if prediction.uncorrected
+        else ""
+    )
     noted = f'<div class="mma-notes">{notes}</div>' if notes else ""
     return f"{figures.intensity_bars(prediction)}{mark}{noted}"
 
@@ -59,7 +63,10 @@ def timeline_parts(prediction: VideoPrediction) -> str:
     if prediction.frames_with_face == 0:
         return "".join(parts)
     if all(name in prediction.frames.columns for name in VALENCE_AROUSAL):
-        parts += [f"<h2>Valence and arousal</h2><p>{gap}</p>", figures.valence_arousal_rows(prediction, line)]
+        parts += [
+            f"<h2>Valence and arousal</h2><p>{gap}</p>",
+            figures.valence_arousal_rows(prediction, line),
+        ]
     for title, names in (
         ("Expressions", figures.expression_names(prediction.frames)),
         ("Action units", figures.action_unit_columns(prediction.frames)),
@@ -129,8 +136,9 @@ def others_said(prediction: VideoPrediction) -> str | None:
 
 def _counts(prediction: VideoPrediction, others: str | None) -> str:
     length = "" if math.isnan(prediction.duration_s) else f"{prediction.duration_s:.1f} s, "
-    return f"{length}a face in {prediction.frames_with_face} of {prediction.frames_sampled} frames looked at" + (
-        f". {others}" if others else ""
+    return (
+        f"{length}a face in {prediction.frames_with_face} of {prediction.frames_sampled} frames looked at"
+        + (f". {others}" if others else "")
     )
 
 
@@ -161,7 +169,10 @@ def comparison_page(one: VideoPrediction, other: VideoPrediction) -> str:
     )
     body = f'<h1>{" and ".join(map(escape, names))}</h1>{relative}<div class="pair">{rows}</div>'
     return _PAGE.format(
-        title=escape(" and ".join(names)), style=figures.style(), width="90em", body=figures.wrapped(body)
+        title=escape(" and ".join(names)),
+        style=figures.style(),
+        width="90em",
+        body=figures.wrapped(body),
     )
 
 
@@ -176,7 +187,8 @@ def _comparable(prediction: VideoPrediction, name: str) -> tuple[str, str, str]:
     head = f"<h2>{escape(name)}</h2><p>{escape(_counts(prediction, others_said(prediction)))}</p>"
     which = f'<p class="which">{escape(name)}</p>'  # shown where the two stand below each other
     strip, timeline = (
-        f"{which}{part}" if part else "" for part in (strip_parts(prediction), timeline_parts(prediction))
+        f"{which}{part}" if part else ""
+        for part in (strip_parts(prediction), timeline_parts(prediction))
     )
     return head + summary_parts(prediction), strip, timeline
 

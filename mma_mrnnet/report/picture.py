@@ -10,14 +10,17 @@ import numpy as np
 
 from mma_mrnnet.model.labels import VALENCE_AROUSAL
 from mma_mrnnet.prediction import VideoPrediction
-from mma_mrnnet.report.figures import TimeLine, action_unit_columns, check_comparable, expression_names
+from mma_mrnnet.report.figures import (
+    TimeLine,
+    action_unit_columns,
+    check_comparable,
+    expression_names,
+)
 from mma_mrnnet.report.page import others_said, pair_names
 
 BLUE, ORANGE = "#0072b2", "#b34700"  # those of the page
 _SOFT = "#57606a"
-_NOT_MORE = (
-    "Relative within each clip: a longer bar on one side does not mean that this person felt more than the other."
-)
+_NOT_MORE = "Relative within each clip: a longer bar on one side does not mean that this person felt more than the other."
 _HATCHED = {"facecolor": "#f6f8fa", "edgecolor": "#8c959f", "hatch": "////", "linewidth": 0}
 
 
@@ -51,7 +54,9 @@ def draw_prediction(prediction: VideoPrediction, path: str | os.PathLike[str]) -
     return _save(figure, path)
 
 
-def draw_comparison(one: VideoPrediction, other: VideoPrediction, path: str | os.PathLike[str]) -> Path:
+def draw_comparison(
+    one: VideoPrediction, other: VideoPrediction, path: str | os.PathLike[str]
+) -> Path:
     """Two results side by side, everything in the same place.
 
     Args:
@@ -76,7 +81,11 @@ def draw_comparison(one: VideoPrediction, other: VideoPrediction, path: str | os
 
 def _draw_summary(figure: object, prediction: VideoPrediction, name: str, *, upright: bool) -> None:
     """Face, bars and notes: below each other, or side by side."""
-    shape = {"nrows": 2, "height_ratios": (1, 1.3)} if upright else {"ncols": 2, "width_ratios": (1, 2.2)}
+    shape = (
+        {"nrows": 2, "height_ratios": (1, 1.3)}
+        if upright
+        else {"ncols": 2, "width_ratios": (1, 2.2)}
+    )
     face, bars = figure.subplots(**shape)
     face.set_axis_off()
     if prediction.thumbnail is not None:
@@ -98,7 +107,9 @@ def _draw_summary(figure: object, prediction: VideoPrediction, name: str, *, upr
         bars.text(1.03, place, f"{value:.2f}", va="center", fontsize=8)
     if prediction.uncorrected:
         before = [prediction.uncorrected[name] for name, _ in rows]
-        bars.vlines(before, places - 0.45, places + 0.45, color="black", linestyle="dashed", linewidth=1.2)
+        bars.vlines(
+            before, places - 0.45, places + 0.45, color="black", linestyle="dashed", linewidth=1.2
+        )
         said += "\ndashed: without the neutral calibration"
     bars.set_yticks(places, names, fontsize=8)
     bars.invert_yaxis()
@@ -121,7 +132,9 @@ def _draw_time(figure: object, prediction: VideoPrediction) -> None:
     if prediction.frames_with_face == 0 or not any(heights):
         axes = figure.subplots()
         axes.set_axis_off()
-        axes.text(0.5, 0.5, "nothing to show over time", ha="center", va="center", fontsize=9, color=_SOFT)
+        axes.text(
+            0.5, 0.5, "nothing to show over time", ha="center", va="center", fontsize=9, color=_SOFT
+        )
         return
     shown = [height for height in heights if height]
     axes = list(np.atleast_1d(figure.subplots(len(shown), 1, sharex=True, height_ratios=shown)))
@@ -151,17 +164,26 @@ def _draw_moments(
     for (start, end), row in zip(line.stretches(prediction), values, strict=True):
         edges = [start, max(end, start + 1e-9)]
         drawn = axes.pcolormesh(
-            edges, np.arange(len(targets) + 1) - 0.5, row[:, None], cmap=colours, vmin=-most, vmax=most
+            edges,
+            np.arange(len(targets) + 1) - 0.5,
+            row[:, None],
+            cmap=colours,
+            vmin=-most,
+            vmax=most,
         )
     _rows(axes, [_plain(name, 24) for name in targets])
-    axes.set_title("what each frame adds to the output (blue) or takes away (orange)", fontsize=9, color=_SOFT)
+    axes.set_title(
+        "what each frame adds to the output (blue) or takes away (orange)", fontsize=9, color=_SOFT
+    )
     bar = figure.colorbar(drawn, ax=axes, aspect=8)
     bar.ax.tick_params(labelsize=7)
 
 
 def _draw_affect(axes: object, prediction: VideoPrediction, line: TimeLine) -> None:
     _hatch(axes, line, prediction, None)
-    for name, colour, form in zip(VALENCE_AROUSAL, (BLUE, ORANGE), ("solid", "dashed"), strict=True):
+    for name, colour, form in zip(
+        VALENCE_AROUSAL, (BLUE, ORANGE), ("solid", "dashed"), strict=True
+    ):
         means = line.means(prediction.frames[name].to_numpy(float))
         axes.stairs(means, line.edges_s, color=colour, linestyle=form, linewidth=1.5, baseline=None)
     axes.axhline(0, color=_SOFT, linewidth=0.7, linestyle="dotted")
@@ -171,12 +193,20 @@ def _draw_affect(axes: object, prediction: VideoPrediction, line: TimeLine) -> N
     axes.set_title("valence (blue) and arousal (orange, dashed)", fontsize=9, color=_SOFT)
 
 
-def _draw_heat(figure: object, axes: object, prediction: VideoPrediction, line: TimeLine, names: list[str]) -> None:
-    values = np.stack([line.means(prediction.frames[name].to_numpy(float)) for name in names])  # (n, C)
+def _draw_heat(
+    figure: object, axes: object, prediction: VideoPrediction, line: TimeLine, names: list[str]
+) -> None:
+    values = np.stack(
+        [line.means(prediction.frames[name].to_numpy(float)) for name in names]
+    )  # (n, C)
     _hatch(axes, line, prediction, len(names))
     edges = np.arange(len(names) + 1) - 0.5
-    drawn = axes.pcolormesh(line.edges_s, edges, np.ma.masked_invalid(values), cmap="cividis", vmin=0, vmax=1)
-    _rows(axes, [f"{name} (prior only)" if name in prediction.prior_only else name for name in names])
+    drawn = axes.pcolormesh(
+        line.edges_s, edges, np.ma.masked_invalid(values), cmap="cividis", vmin=0, vmax=1
+    )
+    _rows(
+        axes, [f"{name} (prior only)" if name in prediction.prior_only else name for name in names]
+    )
     axes.set_title("expressions and action units; hatched: no face", fontsize=9, color=_SOFT)
     bar = figure.colorbar(drawn, ax=axes)
     bar.set_label("probability", fontsize=8)
@@ -206,11 +236,15 @@ def _plain(text: str, most: int) -> str:
 def _save(figure: object, path: str | os.PathLike[str]) -> Path:
     path = Path(path)
     if path.suffix.lower() != ".png":
-        raise ValueError(f"{path}: a picture is written as .png; got {path.suffix or 'no ending'!r}")
+        raise ValueError(
+            f"{path}: a picture is written as .png; got {path.suffix or 'no ending'!r}"
+        )
     staging = path.with_name(f".{path.name}.tmp-{os.getpid()}.png")
     try:
         with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message="Glyph")  # a name in letters that the font lacks gets boxes
+            warnings.filterwarnings(
+                "ignore", message="Glyph"
+            )  # a name in letters that the font lacks gets boxes
             figure.savefig(staging)
         staging.replace(path)
     finally:

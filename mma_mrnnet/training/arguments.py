@@ -6,10 +6,10 @@ from pathlib import Path
 
 from transformers import HfArgumentParser
 
-from mma_mrnnet.data.augmentation import AUGMENTATIONS
 from mma_mrnnet.model.configuration_mma_mrnnet import TEMPORAL_POOLINGS
 from mma_mrnnet.model.labels import ACTION_UNITS, CHANNELS, check_channels
 from mma_mrnnet.model.video_processing_mma_mrnnet import LENGTH_POLICIES
+from mma_mrnnet.training.augmentation import AUGMENTATIONS
 from mma_mrnnet.training.sampling import BALANCES
 
 NO_EXTRACTOR = "--stage mrnn needs --mma: the stage-1 checkpoint that it builds on"
@@ -34,11 +34,21 @@ CHOICES = {
 }
 LEAST = {
     **dict.fromkeys(("epochs", "batch_size", "threads", "items", "keep_checkpoints"), 1),
-    **dict.fromkeys(("micro_batch_size", "patience", "workers", "save_every", "expect_processes"), 0),
+    **dict.fromkeys(
+        ("micro_batch_size", "patience", "workers", "save_every", "expect_processes"), 0
+    ),
 }
 
 MAY_CHANGE = frozenset(
-    {"output", "resume", "resume_anyway", "save_every", "keep_checkpoints", "expect_processes", "workers"}
+    {
+        "output",
+        "resume",
+        "resume_anyway",
+        "save_every",
+        "keep_checkpoints",
+        "expect_processes",
+        "workers",
+    }
     | {"patience", "cache", "log_with"}
 )
 """Settings that a resumed run may have otherwise: no weight depends on them."""
@@ -48,7 +58,11 @@ MAY_CHANGE = frozenset(
 class TrainArguments:
     """Settings of one training run; `accelerate launch train.py --help` lists them."""
 
-    stage: str = field(metadata={"help": "mma (the extractor, on face crops) or mrnn (the recurrent part, on clips)"})
+    stage: str = field(
+        metadata={
+            "help": "mma (the extractor, on face crops) or mrnn (the recurrent part, on clips)"
+        }
+    )
     data: str = field(
         metadata={
             "help": "stage mma: a folder of train-*/validation-*.parquet, `NAME:FOLDER` of a corpus (several between "
@@ -57,7 +71,9 @@ class TrainArguments:
             "`hume:FOLDER` (Hume-Reaction)"
         }
     )
-    output: Path = field(metadata={"help": "the run's folder: model/, best/, checkpoints/, results.json, log.jsonl"})
+    output: Path = field(
+        metadata={"help": "the run's folder: model/, best/, checkpoints/, results.json, log.jsonl"}
+    )
 
     epochs: int = _option("passes over the training data", 30)
     batch_size: int = _option("items a step and process; a correlation loss needs at least 16", 64)
@@ -69,63 +85,91 @@ class TrainArguments:
     )
     max_gradient_norm: float = _option("gradients are clipped to this norm", 5.0)
     micro_batch_size: int = _option(
-        "items that go through the network at once; the step stays that of the whole batch. 0: all of them", 0
+        "items that go through the network at once; the step stays that of the whole batch. 0: all of them",
+        0,
     )
-    mixed_precision: str | None = _option("no, bf16 or fp16; what accelerate was launched with if not given", None)
+    mixed_precision: str | None = _option(
+        "no, bf16 or fp16; what accelerate was launched with if not given", None
+    )
     monitor: str | None = _option(
         "the validation score that chooses the best epoch; the stage's own if not given", None
     )
-    patience: int = _option("stop after this many epochs without a better validation score; 0 never stops", 0)
+    patience: int = _option(
+        "stop after this many epochs without a better validation score; 0 never stops", 0
+    )
     seed: int = _option("of everything random in the run", 0)
     workers: int = _option("processes that read data beside the training one", 0)
-    threads: int = _option("compute threads a process; one is the fast choice wherever cores are shared", 1)
+    threads: int = _option(
+        "compute threads a process; one is the fast choice wherever cores are shared", 1
+    )
     resume: bool = _option("go on from the newest complete checkpoint in the output folder", False)
-    resume_anyway: bool = _option("the same, even if settings, data or the number of processes differ", False)
-    save_every: int = _option("a checkpoint after so many steps within an epoch too; 0: between epochs only", 0)
+    resume_anyway: bool = _option(
+        "the same, even if settings, data or the number of processes differ", False
+    )
+    save_every: int = _option(
+        "a checkpoint after so many steps within an epoch too; 0: between epochs only", 0
+    )
     keep_checkpoints: int = _option("complete checkpoints that stay", 2)
-    expect_processes: int = _option("refuse to run with another number of processes; 0 takes any", 0)
-    log_with: list[str] = _option("trackers that Accelerate knows, such as tensorboard, beside log.jsonl", [])
+    expect_processes: int = _option(
+        "refuse to run with another number of processes; 0 takes any", 0
+    )
+    log_with: list[str] = _option(
+        "trackers that Accelerate knows, such as tensorboard, beside log.jsonl", []
+    )
 
     channels: list[str] = _option(
         f"some of {', '.join(CHANNELS)}. Stage mma: the outputs that labels teach (those of the others are hidden from "
         "training); stage mrnn: what of the affect the GRU reads",
         list(CHANNELS),
     )
-    items: int = _option("stage mma on drawn faces: how many to draw for training (a fifth of it for validation)", 2000)
+    items: int = _option(
+        "stage mma on drawn faces: how many to draw for training (a fifth of it for validation)",
+        2000,
+    )
     image_size: int = _option("stage mma: side of a crop in pixels", 112)
     layer_type: str = _option("stage mma: basic or bottleneck residual units", "bottleneck")
     embedding_size: int = _option("stage mma: channels of the backbone's stem", 64)
-    hidden_sizes: list[int] = _option("stage mma: channels of the backbone's stages", [256, 512, 1024, 2048])
+    hidden_sizes: list[int] = _option(
+        "stage mma: channels of the backbone's stages", [256, 512, 1024, 2048]
+    )
     depths: list[int] = _option("stage mma: residual units a stage", [3, 4, 6, 3])
     downsample_in_first_stage: bool = _option(
-        "stage mma: halve the feature maps in the backbone's first stage too; a quarter of the arithmetic", False
+        "stage mma: halve the feature maps in the backbone's first stage too; a quarter of the arithmetic",
+        False,
     )
     valence_arousal_weight: float = _option("stage mma: of that objective in the loss", 1.0)
     expression_weight: float = _option("stage mma: of that objective in the loss", 1.0)
     action_unit_weight: float = _option("stage mma: of that objective in the loss", 1.0)
-    action_unit_concordance_weight: float = _option("stage mma: of 1 - the units' mean CCC, beside it", 0.0)
+    action_unit_concordance_weight: float = _option(
+        "stage mma: of 1 - the units' mean CCC, beside it", 0.0
+    )
     distribution_matching: str = _option("stage mma: kl, bce, literal or off", "kl")
     distribution_matching_weight: float = _option("stage mma: of that objective in the loss", 1.0)
     co_annotation: str = _option(
-        "stage mma: off, soft or hard; make up expressions from action-unit labels (hard: also the reverse)", "off"
+        "stage mma: off, soft or hard; make up expressions from action-unit labels (hard: also the reverse)",
+        "off",
     )
     neutral_talkers: list[str] = _option(
         "stage mma: sources of images (values of `source`) whose training rows without an expression, in which only "
         "the units of parted lips are active (25, 26, a trace of 10), are labelled neutral: faces that talk",
         [],
     )
-    action_units: list[int] = _option("stage mma: FACS numbers of the units to predict, ascending", list(ACTION_UNITS))
+    action_units: list[int] = _option(
+        "stage mma: FACS numbers of the units to predict, ascending", list(ACTION_UNITS)
+    )
     balance: str = _option(
         "stage mma: off (every item once an epoch), corpora (as many items of each) or classes (of each expression)",
         "off",
     )
     augment: bool = _option("stage mma: change the training crops at random", True)
     augmentations: list[str] = _option(
-        f"stage mma: in which ways they are changed; some of {', '.join(AUGMENTATIONS)}", list(AUGMENTATIONS)
+        f"stage mma: in which ways they are changed; some of {', '.join(AUGMENTATIONS)}",
+        list(AUGMENTATIONS),
     )
 
     mma: str | None = _option(
-        "stage mrnn: the stage-1 checkpoint (folder or repository) to build on; not with tables of features", None
+        "stage mrnn: the stage-1 checkpoint (folder or repository) to build on; not with tables of features",
+        None,
     )
     features: list[str] = _option(
         "stage mrnn on tables of features: patterns of the columns to take, such as 'AU*_r'; if not given, those that "
@@ -133,16 +177,20 @@ class TrainArguments:
         [],
     )
     cache: str | None = _option(
-        "stage mrnn on real clips: where their affect is kept, for later runs too; OUTPUT/affect if not given", None
+        "stage mrnn on real clips: where their affect is kept, for later runs too; OUTPUT/affect if not given",
+        None,
     )
     clips_from: str = _option(
         "stage mrnn on hume:FOLDER: auto (face crops where they are, else videos), faces, videos, or a set of features "
         "such as FAUs (feats/FAUs/<id>.csv)",
         "auto",
     )
-    clips: list[int] = _option("stage mrnn, simulated: clips to make for train, validation, test", [15806, 4657, 4604])
+    clips: list[int] = _option(
+        "stage mrnn, simulated: clips to make for train, validation, test", [15806, 4657, 4604]
+    )
     quiet_share: float = _option(
-        "stage mrnn, simulated: share of clips, in each split, that are neutral or talking, all labels 0", 0.0
+        "stage mrnn, simulated: share of clips, in each split, that are neutral or talking, all labels 0",
+        0.0,
     )
     short_share: float = _option(
         "stage mrnn, simulated: share of training clips of 1 to 10 s (simulated:measured: of all splits, from 1 frame)",
@@ -163,10 +211,13 @@ class TrainArguments:
         "mask",
     )
     dense_size: int = _option("stage mrnn: units of the dense layer", 32)
-    dropout: float = _option("stage mma: on the pooled features; stage mrnn: behind the dense layer", 0.0)
+    dropout: float = _option(
+        "stage mma: on the pooled features; stage mrnn: behind the dense layer", 0.0
+    )
     intensity_loss: str = _option("stage mrnn: pearson, ccc or mse", "pearson")
     strict_routing: bool = _option(
-        "stage mrnn: dense weights of frames beyond a step's longest clip keep every bit in that step", False
+        "stage mrnn: dense weights of frames beyond a step's longest clip keep every bit in that step",
+        False,
     )
 
     def __post_init__(self) -> None:
@@ -181,14 +232,22 @@ class TrainArguments:
         if self.stage == "mrnn" and self.mma is None and not in_files:
             raise ValueError(NO_EXTRACTOR)
         if self.stage == "mrnn" and (len(self.clips) != 3 or min(self.clips) < 1):
-            raise ValueError(f"--clips needs three numbers from 1 on: train, validation, test; got {self.clips}")
+            raise ValueError(
+                f"--clips needs three numbers from 1 on: train, validation, test; got {self.clips}"
+            )
         unknown = [kind for kind in self.augmentations if kind not in AUGMENTATIONS]
         if unknown:
-            raise ValueError(f"--augmentations must be among {', '.join(AUGMENTATIONS)}; got {', '.join(unknown)}")
+            raise ValueError(
+                f"--augmentations must be among {', '.join(AUGMENTATIONS)}; got {', '.join(unknown)}"
+            )
         if len(self.hidden_sizes) != len(self.depths):
-            raise ValueError(f"--hidden_sizes and --depths go stage by stage; got {self.hidden_sizes}, {self.depths}")
+            raise ValueError(
+                f"--hidden_sizes and --depths go stage by stage; got {self.hidden_sizes}, {self.depths}"
+            )
         if self.strict_routing and self.stage != "mrnn":
-            raise ValueError("--strict_routing is for --stage mrnn: stage 1 has no dense layer over frames")
+            raise ValueError(
+                "--strict_routing is for --stage mrnn: stage 1 has no dense layer over frames"
+            )
         check_channels("--channels", self.channels)
         self._check_choices()
         if self.strict_routing and self.temporal_pooling != "mask":
@@ -229,7 +288,9 @@ def parse_arguments(words: list[str] | None = None) -> TrainArguments:
 
 def plain_values(args: TrainArguments) -> dict:
     """Every setting as JSON can hold it."""
-    return {name: str(value) if isinstance(value, Path) else value for name, value in vars(args).items()}
+    return {
+        name: str(value) if isinstance(value, Path) else value for name, value in vars(args).items()
+    }
 
 
 def command_line(args: TrainArguments) -> str:
@@ -239,5 +300,8 @@ def command_line(args: TrainArguments) -> str:
         default = option.default if option.default_factory is MISSING else option.default_factory()
         value = getattr(args, option.name)
         if value != default and option.name != "resume":
-            words += [f"--{option.name}", *(map(str, value) if isinstance(value, list) else [str(value)])]
+            words += [
+                f"--{option.name}",
+                *(map(str, value) if isinstance(value, list) else [str(value)]),
+            ]
     return shlex.join(words)

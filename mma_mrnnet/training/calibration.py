@@ -8,10 +8,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mma_mrnnet.data.datasets import FrameDataset
 from mma_mrnnet.metrics import expected_calibration_error
 from mma_mrnnet.model.labels import NO_CLASS, is_present
 from mma_mrnnet.model.modeling_mma import MMAModel
+from mma_mrnnet.training.datasets import FrameDataset
 
 # Stage 2 -----------------------------------------------------------------------------------------------------------
 
@@ -102,17 +102,23 @@ def calibrate_extractor(
     """
     # An action unit's output promises the probability of presence. Against the ramp that training aims at, the error
     # of presence grew on every source of the labelled crops, and F1 fell.
-    presence = torch.where(rows.intensity.isnan(), rows.intensity, is_present(rows.intensity).to(rows.intensity))
+    presence = torch.where(
+        rows.intensity.isnan(), rows.intensity, is_present(rows.intensity).to(rows.intensity)
+    )
     # Nor must calibration be the first to teach a unit: what no training label reached follows the prior alone.
     taught = model.config.supervised_action_units
-    presence[:, [taught is not None and unit not in taught for unit in model.config.action_units]] = torch.nan
+    presence[
+        :, [taught is not None and unit not in taught for unit in model.config.action_units]
+    ] = torch.nan
     labels = {"expression_labels": labels["expression_labels"], "action_unit_labels": presence}
     fitted = fit_extractor(outputs, labels, rows.sources)
     fitted.fold_into(model)
     halves = _halves_of_people(rows.subjects)
     crossed = {name: value.clone() for name, value in outputs.items()}
     for half in (halves, ~halves):
-        other = fit_extractor(*(_rows_of(values, ~half) for values in (outputs, labels)), _chosen(rows.sources, ~half))
+        other = fit_extractor(
+            *(_rows_of(values, ~half) for values in (outputs, labels)), _chosen(rows.sources, ~half)
+        )
         for name, value in other.applied(_rows_of(outputs, half)).items():
             crossed[name][half] = value.to(crossed[name])
     return fitted.applied(outputs), {
@@ -148,7 +154,9 @@ def fit_extractor(
     chosen = outputs["expression_logits"][labelled].double().clone()
 
     def expression_cost(parameters: Tensor) -> Tensor:
-        return F.cross_entropy(chosen * parameters[0].exp(), expression[labelled]) + _prior(parameters) / len(chosen)
+        return F.cross_entropy(chosen * parameters[0].exp(), expression[labelled]) + _prior(
+            parameters
+        ) / len(chosen)
 
     sharpness = _minimum(expression_cost, 1) if len(chosen) else torch.zeros(1, dtype=torch.float64)
     annotated = ~units.isnan()
@@ -158,23 +166,33 @@ def fit_extractor(
 
     def unit_cost(parameters: Tensor) -> Tensor:
         log_scale, shift = parameters.chunk(2)
-        cost = F.binary_cross_entropy_with_logits(logits * log_scale.exp() + shift, target, reduction="none")
+        cost = F.binary_cross_entropy_with_logits(
+            logits * log_scale.exp() + shift, target, reduction="none"
+        )
         return (cost * weights).sum() + (_prior(torch.stack([log_scale, shift])) / count).sum()
 
     lines = _minimum(unit_cost, 2 * units.shape[1])
-    log_scale, shift = torch.where(annotated.any(0).repeat(2), lines, torch.zeros_like(lines)).chunk(2)
+    log_scale, shift = torch.where(
+        annotated.any(0).repeat(2), lines, torch.zeros_like(lines)
+    ).chunk(2)
     return ExtractorCalibration(float((-sharpness).exp()), log_scale.exp(), shift)
 
 
-def calibration_errors(outputs: dict[str, Tensor], rows: FrameDataset) -> dict[str, dict[str, float]]:
+def calibration_errors(
+    outputs: dict[str, Tensor], rows: FrameDataset
+) -> dict[str, dict[str, float]]:
     """Of each source the calibration errors of the expressions and, mean over its labelled units, of presence."""
     errors = {}
     for source in sorted(set(rows.sources)):
         chosen = torch.tensor([name == source for name in rows.sources])
         own = _rows_of(outputs, chosen)
         errors[source] = {
-            "expression_ece": expression_error(own["expression_logits"].softmax(-1), rows.expression[chosen]),
-            "action_unit_ece": presence_error(own["action_unit_logits"].sigmoid(), rows.intensity[chosen]),
+            "expression_ece": expression_error(
+                own["expression_logits"].softmax(-1), rows.expression[chosen]
+            ),
+            "action_unit_ece": presence_error(
+                own["action_unit_logits"].sigmoid(), rows.intensity[chosen]
+            ),
         }
     return errors
 
@@ -197,7 +215,9 @@ def presence_error(probability: Tensor, intensity: Tensor) -> float:
 def _minimum(cost: Callable[[Tensor], Tensor], count: int) -> Tensor:
     """(count,) float64 where a smooth cost is least, looked for from 0 on."""
     parameters = torch.zeros(count, dtype=torch.float64, requires_grad=True)
-    search = torch.optim.LBFGS([parameters], max_iter=300, tolerance_grad=1e-8, line_search_fn="strong_wolfe")
+    search = torch.optim.LBFGS(
+        [parameters], max_iter=300, tolerance_grad=1e-8, line_search_fn="strong_wolfe"
+    )
 
     def step() -> Tensor:
         search.zero_grad()

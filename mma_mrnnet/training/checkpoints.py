@@ -14,7 +14,7 @@ from accelerate import Accelerator
 from accelerate.utils import gather_object
 from safetensors import SafetensorError
 
-from mma_mrnnet.data.staging import to_disk
+from mma_mrnnet.files import to_disk
 from mma_mrnnet.metrics import rounded
 from mma_mrnnet.training.arguments import MAY_CHANGE, TrainArguments, plain_values
 
@@ -62,7 +62,9 @@ class Progress:
         row = {"epoch": self.epoch, "train_loss": self.loss_total / self.updates, "score": score}
         self.history.append(rounded({**row, "seconds": self.seconds, "scores": scores}))
         self.items, self.loss_total, self.updates = 0, 0.0, 0
-        if score > self.best_score or self.best_epoch == 0:  # NaN is never better, and any number is than NaN
+        if (
+            score > self.best_score or self.best_epoch == 0
+        ):  # NaN is never better, and any number is than NaN
             self.best_score = -math.inf if math.isnan(score) else score
             self.best_epoch = self.epoch
 
@@ -92,11 +94,17 @@ def settings_of(accelerator: Accelerator, args: TrainArguments, fingerprint: str
         "precision": accelerator.mixed_precision,
         "device": accelerator.device.type,
         "data": fingerprint,
-        **{f"--{name}": value for name, value in plain_values(args).items() if name not in MAY_CHANGE},
+        **{
+            f"--{name}": value
+            for name, value in plain_values(args).items()
+            if name not in MAY_CHANGE
+        },
     }
 
 
-def save_checkpoint(accelerator: Accelerator, args: TrainArguments, progress: Progress, settings: dict) -> None:
+def save_checkpoint(
+    accelerator: Accelerator, args: TrainArguments, progress: Progress, settings: dict
+) -> None:
     """Writes the whole state; older ones beyond `args.keep_checkpoints` go.
 
     Args:
@@ -106,7 +114,9 @@ def save_checkpoint(accelerator: Accelerator, args: TrainArguments, progress: Pr
         settings: from `settings_of`.
     """
     folder = args.output / "checkpoints"
-    name = f"epoch-{progress.epoch:04d}" + (f"-items-{progress.items:010d}" if progress.items else "")
+    name = f"epoch-{progress.epoch:04d}" + (
+        f"-items-{progress.items:010d}" if progress.items else ""
+    )
     staging, final = folder / f".{name}.tmp", folder / name
     if accelerator.is_main_process:
         shutil.rmtree(staging, ignore_errors=True)
@@ -116,7 +126,9 @@ def save_checkpoint(accelerator: Accelerator, args: TrainArguments, progress: Pr
     accelerator.wait_for_everyone()
     if accelerator.is_main_process:
         for path in staging.iterdir():
-            to_disk(path)  # a machine that loses power must not keep the marker and lose what it vouches for
+            to_disk(
+                path
+            )  # a machine that loses power must not keep the marker and lose what it vouches for
         (staging / COMPLETE).write_text(json.dumps(settings, indent=1) + "\n", encoding="utf-8")
         to_disk(staging / COMPLETE)
         shutil.rmtree(final, ignore_errors=True)
@@ -136,7 +148,9 @@ def refuse_early(args: TrainArguments) -> None:
     if args.expect_processes not in (0, processes):
         raise RuntimeError(f"expected {args.expect_processes} processes; {processes} are running")
     if complete_checkpoints(args.output) and not (args.resume or args.resume_anyway):
-        raise RuntimeError(f"{args.output} holds an earlier run: --resume goes on with it, a new --output starts anew")
+        raise RuntimeError(
+            f"{args.output} holds an earlier run: --resume goes on with it, a new --output starts anew"
+        )
 
 
 def resume(accelerator: Accelerator, args: TrainArguments, settings: dict) -> bool:
@@ -163,7 +177,9 @@ def resume(accelerator: Accelerator, args: TrainArguments, settings: dict) -> bo
         logger.warning("%s holds no complete checkpoint; starting anew", args.output)
         return False
     with _damage_named(newest):
-        differences = _differences(json.loads((newest / COMPLETE).read_text(encoding="utf-8")), settings)
+        differences = _differences(
+            json.loads((newest / COMPLETE).read_text(encoding="utf-8")), settings
+        )
     if differences and not args.resume_anyway:
         raise RuntimeError(
             f"{newest} was written with {'; '.join(differences)}. --resume_anyway goes on all the same; the result "
@@ -188,7 +204,9 @@ def _damage_named(checkpoint: Path) -> Iterator[None]:
         *(UnpicklingError, SafetensorError),
     ) as error:
         why = str(error).strip().splitlines()[0]
-        raise RuntimeError(f"{checkpoint}: damaged ({why}); remove it to go on from the one before") from error
+        raise RuntimeError(
+            f"{checkpoint}: damaged ({why}); remove it to go on from the one before"
+        ) from error
 
 
 def _require_same_everywhere(accelerator: Accelerator, seen: dict) -> None:
@@ -214,7 +232,9 @@ def _remove_half_written(output: Path) -> None:
 
 def _differences(written: dict, settings: dict) -> list[str]:
     """What the checkpoint's run did otherwise, in words."""
-    pairs = [(name, written.get(name), settings.get(name)) for name in sorted({*written, *settings})]
+    pairs = [
+        (name, written.get(name), settings.get(name)) for name in sorted({*written, *settings})
+    ]
     return [
         "other data or another extractor" if name == "data" else f"{name} {before}, now {after}"
         for name, before, after in pairs

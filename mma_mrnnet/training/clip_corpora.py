@@ -9,24 +9,24 @@ from pathlib import Path
 import torch
 from accelerate.utils import parse_flag_from_env
 
-from mma_mrnnet.data.affect_cache import AffectCache
-from mma_mrnnet.data.clip_cache import ClipCache, corpus_affect
-from mma_mrnnet.data.corpora.clip_folder import load_clip_folder
-from mma_mrnnet.data.corpora.hume_reaction import CROPS_FPS, load_hume_reaction
-from mma_mrnnet.data.crop_store import read_index
-from mma_mrnnet.data.datasets import ClipDataset
-from mma_mrnnet.data.drawn_clips import is_drawn
-from mma_mrnnet.data.feature_tables import TABLE_SUFFIX
-from mma_mrnnet.data.pixel_cache import PixelCache
-from mma_mrnnet.data.records import ClipFile
-from mma_mrnnet.data.simulated_domains import domain_named
-from mma_mrnnet.data.simulated_extractor import ExtractorNoise, noise_from_errors
-from mma_mrnnet.data.synthetic import as_dataset, hume_like_splits
-from mma_mrnnet.data.table_cache import TableCache
+from mma_mrnnet.corpora.clip_folder import load_clip_folder
+from mma_mrnnet.corpora.hume_reaction import CROPS_FPS, load_hume_reaction
+from mma_mrnnet.crops.store import read_index
+from mma_mrnnet.features.affect_cache import AffectCache
+from mma_mrnnet.features.clip_cache import ClipCache, corpus_affect
+from mma_mrnnet.features.pixel_cache import PixelCache
+from mma_mrnnet.features.records import ClipFile
+from mma_mrnnet.features.table_cache import TableCache
 from mma_mrnnet.model.labels import ACTION_UNITS, REACTIONS
 from mma_mrnnet.model.modeling_mma import MMAModel
 from mma_mrnnet.model.video_processing_mma_mrnnet import MMAMRNNetVideoProcessor
+from mma_mrnnet.synthetic.domains import domain_named
+from mma_mrnnet.synthetic.drawn_clips import is_drawn
+from mma_mrnnet.synthetic.extractor_noise import ExtractorNoise, noise_from_errors
+from mma_mrnnet.synthetic.reactions import as_dataset, hume_like_splits
+from mma_mrnnet.tables import TABLE_SUFFIX
 from mma_mrnnet.training.arguments import NO_EXTRACTOR, TrainArguments
+from mma_mrnnet.training.datasets import ClipDataset
 from mma_mrnnet.training.extractor_errors import recorded_errors
 
 DATA = {"clips": "a user's own clips", "hume": "Hume-Reaction"}
@@ -75,20 +75,30 @@ def read_corpus(args: TrainArguments, *, needs_extractor: bool = True) -> ClipCo
     """
     kind, _, folder = args.data.partition(":")
     if kind != "hume" and args.clips_from != "auto":
-        raise ValueError(f"--clips_from {args.clips_from} goes with --data hume:FOLDER; got --data {args.data}")
+        raise ValueError(
+            f"--clips_from {args.clips_from} goes with --data hume:FOLDER; got --data {args.data}"
+        )
     if kind == "simulated":
         if args.features:
             raise ValueError("--features chooses columns of tables; --data simulated has none")
         domain = None if args.data == "simulated" else folder
         measured = domain_named(domain).needs_errors and args.mma is not None
         noise = noise_from_errors(recorded_errors(args.mma)) if measured else None
-        return ClipCorpus(list(REACTIONS), relative_labels=True, simulated_labels=True, domain=domain, noise=noise)
+        return ClipCorpus(
+            list(REACTIONS), relative_labels=True, simulated_labels=True, domain=domain, noise=noise
+        )
     if kind not in DATA or not folder:
         raise ValueError(
             f"--stage mrnn reads --data simulated, simulated:DOMAIN, clips:FOLDER or hume:FOLDER; got {args.data!r}"
         )
-    files = load_hume_reaction(folder, args.clips_from) if kind == "hume" else load_clip_folder(folder)
-    if kind == "hume" and args.sampling_fps != CROPS_FPS and any(clip.path.is_dir() for clip in files):
+    files = (
+        load_hume_reaction(folder, args.clips_from) if kind == "hume" else load_clip_folder(folder)
+    )
+    if (
+        kind == "hume"
+        and args.sampling_fps != CROPS_FPS
+        and any(clip.path.is_dir() for clip in files)
+    ):
         raise ValueError(
             f"{folder}: its face crops come at {CROPS_FPS:g} a second; --sampling_fps must be that, "
             f"got {args.sampling_fps:g}"
@@ -113,9 +123,13 @@ def _check_kind(corpus: ClipCorpus, args: TrainArguments, needs_extractor: bool)
     odd = next((clip for clip in files if _is_table(clip) != corpus.holds_tables), None)
     if odd is not None:
         table, other = (files[0], odd) if corpus.holds_tables else (odd, files[0])
-        raise ValueError(f"{table.path}: a table of features, which {other.path} is not; all clips must be, or none")
+        raise ValueError(
+            f"{table.path}: a table of features, which {other.path} is not; all clips must be, or none"
+        )
     if corpus.holds_tables and args.mma is not None:
-        raise ValueError(f"{folder}: its clips are tables of features, which stand in an extractor's place: no --mma")
+        raise ValueError(
+            f"{folder}: its clips are tables of features, which stand in an extractor's place: no --mma"
+        )
     if not corpus.holds_tables and args.features:
         raise ValueError(f"{folder}: its clips are no tables of features: no --features")
     if not corpus.holds_tables and args.mma is None and needs_extractor:
@@ -147,7 +161,10 @@ class ClipSplit:
 
 
 def clip_splits(
-    corpus: ClipCorpus, args: TrainArguments, extractor: MMAModel, processor: MMAMRNNetVideoProcessor
+    corpus: ClipCorpus,
+    args: TrainArguments,
+    extractor: MMAModel,
+    processor: MMAMRNNetVideoProcessor,
 ) -> tuple[dict[str, ClipSplit], dict]:
     """The corpus's splits as affect, and a description of them for the results.
 
@@ -163,15 +180,21 @@ def clip_splits(
     """
     if corpus.files is None:
         if tuple(extractor.config.action_units) != ACTION_UNITS:
-            raise ValueError(f"--data simulated has units {ACTION_UNITS}; --mma has {extractor.config.action_units}")
+            raise ValueError(
+                f"--data simulated has units {ACTION_UNITS}; --mma has {extractor.config.action_units}"
+            )
         return _simulated_splits(corpus, args)
     return stored_splits(corpus, args, _cache(args, extractor, processor))
 
 
-def _simulated_splits(corpus: ClipCorpus, args: TrainArguments) -> tuple[dict[str, ClipSplit], dict]:
+def _simulated_splits(
+    corpus: ClipCorpus, args: TrainArguments
+) -> tuple[dict[str, ClipSplit], dict]:
     """What `clip_splits` returns, of clips that are made now."""
     shares = (args.quiet_share, args.short_share)
-    rows = _simulated_rows(args.seed, tuple(args.clips), shares, args.sampling_fps, corpus.domain, corpus.noise)
+    rows = _simulated_rows(
+        args.seed, tuple(args.clips), shares, args.sampling_fps, corpus.domain, corpus.noise
+    )
     splits = {name: ClipSplit(rows[name], rows[name]) for name in rows}
     domain = domain_named(corpus.domain)
     what = f"simulated reactions; no person was recorded or rated; {domain.rate(args.sampling_fps):g} frames a second"
@@ -192,12 +215,20 @@ def _simulated_rows(
     """The simulated clips by split; kept, since several trainings in one process often take the same."""
     quiet_share, short_share = shares
     made = hume_like_splits(
-        seed, counts, quiet_share=quiet_share, short_share=short_share, fps=fps, domain=domain, noise=noise
+        seed,
+        counts,
+        quiet_share=quiet_share,
+        short_share=short_share,
+        fps=fps,
+        domain=domain,
+        noise=noise,
     )
     return {name: ClipDataset(as_dataset(clips)) for name, clips in made.items()}
 
 
-def table_splits(corpus: ClipCorpus, args: TrainArguments) -> tuple[dict[str, ClipSplit], dict, list[str]]:
+def table_splits(
+    corpus: ClipCorpus, args: TrainArguments
+) -> tuple[dict[str, ClipSplit], dict, list[str]]:
     """The splits of a corpus of feature tables: as `clip_splits`, with the features' names.
 
     Raises:
@@ -220,11 +251,17 @@ def pixel_splits(
         ValueError: clips without pixels (simulated affect, tables of features), or as `stored_splits`.
     """
     if corpus.files is None or corpus.holds_tables:
-        raise ValueError(f"--data {args.data}: its clips hold no pixels; videos or face crops are needed")
-    return stored_splits(corpus, args, PixelCache(_cache_folder(args), processor, args.sampling_fps))
+        raise ValueError(
+            f"--data {args.data}: its clips hold no pixels; videos or face crops are needed"
+        )
+    return stored_splits(
+        corpus, args, PixelCache(_cache_folder(args), processor, args.sampling_fps)
+    )
 
 
-def stored_splits(corpus: ClipCorpus, args: TrainArguments, cache: ClipCache) -> tuple[dict[str, ClipSplit], dict]:
+def stored_splits(
+    corpus: ClipCorpus, args: TrainArguments, cache: ClipCache
+) -> tuple[dict[str, ClipSplit], dict]:
     """What `clip_splits` returns, of clips in files."""
     wanted = _wanted(corpus)
     done = corpus_affect(wanted, cache, start=_start())
@@ -255,17 +292,28 @@ def fingerprints_of(splits: dict[str, ClipSplit]) -> list[str]:
     """A digest of each split's clips; nothing for simulated ones, which follow from the settings."""
     # The file of a split is named by a digest of its clips, their labels and what their affect depends on.
     files = {name: split.with_face.rows.cache_files for name, split in splits.items()}
-    return [f"{name} {[Path(file['filename']).name for file in found]}" for name, found in sorted(files.items())]
+    return [
+        f"{name} {[Path(file['filename']).name for file in found]}"
+        for name, found in sorted(files.items())
+    ]
 
 
 def _name_of(corpus: ClipCorpus, args: TrainArguments) -> str:
     name = DATA[args.data.partition(":")[0]]
-    return f"drawn faces of simulated reactions in the layout of {name}" if corpus.simulated_labels else name
+    return (
+        f"drawn faces of simulated reactions in the layout of {name}"
+        if corpus.simulated_labels
+        else name
+    )
 
 
 def _kinds_of(clips: list[ClipFile]) -> str:
     kinds = {
-        "tables of features" if _is_table(clip) else "stored face crops" if clip.path.is_dir() else "videos"
+        "tables of features"
+        if _is_table(clip)
+        else "stored face crops"
+        if clip.path.is_dir()
+        else "videos"
         for clip in clips
         if clip.path.exists()
     }
@@ -279,11 +327,15 @@ def _wanted(corpus: ClipCorpus) -> list[ClipFile]:
 
 def _counts(splits: dict[str, ClipSplit]) -> dict[str, int]:
     return {
-        f"{name}_{kind}": count for name, split in splits.items() for kind, count in Counter(split.rows.kinds).items()
+        f"{name}_{kind}": count
+        for name, split in splits.items()
+        for kind, count in Counter(split.rows.kinds).items()
     }
 
 
-def _cache(args: TrainArguments, extractor: MMAModel, processor: MMAMRNNetVideoProcessor) -> AffectCache:
+def _cache(
+    args: TrainArguments, extractor: MMAModel, processor: MMAMRNNetVideoProcessor
+) -> AffectCache:
     torch.set_num_threads(args.threads)
     if torch.cuda.is_available() and not parse_flag_from_env("ACCELERATE_USE_CPU"):
         extractor.to(torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0"))))

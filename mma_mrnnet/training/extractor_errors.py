@@ -8,7 +8,6 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from mma_mrnnet.data.datasets import FrameDataset
 from mma_mrnnet.model.labels import (
     EXPRESSIONS,
     NO_CLASS,
@@ -16,6 +15,7 @@ from mma_mrnnet.model.labels import (
     VALENCE_AROUSAL,
     action_unit_name,
 )
+from mma_mrnnet.training.datasets import FrameDataset
 
 Array = NDArray[np.float64]
 
@@ -32,7 +32,10 @@ SPEECH_UNITS = (25, 26)
 
 
 def extractor_errors(
-    outputs: dict[str, Tensor], labels: dict[str, Tensor], rows: FrameDataset, action_units: Sequence[int]
+    outputs: dict[str, Tensor],
+    labels: dict[str, Tensor],
+    rows: FrameDataset,
+    action_units: Sequence[int],
 ) -> dict:
     """How the reports differ from the labels: for all rows, for made faces, and for each source of images.
 
@@ -104,24 +107,34 @@ def numbered(subjects: Sequence[str]) -> NDArray[np.int64]:
     return np.where(np.array(subjects) == "", -1, number)
 
 
-def _errors_of(reported: dict[str, Array], true: dict[str, NDArray], action_units: Sequence[int]) -> dict:
-    centred = reported["expression_logits"] - reported["expression_logits"].mean(1, keepdims=True)  # (N, 7)
+def _errors_of(
+    reported: dict[str, Array], true: dict[str, NDArray], action_units: Sequence[int]
+) -> dict:
+    centred = reported["expression_logits"] - reported["expression_logits"].mean(
+        1, keepdims=True
+    )  # (N, 7)
     return {
         "rows": len(true["person"]),
         "action_units": {
-            action_unit_name(unit): _unit_errors(column, reported["action_unit_logits"], true, action_units)
+            action_unit_name(unit): _unit_errors(
+                column, reported["action_unit_logits"], true, action_units
+            )
             for column, unit in enumerate(action_units)
         },
         "expressions": _expression_errors(centred, true),
         "valence_arousal": {
-            name: _value_errors(reported["valence_arousal"][:, column], true["valence_arousal"][:, column], true)
+            name: _value_errors(
+                reported["valence_arousal"][:, column], true["valence_arousal"][:, column], true
+            )
             for column, name in enumerate(VALENCE_AROUSAL)
         },
         "neutral_talkers": _talkers(centred, reported["valence_arousal"], true, action_units),
     }
 
 
-def _unit_errors(column: int, logits: Array, true: dict[str, NDArray], action_units: Sequence[int]) -> dict | None:
+def _unit_errors(
+    column: int, logits: Array, true: dict[str, NDArray], action_units: Sequence[int]
+) -> dict | None:
     """Floor, slope, cross-talk and what is left, of one unit; null where its labels never vary."""
     intensity = true["intensity"]
     annotated = ~np.isnan(intensity[:, column])
@@ -136,7 +149,11 @@ def _unit_errors(column: int, logits: Array, true: dict[str, NDArray], action_un
     ]
     others = others if len(given) >= LEAST_ROWS + len(others) else []
     weights, _ = _least_squares(given[:, [column, *others]], logits[annotated, column])
-    others = [other for other, added in zip(others, weights[2:], strict=True) if abs(added) >= LEAST_CROSS_TALK]
+    others = [
+        other
+        for other, added in zip(others, weights[2:], strict=True)
+        if abs(added) >= LEAST_CROSS_TALK
+    ]
     weights, left = _least_squares(given[:, [column, *others]], logits[annotated, column])
     person, frame = spread_of(left, true["person"][annotated])
     return {
@@ -162,10 +179,14 @@ def _expression_errors(centred: Array, true: dict[str, NDArray]) -> dict | None:
     probability = odds / odds.sum(1, keepdims=True)
     means = np.stack([centred[rows].mean(0) for rows in of_class])  # (7, 7)
     left = centred[labelled] - means[expression[labelled]]
-    spreads = [spread_of(left[:, column], true["person"][labelled]) for column in range(len(EXPRESSIONS))]
+    spreads = [
+        spread_of(left[:, column], true["person"][labelled]) for column in range(len(EXPRESSIONS))
+    ]
     return {
         "labelled": int(labelled.sum()),
-        "mean_probability_rows_are_labels": [probability[rows].mean(0).tolist() for rows in of_class],
+        "mean_probability_rows_are_labels": [
+            probability[rows].mean(0).tolist() for rows in of_class
+        ],
         "mean_logits_rows_are_labels": means.tolist(),
         "person": dict(zip(EXPRESSIONS, (person for person, _ in spreads), strict=True)),
         "frame": dict(zip(EXPRESSIONS, (frame for _, frame in spreads), strict=True)),
@@ -193,7 +214,9 @@ def _talkers(
     """What an open mouth alone adds to the report of a face at rest, at full opening."""
     mouth = [column for column, unit in enumerate(action_units) if unit in SPEECH_UNITS]
     rest = [column for column in range(len(action_units)) if column not in mouth]
-    known = (~np.isnan(true["intensity"])).any(1)  # whoever has no unit label at all may show anything
+    known = (~np.isnan(true["intensity"])).any(
+        1
+    )  # whoever has no unit label at all may show anything
     intensity = np.nan_to_num(true["intensity"])
     opening = intensity[:, mouth].max(1, initial=0)
     still = known & (intensity[:, rest].max(1, initial=0) < AT_REST)
@@ -211,8 +234,12 @@ def _talkers(
     return {
         "rows": int(talkers.sum()),
         "at_rest": int(resting.sum()),
-        "mean_probability": dict(zip(EXPRESSIONS, probability[talkers].mean(0).tolist(), strict=True)),
-        "mean_probability_at_rest": dict(zip(EXPRESSIONS, probability[resting].mean(0).tolist(), strict=True)),
+        "mean_probability": dict(
+            zip(EXPRESSIONS, probability[talkers].mean(0).tolist(), strict=True)
+        ),
+        "mean_probability_at_rest": dict(
+            zip(EXPRESSIONS, probability[resting].mean(0).tolist(), strict=True)
+        ),
         "logits_added": dict(zip(EXPRESSIONS, added(centred), strict=True)),
         "valence_arousal_added": dict(zip(VALENCE_AROUSAL, added(valence_arousal), strict=True)),
     }

@@ -6,16 +6,18 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset, Subset
 
-from mma_mrnnet.data.datasets import ClipDataset, FrameDataset
 from mma_mrnnet.metrics import mean_where_labels_vary, pearson_scores
 from mma_mrnnet.model.configuration_mma_mrnnet import MMAConfig
 from mma_mrnnet.model.labels import EXPRESSIONS, action_unit_name, is_present
 from mma_mrnnet.model.modeling_mma_mrnnet import MMAMRNNetForIntensity
 from mma_mrnnet.model.video_processing_mma_mrnnet import MMAMRNNetVideoProcessor, thinned_indices
 from mma_mrnnet.training.clip_corpora import ClipSplit
+from mma_mrnnet.training.datasets import ClipDataset, FrameDataset
 from mma_mrnnet.training.reports import Tensors, rows_of_kind
 
-TRAINING_CLIPS = 2000  # that are scored, evenly spread: as many as make a correlation's standard error .02
+TRAINING_CLIPS = (
+    2000  # that are scored, evenly spread: as many as make a correlation's standard error .02
+)
 INPUT_CLIPS = 512  # of validation whose inputs are looked at
 LEAST_INPUT_CLIPS = 64  # with fewer, what an exchange costs drowns in the sampling
 FRAMES = 900_000  # that the exchanges send through the network at most: seconds on one core
@@ -30,12 +32,20 @@ def frame_facts(train: FrameDataset, config: MMAConfig) -> dict:
     annotated, present = ~train.intensity.isnan(), is_present(train.intensity)
     units = {
         action_unit_name(unit): {"annotated": int(seen), "present": int(positive)}
-        for unit, seen, positive in zip(config.action_units, annotated.sum(0), present.sum(0), strict=True)
+        for unit, seen, positive in zip(
+            config.action_units, annotated.sum(0), present.sum(0), strict=True
+        )
     }
-    expressions = {name: int((train.expression == number).sum()) for number, name in enumerate(EXPRESSIONS)}
+    expressions = {
+        name: int((train.expression == number).sum()) for number, name in enumerate(EXPRESSIONS)
+    }
     return {
-        "labels": {"train": {"images": len(train), "action_units": units, "expressions": expressions}},
-        "learnt_from_the_prior_alone": [action_unit_name(unit) for unit in config.prior_only_action_units],
+        "labels": {
+            "train": {"images": len(train), "action_units": units, "expressions": expressions}
+        },
+        "learnt_from_the_prior_alone": [
+            action_unit_name(unit) for unit in config.prior_only_action_units
+        ],
         "untrained_outputs": list(config.untrained_outputs or ()),
     }
 
@@ -103,7 +113,12 @@ def label_facts(labels: Tensor, names: list[str]) -> dict[str, dict[str, float]]
 
 def output_facts(outputs: Tensors, names: list[str]) -> dict[str, dict[str, float]]:
     """Of each target where the calibrated intensities lie, and the deviation of the logits, before any clamping."""
-    columns = zip(names, outputs["intensities"].double().unbind(1), outputs["logits"].double().unbind(1), strict=True)
+    columns = zip(
+        names,
+        outputs["intensities"].double().unbind(1),
+        outputs["logits"].double().unbind(1),
+        strict=True,
+    )
     return {
         name: {
             **_spread_of(intensity),
@@ -125,7 +140,9 @@ def _spread_of(values: Tensor) -> dict[str, float]:
 
 
 @torch.no_grad()
-def input_facts(model: MMAMRNNetForIntensity, processor: MMAMRNNetVideoProcessor, rows: ClipDataset) -> dict | None:
+def input_facts(
+    model: MMAMRNNetForIntensity, processor: MMAMRNNetVideoProcessor, rows: ClipDataset
+) -> dict | None:
     """Of each channel that the GRU reads mean and deviation, and what its exchange among clips costs in mean Pearson.
 
     At most 512 reactions, evenly spread. A clip gets the whole sequence that another one has in this channel, cut to
@@ -142,7 +159,9 @@ def input_facts(model: MMAMRNNetForIntensity, processor: MMAMRNNetVideoProcessor
         None where there is no reaction.
     """
     names = model.config.input_names
-    chosen = _spread_reactions(rows, max(1, min(INPUT_CLIPS, VALUES // (len(names) * processor.num_frames))))
+    chosen = _spread_reactions(
+        rows, max(1, min(INPUT_CLIPS, VALUES // (len(names) * processor.num_frames)))
+    )
     if not chosen:
         return None
     items = rows.__getitems__(chosen)
@@ -156,7 +175,9 @@ def input_facts(model: MMAMRNNetForIntensity, processor: MMAMRNNetVideoProcessor
         labels = torch.stack([torch.as_tensor(items[number]["labels"]) for number in few.tolist()])
         facts["exchanged_clips"] = exchanged_clips
         facts["mean_pearson"], drops = _exchange_drops(model, affect[few], frame_mask[few], labels)
-    spread = zip(names, frames.mean(0).tolist(), frames.std(0, correction=0).tolist(), drops, strict=True)
+    spread = zip(
+        names, frames.mean(0).tolist(), frames.std(0, correction=0).tolist(), drops, strict=True
+    )
     read = set(model.config.gru_input_names)
     facts["channels"] = {
         name: {"mean": mean, "deviation": deviation, "drop": drop}
@@ -181,7 +202,10 @@ def _exchange_drops(
 
     def score(values: Tensor) -> float:
         parts = zip(values.split(PART), frame_mask.split(PART), strict=True)
-        outputs = [model(affect=part.to(model.device), frame_mask=mask.to(model.device)) for part, mask in parts]
+        outputs = [
+            model(affect=part.to(model.device), frame_mask=mask.to(model.device))
+            for part, mask in parts
+        ]
         intensities = torch.cat([output.intensities.float().cpu() for output in outputs])  # (n, K)
         return mean_where_labels_vary(pearson_scores(intensities, labels), labels)
 

@@ -7,14 +7,21 @@ from collections.abc import Mapping, Sequence
 import datasets
 import torch
 
-from mma_mrnnet.data.builders import drawn_splits
-from mma_mrnnet.data.corpora import load_frames
-from mma_mrnnet.data.datasets import FrameDataset
-from mma_mrnnet.data.drawn_faces import drawn_faces
+from mma_mrnnet.corpora import load_frames
 from mma_mrnnet.model.configuration_mma_mrnnet import MMAConfig
-from mma_mrnnet.model.labels import ACTION_UNITS, CHANNELS, EXPRESSIONS, NO_CLASS, VALENCE_AROUSAL, action_unit_name
+from mma_mrnnet.model.labels import (
+    ACTION_UNITS,
+    CHANNELS,
+    EXPRESSIONS,
+    NO_CLASS,
+    VALENCE_AROUSAL,
+    action_unit_name,
+)
 from mma_mrnnet.model.priors import action_unit_prior
+from mma_mrnnet.synthetic.builders import drawn_splits
+from mma_mrnnet.synthetic.drawn_faces import drawn_faces
 from mma_mrnnet.training.arguments import TrainArguments
+from mma_mrnnet.training.datasets import FrameDataset
 from mma_mrnnet.training.sampling import Draw
 
 logger = logging.getLogger(__name__)
@@ -34,7 +41,9 @@ def frame_splits(args: TrainArguments) -> tuple[FrameDataset, FrameDataset]:
         ValueError: drawn faces with units that nobody draws, training rows that cannot teach what is asked (see
             `check_supervision`), or what the corpora's readers raise.
     """
-    splits = frame_rows(args.data, args.action_units, items=args.items, seed=args.seed, image_size=args.image_size)
+    splits = frame_rows(
+        args.data, args.action_units, items=args.items, seed=args.seed, image_size=args.image_size
+    )
     train = FrameDataset(splits["train"], args.action_units, seed=args.seed)
     _label_talkers(train, args.neutral_talkers)
     check_supervision(train, args.action_units, args.channels)
@@ -71,16 +80,23 @@ def frame_rows(
         return load_frames(data, action_units)
     undrawn = [unit for unit in action_units if unit not in ACTION_UNITS]
     if undrawn:
-        raise ValueError(f"--action_units {undrawn}: --data {data} has no such units; it has {ACTION_UNITS}")
+        raise ValueError(
+            f"--action_units {undrawn}: --data {data} has no such units; it has {ACTION_UNITS}"
+        )
     return {
         split: drawn_faces(
-            count, seed=split_seed, size=image_size, one_kind=data == "drawn:partial" and split == "train"
+            count,
+            seed=split_seed,
+            size=image_size,
+            one_kind=data == "drawn:partial" and split == "train",
         )
         for split, (count, split_seed) in drawn_splits(items, seed).items()
     }
 
 
-def check_supervision(train: FrameDataset, action_units: Sequence[int], channels: Sequence[str] = CHANNELS) -> None:
+def check_supervision(
+    train: FrameDataset, action_units: Sequence[int], channels: Sequence[str] = CHANNELS
+) -> None:
     """Warns of a task that no training row has a label for.
 
     Args:
@@ -94,23 +110,38 @@ def check_supervision(train: FrameDataset, action_units: Sequence[int], channels
     """
     kinds = _label_kinds(train)
     counts = {kind: int(labelled.sum()) for kind, labelled in kinds.items()}
-    taught_kinds = {kind for channel, kind in zip(CHANNELS, kinds, strict=True) if channel in channels}
+    taught_kinds = {
+        kind for channel, kind in zip(CHANNELS, kinds, strict=True) if channel in channels
+    }
     for kind, count in counts.items():
         if count == 0 and kind in taught_kinds:
-            logger.warning("no training row has a label of %s; labelled of %d rows: %s", kind, len(train), counts)
+            logger.warning(
+                "no training row has a label of %s; labelled of %d rows: %s",
+                kind,
+                len(train),
+                counts,
+            )
     labelled = torch.stack(list(kinds.values())).any(0).tolist()
-    labelled_rows = Counter(source for source, has_label in zip(train.sources, labelled, strict=True) if has_label)
+    labelled_rows = Counter(
+        source for source, has_label in zip(train.sources, labelled, strict=True) if has_label
+    )
     for source, count in sorted(Counter(train.sources).items()):
         if labelled_rows[source] == 0:
             raise ValueError(f"--data: none of the {count} training rows of {source} has a label")
     if not any(counts[kind] for kind in taught_kinds):
-        raise ValueError(f"--channels {' '.join(channels)}: no training row has such a label; labelled are {counts}")
+        raise ValueError(
+            f"--channels {' '.join(channels)}: no training row has such a label; labelled are {counts}"
+        )
     if "action_units" not in channels:
         return
     taught = (~train.intensity.isnan()).any(0) | action_unit_prior(action_units).any(0)
-    untaught = [unit for unit, known in zip(action_units, taught.tolist(), strict=True) if not known]
+    untaught = [
+        unit for unit, known in zip(action_units, taught.tolist(), strict=True) if not known
+    ]
     if untaught:
-        raise ValueError(f"--action_units: no training row has a label of {untaught}, and the prior does not know them")
+        raise ValueError(
+            f"--action_units: no training row has a label of {untaught}, and the prior does not know them"
+        )
 
 
 def untrained_outputs(train: FrameDataset, config: MMAConfig) -> list[str]:
@@ -122,19 +153,27 @@ def untrained_outputs(train: FrameDataset, config: MMAConfig) -> list[str]:
     has = {kind: bool(labelled.any()) for kind, labelled in _label_kinds(train).items()}
     matched = config.distribution_matching != "off"
     names = [] if has["valence_arousal"] else list(VALENCE_AROUSAL)
-    if not has["expression"] and not (has["action_units"] and (matched or config.co_annotation != "off")):
+    if not has["expression"] and not (
+        has["action_units"] and (matched or config.co_annotation != "off")
+    ):
         names += EXPRESSIONS
     through_prior = (matched and (has["expression"] or has["action_units"])) or (
         config.co_annotation == "hard" and has["expression"]
     )
-    known = action_unit_prior(config.action_units, binary=config.binary_prior).any(0) & through_prior
+    known = (
+        action_unit_prior(config.action_units, binary=config.binary_prior).any(0) & through_prior
+    )
     taught = (~train.intensity.isnan()).any(0) | known
     return names + [
-        action_unit_name(unit) for unit, seen in zip(config.action_units, taught.tolist(), strict=True) if not seen
+        action_unit_name(unit)
+        for unit, seen in zip(config.action_units, taught.tolist(), strict=True)
+        if not seen
     ]
 
 
-def items_an_epoch(train: FrameDataset, draws: Mapping[str, Sequence[Draw]]) -> dict[str, dict[str, int]]:
+def items_an_epoch(
+    train: FrameDataset, draws: Mapping[str, Sequence[Draw]]
+) -> dict[str, dict[str, int]]:
     """How many images of each corpus an epoch draws, and how many of them have a label of each kind.
 
     Where only a part of some rows is drawn, the latter are what that part holds on average, rounded.
@@ -144,7 +183,9 @@ def items_an_epoch(train: FrameDataset, draws: Mapping[str, Sequence[Draw]]) -> 
         corpus: {
             "images": sum(draw.count for draw in parts),
             **{
-                kind: round(sum(draw.count * float(labelled[draw.items].double().mean()) for draw in parts))
+                kind: round(
+                    sum(draw.count * float(labelled[draw.items].double().mean()) for draw in parts)
+                )
                 for kind, labelled in kinds.items()
             },
         }

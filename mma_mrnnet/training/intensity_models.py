@@ -8,23 +8,27 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-from mma_mrnnet.data.datasets import ClipDataset
 from mma_mrnnet.model.configuration_mma_mrnnet import MMAMRNNetConfig
 from mma_mrnnet.model.modeling_mma_mrnnet import MMAMRNNetForIntensity
 from mma_mrnnet.model.video_processing_mma_mrnnet import MMAMRNNetVideoProcessor
 from mma_mrnnet.training.arguments import TrainArguments
 from mma_mrnnet.training.clip_corpora import ClipCorpus
+from mma_mrnnet.training.datasets import ClipDataset
 
 PART = 256  # clips that memory holds while the scaling is fitted
 
 
-def around_extractor(args: TrainArguments, corpus: ClipCorpus) -> tuple[MMAMRNNetForIntensity, MMAMRNNetVideoProcessor]:
+def around_extractor(
+    args: TrainArguments, corpus: ClipCorpus
+) -> tuple[MMAMRNNetForIntensity, MMAMRNNetVideoProcessor]:
     """A new stage-2 model around the stage-1 checkpoint `args.mma`, and its processor."""
     try:
         model = MMAMRNNetForIntensity.from_mma_pretrained(args.mma, **_recurrent_part(args, corpus))
         processor = MMAMRNNetVideoProcessor.from_pretrained(args.mma, **_lengths(args))
     except (OSError, SafetensorError) as error:
-        raise ValueError(f"--mma {args.mma}: not a checkpoint that can be loaded: {error}") from error
+        raise ValueError(
+            f"--mma {args.mma}: not a checkpoint that can be loaded: {error}"
+        ) from error
     model.config.mma_config._name_or_path = ""  # a place on this machine, and config.json travels
     return model, processor
 
@@ -33,14 +37,20 @@ def for_features(
     args: TrainArguments, corpus: ClipCorpus, features: list[str], train: ClipDataset
 ) -> tuple[MMAMRNNetForIntensity, MMAMRNNetVideoProcessor]:
     """A new stage-2 model without an extractor, scaled on the training clips, and a processor that pads for it."""
-    model = MMAMRNNetForIntensity(MMAMRNNetConfig(feature_names=features, **_recurrent_part(args, corpus)))
+    model = MMAMRNNetForIntensity(
+        MMAMRNNetConfig(feature_names=features, **_recurrent_part(args, corpus))
+    )
     model.set_feature_scaling(*feature_scaling(train))
     return model, MMAMRNNetVideoProcessor(**_lengths(args))
 
 
 def _lengths(args: TrainArguments) -> dict[str, Any]:
     """The processor's settings that say how long its clips become, and at which rate it samples videos of crops."""
-    return {"num_frames": args.num_frames, "fps": args.sampling_fps, "length_policy": args.length_policy}
+    return {
+        "num_frames": args.num_frames,
+        "fps": args.sampling_fps,
+        "length_policy": args.length_policy,
+    }
 
 
 def _recurrent_part(args: TrainArguments, corpus: ClipCorpus) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 from transformers import PreTrainedModel, get_scheduler
 
-from mma_mrnnet.data.staging import replaced_folder
+from mma_mrnnet.files import replaced_folder
 from mma_mrnnet.metrics import rounded
 from mma_mrnnet.training.arguments import SCHEDULES, TrainArguments, command_line, plain_values
 from mma_mrnnet.training.checkpoints import (
@@ -76,7 +76,10 @@ class _Run:
         self.stage, self.args, self.progress = stage, args, Progress()
         self.accelerator = accelerator = _accelerator(args)
         set_seed(args.seed, device_specific=True)
-        train, validation = _loader(stage, args, training=True), _loader(stage, args, training=False)
+        train, validation = (
+            _loader(stage, args, training=True),
+            _loader(stage, args, training=False),
+        )
         self.sampler: EpochSampler = train.sampler
         # A last round that not all could join is dropped.
         steps = args.epochs * (len(train) // accelerator.num_processes)
@@ -88,10 +91,12 @@ class _Run:
         optimizer = _optimizer(stage.model, args)
         self.routed = optimizer if args.strict_routing else None
         # Accelerate steps a prepared scheduler once for each process.
-        warmup, total = (number * accelerator.num_processes for number in (int(args.warmup * steps), steps))
+        warmup, total = (
+            number * accelerator.num_processes for number in (int(args.warmup * steps), steps)
+        )
         scheduler = get_scheduler(SCHEDULES[args.schedule], optimizer, warmup, total)
-        self.model, self.optimizer, self.train, self.validation, self.scheduler = accelerator.prepare(
-            stage.model, optimizer, train, validation, scheduler
+        self.model, self.optimizer, self.train, self.validation, self.scheduler = (
+            accelerator.prepare(stage.model, optimizer, train, validation, scheduler)
         )
         accelerator.register_for_checkpointing(self.progress)
         self.settings = settings_of(accelerator, args, stage.fingerprint)
@@ -99,8 +104,14 @@ class _Run:
             self._take_rates_from_arguments()
             self.keep_best()
         if args.log_with:
-            settings = {name: value for name, value in plain_values(args).items() if not isinstance(value, list)}
-            accelerator.init_trackers("mma_mrnnet", config={name: value or 0 for name, value in settings.items()})
+            settings = {
+                name: value
+                for name, value in plain_values(args).items()
+                if not isinstance(value, list)
+            }
+            accelerator.init_trackers(
+                "mma_mrnnet", config={name: value or 0 for name, value in settings.items()}
+            )
 
     def train_epoch(self) -> None:
         """The rest of the epoch that `progress` stands in."""
@@ -109,7 +120,9 @@ class _Run:
         self.stage.begin_epoch(progress.epoch)
         self.train.set_epoch(progress.epoch)
         self.sampler.start = progress.items
-        self.train.generator.manual_seed(args.seed + progress.epoch)  # --workers take their seeds from it
+        self.train.generator.manual_seed(
+            args.seed + progress.epoch
+        )  # --workers take their seeds from it
         self.model.train()
         of_update = args.batch_size * accelerator.num_processes
         bar = tqdm(
@@ -140,7 +153,9 @@ class _Run:
         if not abs(loss) < float("inf"):
             raise RuntimeError(f"the loss is {loss} {where}")
         norm = accelerator.clip_grad_norm_(self.model.parameters(), args.max_gradient_norm)
-        if accelerator.scaler is None and not norm.isfinite():  # a scaler of float16 gradients skips such a step
+        if (
+            accelerator.scaler is None and not norm.isfinite()
+        ):  # a scaler of float16 gradients skips such a step
             raise RuntimeError(f"the gradient's norm is {norm.item()} {where}")
         if self.routed is not None:
             longest = accelerator.gather(batch["frame_mask"].sum(1).max().reshape(1))
@@ -154,16 +169,29 @@ class _Run:
         """Scores the model."""
         args, progress, accelerator = self.args, self.progress, self.accelerator
         started = time.perf_counter()
-        outputs, labels = _predict(self.stage, self.model, self.validation, accelerator.gather_for_metrics)
+        outputs, labels = _predict(
+            self.stage, self.model, self.validation, accelerator.gather_for_metrics
+        )
         if not all(bool(output.isfinite().all()) for output in outputs.values()):
-            raise RuntimeError(f"outputs of epoch {progress.epoch + 1} are not finite; lower --learning_rate")
+            raise RuntimeError(
+                f"outputs of epoch {progress.epoch + 1} are not finite; lower --learning_rate"
+            )
         scores = self.stage.score(outputs, labels)
         progress.seconds += time.perf_counter() - started
         progress.end_epoch(scores[self.stage.score_name], scores)
         row, name = progress.history[-1], self.stage.score_name
         if accelerator.is_main_process:
-            write_text(args.output / "log.jsonl", "".join(json.dumps(row) + "\n" for row in progress.history))
-            logger.info("epoch %d: loss %.4f, %s %.4f", progress.epoch, row["train_loss"], name, scores[name])
+            write_text(
+                args.output / "log.jsonl",
+                "".join(json.dumps(row) + "\n" for row in progress.history),
+            )
+            logger.info(
+                "epoch %d: loss %.4f, %s %.4f",
+                progress.epoch,
+                row["train_loss"],
+                name,
+                scores[name],
+            )
         logged = {f"validation/{name}": value for name, value in scores.items()}
         accelerator.log({"train/loss": row["train_loss"], **logged}, step=progress.epoch)
 
@@ -174,15 +202,24 @@ class _Run:
         that `best` is never another epoch's than the newest checkpoint says.
         """
         ended = self.progress.epoch > 0 and self.progress.items == 0
-        if ended and self.progress.best_epoch == self.progress.epoch and self.accelerator.is_main_process:
-            _save_model(self.stage, self.accelerator.unwrap_model(self.model), self.args.output / "best")
+        if (
+            ended
+            and self.progress.best_epoch == self.progress.epoch
+            and self.accelerator.is_main_process
+        ):
+            _save_model(
+                self.stage, self.accelerator.unwrap_model(self.model), self.args.output / "best"
+            )
 
     def _take_rates_from_arguments(self) -> None:
         """What a checkpoint brings along of learning rate and decay gives way to the arguments, if these differ."""
         schedule = self.scheduler.scheduler
         schedule.base_lrs = [self.args.learning_rate] * len(schedule.base_lrs)
         for group, factor in zip(self.optimizer.param_groups, schedule.lr_lambdas, strict=True):
-            group["initial_lr"], group["weight_decay"] = self.args.learning_rate, self.args.weight_decay
+            group["initial_lr"], group["weight_decay"] = (
+                self.args.learning_rate,
+                self.args.weight_decay,
+            )
             group["lr"] = self.args.learning_rate * factor(schedule.last_epoch)
 
 
@@ -191,10 +228,14 @@ def _accelerator(args: TrainArguments) -> Accelerator:
     if missing:
         raise ValueError(f"--log_with: {', '.join(missing)}: not a tracker that is installed here")
     accelerator = Accelerator(
-        mixed_precision=args.mixed_precision, log_with=args.log_with or None, project_dir=args.output
+        mixed_precision=args.mixed_precision,
+        log_with=args.log_with or None,
+        project_dir=args.output,
     )
     if args.expect_processes not in (0, accelerator.num_processes):
-        raise RuntimeError(f"expected {args.expect_processes} processes; {accelerator.num_processes} are running")
+        raise RuntimeError(
+            f"expected {args.expect_processes} processes; {accelerator.num_processes} are running"
+        )
     return accelerator
 
 
@@ -221,7 +262,10 @@ def _loader(stage: Stage, args: TrainArguments, *, training: bool) -> DataLoader
 
 @torch.no_grad()
 def _predict(
-    stage: Stage, model: torch.nn.Module, batches: Iterable[Tensors], gather: Callable[[Tensors], Tensors]
+    stage: Stage,
+    model: torch.nn.Module,
+    batches: Iterable[Tensors],
+    gather: Callable[[Tensors], Tensors],
 ) -> tuple[Tensors, Tensors]:
     """Outputs and labels of a whole split on the CPU; `gather` brings every item of all processes once."""
     model.eval()
@@ -245,7 +289,9 @@ def predict_dataset(
     stage: Stage, model: PreTrainedModel, dataset: torch.utils.data.Dataset, args: TrainArguments
 ) -> tuple[Tensors, Tensors]:
     """Outputs and labels of a data set, in this process alone; as `Stage.score` takes them."""
-    loader = DataLoader(dataset, batch_size=args.batch_size, collate_fn=stage.collator, num_workers=args.workers)
+    loader = DataLoader(
+        dataset, batch_size=args.batch_size, collate_fn=stage.collator, num_workers=args.workers
+    )
     batches = ({name: value.to(model.device) for name, value in batch.items()} for batch in loader)
     return _predict(stage, model, batches, lambda values: values)
 
@@ -254,7 +300,9 @@ def _out_of_patience(progress: Progress, args: TrainArguments) -> bool:
     return args.patience > 0 and progress.epoch - progress.best_epoch >= args.patience
 
 
-def _save_model(stage: Stage, model: PreTrainedModel, folder: Path, extra: dict[str, Path] | None = None) -> None:
+def _save_model(
+    stage: Stage, model: PreTrainedModel, folder: Path, extra: dict[str, Path] | None = None
+) -> None:
     """Writes model, processor and further files (name in the folder: where from), all of it or nothing."""
     with replaced_folder(folder) as staging:
         for name, path in (extra or {}).items():
@@ -264,7 +312,9 @@ def _save_model(stage: Stage, model: PreTrainedModel, folder: Path, extra: dict[
         if model.config.model_type == "mma":
             stage.processor.image_processor().save_pretrained(staging)
         for weights in staging.glob("*.safetensors"):
-            shutil.copymode(staging / "config.json", weights)  # safetensors lets nobody but the owner read them
+            shutil.copymode(
+                staging / "config.json", weights
+            )  # safetensors lets nobody but the owner read them
 
 
 def _finish(run: _Run) -> dict:
@@ -295,7 +345,10 @@ def _finish(run: _Run) -> dict:
         },
         **report,
     }
-    results = {"arguments": plain_values(args), **rounded(report)}  # the arguments to the last digit
+    results = {
+        "arguments": plain_values(args),
+        **rounded(report),
+    }  # the arguments to the last digit
     write_text(args.output / "results.json", json.dumps(results, indent=1, allow_nan=False) + "\n")
     own = {f"results_{stage.name}.json": args.output / "results.json"}
     carried = {path.name: path for path in stage.carried_results}

@@ -13,11 +13,11 @@ from transformers import PreTrainedConfig, PreTrainedModel
 from transformers import initialization as init
 from transformers.utils.generic import can_return_tuple
 
-from mma_mrnnet.data.datasets import ClipCollator
 from mma_mrnnet.model.modeling_mma_mrnnet import INTENSITY_LOSS, IntensityOutput
 from mma_mrnnet.model.video_processing_mma_mrnnet import MMAMRNNetVideoProcessor
 from mma_mrnnet.training.arguments import TrainArguments
 from mma_mrnnet.training.clip_corpora import fingerprints_of, pixel_splits, read_corpus
+from mma_mrnnet.training.datasets import ClipCollator
 from mma_mrnnet.training.reports import mrnn_scores
 from mma_mrnnet.training.sampling import shuffled
 from mma_mrnnet.training.stages import Stage, digest_of, held_out_of, monitored_score, report_splits
@@ -91,7 +91,11 @@ class PixelIntensityModel(PreTrainedModel):
 
     @can_return_tuple
     def forward(
-        self, affect: Tensor, frame_mask: Tensor | None = None, labels: Tensor | None = None, **kwargs: Any
+        self,
+        affect: Tensor,
+        frame_mask: Tensor | None = None,
+        labels: Tensor | None = None,
+        **kwargs: Any,
     ) -> IntensityOutput:
         """Intensities of B clips.
 
@@ -109,7 +113,9 @@ class PixelIntensityModel(PreTrainedModel):
         """
         side = self.config.image_size
         if affect.ndim != 3 or affect.shape[-1] != 3 * side * side:
-            raise ValueError(f"affect must be pixels (B, T, {3 * side * side}); got {tuple(affect.shape)}")
+            raise ValueError(
+                f"affect must be pixels (B, T, {3 * side * side}); got {tuple(affect.shape)}"
+            )
         if frame_mask is None:
             frame_mask = torch.ones(affect.shape[:2], dtype=torch.bool, device=affect.device)
         values = torch.where(frame_mask.unsqueeze(-1), affect, 0.0).to(self.dtype)
@@ -119,7 +125,9 @@ class PixelIntensityModel(PreTrainedModel):
         mean = values.sum(2, keepdim=True) / count[:, None, :, None, None]  # (B, 3, 1, S, S)
         values = torch.where(real, GAIN * (values - mean), 0.0)
         for convolution in self.convolutions:
-            values = torch.where(real, convolution(values).relu(), 0.0)  # (B, D, T, H, W), half of height and width
+            values = torch.where(
+                real, convolution(values).relu(), 0.0
+            )  # (B, D, T, H, W), half of height and width
         # In full precision also where autocast computes in half, as the recurrent model's output layer.
         with torch.autocast(values.device.type, enabled=False):
             frames = values.to(self.output.weight.dtype).mean((3, 4)).sum(2)  # (B, D)
@@ -148,7 +156,9 @@ def pixel_stage(args: TrainArguments) -> Stage:
         ValueError: data without pixels or as `mrnn_stage`, or `strict_routing`.
     """
     if args.strict_routing:
-        raise ValueError("--strict_routing is for the recurrent model: this one has no dense layer over frames")
+        raise ValueError(
+            "--strict_routing is for the recurrent model: this one has no dense layer over frames"
+        )
     corpus = read_corpus(args, needs_extractor=False)
     monitored = monitored_score(args, [*corpus.names, "mean_pearson"], "mean_pearson")
     torch.manual_seed(args.seed)
@@ -161,7 +171,9 @@ def pixel_stage(args: TrainArguments) -> Stage:
     )
     side = config.image_size
     processor = MMAMRNNetVideoProcessor(
-        size={"height": side, "width": side}, num_frames=args.num_frames, length_policy=args.length_policy
+        size={"height": side, "width": side},
+        num_frames=args.num_frames,
+        length_policy=args.length_policy,
     )
     splits, description = pixel_splits(corpus, args, processor)
     names, train, validation = config.label_names, splits["train"].rows, splits["validation"].rows
@@ -178,7 +190,9 @@ def pixel_stage(args: TrainArguments) -> Stage:
         loss_names=("logits",),
         score=lambda outputs, labels: mrnn_scores(outputs, labels, validation, names),
         score_name=monitored,
-        finish=lambda model, predict: report_splits(predict, splits, names, corpus.id_column, args.output)[0],
+        finish=lambda model, predict: report_splits(
+            predict, splits, names, corpus.id_column, args.output
+        )[0],
         description=description,
         held_out=held_out_of(splits),
         fingerprint=digest_of(*fingerprints_of(splits)),

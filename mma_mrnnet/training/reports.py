@@ -6,8 +6,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from mma_mrnnet.data.datasets import ClipDataset, FrameDataset
-from mma_mrnnet.data.records import ClipFile
+from mma_mrnnet.features.records import ClipFile
 from mma_mrnnet.metrics import (
     area_under_roc,
     concordance_scores,
@@ -26,6 +25,7 @@ from mma_mrnnet.model.labels import (
     is_present,
 )
 from mma_mrnnet.training.clip_corpora import ClipSplit
+from mma_mrnnet.training.datasets import ClipDataset, FrameDataset
 
 Tensors = dict[str, Tensor]
 
@@ -39,7 +39,9 @@ def mma_scores(outputs: Tensors, labels: Tensors, intensity: Tensor) -> dict[str
         "action_unit_correlation": mean_where_labels_vary(
             pearson_scores(outputs["action_unit_logits"].sigmoid(), intensity), intensity
         ),
-        "expression_f1": macro_f1(outputs["expression_logits"].argmax(-1), labels["expression_labels"]),
+        "expression_f1": macro_f1(
+            outputs["expression_logits"].argmax(-1), labels["expression_labels"]
+        ),
         "valence_arousal_ccc": mean_where_labels_vary(
             concordance_scores(outputs["valence_arousal"], valence_arousal), valence_arousal
         ),
@@ -48,7 +50,9 @@ def mma_scores(outputs: Tensors, labels: Tensors, intensity: Tensor) -> dict[str
     return {**scores, "mean_of_tasks": float(tasks.nanmean())}
 
 
-def mma_report(outputs: Tensors, labels: Tensors, rows: FrameDataset, action_units: list[int]) -> dict:
+def mma_report(
+    outputs: Tensors, labels: Tensors, rows: FrameDataset, action_units: list[int]
+) -> dict:
     """Scores of a split, for all rows and for each source of images.
 
     Each source has, for each action unit, the correlation with the intensity labels, F1 of presence and the numbers
@@ -70,7 +74,9 @@ def mma_report(outputs: Tensors, labels: Tensors, rows: FrameDataset, action_uni
     return report
 
 
-def _mma_report_of(outputs: Tensors, labels: Tensors, intensity: Tensor, action_units: list[int]) -> dict:
+def _mma_report_of(
+    outputs: Tensors, labels: Tensors, intensity: Tensor, action_units: list[int]
+) -> dict:
     probability = outputs["action_unit_logits"].sigmoid()
     annotated, present = ~intensity.isnan(), is_present(intensity)
     correlation = pearson_scores(probability, intensity)
@@ -80,9 +86,13 @@ def _mma_report_of(outputs: Tensors, labels: Tensors, intensity: Tensor, action_
     labelled = expression != NO_CLASS
     predicted = outputs["expression_logits"].argmax(-1)
     confusion = torch.zeros(len(EXPRESSIONS), len(EXPRESSIONS), dtype=torch.long)
-    confusion.index_put_((expression[labelled], predicted[labelled]), torch.tensor(1), accumulate=True)
+    confusion.index_put_(
+        (expression[labelled], predicted[labelled]), torch.tensor(1), accumulate=True
+    )
     happiness = outputs["expression_logits"].softmax(-1)[:, EXPRESSIONS.index("happiness")]
-    smiles_or_neutral = (expression == EXPRESSIONS.index("happiness")) | (expression == EXPRESSIONS.index("neutral"))
+    smiles_or_neutral = (expression == EXPRESSIONS.index("happiness")) | (
+        expression == EXPRESSIONS.index("neutral")
+    )
     smiling = expression[smiles_or_neutral] == EXPRESSIONS.index("happiness")
     concordance = concordance_scores(outputs["valence_arousal"], labels["valence_arousal_labels"])
     return {
@@ -106,7 +116,9 @@ def _mma_report_of(outputs: Tensors, labels: Tensors, intensity: Tensor, action_
         "smiling_against_neutral": {
             "smiling": int(smiling.sum()),
             "neutral": int((~smiling).sum()),
-            "auc_of_happiness": area_under_roc(happiness[smiles_or_neutral].numpy(), smiling.numpy()),
+            "auc_of_happiness": area_under_roc(
+                happiness[smiles_or_neutral].numpy(), smiling.numpy()
+            ),
         },
         "valence_arousal_images": int((~labels["valence_arousal_labels"].isnan()).any(-1).sum()),
         "valence_arousal_ccc": dict(zip(VALENCE_AROUSAL, concordance.tolist(), strict=True)),
@@ -116,7 +128,9 @@ def _mma_report_of(outputs: Tensors, labels: Tensors, intensity: Tensor, action_
 # Stage 2 -----------------------------------------------------------------------------------------------------------
 
 
-def mrnn_scores(outputs: Tensors, labels: Tensors, rows: ClipDataset, names: list[str]) -> dict[str, float]:
+def mrnn_scores(
+    outputs: Tensors, labels: Tensors, rows: ClipDataset, names: list[str]
+) -> dict[str, float]:
     """Pearson of each of the K targets over the reactions of a split, and their mean."""
     chosen = rows_of_kind(rows, "reaction")
     scores = pearson_scores(outputs["intensities"][chosen], labels["labels"][chosen])
@@ -124,7 +138,9 @@ def mrnn_scores(outputs: Tensors, labels: Tensors, rows: ClipDataset, names: lis
     return {**dict(zip(names, scores.tolist(), strict=True)), "mean_pearson": mean}
 
 
-def split_report(intensities: Tensor, split: ClipSplit, names: list[str], training_mean: Tensor) -> dict:
+def split_report(
+    intensities: Tensor, split: ClipSplit, names: list[str], training_mean: Tensor
+) -> dict:
     """Scores of a split: over all its labelled clips, and over those with a face alone.
 
     A labelled clip without a face, or one that could not be read, counts with the mean training label as its
@@ -146,7 +162,11 @@ def split_report(intensities: Tensor, split: ClipSplit, names: list[str], traini
     if not split.files:
         return report
     seen = set(split.rows.clip_ids)
-    unseen = [list(clip.labels.values()) for clip in split.files if clip.is_labelled and clip.clip_id not in seen]
+    unseen = [
+        list(clip.labels.values())
+        for clip in split.files
+        if clip.is_labelled and clip.clip_id not in seen
+    ]
     all_labels = torch.cat([labels, torch.tensor(unseen).reshape(-1, len(names))])
     all_intensities = torch.cat([intensities, training_mean.expand(len(unseen), -1)])
     return {
@@ -163,7 +183,9 @@ def mean_label(clips: list[ClipFile]) -> Tensor:
     return torch.tensor([list(clip.labels.values()) for clip in clips]).nanmean(0)
 
 
-def write_predictions(path: Path, intensities: Tensor, split: ClipSplit, id_column: str, training_mean: Tensor) -> None:
+def write_predictions(
+    path: Path, intensities: Tensor, split: ClipSplit, id_column: str, training_mean: Tensor
+) -> None:
     """A table of all clips of a split in the corpus's order, under the names that the corpus's own table has.
 
     The file is written beside its place and renamed.

@@ -25,7 +25,11 @@ class RoutedAdamW(torch.optim.AdamW):
     """
 
     def __init__(
-        self, parameters: Iterable[nn.Parameter], routed: nn.Parameter, num_frames: int, **settings: Any
+        self,
+        parameters: Iterable[nn.Parameter],
+        routed: nn.Parameter,
+        num_frames: int,
+        **settings: Any,
     ) -> None:
         super().__init__(parameters, **settings)
         self.routed = routed
@@ -47,7 +51,12 @@ class RoutedAdamW(torch.optim.AdamW):
 
     def _step_routed(self, gradient: Tensor) -> None:
         (group,) = self.param_groups
-        rate, decay, epsilon, (beta1, beta2) = group["lr"], group["weight_decay"], group["eps"], group["betas"]
+        rate, decay, epsilon, (beta1, beta2) = (
+            group["lr"],
+            group["weight_decay"],
+            group["eps"],
+            group["betas"],
+        )
         state = self.state[self.routed]
         if not state:
             state["step"] = torch.zeros(self.num_frames, device=self.routed.device)
@@ -58,7 +67,9 @@ class RoutedAdamW(torch.optim.AdamW):
             for values in (self.routed, gradient, state["exp_avg"], state["exp_avg_sq"])
         )
         state["step"][: self.longest] += 1
-        steps = state["step"][: self.longest, None].double()  # (longest, 1); 1 - 0.999 in float32 is off by 5e-5
+        steps = state["step"][
+            : self.longest, None
+        ].double()  # (longest, 1); 1 - 0.999 in float32 is off by 5e-5
         correction1, correction2 = (1 - beta1**steps).to(weight), (1 - beta2**steps).to(weight)
         weight.mul_(1 - rate * decay)
         mean.lerp_(gradient, 1 - beta1)

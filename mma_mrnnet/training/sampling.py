@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import Sampler
 
-from mma_mrnnet.data.augmentation import mixed_seed
 from mma_mrnnet.model.labels import NO_CLASS
+from mma_mrnnet.training.augmentation import mixed_seed
 
 Order = Callable[[torch.Generator], Tensor]
 """A generator -> (n,) int64 item numbers of one epoch; n is the same at every call."""
@@ -84,7 +84,10 @@ def corpus_draws(sources: Sequence[str], expression: Tensor, balance: str) -> di
     numbers = np.fromiter(map(number_of.__getitem__, sources), np.int64, len(sources))
     corpora = [torch.from_numpy(np.flatnonzero(numbers == number)) for number in range(len(names))]
     if balance == "corpora":
-        draws = [[Draw(*pair)] for pair in zip(corpora, _even_shares(len(sources), len(corpora)), strict=True)]
+        draws = [
+            [Draw(*pair)]
+            for pair in zip(corpora, _even_shares(len(sources), len(corpora)), strict=True)
+        ]
     elif balance == "classes":
         draws = [_class_draws(items, expression[items]) for items in corpora]
     else:
@@ -110,12 +113,16 @@ def _drawn(draw: Draw, generator: torch.Generator) -> Tensor:
     """(count,) items in random order, round after round of all of them; the last round may stop early."""
     items, count = draw
     rounds = -(-count // len(items))
-    return torch.cat([items[torch.randperm(len(items), generator=generator)] for _ in range(rounds)])[:count]
+    return torch.cat(
+        [items[torch.randperm(len(items), generator=generator)] for _ in range(rounds)]
+    )[:count]
 
 
 def _interleaved(parts: Sequence[Tensor], generator: torch.Generator) -> Tensor:
     """The parts as one run: item k of n comes at the time (k + 1/2) / n, equal times in random order."""
-    times = torch.cat([(torch.arange(len(part), dtype=torch.float64) + 0.5) / len(part) for part in parts])
+    times = torch.cat(
+        [(torch.arange(len(part), dtype=torch.float64) + 0.5) / len(part) for part in parts]
+    )
     shuffle = torch.randperm(len(times), generator=generator)
     return torch.cat(list(parts))[shuffle[times[shuffle].argsort(stable=True)]]
 

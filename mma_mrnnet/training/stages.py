@@ -12,15 +12,21 @@ import torch
 from torch.utils.data import Dataset
 from transformers import PreTrainedModel
 
-from mma_mrnnet.data.affect_cache import digest_of_model
-from mma_mrnnet.data.datasets import ClipCollator, ClipDataset, FrameCollator, FrameDataset
+from mma_mrnnet.features.affect_cache import digest_of_model
 from mma_mrnnet.model.configuration_mma_mrnnet import MMAConfig
 from mma_mrnnet.model.modeling_mma import MMAModel
 from mma_mrnnet.model.modeling_mma_mrnnet import MMAMRNNetForIntensity
 from mma_mrnnet.model.video_processing_mma_mrnnet import MMAMRNNetVideoProcessor
 from mma_mrnnet.training.arguments import TrainArguments
 from mma_mrnnet.training.calibration import LEAST_SLOPE, affine_calibration, calibrate_extractor
-from mma_mrnnet.training.clip_corpora import ClipSplit, clip_splits, fingerprints_of, read_corpus, table_splits
+from mma_mrnnet.training.clip_corpora import (
+    ClipSplit,
+    clip_splits,
+    fingerprints_of,
+    read_corpus,
+    table_splits,
+)
+from mma_mrnnet.training.datasets import ClipCollator, ClipDataset, FrameCollator, FrameDataset
 from mma_mrnnet.training.extractor_errors import extractor_errors
 from mma_mrnnet.training.facts import clip_facts, frame_facts
 from mma_mrnnet.training.frame_corpora import description_of, frame_splits, untrained_outputs
@@ -123,7 +129,9 @@ def mma_stage(args: TrainArguments) -> Stage:
         ValueError: settings or data that cannot be; it names them (see `frame_splits`).
     """
     config = _extractor_config(args)
-    own_score = "mean_of_tasks" if len(args.channels) == len(SCORE_OF) else SCORE_OF[args.channels[-1]]
+    own_score = (
+        "mean_of_tasks" if len(args.channels) == len(SCORE_OF) else SCORE_OF[args.channels[-1]]
+    )
     monitored = monitored_score(args, [*SCORE_OF.values(), "mean_of_tasks"], own_score)
     train, validation = frame_splits(args)
     draws = corpus_draws(train.sources, train.expression, args.balance)
@@ -154,7 +162,9 @@ def mma_stage(args: TrainArguments) -> Stage:
         train=train,
         validation=validation,
         order=mixed(list(draws.values())),
-        train_collator=FrameCollator(processor, augmentations=args.augmentations if args.augment else ()),
+        train_collator=FrameCollator(
+            processor, augmentations=args.augmentations if args.augment else ()
+        ),
         collator=FrameCollator(processor),
         output_names=("valence_arousal", "expression_logits", "action_unit_logits"),
         loss_names=("valence_arousal", "expression_logits", "action_unit_logits"),
@@ -192,7 +202,9 @@ def _extractor_config(args: TrainArguments) -> MMAConfig:
 def _record_supervision(config: MMAConfig, train: FrameDataset) -> None:
     """Writes into the config which outputs the training labels reach, and which nothing teaches."""
     labelled = (~train.intensity.isnan()).any(0).tolist()
-    config.supervised_action_units = [unit for unit, seen in zip(config.action_units, labelled, strict=True) if seen]
+    config.supervised_action_units = [
+        unit for unit, seen in zip(config.action_units, labelled, strict=True) if seen
+    ]
     config.untrained_outputs = untrained_outputs(train, config)
     if config.untrained_outputs:
         logger.warning("nothing teaches these outputs: %s", ", ".join(config.untrained_outputs))
@@ -248,9 +260,13 @@ def mrnn_stage(args: TrainArguments) -> Stage:
         fingerprint=digest_of(
             *fingerprints_of(splits),
             "" if model.mma is None else digest_of_model(model.mma),
-            *([] if corpus.noise is None else [repr(corpus.noise)]),  # a file beside the extractor, in no setting
+            *(
+                [] if corpus.noise is None else [repr(corpus.noise)]
+            ),  # a file beside the extractor, in no setting
         ),
-        carried_results=sorted(Path(args.mma).glob("results_mma.json")) if args.mma and Path(args.mma).is_dir() else [],
+        carried_results=sorted(Path(args.mma).glob("results_mma.json"))
+        if args.mma and Path(args.mma).is_dir()
+        else [],
     )
 
 
@@ -287,7 +303,8 @@ def _calibrated_report(
     flat = [name for name, slope in zip(names, scale.tolist(), strict=True) if slope <= LEAST_SLOPE]
     if flat:
         logger.warning(
-            "on validation %s do not rise with their labels: calibrated to nearly a constant", ", ".join(flat)
+            "on validation %s do not rise with their labels: calibrated to nearly a constant",
+            ", ".join(flat),
         )
     model.set_calibration(scale.to(model.device), shift.to(model.device))
     report, predicted = report_splits(predict, splits, names, id_column, output)
@@ -323,7 +340,9 @@ def report_splits(
             predicted[name] = predict(split.with_face)[0]
             intensities = predicted[name]["intensities"]
         if split.files:
-            write_predictions(output / f"predictions_{name}.csv", intensities, split, id_column, training_mean)
+            write_predictions(
+                output / f"predictions_{name}.csv", intensities, split, id_column, training_mean
+            )
         if split.is_labelled:
             report[name] = split_report(intensities, split, names, training_mean)
     return report, predicted

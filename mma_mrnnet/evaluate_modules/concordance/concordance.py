@@ -45,7 +45,10 @@ class Concordance(evaluate.Metric):
         )
 
     def _compute(
-        self, predictions: list[list[float]], references: list[list[float]], names: Sequence[str] | None = None
+        self,
+        predictions: list[list[float]],
+        references: list[list[float]],
+        names: Sequence[str] | None = None,
     ) -> dict:
         prediction, target = split_of_rows(predictions, references)
         scores = concordance_scores(prediction, target)

@@ -34,8 +34,14 @@ class MeanPearson(evaluate.Metric):
         )
 
     def _compute(
-        self, predictions: list[list[float]], references: list[list[float]], names: Sequence[str] | None = None
+        self,
+        predictions: list[list[float]],
+        references: list[list[float]],
+        names: Sequence[str] | None = None,
     ) -> dict:
         prediction, target = split_of_rows(predictions, references)
         scores = pearson_scores(prediction, target)
-        return {"mean_pearson": mean_where_labels_vary(scores, target), "pearson": by_target(scores, names)}
+        return {
+            "mean_pearson": mean_where_labels_vary(scores, target),
+            "pearson": by_target(scores, names),
+        }

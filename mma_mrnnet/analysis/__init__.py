@@ -1,0 +1,1 @@
+"""Analysis: what judges a model or a training."""

@@ -1,0 +1,74 @@
+"""BP4D-Spontaneous (Zhang et al., Image and Vision Computing 2014): 41 people in eight tasks, action units 0 or 1."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import datasets
+import pandas as pd
+
+from mma_mrnnet.corpora.frame_tables import (
+    as_splits,
+    known_action_units,
+    read_frame_numbers,
+    read_presence,
+    read_table,
+    split_by_subject,
+)
+from mma_mrnnet.features.records import action_unit_column
+from mma_mrnnet.model.labels import ACTION_UNITS
+
+UNKNOWN = 9
+"""Stands where a unit could not be coded."""
+
+
+def load_bp4d(
+    folder: str | Path, action_units: Sequence[int] = ACTION_UNITS
+) -> datasets.DatasetDict:
+    """Frames of BP4D with the units' presence, 0 or 1.
+
+    The folds that papers use are not part of the corpus: a fifth of the people, chosen by their names, is validation
+    (our choice). Units that are not asked for (14, by default) are left out. Where the crops lie is our
+    convention. Built in memory at each call, so a changed file is always seen; images are left where they are.
+
+    Args:
+        folder: holds `AUCoding/AU_OCC/F001_T1.csv` (header: `0` over the frames, then unit numbers) and the crops
+            `cropped_aligned/F001_T1/00001.jpg`, numbered by the rows' frames.
+        action_units: the units whose columns come out.
+
+    Returns:
+        A `DatasetDict` with `train` and `validation`; columns of `records.frame_features`.
+
+    Raises:
+        ValueError: no annotations, a header of another kind, a value other than 0, 1 and 9, or a frame twice.
+    """
+    folder = Path(folder).absolute()
+    files = sorted((folder / "AUCoding/AU_OCC").glob("*_T*.csv"))
+    if not files:
+        raise ValueError(f"{folder / 'AUCoding/AU_OCC'}: no F001_T1.csv or the like here")
+    rows = pd.concat([_read_task(path, folder, action_units) for path in files])
+    return as_splits(split_by_subject(rows, folder), "bp4d", folder, action_units)
+
+
+def _read_task(path: Path, folder: Path, action_units: Sequence[int]) -> pd.DataFrame:
+    table = read_table(path)
+    if table.header[0] != "0" or not all(name.isdigit() for name in table.header):
+        raise ValueError(
+            f"{path}:1: the header must be 0 and then unit numbers; got {','.join(table.header)}"
+        )
+    frames = read_frame_numbers(table, 0)
+    units = [int(name) for name in table.header[1:]]
+    return pd.DataFrame(
+        {
+            "image": [
+                f"{folder.as_posix()}/cropped_aligned/{path.stem}/{frame:05d}.jpg"
+                for frame in frames
+            ],
+            "subject": path.stem.partition("_")[0],
+            **{
+                action_unit_column(unit): read_presence(
+                    table, units.index(unit) + 1, f"AU {unit}", none=(UNKNOWN,)
+                )
+                for unit in known_action_units(units, path, action_units)
+            },
+        }
+    )

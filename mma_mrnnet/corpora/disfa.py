@@ -1,0 +1,73 @@
+"""DISFA (Mavadati et al., IEEE TAC 2013): videos of 27 people with the intensity of twelve action units."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import datasets
+import numpy as np
+import pandas as pd
+
+from mma_mrnnet.corpora.frame_tables import (
+    as_splits,
+    read_frame_numbers,
+    read_numbers,
+    read_table,
+    split_by_subject,
+)
+from mma_mrnnet.features.records import action_unit_column
+from mma_mrnnet.model.labels import ACTION_UNITS
+
+DISFA_UNITS = (1, 2, 4, 5, 6, 9, 12, 15, 17, 20, 25, 26)
+HIGHEST = 5
+"""Intensities are written from 0 to 5."""
+
+
+def load_disfa(
+    folder: str | Path, action_units: Sequence[int] = ACTION_UNITS
+) -> datasets.DatasetDict:
+    """Frames of DISFA with the units' intensities, divided by 5.
+
+    The corpus defines no split: a fifth of the people, chosen by their names, is validation (our choice). It ships
+    videos, not crops: where the crops lie is our convention. Built in memory at each call, so a changed file is
+    always seen; images are left where they are.
+
+    Args:
+        folder: holds `ActionUnit_Labels/SN001/SN001_au1.txt` (rows `frame,intensity`) for each person and unit, and
+            the crops `cropped_aligned/SN001/00001.jpg`, numbered by the rows' frames.
+        action_units: the units whose columns come out.
+
+    Returns:
+        A `DatasetDict` with `train` and `validation`; columns of `records.frame_features`.
+
+    Raises:
+        ValueError: no annotations, a unit's file missing, an intensity outside 0 to 5, or a person's files that
+            disagree about the frames.
+    """
+    folder = Path(folder).absolute()
+    people = sorted(path for path in (folder / "ActionUnit_Labels").glob("*") if path.is_dir())
+    if not people:
+        raise ValueError(f"{folder / 'ActionUnit_Labels'}: no folders of people here")
+    rows = pd.concat([_read_person(person, folder) for person in people])
+    return as_splits(split_by_subject(rows, folder), "disfa", folder, action_units)
+
+
+def _read_person(person: Path, folder: Path) -> pd.DataFrame:
+    columns, frames = {}, None
+    for unit in DISFA_UNITS:
+        table = read_table(person / f"{person.name}_au{unit}.txt", header=False, width=2)
+        numbers = read_frame_numbers(table, 0)
+        frames = numbers if frames is None else frames
+        if not np.array_equal(numbers, frames):
+            raise ValueError(
+                f"{table.path}: its {len(table.rows)} frames are not the {len(frames)} of {person.name}_au1.txt"
+            )
+        intensity = read_numbers(table, 1, f"AU {unit}", least=0, most=HIGHEST)
+        columns[action_unit_column(unit)] = intensity / HIGHEST
+    crops = f"{folder.as_posix()}/cropped_aligned/{person.name}"
+    return pd.DataFrame(
+        {
+            "image": [f"{crops}/{frame:05d}.jpg" for frame in frames],
+            "subject": person.name,
+            **columns,
+        }
+    )

@@ -1,0 +1,118 @@
+"""EmotioNet (Fabian Benitez-Quiroz, Srinivasan & Martinez, CVPR 2016): web photos with action units."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import datasets
+import pandas as pd
+
+from mma_mrnnet.corpora.frame_tables import (
+    TextTable,
+    as_splits,
+    check_unique,
+    known_action_units,
+    read_presence,
+    read_table,
+    split_by_subject,
+)
+from mma_mrnnet.features.records import action_unit_column
+from mma_mrnnet.model.labels import ACTION_UNITS
+
+UNKNOWN = 999
+"""Stands where a unit was not annotated."""
+
+
+def load_emotionet(
+    folder: str | Path, action_units: Sequence[int] = ACTION_UNITS
+) -> datasets.DatasetDict:
+    """Photos of EmotioNet with the units' presence, 0 or 1; the expert-labelled table, or else the older lists.
+
+    The corpus defines no split and names nobody: each image is its own `subject`, and a fifth of them, chosen by
+    their names, is validation (our choice). Units that are not asked for are left out. Built in memory at
+    each call, so a changed file is always seen; images are left where they are, uncut: crop them first.
+
+    Args:
+        folder: holds one `EmotioNet_FACS*.csv` or `.xlsx` (the latter is read with openpyxl, which is not among our
+            dependencies) or `dataFile_*.txt`; images lie in `images/`, named by the last part of their URL.
+        action_units: the units whose columns come out.
+
+    Returns:
+        A `DatasetDict` with `train` and `validation`; columns of `records.frame_features`.
+
+    Raises:
+        ValueError: no annotation file, an unreadable one, a value other than 0, 1 and 999, or an image twice.
+    """
+    folder = Path(folder).absolute()
+    experts = sorted([*folder.glob("EmotioNet_FACS*.csv"), *folder.glob("EmotioNet_FACS*.xlsx")])
+    older = sorted(folder.glob("dataFile_*.txt"))
+    if len(experts) > 1 or not (experts or older):
+        raise ValueError(
+            f"{folder}: one EmotioNet_FACS*.csv or .xlsx, or dataFile_*.txt, must be here; got {[*map(str, experts)]}"
+        )
+    if experts:
+        read = _read_workbook if experts[0].suffix == ".xlsx" else read_table
+        rows = _labelled(read(experts[0]), folder, action_units)
+    else:
+        tables = [_with_header(read_table(path, delimiter="\t", header=False)) for path in older]
+        rows = pd.concat([_labelled(table, folder, action_units) for table in tables])
+    return as_splits(split_by_subject(rows, folder), "emotionet", folder, action_units)
+
+
+def _read_workbook(path: Path) -> TextTable:
+    """The first sheet, as if it had been saved as csv."""
+    try:
+        import openpyxl  # noqa: F401
+    except ImportError as error:
+        raise ValueError(
+            f"{path}: reading .xlsx needs openpyxl; install it, or save the sheet as .csv"
+        ) from error
+    sheet = pd.read_excel(path, header=None, dtype=str, engine="openpyxl").fillna("")
+    names, *rows = [
+        [cell.strip().strip("'\"").strip() for cell in cells] for cells in sheet.to_numpy().tolist()
+    ]
+    return TextTable(path, names, list(range(2, len(rows) + 2)), rows)
+
+
+def _with_header(table: TextTable) -> TextTable:
+    """The older lists name no columns: two addresses, then one column a unit from AU 1 on."""
+    units = len(table.rows[0]) - 2
+    return TextTable(
+        table.path,
+        ["URL", "URL orig", *(f"AU {unit}" for unit in range(1, units + 1))],
+        table.lines,
+        table.rows,
+    )
+
+
+def _labelled(table: TextTable, folder: Path, action_units: Sequence[int]) -> pd.DataFrame:
+    columns = {
+        int(number): column
+        for column, name in enumerate(table.header)
+        if name[:2].upper() == "AU" and (number := name[2:].strip()).isdigit()
+    }
+    unread = [
+        name for name in table.header if name[:2].upper() == "AU" and not name[2:].strip().isdigit()
+    ]
+    if unread:
+        raise ValueError(
+            f"{table.path}:1: a unit's column must be called 'AU 1' and so on; got {', '.join(unread)}"
+        )
+    if "URL" not in table.header or not columns:
+        raise ValueError(
+            f"{table.path}:1: columns URL and 'AU 1' ... must be here; got {table.header}"
+        )
+    url = table.header.index("URL")
+    check_unique(table, url)
+    names = [address.rpartition("/")[2] for address in table.cells(url)]
+    return pd.DataFrame(
+        {
+            "image": [f"{folder.as_posix()}/images/{name}" for name in names],
+            "subject": names,
+            **{
+                action_unit_column(unit): read_presence(
+                    table, columns[unit], f"AU {unit}", none=(UNKNOWN,)
+                )
+                for unit in known_action_units(columns, table.path, action_units)
+            },
+        }
+    )

@@ -1,0 +1,91 @@
+"""Labelled face crops in `train-*.parquet` and `validation-*.parquet`, as a Hub data set of images stores them."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import datasets
+import pyarrow as pa
+import pyarrow.parquet as pq
+from datasets.exceptions import DatasetGenerationError
+
+from mma_mrnnet.features.records import FRAME_SPLITS, action_unit_column, frame_features
+from mma_mrnnet.model.labels import ACTION_UNITS, EXPRESSIONS, NO_CLASS
+
+
+def load_face_parquet(
+    folder: str | Path, action_units: Sequence[int] = ACTION_UNITS
+) -> datasets.DatasetDict:
+    """Train and validation rows of a folder of parquet files with the columns of `records.frame_features`.
+
+    A missing label may be written as NaN or null (real values), or as any negative class id.
+
+    Args:
+        folder: holds `train-*.parquet` and `validation-*.parquet`.
+        action_units: the units whose columns come out.
+
+    Returns:
+        A `DatasetDict` with the two splits; further columns of the files are left out.
+
+    Raises:
+        ValueError: a split without files, a file or column that cannot be read, a label out of range, or a subject in
+            both splits; the message names it.
+    """
+    folder = Path(folder)
+    files = {split: sorted(map(str, folder.glob(f"{split}-*.parquet"))) for split in FRAME_SPLITS}
+    for split, found in files.items():
+        if not found:
+            raise ValueError(f"{folder}: no {split}-*.parquet here; both splits are needed")
+    features = frame_features(action_units)
+    for path in (path for found in files.values() for path in found):
+        _check_columns(path, features)
+    try:
+        raw = datasets.load_dataset(
+            "parquet", data_files=files, features=features, columns=list(features)
+        )
+    except DatasetGenerationError as error:
+        raise ValueError(
+            f"{folder}: not readable as labelled crops: {error.__cause__ or error}"
+        ) from error
+    splits = datasets.DatasetDict(
+        {split: _checked(raw[split], f"{folder}: {split}", action_units) for split in FRAME_SPLITS}
+    )
+    both = set(splits["train"]["subject"]) & set(splits["validation"]["subject"])
+    if both:
+        raise ValueError(
+            f"{folder}: {len(both)} subjects are in both splits, for example {min(both)!r}"
+        )
+    return splits
+
+
+def _check_columns(path: str, features: datasets.Features) -> None:
+    """Raises ValueError for a missing column, which `load_dataset` fills with nulls in every file but the first."""
+    try:
+        columns = pq.read_schema(path).names
+    except pa.ArrowInvalid as error:
+        raise ValueError(f"{path}: not a parquet file: {error}") from error
+    missing = [name for name in features if name not in columns]
+    if missing:
+        raise ValueError(f"{path}: columns {missing} are missing; found {columns}")
+
+
+def _checked(
+    dataset: datasets.Dataset, place: str, action_units: Sequence[int]
+) -> datasets.Dataset:
+    """The split with its labels in range and in our way of writing "none"."""
+    table = dataset.remove_columns("image").with_format("pandas")[:]
+    for name in ("valence", "arousal", *map(action_unit_column, action_units)):
+        least = -1.0 if name in ("valence", "arousal") else 0.0
+        outside = table[name].notna() & ~table[name].between(least, 1.0)
+        if outside.any():
+            row = int(outside.idxmax())
+            raise ValueError(
+                f"{place}: {name} must be in [{least:g}, 1]; row {row} has {table[name][row]}"
+            )
+    if (table["expression"] >= len(EXPRESSIONS)).any():
+        row = int((table["expression"] >= len(EXPRESSIONS)).idxmax())
+        raise ValueError(
+            f"{place}: expression must be below {len(EXPRESSIONS)}; row {row} has {table['expression'][row]}"
+        )
+    expression = table["expression"].fillna(NO_CLASS).astype("int64")
+    labels = expression.where(expression >= 0, NO_CLASS)
+    return dataset.remove_columns("expression").add_column("expression", labels.to_numpy())

@@ -1,0 +1,329 @@
+"""What the readers of frame corpora share: text files with line numbers, checked labels, tables that become splits."""
+
+import csv
+import hashlib
+import logging
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import datasets
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from mma_mrnnet.features.records import FRAME_SPLITS, frame_features
+from mma_mrnnet.model.labels import EXPRESSIONS, NO_CLASS
+
+logger = logging.getLogger(__name__)
+
+VALIDATION_SHARE = 0.2
+"""Share of the subjects that become validation where a corpus defines no split. Our choice."""
+
+
+@dataclass(frozen=True)
+class TextTable:
+    """Cells of a text file.
+
+    Attributes:
+        path: where it came from, for messages.
+        header: cells of the first line; empty where the file has no header.
+        lines: the line number of each row, the file's first line being 1; or its name, where each row is a file.
+        rows: cells of each row, without blanks and quotes around them.
+    """
+
+    path: Path
+    header: list[str]
+    lines: Sequence[int | str]
+    rows: list[list[str]]
+
+    def cells(self, column: int) -> list[str]:
+        """One column's cells."""
+        return [row[column] for row in self.rows]
+
+    def error(self, row: int, problem: str) -> ValueError:
+        """A ValueError that names the file and the line of a row."""
+        return ValueError(f"{self.path}:{self.lines[row]}: {problem}")
+
+
+def read_table(
+    path: Path, *, delimiter: str = ",", header: bool = True, width: int | None = None
+) -> TextTable:
+    """The cells of a text file; blank lines are skipped but counted in the line numbers.
+
+    Args:
+        path: the file, UTF-8.
+        delimiter: between cells.
+        header: the first line names the columns.
+        width: cells that every row must have; None takes it from the first line.
+
+    Returns:
+        The `TextTable`.
+
+    Raises:
+        ValueError: no such file, not text, empty, or a row with another number of cells.
+    """
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            reader = csv.reader(file, delimiter=delimiter, skipinitialspace=True)
+            found = [
+                (reader.line_num, [_bare(cell) for cell in cells])
+                for cells in reader
+                if any(map(str.strip, cells))
+            ]
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise ValueError(f"{path}: not readable as text: {error}") from error
+    if not found:
+        raise ValueError(f"{path}: the file is empty")
+    width = width or len(found[0][1])
+    names = found.pop(0)[1] if header else []
+    table = TextTable(path, names, [line for line, _ in found], [cells for _, cells in found])
+    for row, cells in enumerate(table.rows):
+        if len(cells) != width:
+            raise table.error(row, f"expected {width} values; got {len(cells)}")
+    return table
+
+
+def _bare(cell: str) -> str:
+    return cell.strip().strip("'\"").strip()
+
+
+def check_unique(table: TextTable, column: int) -> None:
+    """Raises ValueError where a cell that identifies a row comes a second time."""
+    seen: dict[str, int | str] = {}
+    for row, cell in enumerate(table.cells(column)):
+        if cell in seen:
+            raise table.error(row, f"{cell!r} is already in line {seen[cell]}")
+        seen[cell] = table.lines[row]
+
+
+def read_numbers(
+    table: TextTable,
+    column: int,
+    name: str,
+    *,
+    least: float,
+    most: float,
+    none: Sequence[float] = (),
+) -> NDArray[np.float64]:
+    """(N,) values of a column in [least, most]; NaN where a cell is `nan` or one of the marks `none`."""
+    values = _floats(table, column, name)
+    values[np.isin(values, none)] = np.nan
+    outside = (values < least) | (values > most)
+    if outside.any():
+        row = int(outside.argmax())
+        raise table.error(
+            row,
+            f"{name} must be in [{least:g}, {most:g}]{_or(none)}; got {table.rows[row][column]}",
+        )
+    return values
+
+
+def read_frame_numbers(table: TextTable, column: int) -> NDArray[np.int64]:
+    """(N,) whole numbers from 0 on, each of them once."""
+    check_unique(table, column)
+    values = _floats(table, column, "frame")
+    wrong = ~((values >= 0) & (values % 1 == 0))
+    if wrong.any():
+        row = int(wrong.argmax())
+        raise table.error(row, f"frame must be a whole number; got {table.rows[row][column]!r}")
+    return values.astype(np.int64)
+
+
+def read_presence(
+    table: TextTable, column: int, name: str, *, none: Sequence[float]
+) -> NDArray[np.float64]:
+    """(N,) values 0 and 1 of a column; NaN where a cell is one of the marks `none`."""
+    return _one_of(table, column, name, (0, 1), none)
+
+
+def read_expressions(
+    table: TextTable,
+    column: int,
+    names: Sequence[str],
+    *,
+    first: int = 0,
+    none: Sequence[float] = (),
+) -> NDArray[np.int64]:
+    """(N,) indices into `labels.EXPRESSIONS`, or -100.
+
+    Args:
+        table: the file.
+        column: holds the corpus's codes.
+        names: the corpus's classes in the order of its codes; the ones that we do not have become -100, counted.
+        first: the first class's code.
+        none: codes for "not labelled".
+    """
+    codes = _one_of(table, column, "expression", range(first, first + len(names)), none)
+    own = np.array([EXPRESSIONS.index(name) if name in EXPRESSIONS else NO_CLASS for name in names])
+    labelled = ~np.isnan(codes)
+    indices = np.full(len(codes), NO_CLASS, dtype=np.int64)
+    indices[labelled] = own[codes[labelled].astype(np.int64) - first]
+    foreign = {
+        name: int((codes == code).sum())
+        for code, name in enumerate(names, first)
+        if name not in EXPRESSIONS
+    }
+    if any(foreign.values()):
+        logger.info(
+            "%s: expressions that the model does not have, taken as unlabelled: %s",
+            table.path,
+            foreign,
+        )
+    return indices
+
+
+def _one_of(
+    table: TextTable, column: int, name: str, choices: Iterable[int], none: Sequence[float]
+) -> NDArray[np.float64]:
+    values = _floats(table, column, name)
+    wrong = ~np.isin(values, [*choices, *none])
+    if wrong.any():
+        row = int(wrong.argmax())
+        accepted = ", ".join(map(str, choices))
+        raise table.error(
+            row, f"{name} must be one of {accepted}{_or(none)}; got {table.rows[row][column]!r}"
+        )
+    values[np.isin(values, none)] = np.nan
+    return values
+
+
+def _floats(table: TextTable, column: int, name: str) -> NDArray[np.float64]:
+    cells = table.cells(column)
+    try:
+        return np.array(cells, dtype=np.float64)
+    except ValueError:
+        for row, cell in enumerate(cells):
+            try:
+                float(cell)
+            except ValueError as error:
+                raise table.error(row, f"{name} must be a number; got {cell!r}") from error
+        raise
+
+
+def _or(none: Sequence[float]) -> str:
+    return f" (or {', '.join(f'{mark:g}' for mark in none)}: no label)" if none else ""
+
+
+def known_action_units(units: Iterable[int], place: Path, action_units: Sequence[int]) -> list[int]:
+    """The units that the model has an output for (`action_units`); the others are logged."""
+    units = list(units)
+    foreign = [unit for unit in units if unit not in action_units]
+    if foreign:
+        logger.info(
+            "%s: action units %s are left out: the model has no output for them", place, foreign
+        )
+    return [unit for unit in units if unit in action_units]
+
+
+def as_splits(
+    tables: dict[str, pd.DataFrame], corpus: str, folder: Path, action_units: Sequence[int]
+) -> datasets.DatasetDict:
+    """Tables of `train` and `validation` as data sets with the columns of `records.frame_features`.
+
+    The data sets are built in memory at each call: nothing is cached on disk, so a changed file is always seen.
+    Images stay where they are; none is opened here. Rows without any label are dropped, and so are rows without an
+    image file; both are counted and logged.
+
+    Args:
+        tables: columns `image` (path with forward slashes), `subject`, and any of the label columns.
+        corpus: goes into the column `source`.
+        folder: where the corpus lies, for messages.
+        action_units: the units whose columns come out; columns of others are left out, missing ones not annotated.
+
+    Returns:
+        A `DatasetDict` with the two splits.
+
+    Raises:
+        ValueError: an image is listed twice, a subject is in both splits, or nothing is left of a split.
+    """
+    features = frame_features(action_units)
+    splits = {
+        split: _kept(tables[split], f"{folder}: {corpus} {split}", features)
+        for split in FRAME_SPLITS
+    }
+    both = set(splits["train"]["subject"]) & set(splits["validation"]["subject"])
+    if both:
+        raise ValueError(
+            f"{folder}: {len(both)} subjects are in both splits, for example {min(both)!r}"
+        )
+    return datasets.DatasetDict(
+        {split: _dataset(table, corpus, features) for split, table in splits.items()}
+    )
+
+
+def _kept(table: pd.DataFrame, place: str, features: datasets.Features) -> pd.DataFrame:
+    table = table.reindex(columns=list(features))
+    twice = table["image"].duplicated()
+    if twice.any():
+        raise ValueError(f"{place}: {table['image'][twice].iloc[0]} is listed twice")
+    table["expression"] = table["expression"].fillna(NO_CLASS).astype(np.int64)
+    values = [
+        name for name, feature in features.items() if getattr(feature, "dtype", "") == "float32"
+    ]
+    table[values] = table[values].astype(np.float32)
+    labelled = table[values].notna().any(axis=1) | (table["expression"] != NO_CLASS)
+    if not labelled.all():
+        logger.info(
+            "%s: %d of %d rows have no label and are left out", place, (~labelled).sum(), len(table)
+        )
+    table = table[labelled]
+    there = has_file(table["image"])
+    if not there.all():
+        logger.warning(
+            "%s: %d of %d images are missing and left out, for example %s",
+            place,
+            (~there).sum(),
+            len(table),
+            table["image"][~there].iloc[0],
+        )
+    if not there.any():
+        raise ValueError(f"{place}: no labelled row has its image")
+    return table[there]
+
+
+def has_file(paths: Iterable[str]) -> NDArray[np.bool_]:
+    """(N,) whether each path is there; every folder is listed once, far faster than asking for every file."""
+    listed: dict[str, set[str]] = {}
+    found = []
+    for path in paths:
+        folder, _, name = path.rpartition("/")
+        if folder not in listed:
+            listed[folder] = (
+                {entry.name for entry in Path(folder).iterdir()} if Path(folder).is_dir() else set()
+            )
+        found.append(name in listed[folder])
+    return np.array(found, dtype=bool)
+
+
+def _dataset(table: pd.DataFrame, corpus: str, features: datasets.Features) -> datasets.Dataset:
+    table = table.assign(source=corpus)
+    columns = {
+        name: pa.array(
+            table[name].astype(str).tolist()
+            if name in ("image", "subject", "source")
+            else table[name].values
+        )
+        for name in features
+    }
+    return datasets.Dataset.from_dict(columns, features=features)
+
+
+def split_by_subject(table: pd.DataFrame, folder: Path) -> dict[str, pd.DataFrame]:
+    """Train and validation with a fifth of the subjects in validation (our choice; the same at every call).
+
+    Subjects are put in the order of the SHA-256 of their names; the first fifth, at least one, is validation.
+
+    Raises:
+        ValueError: fewer than two subjects.
+    """
+    subjects = sorted(
+        set(table["subject"]), key=lambda name: hashlib.sha256(name.encode()).hexdigest()
+    )
+    if len(subjects) < 2:
+        raise ValueError(
+            f"{folder}: two subjects or more are needed to split by subject; got {subjects}"
+        )
+    held_out = table["subject"].isin(subjects[: max(round(VALIDATION_SHARE * len(subjects)), 1)])
+    return {"train": table[~held_out], "validation": table[held_out]}

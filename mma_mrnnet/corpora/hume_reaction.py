@@ -1,0 +1,199 @@
+"""Hume-Reaction as MuSe 2022 and as ABAW5 (ERI) published it; what lies in its clips and tables is read elsewhere."""
+
+import csv
+import logging
+import math
+from collections.abc import Callable
+from pathlib import Path
+
+from mma_mrnnet.features.records import ClipFile
+from mma_mrnnet.model.labels import REACTIONS
+
+logger = logging.getLogger(__name__)
+
+CROPS_FPS = 2.0  # about how many crops of a second of video the organisers published
+
+SPLIT_NAMES = {"train": "train", "devel": "validation", "val": "validation", "test": "test"}
+VIDEO_FOLDERS = {"train": ("train",), "validation": ("val", "devel"), "test": ("test",)}
+
+Labels = dict[str, dict[str, float]]
+
+
+def load_hume_reaction(folder: str | Path, clips_from: str = "auto") -> list[ClipFile]:
+    """The clips with each label vector as it was published.
+
+    Two layouts: `labels.csv` and `partition.csv` (MuSe 2022), or `data_info.csv`, read by position (ABAW5). Everything
+    is joined by id; ids that are missing somewhere are counted and logged. Training ids without a clip are left out.
+    Validation and test ids are kept, so that each gets a prediction: without a clip their `path` is where it should
+    be, without labels theirs are NaN. A split of which no clip is here is left out as a whole.
+
+    Args:
+        folder: the corpus's root, `c2_muse_reaction` in MuSe 2022.
+        clips_from: `faces`: the crops `feats/Faces/<id>/<int>.jpg`; `videos`: `train|val|test/mp4/<id>.mp4`; `auto`:
+            crops where that folder exists, else videos; anything else: the set of features `feats/<SET>/<id>.csv`.
+
+    Returns:
+        The clips in order of their ids; `subject` is empty, since neither layout names the person.
+
+    Raises:
+        ValueError: neither layout, a table that is not as published, a label out of range, no such set, or no clip at
+            all; the message starts with the file, and the line where there is one.
+    """
+    folder = Path(folder)
+    if (folder / "labels.csv").is_file() and (folder / "partition.csv").is_file():
+        labels, splits = (
+            _read_labels(folder / "labels.csv"),
+            _read_partition(folder / "partition.csv"),
+        )
+    elif (folder / "data_info.csv").is_file():
+        labels, splits = _read_data_info(folder / "data_info.csv")
+    else:
+        raise ValueError(
+            f"{folder}: neither labels.csv with partition.csv (MuSe 2022) nor data_info.csv (ABAW5) here"
+        )
+    place, where = _place_of_clips(folder, clips_from)
+    unlabelled = dict.fromkeys(REACTIONS, math.nan)
+    clips, without_label, missing = [], [], []
+    for clip_id, split in sorted(splits.items()):
+        if clip_id not in labels and split == "train":
+            without_label.append(clip_id)
+            continue
+        clip = ClipFile(
+            clip_id,
+            place(clip_id, split),
+            "",
+            split,
+            labels.get(clip_id, unlabelled),
+            f"[{clip_id}]",
+        )
+        clips.append(clip)
+        if not clip.files:
+            missing.append(clip)
+    _log("left out", "with a split but no labels", without_label)
+    _log("left out", "with labels but no split", sorted(labels.keys() - splits.keys()))
+    absent = {clip.clip_id for clip in missing}
+    here = {clip.split for clip in clips if clip.clip_id not in absent}
+    if not here:
+        raise ValueError(f"{folder}: no clip of {len(splits)} ids in {where}")
+    left_out = {clip.clip_id for clip in missing if clip.split == "train" or clip.split not in here}
+    _log("left out", f"that are not in {where}", sorted(left_out))
+    _log("kept for the mean training label", f"that are not in {where}", sorted(absent - left_out))
+    return [clip for clip in clips if clip.clip_id not in left_out]
+
+
+def _place_of_clips(folder: Path, clips_from: str) -> tuple[Callable[[str, str], Path], str]:
+    """(id, split) -> where the clip lies or should, and that place in words."""
+    faces = folder / "feats" / "Faces"
+    if clips_from == "faces" and not faces.is_dir():
+        raise ValueError(f"{faces}: no such folder; --clips_from faces needs it")
+    if clips_from == "faces" or (clips_from == "auto" and faces.is_dir()):
+        return lambda clip_id, split: faces / clip_id, "feats/Faces/<id>/"
+    if clips_from in ("auto", "videos"):
+        return lambda clip_id, split: _video(folder, clip_id, split), "train|val|test/mp4/<id>.mp4"
+    sets = {
+        path.name: path
+        for path in sorted(folder.glob("feats/*"))
+        if path.is_dir() and path != faces
+    }
+    if clips_from not in sets:
+        raise ValueError(
+            f"{folder / 'feats'}: no set of features is called {clips_from!r}; there are: {', '.join(sets) or 'none'}"
+        )
+    return (
+        lambda clip_id, split: sets[clips_from] / f"{clip_id}.csv",
+        f"feats/{clips_from}/<id>.csv",
+    )
+
+
+def _video(folder: Path, clip_id: str, split: str) -> Path:
+    paths = [folder / name / "mp4" / f"{clip_id}.mp4" for name in VIDEO_FOLDERS[split]]
+    return next((path for path in paths if path.is_file()), paths[0])
+
+
+def _log(what: str, which: str, ids: list[str]) -> None:
+    if ids:
+        logger.warning("%s %d ids %s, for example %s", what, len(ids), which, ids[0])
+
+
+def _read_table(path: Path, columns: int) -> tuple[list[str], list[tuple[str, list[str]]]]:
+    """The header, empty where there is none, and (place, cells) of every other line; an id holds a digit."""
+    header: list[str] = []
+    rows = []
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            reader = csv.reader(file)
+            for line in reader:
+                cells = [cell.strip() for cell in line]
+                place = f"{path}:{reader.line_num}"
+                if not any(cells):
+                    continue
+                if reader.line_num == 1 and not any(letter.isdigit() for letter in cells[0]):
+                    header = cells
+                elif len(cells) < columns:
+                    raise ValueError(f"{place}: {len(cells)} cells; at least {columns} are needed")
+                else:
+                    rows.append((place, cells))
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise ValueError(f"{path}: not a table in UTF-8: {error}") from error
+    return header, rows
+
+
+def _read_labels(path: Path) -> Labels:
+    """`File_ID`, then the seven reactions; the header must name them in the corpus's order."""
+    header, rows = _read_table(path, 1 + len(REACTIONS))
+    if header[1:] != list(REACTIONS):
+        raise ValueError(
+            f"{path}:1: the columns must be File_ID, {', '.join(REACTIONS)}; got {', '.join(header)}"
+        )
+    labels: Labels = {}
+    for place, cells in rows:
+        labels[_new_id(cells[0], labels, place)] = _labels_of(cells[1 : 1 + len(REACTIONS)], place)
+    return labels
+
+
+def _read_partition(path: Path) -> dict[str, str]:
+    """Split by id: column 0 is the id, the last one the split."""
+    splits: dict[str, str] = {}
+    for place, cells in _read_table(path, 2)[1]:
+        splits[_new_id(cells[0], splits, place)] = _split_of(cells[-1], place)
+    return splits
+
+
+def _read_data_info(path: Path) -> tuple[Labels, dict[str, str]]:
+    """Labels and split by id: column 0 is the id, 1 the split, 2 to 8 the labels; age and country are not read."""
+    labels: Labels = {}
+    splits: dict[str, str] = {}
+    for place, cells in _read_table(path, 2 + len(REACTIONS))[1]:
+        clip_id = _new_id(cells[0], splits, place)
+        splits[clip_id] = _split_of(cells[1], place)
+        labels[clip_id] = _labels_of(cells[2 : 2 + len(REACTIONS)], place)
+    return labels, splits
+
+
+def _new_id(text: str, seen: dict, place: str) -> str:
+    """The id without its brackets: `[00042]` is clip 00042."""
+    clip_id = text.removeprefix("[").removesuffix("]")
+    if not clip_id.isalnum() or clip_id in seen:
+        raise ValueError(
+            f"{place}: {text!r} is {'there twice' if clip_id in seen else 'no id such as [00042]'}"
+        )
+    return clip_id
+
+
+def _split_of(text: str, place: str) -> str:
+    if text.lower() not in SPLIT_NAMES:
+        raise ValueError(
+            f"{place}: the split must be one of {', '.join(SPLIT_NAMES)}; got {text!r}"
+        )
+    return SPLIT_NAMES[text.lower()]
+
+
+def _labels_of(cells: list[str], place: str) -> dict[str, float]:
+    """The seven numbers in [0, 1]; NaN where a cell is empty or says so."""
+    try:
+        values = [float(cell) if cell else math.nan for cell in cells]
+    except ValueError as error:
+        raise ValueError(f"{place}: labels must be numbers: {error}") from error
+    if not all(math.isnan(value) or 0 <= value <= 1 for value in values):
+        raise ValueError(f"{place}: labels must be in [0, 1]; got {values}")
+    return dict(zip(REACTIONS, values, strict=True))

@@ -1,0 +1,137 @@
+"""A user's own labelled crops: a folder of images with a `metadata.csv`, as the Hub's `imagefolder` has it."""
+
+import logging
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+import datasets
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from mma_mrnnet.corpora.frame_tables import (
+    TextTable,
+    as_splits,
+    check_unique,
+    known_action_units,
+    read_numbers,
+    read_table,
+    split_by_subject,
+)
+from mma_mrnnet.features.records import FRAME_SPLITS, action_unit_column
+from mma_mrnnet.model.labels import ACTION_UNITS, EXPRESSIONS, NO_CLASS
+
+logger = logging.getLogger(__name__)
+
+
+def load_labelled_folder(
+    folder: str | Path, action_units: Sequence[int] = ACTION_UNITS
+) -> datasets.DatasetDict:
+    """Images with the labels of a `metadata.csv`; an empty cell, `nan` or a negative class is "no label".
+
+    Columns: `file_name` (a path in the folder), `subject`, any of `valence`, `arousal` (-1 to 1), `expression` (a name
+    of `labels.EXPRESSIONS` or its index), `au01` ... (0 to 1), and `split` (`train` or `validation`). Without `split`
+    a fifth of the subjects is validation. Other columns are left out and logged. Built in memory at each call, so a
+    changed file is always seen; images are left where they are.
+
+    Args:
+        folder: holds `metadata.csv` and the images.
+        action_units: the units whose columns come out.
+
+    Returns:
+        A `DatasetDict` with `train` and `validation`; columns of `records.frame_features`.
+
+    Raises:
+        ValueError: a column missing, a label out of range, a file twice, or a subject in both splits.
+    """
+    folder = Path(folder).absolute()
+    table = read_table(folder / "metadata.csv")
+    missing = {"file_name", "subject"} - set(table.header)
+    if missing or len(set(table.header)) < len(table.header):
+        raise ValueError(
+            f"{table.path}:1: columns file_name and subject must be here, each name once; {table.header}"
+        )
+    check_unique(table, table.header.index("file_name"))
+    rows = pd.DataFrame(
+        {
+            "image": [
+                f"{folder.as_posix()}/{name}"
+                for name in table.cells(table.header.index("file_name"))
+            ],
+            "subject": table.cells(table.header.index("subject")),
+            **_labels(table, action_units),
+        }
+    )
+    splits = (
+        _named_splits(table, rows) if "split" in table.header else split_by_subject(rows, folder)
+    )
+    return as_splits(splits, "labelled_folder", folder, action_units)
+
+
+def _labels(table: TextTable, action_units: Sequence[int]) -> dict[str, NDArray]:
+    units = [int(name[2:]) for name in table.header if re.fullmatch(r"au\d\d", name)]
+    wanted = [
+        "valence",
+        "arousal",
+        *map(action_unit_column, known_action_units(units, table.path, action_units)),
+    ]
+    known = {
+        "file_name",
+        "subject",
+        "split",
+        "expression",
+        *wanted,
+        *map(action_unit_column, units),
+    }
+    others = [name for name in table.header if name not in known]
+    if others:
+        logger.warning("%s: columns %s are not read", table.path, others)
+    filled = TextTable(
+        table.path,
+        table.header,
+        table.lines,
+        [[cell or "nan" for cell in row] for row in table.rows],
+    )
+    labels: dict[str, NDArray] = {
+        name: read_numbers(
+            filled,
+            table.header.index(name),
+            name,
+            least=-1 if name in ("valence", "arousal") else 0,
+            most=1,
+        )
+        for name in wanted
+        if name in table.header
+    }
+    if "expression" in table.header:
+        column = table.header.index("expression")
+        labels["expression"] = np.array(
+            [_expression(table, row, column) for row in range(len(table.rows))]
+        )
+    if not labels:
+        raise ValueError(f"{table.path}:1: no column of labels here; got {table.header}")
+    return labels
+
+
+def _expression(table: TextTable, row: int, column: int) -> int:
+    cell = table.rows[row][column].lower()
+    if cell in ("", "nan"):
+        return NO_CLASS
+    if cell in EXPRESSIONS:
+        return EXPRESSIONS.index(cell)
+    if re.fullmatch(r"-\d+", cell):
+        return NO_CLASS
+    if cell.isdecimal() and int(cell) < len(EXPRESSIONS):
+        return int(cell)
+    raise table.error(
+        row, f"expression must be one of {', '.join(EXPRESSIONS)} or 0 to 6; got {cell!r}"
+    )
+
+
+def _named_splits(table: TextTable, rows: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    names = table.cells(table.header.index("split"))
+    for row, name in enumerate(names):
+        if name not in FRAME_SPLITS:
+            raise table.error(row, f"split must be train or validation; got {name!r}")
+    return {split: rows[[name == split for name in names]] for split in FRAME_SPLITS}

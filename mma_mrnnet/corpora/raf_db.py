@@ -1,0 +1,58 @@
+"""RAF-DB (Li, Deng & Du, CVPR 2017), the basic part: web photos with one of seven expressions."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import datasets
+import numpy as np
+import pandas as pd
+
+from mma_mrnnet.corpora.frame_tables import as_splits, check_unique, read_expressions, read_table
+from mma_mrnnet.model.labels import ACTION_UNITS
+
+CLASSES = ("surprise", "fear", "disgust", "happiness", "sadness", "anger", "neutral")
+"""The corpus's classes, in the order of its codes from 1."""
+
+
+def load_raf_db(
+    folder: str | Path, action_units: Sequence[int] = ACTION_UNITS
+) -> datasets.DatasetDict:
+    """Aligned crops of RAF-DB with their expressions; its test part is our validation.
+
+    Built in memory at each call, so a changed file is always seen; images are left where they are. The corpus names
+    nobody, so each image is its own `subject`.
+
+    Args:
+        folder: holds `basic/EmoLabel/list_patition_label.txt` (spelled so by the corpus), rows `train_00001.jpg 5`,
+            and `basic/Image/aligned/train_00001_aligned.jpg`.
+        action_units: the units whose columns come out.
+
+    Returns:
+        A `DatasetDict` with `train` and `validation`; columns of `records.frame_features`.
+
+    Raises:
+        ValueError: no list, a name or code that the corpus does not have, or a name twice; it names file and line.
+    """
+    folder = Path(folder).absolute()
+    table = read_table(
+        folder / "basic/EmoLabel/list_patition_label.txt", delimiter=" ", header=False, width=2
+    )
+    check_unique(table, 0)
+    names = table.cells(0)
+    for row, name in enumerate(names):
+        if not name.startswith(("train_", "test_")):
+            raise table.error(row, f"an image must be named train_... or test_...; got {name!r}")
+    rows = pd.DataFrame(
+        {
+            "image": [
+                f"{folder.as_posix()}/basic/Image/aligned/{Path(name).stem}_aligned.jpg"
+                for name in names
+            ],
+            "subject": [Path(name).stem for name in names],
+            "expression": read_expressions(table, 1, CLASSES, first=1),
+        }
+    )
+    training = np.array([name.startswith("train_") for name in names], dtype=bool)
+    return as_splits(
+        {"train": rows[training], "validation": rows[~training]}, "raf_db", folder, action_units
+    )

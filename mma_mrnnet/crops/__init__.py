@@ -1,0 +1,1 @@
+"""Crops: a folder of videos as stored, aligned face crops."""

@@ -1,0 +1,266 @@
+"""A folder of videos -> the same tree of face crops, with its tables; one clip's part is in `crop_store.py`."""
+
+import contextlib
+import csv
+import io
+import os
+import time
+from collections.abc import Container, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tqdm import tqdm
+
+from mma_mrnnet.crops.store import METADATA, CropSettings, is_current
+from mma_mrnnet.crops.workers import Outcome, outcomes
+from mma_mrnnet.faces.detection import detector_path
+from mma_mrnnet.video.reading import VIDEO_SUFFIXES
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None
+
+
+@dataclass
+class CropReport:
+    """What became of a corpus.
+
+    Attributes:
+        done: clips whose crops were made in this run.
+        skipped: clips whose crops were there.
+        failed: (video, why) of clips without crops.
+        warnings: (video, what was lost) of damaged clips that gave crops all the same.
+        without_face: videos without any face.
+        frames: frames that were looked at in all clips with an index ...
+        faces: ... and how many of them had a face.
+        tables: metadata files that were written.
+        left_out: (place, why) of tables' lines, or whole tables, that were not copied.
+        seconds: how long the run took.
+    """
+
+    done: int = 0
+    skipped: int = 0
+    failed: list[tuple[Path, str]] = field(default_factory=list)
+    warnings: list[tuple[Path, str]] = field(default_factory=list)
+    without_face: list[Path] = field(default_factory=list)
+    frames: int = 0
+    faces: int = 0
+    tables: list[Path] = field(default_factory=list)
+    left_out: list[tuple[str, str]] = field(default_factory=list)
+    seconds: float = 0.0
+
+    def add(self, video: Path, outcome: Outcome) -> None:
+        """Counts one clip that has crops now, or has none."""
+        if outcome.error is not None:
+            self.failed.append((video, outcome.error))
+            return
+        self.frames += outcome.frames
+        self.faces += outcome.faces
+        if outcome.faces == 0:
+            self.without_face.append(video)
+        if outcome.warning is not None:
+            self.warnings.append((video, outcome.warning))
+
+
+def usable_cores() -> int:
+    """Cores that this process may run on."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def files_below(folder: Path, suffixes: Container[str]) -> list[Path]:
+    """Files with one of the endings in a folder and below, sorted; no hidden ones, such as macOS's `._clip.mp4`."""
+    found = sorted(path for path in folder.rglob("*") if path.suffix.lower() in suffixes)
+    return [path for path in found if path.is_file() and not path.name.startswith(".")]
+
+
+def crop_corpus(
+    folder: str | os.PathLike[str],
+    out: str | os.PathLike[str],
+    settings: CropSettings,
+    workers: int | None = None,
+) -> CropReport:
+    """Makes `out/a/clip/00001.jpg` ... of every `folder/a/clip.mp4`, and copies every `metadata.csv`, pointing there.
+
+    Clips whose crops are there, of the same video with the same settings, are skipped; all others are made, and appear
+    when they are complete. A run that was stopped in any way is taken up by calling it again.
+
+    Args:
+        folder: searched for videos.
+        out: made where it is missing; only one run at a time may write there.
+        settings: rate, size and image format of the crops.
+        workers: processes; None takes as many as there are usable cores.
+
+    Raises:
+        ValueError: no video, `out` is or holds `folder`, two clips for one place, or another run is at work in `out`.
+        OSError: the disk is full, or the detector's file is missing.
+    """
+    folder, out, start = Path(folder), Path(out), time.monotonic()
+    clips = _places(folder, out)
+    detector_path()
+    out.mkdir(parents=True, exist_ok=True)
+    report = CropReport()
+    with _alone_in(out):
+        todo = []
+        for video, place in clips.items():
+            index = is_current(video, place, settings)
+            if index is None:
+                todo.append((video, place))
+            else:
+                report.skipped += 1
+                report.add(video, Outcome(len(index.frames), index.faces, index.warning))
+        with (
+            tqdm(
+                total=len(clips), initial=report.skipped, desc="crops", unit="clip", disable=None
+            ) as bar,
+            contextlib.closing(outcomes(todo, settings, workers or usable_cores())) as results,
+        ):
+            for (video, _), outcome in results:
+                if outcome.disk_full:
+                    raise OSError(
+                        f"{out}: the disk is full; finished clips stay, and the same command goes on there"
+                    )
+                report.done += outcome.error is None
+                report.add(video, outcome)
+                bar.update()
+        failed = {video for video, _ in report.failed}
+        _copy_tables(
+            folder,
+            out,
+            {video: place for video, place in clips.items() if video not in failed},
+            report,
+        )
+    report.failed.sort()
+    report.seconds = time.monotonic() - start
+    return report
+
+
+def _places(folder: Path, out: Path) -> dict[Path, Path]:
+    """Where the crops of each video go."""
+    if not folder.is_dir():
+        raise ValueError(f"{folder}: no such folder")
+    if folder.resolve().is_relative_to(out.resolve()):
+        raise ValueError(
+            f"{out}: crops need a folder of their own, which is not {folder} nor holds it"
+        )
+    if out.exists() and not out.is_dir():
+        raise ValueError(f"{out}: is a file, not a folder to write to")
+    videos = files_below(folder, VIDEO_SUFFIXES)
+    if not videos:
+        raise ValueError(f"{folder}: no video here; looked for {' '.join(sorted(VIDEO_SUFFIXES))}")
+    clips = {video: (out / video.relative_to(folder)).with_suffix("") for video in videos}
+    video_of: dict[Path, Path] = {}
+    for video, place in clips.items():
+        if video_of.setdefault(place, video) != video:
+            raise ValueError(
+                f"{video} and {video_of[place]} would both become {place}; rename one of them"
+            )
+    for video, place in clips.items():
+        above = next((parent for parent in place.parents if parent in video_of), None)
+        if above is not None:
+            raise ValueError(
+                f"{video} would be put inside the crops of {video_of[above]}; rename one of them"
+            )
+    return clips
+
+
+@contextlib.contextmanager
+def _alone_in(folder: Path) -> Iterator[None]:
+    """Holds a lock on the folder that ends with the process, however that ends; none where there are no locks."""
+    if fcntl is None:
+        yield
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise ValueError(
+                f"{folder}: another run is making crops here; wait for it to end"
+            ) from error
+        except OSError:  # some network file systems know no locks
+            pass
+        yield
+    finally:
+        os.close(handle)
+
+
+# Tables ------------------------------------------------------------------------------------------------------------
+
+
+def _copy_tables(folder: Path, out: Path, clips: dict[Path, Path], report: CropReport) -> None:
+    """Writes every metadata file again with the crops' folders as `file_name`, and only the lines that have crops."""
+    for table in sorted(folder.rglob(METADATA)):
+        if table.is_relative_to(out):
+            continue
+        target = out / table.relative_to(folder)
+        try:
+            header, rows = _read(table)
+        except (ValueError, OSError) as error:
+            report.left_out.append((str(table), str(error)))
+            continue
+        if target.is_file() and _names_videos(target):
+            report.left_out.append(
+                (str(table), f"{target} is here already and names videos: left alone")
+            )
+            continue
+        column, kept = header.index("file_name"), []
+        for line, row in rows:
+            name = row[column].strip() if len(row) == len(header) else ""
+            place = clips.get(Path(os.path.normpath(table.parent / name)))
+            if place is None:
+                report.left_out.append(
+                    (f"{table}:{line}", f"{name!r} has no crops" if name else "not a whole line")
+                )
+            else:
+                name = Path(os.path.relpath(place, target.parent)).as_posix()
+                kept.append([*row[:column], name, *row[column + 1 :]])
+        if kept:
+            _write(target, [header, *kept])
+            report.tables.append(target)
+
+
+def _read(path: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
+    """Header and (line, cells) of a table.
+
+    Raises:
+        ValueError: no table in UTF-8, or one without `file_name`.
+    """
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            reader = csv.reader(file)
+            header = [name.strip() for name in next(reader, [])]
+            rows = [
+                (reader.line_num, cells) for cells in reader if any(cell.strip() for cell in cells)
+            ]
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise ValueError(f"not a table in UTF-8: {error}") from error
+    if "file_name" not in header:
+        raise ValueError(f"has no column file_name; found {header}")
+    return header, rows
+
+
+def _names_videos(path: Path) -> bool:
+    """Whether a table is one of videos, or none at all: not one that was written here."""
+    try:
+        header, rows = _read(path)
+    except (ValueError, OSError):
+        return True
+    column = header.index("file_name")
+    names = [row[column].strip() for _, row in rows if len(row) > column]
+    return any(
+        Path(name).suffix.lower() in VIDEO_SUFFIXES and not (path.parent / name).is_dir()
+        for name in names
+    )
+
+
+def _write(path: Path, rows: list[list[str]]) -> None:
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    staging = path.with_name(f".{path.name}.tmp-{os.getpid()}")
+    try:
+        staging.write_text(text.getvalue(), "utf-8", newline="")
+        staging.replace(path)
+    finally:
+        staging.unlink(missing_ok=True)

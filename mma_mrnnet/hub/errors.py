@@ -1,0 +1,123 @@
+"""What an error says of the Hub: whether it may be over in a moment, and why, in a line; whoever wrapped it since."""
+
+import json
+import os
+from collections.abc import Iterator
+
+from huggingface_hub import constants, get_token
+from huggingface_hub.errors import (
+    DisabledRepoError,
+    GatedRepoError,
+    HfHubHTTPError,
+    HTTPError,
+    LocalEntryNotFoundError,
+    OfflineModeIsEnabled,
+    RemoteEntryNotFoundError,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
+
+PASSING_STATUS = frozenset({408, 429, 500, 502, 503, 504})
+"""What may be over in a moment; huggingface_hub tries again on the same ones."""
+
+
+def passes(error: BaseException) -> bool:
+    """Whether the Hub, or the line to it, was out of order: the same may go well later."""
+    # The check of cards reads an answer as JSON before it looks at the status; of a Hub out of order it is a page.
+    garbled = isinstance(error, json.JSONDecodeError)
+    return garbled or _unconnected(error) or _status(error) in PASSING_STATUS
+
+
+def reason(error: BaseException) -> str | None:
+    """Why the Hub did not do what was asked of it, and what helps; None where the error is not about the Hub."""
+    status, said = _status(error), _said(error)
+    if constants.is_offline_mode():
+        missing = any(
+            isinstance(each, LocalEntryNotFoundError | OfflineModeIsEnabled)
+            for each in _chain(error)
+        )
+        return (
+            "HF_HUB_OFFLINE is set, and it is not in the cache; unset it to download"
+            if missing
+            else None
+        )
+    by_kind = {
+        GatedRepoError: f"gated ({said}); ask for access on the repository's page, and log in (`hf auth login`)",
+        DisabledRepoError: "the Hub has disabled this repository",
+        RevisionNotFoundError: f"no such branch, tag or commit ({said})",
+        RepositoryNotFoundError: "no such repository, or a private one that your token may not see"
+        if get_token()
+        else "no such repository, or a private one (then `hf auth login`, or set HF_TOKEN)",
+    }
+    for kind, text in by_kind.items():
+        if any(isinstance(each, kind) for each in _chain(error)):
+            return text
+    by_status = {
+        401: f"the Hub does not accept your token (revoked or expired?); get a new one{_source_of_token()}",
+        403: f"your token has no right to do that ({said}); take one that has",
+        412: "somebody else has committed meanwhile; look at what is there now, and try again",
+        429: "too many requests (429); try again later",
+    }
+    if status in by_status:
+        return by_status[status]
+    if passes(error):
+        return f"{trouble(error)}; try again later"
+    if status is None or isinstance(_answer(error), RemoteEntryNotFoundError):
+        return None
+    return f"the Hub refused it ({status}): {said}"
+
+
+def trouble(error: BaseException) -> str:
+    """What is wrong with the Hub or the line to it, where `passes` says that something is."""
+    status = _status(error)
+    if status is not None:
+        return (
+            "too many requests (429)"
+            if status == 429
+            else f"the Hub is out of order (it answered {status})"
+        )
+    if _unconnected(error):
+        first = [each for each in _chain(error) if isinstance(each, HTTPError)][-1]
+        return f"no connection to {constants.ENDPOINT}, or it broke ({one_line(first) or type(first).__name__})"
+    return "the Hub is out of order (its answer made no sense)"
+
+
+def one_line(text: object) -> str:
+    """The text without line ends, and of bounded length."""
+    return " ".join(str(text).split())[:300]
+
+
+def _source_of_token() -> str:
+    if os.environ.get("HF_TOKEN"):
+        return " and put it into HF_TOKEN, which goes before what `hf auth login` stored"
+    return " by `hf auth login`"
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    """An error, and those that led to it."""
+    for _ in range(20):  # chains may be cyclic
+        if error is None:
+            return
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+def _answer(error: BaseException) -> HfHubHTTPError | None:
+    """The error that holds what the Hub answered, if it did."""
+    return next((each for each in _chain(error) if isinstance(each, HfHubHTTPError)), None)
+
+
+def _status(error: BaseException) -> int | None:
+    answer = _answer(error)
+    return None if answer is None else answer.response.status_code
+
+
+def _said(error: BaseException) -> str:
+    """What the Hub said about it."""
+    answer = _answer(error)
+    return one_line((answer.server_message if answer else None) or error)
+
+
+def _unconnected(error: BaseException) -> bool:
+    """Whether no (whole) answer came at all."""
+    return _answer(error) is None and any(isinstance(each, HTTPError) for each in _chain(error))

@@ -1,0 +1,1 @@
+"""Made-up data: simulated reactions and drawn faces."""

@@ -1,0 +1,160 @@
+"""Simulated reactions as drawn faces, in a folder laid out as Hume-Reaction's: clips of pixels without people."""
+
+import csv
+import signal
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from multiprocessing import get_context
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+from tqdm import tqdm
+
+from mma_mrnnet.crops.store import ENCODINGS
+from mma_mrnnet.files import replaced_folder
+from mma_mrnnet.model.labels import ACTION_UNITS, REACTIONS
+from mma_mrnnet.synthetic.drawn_faces import draw_face
+from mma_mrnnet.synthetic.reactions import FPS, SimulatedClip, hume_like_splits
+
+NOTE = "README.txt"
+DRAWN = "Drawn faces of simulated reactions: no person was recorded or rated."
+"""The first line of `NOTE`."""
+
+PARTITION_NAMES = {"train": "train", "validation": "devel", "test": "test"}
+
+
+@dataclass(frozen=True)
+class _Task:
+    """One clip to draw: where its crops go, its (L, 17) intensities, and what its person follows from."""
+
+    folder: Path
+    action_units: NDArray[np.float32]
+    person: tuple[int, ...]
+    size: int
+    fps: float
+
+
+def write_drawn_reactions(
+    folder: str | Path,
+    counts: tuple[int, int, int] = (600, 200, 300),
+    *,
+    seed: int = 0,
+    size: int = 64,
+    fps: float = FPS,
+    workers: int = 1,
+) -> None:
+    """Writes `labels.csv`, `partition.csv` and `feats/Faces/<id>/<milliseconds>.jpg`, as MuSe 2022 laid them out.
+
+    Labels and action units are those of `hume_like_splits`. A person looks the same in all frames of all its clips,
+    pose, light and grain included; nobody is in two splits. The same arguments give the same folder bit by bit,
+    whatever `workers` is. It is written beside its place and renamed.
+
+    Args:
+        folder: must not exist, or be empty.
+        counts: clips of train, validation (`devel`) and test.
+        seed: not negative.
+        size: height and width of the crops in pixels.
+        fps: frames a second that the files' names stand for; a clip's frames with a face are counted through.
+        workers: processes that draw; with more than one, a script needs its `if __name__ == "__main__"`.
+
+    Raises:
+        ValueError: a folder that holds something, or a number out of range.
+    """
+    folder = Path(folder)
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise ValueError(
+            f"{folder}: is here already and not an empty folder; drawn clips need one of their own"
+        )
+    if len(counts) != 3 or min(counts) < 1:
+        raise ValueError(
+            f"counts needs three numbers from 1 on: train, validation, test; got {counts}"
+        )
+    if seed < 0 or size < 16 or not 0 < fps <= 1000 or workers < 1:
+        raise ValueError(
+            "seed must be at least 0, size at least 16, fps in (0, 1000], workers at least 1; "
+            f"got {seed}, {size}, {fps}, {workers}"
+        )
+    splits = hume_like_splits(seed, counts)
+    with replaced_folder(folder) as staging:
+        _write_tables(staging, splits)
+        tasks = [
+            _Task(
+                staging / "feats" / "Faces" / clip_id,
+                _units_of(clip),
+                (seed, *clip.subject.encode()),
+                size,
+                fps,
+            )
+            for clip_id, _, clip in _numbered(splits)
+        ]
+        _draw_all(tasks, workers)
+
+
+def is_drawn(folder: str | Path) -> bool:
+    """Whether `write_drawn_reactions` made this folder."""
+    note = Path(folder) / NOTE
+    return note.is_file() and note.read_text("utf-8", "replace").startswith(DRAWN)
+
+
+def _numbered(splits: dict[str, list[SimulatedClip]]) -> Iterator[tuple[str, str, SimulatedClip]]:
+    """(five-digit id, split, clip) of all clips, numbered through from split to split."""
+    clips = [(split, clip) for split in splits for clip in splits[split]]
+    for number, (split, clip) in enumerate(clips):
+        yield f"{number:05d}", split, clip
+
+
+def _units_of(clip: SimulatedClip) -> NDArray[np.float32]:
+    """(L, 17) true intensities in [0, 1], the last channels of affect."""
+    return clip.true_affect[:, -len(ACTION_UNITS) :].clip(0, 1)
+
+
+def _write_tables(folder: Path, splits: dict[str, list[SimulatedClip]]) -> None:
+    numbered = list(_numbered(splits))
+    labels = [
+        [f"[{clip_id}]", *(f"{label:.9g}" for label in clip.labels)]
+        for clip_id, _, clip in numbered
+    ]
+    partition = [[f"[{clip_id}]", PARTITION_NAMES[split]] for clip_id, split, _ in numbered]
+    _write_csv(folder / "labels.csv", [["File_ID", *REACTIONS], *labels])
+    _write_csv(folder / "partition.csv", [["Id", "Proposal"], *partition])
+    note = f"{DRAWN}\nMade by mma-mrnnet draw in the layout of Hume-Reaction (MuSe 2022), of which nothing is in here.\n"
+    (folder / NOTE).write_text(note, encoding="utf-8")
+
+
+def _write_csv(path: Path, rows: list[list[str]]) -> None:
+    with path.open("w", encoding="utf-8", newline="") as file:
+        csv.writer(file, lineterminator="\n").writerows(rows)
+
+
+def _draw_all(tasks: list[_Task], workers: int) -> None:
+    if workers == 1:
+        _wait_for(map(_draw_clip, tasks), len(tasks))
+        return
+    # Not by fork, which OpenCV's threads do not survive.
+    with ProcessPoolExecutor(workers, get_context("spawn"), initializer=_begin_work) as pool:
+        _wait_for(pool.map(_draw_clip, tasks, chunksize=4), len(tasks))
+
+
+def _begin_work() -> None:
+    signal.signal(
+        signal.SIGINT, signal.SIG_IGN
+    )  # Ctrl-C reaches every process of a terminal; the first one answers
+    cv2.setNumThreads(1)
+
+
+def _wait_for(done: Iterable[None], count: int) -> None:
+    for _ in tqdm(done, total=count, desc="drawn clips", unit="clip", mininterval=5, disable=None):
+        pass
+
+
+def _draw_clip(task: _Task) -> None:
+    task.folder.mkdir(parents=True)
+    for number, units in enumerate(task.action_units):
+        # A fresh generator for every frame: the person is drawn from it first, and so stays who it is.
+        face = draw_face(units, rng=np.random.default_rng(task.person), size=task.size)
+        name = f"{round(1000 * number / task.fps)}.jpg"
+        Image.fromarray(face).save(task.folder / name, **ENCODINGS["jpg"])

@@ -1,0 +1,304 @@
+"""What an extractor would report of a simulated face: biases, noise and confusions, our choice or measured."""
+
+from dataclasses import dataclass, replace
+from math import sqrt
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mma_mrnnet.model.labels import ACTION_UNITS, EXPRESSIONS, VALENCE_AROUSAL, action_unit_name
+from mma_mrnnet.model.priors import action_unit_prior
+
+Array = NDArray[np.float64]
+Each = float | tuple[float, ...]
+"""One number for all channels of a kind, or one for each of them."""
+
+_CHANNEL_GROUPS = (len(VALENCE_AROUSAL), len(VALENCE_AROUSAL) + len(EXPRESSIONS))
+
+
+@dataclass(frozen=True)
+class ExtractorNoise:
+    """How an extractor's report differs from the face.
+
+    Every default is our choice; `noise_from_errors` puts measured errors in their place. Biases and noises are standard
+    deviations: of valence and arousal in their own unit, otherwise in logits. A unit of intensity 0.4 is reported at
+    probability 0.5 where sensitivity is 1, as `labels.presence_target` has it.
+    """
+
+    unit_floor: Each = -3.2
+    """Logit that a unit at rest is reported with: probability 0.04."""
+    unit_slope: Each = 8.0
+    """Logits from a unit at rest to its full strength."""
+    sensitivity: tuple[float, ...] = (
+        *(0.85, 0.85, 0.85, 0.80, 0.90, 0.75, 0.75, 0.75, 0.70),
+        *(1.00, 0.65, 0.70, 0.65, 0.60, 0.65, 1.00, 0.90),
+    )
+    """Share of each unit's intensity that is seen, in the order of `ACTION_UNITS`."""
+    unit_bias: Each = 0.5
+    unit_noise: Each = 0.5
+    cross_talk: tuple[tuple[int, int, float], ...] = (
+        *((6, 12, 0.15), (12, 6, 0.25), (4, 7, 0.20), (7, 4, 0.10), (25, 26, 0.20), (26, 25, 0.25)),
+        *((9, 10, 0.25), (10, 9, 0.20), (1, 2, 0.20), (2, 1, 0.15), (6, 7, 0.20), (12, 25, 0.10)),
+    )
+    """(unit shown, unit that is seen as well, share of its intensity)."""
+    logit_cross_talk: tuple[tuple[int, int, float], ...] = ()
+    """(unit shown, unit whose report it moves, logits at full strength)."""
+    confusion: tuple[tuple[str, str, float], ...] = (
+        *(("fear", "surprise", 0.25), ("surprise", "fear", 0.15)),
+        *(("anger", "disgust", 0.20), ("disgust", "anger", 0.20)),
+        *(("sadness", "neutral", 0.30), ("neutral", "sadness", 0.02)),
+    )
+    """(expression shown, expression seen instead, share that moves)."""
+    expression_logits: tuple[tuple[float, ...], ...] | None = None
+    """(7, 7) logits that each fully shown expression is reported with, in place of `confusion` and floor."""
+    expression_floor: float = 0.015
+    """Added to each expression's probability before the logarithm, so that none is ever 0."""
+    expression_bias: Each = 0.4
+    expression_noise: Each = 0.4
+    speech_seen_as: tuple[tuple[str, float], ...] = (
+        ("fear", 0.5),
+        ("surprise", 1.0),
+        ("disgust", 0.6),
+    )
+    """(expression, logits that a mouth wide open in speech adds to it)."""
+    speech_moves: tuple[float, float] = (0.0, 0.0)
+    """What a mouth wide open in speech adds to valence and arousal."""
+    valence_arousal_gain: Each = 0.8
+    valence_arousal_offset: Each = 0.0
+    valence_arousal_bias: Each = 0.08
+    valence_arousal_noise: Each = 0.08
+    unsupervised_units: tuple[int, ...] = (11, 23)
+    """Units that no label reaches in training: reported as the prior expects them from the expressions."""
+    unsupervised_noise: float = 0.01
+    """In probability."""
+    memory: float = 0.7
+    """AR(1) coefficient of each noise, from one moment to that half a second later."""
+    bad_frames: float = 0.02
+    """Share of frames in which the report has nothing to do with the face."""
+    turned_fade: float = 0.6
+    """Share of a display that a head turned to the profile hides."""
+    turned_bias: float = 1.5
+    """Size of the error that such a turn adds in each channel while it lasts, in standard deviations of its noise."""
+
+
+def draw_bias(noise: ExtractorNoise, rng: np.random.Generator) -> Array:
+    """(26,) how the extractor misreads one person in every clip, in the unit of each channel's noise."""
+    scales = _by_channel(noise.valence_arousal_bias, noise.expression_bias, noise.unit_bias)
+    return scales * rng.standard_normal(len(scales))
+
+
+def turned_away(
+    true_affect: Array, bias: Array, turn: Array, noise: ExtractorNoise, rng: np.random.Generator
+) -> tuple[Array, Array]:
+    """What can be seen of faces while they turn away, and how the extractor then misreads them.
+
+    Args:
+        true_affect: (N, T, 26).
+        bias: (N, 26) of the clips' people.
+        turn: (N, T) in [0, 1], from frontal to profile.
+        noise: the numbers.
+        rng: source of what a turn adds, one error a clip that grows with the turn.
+
+    Returns:
+        (N, T, 26) the displays paler, neutral more; (N, T, 26) the bias for `report_affect`.
+    """
+    seen = true_affect * (1 - noise.turned_fade * turn[..., None])
+    neutral = len(VALENCE_AROUSAL) + EXPRESSIONS.index("neutral")
+    seen[..., neutral] += noise.turned_fade * turn  # the expressions' sum stays 1
+    scales = _by_channel(noise.valence_arousal_noise, noise.expression_noise, noise.unit_noise)
+    error = noise.turned_bias * scales * rng.standard_normal(bias.shape)  # (N, 26)
+    return seen, bias[:, None] + turn[..., None] * error[:, None]
+
+
+def _by_channel(valence_arousal: Each, expressions: Each, units: Each) -> Array:
+    """(26,) one number for each channel."""
+    sizes = (len(VALENCE_AROUSAL), len(EXPRESSIONS), len(ACTION_UNITS))
+    pairs = zip((valence_arousal, expressions, units), sizes, strict=True)
+    return np.concatenate([np.broadcast_to(each, size) for each, size in pairs])
+
+
+def report_affect(
+    true_affect: Array,
+    speech: Array,
+    bias: Array,
+    noise: ExtractorNoise,
+    rng: np.random.Generator,
+    fps: float = 2.0,
+) -> Array:
+    """What an extractor would report of the faces.
+
+    Args:
+        true_affect: (N, T, 26), action units as intensities.
+        speech: (N, T, 1) in [0, 1], how wide speech opens the mouth.
+        bias: (N, 26) of the clips' people, or (N, T, 26) where it changes within a clip.
+        noise: the numbers.
+        rng: source of the noise.
+        fps: frames a second.
+
+    Returns:
+        (N, T, 26): values in [-1, 1], probabilities that sum to 1, probabilities of presence.
+    """
+    clips, frames, channels = true_affect.shape
+    bad = rng.random((clips, frames, 1)) < noise.bad_frames
+    steady = autoregressive((clips, frames, channels), noise.memory, fps, rng)
+    jitter = np.where(bad, 4 * rng.standard_normal(steady.shape), steady)  # in standard deviations
+    shown = np.split(true_affect * ~bad, _CHANNEL_GROUPS, axis=-1)
+    bias = bias[:, None] if bias.ndim == 2 else bias
+    offset = np.split(np.broadcast_to(bias, jitter.shape), _CHANNEL_GROUPS, axis=-1)
+    jitter = np.split(jitter, _CHANNEL_GROUPS, axis=-1)
+
+    scales = (noise.valence_arousal_noise, noise.expression_noise, noise.unit_noise)
+    error = [
+        one + np.array(scale) * other
+        for one, scale, other in zip(offset, scales, jitter, strict=True)
+    ]
+    moved = np.array(noise.valence_arousal_offset) + speech * np.array(
+        noise.speech_moves
+    )  # (N, T, 2)
+    valence_arousal = np.array(noise.valence_arousal_gain) * shown[0] + moved + error[0]
+    expressions = _report_expressions(shown[1], speech, error[1], noise)
+    units = _report_units(shown[2], error[2], noise)
+    prior_only = columns_of(*noise.unsupervised_units)
+    expected = (expressions @ action_unit_prior(ACTION_UNITS).double().numpy())[
+        ..., prior_only
+    ]  # (N, T, 2)
+    units[..., prior_only] = (
+        expected + noise.unsupervised_noise * jitter[2][..., prior_only]
+    ).clip(1e-3, 1)
+    return np.concatenate([valence_arousal.clip(-1, 1), expressions, units], axis=-1)
+
+
+def _report_expressions(shown: Array, speech: Array, error: Array, noise: ExtractorNoise) -> Array:
+    if noise.expression_logits is None:
+        logits = _confused(shown, noise) + error  # (N, T, 7)
+    else:  # between two expressions the report lies between theirs
+        logits = shown @ np.array(noise.expression_logits) + error
+    for expression, raised in noise.speech_seen_as:
+        logits[..., [EXPRESSIONS.index(expression)]] += raised * speech
+    odds = np.exp(logits - logits.max(-1, keepdims=True))
+    return odds / odds.sum(-1, keepdims=True)
+
+
+def _confused(shown: Array, noise: ExtractorNoise) -> Array:
+    """(N, T, 7) logits of expressions some of which are taken for others."""
+    confusion = np.eye(len(EXPRESSIONS))
+    for expression, seen, share in noise.confusion:
+        row = EXPRESSIONS.index(expression)
+        confusion[row, row] -= share
+        confusion[row, EXPRESSIONS.index(seen)] += share
+    return np.log(shown @ confusion + noise.expression_floor)
+
+
+def _report_units(shown: Array, error: Array, noise: ExtractorNoise) -> Array:
+    seen = shown * np.array(noise.sensitivity)  # (N, T, 17)
+    for unit, also, share in noise.cross_talk:
+        seen[..., columns_of(also)] = either(
+            seen[..., columns_of(also)], share * shown[..., columns_of(unit)]
+        )
+    logits = np.array(noise.unit_floor) + np.array(noise.unit_slope) * seen + error
+    for unit, moves, added in noise.logit_cross_talk:
+        logits[..., columns_of(moves)] += added * shown[..., columns_of(unit)]
+    return 1 / (1 + np.exp(-logits))
+
+
+def noise_from_errors(errors: dict) -> ExtractorNoise:
+    """An extractor that errs as a trained one was measured to.
+
+    Made faces' errors are taken where there are any, since their labels are true by construction, else those of all
+    rows. Units without a measurement are reported as the prior expects; what else was not measured keeps its default,
+    and so do memory, bad frames and turned heads, which no still picture shows.
+
+    Args:
+        errors: from `training.extractor_errors`.
+
+    Raises:
+        ValueError: no action unit was measured.
+    """
+    measured = errors.get("made") or errors["all"]
+    units = [measured["action_units"].get(action_unit_name(unit)) for unit in ACTION_UNITS]
+    if not any(units):
+        raise ValueError(
+            "errors of the extractor: no action unit was measured; at least 20 rows of varying labels do"
+        )
+    default = ExtractorNoise()
+
+    def each(key: str, otherwise: float) -> tuple[float, ...]:
+        return tuple(otherwise if unit is None else unit[key] for unit in units)
+
+    numbers = {action_unit_name(unit): unit for unit in ACTION_UNITS}
+    cross_talk = [
+        (numbers[name], unit, added)
+        for unit, found in zip(ACTION_UNITS, units, strict=True)
+        for name, added in (found or {"cross_talk": {}})["cross_talk"].items()
+        if name in numbers
+    ]
+    return replace(
+        default,
+        unit_floor=each("floor", default.unit_floor),
+        unit_slope=each("slope", default.unit_slope),
+        sensitivity=(1.0,) * len(ACTION_UNITS),  # the slope holds it
+        unit_bias=each("person", default.unit_bias),
+        unit_noise=each("frame", default.unit_noise),
+        cross_talk=(),
+        logit_cross_talk=tuple(cross_talk),
+        unsupervised_units=tuple(
+            unit for unit, found in zip(ACTION_UNITS, units, strict=True) if found is None
+        ),
+        **_measured_expressions(measured),
+        **_measured_values(measured),
+    )
+
+
+def _measured_expressions(measured: dict) -> dict:
+    """The fields of `ExtractorNoise` that say how expressions are reported; those that were measured."""
+    fields: dict = {}
+    if expressions := measured["expressions"]:
+        fields["expression_logits"] = tuple(map(tuple, expressions["mean_logits_rows_are_labels"]))
+        fields["expression_bias"] = tuple(expressions["person"][name] for name in EXPRESSIONS)
+        fields["expression_noise"] = tuple(expressions["frame"][name] for name in EXPRESSIONS)
+    if talkers := measured["neutral_talkers"]:
+        fields["speech_seen_as"] = tuple(talkers["logits_added"].items())
+        fields["speech_moves"] = tuple(
+            talkers["valence_arousal_added"][name] for name in VALENCE_AROUSAL
+        )
+    return fields
+
+
+def _measured_values(measured: dict) -> dict:
+    """The same of valence and arousal."""
+    values = [measured["valence_arousal"][name] for name in VALENCE_AROUSAL]
+    if None in values:
+        return {}
+    keys = {"gain": "gain", "offset": "offset", "bias": "person", "noise": "frame"}
+    return {
+        f"valence_arousal_{name}": tuple(value[key] for value in values)
+        for name, key in keys.items()
+    }
+
+
+def columns_of(*units: int) -> list[int]:
+    """Places of the action units in `ACTION_UNITS`."""
+    return [ACTION_UNITS.index(unit) for unit in units]
+
+
+def either(one: Array, other: Array) -> Array:
+    """Strength of two causes together: 1 - (1 - one)(1 - other)."""
+    return 1 - (1 - one) * (1 - other)
+
+
+def autoregressive(
+    shape: tuple[int, ...], memory: float, fps: float, rng: np.random.Generator
+) -> Array:
+    """AR(1) noise of unit variance along axis 1.
+
+    Args:
+        shape: (N, T, ...).
+        memory: correlation of two moments half a second apart, in [0, 1].
+        fps: frames a second.
+        rng: source of the noise.
+    """
+    kept = memory ** (2 / fps)  # from one frame to the next
+    steps = rng.standard_normal(shape)
+    for frame in range(1, shape[1]):
+        steps[:, frame] = kept * steps[:, frame - 1] + sqrt(1 - kept**2) * steps[:, frame]
+    return steps

@@ -1,0 +1,141 @@
+"""Changed copies of a face crop for training, from random numbers that depend on (seed, epoch, item) alone."""
+
+import math
+from collections.abc import Collection
+from io import BytesIO
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from torch import Tensor
+
+AUGMENTATIONS = (
+    "mirror",
+    "geometry",
+    "grey",
+    "blur",
+    "colour",
+    "light",
+    "occlusion",
+    "noise",
+    "compression",
+)
+"""Kinds of change, in the order in which they are made."""
+
+
+def mixed_seed(*numbers: int) -> int:
+    """One 63-bit seed from several whole numbers; neighbouring ones give unrelated seeds (SplitMix64's finaliser)."""
+    state = 0
+    for number in numbers:
+        state = (state + 0x9E3779B97F4A7C15 + number) & (2**64 - 1)
+        state = ((state ^ (state >> 30)) * 0xBF58476D1CE4E5B9) & (2**64 - 1)
+        state = ((state ^ (state >> 27)) * 0x94D049BB133111EB) & (2**64 - 1)
+        state ^= state >> 31
+    return state >> 1
+
+
+def augment_crop(pixels: Tensor, kinds: Collection[str], generator: torch.Generator) -> Tensor:
+    """A mirrored, jittered, greyed, blurred, re-lit, covered, noisy, compressed copy of one crop (sizes: our choice).
+
+    All labels are symmetric (a unit's intensity is the mean of both sides), so mirroring leaves them true. One crop
+    at a time: what comes out cannot depend on the batch that the crop is in.
+
+    Args:
+        pixels: (3, S, S) in [-1, 1].
+        kinds: which of `AUGMENTATIONS` to make.
+        generator: every random number comes from it.
+
+    Returns:
+        The same shape and range.
+    """
+    # One draw for all coins and sizes: a kind that is left out does not change the others.
+    coins = dict(
+        zip(
+            AUGMENTATIONS, torch.rand(len(AUGMENTATIONS), generator=generator).tolist(), strict=True
+        )
+    )
+    normal = torch.randn(11, generator=generator).tolist()
+    place = torch.rand(5, generator=generator).tolist()
+    if "mirror" in kinds and coins["mirror"] < 0.5:
+        pixels = pixels.flip(-1)
+    if "geometry" in kinds:
+        # 3 degrees, 4 % of scale, 3 % of shift: about the scatter of five detected points, one standard deviation.
+        pixels = _moved(
+            pixels, angle=normal[0] * 0.052, zoom=1 + normal[1] * 0.04, shift=(normal[2], normal[3])
+        )
+    if "grey" in kinds and coins["grey"] < 0.2:
+        pixels = pixels.mean(0, keepdim=True).expand(3, -1, -1)
+    if "blur" in kinds and coins["blur"] < 0.25:
+        pixels = _blurred(
+            pixels, factor=2 if coins["blur"] < 0.15 else 3 if coins["blur"] < 0.22 else 4
+        )
+    if "colour" in kinds:
+        brightness = torch.tensor(
+            [normal[5] * 0.15 + normal[6 + channel] * 0.05 for channel in range(3)]
+        )
+        pixels = pixels * math.exp(normal[4] * 0.2) + brightness.view(3, 1, 1)
+    if "light" in kinds and coins["light"] < 0.3:
+        pixels = _lit_from_aside(pixels, slope=(normal[9] * 0.4, normal[10] * 0.25))
+    if "occlusion" in kinds and coins["occlusion"] < 0.15:
+        pixels = _covered(pixels, place)
+    if "noise" in kinds and coins["noise"] < 0.3:
+        strength = coins["noise"] / 3  # given the coin, even in [0, 0.1)
+        pixels = torch.randn(pixels.shape, generator=generator).mul_(strength).add_(pixels)
+    pixels = pixels.clamp(-1.0, 1.0)
+    if "compression" in kinds and coins["compression"] < 0.25:
+        pixels = _compressed(
+            pixels, quality=15 + round(coins["compression"] * 240)
+        )  # given the coin, 15 to 75
+    return pixels
+
+
+def _moved(pixels: Tensor, *, angle: float, zoom: float, shift: tuple[float, float]) -> Tensor:
+    """Turned by radians, scaled, and shifted by 3 % of the side times `shift`; black where nothing was."""
+    side = pixels.shape[-1]
+    along = (torch.arange(side) * 2 + 1) / side - 1  # centres of the pixels in [-1, 1]
+    x, y = along, along.unsqueeze(1)  # (S,), (S, 1)
+    cosine, sine = zoom * math.cos(angle), zoom * math.sin(angle)
+    grid = torch.stack(
+        [x * cosine - (y * sine - shift[0] * 0.06), x * sine + (y * cosine + shift[1] * 0.06)],
+        dim=-1,
+    )  # (S, S, 2)
+    # Black outside is -1 here, and the sampler pads with 0: shift up, sample, shift down.
+    return (
+        F.grid_sample((pixels + 1).unsqueeze(0), grid.unsqueeze(0), align_corners=False).squeeze(0)
+        - 1
+    )
+
+
+def _blurred(pixels: Tensor, factor: int) -> Tensor:
+    """A soft picture: shrunk and blown up again, as small faces and strong compression leave it."""
+    side = pixels.shape[-1]
+    small = F.interpolate(pixels.unsqueeze(0), size=max(side // factor, 8), mode="area")
+    return F.interpolate(small, size=side, mode="bilinear", align_corners=False).squeeze(0)
+
+
+def _lit_from_aside(pixels: Tensor, *, slope: tuple[float, float]) -> Tensor:
+    """Light that falls off across the face: brightness times exp(slope . place), places in [-1, 1] from the middle."""
+    side = pixels.shape[-1]
+    along = (torch.arange(side) * 2 + 1) / side - 1
+    factor = torch.exp(slope[0] * along + slope[1] * along.unsqueeze(1))  # (S, S)
+    return (pixels + 1) * factor - 1
+
+
+def _covered(pixels: Tensor, place: list[float]) -> Tensor:
+    """A hand's or a microphone's worth of one grey over the picture: 10 to 35 % of the side, high and wide."""
+    side = pixels.shape[-1]
+    height, width = (round(side * (0.1 + 0.25 * share)) for share in place[:2])
+    top, left = round((side - height) * place[2]), round((side - width) * place[3])
+    pixels = pixels.clone()
+    pixels[:, top : top + height, left : left + width] = 2 * place[4] - 1
+    return pixels
+
+
+def _compressed(pixels: Tensor, quality: int) -> Tensor:
+    """What JPEG of that quality leaves of the picture."""
+    levels = (pixels.permute(1, 2, 0) * 127.5 + 127.5).round().to(torch.uint8).numpy()
+    stored = BytesIO()
+    Image.fromarray(levels).save(stored, "JPEG", quality=quality)
+    with Image.open(stored) as image:
+        return torch.from_numpy(np.array(image)).permute(2, 0, 1).float() / 127.5 - 1

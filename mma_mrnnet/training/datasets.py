@@ -1,0 +1,287 @@
+"""What the training loop reads: crops with partial labels, clips of affect, and how each becomes a batch."""
+
+import hashlib
+import sys
+from collections.abc import Collection, Sequence
+from io import BytesIO
+from itertools import pairwise
+from typing import Any
+
+import datasets
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from mma_mrnnet.features.arrow_files import frame_counts
+from mma_mrnnet.features.records import action_unit_column
+from mma_mrnnet.model.labels import (
+    ACTION_UNITS,
+    EXPRESSIONS,
+    NO_CLASS,
+    neutral_talkers,
+    presence_target,
+)
+from mma_mrnnet.model.video_processing_mma_mrnnet import MMAMRNNetVideoProcessor, kept_indices
+from mma_mrnnet.training.augmentation import AUGMENTATIONS, augment_crop, mixed_seed
+
+ROWS = 100_000  # whose images' names memory holds at once
+
+
+class FrameDataset(Dataset):
+    """Labelled face crops for stage 1.
+
+    Args:
+        rows: a data set with the columns of `records.frame_features`.
+        action_units: the units, and their order, that the model predicts.
+        seed: of the run; with the epoch and the item's number it fixes how an item is augmented.
+    """
+
+    def __init__(
+        self, rows: datasets.Dataset, action_units: Sequence[int] = ACTION_UNITS, *, seed: int = 0
+    ) -> None:
+        self.seed = seed
+        self.epoch = 0
+        self.talkers = 0
+        columns = [action_unit_column(unit) for unit in action_units]
+        table = rows.select_columns(
+            ["valence", "arousal", "expression", "subject", "source", *columns]
+        ).with_format("pandas")[:]
+        self.action_units = tuple(action_units)
+        self.images = rows.select_columns(["image"]).cast_column(
+            "image", datasets.Image(decode=False)
+        )
+        self.sources: list[str] = list(
+            map(sys.intern, table["source"].astype(str))
+        )  # millions of a few names
+        self.subjects: list[str] = list(map(sys.intern, table["subject"].astype(str)))
+        self.valence_arousal = torch.from_numpy(
+            table[["valence", "arousal"]].to_numpy(np.float32, copy=True)
+        )  # (N, 2)
+        self.expression = torch.from_numpy(
+            table["expression"].to_numpy(np.int64, copy=True)
+        )  # (N,)
+        self.intensity = torch.from_numpy(table[columns].to_numpy(np.float32, copy=True))  # (N, A)
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def keep_labels(self, channels: Sequence[str]) -> None:
+        """Hide the labels of all but the given `CHANNELS`: from here on there are none."""
+        if "valence_arousal" not in channels:
+            self.valence_arousal.fill_(torch.nan)
+        if "expressions" not in channels:
+            self.expression.fill_(NO_CLASS)
+        if "action_units" not in channels:
+            self.intensity.fill_(torch.nan)
+
+    def label_talkers(self, sources: Collection[str]) -> None:
+        """Labels the rows of some sources that `neutral_talkers` finds, and that have no expression, neutral and calm.
+
+        `talkers` then counts them.
+        """
+        talks = neutral_talkers(self.intensity, self.action_units) & (self.expression == NO_CLASS)
+        talks &= torch.tensor([source in sources for source in self.sources])
+        self.expression[talks] = EXPRESSIONS.index("neutral")
+        self.valence_arousal[talks] = self.valence_arousal[talks].nan_to_num(0.0)
+        self.talkers = int(talks.sum())
+
+    def fingerprint(self) -> str:
+        """A digest of labels, sources and the images' names, which changes with any of them."""
+        digest = hashlib.sha256()
+        for labels in (self.valence_arousal, self.expression, self.intensity):
+            digest.update(labels.numpy().tobytes())
+        paths = self.images.with_format("arrow")
+        for first in range(0, len(self), ROWS):
+            names = pc.struct_field(paths[first : first + ROWS]["image"], "path").to_pylist()
+            lines = map("{}\0{}".format, self.sources[first : first + ROWS], names)
+            digest.update("\n".join(lines).encode("utf-8", "surrogateescape"))
+        return digest.hexdigest()
+
+    def begin_epoch(self, epoch: int) -> None:
+        """Choose the epoch that augmentation depends on; before a loader's workers copy the data set."""
+        self.epoch = epoch
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        """One crop (H, W, 3) uint8 with its labels, action units as intensities, and the seed of its augmentation.
+
+        Raises:
+            OSError: an image that cannot be read; the message starts with its path.
+        """
+        stored = self.images[index]["image"]
+        source = BytesIO(stored["bytes"]) if stored["bytes"] is not None else stored["path"]
+        try:
+            with Image.open(source) as image:
+                crop = np.asarray(image.convert("RGB"))
+        # What Pillow raises on a damaged file depends on the format.
+        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+            raise OSError(
+                f"{stored['path'] or f'row {index}'}: not an image that can be read ({error})"
+            ) from error
+        return {
+            "crop": torch.from_numpy(crop.copy()),
+            "valence_arousal_labels": self.valence_arousal[index],
+            "expression_labels": self.expression[index],
+            "action_unit_intensities": self.intensity[index],
+            "augmentation_seed": mixed_seed(self.seed, self.epoch, index),
+        }
+
+
+class FrameCollator:
+    """Stacks crops into what `MMAModel.forward` takes; augments them in training.
+
+    Args:
+        processor: scales the crops, as in inference.
+        augmentations: which of `AUGMENTATIONS` to make, each item's from its own seed; none outside training.
+
+    Raises:
+        ValueError: a kind of augmentation that there is not.
+    """
+
+    def __init__(
+        self, processor: MMAMRNNetVideoProcessor, *, augmentations: Sequence[str] = ()
+    ) -> None:
+        unknown = [kind for kind in augmentations if kind not in AUGMENTATIONS]
+        if unknown:
+            raise ValueError(
+                f"augmentations must be among {', '.join(AUGMENTATIONS)}; got {', '.join(unknown)}"
+            )
+        self.processor = processor
+        self.augmentations = frozenset(augmentations)
+
+    def __call__(self, items: list[dict[str, Any]]) -> dict[str, Tensor]:
+        """N items, whose crops may differ in size, to `pixel_values` and the three label tensors."""
+        crops = [item["crop"] for item in items]
+        if len({crop.shape for crop in crops}) == 1:
+            pixel_values = self.processor.scale(torch.stack(crops))  # (N, 3, S, S)
+        else:
+            pixel_values = torch.cat(
+                [self.processor.scale(crop[None]) for crop in crops]
+            )  # (N, 3, S, S)
+        if self.augmentations:
+            seeds = [item["augmentation_seed"] for item in items]
+            pixel_values = torch.stack(
+                [self._augmented(*pair) for pair in zip(pixel_values, seeds, strict=True)]
+            )
+        return {
+            "pixel_values": pixel_values,
+            "valence_arousal_labels": torch.stack(
+                [item["valence_arousal_labels"] for item in items]
+            ),
+            "expression_labels": torch.stack([item["expression_labels"] for item in items]),
+            "action_unit_labels": presence_target(
+                torch.stack([item["action_unit_intensities"] for item in items])
+            ),
+        }
+
+    def _augmented(self, pixels: Tensor, seed: int) -> Tensor:
+        return augment_crop(pixels, self.augmentations, torch.Generator().manual_seed(seed))
+
+
+class ClipDataset(Dataset):
+    """Clips of affect for stage 2.
+
+    Args:
+        rows: a data set with the columns of `records.clip_features`; it stays memory-mapped, nothing is padded.
+    """
+
+    def __init__(self, rows: datasets.Dataset) -> None:
+        self.clip_ids: list[str] = list(rows["clip_id"])
+        self.subjects: list[str] = list(rows["subject"])
+        self.kinds: list[str] = list(rows["kind"])
+        self.rows = rows.select_columns(["affect", "labels"]).with_format("arrow")
+        self._labels = _labels_of(self.rows[:])  # (N, K)
+        self._frames: _Frames | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        """All but the views of the mapped file, which would travel by value; another process opens its own."""
+        return {**vars(self), "_frames": None}
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: int) -> dict[str, np.ndarray]:
+        """`affect` (L, A) float32 of the real frames, `labels` (K,) float32."""
+        return self.__getitems__([range(len(self))[index]])[0]
+
+    def __getitems__(self, indices: list[int]) -> list[dict[str, np.ndarray]]:
+        """Several items at once; they are copies."""
+        if self._frames is None:
+            self._frames = _Frames(self.rows)
+        return [
+            {"affect": self._frames[index].copy(), "labels": self._labels[index].copy()}
+            for index in indices
+        ]
+
+    @property
+    def labels(self) -> Tensor:
+        """(N, K) float32 labels of all clips."""
+        return torch.from_numpy(self._labels.copy())
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """(N,) int64 frames of each clip."""
+        return frame_counts(self.rows)
+
+
+class _Frames:
+    """Each clip's affect as a view of the numbers that Arrow holds one behind the other, mapped or in memory.
+
+    The library's own way builds a type object for every row that it gathers: that took half a training step's time.
+
+    Args:
+        rows: a data set with a column `affect`.
+    """
+
+    def __init__(self, rows: datasets.Dataset) -> None:
+        column = rows.select_columns(["affect"]).with_format("arrow")[:]["affect"]
+        self.width: int = column.type.shape[1]
+        self.places: list[
+            tuple[np.ndarray, int, int]
+        ] = []  # of each clip: a chunk's numbers, the first, behind the last
+        for chunk in column.chunks:
+            frames = chunk.storage.values  # a list of numbers a frame
+            of_frame = frames.offsets.to_numpy()
+            bounds = of_frame[chunk.storage.offsets.to_numpy()].tolist()
+            numbers = frames.values.to_numpy(zero_copy_only=True)
+            self.places += [(numbers, *pair) for pair in pairwise(bounds)]
+
+    def __getitem__(self, index: int) -> np.ndarray:
+        """(L, A) float32, read-only."""
+        numbers, first, last = self.places[index]
+        return numbers[first:last].reshape(-1, self.width)
+
+
+def _labels_of(rows: pa.Table) -> np.ndarray:
+    """(N, K) float32, NaN where there is none."""
+    labels = rows["labels"].combine_chunks()
+    return np.array(labels.flatten(), np.float32).reshape(len(labels), labels.type.list_size)
+
+
+class ClipCollator:
+    """Pads clips of affect into what `MMAMRNNetForIntensity.forward` takes; shortens longer ones without a word.
+
+    Args:
+        processor: its `pad` is the one that inference uses.
+    """
+
+    def __init__(self, processor: MMAMRNNetVideoProcessor) -> None:
+        self.processor = processor
+
+    def __call__(self, items: list[dict[str, np.ndarray]]) -> dict[str, Tensor]:
+        """B items to `affect`, `frame_mask` and `labels`."""
+        clips = [np.asarray(item["affect"], np.float32) for item in items]
+        # As `pad` would, which warns each time: who trains is told once, of all clips.
+        most, policy = self.processor.num_frames, self.processor.length_policy
+        kept = [
+            clip[kept_indices(len(clip), most, policy).numpy()] if len(clip) > most else clip
+            for clip in clips
+        ]
+        affect, frame_mask = self.processor.pad(kept)
+        labels = torch.from_numpy(
+            np.stack([np.asarray(item["labels"], np.float32) for item in items])
+        )
+        return {"affect": affect, "frame_mask": frame_mask, "labels": labels}
