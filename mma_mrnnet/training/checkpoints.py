@@ -14,7 +14,7 @@ from accelerate import Accelerator
 from accelerate.utils import gather_object
 from safetensors import SafetensorError
 
-from mma_mrnnet.files import to_disk
+from mma_mrnnet.files import flush_to_disk
 from mma_mrnnet.metrics import rounded
 from mma_mrnnet.training.arguments import MAY_CHANGE, TrainArguments, plain_values
 
@@ -126,11 +126,11 @@ def save_checkpoint(
     accelerator.wait_for_everyone()
     if accelerator.is_main_process:
         for path in staging.iterdir():
-            to_disk(
+            flush_to_disk(
                 path
             )  # a machine that loses power must not keep the marker and lose what it vouches for
         (staging / COMPLETE).write_text(json.dumps(settings, indent=1) + "\n", encoding="utf-8")
-        to_disk(staging / COMPLETE)
+        flush_to_disk(staging / COMPLETE)
         shutil.rmtree(final, ignore_errors=True)
         staging.rename(final)
         for old in complete_checkpoints(args.output)[: -args.keep_checkpoints]:
