@@ -28,7 +28,7 @@ from machine import machine
 from PIL import Image
 
 from mma_mrnnet import MMAModel, MMAMRNNetVideoProcessor
-from mma_mrnnet.faces.affect import affect_of
+from mma_mrnnet.faces.affect import extract_affect
 from mma_mrnnet.metrics import area_under_roc
 from mma_mrnnet.model.labels import EXPRESSIONS, affect_names
 from mma_mrnnet.training.checkpoints import write_json
@@ -188,7 +188,7 @@ def scored(folder: Path, model: Path, photos: list[Photo]) -> list[Photo]:
         for start in range(0, len(chosen), 64):
             part = chosen[start : start + 64]
             crops = [np.asarray(Image.open(io.BytesIO(data)).convert("RGB")) for _, data in part]
-            affect = affect_of(crops, extractor, processor)
+            affect = extract_affect(crops, extractor, processor)
             margins = affect[:, names.index("happiness")] - affect[:, names.index("neutral")]
             for (photo, _), margin in zip(part, margins.tolist(), strict=True):
                 photo.margin = margin

@@ -64,7 +64,7 @@ def by_step(clip: Path) -> dict[str, float]:
 
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
-    from mma_mrnnet.faces.affect import affect_of
+    from mma_mrnnet.faces.affect import extract_affect
     from mma_mrnnet.faces.detection import FaceDetector, align_face
     from mma_mrnnet.video.reading import read_frames
 
@@ -74,7 +74,7 @@ def by_step(clip: Path) -> dict[str, float]:
     while (frame := timed("decode", next, frames, None)) is not None:
         found = timed("detect", detector, frame.image)
         crops.append(timed("align", align_face, frame.image, found[0].landmarks))
-    affect = timed("extract", affect_of, crops, model.mma, processor)
+    affect = timed("extract", extract_affect, crops, model.mma, processor)
     values, mask = processor.pad([affect[:: max(len(affect) // 24, 1)]])
     with torch.inference_mode():
         timed("recurrent part", lambda: model(affect=values, frame_mask=mask))

@@ -23,8 +23,8 @@ import torch
 from machine import machine
 
 from mma_mrnnet.cli.demo import astronaut, camera_move, figure_class
-from mma_mrnnet.faces.affect import affect_of, people_with_rows
-from mma_mrnnet.faces.tracks import FaceFrame, crop_faces, people_of
+from mma_mrnnet.faces.affect import extract_affect, extract_people
+from mma_mrnnet.faces.tracks import FaceFrame, crop_faces, rank_people
 from mma_mrnnet.model.labels import affect_names
 from mma_mrnnet.prediction import NO_FACE, default_checkpoint
 from mma_mrnnet.training.checkpoints import write_json
@@ -64,10 +64,10 @@ def read(frames: list[VideoFrame]) -> Reading:
     """As `predict_video` does, of frames whose first flag says that they are due at the checkpoint's rate."""
     model, processor = default_checkpoint()
     people_frames = list(crop_faces(frames, model.config.mma_config.image_size))
-    people = people_of(people_frames)
+    people = rank_people(people_frames)
     person = people[0] if people else None
     faces = [frame.of(person) for frame in people_frames]
-    rows = people_with_rows(people_frames, lambda crops: affect_of(crops, model.mma, processor))
+    rows = extract_people(people_frames, lambda crops: extract_affect(crops, model.mma, processor))
     missing = np.full(model.config.input_size, np.nan, np.float32)
     values = [affect.get(person, missing) for _, affect in rows]
     sampled = [

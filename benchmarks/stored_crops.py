@@ -19,9 +19,9 @@ from PIL import Image
 from mma_mrnnet.cli.demo import astronaut, camera_move
 from mma_mrnnet.crops.folder import crop_corpus
 from mma_mrnnet.crops.store import CropSettings
-from mma_mrnnet.faces.affect import affect_of
+from mma_mrnnet.faces.affect import extract_affect
 from mma_mrnnet.faces.detection import FaceDetector
-from mma_mrnnet.faces.tracks import crop_faces, people_of
+from mma_mrnnet.faces.tracks import crop_faces, rank_people
 from mma_mrnnet.hub.checkpoints import load_pretrained
 from mma_mrnnet.training.checkpoints import write_json
 from mma_mrnnet.video.reading import read_frames
@@ -43,8 +43,8 @@ def compare(clip: Path, folder: Path) -> dict[str, dict[str, float]]:
             return model(affect=values, frame_mask=mask).intensities.numpy()
 
     frames = list(crop_faces(read_frames(clip, FPS), 112, FaceDetector()))
-    person = people_of(frames)[0]
-    wanted = affect_of(
+    person = rank_people(frames)[0]
+    wanted = extract_affect(
         [frame.crops[person] for frame in frames if person in frame.crops], model.mma, processor
     )
     result = {}
@@ -52,7 +52,7 @@ def compare(clip: Path, folder: Path) -> dict[str, dict[str, float]]:
         out = folder / image_format
         crop_corpus(clip.parent, out, CropSettings(FPS, 112, image_format), 1)
         files = sorted(out.rglob(f"*.{image_format}"))
-        found = affect_of(
+        found = extract_affect(
             [np.asarray(Image.open(path).convert("RGB")) for path in files], model.mma, processor
         )
         difference = np.abs(found - wanted)

@@ -23,7 +23,7 @@ from mma_mrnnet import predict_people
 from mma_mrnnet.prediction import VideoPrediction, default_checkpoint, write_table
 from mma_mrnnet.prediction.streaming import LiveEstimate, LiveReader
 from mma_mrnnet.report import figures, page
-from mma_mrnnet.video.reading import VideoError, video_extent
+from mma_mrnnet.video.reading import VideoError, measure_video
 
 LONGEST_S = 120
 MOST_FRAMES = 60 * LONGEST_S
@@ -170,7 +170,7 @@ def choose(results: Results | None, selection: gr.SelectData) -> Iterator[tuple]
 
 def _refuse_large(clip: str) -> None:
     """Raises what the visitor reads where a clip would keep everybody else waiting."""
-    extent = video_extent(clip)
+    extent = measure_video(clip)
     faults = (
         (
             Path(clip).stat().st_size > LARGEST_MB * 1e6,

@@ -19,7 +19,7 @@ from skimage.data import astronaut
 from mma_mrnnet import MMAMRNNetForIntensity, predict_video
 from mma_mrnnet.corpora.clip_folder import load_clip_folder
 from mma_mrnnet.corpora.hume_reaction import load_hume_reaction
-from mma_mrnnet.faces.affect import affect_of
+from mma_mrnnet.faces.affect import extract_affect
 from mma_mrnnet.features.affect_cache import AffectCache
 from mma_mrnnet.features.clip_cache import corpus_affect
 from mma_mrnnet.features.records import ClipFile, clip_features
@@ -420,7 +420,7 @@ def test_face_crops_of_any_size_are_taken_as_they_come(tmp_path, cache):
     affect = cache.compute(record(tmp_path / "00001"))
     assert affect.shape == (3, 26)
     with Image.open(tmp_path / "00001" / "1.png") as image:
-        alone = affect_of([np.asarray(image)], cache.extractor, cache.processor)
+        alone = extract_affect([np.asarray(image)], cache.extractor, cache.processor)
     np.testing.assert_allclose(affect[1], alone[0], atol=1e-6)
 
 

@@ -29,7 +29,7 @@ from mma_mrnnet.crops.store import (
     INDEX,
     CropError,
     CropSettings,
-    is_current,
+    read_current_index,
     read_index,
     store_crops,
 )
@@ -184,20 +184,20 @@ def test_a_folder_of_another_origin_is_left_alone(tmp_path, store):
         with pytest.raises(CropError, match=str(tmp_path / "store")):
             store(video)
         assert contents(tmp_path / "store") == before
-    assert is_current(video, tmp_path / "store", AT_2) is None
+    assert read_current_index(video, tmp_path / "store", AT_2) is None
 
 
 def test_crops_are_current_only_for_the_same_video_and_settings_and_when_whole(tmp_path, store):
     video = face_clip(tmp_path / "clip.mp4")
     folder, index = store(video)
-    assert is_current(video, folder, AT_2) == index
+    assert read_current_index(video, folder, AT_2) == index
     for settings in (CropSettings(4.0), CropSettings(size=96), LOSSLESS, NATIVE):
-        assert is_current(video, folder, settings) is None
+        assert read_current_index(video, folder, settings) is None
     (folder / "00003.jpg").rename(tmp_path / "kept")
-    assert is_current(video, folder, AT_2) is None
+    assert read_current_index(video, folder, AT_2) is None
     (tmp_path / "kept").rename(folder / "00003.jpg")
     os.utime(video, ns=(0, 0))
-    assert is_current(video, folder, AT_2) is None
+    assert read_current_index(video, folder, AT_2) is None
 
 
 def test_a_failure_leaves_the_older_crops_and_nothing_beside_them(tmp_path, store, monkeypatch):
@@ -608,7 +608,7 @@ def test_a_full_disk_ends_the_run_with_one_line(run, corpus, tmp_path, monkeypat
     def full(tasks, settings, workers):
         yield tasks[0], Outcome(error="cannot be written", disk_full=True)
 
-    monkeypatch.setattr(crop_corpus_module, "outcomes", full)
+    monkeypatch.setattr(crop_corpus_module, "crop_clips", full)
     code, err = run(corpus, tmp_path / "out")
     assert code == 1
     assert err == [

@@ -11,7 +11,7 @@ from mma_mrnnet import MMAMRNNetConfig, MMAMRNNetForIntensity, predict_people, p
 from mma_mrnnet.crops.store import (
     CropSettings,
     OlderCropsError,
-    is_current,
+    read_current_index,
     read_index,
     store_crops,
 )
@@ -155,8 +155,10 @@ def test_crops_of_an_older_version_are_refused_in_training_and_replaced_by_the_c
     path.write_text(path.read_text("utf-8").replace('"format":2', '"format":1'), "utf-8")
     with pytest.raises(OlderCropsError, match="older version of `mma-mrnnet crop`; run it again"):
         read_index(folder)
-    assert is_current(both, folder, settings) is None
-    assert store_crops(both, folder, settings, FaceDetector()) == is_current(both, folder, settings)
+    assert read_current_index(both, folder, settings) is None
+    assert store_crops(both, folder, settings, FaceDetector()) == read_current_index(
+        both, folder, settings
+    )
 
 
 # ---- what a prediction rests on

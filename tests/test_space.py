@@ -14,7 +14,7 @@ from huggingface_hub import SpaceCard
 import mma_mrnnet
 from mma_mrnnet.cli.demo import astronaut, camera_move
 from mma_mrnnet.model.labels import REACTIONS
-from mma_mrnnet.video.reading import video_extent
+from mma_mrnnet.video.reading import measure_video
 from mma_mrnnet.video.writing import write_video
 
 gradio = pytest.importorskip("gradio", reason="the Space needs gradio (the space extra)")
@@ -305,7 +305,7 @@ def test_the_examples_are_small_and_there():
     assert [path.stem for path in examples] == ["a_smile", "face_leaves", "two_people"]
     for path in examples:
         assert path.stat().st_size < 400_000
-        assert video_extent(path).duration_s == pytest.approx(8, abs=0.1)
+        assert measure_video(path).duration_s == pytest.approx(8, abs=0.1)
 
 
 def test_temporary_files_of_a_visitor_who_leaves_in_between_are_gone(

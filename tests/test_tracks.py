@@ -6,7 +6,7 @@ import pytest
 from skimage.data import astronaut
 
 from mma_mrnnet.faces.detection import Detection, FaceDetector, align_face
-from mma_mrnnet.faces.tracks import FaceFollower, FaceTracker, PeopleFrame, crop_faces, people_of
+from mma_mrnnet.faces.tracks import FaceFollower, FaceTracker, PeopleFrame, crop_faces, rank_people
 from mma_mrnnet.video.reading import VideoFrame, read_frames
 from mma_mrnnet.video.writing import write_video
 
@@ -221,15 +221,17 @@ def seen(*frames, sampled=None):
 
 
 def test_whoever_is_in_most_sampled_frames_comes_first():
-    assert people_of(seen({0: 90}, {1: 20}, {1: 20})) == [1, 0]
-    assert people_of(seen({0: 90}, {1: 20}, {1: 20}, sampled=[True, True, False])) == [0, 1]
-    assert people_of(seen({}, {})) == []
-    assert people_of(seen({0: 50}, sampled=[False])) == [0]  # seen between the sampled frames alone
+    assert rank_people(seen({0: 90}, {1: 20}, {1: 20})) == [1, 0]
+    assert rank_people(seen({0: 90}, {1: 20}, {1: 20}, sampled=[True, True, False])) == [0, 1]
+    assert rank_people(seen({}, {})) == []
+    assert rank_people(seen({0: 50}, sampled=[False])) == [
+        0
+    ]  # seen between the sampled frames alone
 
 
 def test_of_two_in_as_many_frames_the_larger_face_on_average_comes_first_then_the_earlier():
-    assert people_of(seen({0: 50, 1: 40}, {0: 50, 1: 70})) == [1, 0]
-    assert people_of(seen({1: 50, 0: 50})) == [0, 1]
+    assert rank_people(seen({0: 50, 1: 40}, {0: 50, 1: 70})) == [1, 0]
+    assert rank_people(seen({1: 50, 0: 50})) == [0, 1]
 
 
 # ---- frames to crops
@@ -318,7 +320,7 @@ def middles(frames):
             round(float(item.faces[track].center[0])) if track in item.faces else None
             for item in frames
         ]
-        for track in people_of(frames)
+        for track in rank_people(frames)
     }
 
 
@@ -331,7 +333,7 @@ def test_two_people_of_two_sizes_are_followed_and_whoever_stays_longer_is_the_cl
         for number in range(8)
     ]
     found = list(crop_faces(frames_of(images, fps=2.0), 32, detector))
-    staying, leaving = people_of(found)
+    staying, leaving = rank_people(found)
     assert (leaving, staying) == (0, 1)  # the larger face comes first where tracks begin
     places = middles(found)
     assert [place is not None for place in places[leaving]] == [True] * 4 + [False] * 4
@@ -343,7 +345,7 @@ def test_two_people_who_walk_past_each_other_are_not_swapped(photo, detector, st
     # 8 frames a second, of which each or every third is looked at; the larger one hides the other for a while.
     images = [scene(photo, (400 - 14 * number, 150), (16 * number, 240)) for number in range(28)]
     found = list(crop_faces(frames_of(images[::step], fps=8 / step), 32, detector))
-    assert people_of(found) == [0, 1]
+    assert rank_people(found) == [0, 1]
     larger, smaller = (
         [place for place in places if place is not None] for places in middles(found).values()
     )

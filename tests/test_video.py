@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 from mma_mrnnet.video import reading as video
-from mma_mrnnet.video.reading import FrameClock, VideoError, read_frames, video_extent
+from mma_mrnnet.video.reading import FrameClock, VideoError, measure_video, read_frames
 from mma_mrnnet.video.writing import write_video
 
 CLIPS = Path(__file__).resolve().parents[2] / "shared" / "data" / "clips"
@@ -718,7 +718,7 @@ def test_the_extent_of_a_recording_without_a_length_in_its_header_is_that_of_its
     )
     with av.open(str(live)) as container:
         assert container.duration is None  # as in what a browser records
-    extent = video_extent(live)
+    extent = measure_video(live)
     assert extent.duration_s == pytest.approx(45 / 30, abs=0.04)
     assert (extent.packets, extent.width, extent.height) == (45, 48, 32)
 
@@ -727,11 +727,11 @@ def test_the_extent_of_an_ordinary_clip_is_what_is_decoded(tmp_path):
     clip = write_video(tmp_path / "clip.mp4", numbered(40), 20)
     reader = read_frames(clip)
     frames = list(reader)
-    extent = video_extent(clip)
+    extent = measure_video(clip)
     assert (extent.packets, extent.duration_s) == (len(frames), pytest.approx(reader.duration_s))
 
 
 def test_the_extent_of_text_is_an_error_in_words(tmp_path):
     (tmp_path / "text.mp4").write_text("hello")
     with pytest.raises(VideoError, match="is text, not a video"):
-        video_extent(tmp_path / "text.mp4")
+        measure_video(tmp_path / "text.mp4")

@@ -295,7 +295,7 @@ def _find_clips(words: list[str], suffixes: frozenset[str]) -> list[str]:
         ValueError: a folder or pattern without a file of these endings. A plain name that is not there stays: it fails
             alone.
     """
-    from mma_mrnnet.crops.folder import files_below
+    from mma_mrnnet.crops.folder import find_files
     from mma_mrnnet.crops.store import METADATA
 
     def is_clip(path: Path) -> bool:
@@ -305,7 +305,7 @@ def _find_clips(words: list[str], suffixes: frozenset[str]) -> list[str]:
     found: list[str] = []
     for word in words:
         if Path(word).is_dir():
-            matches = [str(path) for path in files_below(Path(word), suffixes) if is_clip(path)]
+            matches = [str(path) for path in find_files(Path(word), suffixes) if is_clip(path)]
         elif not Path(word).exists() and glob.has_magic(word):
             files = sorted(path for path in glob.glob(word, recursive=True) if Path(path).is_file())  # noqa: PTH207
             # A pattern may catch tables and notes beside the clips; one without a single video was meant as it stands.

@@ -11,8 +11,8 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from mma_mrnnet.crops.store import METADATA, CropSettings, is_current
-from mma_mrnnet.crops.workers import Outcome, outcomes
+from mma_mrnnet.crops.store import METADATA, CropSettings, read_current_index
+from mma_mrnnet.crops.workers import Outcome, crop_clips
 from mma_mrnnet.faces.detection import detector_path
 from mma_mrnnet.video.reading import VIDEO_SUFFIXES
 
@@ -63,12 +63,12 @@ class CropReport:
             self.warnings.append((video, outcome.warning))
 
 
-def usable_cores() -> int:
+def count_usable_cores() -> int:
     """Cores that this process may run on."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def files_below(folder: Path, suffixes: Container[str]) -> list[Path]:
+def find_files(folder: Path, suffixes: Container[str]) -> list[Path]:
     """Files with one of the endings in a folder and below, sorted; no hidden ones, such as macOS's `._clip.mp4`."""
     found = sorted(path for path in folder.rglob("*") if path.suffix.lower() in suffixes)
     return [path for path in found if path.is_file() and not path.name.startswith(".")]
@@ -103,7 +103,7 @@ def crop_corpus(
     with _alone_in(out):
         todo = []
         for video, place in clips.items():
-            index = is_current(video, place, settings)
+            index = read_current_index(video, place, settings)
             if index is None:
                 todo.append((video, place))
             else:
@@ -113,7 +113,9 @@ def crop_corpus(
             tqdm(
                 total=len(clips), initial=report.skipped, desc="crops", unit="clip", disable=None
             ) as bar,
-            contextlib.closing(outcomes(todo, settings, workers or usable_cores())) as results,
+            contextlib.closing(
+                crop_clips(todo, settings, workers or count_usable_cores())
+            ) as results,
         ):
             for (video, _), outcome in results:
                 if outcome.disk_full:
@@ -145,7 +147,7 @@ def _places(folder: Path, out: Path) -> dict[Path, Path]:
         )
     if out.exists() and not out.is_dir():
         raise ValueError(f"{out}: is a file, not a folder to write to")
-    videos = files_below(folder, VIDEO_SUFFIXES)
+    videos = find_files(folder, VIDEO_SUFFIXES)
     if not videos:
         raise ValueError(f"{folder}: no video here; looked for {' '.join(sorted(VIDEO_SUFFIXES))}")
     clips = {video: (out / video.relative_to(folder)).with_suffix("") for video in videos}

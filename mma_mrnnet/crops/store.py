@@ -9,7 +9,7 @@ from pathlib import Path
 from PIL import Image
 
 from mma_mrnnet.faces.detection import TEMPLATE_SIZE, FaceDetector
-from mma_mrnnet.faces.tracks import PeopleFrame, crop_faces, people_of
+from mma_mrnnet.faces.tracks import PeopleFrame, crop_faces, rank_people
 from mma_mrnnet.video.reading import FrameClock, read_frames
 
 INDEX = "crops.json"
@@ -141,7 +141,7 @@ def read_index(folder: Path) -> CropIndex | None:
         ) from error
 
 
-def is_current(video: Path, folder: Path, settings: CropSettings) -> CropIndex | None:
+def read_current_index(video: Path, folder: Path, settings: CropSettings) -> CropIndex | None:
     """The folder's index if its crops are whole and those of this video with these settings, else None."""
     try:
         index = read_index(folder)
@@ -186,7 +186,7 @@ def store_crops(
             _write_crops(frame, staging, settings)
             for frame in crop_faces(reader, settings.size, detector)
         ]
-        people = people_of(found)
+        people = rank_people(found)
         if people:
             _keep_person(people[0], people, staging)
         frames = [

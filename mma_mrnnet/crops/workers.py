@@ -65,7 +65,7 @@ class _Worker:
             return None
 
 
-def outcomes(
+def crop_clips(
     tasks: list[tuple[Path, Path]], settings: CropSettings, workers: int
 ) -> Iterator[tuple[tuple[Path, Path], Outcome]]:
     """Works through (video, folder) pairs, and yields each with its outcome as it comes.

@@ -13,7 +13,7 @@ from mma_mrnnet.model.video_processing_mma_mrnnet import MMAMRNNetVideoProcessor
 CHUNK = 32  # frames whose crops are held, and go through the extractor, at once
 
 
-def people_with_rows(
+def extract_people(
     frames: Iterable[PeopleFrame], rows_of: Callable[[list[np.ndarray]], np.ndarray]
 ) -> Iterator[tuple[PeopleFrame, dict[int, np.ndarray]]]:
     """Each frame, its crops let go, with a row of numbers for everybody in it, under the number of their track.
@@ -36,17 +36,17 @@ def people_with_rows(
 
 
 @torch.inference_mode()
-def affect_of(
+def extract_affect(
     crops: list[np.ndarray], extractor: MMAModel, processor: MMAMRNNetVideoProcessor
 ) -> np.ndarray:
     """Affect of N crops, (H, W, 3) uint8 RGB each and of any size; (N, A) float32."""
     if not crops:
         return np.zeros((0, extractor.config.affect_size), np.float32)
-    pixel_values = scaled(crops, processor)
+    pixel_values = scale_crops(crops, processor)
     return extractor(pixel_values.to(extractor.device, extractor.dtype)).affect.cpu().numpy()
 
 
-def scaled(crops: list[np.ndarray], processor: MMAMRNNetVideoProcessor) -> torch.Tensor:
+def scale_crops(crops: list[np.ndarray], processor: MMAMRNNetVideoProcessor) -> torch.Tensor:
     """Pixel values of N >= 1 crops of any size; (N, 3, S, S) float32 in [-1, 1]."""
     if len({crop.shape for crop in crops}) == 1:
         return processor.scale(np.stack(crops))

@@ -236,7 +236,7 @@ def crop_faces(
         yield PeopleFrame(frame.index, frame.time_s, frame.due, faces, crops)
 
 
-def people_of(frames: Iterable[PeopleFrame]) -> list[int]:
+def rank_people(frames: Iterable[PeopleFrame]) -> list[int]:
     """Everybody in a clip by the number of their track, whoever is in most of the frames due at the first rate first.
 
     That first person is the one whom training and prediction mean when they are not asked for another. Of two who are

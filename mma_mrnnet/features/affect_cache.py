@@ -6,7 +6,7 @@ import os
 
 import torch
 
-from mma_mrnnet.faces.affect import affect_of
+from mma_mrnnet.faces.affect import extract_affect
 from mma_mrnnet.features.face_cache import FaceCache
 from mma_mrnnet.model.modeling_mma import MMAModel
 from mma_mrnnet.model.video_processing_mma_mrnnet import SCALING, MMAMRNNetVideoProcessor
@@ -37,7 +37,7 @@ class AffectCache(FaceCache):
             extractor.config.affect_size,
             size=extractor.config.image_size,
             fps=fps,
-            rows_of=lambda crops: affect_of(crops, extractor, processor),
+            rows_of=lambda crops: extract_affect(crops, extractor, processor),
         )
 
 

@@ -8,9 +8,9 @@ import numpy as np
 from PIL import Image
 
 from mma_mrnnet.crops.store import CropError, read_index
-from mma_mrnnet.faces.affect import CHUNK, people_with_rows
+from mma_mrnnet.faces.affect import CHUNK, extract_people
 from mma_mrnnet.faces.detection import FaceDetector
-from mma_mrnnet.faces.tracks import crop_faces, people_of
+from mma_mrnnet.faces.tracks import crop_faces, rank_people
 from mma_mrnnet.features.clip_cache import ClipCache
 from mma_mrnnet.features.records import ClipFile
 from mma_mrnnet.video.reading import read_frames
@@ -63,8 +63,8 @@ class FaceCache(ClipCache):
         """Of the person whom prediction means too, and by chunks of as many frames: the same numbers, bit by bit."""
         self._detector = self._detector or FaceDetector()
         frames = crop_faces(read_frames(path, self.fps), self._size, self._detector)
-        found = list(people_with_rows(frames, self._rows_of))
-        people = people_of(frame for frame, _ in found)
+        found = list(extract_people(frames, self._rows_of))
+        people = rank_people(frame for frame, _ in found)
         rows = [row[people[0]] for _, row in found if people[0] in row] if people else []
         return np.stack(rows) if rows else self._rows_of([])
 

@@ -4,7 +4,7 @@ import os
 
 import numpy as np
 
-from mma_mrnnet.faces.affect import scaled
+from mma_mrnnet.faces.affect import scale_crops
 from mma_mrnnet.faces.detection import TEMPLATE_SIZE
 from mma_mrnnet.features.affect_cache import scaling_of
 from mma_mrnnet.features.face_cache import FaceCache
@@ -30,7 +30,7 @@ class PixelCache(FaceCache):
         def rows_of(crops: list[np.ndarray]) -> np.ndarray:
             if not crops:
                 return np.zeros((0, width), np.float32)
-            return scaled(crops, processor).flatten(1).numpy()
+            return scale_crops(crops, processor).flatten(1).numpy()
 
         settings = {"rows": "pixels", "scaling": scaling_of(processor)}
         super().__init__(folder, settings, width, size=TEMPLATE_SIZE, fps=fps, rows_of=rows_of)

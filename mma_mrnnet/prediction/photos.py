@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from PIL import Image, ImageOps
 
-from mma_mrnnet.faces.affect import affect_of
+from mma_mrnnet.faces.affect import extract_affect
 from mma_mrnnet.faces.detection import FaceDetector, align_face
 from mma_mrnnet.model.labels import affect_names
 from mma_mrnnet.model.modeling_mma import MMAModel
@@ -72,7 +72,7 @@ def predict_images(
         crops = [
             align_face(pixels, found.landmarks, extractor.config.image_size) for found in detections
         ]
-        affect = affect_of(crops, extractor, processor)
+        affect = extract_affect(crops, extractor, processor)
         predictions.append(
             [
                 FacePrediction(

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from mma_mrnnet.faces.affect import affect_of
+from mma_mrnnet.faces.affect import extract_affect
 from mma_mrnnet.faces.detection import Detection, FaceDetector, align_face
 from mma_mrnnet.faces.tracks import FaceFollower
 from mma_mrnnet.model.configuration_mma_mrnnet import MMAMRNNetConfig, caveats
@@ -128,7 +128,7 @@ class LiveReader:
         crop = affect = None
         if detection is not None:
             crop = align_face(image, detection.landmarks, self.model.config.mma_config.image_size)
-            affect = affect_of([crop], self.model.mma, self.processor)[0]  # (A,)
+            affect = extract_affect([crop], self.model.mma, self.processor)[0]  # (A,)
         self._sampled += 1
         self._with_face += detection is not None
         intensities = self._window.add(since_start_s, affect)  # (K,)

@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from mma_mrnnet.faces.affect import affect_of, people_with_rows
+from mma_mrnnet.faces.affect import extract_affect, extract_people
 from mma_mrnnet.faces.detection import Detection
 from mma_mrnnet.faces.strips import FaceSnapshot, Strips
-from mma_mrnnet.faces.tracks import FaceFrame, PeopleFrame, crop_faces, people_of
+from mma_mrnnet.faces.tracks import FaceFrame, PeopleFrame, crop_faces, rank_people
 from mma_mrnnet.model.configuration_mma_mrnnet import MMAMRNNetConfig
 from mma_mrnnet.model.labels import action_unit_name
 from mma_mrnnet.model.modeling_mma_mrnnet import MMAMRNNetForIntensity
@@ -152,9 +152,9 @@ def _read(
     strips = Strips()
     people_frames = _with_strips(crop_faces(frames, config.mma_config.image_size), strips)
     rows = list(
-        people_with_rows(people_frames, lambda crops: affect_of(crops, model.mma, processor))
+        extract_people(people_frames, lambda crops: extract_affect(crops, model.mma, processor))
     )
-    people = people_of(frame for frame, _ in rows)
+    people = rank_people(frame for frame, _ in rows)
     return _Clip(
         path=str(path),
         model=model,

@@ -219,7 +219,7 @@ class VideoExtent:
     height: int
 
 
-def video_extent(path: str | os.PathLike[str]) -> VideoExtent:
+def measure_video(path: str | os.PathLike[str]) -> VideoExtent:
     """How much there is to read in a video; every packet is looked at and none decoded.
 
     A header alone will not do: a browser's recording has no length in it, and a header may say anything.

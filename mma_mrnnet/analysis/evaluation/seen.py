@@ -17,7 +17,7 @@ from mma_mrnnet.analysis.evaluation.scores import (
     source_report,
     talkers_report,
 )
-from mma_mrnnet.faces.affect import CHUNK, affect_of
+from mma_mrnnet.faces.affect import CHUNK, extract_affect
 from mma_mrnnet.faces.detection import FaceDetector
 from mma_mrnnet.model.labels import NO_CLASS
 from mma_mrnnet.model.modeling_mma import MMAModel
@@ -184,7 +184,7 @@ def evenly_spread(sources: np.ndarray, most: int) -> Tensor:
 
 def says(crops: list[np.ndarray], extractor: Extractor) -> np.ndarray:
     """(n, 2 + 7 + A) float32 of n crops."""
-    return affect_of(crops, extractor.network, extractor.processor)
+    return extract_affect(crops, extractor.network, extractor.processor)
 
 
 def chunks_of(count: int) -> list[range]:
