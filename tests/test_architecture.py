@@ -22,6 +22,7 @@ ROOMS = (
         "model",
         "files",
         "metrics",
+        "results",
         "video",
         "faces",
         "tables",
