@@ -290,7 +290,7 @@ def unpacked_wheel(tmp_path_factory):
     copy.mkdir()
     for name in ("mma_mrnnet", "hub_cards", "spaces_demo", "examples"):
         shutil.copytree(ROOT / name, copy / name, ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("pyproject.toml", "README.md", "LICENSE"):
+    for name in ("pyproject.toml", "setup.py", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, copy)
     words = [
         sys.executable,
@@ -319,6 +319,7 @@ def test_the_wheel_carries_every_file_that_the_package_needs(unpacked_wheel):
     modules = (PACKAGE / "evaluate_modules").glob("*/README.md")
     for path in [
         *SOURCES,
+        PACKAGE / "py.typed",
         *(ROOT / "hub_cards").glob("*.md"),
         *(PACKAGE / "pretrained").glob("*.json"),
         *modules,
