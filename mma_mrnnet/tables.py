@@ -12,13 +12,19 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from glob import escape
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from mma_mrnnet.files import check_can_write_file, replaced_file
 from mma_mrnnet.model.labels import EXPRESSIONS, VALENCE_AROUSAL
 from mma_mrnnet.video.reading import FrameClock
 
+if TYPE_CHECKING:
+    import pandas as pd
+
 TABLE_SUFFIX = ".csv"
+WRITTEN_SUFFIXES = (".csv", ".json", ".parquet")
 ROW_COLUMNS = ("file", "track", "frame", "time_s", "face")
 """Columns of every table of frames that we write beside its values: no feature may have such a name."""
 
@@ -443,3 +449,37 @@ def _check_one_row_a_frame(content: _Content, frame_of_row: np.ndarray, rows: np
             f"{content.path}:{content.lines[row]}: not a later frame than line {content.lines[before]}: one row a "
             "frame is needed, in time order (persons are told apart by face_id, track or Identity)"
         )
+
+
+# ---- writing ------------------------------------------------------------------------------------
+
+
+def write_table(table: "pd.DataFrame", path: str | os.PathLike[str]) -> None:
+    """Write a table as .csv, .json or .parquet, atomically.
+
+    JSON is strict: NaN is written as null.
+
+    Raises:
+        ValueError: another suffix, a directory that does not exist, or a path that is a directory.
+    """
+    path = Path(path)
+    check_table_path(path)
+    with replaced_file(path) as staging:
+        if path.suffix.lower() == ".csv":
+            table.to_csv(staging, index=False)
+        elif path.suffix.lower() == ".json":
+            table.to_json(staging, orient="records", indent=1, double_precision=6)
+        else:
+            table.to_parquet(staging, index=False)
+
+
+def check_table_path(path: Path) -> None:
+    """Check that `write_table` can write to `path`, before any work is spent on the table.
+
+    Raises:
+        ValueError: another suffix, a directory that does not exist, or a path that is a directory.
+    """
+    if path.suffix.lower() not in WRITTEN_SUFFIXES:
+        got = path.suffix or "no ending"
+        raise ValueError(f"{path}: a table is written as .csv, .json or .parquet; got {got!r}")
+    check_can_write_file(path)

@@ -135,7 +135,7 @@ def test_a_folder_that_takes_no_files_is_refused_before_any_work(
     def closed(**others):
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr("mma_mrnnet.prediction.tables.tempfile.TemporaryFile", closed)
+    monkeypatch.setattr("mma_mrnnet.files.tempfile.TemporaryFile", closed)
     option, name = words
     code, out, err = run("predict", clip, option, tmp_path / name)
     assert (code, out) == (1, [])

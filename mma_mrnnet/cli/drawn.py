@@ -41,9 +41,9 @@ def check_report(path: Path | None, *, several: bool = False) -> None:
         raise ValueError(
             f"{path}: a report is written as .html or .png; got {path.suffix or 'no ending'!r}"
         )
-    from mma_mrnnet.prediction import check_place
+    from mma_mrnnet.files import check_can_write_file
 
-    check_place(path)
+    check_can_write_file(path)
     if suffix == ".png":
         if several:
             raise ValueError(
@@ -63,11 +63,11 @@ def check_drawn(args: argparse.Namespace, clips: Sequence[str], *, of_tables: bo
         raise ValueError("--annotate is for videos; this model reads tables of features")
     if len(clips) > 1:
         raise ValueError(f"--annotate is of one clip; got {len(clips)}")
-    from mma_mrnnet.prediction import check_place
+    from mma_mrnnet.files import check_can_write_file
     from mma_mrnnet.video.writing import check_target
 
     check_target(Path(clips[0]), args.annotate)
-    check_place(args.annotate)
+    check_can_write_file(args.annotate)
 
 
 def check_clips_stay(clips: Sequence[str], outputs: Sequence[Path | None]) -> None:

@@ -10,14 +10,12 @@ from mma_mrnnet.prediction.outputs import FEW_FRAMES
 from mma_mrnnet.prediction.result import NO_FACE, NO_ROW, VideoPrediction, shown
 from mma_mrnnet.prediction.tables import (
     BOX_NAMES,
-    check_place,
-    check_table_path,
     clip_suffixes,
     clip_table,
     frame_columns,
-    write_table,
 )
 from mma_mrnnet.prediction.video import predict_people, predict_video
+from mma_mrnnet.tables import check_table_path, write_table
 
 __all__ = [
     "BOX_NAMES",
@@ -26,7 +24,6 @@ __all__ = [
     "NO_ROW",
     "FaceSnapshot",
     "VideoPrediction",
-    "check_place",
     "check_table_path",
     "checked_pair",
     "clip_suffixes",

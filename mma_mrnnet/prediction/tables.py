@@ -1,9 +1,6 @@
-"""The tables that are written of predictions: their columns, and how a file comes to be."""
+"""The tables that are written of predictions: their columns."""
 
-import os
-import tempfile
 from collections.abc import Iterable
-from pathlib import Path
 
 import pandas as pd
 
@@ -31,46 +28,3 @@ def clip_suffixes(config: MMAMRNNetConfig) -> frozenset[str]:
 def clip_table(predictions: Iterable[VideoPrediction]) -> pd.DataFrame:
     """One row a clip: file, track, duration_s, frames_sampled, frames_with_face, the intensities, error, note."""
     return pd.DataFrame([prediction.summary() for prediction in predictions])
-
-
-def write_table(table: pd.DataFrame, path: str | os.PathLike[str]) -> None:
-    """Writes a table as .csv, .json or .parquet, beside its target and renamed.
-
-    Raises:
-        ValueError: another ending, a folder that is not there, or a path that is a folder.
-    """
-    path = Path(path)
-    check_table_path(path)
-    staging = path.with_name(f".{path.name}.tmp-{os.getpid()}")
-    try:
-        if path.suffix.lower() == ".csv":
-            table.to_csv(staging, index=False)
-        elif path.suffix.lower() == ".json":
-            table.to_json(staging, orient="records", indent=1, double_precision=6)
-        else:
-            table.to_parquet(staging, index=False)
-        staging.replace(path)
-    finally:
-        staging.unlink(missing_ok=True)
-
-
-def check_table_path(path: Path) -> None:
-    """Raises ValueError where a table cannot be written: the ending, a folder that is not there, or a folder itself."""
-    if path.suffix.lower() not in (".csv", ".json", ".parquet"):
-        raise ValueError(
-            f"{path}: a table is written as .csv, .json or .parquet; got {path.suffix or 'no ending'!r}"
-        )
-    check_place(path)
-
-
-def check_place(path: Path) -> None:
-    """Raises ValueError where no file can be written: a folder that is not there or takes none, or a folder itself."""
-    if not path.absolute().parent.is_dir():
-        raise ValueError(f"{path}: the folder {path.absolute().parent} does not exist")
-    if path.is_dir():
-        raise ValueError(f"{path}: is a folder, not a file to write")
-    try:
-        with tempfile.TemporaryFile(dir=path.absolute().parent):
-            pass
-    except OSError as error:
-        raise ValueError(f"{path}: cannot be written: {error.strerror}") from error
