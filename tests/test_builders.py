@@ -8,13 +8,13 @@ import pytest
 from datasets import Image, load_dataset
 from huggingface_hub import DatasetCard
 
+from mma_mrnnet.corpora import draw_frames
 from mma_mrnnet.model.labels import ACTION_UNITS, REACTIONS
 from mma_mrnnet.synthetic import builders
 from mma_mrnnet.synthetic.builders import DrawnFaces, SimulatedReactions
 from mma_mrnnet.synthetic.export import dataset_card, export_dataset
 from mma_mrnnet.synthetic.extractor_noise import ExtractorNoise
 from mma_mrnnet.synthetic.reactions import as_dataset, hume_like_splits
-from mma_mrnnet.training.frame_corpora import frame_rows
 
 COUNTS = (12, 5, 4)
 
@@ -59,7 +59,7 @@ def test_simulated_reactions_are_the_simulators_bit_for_bit(reactions):
 def test_drawn_faces_are_those_that_training_draws(cache, one_kind):
     splits = DrawnFaces(cache, items=10, seed=2, size=32, one_kind=one_kind).load()
     data = "drawn:partial" if one_kind else "drawn"
-    expected = frame_rows(data, ACTION_UNITS, items=10, seed=2, image_size=32)
+    expected = draw_frames(data, ACTION_UNITS, items=10, seed=2, image_size=32).splits
     assert {split: len(rows) for split, rows in splits.items()} == {"train": 10, "validation": 2}
     for split, rows in expected.items():
         assert bits(splits[split]) == bits(rows)

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import re
 import sys
 
 import numpy as np
@@ -10,16 +11,28 @@ import torch
 from PIL import Image
 
 from mma_mrnnet import corpora
-from mma_mrnnet.corpora import FRAME_CORPORA, load_frames
+from mma_mrnnet.corpora import (
+    CORPORA,
+    clip_provenance,
+    draw_frames,
+    frame_readers,
+    load_frames,
+)
 from mma_mrnnet.corpora.aff_wild2 import load_aff_wild2
 from mma_mrnnet.corpora.affectnet import load_affectnet
 from mma_mrnnet.corpora.bp4d import load_bp4d
+from mma_mrnnet.corpora.declarations import declared_provenance
 from mma_mrnnet.corpora.disfa import load_disfa
 from mma_mrnnet.corpora.emotionet import load_emotionet
 from mma_mrnnet.corpora.frame_tables import split_by_subject
 from mma_mrnnet.corpora.labelled_folder import load_labelled_folder
 from mma_mrnnet.corpora.raf_db import load_raf_db
 from mma_mrnnet.features.records import action_unit_column, frame_features
+from mma_mrnnet.files import write_json
+from mma_mrnnet.hub.licence import weights_licence
+from mma_mrnnet.model.labels import ACTION_UNITS
+from mma_mrnnet.results import Provenance
+from mma_mrnnet.synthetic.drawn_clips import write_drawn_reactions
 from mma_mrnnet.synthetic.drawn_faces import drawn_faces
 from mma_mrnnet.train import main
 from mma_mrnnet.training.arguments import TrainArguments
@@ -670,15 +683,15 @@ def test_a_split_by_subject_is_a_fifth_and_the_same_in_any_order():
 
 
 def test_every_reader_names_a_folder_that_is_not_there(tmp_path):
-    for name, load in FRAME_CORPORA.items():
+    for name, reader in frame_readers().items():
         with pytest.raises(ValueError, match="nowhere"):
-            load(tmp_path / "nowhere")
+            reader.read(tmp_path / "nowhere", ACTION_UNITS)
         with pytest.raises(ValueError, match="nowhere"):
             load_frames(f"{name}:{tmp_path / 'nowhere'}")
 
 
 def test_several_corpora_are_put_one_after_the_other(affectnet, raf_db):
-    splits = load_frames(f"affectnet:{affectnet},raf_db:{raf_db}")
+    splits = load_frames(f"affectnet:{affectnet},raf_db:{raf_db}").splits
     assert splits["train"].features == frame_features()
     assert splits["train"]["source"][:] == ["affectnet"] * 3 + ["raf_db"] * 2
     assert splits["validation"]["source"][:] == ["affectnet", "raf_db"]
@@ -692,7 +705,7 @@ def test_every_corpus_gives_the_units_that_are_asked_for(affectnet, raf_db, tmp_
         tmp_path / "own", "file_name,subject,au01,au12\na.jpg,A,1,1\nc.jpg,C,0,0\n"
     )
     names = f"affectnet:{affectnet},raf_db:{raf_db},aff_wild2:{root},emotionet:{tree},labelled_folder:{own}"
-    splits = load_frames(names, (1, 14))
+    splits = load_frames(names, (1, 14)).splits
     assert splits["train"].features == splits["validation"].features == frame_features((1, 14))
     rows = [row for split in splits.values() for row in split.remove_columns("image").to_list()]
     counts = {
@@ -700,7 +713,7 @@ def test_every_corpus_gives_the_units_that_are_asked_for(affectnet, raf_db, tmp_
             sum(row[name] == row[name] for row in rows if row["source"] == source)
             for name in ("au01", "au14")
         ]
-        for source in FRAME_CORPORA
+        for source in frame_readers()
     }
     wanted = {"aff_wild2": [3, 0], "emotionet": [2, 2], "labelled_folder": [2, 0]}
     assert {source: count for source, count in counts.items() if any(count)} == wanted
@@ -719,9 +732,9 @@ def test_a_plain_folder_stays_a_folder_of_parquet_files(tmp_path, raf_db, monkey
     faces.mkdir()
     for split, seed in (("train", 0), ("validation", 1)):
         drawn_faces(3, seed=seed, size=32).to_parquet(str(faces / f"{split}-00000.parquet"))
-    assert len(load_frames(str(faces))["train"]) == 3
+    assert len(load_frames(str(faces)).splits["train"]) == 3
     faces = faces.rename(tmp_path / "faces")
-    splits = load_frames(f"face_parquet:{faces}, raf_db:{raf_db}")
+    splits = load_frames(f"face_parquet:{faces}, raf_db:{raf_db}").splits
     assert splits["train"]["source"][:][-2:] == ["raf_db"] * 2
     assert len(splits["train"]) == 5
 
@@ -731,6 +744,116 @@ def test_an_unknown_corpus_is_answered_with_the_names(tmp_path):
         ValueError, match="no corpus is called 'affect_net'; there are aff_wild2, affectnet, bp4d"
     ):
         load_frames(f"affect_net:{tmp_path}")
+
+
+# Provenance --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "name", ["aff_wild2", "affectnet", "bp4d", "disfa", "emotionet", "raf_db", "hume"]
+)
+def test_published_corpora_are_for_research_and_labelled_by_people(name):
+    assert CORPORA[name].provenance == Provenance(name, "research-only", labels="human")
+    assert weights_licence([CORPORA[name].provenance]) == "research-only"
+
+
+@pytest.mark.parametrize("name", ["face_parquet", "labelled_folder", "clips"])
+def test_what_a_folder_does_not_declare_is_unknown(name, tmp_path):
+    assert CORPORA[name].provenance is None
+    assert declared_provenance(tmp_path, [name]) == [Provenance(name)]
+    assert weights_licence(declared_provenance(tmp_path, [name])) == "unknown"
+
+
+def test_each_corpus_read_alone_comes_with_its_own_provenance(affectnet, raf_db, disfa):
+    for name, folder in (("affectnet", affectnet), ("raf_db", raf_db), ("disfa", disfa)):
+        assert load_frames(f"{name}:{folder}").provenance == (CORPORA[name].provenance,)
+
+
+def test_drawn_faces_are_made_up_and_free():
+    frames = draw_frames("drawn:partial", ACTION_UNITS, items=6, seed=0, image_size=32)
+    assert len(frames.provenance) == 3
+    assert frames.made_up_sources == [source.name for source in frames.provenance]
+    assert all(source.made_up for source in frames.provenance)
+    assert weights_licence(frames.provenance) == "apache-2.0"
+
+
+@pytest.fixture
+def mixed_crops(tmp_path, monkeypatch):
+    """Parquet crops, three photos and three renders, that declare their sources."""
+    monkeypatch.setattr(corpora.datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    folder = tmp_path / "crops"
+    folder.mkdir()
+    for split, seed in (("train", 0), ("validation", 1)):
+        rows = drawn_faces(6, seed=seed, size=32).remove_columns("source")
+        rows = rows.add_column("source", ["photo", "render"] * 3)
+        rows.to_parquet(str(folder / f"{split}-00000.parquet"))
+    declared = [
+        {"name": "photo", "licence": "cc-by-4.0", "labels": "pseudo", "attribution": "A. Lovelace"},
+        {"name": "render", "licence": "mit", "made_up": True, "labels": "constructed"},
+    ]
+    write_json(folder / "provenance.json", declared)
+    return folder
+
+
+def test_a_folder_of_crops_declares_its_sources(mixed_crops):
+    frames = load_frames(str(mixed_crops))
+    assert frames.provenance == (
+        Provenance("photo", "cc-by-4.0", labels="pseudo", attribution="A. Lovelace"),
+        Provenance("render", "mit", made_up=True, labels="constructed"),
+    )
+    assert frames.made_up_sources == ["render"]
+    assert weights_licence(frames.provenance) == "cc-by-4.0"
+
+
+def test_affectnet_mixed_with_free_crops_is_for_research_only(affectnet, mixed_crops):
+    frames = load_frames(f"affectnet:{affectnet},face_parquet:{mixed_crops}")
+    assert [source.name for source in frames.provenance] == ["affectnet", "photo", "render"]
+    assert weights_licence(frames.provenance) == "research-only"
+
+
+def test_affectnet_mixed_with_undeclared_crops_of_any_name_stays_unknown(affectnet, mixed_crops):
+    (mixed_crops / "provenance.json").unlink()
+    frames = load_frames(f"affectnet:{affectnet},face_parquet:{mixed_crops}")
+    assert [source.licence for source in frames.provenance] == [
+        "research-only",
+        "unknown",
+        "unknown",
+    ]
+    assert frames.made_up_sources == []
+    assert weights_licence(frames.provenance) == "unknown"
+
+
+def test_one_undeclared_source_makes_the_whole_unknown(mixed_crops, caplog):
+    declared = [{"name": "photo", "licence": "mit"}, {"name": "other", "licence": "mit"}]
+    write_json(mixed_crops / "provenance.json", declared)
+    assert weights_licence(load_frames(str(mixed_crops)).provenance) == "unknown"
+    assert "no training row is of other" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{}", "a list with one object for each source is needed"),
+        ("[{}]", "a provenance needs a name"),
+        ('[{"name": "a"}, {"name": "a"}]', "each source may be there once; got a, a"),
+        ("no JSON", "Expecting value"),
+    ],
+)
+def test_a_declaration_that_cannot_be_read_is_named(text, message, tmp_path):
+    (tmp_path / "provenance.json").write_text(text)
+    with pytest.raises(ValueError, match=rf"provenance.json: .*{re.escape(message)}"):
+        declared_provenance(tmp_path, ["a"])
+
+
+def test_drawn_clips_in_the_layout_of_hume_reaction_are_made_up(tmp_path):
+    write_drawn_reactions(tmp_path / "drawn", (1, 1, 1), size=16)
+    assert clip_provenance("hume", str(tmp_path / "drawn")).made_up
+    assert clip_provenance("hume", str(tmp_path)).licence == "research-only"
+    write_json(tmp_path / "provenance.json", [{"name": "clips", "licence": "cc0-1.0"}])
+    assert clip_provenance("clips", str(tmp_path)) == Provenance("clips", "cc0-1.0")
+
+
+# What the readers share --------------------------------------------------------------------------
 
 
 def test_a_changed_file_is_seen_and_no_image_is_opened(raf_db):
@@ -745,7 +868,7 @@ def test_a_changed_file_is_seen_and_no_image_is_opened(raf_db):
 def test_crops_of_several_sizes_become_one_batch_each_scaled_by_itself(
     affectnet, raf_db, tiny_processor
 ):
-    rows = FrameDataset(load_frames(f"affectnet:{affectnet},raf_db:{raf_db}")["train"])
+    rows = FrameDataset(load_frames(f"affectnet:{affectnet},raf_db:{raf_db}").splits["train"])
     items = [rows[index] for index in range(len(rows))]
     assert {tuple(item["crop"].shape) for item in items} == {(24, 24, 3), (16, 16, 3)}
     batch = FrameCollator(tiny_processor)(items)

@@ -59,9 +59,8 @@ def measured(
         "subjects": [f"person {number // 4}" for number in range(count)],
         **crops,
     }
-    return extractor_errors(
-        outputs, labels, Crops(intensity=torch.as_tensor(intensity), **given), ACTION_UNITS
-    )
+    rows = Crops(intensity=torch.as_tensor(intensity), **given)
+    return extractor_errors(outputs, labels, rows, ACTION_UNITS, ["warp", "render", "drawn-units"])
 
 
 def test_people_are_numbered_and_an_unknown_one_is_nobody():

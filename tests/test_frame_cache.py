@@ -8,7 +8,7 @@ import datasets
 import pytest
 from PIL import Image
 
-from mma_mrnnet.corpora import FRAME_CORPORA, load_frames
+from mma_mrnnet.corpora import CORPORA, FrameReader, load_frames
 from mma_mrnnet.corpora.labelled_folder import load_labelled_folder
 from mma_mrnnet.features import frame_cache
 from mma_mrnnet.features.frame_cache import cached_frames, signature
@@ -168,13 +168,13 @@ def test_the_readers_complaints_come_through(corpus, read, tmp_path):
 
 
 def test_corpora_by_name_come_from_the_cache(corpus, monkeypatch, calls):
-    assert valence(load_frames(f"labelled_folder:{corpus}")) == [0.5, 0.25]
+    assert valence(load_frames(f"labelled_folder:{corpus}").splits) == [0.5, 0.25]
 
     def load_labelled_folder(folder):
         raise AssertionError("read a second time")
 
-    monkeypatch.setitem(FRAME_CORPORA, "labelled_folder", load_labelled_folder)
-    assert valence(load_frames(f"labelled_folder:{corpus}")) == [0.5, 0.25]
+    monkeypatch.setitem(CORPORA, "labelled_folder", FrameReader(load_labelled_folder))
+    assert valence(load_frames(f"labelled_folder:{corpus}").splits) == [0.5, 0.25]
 
 
 def test_another_choice_of_units_is_read_anew(corpus, read, calls):

@@ -273,7 +273,7 @@ def test_drawn_faces_have_no_other_units():
 
 def test_a_corpus_has_the_columns_of_the_units_that_are_asked_for(two_corpora):
     photos = two_corpora.split(",")[1]
-    splits = load_frames(photos, (2, 12, 14))
+    splits = load_frames(photos, (2, 12, 14)).splits
     assert [name for name in splits["train"].features if name.startswith("au")] == [
         "au02",
         "au12",

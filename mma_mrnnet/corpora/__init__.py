@@ -1,78 +1,208 @@
-"""One file a corpus, each one function: folder -> data set; here their names, and how several are put together."""
+"""The corpora that `--data NAME:FOLDER` names: how each is read, for which stage, where it comes from."""
 
 import re
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import datasets
 
-from mma_mrnnet.corpora.aff_wild2 import load_aff_wild2
-from mma_mrnnet.corpora.affectnet import load_affectnet
-from mma_mrnnet.corpora.bp4d import load_bp4d
-from mma_mrnnet.corpora.disfa import load_disfa
-from mma_mrnnet.corpora.emotionet import load_emotionet
+from mma_mrnnet.corpora import (
+    aff_wild2,
+    affectnet,
+    bp4d,
+    disfa,
+    emotionet,
+    hume_reaction,
+    raf_db,
+)
+from mma_mrnnet.corpora.clip_folder import load_clip_folder
+from mma_mrnnet.corpora.declarations import declared_provenance
 from mma_mrnnet.corpora.face_parquet import load_face_parquet
 from mma_mrnnet.corpora.labelled_folder import load_labelled_folder
-from mma_mrnnet.corpora.raf_db import load_raf_db
 from mma_mrnnet.features.frame_cache import cached_frames
-from mma_mrnnet.features.records import FRAME_SPLITS, frame_features
+from mma_mrnnet.features.records import FRAME_SPLITS, ClipFile, frame_features
 from mma_mrnnet.model.labels import ACTION_UNITS
+from mma_mrnnet.results import Provenance
+from mma_mrnnet.synthetic import drawn_clips, drawn_faces
+from mma_mrnnet.synthetic.builders import drawn_splits
 
-FRAME_CORPORA: dict[str, Callable[[str | Path, Sequence[int]], datasets.DatasetDict]] = {
-    "aff_wild2": load_aff_wild2,
-    "affectnet": load_affectnet,
-    "bp4d": load_bp4d,
-    "disfa": load_disfa,
-    "emotionet": load_emotionet,
-    "face_parquet": load_face_parquet,
-    "labelled_folder": load_labelled_folder,
-    "raf_db": load_raf_db,
+
+@dataclass(frozen=True)
+class FrameReader:
+    """A corpus of labelled face crops, for stage 1.
+
+    Attributes:
+        read: folder, action units -> train and validation, with the columns of
+            `records.frame_features`.
+        provenance: None if the folder itself declares it, see `declared_provenance`.
+        is_cached: whether its rows are kept for the next run, see `cached_frames`.
+    """
+
+    read: Callable[[str | Path, Sequence[int]], datasets.DatasetDict]
+    provenance: Provenance | None = None
+    is_cached: bool = True
+
+
+@dataclass(frozen=True)
+class ClipReader:
+    """A corpus of clips with intensities, for stage 2.
+
+    Attributes:
+        title: for reports.
+        id_column: what tables of predictions call the clips' names.
+        read: folder, `--clips_from` -> the clips of all splits.
+        provenance: None if the folder itself declares it, see `declared_provenance`.
+    """
+
+    title: str
+    id_column: str
+    read: Callable[[str | Path, str], list[ClipFile]]
+    provenance: Provenance | None = None
+
+
+CORPORA: dict[str, FrameReader | ClipReader] = {
+    "aff_wild2": FrameReader(aff_wild2.load_aff_wild2, aff_wild2.PROVENANCE),
+    "affectnet": FrameReader(affectnet.load_affectnet, affectnet.PROVENANCE),
+    "bp4d": FrameReader(bp4d.load_bp4d, bp4d.PROVENANCE),
+    "disfa": FrameReader(disfa.load_disfa, disfa.PROVENANCE),
+    "emotionet": FrameReader(emotionet.load_emotionet, emotionet.PROVENANCE),
+    "face_parquet": FrameReader(load_face_parquet, is_cached=False),  # `datasets` caches parquet
+    "labelled_folder": FrameReader(load_labelled_folder),
+    "raf_db": FrameReader(raf_db.load_raf_db, raf_db.PROVENANCE),
+    "clips": ClipReader(
+        "a user's own clips", "file_name", lambda folder, clips_from: load_clip_folder(folder)
+    ),
+    "hume": ClipReader(
+        "Hume-Reaction", "File_ID", hume_reaction.load_hume_reaction, hume_reaction.PROVENANCE
+    ),
 }
-"""Readers of labelled face crops, by the name that `--data NAME:FOLDER` takes."""
+"""By the name that `--data NAME:FOLDER` takes."""
+
+DRAWN = {"drawn": "drawn faces", "drawn:partial": "drawn faces, one kind of label each"}
+"""What `--data` calls drawn faces, and what results say of them."""
 
 
-def load_frames(data: str, action_units: Sequence[int] = ACTION_UNITS) -> datasets.DatasetDict:
-    """Labelled face crops of one corpus, or of several in a row, split by split; a sampler mixes them.
+def frame_readers() -> dict[str, FrameReader]:
+    """Return the corpora of stage 1, by name."""
+    return {name: reader for name, reader in CORPORA.items() if isinstance(reader, FrameReader)}
+
+
+# Stage 1 -----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class LabelledFrames:
+    """Labelled face crops.
+
+    Attributes:
+        splits: `train` and `validation`, with the columns of `records.frame_features`.
+        provenance: one entry a source of the training rows, in the order of their names.
+    """
+
+    splits: datasets.DatasetDict
+    provenance: tuple[Provenance, ...]
+
+    @property
+    def made_up_sources(self) -> list[str]:
+        """Names of the sources whose faces are made up."""
+        real = {source.name for source in self.provenance if not source.made_up}
+        return [source.name for source in self.provenance if source.name not in real]
+
+
+def draw_frames(
+    data: str, action_units: Sequence[int], *, items: int, seed: int, image_size: int
+) -> LabelledFrames:
+    """Draw faces as `--data drawn` or `drawn:partial` asks for.
 
     Args:
-        data: a folder that `load_face_parquet` reads, or `NAME:FOLDER` of `FRAME_CORPORA`, several between commas.
-        action_units: the units whose columns come out; a corpus that does not annotate one has no label of it.
-
-    Returns:
-        A `DatasetDict` with `train` and `validation`; columns of `records.frame_features`.
+        data: a key of `DRAWN`.
+        action_units: those wanted.
+        items: training faces; a fifth as many are validation.
+        seed: decides every face.
+        image_size: side of the crops in pixels.
 
     Raises:
-        ValueError: a name that is not in `FRAME_CORPORA`, or what the corpus's reader raises.
+        ValueError: units that cannot be drawn.
+    """
+    undrawn = [unit for unit in action_units if unit not in ACTION_UNITS]
+    if undrawn:
+        raise ValueError(
+            f"--action_units {undrawn}: --data {data} has no such units; it has {ACTION_UNITS}"
+        )
+    splits = datasets.DatasetDict()
+    for split, (count, split_seed) in drawn_splits(items, seed).items():
+        one_kind = data == "drawn:partial" and split == "train"
+        splits[split] = drawn_faces.drawn_faces(
+            count, seed=split_seed, size=image_size, one_kind=one_kind
+        )
+    sources = sorted(set(splits["train"]["source"]))
+    provenance = tuple(replace(drawn_faces.PROVENANCE, name=source) for source in sources)
+    return LabelledFrames(splits, provenance)
+
+
+def load_frames(data: str, action_units: Sequence[int] = ACTION_UNITS) -> LabelledFrames:
+    """Read labelled face crops of one corpus, or of several, one after the other; a sampler mixes them.
+
+    Args:
+        data: a folder that `load_face_parquet` reads, or `NAME:FOLDER`, several between commas.
+        action_units: the units whose columns come out; a corpus that does not annotate one has no
+            label of it.
+
+    Raises:
+        ValueError: a name that is no corpus of stage 1, or what the corpus's reader raises.
     """
     if Path(data).is_dir():
-        return load_face_parquet(data, action_units)
+        return _load_part("face_parquet", data, action_units)
     places = [part.strip() for part in data.split(",")]
     if "" in places or len(set(places)) < len(places):
         raise ValueError(f"--data: each NAME:FOLDER between commas once, none empty; got {data!r}")
-    parts = [_load_part(place, action_units) for place in places]
+    parts = [_load_part(*_split_place(place), action_units) for place in places]
+    splits = datasets.DatasetDict()
     columns = list(frame_features(action_units))
-    return datasets.DatasetDict(
-        {
-            split: datasets.concatenate_datasets(
-                [part[split].select_columns(columns) for part in parts]
-            )
-            for split in FRAME_SPLITS
-        }
-    )
+    for split in FRAME_SPLITS:
+        rows = [part.splits[split].select_columns(columns) for part in parts]
+        splits[split] = datasets.concatenate_datasets(rows)
+    provenance = {entry: None for part in parts for entry in part.provenance}  # each once
+    return LabelledFrames(splits, tuple(sorted(provenance, key=lambda entry: entry.name)))
 
 
-def _load_part(part: str, action_units: Sequence[int]) -> datasets.DatasetDict:
-    named = re.fullmatch(r"(\w{2,}):(.*)", part)  # one letter before a colon is a drive
+def _split_place(place: str) -> tuple[str, str]:
+    """Return name and folder of `NAME:FOLDER`, or of a plain folder."""
+    named = re.fullmatch(r"(\w{2,}):(.*)", place)  # one letter before a colon is a drive
     if named is None:
-        return load_face_parquet(part, action_units)
+        return "face_parquet", place
     name, folder = named.groups()
     if not folder:
-        raise ValueError(f"--data: {part} names no folder")
-    if name not in FRAME_CORPORA:
+        raise ValueError(f"--data: {place} names no folder")
+    if name not in frame_readers():
         raise ValueError(
-            f"--data: no corpus is called {name!r}; there are {', '.join(FRAME_CORPORA)}"
+            f"--data: no corpus is called {name!r}; there are {', '.join(frame_readers())}"
         )
-    read = FRAME_CORPORA[name]
-    if read is load_face_parquet:  # parquet has a cache of its own
-        return read(folder, action_units)
-    return cached_frames(read, folder, action_units)
+    return name, folder
+
+
+def _load_part(name: str, folder: str, action_units: Sequence[int]) -> LabelledFrames:
+    reader = frame_readers()[name]
+    if reader.is_cached:
+        splits = cached_frames(reader.read, folder, action_units)
+    else:
+        splits = reader.read(folder, action_units)
+    if reader.provenance is None:
+        provenance = declared_provenance(folder, set(splits["train"].unique("source")))
+    else:
+        provenance = [reader.provenance]
+    return LabelledFrames(splits, tuple(provenance))
+
+
+# Stage 2 -----------------------------------------------------------------------------------------
+
+
+def clip_provenance(name: str, folder: str) -> Provenance:
+    """Return where the clips of `--data NAME:FOLDER` come from."""
+    reader = CORPORA[name]
+    if drawn_clips.is_drawn(folder):
+        return drawn_clips.PROVENANCE
+    if reader.provenance is None:
+        return declared_provenance(folder, [name])[0]
+    return reader.provenance

@@ -20,6 +20,9 @@ from mma_mrnnet.corpora.frame_tables import (
 )
 from mma_mrnnet.features.records import action_unit_column
 from mma_mrnnet.model.labels import ACTION_UNITS, EXPRESSIONS
+from mma_mrnnet.results import Provenance
+
+PROVENANCE = Provenance("aff_wild2", "research-only", labels="human")
 
 logger = logging.getLogger(__name__)
 

@@ -17,6 +17,9 @@ from mma_mrnnet.corpora.frame_tables import (
     read_table,
 )
 from mma_mrnnet.model.labels import ACTION_UNITS
+from mma_mrnnet.results import Provenance
+
+PROVENANCE = Provenance("affectnet", "research-only", labels="human")
 
 CLASSES = (
     *("neutral", "happiness", "sadness", "surprise", "fear", "disgust", "anger"),

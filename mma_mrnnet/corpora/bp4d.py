@@ -16,6 +16,9 @@ from mma_mrnnet.corpora.frame_tables import (
 )
 from mma_mrnnet.features.records import action_unit_column
 from mma_mrnnet.model.labels import ACTION_UNITS
+from mma_mrnnet.results import Provenance
+
+PROVENANCE = Provenance("bp4d", "research-only", labels="human")
 
 UNKNOWN = 9
 """Stands where a unit could not be coded."""

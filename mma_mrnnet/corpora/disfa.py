@@ -16,6 +16,9 @@ from mma_mrnnet.corpora.frame_tables import (
 )
 from mma_mrnnet.features.records import action_unit_column
 from mma_mrnnet.model.labels import ACTION_UNITS
+from mma_mrnnet.results import Provenance
+
+PROVENANCE = Provenance("disfa", "research-only", labels="human")
 
 DISFA_UNITS = (1, 2, 4, 5, 6, 9, 12, 15, 17, 20, 25, 26)
 HIGHEST = 5

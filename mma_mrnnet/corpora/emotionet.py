@@ -17,6 +17,9 @@ from mma_mrnnet.corpora.frame_tables import (
 )
 from mma_mrnnet.features.records import action_unit_column
 from mma_mrnnet.model.labels import ACTION_UNITS
+from mma_mrnnet.results import Provenance
+
+PROVENANCE = Provenance("emotionet", "research-only", labels="human")
 
 UNKNOWN = 999
 """Stands where a unit was not annotated."""

@@ -8,6 +8,9 @@ from pathlib import Path
 
 from mma_mrnnet.features.records import ClipFile
 from mma_mrnnet.model.labels import REACTIONS
+from mma_mrnnet.results import Provenance
+
+PROVENANCE = Provenance("hume", "research-only", labels="human")
 
 logger = logging.getLogger(__name__)
 

@@ -9,6 +9,9 @@ import pandas as pd
 
 from mma_mrnnet.corpora.frame_tables import as_splits, check_unique, read_expressions, read_table
 from mma_mrnnet.model.labels import ACTION_UNITS
+from mma_mrnnet.results import Provenance
+
+PROVENANCE = Provenance("raf_db", "research-only", labels="human")
 
 CLASSES = ("surprise", "fear", "disgust", "happiness", "sadness", "anger", "neutral")
 """The corpus's classes, in the order of its codes from 1."""

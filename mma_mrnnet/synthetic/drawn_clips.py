@@ -17,10 +17,13 @@ from tqdm import tqdm
 from mma_mrnnet.crops.store import ENCODINGS
 from mma_mrnnet.files import replaced_folder
 from mma_mrnnet.model.labels import ACTION_UNITS, REACTIONS
+from mma_mrnnet.results import Provenance
 from mma_mrnnet.synthetic.drawn_faces import draw_face
 from mma_mrnnet.synthetic.reactions import FPS, SimulatedClip, hume_like_splits
 
 NOTE = "README.txt"
+PROVENANCE = Provenance("drawn", "apache-2.0", made_up=True, labels="simulated")
+
 DRAWN = "Drawn faces of simulated reactions: no person was recorded or rated."
 """The first line of `NOTE`."""
 

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from mma_mrnnet.features.records import action_unit_column, frame_features
 from mma_mrnnet.model.labels import ACTION_UNITS, EXPRESSIONS, NO_CLASS
 from mma_mrnnet.model.priors import ACTION_UNIT_PRIOR
+from mma_mrnnet.results import Provenance
 from mma_mrnnet.synthetic.canvas import (
     CENTRE_X,
     CIRCLE,
@@ -26,6 +27,8 @@ from mma_mrnnet.synthetic.canvas import (
     ellipse,
 )
 from mma_mrnnet.synthetic.reactions import CIRCUMPLEX
+
+PROVENANCE = Provenance("drawn", "apache-2.0", made_up=True, labels="constructed")
 
 EXPRESSION_CIRCUMPLEX: dict[str, tuple[float, float]] = {
     "neutral": (0.0, 0.0),

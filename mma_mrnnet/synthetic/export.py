@@ -1,5 +1,6 @@
 """A made-up corpus as a folder with its card, which `load_dataset` reads and the Hub takes as a data set repository."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import datasets
@@ -11,7 +12,7 @@ from huggingface_hub import DatasetCard, DatasetCardData
 
 from mma_mrnnet.features.arrow_files import frame_counts
 from mma_mrnnet.features.records import action_unit_column
-from mma_mrnnet.files import replaced_folder
+from mma_mrnnet.files import replaced_folder, write_json
 from mma_mrnnet.hub.card_metadata import package_version
 from mma_mrnnet.hub.checkpoints import template_folder
 from mma_mrnnet.model.labels import (
@@ -25,6 +26,7 @@ from mma_mrnnet.model.labels import (
 )
 from mma_mrnnet.synthetic.builders import DrawnFaces, SimulatedReactions
 from mma_mrnnet.synthetic.domains import domain_named
+from mma_mrnnet.synthetic.drawn_faces import PROVENANCE
 
 SIZES = ("n<1K", "1K<n<10K", "10K<n<100K", "100K<n<1M")
 """The Hub's names for how many rows a data set has, each ten times the one before."""
@@ -55,6 +57,10 @@ def export_dataset(builder: SimulatedReactions | DrawnFaces, folder: str | Path)
         (staging / "data").mkdir()
         for split, rows in splits.items():
             rows.to_parquet(staging / _file_of(split))
+        if isinstance(builder, DrawnFaces):
+            sources = sorted(set(splits["train"]["source"]))
+            provenance = [replace(PROVENANCE, name=source).to_json() for source in sources]
+            write_json(staging / "data" / "provenance.json", provenance)
         (staging / "README.md").write_text(dataset_card(builder, splits), encoding="utf-8")
     return folder
 

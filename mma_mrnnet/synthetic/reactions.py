@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from mma_mrnnet.features.arrow_files import frames_column
 from mma_mrnnet.features.records import clip_features
 from mma_mrnnet.model.labels import REACTIONS, affect_names
+from mma_mrnnet.results import Provenance
 from mma_mrnnet.synthetic.display import (
     ASSOCIATIONS,
     CIRCUMPLEX,
@@ -56,6 +57,8 @@ __all__ = [
     "simulate_reactions",
     "simulated_info",
 ]
+
+PROVENANCE = Provenance("simulated", "apache-2.0", made_up=True, labels="simulated")
 
 Array = NDArray[np.float64]
 Kind = Literal["reaction", "neutral", "talking"]

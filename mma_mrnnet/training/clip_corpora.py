@@ -9,8 +9,8 @@ from pathlib import Path
 import torch
 from accelerate.utils import parse_flag_from_env
 
-from mma_mrnnet.corpora.clip_folder import load_clip_folder
-from mma_mrnnet.corpora.hume_reaction import CROPS_FPS, load_hume_reaction
+from mma_mrnnet.corpora import CORPORA, ClipReader, clip_provenance
+from mma_mrnnet.corpora.hume_reaction import CROPS_FPS
 from mma_mrnnet.crops.store import read_index
 from mma_mrnnet.features.affect_cache import AffectCache
 from mma_mrnnet.features.clip_cache import ClipCache, corpus_affect
@@ -20,17 +20,15 @@ from mma_mrnnet.features.table_cache import TableCache
 from mma_mrnnet.model.labels import ACTION_UNITS, REACTIONS
 from mma_mrnnet.model.modeling_mma import MMAModel
 from mma_mrnnet.model.video_processing_mma_mrnnet import MMAMRNNetVideoProcessor
+from mma_mrnnet.results import Provenance
 from mma_mrnnet.synthetic.domains import domain_named
 from mma_mrnnet.synthetic.drawn_clips import is_drawn
 from mma_mrnnet.synthetic.extractor_noise import ExtractorNoise, noise_from_errors
-from mma_mrnnet.synthetic.reactions import as_dataset, hume_like_splits
+from mma_mrnnet.synthetic.reactions import PROVENANCE, as_dataset, hume_like_splits
 from mma_mrnnet.tables import TABLE_SUFFIX
 from mma_mrnnet.training.arguments import NO_EXTRACTOR, TrainArguments
 from mma_mrnnet.training.datasets import ClipDataset
 from mma_mrnnet.training.extractor_errors import recorded_errors
-
-DATA = {"clips": "a user's own clips", "hume": "Hume-Reaction"}
-ID_COLUMNS = {"clips": "file_name", "hume": "File_ID"}
 
 
 @dataclass
@@ -39,19 +37,23 @@ class ClipCorpus:
 
     Attributes:
         names: the K targets in output order.
+        provenance: where the clips come from.
         relative_labels: True where each label vector was divided by its own maximum.
         simulated_labels: True where no person was recorded or rated.
         files: the clips; None for simulated ones.
         id_column: what a table of predictions calls the clips' names.
+        title: what the results call a corpus in files.
         domain: of simulated clips, the name of one that is not the usual one.
         noise: of simulated clips, the extractor's measured errors, where the domain repeats them.
     """
 
     names: list[str]
+    provenance: Provenance
     relative_labels: bool
     simulated_labels: bool
     files: list[ClipFile] | None = None
     id_column: str = ""
+    title: str = ""
     domain: str | None = None
     noise: ExtractorNoise | None = None
 
@@ -85,15 +87,19 @@ def read_corpus(args: TrainArguments, *, needs_extractor: bool = True) -> ClipCo
         measured = domain_named(domain).needs_errors and args.mma is not None
         noise = noise_from_errors(recorded_errors(args.mma)) if measured else None
         return ClipCorpus(
-            list(REACTIONS), relative_labels=True, simulated_labels=True, domain=domain, noise=noise
+            list(REACTIONS),
+            PROVENANCE,
+            relative_labels=True,
+            simulated_labels=True,
+            domain=domain,
+            noise=noise,
         )
-    if kind not in DATA or not folder:
+    reader = CORPORA.get(kind)
+    if not isinstance(reader, ClipReader) or not folder:
         raise ValueError(
             f"--stage mrnn reads --data simulated, simulated:DOMAIN, clips:FOLDER or hume:FOLDER; got {args.data!r}"
         )
-    files = (
-        load_hume_reaction(folder, args.clips_from) if kind == "hume" else load_clip_folder(folder)
-    )
+    files = reader.read(folder, args.clips_from)
     if (
         kind == "hume"
         and args.sampling_fps != CROPS_FPS
@@ -108,10 +114,12 @@ def read_corpus(args: TrainArguments, *, needs_extractor: bool = True) -> ClipCo
             index.check_rate(clip.path, args.sampling_fps)
     corpus = ClipCorpus(
         list(files[0].labels),
+        clip_provenance(kind, folder),
         relative_labels=kind == "hume",
         simulated_labels=kind == "hume" and is_drawn(folder),
         files=files,
-        id_column=ID_COLUMNS[kind],
+        id_column=reader.id_column,
+        title=reader.title,
     )
     _check_kind(corpus, args, needs_extractor)
     return corpus
@@ -200,7 +208,11 @@ def _simulated_splits(
     what = f"simulated reactions; no person was recorded or rated; {domain.rate(args.sampling_fps):g} frames a second"
     if corpus.domain is not None:
         what += f"; domain {corpus.domain}: {domain.what}"
-    return splits, {"data": what, **_counts(splits)}
+    return splits, {
+        "data": what,
+        "provenance": [corpus.provenance.to_json()],
+        **_counts(splits),
+    }
 
 
 @lru_cache(maxsize=8)
@@ -278,7 +290,8 @@ def stored_splits(
             usable = "table with a usable row" if corpus.holds_tables else "clip with a face"
             raise ValueError(f"{args.data}: no labelled {usable} in {name}")
     return splits, {
-        "data": f"{_name_of(corpus, args)}, {_kinds_of(wanted)}",
+        "data": f"{_name_of(corpus)}, {_kinds_of(wanted)}",
+        "provenance": [corpus.provenance.to_json()],
         # Readers that know the people refuse one in two splits; where they do not, nobody knows.
         "people_apart": all(clip.subject for clip in corpus.files or []),
         **_counts(splits),
@@ -298,13 +311,10 @@ def fingerprints_of(splits: dict[str, ClipSplit]) -> list[str]:
     ]
 
 
-def _name_of(corpus: ClipCorpus, args: TrainArguments) -> str:
-    name = DATA[args.data.partition(":")[0]]
-    return (
-        f"drawn faces of simulated reactions in the layout of {name}"
-        if corpus.simulated_labels
-        else name
-    )
+def _name_of(corpus: ClipCorpus) -> str:
+    if corpus.simulated_labels:
+        return f"drawn faces of simulated reactions in the layout of {corpus.title}"
+    return corpus.title
 
 
 def _kinds_of(clips: list[ClipFile]) -> str:

@@ -1,7 +1,7 @@
 """How a trained extractor errs on labelled crops, as numbers that a simulator can repeat."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -19,8 +19,6 @@ from mma_mrnnet.training.datasets import FrameDataset
 
 Array = NDArray[np.float64]
 
-MADE_SOURCES = ("warp", "render", "drawn")
-"""Beginnings of the names of sources whose labels are true by construction, since their faces were made."""
 LEAST_ROWS = 20
 """Fewer rows than this tell nothing: the number that they would give is null."""
 LEAST_CROSS_TALK = 0.5
@@ -36,6 +34,7 @@ def extractor_errors(
     labels: dict[str, Tensor],
     rows: FrameDataset,
     action_units: Sequence[int],
+    made_up_sources: Collection[str],
 ) -> dict:
     """How the reports differ from the labels: for all rows, for made faces, and for each source of images.
 
@@ -49,6 +48,7 @@ def extractor_errors(
         labels: `valence_arousal_labels` (N, 2), NaN where unlabelled, and `expression_labels` (N,).
         rows: the N labelled crops, with their units' intensities, sources and people.
         action_units: the A units.
+        made_up_sources: the sources whose faces were made, so that their labels are true by construction.
 
     Returns:
         By `all`, `made` (where there are such rows) and source: `rows`, `action_units`, `expressions`,
@@ -63,9 +63,8 @@ def extractor_errors(
         "person": numbered(rows.subjects),
     }
     sources = np.array(rows.sources)
-    chosen = {"all": np.ones(len(rows), bool), "made": np.char.startswith(sources, MADE_SOURCES[0])}
-    for name in MADE_SOURCES:
-        chosen["made"] |= np.char.startswith(sources, name)
+    made = np.isin(sources, list(made_up_sources))
+    chosen = {"all": np.ones(len(rows), bool), "made": made}
     chosen |= {source: sources == source for source in sorted(set(rows.sources))}
     return {
         name: _errors_of(

@@ -3,14 +3,14 @@
 import logging
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
-import datasets
 import torch
 
-from mma_mrnnet.corpora import load_frames
+from mma_mrnnet.corpora import DRAWN, LabelledFrames, draw_frames, load_frames
 from mma_mrnnet.model.configuration_mma_mrnnet import MMAConfig
 from mma_mrnnet.model.labels import (
-    ACTION_UNITS,
     CHANNELS,
     EXPRESSIONS,
     NO_CLASS,
@@ -18,20 +18,33 @@ from mma_mrnnet.model.labels import (
     action_unit_name,
 )
 from mma_mrnnet.model.priors import action_unit_prior
-from mma_mrnnet.synthetic.builders import drawn_splits
-from mma_mrnnet.synthetic.drawn_faces import drawn_faces
+from mma_mrnnet.results import Provenance
 from mma_mrnnet.training.arguments import TrainArguments
 from mma_mrnnet.training.datasets import FrameDataset
 from mma_mrnnet.training.sampling import Draw
 
 logger = logging.getLogger(__name__)
 
-DRAWN = {"drawn": "drawn faces", "drawn:partial": "drawn faces, one kind of label each"}
-"""What `--data` calls drawn faces, and what results say of them."""
+
+@dataclass(frozen=True)
+class FrameSplits:
+    """The face crops of a training of stage 1.
+
+    Attributes:
+        train: with the labels of the channels that are taught.
+        validation: with all labels.
+        provenance: one entry a source of the training rows.
+        made_up_sources: names of the sources whose faces are made up.
+    """
+
+    train: FrameDataset
+    validation: FrameDataset
+    provenance: tuple[Provenance, ...]
+    made_up_sources: list[str]
 
 
-def frame_splits(args: TrainArguments) -> tuple[FrameDataset, FrameDataset]:
-    """Train and validation.
+def frame_splits(args: TrainArguments) -> FrameSplits:
+    """Return train and validation.
 
     Args:
         args: `data` is a folder or corpora (see `load_frames`), `drawn` or `drawn:partial`; `action_units` are those
@@ -41,14 +54,15 @@ def frame_splits(args: TrainArguments) -> tuple[FrameDataset, FrameDataset]:
         ValueError: drawn faces with units that nobody draws, training rows that cannot teach what is asked (see
             `check_supervision`), or what the corpora's readers raise.
     """
-    splits = frame_rows(
+    frames = read_frames(
         args.data, args.action_units, items=args.items, seed=args.seed, image_size=args.image_size
     )
-    train = FrameDataset(splits["train"], args.action_units, seed=args.seed)
+    train = FrameDataset(frames.splits["train"], args.action_units, seed=args.seed)
     _label_talkers(train, args.neutral_talkers)
     check_supervision(train, args.action_units, args.channels)
     train.keep_labels(args.channels)
-    return train, FrameDataset(splits["validation"], args.action_units)
+    validation = FrameDataset(frames.splits["validation"], args.action_units)
+    return FrameSplits(train, validation, frames.provenance, frames.made_up_sources)
 
 
 def _label_talkers(train: FrameDataset, sources: Sequence[str]) -> None:
@@ -61,10 +75,10 @@ def _label_talkers(train: FrameDataset, sources: Sequence[str]) -> None:
     train.label_talkers(sources)
 
 
-def frame_rows(
+def read_frames(
     data: str, action_units: Sequence[int], *, items: int, seed: int, image_size: int
-) -> Mapping[str, datasets.Dataset]:
-    """Rows of the splits that `--data` names.
+) -> LabelledFrames:
+    """Read or draw the face crops that `--data` names.
 
     Args:
         data: as `frame_splits` takes it.
@@ -76,22 +90,9 @@ def frame_rows(
     Raises:
         ValueError: as `frame_splits`, but for what training asks of its rows.
     """
-    if data not in DRAWN:
-        return load_frames(data, action_units)
-    undrawn = [unit for unit in action_units if unit not in ACTION_UNITS]
-    if undrawn:
-        raise ValueError(
-            f"--action_units {undrawn}: --data {data} has no such units; it has {ACTION_UNITS}"
-        )
-    return {
-        split: drawn_faces(
-            count,
-            seed=split_seed,
-            size=image_size,
-            one_kind=data == "drawn:partial" and split == "train",
-        )
-        for split, (count, split_seed) in drawn_splits(items, seed).items()
-    }
+    if data in DRAWN:
+        return draw_frames(data, action_units, items=items, seed=seed, image_size=image_size)
+    return load_frames(data, action_units)
 
 
 def check_supervision(
@@ -193,27 +194,21 @@ def items_an_epoch(
     }
 
 
-def description_of(
-    data: str, train: FrameDataset, validation: FrameDataset, draws: Mapping[str, Sequence[Draw]]
-) -> dict:
-    """What the crops are and how many, and what an epoch draws of them; for the results."""
+def describe_frames(
+    data: str, splits: FrameSplits, draws: Mapping[str, Sequence[Draw]]
+) -> dict[str, Any]:
+    """Describe the crops for the results: what they are, where they come from, what an epoch draws."""
+    train = splits.train
+    sources = dict(sorted(Counter(train.sources).items()))
     return {
-        "data": _in_words(data, train),
+        "data": DRAWN.get(data) or f"labelled crops of {', '.join(sources)}",
+        "provenance": [source.to_json() for source in splits.provenance],
         "train": len(train),
-        "validation": len(validation),
-        "train_images_by_source": dict(sorted(Counter(train.sources).items())),
+        "validation": len(splits.validation),
+        "train_images_by_source": sources,
         "items_an_epoch": items_an_epoch(train, draws),
         "labelled_neutral_talkers": train.talkers,
     }
-
-
-def _in_words(data: str, train: FrameDataset) -> str:
-    if data in DRAWN:
-        return DRAWN[data]
-    sources = sorted(set(train.sources))
-    if {"warp", "render"} <= set(sources):
-        return "labelled crops (pseudo-labels, bent photos, renders)"
-    return f"labelled crops of {', '.join(sources)}"
 
 
 def _label_kinds(rows: FrameDataset) -> dict[str, torch.Tensor]:

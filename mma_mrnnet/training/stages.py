@@ -29,7 +29,7 @@ from mma_mrnnet.training.clip_corpora import (
 from mma_mrnnet.training.datasets import ClipCollator, ClipDataset, FrameCollator, FrameDataset
 from mma_mrnnet.training.extractor_errors import extractor_errors
 from mma_mrnnet.training.facts import clip_facts, frame_facts
-from mma_mrnnet.training.frame_corpora import description_of, frame_splits, untrained_outputs
+from mma_mrnnet.training.frame_corpora import describe_frames, frame_splits, untrained_outputs
 from mma_mrnnet.training.intensity_models import around_extractor, for_features
 from mma_mrnnet.training.reports import (
     Tensors,
@@ -133,9 +133,10 @@ def mma_stage(args: TrainArguments) -> Stage:
         "mean_of_tasks" if len(args.channels) == len(SCORE_OF) else SCORE_OF[args.channels[-1]]
     )
     monitored = monitored_score(args, [*SCORE_OF.values(), "mean_of_tasks"], own_score)
-    train, validation = frame_splits(args)
+    splits = frame_splits(args)
+    train, validation = splits.train, splits.validation
     draws = corpus_draws(train.sources, train.expression, args.balance)
-    description = description_of(args.data, train, validation, draws)
+    description = describe_frames(args.data, splits, draws)
     logger.info("an epoch draws %s", description["items_an_epoch"])
     _record_supervision(config, train)
     processor = MMAMRNNetVideoProcessor(
@@ -146,7 +147,9 @@ def mma_stage(args: TrainArguments) -> Stage:
         outputs, labels = predict(validation)
         outputs, calibration = calibrate_extractor(model, outputs, labels, validation)
         report = mma_report(outputs, labels, validation, config.action_units)
-        errors = extractor_errors(outputs, labels, validation, config.action_units)
+        errors = extractor_errors(
+            outputs, labels, validation, config.action_units, splits.made_up_sources
+        )
         return {
             "calibration": calibration,
             "validation": report,

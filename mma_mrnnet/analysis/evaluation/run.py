@@ -17,7 +17,7 @@ from mma_mrnnet.metrics import rounded
 from mma_mrnnet.model.labels import NO_CLASS
 from mma_mrnnet.training.checkpoints import write_json, write_text
 from mma_mrnnet.training.datasets import FrameDataset
-from mma_mrnnet.training.frame_corpora import frame_rows
+from mma_mrnnet.training.frame_corpora import read_frames
 
 SHIPPED = "shipped"
 """The word for the checkpoint inside the package."""
@@ -116,10 +116,10 @@ def read_rows(data: str, split: str, extractor: Extractor) -> FrameDataset:
         ValueError: data that cannot be read, or without one label.
     """
     config = extractor.network.config
-    splits = frame_rows(
+    frames = read_frames(
         data, config.action_units, items=DRAWN_ITEMS, seed=DRAWN_SEED, image_size=config.image_size
     )
-    rows = FrameDataset(splits[split], config.action_units)
+    rows = FrameDataset(frames.splits[split], config.action_units)
     labelled = (
         (~rows.intensity.isnan()).any(1)
         | (rows.expression != NO_CLASS)
