@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from importlib.resources import files
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -168,7 +168,7 @@ def reliability(
     return torch.arange(bins).double() / bins, said / counts, came / counts, counts
 
 
-def rounded(value: object, digits: int = 4) -> object:
+def rounded(value: Any, digits: int = 4) -> Any:
     """A copy of nested dicts, lists, tensors and numbers with rounded floats, NaN as None: ready for strict JSON.
 
     `digits` are decimals, or significant digits below 0.1: a learning rate of 0.00003 does not become 0.

@@ -1,6 +1,24 @@
-"""Typed records of what a training leaves behind, as they stand in its result files."""
+"""Typed records of what a training leaves behind in its result files.
 
-from dataclasses import asdict, dataclass
+Stage 1 writes `results_mma.json`, stage 2 `results_mrnn.json`.
+
+A number that is not defined (a correlation of constants) is None. A field with a default was not
+recorded by every earlier version: None then means "not recorded".
+"""
+
+import json
+import types
+import typing
+from collections.abc import Hashable
+from dataclasses import MISSING, dataclass, field, fields, is_dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+from mma_mrnnet.metrics import rounded
+
+FORMAT = 1
+"""The number under `format` in the files that this version writes; files without one are older."""
 
 LABEL_KINDS = ("human", "pseudo", "constructed", "simulated", "unknown")
 """Who or what labelled the data: people; another model; whoever made the picture, by making it; a
@@ -8,9 +26,106 @@ simulator; not known."""
 
 UNKNOWN_LICENCE = "unknown"
 
+Score = float | None
+Scores = dict[str, Score]
+Counts = dict[str, int]
+
+
+class ResultsError(ValueError):
+    """A result file that cannot be read; the message starts with the place of the fault."""
+
+
+class Record:
+    """A dataclass that is read from JSON and written as JSON.
+
+    A field whose metadata says `flat` is a dictionary whose entries stand beside the other fields.
+    """
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain values, not rounded; a field that is None by default is left out."""
+        content: dict[str, Any] = {}
+        for part in fields(self):  # type: ignore[arg-type]  # every subclass is a dataclass
+            value = getattr(self, part.name)
+            if part.metadata.get("flat"):
+                content |= _plain(value)
+            elif not (value is None and part.default is None):
+                content[part.name] = _plain(value)
+        return content
+
+    @classmethod
+    def from_json(cls, value: object, place: str = "results") -> Self:
+        """Read a record; keys that it does not know are ignored.
+
+        Args:
+            value: what `json.loads` returned.
+            place: the name of the value, for messages.
+
+        Raises:
+            ResultsError: something is missing or has another type.
+        """
+        if not isinstance(value, dict):
+            raise ResultsError(f"{place}: an object is needed; got {_shown(value)}")
+        parts = fields(cls)  # type: ignore[arg-type]
+        kinds = _field_types(cls)
+        names = {part.name for part in parts}
+        given: dict[str, Any] = {}
+        for part in parts:
+            if part.metadata.get("flat"):
+                rest = {name: item for name, item in value.items() if name not in names}
+                given[part.name] = _read(kinds[part.name], rest, place)
+            elif part.name in value:
+                where = f"{place}.{part.name}"
+                given[part.name] = _read(kinds[part.name], value[part.name], where)
+            elif part.default is MISSING and part.default_factory is MISSING:
+                raise ResultsError(f"{place}.{part.name}: is missing")
+        return cls(**given)
+
+
+@cache
+def _field_types(record: Hashable) -> dict[str, Any]:
+    return typing.get_type_hints(record)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Record):
+        return value.to_json()
+    if isinstance(value, dict):
+        return {name: _plain(item) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return value
+
+
+def _read(kind: Any, value: Any, place: str) -> Any:
+    """Check a value of JSON against a type and build its records."""
+    origin, inner = typing.get_origin(kind), typing.get_args(kind)
+    if kind is Any:
+        return value
+    if origin is types.UnionType:  # X | None
+        return None if value is None else _read(inner[0], value, place)
+    if is_dataclass(kind):
+        return typing.cast("type[Record]", kind).from_json(value, place)
+    if origin is dict and isinstance(value, dict):
+        return {name: _read(inner[1], item, f"{place}.{name}") for name, item in value.items()}
+    if origin is list and isinstance(value, list):
+        return [_read(inner[0], item, f"{place}[{index}]") for index, item in enumerate(value)]
+    accepted = (int, float) if kind is float else kind
+    plain = kind in (float, int, str, bool) and isinstance(value, accepted)
+    if plain and isinstance(value, bool) == (kind is bool):
+        return kind(value)
+    name = getattr(origin or kind, "__name__", kind)
+    raise ResultsError(f"{place}: must be a {name}; got {_shown(value)}")
+
+
+def _shown(value: object) -> str:
+    return f"{type(value).__name__} {str(value)[:40]!r}"
+
+
+# Both stages -----------------------------------------------------------------------------------
+
 
 @dataclass(frozen=True)
-class Provenance:
+class Provenance(Record):
     """Where one source of training data comes from, and under which licence.
 
     Attributes:
@@ -43,41 +158,455 @@ class Provenance:
                 f"labels of {self.name}: accepted are {', '.join(LABEL_KINDS)}; got {self.labels!r}"
             )
 
-    def to_json(self) -> dict[str, str | bool]:
-        """Return the fields as a JSON object."""
-        return asdict(self)
 
-    @classmethod
-    def from_json(cls, value: object) -> "Provenance":
-        """Return what `to_json` gave; unknown keys are ignored.
-
-        Raises:
-            ValueError: not such an object.
-        """
-        if not isinstance(value, dict):
-            raise ValueError(f"a provenance is a JSON object; got {value!r:.80}")
-        texts = {key: value.get(key, "") for key in ("name", "licence", "labels", "attribution")}
-        made_up = value.get("made_up", False)
-        if not isinstance(made_up, bool) or not all(isinstance(t, str) for t in texts.values()):
-            raise ValueError(
-                f"a provenance holds texts, and made_up as a boolean; got {value!r:.200}"
-            )
-        return cls(
-            name=texts["name"],
-            licence=texts["licence"] or UNKNOWN_LICENCE,
-            made_up=made_up,
-            labels=texts["labels"] or "unknown",
-            attribution=texts["attribution"],
-        )
-
-
-def read_provenance(results: dict) -> tuple[Provenance, ...]:
+def read_provenance(results: dict[str, Any]) -> tuple[Provenance, ...]:
     """Return the sources that a result file names under `provenance`; none if it names none.
 
     Raises:
         ValueError: the entry is no list of sources.
     """
     entries = results.get("provenance") or []
-    if not isinstance(entries, list):
-        raise ValueError(f"provenance is a list of sources; got {entries!r:.80}")
-    return tuple(map(Provenance.from_json, entries))
+    return tuple(_read(list[Provenance], entries, "provenance"))
+
+
+@dataclass
+class Epoch(Record):
+    """One row of the history; `seconds` count from the start of the run."""
+
+    epoch: int
+    train_loss: Score
+    score: Score
+    seconds: float
+    scores: Scores
+
+
+@dataclass
+class Training(Record):
+    """How a run went. `selected_by` names the validation score that chose `best_epoch`."""
+
+    epochs: int
+    best_epoch: int
+    selected_by: str
+    seconds: float
+    hardware: str
+    history: list[Epoch]
+    processes: int = 1
+    precision: str = "no"
+
+
+@dataclass
+class RunResults(Record):
+    """What the results of both stages hold.
+
+    Attributes:
+        stage: `mma`, `mrnn`, or the name of a stage that an experiment adds.
+        command: the command line that repeats the run.
+        arguments: every setting of the run.
+        versions: of Python, torch and transformers.
+        provenance: where the training data came from; None: not recorded.
+    """
+
+    name_of_file: ClassVar[str]
+
+    stage: str
+    command: str
+    training: Training
+    parameters: int
+    versions: dict[str, str]
+    arguments: dict[str, Any]
+    provenance: list[Provenance] | None = field(default=None, kw_only=True)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain values, rounded except for the arguments, with the format's number."""
+        content = super().to_json()
+        arguments = content.pop("arguments")
+        return {"format": FORMAT, "arguments": arguments, **rounded(content)}
+
+    @classmethod
+    def from_json(cls, value: object, place: str = "results") -> Self:
+        """Read results of this version or an earlier one.
+
+        Raises:
+            ResultsError: something is missing or has another type, or the format is a later one.
+        """
+        written = value.get("format", 0) if isinstance(value, dict) else 0
+        if not isinstance(written, int) or written > FORMAT:
+            raise ResultsError(f"{place}: has format {written}; this version reads up to {FORMAT}")
+        return super().from_json(value, place)
+
+
+# Stage 1 ---------------------------------------------------------------------------------------
+
+
+@dataclass
+class FrameData(Record):
+    """The face crops of a run.
+
+    Attributes:
+        data: what they are, in words.
+        train: number of training images.
+        validation: number of validation images.
+        train_images_by_source: number of training images of each source; empty if not recorded.
+        items_an_epoch: for each source, the images that an epoch draws (`images`) and how many of
+            them have a label of each kind; empty if not recorded.
+        labelled_neutral_talkers: images that `--neutral_talkers` labelled.
+    """
+
+    data: str
+    train: int
+    validation: int
+    train_images_by_source: Counts = field(default_factory=dict)
+    items_an_epoch: dict[str, Counts] = field(default_factory=dict)
+    labelled_neutral_talkers: int = 0
+
+
+@dataclass
+class UnitScores(Record):
+    """Scores of one action unit; `annotated`, `present` and `predicted` count images."""
+
+    correlation: Score
+    f1: Score
+    annotated: int
+    present: int
+    predicted: int | None = None
+
+
+@dataclass
+class SmilingScores(Record):
+    """How well the probability of happiness tells smiling from neutral faces."""
+
+    smiling: int
+    neutral: int
+    auc_of_happiness: Score
+
+
+@dataclass
+class FrameScores(Record):
+    """Scores of stage 1 on the images of one source, or on all of them."""
+
+    images: int
+    action_units: dict[str, UnitScores]
+    mean_action_unit_correlation: Score
+    mean_action_unit_f1: Score
+    expression_images: int
+    expression_macro_f1: Score
+    expression_accuracy: Score
+    expression_confusion_rows_are_labels: list[list[int]]
+    valence_arousal_images: int
+    valence_arousal_ccc: Scores
+    smiling_against_neutral: SmilingScores | None = None
+
+
+@dataclass
+class CalibrationErrors(Record):
+    """Expected calibration errors on the images of one source."""
+
+    expression_ece: Score
+    action_unit_ece: Score
+
+
+@dataclass
+class ExtractorCalibration(Record):
+    """The calibration of stage 1, with the errors of each source.
+
+    `before` is without calibration; `crossfitted` is with one that was fitted on other people.
+    """
+
+    fitted_on: str
+    temperature: float
+    action_unit_scale: list[float]
+    action_unit_shift: list[float]
+    before: dict[str, CalibrationErrors]
+    crossfitted: dict[str, CalibrationErrors] | None
+
+
+@dataclass
+class UnitErrors(Record):
+    """How one unit is reported, in logits: floor + slope * intensity + cross-talk.
+
+    `person` and `frame` are the standard deviations of the rest.
+    """
+
+    annotated: int
+    floor: float
+    slope: float
+    person: float
+    frame: float
+    cross_talk: dict[str, float]
+
+
+@dataclass
+class ExpressionErrors(Record):
+    """What each expression is reported as (rows are labels), and the spread of its logits."""
+
+    labelled: int
+    mean_probability_rows_are_labels: list[list[float]]
+    mean_logits_rows_are_labels: list[list[float]]
+    person: dict[str, float]
+    frame: dict[str, float]
+
+
+@dataclass
+class ValueErrors(Record):
+    """How valence or arousal is reported: offset + gain * label, and the spread of the rest."""
+
+    labelled: int
+    offset: float
+    gain: float
+    person: float
+    frame: float
+
+
+@dataclass
+class TalkerErrors(Record):
+    """What a mouth that opens in speech adds to the report of a face at rest."""
+
+    rows: int
+    at_rest: int
+    mean_probability: dict[str, float]
+    mean_probability_at_rest: dict[str, float]
+    logits_added: dict[str, float]
+    valence_arousal_added: dict[str, float]
+
+
+@dataclass
+class ExtractorErrors(Record):
+    """How the extractor errs on the images of one source; None where too few images would tell."""
+
+    rows: int
+    action_units: dict[str, UnitErrors | None]
+    expressions: ExpressionErrors | None
+    valence_arousal: dict[str, ValueErrors | None]
+    neutral_talkers: TalkerErrors | None
+
+
+@dataclass
+class UnitLabels(Record):
+    """How many training images are annotated for a unit, and how many show it."""
+
+    annotated: int
+    present: int
+
+
+@dataclass
+class FrameLabels(Record):
+    """The training labels of stage 1."""
+
+    images: int
+    action_units: dict[str, UnitLabels]
+    expressions: Counts
+
+
+@dataclass
+class FrameFacts(Record):
+    """What taught the outputs of stage 1; `labels` has the one key `train`."""
+
+    labels: dict[str, FrameLabels]
+    learnt_from_the_prior_alone: list[str]
+    untrained_outputs: list[str]
+
+
+@dataclass
+class MMAResults(RunResults):
+    """Results of stage 1; `validation` and `errors` have entries for `all` and for each source."""
+
+    name_of_file = "results_mma.json"
+
+    data: FrameData
+    validation: dict[str, FrameScores]
+    calibration: ExtractorCalibration | None = None
+    errors: dict[str, ExtractorErrors] | None = None
+    facts: FrameFacts | None = None
+
+
+# Stage 2 ---------------------------------------------------------------------------------------
+
+
+@dataclass
+class ClipData(Record):
+    """The clips of a run.
+
+    Attributes:
+        data: what they are, in words.
+        clips: number of clips used, by split and kind, such as `train_reaction`.
+        people_apart: whether it is known that nobody is in two splits; None: not recorded.
+        without_face: clips in which no face was found.
+        without_usable_rows: tables of features without a row that could be used.
+        unreadable: files that could not be read.
+        unlabelled: clips without a label.
+    """
+
+    data: str
+    clips: Counts = field(metadata={"flat": True})
+    people_apart: bool | None = None
+    without_face: int | None = None
+    without_usable_rows: int | None = None
+    unreadable: int | None = None
+    unlabelled: int | None = None
+
+
+@dataclass
+class IntensityScores(Record):
+    """Scores over some clips: means over the targets, and of each target."""
+
+    clips: int
+    mean_pearson: Score
+    mean_ccc: Score
+    mean_mae: Score
+    pearson: Scores
+    ccc: Scores
+    mae: Scores
+    mean_intensity: Scores
+
+
+@dataclass
+class LengthScores(Record):
+    """The score of the clips of some lengths."""
+
+    clips: int
+    mean_pearson: Score
+
+
+@dataclass
+class QuietScores(Record):
+    """What clips without a reaction get."""
+
+    clips: int
+    mean_intensity: Scores
+
+
+@dataclass
+class ClipScores(Record):
+    """Scores of stage 2 on a split.
+
+    Attributes:
+        clips: labelled clips of the split.
+        reactions: scores of all labelled reactions; the prediction of those without a face is the
+            mean training label.
+        mean_pearson_by_length: by `shortest-longest` number of frames.
+        quiet: what the clips of other kinds than reactions get, by kind (`neutral`, `talking`).
+        predicted_as_training_mean: labelled clips without a face; None for simulated clips.
+        reactions_with_face: scores of the labelled reactions with a face; None for simulated clips.
+    """
+
+    clips: int
+    reactions: IntensityScores
+    mean_pearson_by_length: dict[str, LengthScores]
+    quiet: dict[str, QuietScores] = field(metadata={"flat": True})
+    predicted_as_training_mean: int | None = None
+    reactions_with_face: IntensityScores | None = None
+
+    @property
+    def of_predicted(self) -> IntensityScores:
+        """Scores of the clips that the model itself predicted."""
+        return self.reactions_with_face or self.reactions
+
+
+@dataclass
+class IntensityCalibration(Record):
+    """One line for each target, in the order of the targets."""
+
+    scale: list[float]
+    shift: list[float]
+    fitted_on: str
+
+
+@dataclass
+class TrainScores(Record):
+    """Scores over some of the training clips."""
+
+    clips: int
+    mean_pearson: Score
+    pearson: Scores
+
+
+@dataclass
+class LabelFacts(Record):
+    """Where the labels of one target lie; only `labelled` where there is none."""
+
+    labelled: int
+    mean: float | None = None
+    deviation: float | None = None
+    share_at_0: float | None = None
+    share_at_1: float | None = None
+    share_of_the_most_frequent: float | None = None
+
+
+@dataclass
+class OutputFacts(Record):
+    """Where the calibrated intensities of one target lie, and the deviation of its logits."""
+
+    mean: float
+    deviation: float
+    share_at_0: float
+    share_at_1: float
+    least: float
+    most: float
+    deviation_of_logits: float
+
+
+@dataclass
+class ChannelFacts(Record):
+    """One input channel; `drop`: by how much exchanging it among clips lowers the mean Pearson."""
+
+    mean: float
+    deviation: float
+    drop: Score
+
+
+@dataclass
+class InputFacts(Record):
+    """The inputs of the GRU over `clips`; `mean_pearson` is that of the `exchanged_clips`."""
+
+    clips: int
+    exchanged_clips: int
+    mean_pearson: Score
+    channels: dict[str, ChannelFacts]
+
+
+@dataclass
+class ClipFacts(Record):
+    """Training scores, and where labels, outputs and inputs lie, by split and target."""
+
+    train: TrainScores | None
+    labels: dict[str, dict[str, LabelFacts]]
+    outputs: dict[str, dict[str, OutputFacts]]
+    inputs: InputFacts | None
+
+
+@dataclass
+class MRNNResults(RunResults):
+    """Results of stage 2."""
+
+    name_of_file = "results_mrnn.json"
+
+    data: ClipData
+    validation: ClipScores
+    test: ClipScores | None = None
+    validation_before_calibration: ClipScores | None = None
+    calibration: IntensityCalibration | None = None
+    facts: ClipFacts | None = None
+
+
+Results = MMAResults | MRNNResults
+
+
+def read_results(path: str | Path) -> Results:
+    """Read `results.json`, `results_mma.json` or `results_mrnn.json`.
+
+    Raises:
+        ResultsError: the file cannot be read, or is not what a training of stage 1 or 2 writes.
+    """
+    path = Path(path)
+    try:
+        content = json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise ResultsError(f"{path}: not a result file that can be read ({error})") from error
+    stage = content.get("stage") if isinstance(content, dict) else None
+    if stage == "mma":
+        return MMAResults.from_json(content, str(path))
+    if stage == "mrnn":
+        return MRNNResults.from_json(content, str(path))
+    raise ResultsError(
+        f"{path}: not the results of a training run: its stage must be mma or mrnn; got {stage!r}"
+    )

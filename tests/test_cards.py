@@ -16,6 +16,7 @@ from mma_mrnnet.hub.checkpoints import (
     pretrained_folder,
     weights_digest,
 )
+from mma_mrnnet.results import Provenance
 
 NOTHING = {"value": None, "low": None, "high": None}
 
@@ -236,6 +237,7 @@ def test_an_evaluation_replaces_the_trainings_own_scores_in_the_metadata(shipped
 def test_results_survive_the_way_through_yaml():
     stage1 = {
         "data": {"data": "drawn faces"},
+        "provenance": [{"name": "drawn", "licence": "apache-2.0", "made_up": True}],
         "validation": {
             "all": {
                 "images": 40,
@@ -254,7 +256,7 @@ def test_results_survive_the_way_through_yaml():
     data = ModelCardData(model_name="x", eval_results=results)
     assert model_index_to_eval_results(data.to_dict()["model-index"]) == ("x", results)
     assert [(row.dataset_type, row.dataset_split, row.metric_value) for row in results] == [
-        ("drawn-faces", "validation", 0.25),
+        ("made-up-faces", "validation", 0.25),
         ("labelled-clips", "validation", 0.5),
     ]
     stage2["validation"]["reactions"]["mean_pearson"] = None
@@ -298,6 +300,51 @@ def test_no_card_has_holes(shipped, folder, prepare):
     assert not re.search(r"\bNone\b|\{%|%\}|Undefined|\bnan\b|<!--", text)
     assert text.count("```") % 2 == 0
     assert "\n\n\n\n" not in text
+
+
+CROPS = ("public-domain", "cc-by-4.0", "mit")
+
+
+@pytest.mark.parametrize(
+    ("stage1", "stage2", "metadata", "words"),
+    [
+        (["public-domain"], ["apache-2.0"], ("apache-2.0", None), "`apache-2.0`"),
+        (CROPS, ["apache-2.0"], ("cc-by-4.0", None), "keep the attributions above"),
+        (
+            [*CROPS, "research-only"],
+            ["apache-2.0"],
+            ("other", "terms-of-the-training-data"),
+            "source3 may be used for research alone",
+        ),
+        (CROPS, ["research-only"], ("other", "terms-of-the-training-data"), "research alone"),
+        ([*CROPS, "unknown"], ["apache-2.0"], ("unknown", None), "licence of source3 is not"),
+        (None, ["apache-2.0"], ("unknown", None), "(results_mma.json) is not recorded"),
+        (CROPS, None, ("unknown", None), "(results_mrnn.json) is not recorded"),
+    ],
+)
+def test_the_licence_of_weights_is_that_of_their_most_restrictive_source(
+    shipped, folder, stage1, stage2, metadata, words
+):
+    for stage, licences in (("mma", stage1), ("mrnn", stage2)):
+        path = folder / f"results_{stage}.json"
+        results = json.loads(path.read_text())
+        del results["provenance"]
+        if licences is not None:
+            results["provenance"] = [
+                Provenance(f"source{number}", licence).to_json()
+                for number, licence in enumerate(licences)
+            ]
+        path.write_text(json.dumps(results))
+    card = card_of(shipped, folder)
+    assert (card.data.license, card.data.license_name) == metadata
+    assert words in " ".join(card.text.split())
+
+
+def test_the_shipped_weights_are_cc_by_and_name_every_source(shipped, folder):
+    card = card_of(shipped, folder)
+    assert card.data.license == "cc-by-4.0"
+    assert "| render | mit | made | known by construction |" in card.text
+    assert "| congress | public-domain | of people | read off by another model |" in card.text
 
 
 def test_a_card_says_what_is_forbidden_what_it_cost_and_how_to_cite(shipped, folder):

@@ -387,13 +387,13 @@ def test_a_card_names_untrained_outputs_and_leaves_the_licence_to_whoever_holds_
     card = ModelCard.load(
         export_checkpoint(tmp_path / "run" / "model", tmp_path / "export") / "README.md"
     )
-    assert (card.data.license, card.data.license_name) == ("other", "terms-of-the-training-data")
+    assert (card.data.license, card.data.license_name) == ("unknown", None)
     assert "**Untrained:** valence, arousal, AU01" in card.text
     for untrue in (
         "Prior only",
         "not human-coded",
         "by construction",
-        "Weights and code: Apache-2.0",
+        "Weights: `apache-2.0`",
     ):
         assert untrue not in card.text
 

@@ -4,7 +4,8 @@ from importlib import metadata
 
 from huggingface_hub import EvalResult
 
-DRAWN = "drawn faces"
+from mma_mrnnet.results import read_provenance
+
 LEAST_IMAGES = 30
 """Of a source, for the model-index (our choice)."""
 WATTS_A_CORE = 10.0
@@ -30,6 +31,8 @@ def model_index(
 def _extractor_results(stage1: dict, evaluation: dict | None) -> list[EvalResult]:
     """Mean correlation of action units and macro F1 of expressions, for each source of images."""
     data = stage1["data"]["data"]
+    all_made_up = [source.made_up for source in read_provenance(stage1)]
+    dataset_type = "made-up-faces" if all_made_up and all(all_made_up) else "labelled-crops"
     split = "validation" if evaluation is None else evaluation["data"]["split"]
     results = []
     for source, (correlation, macro_f1) in _extractor_scores(stage1, evaluation).items():
@@ -45,7 +48,7 @@ def _extractor_results(stage1: dict, evaluation: dict | None) -> list[EvalResult
             EvalResult(
                 task_type="image-classification",
                 task_name="action units and expressions of a face crop",
-                dataset_type="drawn-faces" if data.startswith(DRAWN) else "labelled-crops",
+                dataset_type=dataset_type,
                 dataset_name=f"{source}: {data}",
                 dataset_config=source,
                 dataset_split=split,

@@ -30,18 +30,18 @@ from mma_mrnnet.hub.card_metadata import (
     training_energy,
 )
 from mma_mrnnet.hub.errors import one_line, reason
+from mma_mrnnet.hub.licence import (
+    checkpoint_sources,
+    licence_fields,
+    none_coded_by_people,
+    weights_licence,
+)
 from mma_mrnnet.model.modeling_mma import MMAModel
 from mma_mrnnet.model.modeling_mma_mrnnet import MMAMRNNetForIntensity
 from mma_mrnnet.model.video_processing_mma_mrnnet import MMAMRNNetVideoProcessor
+from mma_mrnnet.results import Provenance, read_provenance
 
 logger = logging.getLogger(__name__)
-
-OWN_CROPS = (
-    "drawn faces",
-    "drawn faces, one kind of label each",
-    "labelled crops (pseudo-labels, bent photos, renders)",
-)
-"""What results say of the crops whose terms let weights be Apache-2.0: drawn ones, and the shipped checkpoint's."""
 
 RESULT_FILES = (
     "results_mma.json",
@@ -288,10 +288,12 @@ def model_card(model: PreTrainedModel, folder: Path) -> str:
     weights = sum(path.stat().st_size for path in folder.glob("*.safetensors"))
     stage1, stage2 = results.get("results_mma.json"), results.get("results_mrnn.json")
     evaluation = _evaluation_of(results.get("results_evaluation.json"), model)
-    own_data = _learnt_from_own_data(results, model.config)
+    sources = _sources_of(results, model)
+    licence = weights_licence(sources)
+    stage1_sources = [] if stage1 is None else read_provenance(stage1)
     task = task_of(model.config)
     data = ModelCardData(
-        **_licence_fields(own_data),
+        **licence_fields(licence),
         library_name="transformers",
         pipeline_tag=task,
         tags=[
@@ -313,7 +315,10 @@ def model_card(model: PreTrainedModel, folder: Path) -> str:
         processor=_load_processor(folder),
         stage1=stage1,
         stage2=stage2,
-        own_data=own_data,
+        licence=licence,
+        sources=sources,
+        stage1_sources=stage1_sources,
+        none_coded_by_people=none_coded_by_people(stage1_sources),
         evaluation=evaluation,
         evaluated_macro_f1=evaluated_macro_f1,
         energy={
@@ -330,9 +335,11 @@ def model_card(model: PreTrainedModel, folder: Path) -> str:
     return str(card)
 
 
-def licence_of(model: PreTrainedModel, folder: str | os.PathLike[str]) -> dict[str, str | None]:
-    """`license` and `license_name` of a checkpoint's weights, as its card has them, by the results in its folder."""
-    return _licence_fields(_learnt_from_own_data(_results_of(Path(folder)), model.config))
+def checkpoint_provenance(
+    model: PreTrainedModel, folder: str | os.PathLike[str]
+) -> list[Provenance]:
+    """Return where a checkpoint's weights come from, by the result files in its folder."""
+    return _sources_of(_results_of(Path(folder)), model)
 
 
 def _results_of(folder: Path) -> dict[str, dict]:
@@ -344,18 +351,11 @@ def _results_of(folder: Path) -> dict[str, dict]:
     }
 
 
-def _learnt_from_own_data(results: dict[str, dict], config: PreTrainedConfig) -> bool:
-    stage1 = results.get("results_mma.json")
-    if stage1 is None or stage1["data"]["data"] not in OWN_CROPS:
-        return False
-    return "results_mrnn.json" not in results or _simulated(config)
-
-
-def _licence_fields(own_data: bool) -> dict[str, str | None]:
-    # What a corpus's owners allow with weights that learnt from it is not ours to say.
-    if own_data:
-        return {"license": "apache-2.0", "license_name": None}
-    return {"license": "other", "license_name": "terms-of-the-training-data"}
+def _sources_of(results: dict[str, dict], model: PreTrainedModel) -> list[Provenance]:
+    is_stage1 = isinstance(model, MMAModel)
+    return checkpoint_sources(
+        results, has_extractor=is_stage1 or model.mma is not None, has_intensities=not is_stage1
+    )
 
 
 def _evaluation_of(evaluation: dict | None, model: PreTrainedModel) -> dict | None:

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 
-from mma_mrnnet.results import UNKNOWN_LICENCE, Provenance
+from mma_mrnnet.results import UNKNOWN_LICENCE, Provenance, read_provenance
 
 LICENCES = (
     "public-domain",
@@ -34,3 +34,46 @@ def weights_licence(sources: Iterable[Provenance]) -> str:
     if not licences or not set(licences) <= set(LICENCES):
         return UNKNOWN_LICENCE
     return max(licences, key=LICENCES.index)
+
+
+def checkpoint_sources(
+    results: dict[str, dict], *, has_extractor: bool, has_intensities: bool
+) -> list[Provenance]:
+    """Return the sources of all weights of a checkpoint, those of stage 1 first, each once.
+
+    Args:
+        results: the checkpoint's result files by name.
+        has_extractor: whether the checkpoint holds stage 1.
+        has_intensities: whether it holds stage 2.
+
+    Returns:
+        What the result files declare. A stage whose file is missing or declares nothing stands as
+        one source with an unknown licence.
+
+    Raises:
+        ValueError: a declaration that cannot be read.
+    """
+    stages = {"results_mma.json": has_extractor, "results_mrnn.json": has_intensities}
+    found: list[Provenance] = []
+    for file_name, is_held in stages.items():
+        if is_held:
+            declared = read_provenance(results.get(file_name, {}))
+            found += declared or [Provenance(f"not recorded ({file_name})")]
+    return list(dict.fromkeys(found))
+
+
+def licence_fields(licence: str) -> dict[str, str]:
+    """Return the metadata of a card for a licence that `weights_licence` gave.
+
+    The Hub knows SPDX identifiers and `unknown`; whatever else is `other` with a name.
+    """
+    names = {"research-only": "terms-of-the-training-data", "public-domain": "public-domain"}
+    if licence in names:
+        return {"license": "other", "license_name": names[licence]}
+    return {"license": licence}
+
+
+def none_coded_by_people(sources: Iterable[Provenance]) -> bool:
+    """Return whether it is known of every source that no person coded its labels."""
+    kinds = {source.labels for source in sources}
+    return bool(kinds) and kinds <= {"pseudo", "constructed", "simulated"}

@@ -19,17 +19,19 @@ from mma_mrnnet.hub.card_metadata import package_version
 from mma_mrnnet.hub.checkpoints import (
     CheckpointError,
     card_template,
-    licence_of,
+    checkpoint_provenance,
     load_either,
     refuse_filled,
     task_of,
     template_folder,
 )
+from mma_mrnnet.hub.licence import licence_fields, weights_licence
 from mma_mrnnet.model.configuration_mma_mrnnet import caveats
 from mma_mrnnet.model.labels import action_unit_name, affect_names
 from mma_mrnnet.model.modeling_mma import MMAModel
 from mma_mrnnet.model.modeling_mma_mrnnet import MMAMRNNetForIntensity
 from mma_mrnnet.model.video_processing_mma_mrnnet import MMAMRNNetVideoProcessor
+from mma_mrnnet.results import Provenance
 
 if TYPE_CHECKING:
     import onnx
@@ -151,7 +153,8 @@ def export_onnx(source: str | os.PathLike[str], target: str | os.PathLike[str]) 
     model.float()
     extractor = model if isinstance(model, MMAModel) else model.mma
     _check_processor(source, model, extractor, processor)
-    licence = licence_of(model, source)
+    sources = checkpoint_provenance(model, source)
+    licence = weights_licence(sources)
     settings = _settings(model, extractor, processor)
     with replaced_folder(target) as folder:
         if extractor is not None:
@@ -182,7 +185,7 @@ def export_onnx(source: str | os.PathLike[str], target: str | os.PathLike[str]) 
             json.dumps(settings, indent=1, allow_nan=False) + "\n", encoding="utf-8"
         )
         shutil.copyfile(template_folder("examples") / SCRIPT, folder / SCRIPT)
-        (folder / "README.md").write_text(_card(model, settings, licence), encoding="utf-8")
+        (folder / "README.md").write_text(_card(model, settings, sources), encoding="utf-8")
     return target
 
 
@@ -213,7 +216,7 @@ def _write(
     inputs: dict[str, Tensor],
     outputs: list[str],
     path: Path,
-    licence: dict[str, str | None],
+    licence: str,
 ) -> None:
     """One ONNX file of a network, its batch free, that says nothing of the machine it was made on."""
     import onnx
@@ -241,7 +244,7 @@ def _write(
     facts = {
         "name": f"{network.model.config.model_type.replace('_', '-')} {path.stem}",
         "version": package_version(),
-        "license": licence["license_name"] or licence["license"],
+        "license": licence,
     }
     onnx.helper.set_model_props(model, facts)
     onnx.checker.check_model(model, full_check=True)
@@ -387,13 +390,14 @@ def _intensity_settings(model: MMAMRNNetForIntensity, processor: MMAMRNNetVideoP
 
 
 def _card(
-    model: MMAModel | MMAMRNNetForIntensity, settings: dict, licence: dict[str, str | None]
+    model: MMAModel | MMAMRNNetForIntensity, settings: dict, sources: list[Provenance]
 ) -> str:
     """The folder's README: what is inside, what goes in and comes out, and how it was checked."""
     import onnxruntime
 
+    licence = weights_licence(sources)
     data = ModelCardData(
-        **licence,
+        **licence_fields(licence),
         library_name="onnx",
         pipeline_tag=task_of(model.config),
         tags=["onnx", "facial-expression", "affective-computing", model.config.model_type],
@@ -404,7 +408,8 @@ def _card(
             data,
             template_str=card_template("onnx"),
             **settings,
-            own_data=licence["license"] == "apache-2.0",
+            licence=licence,
+            sources=sources,
             opset=OPSET,
             tolerance=f"{TOLERANCE:.0e}",
             batches=BATCHES,

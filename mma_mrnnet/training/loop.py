@@ -323,10 +323,13 @@ def _finish(run: _Run) -> dict:
     device, processes = accelerator.device, accelerator.num_processes
     best = type(stage.model).from_pretrained(args.output / "best").to(device).eval()
     report = stage.finish(best, lambda dataset: predict_dataset(stage, best, dataset, args))
+    description = dict(stage.description)
+    provenance = description.pop("provenance", [])
     report = {
         "stage": stage.name,
         "command": command_line(args),
-        "data": stage.description,
+        "data": description,
+        "provenance": provenance,
         "training": {
             "epochs": progress.epoch,
             "best_epoch": progress.best_epoch,
