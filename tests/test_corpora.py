@@ -834,7 +834,7 @@ def test_one_undeclared_source_makes_the_whole_unknown(mixed_crops, caplog):
     ("text", "message"),
     [
         ("{}", "a list with one object for each source is needed"),
-        ("[{}]", "a provenance needs a name"),
+        ("[{}]", "name: is missing"),
         ('[{"name": "a"}, {"name": "a"}]', "each source may be there once; got a, a"),
         ("no JSON", "Expecting value"),
     ],
