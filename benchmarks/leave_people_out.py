@@ -254,13 +254,13 @@ def score(photos: list[Photo]) -> dict:
         drawn.append(
             (
                 balanced_accuracy(margin[chosen], smiling[chosen]),
-                area_under_roc(margin[chosen], smiling[chosen]),
+                float(area_under_roc(margin[chosen], smiling[chosen])),
             )
         )
     low, high = np.quantile(np.array(drawn), (0.025, 0.975), axis=0)
     values = {
         "balanced_accuracy": balanced_accuracy(margin, smiling),
-        "auc": area_under_roc(margin, smiling),
+        "auc": float(area_under_roc(margin, smiling)),
     }
     return {
         "smiling": int(smiling.sum()),

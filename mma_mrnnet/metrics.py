@@ -1,6 +1,7 @@
-"""Scores of a whole split, never of a batch: Pearson, CCC, F1, AUC. Correlations are the objectives', in float64."""
+"""Scores of a whole split, never of a batch; all take row weights, so that one bootstrap serves."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
@@ -8,170 +9,359 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mma_mrnnet.model.labels import NO_CLASS
-from mma_mrnnet.model.losses import concordance, pearson
+from mma_mrnnet.model.labels import NO_CLASS, is_present
 
 if TYPE_CHECKING:
     import evaluate
 
+LEAST_VARIANCE = 1e-10
+"""In units of a column's squared range; a resample that varies less counts as constant."""
 
-def _score(function: object, prediction: Tensor, target: Tensor) -> Tensor:
-    """(K,) float64, NaN for a column without two labelled rows or where one side does not vary."""
-    prediction, target = prediction.double(), target.double()
-    scores = function(prediction, target)
-    for column in range(target.shape[1]):
-        labelled = ~target[:, column].isnan()
-        sides = (prediction[labelled, column], target[labelled, column])
-        if labelled.sum() < 2 or any(float(side.max() - side.min()) == 0.0 for side in sides):
-            scores[column] = float("nan")
-    return scores
+# Correlations ----------------------------------------------------------------------------------
 
 
-def pearson_scores(prediction: Tensor, target: Tensor) -> Tensor:
-    """Pearson correlation of each target over a split.
+def pearson_scores(prediction: Tensor, target: Tensor, weights: Tensor | None = None) -> Tensor:
+    """Return the Pearson correlation of each target over a split.
 
     Args:
         prediction: (N, K).
         target: (N, K); NaN where unlabelled.
+        weights: (..., N) weights of the rows; None: 1 each.
 
     Returns:
-        (K,) float64; NaN where it is not defined (fewer than two labelled rows, or a constant side).
+        (..., K) float64; NaN where it is not defined (fewer than two labelled rows, or a constant
+        side).
     """
-    return _score(pearson, prediction, target)
+    _, var_x, var_y, covariance = _moments(prediction, target, weights)
+    return covariance / (var_x * var_y).sqrt()
 
 
-def concordance_scores(prediction: Tensor, target: Tensor) -> Tensor:
-    """Concordance correlation of each target over a split; shapes and NaN as `pearson_scores`."""
-    return _score(concordance, prediction, target)
+def concordance_scores(prediction: Tensor, target: Tensor, weights: Tensor | None = None) -> Tensor:
+    """Return the concordance correlation of each target over a split (Lin, Biometrics, 1989).
+
+    Shapes and NaN are those of `pearson_scores`.
+    """
+    difference, var_x, var_y, covariance = _moments(prediction, target, weights)
+    return 2 * covariance / (var_x + var_y + difference**2)
+
+
+def _moments(
+    prediction: Tensor, target: Tensor, weights: Tensor | None
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Return difference of means, two variances and the covariance, (..., K) float64 each.
+
+    The variances are NaN where a side is constant.
+    """
+    weights = _weights_of(target, weights)
+    if len(target) == 0:
+        nothing = torch.full((*weights.shape[:-1], target.shape[1]), torch.nan, dtype=torch.float64)
+        return nothing, nothing, nothing, nothing
+    labelled = ~target.isnan()
+    count = weights @ labelled.double()
+    # Measured from the means over all rows, so that sums of squares lose no digits.
+    x, x_mean = _centred(prediction.double(), labelled)
+    y, y_mean = _centred(target.double(), labelled)
+    x_shift, y_shift = weights @ x / count, weights @ y / count
+    var_x = _unless_constant(weights @ x**2 / count - x_shift**2, x, labelled)
+    var_y = _unless_constant(weights @ y**2 / count - y_shift**2, y, labelled)
+    covariance = weights @ (x * y) / count - x_shift * y_shift
+    return (x_mean + x_shift) - (y_mean + y_shift), var_x, var_y, covariance
+
+
+def _weights_of(rows: Tensor, weights: Tensor | None) -> Tensor:
+    return torch.ones(len(rows), dtype=torch.float64) if weights is None else weights.double()
+
+
+def _centred(values: Tensor, labelled: Tensor) -> tuple[Tensor, Tensor]:
+    """Return values less their mean over the labelled rows (0 in the others), and the mean."""
+    zero = torch.zeros((), dtype=torch.float64)
+    mean = torch.where(labelled, values, zero).sum(0) / labelled.sum(0)
+    return torch.where(labelled, values - mean, zero), mean
+
+
+def _unless_constant(variance: Tensor, values: Tensor, labelled: Tensor) -> Tensor:
+    highest = values.masked_fill(~labelled, -torch.inf).amax(0)
+    lowest = values.masked_fill(~labelled, torch.inf).amin(0)
+    spread = highest - lowest
+    constant = (spread <= 0) | (variance <= LEAST_VARIANCE * spread**2)
+    return torch.where(constant, torch.nan, variance)
 
 
 def mean_where_labels_vary(scores: Tensor, target: Tensor) -> float:
-    """Mean over the targets whose labels vary; an output that does not vary there counts as 0.
+    """Return the mean over the targets whose labels vary; NaN where none do.
 
-    Otherwise a task that collapsed to a constant would drop out of the mean, and could win the best epoch.
+    An output that is constant there counts as 0: otherwise a task that collapsed to a constant
+    would drop out of the mean, and could win the best epoch.
 
     Args:
-        scores: (K,), NaN where not defined.
+        scores: (K,) correlations, NaN where not defined.
         target: (N, K); NaN where unlabelled.
-
-    Returns:
-        NaN where no target's labels vary.
     """
-    labelled = [column[~column.isnan()] for column in target.unbind(1)]
-    varies = torch.tensor(
-        [len(column) > 1 and bool(column.max() > column.min()) for column in labelled]
-    )
-    return float(scores.nan_to_num(0.0)[varies].mean())
+    return float(count_constant_as_zero(scores, target).nanmean())
 
 
-def mean_absolute_errors(prediction: Tensor, target: Tensor) -> Tensor:
-    """Mean absolute error of each target over its labelled rows; (K,) float64, NaN where there is none."""
-    return (prediction.double() - target.double()).abs().nanmean(0)
+def count_constant_as_zero(scores: Tensor, target: Tensor, weights: Tensor | None = None) -> Tensor:
+    """Return correlations (..., K) with 0 where only the prediction is constant; else NaN stays."""
+    _, _, var_y, _ = _moments(target, target, weights)
+    return torch.where(scores.isnan() & ~var_y.isnan(), 0.0, scores)
 
 
-def f1_scores(predicted: Tensor, present: Tensor, annotated: Tensor) -> Tensor:
-    """F1 of each binary target over its annotated rows.
+def mean_absolute_errors(
+    prediction: Tensor, target: Tensor, weights: Tensor | None = None
+) -> Tensor:
+    """Return the mean absolute error of each target; (..., K) float64, NaN without a label."""
+    weights = _weights_of(target, weights)
+    errors = (prediction.double() - target.double()).abs()
+    known = ~errors.isnan()
+    return weights @ errors.nan_to_num(0.0) / (weights @ known.double())
+
+
+# Classes ---------------------------------------------------------------------------------------
+
+
+def f1_scores(
+    predicted: Tensor, present: Tensor, annotated: Tensor, weights: Tensor | None = None
+) -> Tensor:
+    """Return F1 of each binary target over its annotated rows.
 
     Args:
         predicted: (N, A) bool.
         present: (N, A) bool, the truth.
         annotated: (N, A) bool, False where there is no label.
+        weights: (..., N) weights of the rows; None: 1 each.
 
     Returns:
-        (A,) float64; NaN where no annotated row is positive, since F1 then says nothing.
+        (..., A) float64; NaN where no annotated row is positive, since F1 then says nothing.
     """
-    hits = (predicted & present & annotated).sum(0).double()
-    positives = (present & annotated).sum(0).double()
-    called = (predicted & annotated).sum(0).double()
-    scores = 2 * hits / (positives + called)
-    return torch.where(positives > 0, scores, torch.full_like(scores, float("nan")))
+    weights = _weights_of(present, weights)
+    hits = weights @ (predicted & present & annotated).double()
+    positives = weights @ (present & annotated).double()
+    called = weights @ (predicted & annotated).double()
+    return torch.where(positives > 0, 2 * hits / (positives + called), torch.nan)
 
 
-def macro_f1(predicted: Tensor, labels: Tensor) -> float:
-    """Mean F1 over the classes that occur among the labelled rows.
+def class_f1_scores(
+    predicted: Tensor, labels: Tensor, classes: int, weights: Tensor | None = None
+) -> Tensor:
+    """Return F1 of each class over the labelled rows.
 
     Args:
         predicted: (N,) class ids.
         labels: (N,) class ids; -100 where unlabelled.
+        classes: C, the number of classes.
+        weights: (..., N) weights of the rows; None: 1 each.
 
     Returns:
-        A number in [0, 1]; NaN where no row is labelled.
+        (..., C) float64; NaN for a class that does not occur among the labels.
     """
+    ids = torch.arange(classes)
+    annotated = (labels != NO_CLASS)[:, None].expand(-1, classes)
+    return f1_scores(predicted[:, None] == ids, labels[:, None] == ids, annotated, weights)
+
+
+def class_recalls(
+    predicted: Tensor, labels: Tensor, classes: int, weights: Tensor | None = None
+) -> Tensor:
+    """Return the recall of each class; shapes and NaN as `class_f1_scores`.
+
+    Their mean is the balanced accuracy.
+    """
+    weights = _weights_of(labels, weights)
+    is_class = labels[:, None] == torch.arange(classes)
+    right = is_class & (predicted == labels)[:, None]
+    positives = weights @ is_class.double()
+    return torch.where(positives > 0, weights @ right.double() / positives, torch.nan)
+
+
+def macro_f1(predicted: Tensor, labels: Tensor) -> float:
+    """Return the mean F1 over the classes that occur; NaN where no row is labelled.
+
+    Args:
+        predicted: (N,) class ids.
+        labels: (N,) class ids; -100 where unlabelled.
+    """
+    classes = int(labels.max()) + 1 if len(labels) else 0
+    return float(class_f1_scores(predicted, labels, max(classes, 0)).nanmean())
+
+
+def count_confusions(predicted: Tensor, labels: Tensor, classes: int) -> Tensor:
+    """Return (C, C) int64 counts: rows are labels, columns predictions; -100 is left out."""
     labelled = labels != NO_CLASS
-    predicted, labels = predicted[labelled], labels[labelled]
-    classes = labels.unique()
-    if len(classes) == 0:
-        return float("nan")
-    one_hot = f1_scores(
-        predicted[:, None] == classes,
-        labels[:, None] == classes,
-        torch.ones(len(labels), len(classes), dtype=torch.bool),
-    )
-    return float(one_hot.mean())
+    places = labels[labelled] * classes + predicted[labelled]
+    return torch.bincount(places, minlength=classes**2).view(classes, classes)
 
 
-def area_under_roc(score: np.ndarray, positive: np.ndarray) -> float:
-    """Chance that a positive row scores above a negative one, ties counted half.
+def area_under_roc(score: Tensor, positive: Tensor, weights: Tensor | None = None) -> Tensor:
+    """Return the chance that a positive row scores above a negative one, ties counted half.
 
     Args:
         score: (N,) float.
         positive: (N,) bool.
+        weights: (..., N) weights of the rows; None: 1 each.
 
     Returns:
-        A number in [0, 1]; NaN where one side is empty.
+        (...) float64 in [0, 1]; NaN where one side is empty.
     """
-    positives, negatives = score[positive], score[~positive]
-    if len(positives) == 0 or len(negatives) == 0:
-        return float("nan")
-    negatives = np.sort(negatives)  # not all pairs at once: a corpus of videos has 10^9 of them
-    below, below_or_tied = (
-        np.searchsorted(negatives, positives, side) for side in ("left", "right")
-    )
-    return float((below + below_or_tied).mean() / (2 * len(negatives)))
+    score, positive = torch.as_tensor(score), torch.as_tensor(positive)
+    weights = _weights_of(score, weights)
+    values, place = score.unique(return_inverse=True)  # ascending; equal scores share a place
+    empty = torch.zeros(*weights.shape[:-1], len(values), dtype=torch.float64)
+    positives = empty.index_add(-1, place, weights * positive)
+    negatives = empty.index_add(-1, place, weights * ~positive)
+    below = negatives.cumsum(-1) - negatives
+    won = (positives * (below + negatives / 2)).sum(-1)
+    return won / (positives.sum(-1) * negatives.sum(-1))
+
+
+# Calibration -----------------------------------------------------------------------------------
 
 
 def expected_calibration_error(probability: Tensor, outcome: Tensor, bins: int = 10) -> float:
-    """Mean distance between what was said and what came, over bins of equal width, each by its share of the rows.
+    """Return the mean distance between predicted probability and share of outcomes over bins.
 
-    Source: Naeini, Cooper & Hauskrecht, AAAI 2015. Few rows make it larger than it is: a bin's share scatters.
+    Bins have equal width and count by their share of the rows (Naeini, Cooper & Hauskrecht, AAAI
+    2015). Few rows make the error larger than it is, since a bin's share scatters.
 
     Args:
         probability: (N,) in [0, 1].
-        outcome: (N,) bool, what came.
-        bins: of equal width.
+        outcome: (N,) bool.
+        bins: number of bins.
 
     Returns:
         A number in [0, 1]; NaN without a row.
     """
+    if len(probability) == 0:
+        return float("nan")
     _, said, came, counts = reliability(probability, outcome, bins)
-    return (
-        float(((said - came).abs() * counts / counts.sum()).nansum())
-        if len(probability)
-        else float("nan")
-    )
+    return float(((said - came).abs() * counts / counts.sum()).nansum())
 
 
 def reliability(
     probability: Tensor, outcome: Tensor, bins: int = 10
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """A reliability curve: lower edges, mean probability, share of outcomes and rows of each bin.
+    """Return lower edge, mean probability, share of outcomes and number of rows of each bin.
 
     Returns:
         Four times (bins,) float64; NaN for the two means of a bin without a row.
     """
     probability, outcome = probability.double(), outcome.double()
-    place = (probability * bins).long().clamp(0, bins - 1)  # 1.0 belongs to the last one
-    counts, said, came = (torch.zeros(bins, dtype=torch.float64) for _ in range(3))
-    counts.index_add_(0, place, torch.ones_like(probability))
-    said.index_add_(0, place, probability)
-    came.index_add_(0, place, outcome)
-    return torch.arange(bins).double() / bins, said / counts, came / counts, counts
+    place = (probability * bins).long().clamp(0, bins - 1)  # 1.0 belongs to the last bin
+    empty = torch.zeros(bins, dtype=torch.float64)
+    counts = empty.index_add(0, place, torch.ones_like(probability))
+    said = empty.index_add(0, place, probability) / counts
+    came = empty.index_add(0, place, outcome) / counts
+    return torch.arange(bins).double() / bins, said, came, counts
+
+
+def expression_calibration_error(probability: Tensor, labels: Tensor) -> float:
+    """Return the ECE of the most probable expression; NaN where no row is labelled.
+
+    Args:
+        probability: (N, 7).
+        labels: (N,) class ids; -100 where unlabelled.
+    """
+    labelled = labels != NO_CLASS
+    confidence, named = probability[labelled].max(-1)
+    return expected_calibration_error(confidence, named == labels[labelled])
+
+
+def presence_calibration_error(probability: Tensor, intensity: Tensor) -> float:
+    """Return the mean ECE over the action units that have labels; NaN where none has.
+
+    Args:
+        probability: (N, A) of presence.
+        intensity: (N, A) labels; NaN where unlabelled.
+    """
+    errors = []
+    for said, label in zip(probability.unbind(1), intensity.unbind(1), strict=True):
+        known = ~label.isnan()
+        if known.any():
+            errors.append(expected_calibration_error(said[known], is_present(label[known])))
+    return sum(errors) / len(errors) if errors else float("nan")
+
+
+# Intervals over people -------------------------------------------------------------------------
+
+RESAMPLES = 1000
+WEIGHTS = 10_000_000  # that memory holds at once: 80 MB
+
+WeightedScores = Callable[[Tensor | None], Tensor]
+"""Row weights (..., N), or None for 1 each, -> (..., K) scores."""
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A score with its 95 % interval; the limits are NaN where people are too few to tell."""
+
+    value: float
+    low: float
+    high: float
+
+
+class People:
+    """The people behind N rows, and 1,000 resamples of them with replacement, from a fixed seed.
+
+    Rows of one person are not independent: an interval over rows would be too narrow.
+
+    Args:
+        subjects: of the N rows; a row without a name is a person of its own.
+    """
+
+    def __init__(self, subjects: Sequence[str]) -> None:
+        subjects = [name or f"\0{place}" for place, name in enumerate(subjects)]
+        names, number = np.unique(np.asarray(subjects, dtype=str), return_inverse=True)
+        self.count = len(names)
+        self._person = torch.from_numpy(number.reshape(-1))  # (N,)
+        even = np.full(self.count, 1 / max(self.count, 1))
+        drawn = np.random.default_rng(0).multinomial(self.count, even, RESAMPLES)
+        self._draws = torch.from_numpy(drawn).double()  # (R, people)
+
+    def intervals(self, scores: WeightedScores) -> list[Interval]:
+        """Return K scores with their percentile intervals.
+
+        A resample that leaves a score undefined does not count for that score. The limits are NaN
+        if there are fewer than two people, or if fewer than half of the resamples count.
+
+        Args:
+            scores: such as `lambda weights: pearson_scores(prediction, target, weights)`.
+        """
+        values = scores(None).double()  # (K,)
+        at_once = max(1, WEIGHTS // max(len(self._person), 1))
+        parts = [scores(draws[:, self._person]) for draws in self._draws.split(at_once)]
+        resampled = torch.cat(parts).double()  # (R, K)
+        quantiles = torch.tensor([0.025, 0.975], dtype=torch.float64)
+        limits = resampled.nanquantile(quantiles, dim=0)  # (2, K)
+        defined = (~resampled.isnan()).double().mean(0)
+        if self.count < 2:
+            defined.zero_()
+        limits[:, defined < 0.5] = torch.nan
+        return [Interval(*row) for row in torch.stack([values, *limits], dim=1).tolist()]
+
+    def mean_interval(self, scores: WeightedScores, counted: Tensor | None = None) -> Interval:
+        """Return the mean of the scores that all rows together define, with its interval.
+
+        A resample that leaves one of them undefined does not count: its mean would be of other
+        scores.
+
+        Args:
+            scores: as in `intervals`.
+            counted: (K,) bool, the scores that may count at all; None: each.
+        """
+        kept = ~scores(None).isnan()
+        if counted is not None:
+            kept &= counted
+        return self.intervals(lambda weights: scores(weights)[..., kept].mean(-1, keepdim=True))[0]
+
+
+# For JSON --------------------------------------------------------------------------------------
 
 
 def rounded(value: Any, digits: int = 4) -> Any:
-    """A copy of nested dicts, lists, tensors and numbers with rounded floats, NaN as None: ready for strict JSON.
+    """Return a copy of nested values that is ready for strict JSON: floats rounded, NaN as None.
 
-    `digits` are decimals, or significant digits below 0.1: a learning rate of 0.00003 does not become 0.
+    Args:
+        value: dictionaries, lists, tensors, arrays and numbers.
+        digits: decimals, or significant digits below 0.1: a learning rate of 0.00003 stays one.
     """
     if isinstance(value, dict):
         return {str(key): rounded(item, digits) for key, item in value.items()}
@@ -186,19 +376,19 @@ def rounded(value: Any, digits: int = 4) -> Any:
     return value
 
 
-# For `evaluate` -----------------------------------------------------------------------------------------------------
+# For `evaluate` --------------------------------------------------------------------------------
 
 EVALUATE_MODULES = ("mean_pearson", "concordance", "action_unit_f1")
 """The folders of `evaluate_modules`, each a module that `evaluate.load` takes."""
 
 
 def load_metric(name: str) -> "evaluate.Metric":
-    """An `evaluate` module of this package, ready for `add_batch` and `compute`; the same as loading its folder.
+    """Load an `evaluate` module of this package, as `evaluate.load` would from its folder.
 
     `evaluate` is imported here, on use: it takes seconds, and models do not need it.
 
     Args:
-        name: one of `EVALUATE_MODULES`; what each takes and gives is said in its folder's README.md.
+        name: one of `EVALUATE_MODULES`; the README.md of its folder says what it takes and returns.
 
     Raises:
         ValueError: no such module.
@@ -210,19 +400,33 @@ def load_metric(name: str) -> "evaluate.Metric":
     return evaluate.load(str(files("mma_mrnnet") / "evaluate_modules" / name))
 
 
-def split_of_rows(predictions: Sequence, references: Sequence) -> tuple[Tensor, Tensor]:
-    """What `evaluate` hands to a module, as the scores above take it.
+def describe_metric(description: str, inputs: str, citation: str = "") -> "evaluate.MetricInfo":
+    """Return the description of a module that takes rows of numbers."""
+    import datasets
+    import evaluate
+
+    numbers = datasets.Sequence(datasets.Value("float64"))
+    return evaluate.MetricInfo(
+        description=description,
+        citation=citation,
+        inputs_description=inputs,
+        features=datasets.Features({"predictions": numbers, "references": numbers}),
+    )
+
+
+def parse_rows(predictions: Sequence, references: Sequence) -> tuple[Tensor, Tensor]:
+    """Convert the rows that `evaluate` hands to a module.
 
     Args:
         predictions: N rows of K numbers.
         references: N rows of K numbers, NaN or None where unlabelled.
 
     Returns:
-        Two (N, K) float64, NaN where unlabelled.
+        Two (N, K) float64 tensors, NaN where unlabelled.
 
     Raises:
-        ValueError: no row, rows of different lengths, a label that is infinite, or a labelled row whose prediction is
-            no finite number.
+        ValueError: no row, rows of different lengths, an infinite label, or a labelled row whose
+            prediction is not finite.
     """
     if not len(references):
         raise ValueError(
@@ -231,21 +435,22 @@ def split_of_rows(predictions: Sequence, references: Sequence) -> tuple[Tensor, 
     widths = {len(row) for side in (predictions, references) for row in side}
     if len(widths) != 1 or len(predictions) != len(references):
         raise ValueError(
-            f"predictions and references must be N rows of the same K numbers each; got {len(predictions)} and "
-            f"{len(references)} rows of {sorted(widths)} numbers"
+            "predictions and references must be N rows of the same K numbers each; got "
+            f"{len(predictions)} and {len(references)} rows of {sorted(widths)} numbers"
         )
     # Through numpy, for which None is NaN.
-    prediction, target = (
-        torch.from_numpy(np.array(side, np.float64)) for side in (predictions, references)
-    )
+    prediction = torch.from_numpy(np.array(predictions, np.float64))
+    target = torch.from_numpy(np.array(references, np.float64))
     if (infinite := target.isinf().any(1)).any():
         raise ValueError(
-            f"references must be finite, or NaN where unlabelled; row {_first(infinite)} is infinite"
+            "references must be finite, or NaN where unlabelled; "
+            f"row {_first(infinite)} is infinite"
         )
     if (unpredicted := (~prediction.isfinite() & ~target.isnan()).any(1)).any():
         raise ValueError(
-            "predictions must be finite wherever there is a label: leave a clip that has none out, or give it a number "
-            f"such as the training labels' mean; row {_first(unpredicted)} is NaN or infinite"
+            "predictions must be finite wherever there is a label: leave out a clip that has no "
+            "prediction, or give it a number such as the training labels' mean; "
+            f"row {_first(unpredicted)} is NaN or infinite"
         )
     return prediction, target
 
@@ -254,24 +459,25 @@ def _first(rows: Tensor) -> int:
     return int(rows.nonzero()[0])
 
 
-def within_unit_interval(values: Tensor, what: str) -> Tensor:
-    """The values as they are, NaN among them.
+def check_unit_interval(values: Tensor, what: str) -> Tensor:
+    """Return the values as they are, NaN included.
 
     Raises:
-        ValueError: one is below 0 or above 1; the message starts with `what`.
+        ValueError: a value is below 0 or above 1; the message starts with `what`.
     """
     outside = ((values < 0) | (values > 1)).any(1)
     if outside.any():
         row = _first(outside)
         raise ValueError(
-            f"{what} must lie in [0, 1], NaN where unlabelled: a corpus's marks of its own, such as -1, 9 or 999, have "
-            f"to become NaN, and intensities up to 5 be divided by 5; row {row} is {values[row].tolist()}"
+            f"{what} must lie in [0, 1], NaN where unlabelled: marks such as -1, 9 or 999 must "
+            "become NaN, and intensities up to 5 must be divided by 5; "
+            f"row {row} is {values[row].tolist()}"
         )
     return values
 
 
-def by_target(scores: Tensor, names: Sequence[str] | None) -> list[float] | dict[str, float]:
-    """(K,) scores as a list, or under the targets' names.
+def name_scores(scores: Tensor, names: Sequence[str] | None) -> list[float] | dict[str, float]:
+    """Return (K,) scores as a list, or as a dictionary by the targets' names.
 
     Raises:
         ValueError: not K different names.

@@ -9,9 +9,7 @@ recorded by every earlier version: None then means "not recorded".
 import json
 import types
 import typing
-from collections.abc import Hashable
 from dataclasses import MISSING, dataclass, field, fields, is_dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -43,14 +41,7 @@ class Record:
 
     def to_json(self) -> dict[str, Any]:
         """Return plain values, not rounded; a field that is None by default is left out."""
-        content: dict[str, Any] = {}
-        for part in fields(self):  # type: ignore[arg-type]  # every subclass is a dataclass
-            value = getattr(self, part.name)
-            if part.metadata.get("flat"):
-                content |= _plain(value)
-            elif not (value is None and part.default is None):
-                content[part.name] = _plain(value)
-        return content
+        return _write(self)
 
     @classmethod
     def from_json(cls, value: object, place: str = "results") -> Self:
@@ -63,37 +54,49 @@ class Record:
         Raises:
             ResultsError: something is missing or has another type.
         """
-        if not isinstance(value, dict):
-            raise ResultsError(f"{place}: an object is needed; got {_shown(value)}")
-        parts = fields(cls)  # type: ignore[arg-type]
-        kinds = _field_types(cls)
-        names = {part.name for part in parts}
-        given: dict[str, Any] = {}
-        for part in parts:
-            if part.metadata.get("flat"):
-                rest = {name: item for name, item in value.items() if name not in names}
-                given[part.name] = _read(kinds[part.name], rest, place)
-            elif part.name in value:
-                where = f"{place}.{part.name}"
-                given[part.name] = _read(kinds[part.name], value[part.name], where)
-            elif part.default is MISSING and part.default_factory is MISSING:
-                raise ResultsError(f"{place}.{part.name}: is missing")
-        return cls(**given)
+        return typing.cast("Self", _read_record(cls, value, place))
 
 
-@cache
-def _field_types(record: Hashable) -> dict[str, Any]:
-    return typing.get_type_hints(record)
+def _write(record: Any) -> dict[str, Any]:
+    content: dict[str, Any] = {}
+    for part in fields(record):
+        value = getattr(record, part.name)
+        if part.metadata.get("flat"):
+            content |= _plain(value)
+        elif not (value is None and part.default is None):
+            content[part.name] = _plain(value)
+    return content
 
 
 def _plain(value: Any) -> Any:
     if isinstance(value, Record):
         return value.to_json()
+    if is_dataclass(value):
+        return _write(value)
     if isinstance(value, dict):
         return {name: _plain(item) for name, item in value.items()}
     if isinstance(value, list | tuple):
         return [_plain(item) for item in value]
     return value
+
+
+def _read_record(record: Any, value: object, place: str) -> Any:
+    if not isinstance(value, dict):
+        raise ResultsError(f"{place}: an object is needed; got {_shown(value)}")
+    parts = fields(record)
+    kinds = typing.get_type_hints(record)
+    names = {part.name for part in parts}
+    given: dict[str, Any] = {}
+    for part in parts:
+        if part.metadata.get("flat"):
+            rest = {name: item for name, item in value.items() if name not in names}
+            given[part.name] = _read(kinds[part.name], rest, place)
+        elif part.name in value:
+            where = f"{place}.{part.name}"
+            given[part.name] = _read(kinds[part.name], value[part.name], where)
+        elif part.default is MISSING and part.default_factory is MISSING:
+            raise ResultsError(f"{place}.{part.name}: is missing")
+    return record(**given)
 
 
 def _read(kind: Any, value: Any, place: str) -> Any:
@@ -104,7 +107,7 @@ def _read(kind: Any, value: Any, place: str) -> Any:
     if origin is types.UnionType:  # X | None
         return None if value is None else _read(inner[0], value, place)
     if is_dataclass(kind):
-        return typing.cast("type[Record]", kind).from_json(value, place)
+        return _read_record(kind, value, place)
     if origin is dict and isinstance(value, dict):
         return {name: _read(inner[1], item, f"{place}.{name}") for name, item in value.items()}
     if origin is list and isinstance(value, list):

@@ -14,9 +14,7 @@ from mma_mrnnet.training.calibration import (
     ExtractorCalibration,
     calibrate_extractor,
     calibration_errors,
-    expression_error,
     fit_extractor,
-    presence_error,
 )
 from mma_mrnnet.training.datasets import FrameDataset
 
@@ -125,15 +123,6 @@ def test_the_heads_hold_the_calibration_exactly(tiny_mma):
     unit = before.action_unit_logits[:, -1] * 2 + 1
     torch.testing.assert_close(after.action_unit_logits[:, -1], unit)
     assert torch.equal(after.valence_arousal, before.valence_arousal)
-
-
-def test_errors_by_hand():
-    # Named right with .6, and wrong with .8: (.4 + .8) / 2; the third image has no label.
-    probability = torch.tensor([[0.6, 0.4], [0.8, 0.2], [0.9, 0.1]])
-    assert expression_error(probability, torch.tensor([0, 1, NO_CLASS])) == pytest.approx(0.6)
-    # One unit at .7 and there, another at .1 and absent: .3 and .1; the third has no label. At .4 a unit is there.
-    intensity = torch.tensor([[0.4, 0.39, NAN]])
-    assert presence_error(torch.tensor([[0.7, 0.1, 0.5]]), intensity) == pytest.approx(0.2)
 
 
 def test_crossfitted_errors_are_those_of_the_other_half_of_the_people(tiny_mma, monkeypatch):

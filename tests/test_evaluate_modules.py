@@ -172,7 +172,7 @@ def test_what_cannot_be_scored_is_refused_and_the_object_goes_on(predictions, re
 
 
 def test_action_units_marked_unlabelled_in_a_corpus_own_way_are_refused():
-    with pytest.raises(ValueError, match="such as -1, 9 or 999, have to become NaN"):
+    with pytest.raises(ValueError, match="such as -1, 9 or 999 must become NaN"):
         load_metric("action_unit_f1").compute(predictions=[[0.5]], references=[[-1]])
 
 

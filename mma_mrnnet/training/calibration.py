@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mma_mrnnet.metrics import expected_calibration_error
+from mma_mrnnet.metrics import expression_calibration_error, presence_calibration_error
 from mma_mrnnet.model.labels import NO_CLASS, is_present
 from mma_mrnnet.model.modeling_mma import MMAModel
 from mma_mrnnet.training.datasets import FrameDataset
@@ -187,29 +187,14 @@ def calibration_errors(
         chosen = torch.tensor([name == source for name in rows.sources])
         own = _rows_of(outputs, chosen)
         errors[source] = {
-            "expression_ece": expression_error(
+            "expression_ece": expression_calibration_error(
                 own["expression_logits"].softmax(-1), rows.expression[chosen]
             ),
-            "action_unit_ece": presence_error(
+            "action_unit_ece": presence_calibration_error(
                 own["action_unit_logits"].sigmoid(), rows.intensity[chosen]
             ),
         }
     return errors
-
-
-def expression_error(probability: Tensor, labels: Tensor) -> float:
-    """ECE of the likeliest of (N, 7) expressions against (N,) labels; NaN where no row is labelled."""
-    labelled = labels != NO_CLASS
-    confidence, named = probability[labelled].max(-1)
-    return expected_calibration_error(confidence, named == labels[labelled])
-
-
-def presence_error(probability: Tensor, intensity: Tensor) -> float:
-    """Mean ECE over the labelled units: (N, A) probabilities of presence against (N, A) intensities, NaN: no label."""
-    columns = zip(probability.unbind(1), intensity.unbind(1), strict=True)
-    known = [(said[~label.isnan()], is_present(label[~label.isnan()])) for said, label in columns]
-    errors = [expected_calibration_error(*pair) for pair in known if len(pair[0])]
-    return sum(errors) / len(errors) if errors else float("nan")
 
 
 def _minimum(cost: Callable[[Tensor], Tensor], count: int) -> Tensor:

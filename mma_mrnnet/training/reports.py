@@ -116,9 +116,7 @@ def _mma_report_of(
         "smiling_against_neutral": {
             "smiling": int(smiling.sum()),
             "neutral": int((~smiling).sum()),
-            "auc_of_happiness": area_under_roc(
-                happiness[smiles_or_neutral].numpy(), smiling.numpy()
-            ),
+            "auc_of_happiness": float(area_under_roc(happiness[smiles_or_neutral], smiling)),
         },
         "valence_arousal_images": int((~labels["valence_arousal_labels"].isnan()).any(-1).sum()),
         "valence_arousal_ccc": dict(zip(VALENCE_AROUSAL, concordance.tolist(), strict=True)),

@@ -18,7 +18,11 @@ from mma_mrnnet.analysis.evaluation.people import (
     presences,
     recalls_of,
 )
-from mma_mrnnet.metrics import area_under_roc
+from mma_mrnnet.metrics import (
+    area_under_roc,
+    expression_calibration_error,
+    presence_calibration_error,
+)
 from mma_mrnnet.model.labels import (
     EXPRESSIONS,
     NO_CLASS,
@@ -28,7 +32,6 @@ from mma_mrnnet.model.labels import (
     is_present,
     neutral_talkers,
 )
-from mma_mrnnet.training.calibration import expression_error, presence_error
 from mma_mrnnet.training.datasets import FrameDataset
 
 COMMON_UNITS = (4, 7, 12, 25)
@@ -181,7 +184,7 @@ def _smiling_scores(answers: Answers, people: People) -> dict:
         "smiling": int(smiling.sum()),
         "neutral": int(neutral.sum()),
         "balanced_accuracy": people.mean_interval(parts, recalls_of, counted),
-        "auc": area_under_roc(share[chosen].numpy(), smiling[chosen].numpy()),
+        "auc": float(area_under_roc(share[chosen], smiling[chosen])),
     }
 
 
@@ -199,7 +202,7 @@ def _calibration(answers: Answers) -> dict:
     truth = torch.zeros(int(labelled.sum()), len(EXPRESSIONS))
     truth.scatter_(1, answers.expression[labelled].unsqueeze(1), 1.0)
     return {
-        "expression_ece": expression_error(answers.probabilities, answers.expression),
+        "expression_ece": expression_calibration_error(answers.probabilities, answers.expression),
         "expression_brier": float(((answers.probabilities[labelled] - truth) ** 2).sum(1).mean()),
-        "action_unit_ece": presence_error(answers.presence, answers.intensity),
+        "action_unit_ece": presence_calibration_error(answers.presence, answers.intensity),
     }

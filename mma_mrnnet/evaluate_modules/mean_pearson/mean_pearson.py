@@ -1,23 +1,28 @@
-"""Pearson correlation of each target over a whole split, and their mean: the number that Hume-Reaction ranks by."""
+"""Pearson correlation of each target over a whole split, and their mean."""
 
 from collections.abc import Sequence
 
-import datasets
 import evaluate
 
-from mma_mrnnet.metrics import by_target, mean_where_labels_vary, pearson_scores, split_of_rows
+from mma_mrnnet.metrics import (
+    describe_metric,
+    mean_where_labels_vary,
+    name_scores,
+    parse_rows,
+    pearson_scores,
+)
 
 INPUTS = """
 Args:
     predictions: N rows of K numbers.
-    references: N rows of K numbers, NaN (or None) where unlabelled.
-    names: K names of the targets; the scores then come under them.
+    references: N rows of K numbers, NaN or None where unlabelled.
+    names: K names of the targets; `pearson` is then a dictionary by name.
 
 Returns:
-    mean_pearson: mean over the targets whose labels vary; a prediction that does not vary there counts as 0. NaN
-        where no labels vary.
-    pearson: K numbers, or a dictionary by name; NaN where there are fewer than two labelled rows or one side is
-        constant.
+    mean_pearson: mean over the targets whose labels vary; a prediction that is constant there
+        counts as 0. NaN if no labels vary.
+    pearson: K numbers, or a dictionary by name; NaN if there are fewer than two labelled rows or
+        one side is constant.
 """
 
 
@@ -25,13 +30,7 @@ class MeanPearson(evaluate.Metric):
     """Mean Pearson correlation, a thin layer over `mma_mrnnet.metrics.pearson_scores`."""
 
     def _info(self) -> evaluate.MetricInfo:
-        numbers = datasets.Sequence(datasets.Value("float64"))
-        return evaluate.MetricInfo(
-            description=__doc__,
-            citation="",
-            inputs_description=INPUTS,
-            features=datasets.Features({"predictions": numbers, "references": numbers}),
-        )
+        return describe_metric(__doc__, INPUTS)
 
     def _compute(
         self,
@@ -39,9 +38,9 @@ class MeanPearson(evaluate.Metric):
         references: list[list[float]],
         names: Sequence[str] | None = None,
     ) -> dict:
-        prediction, target = split_of_rows(predictions, references)
+        prediction, target = parse_rows(predictions, references)
         scores = pearson_scores(prediction, target)
         return {
             "mean_pearson": mean_where_labels_vary(scores, target),
-            "pearson": by_target(scores, names),
+            "pearson": name_scores(scores, names),
         }
