@@ -194,7 +194,16 @@ def _is_running(process: int) -> bool:
         return False
     except (OSError, OverflowError):
         return True  # there, but not ours to signal
-    return True
+    return not _is_zombie(process)
+
+
+def _is_zombie(process: int) -> bool:
+    """Return whether a process has ended but still waits for its parent to notice (Linux only)."""
+    try:
+        status = Path(f"/proc/{process}/stat").read_text("utf-8", errors="replace")
+    except OSError:
+        return False
+    return status.rpartition(")")[2].split()[:1] == ["Z"]
 
 
 def _age_s(path: Path) -> float:

@@ -39,6 +39,7 @@ from mma_mrnnet.faces.tracks import crop_faces
 from mma_mrnnet.features.affect_cache import AffectCache
 from mma_mrnnet.features.clip_cache import corpus_affect
 from mma_mrnnet.features.records import ClipFile
+from mma_mrnnet.files import MARK, replaced_folder
 from mma_mrnnet.training.arguments import parse_arguments
 from mma_mrnnet.training.clip_corpora import read_corpus
 from mma_mrnnet.video.reading import VideoError, read_frames
@@ -101,6 +102,11 @@ def until(condition, seconds=120):
     while not condition():
         assert time.monotonic() < end
         time.sleep(0.005)
+
+
+def half_made(out):
+    """The tenth crop of the first track of `b`, while nobody knows yet whose crops stay."""
+    return list(out.glob(f"{MARK}*/0/00010.jpg"))
 
 
 @pytest.fixture
@@ -423,15 +429,19 @@ def test_a_second_run_makes_what_is_new_changed_or_damaged_and_nothing_else(run,
     kept = (out / "train" / "deep" / "b" / "00001.jpg").stat().st_mtime_ns
     assert run(corpus, out)[1][-1].startswith(f"{out}: 0 clips done, 4 skipped, 0 failed")
     (out / "train" / "a" / "00001.jpg").unlink()  # damaged
-    (out / "validation" / ".grey.part").mkdir()  # of a run that was killed ...
-    (out / "validation" / ".grey.part" / "00001.jpg").write_bytes(b"half")
-    (out / "validation" / "grey" / INDEX).unlink()  # ... before the clip was there
+    with replaced_folder(out / "validation" / "grey") as staging:  # of a run that was killed ...
+        left = staging.with_name(staging.name.replace(f"-{os.getpid()}-", "-999999999-"))
+    left.mkdir()
+    (left / "00001.jpg").write_bytes(b"half")
+    (out / "validation" / ".grey.part").mkdir()  # a user's own, whatever its name
+    assert not (out / "validation" / "grey" / INDEX).exists()  # ... before the clip was there
     code, err = run(corpus, out)
     assert (code, err[-1].split(": ")[1].split(";")[0]) == (
         0,
         "2 clips done, 2 skipped, 0 failed, 1 without a face",
     )
     assert contents(out) == before
+    assert (out / "validation" / ".grey.part").is_dir()
     face_clip(corpus / "validation" / "c.v2.mp4", "FFFFF")
     face_clip(corpus / "new.mp4", "FF")
     assert "2 clips done, 3 skipped" in run(corpus, out)[1][-1]
@@ -532,7 +542,7 @@ def test_what_cannot_be_done_is_one_line_before_any_work(
 def test_two_runs_do_not_work_in_one_folder(corpus, tmp_path):
     (tmp_path / "out").mkdir()
     with (
-        crop_corpus_module._alone_in(tmp_path / "out"),
+        crop_corpus_module._lock(tmp_path / "out"),
         pytest.raises(ValueError, match="another run is making crops here"),
     ):
         crop_corpus(corpus, tmp_path / "out", AT_2, 1)
@@ -555,9 +565,7 @@ def test_a_worker_that_dies_costs_its_clip_alone(long_corpus, tmp_path):
     out = tmp_path / "out"
 
     def kill():
-        until(
-            (out / ".b.part" / "0" / "00002.jpg").exists
-        )  # the first track; whose crops stay is known at the end
+        until(lambda: half_made(out))
         (worker,) = multiprocessing.active_children()
         os.kill(worker.pid, signal.SIGKILL)
 
@@ -586,9 +594,7 @@ def test_an_interruption_keeps_finished_clips_and_leaves_no_half_ones(run, long_
     out = tmp_path / "out"
 
     def interrupt():
-        until(
-            (out / ".b.part" / "0" / "00002.jpg").exists
-        )  # the first track; whose crops stay is known at the end
+        until(lambda: half_made(out))
         os.kill(os.getpid(), signal.SIGINT)
 
     thread = threading.Thread(target=interrupt)
@@ -639,12 +645,10 @@ def test_after_a_kill_the_same_command_ends_with_the_bytes_of_a_run_that_was_not
         "1",
     ]
     process = subprocess.Popen(list(map(str, words)), stderr=subprocess.DEVNULL)
-    until(
-        (out / ".b.part" / "0" / "00002.jpg").exists
-    )  # the first track; whose crops stay is known at the end
+    until(lambda: half_made(out))
+    left = len(list(half_made(out)[0].parent.iterdir()))
     process.kill()
     process.wait()
-    left = len(list((out / ".b.part" / "0").iterdir()))
     assert (out / "a" / INDEX).is_file()
     assert not (out / "b").exists()
     report = crop_corpus(long_corpus, out, NATIVE, 1)

@@ -4,6 +4,8 @@ import os
 import subprocess
 import sys
 import threading
+import time
+from pathlib import Path
 
 import pytest
 
@@ -113,6 +115,19 @@ def test_only_our_own_leftovers_of_dead_processes_are_swept(tmp_path, dead_proce
     os.utime(running, (0, 0))  # of 1970: whoever has this process number now did not write it
     files.sweep_leftovers(tmp_path)
     assert running.name not in names(tmp_path)
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
+def test_a_process_that_ended_and_was_not_waited_for_is_dead(tmp_path):
+    process = subprocess.Popen([sys.executable, "-c", ""])
+    left = leftover_of(tmp_path / "a", process.pid)
+    left.write_text("half")
+    status = Path(f"/proc/{process.pid}/stat")
+    while ") Z " not in status.read_text():
+        time.sleep(0.01)
+    files.sweep_leftovers(tmp_path)
+    process.wait()
+    assert names(tmp_path) == []
 
 
 def test_json_is_strict(tmp_path):

@@ -35,16 +35,17 @@ def frames_of(images, fps=25.0):
 def tracker_of(*detections, time_s=0.0):
     """A tracker that saw these faces, the largest first, as tracks 0, 1, ..."""
     tracker = FaceTracker()
-    assert [number for number, _ in tracker.update(list(detections), time_s)] == list(
-        range(len(detections))
-    )
+    assert list(tracker.update(list(detections), time_s)) == list(range(len(detections)))
     return tracker
 
 
 def names(found, faces):
     """Which of the named faces each track got."""
     return {
-        number: name for number, face in found for name, named in faces.items() if named is face
+        number: name
+        for number, face in found.items()
+        for name, named in faces.items()
+        if named is face
     }
 
 
@@ -54,12 +55,12 @@ def names(found, faces):
 def test_a_face_in_reach_goes_on_and_another_is_let_go_until_the_person_is_lost():
     tracker = tracker_of(square(100, 100, 60))
     near, far = square(140, 100, 60), square(900, 100, 60)
-    assert tracker.update([near], 0.5) == [(0, near)]
+    assert tracker.update([near], 0.5) == {0: near}
     for time_s in (1.0, 2.5):
-        assert tracker.update([far], time_s) == []
-    assert tracker.update([far], 2.6) == [
-        (0, far)
-    ]  # alone, gone for more than 2 s, and back: one person
+        assert tracker.update([far], time_s) == {}
+    assert tracker.update([far], 2.6) == {
+        0: far
+    }  # alone, gone for more than 2 s, and back: one person
 
 
 def test_reach_is_one_face_side_and_two_more_a_second():
@@ -85,16 +86,14 @@ def test_picking_leaves_no_trace():
         tracker.pick([square(100 + 10 * number, 100, 60), square(900, 100, 60)], 0.04 * number)
     # 1 side + 2 * 0.48 sides = 117.6 px from where the face was at 0 s, not from where it was picked last.
     near, beside = square(217, 100, 60), square(900, 100, 60)
-    assert tracker.pick([near, beside], 0.48) == [
-        (0, near)
-    ]  # a track begins at a sampled frame only
-    assert tracker.pick([square(219, 100, 60)], 0.48) == []
-    assert tracker.update([near, beside], 0.48) == [(0, near), (1, beside)]
+    assert tracker.pick([near, beside], 0.48) == {0: near}  # a track begins at a sampled frame only
+    assert tracker.pick([square(219, 100, 60)], 0.48) == {}
+    assert tracker.update([near, beside], 0.48) == {0: near, 1: beside}
 
 
 def test_before_anybody_was_seen_only_the_largest_face_is_picked():
     large = square(300, 100, 60)
-    assert FaceTracker().pick([large, square(100, 100, 40)], 0.2) == [(0, large)]
+    assert FaceTracker().pick([large, square(100, 100, 40)], 0.2) == {0: large}
 
 
 # ---- several people
@@ -102,13 +101,13 @@ def test_before_anybody_was_seen_only_the_largest_face_is_picked():
 
 def test_everybody_of_the_first_frame_begins_a_track_the_largest_first():
     large, small = square(300, 100, 60), square(100, 100, 40)
-    assert FaceTracker().update([large, small], 0.0) == [(0, large), (1, small)]
+    assert FaceTracker().update([large, small], 0.0) == {0: large, 1: small}
 
 
 def test_each_keeps_their_track_when_another_grows_larger():
     tracker = tracker_of(square(100, 100, 60), square(300, 100, 50))
     grown, other = square(300, 100, 70), square(110, 100, 55)
-    assert tracker.update([grown, other], 0.5) == [(0, other), (1, grown)]
+    assert tracker.update([grown, other], 0.5) == {0: other, 1: grown}
 
 
 def test_a_neighbour_is_not_taken_for_somebody_who_is_away():
@@ -118,22 +117,22 @@ def test_a_neighbour_is_not_taken_for_somebody_who_is_away():
         square(250, 100, 60),
     )
     for time_s in np.arange(0.5, 10, 0.5):  # not even after the person is lost
-        assert tracker.update([neighbour], time_s) == [(1, neighbour)]
+        assert tracker.update([neighbour], time_s) == {1: neighbour}
     back = square(110, 100, 60)
-    assert tracker.update([neighbour, back], 10.0) == [
-        (0, back),
-        (1, neighbour),
-    ]  # to the same place
+    assert tracker.update([neighbour, back], 10.0) == {
+        0: back,
+        1: neighbour,
+    }  # to the same place
 
 
 def test_somebody_who_appears_beside_a_known_person_is_somebody_new():
     tracker, seated = tracker_of(square(100, 100, 60)), square(105, 100, 60)
     new = square(400, 100, 60)
-    assert tracker.update([seated, new], 0.5) == [(0, seated), (1, new)]
+    assert tracker.update([seated, new], 0.5) == {0: seated, 1: new}
     for time_s in (1.0, 1.5, 2.0, 2.5, 3.0):  # track 1 is lost meanwhile
         tracker.update([seated], time_s)
     elsewhere = square(800, 100, 60)
-    assert tracker.update([seated, elsewhere], 3.5) == [(0, seated), (2, elsewhere)]
+    assert tracker.update([seated, elsewhere], 3.5) == {0: seated, 2: elsewhere}
 
 
 def test_of_several_faces_in_reach_the_nearest_is_taken_and_of_two_people_the_nearer_takes_it():
@@ -141,9 +140,9 @@ def test_of_several_faces_in_reach_the_nearest_is_taken_and_of_two_people_the_ne
     found = tracker_of(square(100, 100, 60)).update([farther, nearer], 0.5)
     assert names(found, {"nearer": nearer, "farther": farther}) == {0: "nearer", 1: "farther"}
     between = square(150, 100, 60)
-    assert tracker_of(square(100, 100, 60), square(190, 100, 60)).update([between], 0.5) == [
-        (1, between)
-    ]
+    assert tracker_of(square(100, 100, 60), square(190, 100, 60)).update([between], 0.5) == {
+        1: between
+    }
 
 
 def test_two_people_who_cross_keep_their_tracks():
@@ -152,24 +151,24 @@ def test_two_people_who_cross_keep_their_tracks():
         26
     ):  # both about 60 px large, 200 px apart, walking 8 px a frame past each other
         left, right = square(100 + 8 * number, 100, 60), square(300 - 8 * number, 190, 55)
-        assert tracker.update([left, right], number / 25) == [(0, left), (1, right)]
+        assert tracker.update([left, right], number / 25) == {0: left, 1: right}
 
 
 def test_somebody_who_reappears_behind_another_is_who_they_were():
     # Track 1 walks to the right behind track 0 and is hidden from 0.5 to 1 s; 0 stands where it stood.
     tracker, front = tracker_of(square(200, 100, 80), square(100, 100, 60)), square(200, 100, 80)
-    assert tracker.update([front], 0.5) == tracker.update([front], 1.0) == [(0, front)]
+    assert tracker.update([front], 0.5) == tracker.update([front], 1.0) == {0: front}
     behind = square(300, 100, 60)  # nearer to where 0 is than to where 1 was
-    assert tracker.update([front, behind], 1.5) == [(0, front), (1, behind)]
+    assert tracker.update([front, behind], 1.5) == {0: front, 1: behind}
     # Where 0 is not found the face may as well be theirs, too small now to tell: it is nobody's.
     tracker = tracker_of(square(200, 100, 80), square(100, 100, 60))
-    assert tracker.update([square(200, 100, 35)], 0.5) == []
+    assert tracker.update([square(200, 100, 35)], 0.5) == {}
 
 
 def test_after_a_scene_without_faces_everybody_has_their_place_back():
     tracker = tracker_of(square(100, 100, 60), square(400, 100, 50))
     grown = square(390, 100, 80)
-    assert tracker.update([grown, small := square(105, 100, 50)], 10.0) == [(0, small), (1, grown)]
+    assert tracker.update([grown, small := square(105, 100, 50)], 10.0) == {0: small, 1: grown}
 
 
 def test_whoever_is_alone_after_a_break_elsewhere_is_the_one_with_the_most_sightings():
@@ -177,7 +176,7 @@ def test_whoever_is_alone_after_a_break_elsewhere_is_the_one_with_the_most_sight
     for time_s in (0.5, 1.0):
         tracker.update([square(100, 100, 40)], time_s)
     alone = square(800, 400, 50)
-    assert tracker.update([alone], 5.0) == [(1, alone)]
+    assert tracker.update([alone], 5.0) == {1: alone}
 
 
 def test_times_alone_decide_so_that_a_denser_sampling_changes_nothing_but_reach():
@@ -187,7 +186,7 @@ def test_times_alone_decide_so_that_a_denser_sampling_changes_nothing_but_reach(
     for step in range(1, 5):
         dense.update([square(100 + 8 * step, 100, 60), square(300 + 8 * step, 100, 60)], 0.1 * step)
     last = [square(140, 100, 60), square(340, 100, 60)]
-    assert ends.update(last, 0.5) == dense.update(last, 0.5) == [(0, last[0]), (1, last[1])]
+    assert ends.update(last, 0.5) == dense.update(last, 0.5) == {0: last[0], 1: last[1]}
 
 
 # ---- one person of a live stream

@@ -1,4 +1,4 @@
-"""A folder of videos -> the same tree of face crops, with its tables; one clip's part is in `crop_store.py`."""
+"""Crop a folder of videos into the same tree of face crops, and copy its tables."""
 
 import contextlib
 import csv
@@ -12,30 +12,31 @@ from pathlib import Path
 from tqdm import tqdm
 
 from mma_mrnnet.crops.store import METADATA, CropSettings, read_current_index
-from mma_mrnnet.crops.workers import Outcome, crop_clips
+from mma_mrnnet.crops.workers import Outcome, Task, crop_clips
 from mma_mrnnet.faces.detection import detector_path
+from mma_mrnnet.files import write_text
 from mma_mrnnet.video.reading import VIDEO_SUFFIXES
 
 try:
     import fcntl
 except ImportError:  # Windows
-    fcntl = None
+    fcntl = None  # type: ignore[assignment]  # mypy knows the module alone
 
 
 @dataclass
 class CropReport:
-    """What became of a corpus.
+    """The result of a run over a folder.
 
     Attributes:
         done: clips whose crops were made in this run.
-        skipped: clips whose crops were there.
-        failed: (video, why) of clips without crops.
-        warnings: (video, what was lost) of damaged clips that gave crops all the same.
+        skipped: clips whose crops were there already.
+        failed: (video, reason) of clips without crops.
+        warnings: (video, what was lost) of damaged clips that still gave crops.
         without_face: videos without any face.
-        frames: frames that were looked at in all clips with an index ...
-        faces: ... and how many of them had a face.
+        frames: frames searched in all clips that have an index.
+        faces: how many of these frames had a face.
         tables: metadata files that were written.
-        left_out: (place, why) of tables' lines, or whole tables, that were not copied.
+        left_out: (place, reason) of lines, or whole tables, that were not copied.
         seconds: how long the run took.
     """
 
@@ -51,7 +52,7 @@ class CropReport:
     seconds: float = 0.0
 
     def add(self, video: Path, outcome: Outcome) -> None:
-        """Counts one clip that has crops now, or has none."""
+        """Count one clip, whether it has crops now or not."""
         if outcome.error is not None:
             self.failed.append((video, outcome.error))
             return
@@ -64,13 +65,14 @@ class CropReport:
 
 
 def count_usable_cores() -> int:
-    """Cores that this process may run on."""
+    """Return the number of cores that this process may run on."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def find_files(folder: Path, suffixes: Container[str]) -> list[Path]:
-    """Files with one of the endings in a folder and below, sorted; no hidden ones, such as macOS's `._clip.mp4`."""
+    """Return the files below a folder with one of the suffixes, sorted; hidden files are left out."""
     found = sorted(path for path in folder.rglob("*") if path.suffix.lower() in suffixes)
+    # macOS writes hidden companions such as `._clip.mp4`.
     return [path for path in found if path.is_file() and not path.name.startswith(".")]
 
 
@@ -80,28 +82,29 @@ def crop_corpus(
     settings: CropSettings,
     workers: int | None = None,
 ) -> CropReport:
-    """Makes `out/a/clip/00001.jpg` ... of every `folder/a/clip.mp4`, and copies every `metadata.csv`, pointing there.
+    """Make `out/a/clip/00001.jpg` ... of every `folder/a/clip.mp4`, and copy every `metadata.csv`.
 
-    Clips whose crops are there, of the same video with the same settings, are skipped; all others are made, and appear
-    when they are complete. A run that was stopped in any way is taken up by calling it again.
+    Clips that have crops of the same video with the same settings are skipped. Other clips' crops
+    appear once they are complete, so a run that was stopped is continued by calling it again.
 
     Args:
         folder: searched for videos.
-        out: made where it is missing; only one run at a time may write there.
+        out: made if it is missing; only one run at a time may write there.
         settings: rate, size and image format of the crops.
         workers: processes; None takes as many as there are usable cores.
 
     Raises:
-        ValueError: no video, `out` is or holds `folder`, two clips for one place, or another run is at work in `out`.
+        ValueError: no video, `out` is or contains `folder`, two clips would get one place, or another
+            run is writing to `out`.
         OSError: the disk is full, or the detector's file is missing.
     """
     folder, out, start = Path(folder), Path(out), time.monotonic()
-    clips = _places(folder, out)
+    clips = _assign_places(folder, out)
     detector_path()
     out.mkdir(parents=True, exist_ok=True)
     report = CropReport()
-    with _alone_in(out):
-        todo = []
+    with _lock(out):
+        todo: list[Task] = []
         for video, place in clips.items():
             index = read_current_index(video, place, settings)
             if index is None:
@@ -109,36 +112,29 @@ def crop_corpus(
             else:
                 report.skipped += 1
                 report.add(video, Outcome(len(index.frames), index.faces, index.warning))
-        with (
-            tqdm(
-                total=len(clips), initial=report.skipped, desc="crops", unit="clip", disable=None
-            ) as bar,
-            contextlib.closing(
-                crop_clips(todo, settings, workers or count_usable_cores())
-            ) as results,
-        ):
+        results = crop_clips(todo, settings, workers or count_usable_cores())
+        done = report.skipped
+        bar = tqdm(total=len(clips), initial=done, desc="crops", unit="clip", disable=None)
+        with bar, contextlib.closing(results):
             for (video, _), outcome in results:
                 if outcome.disk_full:
                     raise OSError(
-                        f"{out}: the disk is full; finished clips stay, and the same command goes on there"
+                        f"{out}: the disk is full; finished clips stay, and the same command goes "
+                        "on there"
                     )
                 report.done += outcome.error is None
                 report.add(video, outcome)
                 bar.update()
         failed = {video for video, _ in report.failed}
-        _copy_tables(
-            folder,
-            out,
-            {video: place for video, place in clips.items() if video not in failed},
-            report,
-        )
+        cropped = {video: place for video, place in clips.items() if video not in failed}
+        _copy_tables(folder, out, cropped, report)
     report.failed.sort()
     report.seconds = time.monotonic() - start
     return report
 
 
-def _places(folder: Path, out: Path) -> dict[Path, Path]:
-    """Where the crops of each video go."""
+def _assign_places(folder: Path, out: Path) -> dict[Path, Path]:
+    """Return the folder for each video's crops; raise ValueError if two collide."""
     if not folder.is_dir():
         raise ValueError(f"{folder}: no such folder")
     if folder.resolve().is_relative_to(out.resolve()):
@@ -167,8 +163,12 @@ def _places(folder: Path, out: Path) -> dict[Path, Path]:
 
 
 @contextlib.contextmanager
-def _alone_in(folder: Path) -> Iterator[None]:
-    """Holds a lock on the folder that ends with the process, however that ends; none where there are no locks."""
+def _lock(folder: Path) -> Iterator[None]:
+    """Hold a lock on the folder itself, until the process ends in any way.
+
+    `filelock` would leave a file of its own among the crops. Windows, and network file systems without
+    locks, go without.
+    """
     if fcntl is None:
         yield
         return
@@ -180,24 +180,21 @@ def _alone_in(folder: Path) -> Iterator[None]:
             raise ValueError(
                 f"{folder}: another run is making crops here; wait for it to end"
             ) from error
-        except OSError:  # some network file systems know no locks
+        except OSError:  # a network file system without locks
             pass
         yield
     finally:
         os.close(handle)
 
 
-# Tables ------------------------------------------------------------------------------------------------------------
-
-
 def _copy_tables(folder: Path, out: Path, clips: dict[Path, Path], report: CropReport) -> None:
-    """Writes every metadata file again with the crops' folders as `file_name`, and only the lines that have crops."""
+    """Copy every metadata file with the crops' folders as `file_name`, and only lines with crops."""
     for table in sorted(folder.rglob(METADATA)):
         if table.is_relative_to(out):
             continue
         target = out / table.relative_to(folder)
         try:
-            header, rows = _read(table)
+            header, rows = _read_table(table)
         except (ValueError, OSError) as error:
             report.left_out.append((str(table), str(error)))
             continue
@@ -211,22 +208,24 @@ def _copy_tables(folder: Path, out: Path, clips: dict[Path, Path], report: CropR
             name = row[column].strip() if len(row) == len(header) else ""
             place = clips.get(Path(os.path.normpath(table.parent / name)))
             if place is None:
-                report.left_out.append(
-                    (f"{table}:{line}", f"{name!r} has no crops" if name else "not a whole line")
-                )
+                reason = f"{name!r} has no crops" if name else "not a whole line"
+                report.left_out.append((f"{table}:{line}", reason))
             else:
                 name = Path(os.path.relpath(place, target.parent)).as_posix()
                 kept.append([*row[:column], name, *row[column + 1 :]])
         if kept:
-            _write(target, [header, *kept])
+            text = io.StringIO()
+            csv.writer(text, lineterminator="\n").writerows([header, *kept])
+            target.parent.mkdir(parents=True, exist_ok=True)
+            write_text(target, text.getvalue())
             report.tables.append(target)
 
 
-def _read(path: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
-    """Header and (line, cells) of a table.
+def _read_table(path: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
+    """Return a table's header and its (line number, cells).
 
     Raises:
-        ValueError: no table in UTF-8, or one without `file_name`.
+        ValueError: no table in UTF-8, or no column `file_name`.
     """
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
@@ -243,9 +242,9 @@ def _read(path: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
 
 
 def _names_videos(path: Path) -> bool:
-    """Whether a table is one of videos, or none at all: not one that was written here."""
+    """Return whether a table names videos or cannot be read, so that it was not written here."""
     try:
-        header, rows = _read(path)
+        header, rows = _read_table(path)
     except (ValueError, OSError):
         return True
     column = header.index("file_name")
@@ -254,15 +253,3 @@ def _names_videos(path: Path) -> bool:
         Path(name).suffix.lower() in VIDEO_SUFFIXES and not (path.parent / name).is_dir()
         for name in names
     )
-
-
-def _write(path: Path, rows: list[list[str]]) -> None:
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows(rows)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    staging = path.with_name(f".{path.name}.tmp-{os.getpid()}")
-    try:
-        staging.write_text(text.getvalue(), "utf-8", newline="")
-        staging.replace(path)
-    finally:
-        staging.unlink(missing_ok=True)

@@ -1,26 +1,29 @@
-"""One clip's face crops on disk: images named by their frame's number, and `crops.json`, which says what made them."""
+"""Store one clip's face crops: images named by frame number, and `crops.json`, which says how they were made."""
 
 import io
 import json
 import shutil
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from PIL import Image
 
 from mma_mrnnet.faces.detection import TEMPLATE_SIZE, FaceDetector
 from mma_mrnnet.faces.tracks import PeopleFrame, crop_faces, rank_people
+from mma_mrnnet.files import replaced_folder
 from mma_mrnnet.video.reading import FrameClock, read_frames
 
 INDEX = "crops.json"
 METADATA = "metadata.csv"
-CROP_FORMAT = (
-    2  # raise it when decoding, detection, following or alignment change what a clip's crops are
-)
+CROP_FORMAT = 2  # raise it if decoding, detection, following or alignment change a clip's crops
 FOLLOWED_FPS = 2.0
-"""The rate along which people are followed where every frame is stored: stage 2's, as `predict --fps native` does."""
+"""The rate at which people are followed if every frame is stored: stage 2's own, as in prediction."""
 
-ENCODINGS = {"jpg": {"format": "JPEG", "quality": 95, "subsampling": 0}, "png": {"format": "PNG"}}
+ENCODINGS: dict[str, dict[str, Any]] = {
+    "jpg": {"format": "JPEG", "quality": 95, "subsampling": 0},
+    "png": {"format": "PNG"},
+}
 """How Pillow writes a crop; `subsampling` 0 keeps colour at full resolution (4:4:4)."""
 
 
@@ -29,15 +32,15 @@ class CropError(ValueError):
 
 
 class OlderCropsError(CropError):
-    """Face crops that an older version stored, which may be another person's than a video's affect is now."""
+    """Face crops stored by an older version, which may show another person than the video's affect."""
 
 
 @dataclass(frozen=True)
 class CropSettings:
-    """What decides on a video's crops.
+    """What determines a video's crops.
 
     Attributes:
-        fps: frames a second that are looked at; None looks at every frame.
+        fps: frames per second that are searched for faces; None searches every frame.
         size: S, side of the crops in pixels.
         image_format: a key of `ENCODINGS`.
     """
@@ -48,23 +51,23 @@ class CropSettings:
 
     @property
     def rates(self) -> tuple[float | None, ...]:
-        """The rates to read a video at: the first one is the one along which people are followed."""
+        """The rates at which to read a video; people are followed along the first one."""
         return (FOLLOWED_FPS, None) if self.fps is None else (self.fps,)
 
     def name_of(self, number: int) -> str:
-        """A crop's file name, from the number of its frame from 1 on."""
+        """Return a crop's file name; frames are numbered from 1."""
         return f"{number:05d}.{self.image_format}"
 
 
 @dataclass(frozen=True)
 class CropIndex:
-    """What `crops.json` says of a clip.
+    """The content of `crops.json`.
 
     Attributes:
-        settings: what the crops were made with.
-        source: size in bytes and time of change in nanoseconds of the video.
-        frames: (number in the video from 1, seconds since the first frame, 1 with a face else 0) of each frame that
-            was looked at.
+        settings: how the crops were made.
+        source: the video's size in bytes and its time of change in nanoseconds.
+        frames: for each searched frame its number in the video from 1, its seconds since the first
+            frame, and 1 with a face or 0 without.
         duration_s: length of what was decoded.
         warning: what a damaged video lost, or None.
     """
@@ -77,25 +80,25 @@ class CropIndex:
 
     @property
     def faces(self) -> int:
-        """Number of frames with a face, that is of crops."""
+        """Number of frames with a face, that is, of crops."""
         return sum(face for _, _, face in self.frames)
 
     def check_rate(self, folder: Path, fps: float) -> None:
-        """Raises CropError where these crops are not what reading the video at `fps` gives."""
+        """Raise CropError if these crops are not what reading the video at `fps` gives."""
         stored = self.settings.fps
-        if stored != fps and not (stored is None and fps == FOLLOWED_FPS):
-            made, usable = (
-                (f"{stored:g} a second", stored) if stored else ("for every frame", FOLLOWED_FPS)
-            )
-            raise CropError(
-                f"{folder}: its crops were made {made}, for --sampling_fps {usable:g}; got {fps:g}"
-            )
+        if stored == fps or (stored is None and fps == FOLLOWED_FPS):
+            return
+        made = "for every frame" if stored is None else f"{stored:g} a second"
+        raise CropError(
+            f"{folder}: its crops were made {made}, for --sampling_fps "
+            f"{FOLLOWED_FPS if stored is None else stored:g}; got {fps:g}"
+        )
 
     def files_at(self, folder: Path, fps: float) -> list[Path]:
-        """The crops that reading the video at `fps` gives, in time order.
+        """Return the crops that reading the video at `fps` gives, in time order.
 
         Raises:
-            CropError: made at another rate, or a crop is missing.
+            CropError: the crops were made at another rate, or one is missing.
         """
         self.check_rate(folder, fps)
         clock = FrameClock(None if self.settings.fps else fps)
@@ -104,31 +107,31 @@ class CropIndex:
         missing = [path.name for path in files if not path.is_file()]
         if missing:
             raise CropError(
-                f"{folder}: {len(missing)} of its crops are missing, first {missing[0]}; make them again"
+                f"{folder}: {len(missing)} of its crops are missing, first {missing[0]}; "
+                "make them again"
             )
         return files
 
 
 def read_index(folder: Path) -> CropIndex | None:
-    """The index of a folder of crops; None where it has none.
+    """Read the index of a folder of crops; None if it has none.
 
     Raises:
-        OlderCropsError: an older version's index.
-        CropError: an index that cannot be read.
+        OlderCropsError: an older version wrote it.
+        CropError: it cannot be read.
     """
     path = folder / INDEX
     try:
         content = json.loads(path.read_text("utf-8"))
-        if (version := content.pop("format")) in range(1, CROP_FORMAT):
+        version = content.pop("format")
+        if version in range(1, CROP_FORMAT):
             raise OlderCropsError(
                 f"{path}: of an older version of `mma-mrnnet crop`; run it again, and it is replaced"
             )
         if version != CROP_FORMAT:
             raise ValueError("another version's")
-        frames = [
-            (int(number), float(time_s), int(face))
-            for number, time_s, face in content.pop("frames")
-        ]
+        rows = content.pop("frames")
+        frames = [(int(number), float(time_s), int(face)) for number, time_s, face in rows]
         settings, source = CropSettings(**content.pop("settings")), tuple(content.pop("source"))
         return CropIndex(settings, source, frames, **content)
     except FileNotFoundError:
@@ -142,7 +145,7 @@ def read_index(folder: Path) -> CropIndex | None:
 
 
 def read_current_index(video: Path, folder: Path, settings: CropSettings) -> CropIndex | None:
-    """The folder's index if its crops are whole and those of this video with these settings, else None."""
+    """Read the folder's index if its crops are complete and made of this video with these settings."""
     try:
         index = read_index(folder)
     except CropError:
@@ -156,17 +159,11 @@ def read_current_index(video: Path, folder: Path, settings: CropSettings) -> Cro
 def store_crops(
     video: Path, folder: Path, settings: CropSettings, detector: FaceDetector
 ) -> CropIndex:
-    """Writes the crops of a video and their index, beside `folder` and renamed; frames without a face have no file.
+    """Write a video's crops and their index; the folder appears, or is replaced, when complete.
 
-    Crops are those of prediction: the same frames, the same person (the one with the most frames), the same alignment.
-    Who that is shows at the end: until then everybody's crops lie on disk. Older crops in `folder` are replaced; only
-    one process may work on a folder.
-
-    Args:
-        video: a video file.
-        folder: where the crops go.
-        settings: rate, size and image format.
-        detector: finds the faces.
+    The crops are those of prediction: the same frames, person and alignment. Who is in most frames is
+    known only at the end, so until then everybody's crops are on disk. A frame without a face has no
+    file. Only one process may work on a folder.
 
     Raises:
         VideoError: the video cannot be read.
@@ -175,13 +172,8 @@ def store_crops(
     """
     _require_ours(folder)
     reader = read_frames(video, *settings.rates)
-    source = _source_of(
-        video
-    )  # before it is read: should it change meanwhile, the next run notices
-    remove_leftovers(folder)
-    staging = _staging(folder)
-    staging.mkdir(parents=True)
-    try:
+    source = _source_of(video)  # read first, so that the next run notices a change meanwhile
+    with replaced_folder(folder) as staging:
         found = [
             _write_crops(frame, staging, settings)
             for frame in crop_faces(reader, settings.size, detector)
@@ -196,16 +188,11 @@ def store_crops(
         index = CropIndex(settings, source, frames, reader.duration_s, reader.warning)
         content = json.dumps({"format": CROP_FORMAT, **asdict(index)}, separators=(",", ":"))
         (staging / INDEX).write_text(content, "utf-8")
-        if folder.exists():
-            folder.rename(_replaced(folder))
-        staging.rename(folder)
-    finally:
-        remove_leftovers(folder)
     return index
 
 
 def _require_ours(folder: Path) -> None:
-    """Raises CropError where `folder` holds something that was not written here."""
+    """Raise CropError if `folder` holds something that was not written here."""
     try:
         foreign = folder.exists() and read_index(folder) is None
     except OlderCropsError:
@@ -217,7 +204,7 @@ def _require_ours(folder: Path) -> None:
 
 
 def _write_crops(frame: PeopleFrame, staging: Path, settings: CropSettings) -> PeopleFrame:
-    """Writes everybody's crop into a folder of their track; the frame without them."""
+    """Write each crop into a folder per track; return the frame without crops."""
     for track, crop in frame.crops.items():
         image = io.BytesIO()
         Image.fromarray(crop).save(image, **ENCODINGS[settings.image_format])
@@ -228,25 +215,11 @@ def _write_crops(frame: PeopleFrame, staging: Path, settings: CropSettings) -> P
 
 
 def _keep_person(person: int, people: list[int], staging: Path) -> None:
-    """Moves one person's crops up to where they belong, and removes the others'."""
+    """Move one person's crops up, and remove the others'."""
     for path in (staging / str(person)).iterdir():
         path.rename(staging / path.name)
     for track in people:
         shutil.rmtree(staging / str(track))
-
-
-def remove_leftovers(folder: Path) -> None:
-    """Removes what a process that was stopped may have left beside a folder of crops."""
-    for path in (_staging(folder), _replaced(folder)):
-        shutil.rmtree(path, ignore_errors=True)
-
-
-def _staging(folder: Path) -> Path:
-    return folder.with_name(f".{folder.name}.part")
-
-
-def _replaced(folder: Path) -> Path:
-    return folder.with_name(f".{folder.name}.old")
 
 
 def _source_of(video: Path) -> tuple[int, int]:

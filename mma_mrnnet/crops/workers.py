@@ -1,6 +1,6 @@
-"""Crops of many clips by several processes, of which any may die. What each one does is in `crop_store.py`.
+"""Crop many clips in several processes, any of which may die.
 
-Light on purpose: a worker needs the decoder, OpenCV and Pillow alone.
+A worker needs only the decoder, OpenCV and Pillow, so this module imports no more.
 """
 
 import contextlib
@@ -11,7 +11,7 @@ import os
 import signal
 import threading
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Generator
 from dataclasses import dataclass
 from multiprocessing import forkserver, resource_tracker
 from multiprocessing.connection import Connection, wait
@@ -21,17 +21,21 @@ from pathlib import Path
 
 import cv2
 
-from mma_mrnnet.crops.store import CropSettings, remove_leftovers, store_crops
+from mma_mrnnet.crops.store import CropSettings, store_crops
 from mma_mrnnet.faces.detection import FaceDetector
+from mma_mrnnet.files import sweep_leftovers
+
+Task = tuple[Path, Path]
+"""A video, and the folder for its crops."""
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a clip.
+    """The result of one clip.
 
     Attributes:
-        frames: how many were looked at ...
-        faces: ... and how many of them had a face.
+        frames: how many were searched.
+        faces: how many of them had a face.
         warning: what a damaged video lost, or None.
         error: why there are no crops, or None.
         disk_full: whether the error is one that every other clip would meet too.
@@ -46,19 +50,19 @@ class Outcome:
 
 @dataclass
 class _Worker:
-    """A process, our end of its pipe, and what it was given last: a video and the folder of its crops."""
+    """A process, our end of its pipe, and its last task."""
 
     process: BaseProcess
     connection: Connection
-    task: tuple[Path, Path]
+    task: Task
 
-    def give(self, task: tuple[Path, Path]) -> None:
+    def give(self, task: Task) -> None:
         self.task = task
         with contextlib.suppress(OSError):  # it died meanwhile: reading from it will tell
             self.connection.send(task)
 
     def receive(self) -> Outcome | None:
-        """What became of the task; None where the process died over it."""
+        """Return the task's outcome; None if the process died over it."""
         try:
             return self.connection.recv()
         except (EOFError, OSError):
@@ -66,17 +70,17 @@ class _Worker:
 
 
 def crop_clips(
-    tasks: list[tuple[Path, Path]], settings: CropSettings, workers: int
-) -> Iterator[tuple[tuple[Path, Path], Outcome]]:
-    """Works through (video, folder) pairs, and yields each with its outcome as it comes.
+    tasks: list[Task], settings: CropSettings, workers: int
+) -> Generator[tuple[Task, Outcome], None, None]:
+    """Crop clips in parallel, and yield each task with its outcome once it is done.
 
-    A worker that dies costs the clip that it had, and is replaced. When the iteration is dropped or interrupted, the
-    workers are stopped and what they had begun is removed.
+    A worker that dies loses only its current clip, and is replaced. If the iteration is dropped or
+    interrupted, the workers are stopped and their unfinished work is removed.
 
     Args:
         tasks: no folder twice.
         settings: for all of them.
-        workers: processes at most; each computes on one thread.
+        workers: the most processes; each computes on one thread.
     """
     waiting = deque(tasks)
     team: list[_Worker] = []
@@ -93,29 +97,28 @@ def crop_clips(
                     team.remove(worker)
                 if outcome is None and waiting:
                     team.append(_start(settings, waiting.popleft()))
-                yield task, outcome or _death_of(worker)
+                yield task, outcome or _report_death(worker)
     finally:
         _stop(team)
 
 
 def crop_clip(video: Path, folder: Path, settings: CropSettings, detector: FaceDetector) -> Outcome:
-    """Stores the crops of one clip; whatever goes wrong with it is told in the outcome."""
+    """Store the crops of one clip; every failure is told in the outcome."""
     try:
         index = store_crops(video, folder, settings, detector)
     except OSError as error:
         full = error.errno in (errno.ENOSPC, errno.EDQUOT)
         return Outcome(error=f"cannot be written: {error}", disk_full=full)
-    except Exception as error:  # whatever one clip does, the others go on
-        return Outcome(
-            error=" ".join(str(error).split()).removeprefix(f"{video}: ") or type(error).__name__
-        )
+    except Exception as error:  # the other clips go on, whatever one does
+        reason = " ".join(str(error).split()).removeprefix(f"{video}: ")
+        return Outcome(error=reason or type(error).__name__)
     return Outcome(len(index.frames), index.faces, index.warning)
 
 
-def _start(settings: CropSettings, task: tuple[Path, Path]) -> _Worker:
-    context = _context()
+def _start(settings: CropSettings, task: Task) -> _Worker:
+    context = _prepare_context()
     ours, theirs = context.Pipe()
-    process = context.Process(target=_work, args=(theirs, settings), daemon=True)
+    process = context.Process(target=_work, args=(theirs, settings), daemon=True)  # type: ignore[attr-defined]  # every concrete context has it
     process.start()
     theirs.close()
     worker = _Worker(process, ours, task)
@@ -123,17 +126,17 @@ def _start(settings: CropSettings, task: tuple[Path, Path]) -> _Worker:
     return worker
 
 
-def _context() -> BaseContext:
-    """How workers are started: not by `fork`, which OpenCV's and torch's threads do not survive.
+def _prepare_context() -> BaseContext:
+    """Return the way to start workers: not `fork`, which OpenCV's and torch's threads do not survive.
 
-    A fork server pays once for the package's import, which brings in transformers; with `spawn`, all that there is on
-    Windows, every worker pays.
+    A fork server imports the package once. With `spawn`, the only way on Windows, every worker does.
     """
     if "forkserver" not in multiprocessing.get_all_start_methods():
         return multiprocessing.get_context("spawn")
     multiprocessing.set_forkserver_preload([__name__])
-    resource_tracker.ensure_running()  # the server's start would start it, and its start lets SIGINT through again
-    # Inherited by the server and the workers: Ctrl-C reaches every process of a terminal, and we alone answer it.
+    # Start the tracker first: if the server starts it, that unblocks SIGINT again.
+    resource_tracker.ensure_running()
+    # Server and workers inherit the block: Ctrl-C reaches all of them, and only we answer it.
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         forkserver.ensure_running()
@@ -143,12 +146,10 @@ def _context() -> BaseContext:
 
 
 def _work(connection: Connection, settings: CropSettings) -> None:
-    """A worker's life: a task in, an outcome out, until the pipe closes."""
+    """Run a worker: a task in, an outcome out, until the pipe closes."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    logging.getLogger("mma_mrnnet").setLevel(
-        logging.ERROR
-    )  # a damaged file's warning travels in the outcome
+    logging.getLogger("mma_mrnnet").setLevel(logging.ERROR)  # warnings travel in the outcome
     cv2.setNumThreads(1)
     detector = FaceDetector()
     with contextlib.suppress(EOFError, BrokenPipeError):
@@ -164,7 +165,7 @@ def _end_with_parent() -> None:
         os._exit(1)
 
 
-def _death_of(worker: _Worker) -> Outcome:
+def _report_death(worker: _Worker) -> Outcome:
     code = worker.process.exitcode
     how = f"by signal {-code}" if code is not None and code < 0 else f"with exit code {code}"
     return Outcome(
@@ -173,10 +174,11 @@ def _death_of(worker: _Worker) -> Outcome:
 
 
 def _stop(team: list[_Worker]) -> None:
-    """Ends the workers and removes what they had begun."""
+    """Kill the workers, and remove their unfinished work."""
     for worker in team:
         worker.process.kill()
     for worker in team:
         worker.process.join()
         worker.connection.close()
-        remove_leftovers(worker.task[1])
+        folder = worker.task[1].resolve()
+        sweep_leftovers(folder.parent, folder)

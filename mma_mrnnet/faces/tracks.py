@@ -1,6 +1,6 @@
-"""Frames -> the people in them, each followed from frame to frame by place and size, and their aligned crops.
+"""Follow the people of a clip from frame to frame by place and size, and cut their aligned crops.
 
-Nobody is recognised: two people who are never seen in one frame read as one.
+Nobody is recognised: two people who are never seen in one frame count as one.
 """
 
 from collections.abc import Iterable, Iterator
@@ -13,6 +13,9 @@ from mma_mrnnet.video.reading import VideoFrame
 
 LOST_AFTER_S = 2.0  # a person not seen for longer is lost (our choice)
 
+Found = dict[int, Detection]
+"""Faces of a frame by the number of their track."""
+
 
 @dataclass(frozen=True)
 class FaceFrame:
@@ -21,9 +24,9 @@ class FaceFrame:
     Attributes:
         index: the frame's number in the file, from 0.
         time_s: its time since the first frame.
-        due: which of the asked frame rates the frame was sampled for.
-        detection: the person's face; None where it was not there.
-        crop: (S, S, 3) uint8 RGB, aligned; None where there was no face, or where it was let go.
+        due: for which of the requested frame rates the frame was sampled.
+        detection: the person's face; None if it was not there.
+        crop: (S, S, 3) uint8 RGB, aligned; None without a face, or once it was dropped.
     """
 
     index: int
@@ -35,30 +38,29 @@ class FaceFrame:
 
 @dataclass(frozen=True)
 class PeopleFrame:
-    """What was found of everybody in one frame.
+    """What was found of all people in one frame.
 
     Attributes:
         index: the frame's number in the file, from 0.
         time_s: its time since the first frame.
-        due: which of the asked frame rates the frame was sampled for.
-        faces: each person's face under the number of their track, counted from 0 as tracks begin.
-        crops: their (S, S, 3) uint8 RGB, aligned; empty where they were let go.
+        due: for which of the requested frame rates the frame was sampled.
+        faces: each person's face by track; tracks are numbered from 0 in the order they begin.
+        crops: their (S, S, 3) uint8 RGB, aligned; empty once they were dropped.
     """
 
     index: int
     time_s: float
     due: tuple[bool, ...]
-    faces: dict[int, Detection]
+    faces: Found
     crops: dict[int, np.ndarray] = field(default_factory=dict)
 
     def of(self, track: int) -> FaceFrame:
-        """One person's part."""
-        return FaceFrame(
-            self.index, self.time_s, self.due, self.faces.get(track), self.crops.get(track)
-        )
+        """Return one person's part."""
+        face, crop = self.faces.get(track), self.crops.get(track)
+        return FaceFrame(self.index, self.time_s, self.due, face, crop)
 
     def without_crops(self) -> "PeopleFrame":
-        """What may be kept of every frame of a long clip."""
+        """Return the frame without its pixels, to keep for the whole clip."""
         return replace(self, crops={})
 
 
@@ -67,9 +69,9 @@ class _Track:
     """One person.
 
     Attributes:
-        last: the face as it was seen last, ...
-        time_s: ... when that was, ...
-        others: ... and the other faces of that frame, with the numbers of their tracks; -1 for none.
+        last: the face as it was last seen.
+        time_s: when that was.
+        others: the other faces of that frame with the numbers of their tracks; -1 for none.
         sightings: frames in which the person was seen.
     """
 
@@ -79,39 +81,39 @@ class _Track:
     sightings: int
 
     def distance(self, detection: Detection, sides: float) -> float | None:
-        """How far a face is from where the person was; None where it is too far or of another size to be theirs."""
+        """Return how far the face is from the person's last one; None if it cannot be theirs."""
         moved = _distance(detection, self.last)
         fits = 0.5 <= detection.side / self.last.side <= 2 and moved <= sides * self.last.side
         return moved if fits else None
 
 
 class FaceTracker:
-    """Tells the people of a clip apart by where their faces are, how large, and when.
+    """Tell the people of a clip apart by where their faces are, how large, and when.
 
-    1. A face continues the track of whoever was seen in the last `LOST_AFTER_S`, was nearest to where it is now, and
-       has not been found elsewhere: within one face side plus two a second, its size changed by at most a factor of
-       2 (our choice).
-    2. What is left over continues a lost track where that person was: within one side.
-    3. What is left over then:
-       - where nobody has been seen for `LOST_AFTER_S`, it continues the lost tracks: the largest face the one with
-         the most sightings. Someone who is alone, leaves and comes back is one person;
-       - beside a face that continues its track, or where there is no track to continue, it begins a track;
-       - else it is let go: whoever was just here, and is missing, may have jumped.
+    1. A face continues the track of a person who was seen in the last `LOST_AFTER_S`, was nearest to
+       it, and has not been found elsewhere. It must lie within one face side plus two per second, and
+       its size must have changed by at most a factor of 2 (our choice).
+    2. A remaining face continues a lost track if it lies within one side of it.
+    3. A face that remains then:
+       - continues a lost track if nobody has been seen for `LOST_AFTER_S`: the largest face continues
+         the track with the most sightings. Somebody who is alone, leaves and returns is one person;
+       - begins a track if another face continues its track, or if there is no track to continue;
+       - is dropped otherwise: the person who was just here, and is missing, may have jumped.
     """
 
     def __init__(self) -> None:
         self._tracks: list[_Track] = []
 
-    def update(self, detections: list[Detection], time_s: float) -> list[tuple[int, Detection]]:
-        """Number of the track and face of everybody in a frame, and goes on from there.
+    def update(self, detections: list[Detection], time_s: float) -> Found:
+        """Assign a frame's faces to tracks, and continue from there.
 
         Args:
             detections: a frame's faces, the largest first.
-            time_s: the frame's time, no smaller than the last one's.
+            time_s: the frame's time, not smaller than the previous one's.
         """
-        found = self._assigned(detections, time_s)
-        named = {id(detection): number for number, detection in found}
-        for number, detection in found:
+        found = self._assign(detections, time_s)
+        named = {id(detection): number for number, detection in found.items()}
+        for number, detection in found.items():
             others = [
                 (named.get(id(other), -1), other) for other in detections if other is not detection
             ]
@@ -122,45 +124,42 @@ class FaceTracker:
                 self._tracks[number] = _Track(detection, time_s, others, sightings)
         return found
 
-    def pick(self, detections: list[Detection], time_s: float) -> list[tuple[int, Detection]]:
-        """As `update`, but leaves no trace: no track begins, but for the first one, which is still to come."""
+    def pick(self, detections: list[Detection], time_s: float) -> Found:
+        """Assign faces like `update`, but change no track and begin none except the first."""
         known = max(len(self._tracks), 1)
-        return [
-            (number, detection)
-            for number, detection in self._assigned(detections, time_s)
-            if number < known
-        ]
+        found = self._assign(detections, time_s)
+        return {number: face for number, face in found.items() if number < known}
 
-    def _assigned(self, detections: list[Detection], time_s: float) -> list[tuple[int, Detection]]:
-        """By the three rules above, in the order of the tracks' numbers; new ones count on from the last track."""
+    def _assign(self, detections: list[Detection], time_s: float) -> Found:
+        """Apply the three rules; sorted by track, and new tracks count on from the last one."""
         elapsed = [time_s - track.time_s for track in self._tracks]
         alive = [number for number, seconds in enumerate(elapsed) if seconds <= LOST_AFTER_S]
         lost = [number for number, seconds in enumerate(elapsed) if seconds > LOST_AFTER_S]
-        found = self._nearest(
-            detections, {number: 1 + 2 * elapsed[number] for number in alive}, time_s
-        )
+        reaches = {number: 1 + 2 * elapsed[number] for number in alive}
+        found = self._assign_nearest(detections, reaches, time_s)
         continued = bool(found)
-        left = [detection for detection in detections if not _holds(found, detection)]
-        found |= self._nearest(left, dict.fromkeys(lost, 1.0), time_s)
-        left = [detection for detection in left if not _holds(found, detection)]
+        left = _without(detections, found)
+        found |= self._assign_nearest(left, dict.fromkeys(lost, 1.0), time_s)
+        left = _without(left, found)
         if not alive:
             waiting = [number for number in lost if number not in found]
-            waiting.sort(
-                key=lambda number: (-self._tracks[number].sightings, -self._tracks[number].time_s)
-            )
+            waiting.sort(key=lambda n: (-self._tracks[n].sightings, -self._tracks[n].time_s))
             found |= dict(zip(waiting, left, strict=False))
             left = left[len(waiting) :]
         if continued or not alive:
             found |= dict(enumerate(left, start=len(self._tracks)))
-        return sorted(found.items())
+        return dict(sorted(found.items()))
 
-    def _nearest(
+    def _assign_nearest(
         self, detections: list[Detection], reaches: dict[int, float], time_s: float
-    ) -> dict[int, Detection]:
-        """One face a track, nearest first; `reaches` says how many sides off it may be.
+    ) -> Found:
+        """Assign one face per track, nearest first; `reaches` gives the allowed distance in sides.
 
-        A second without being seen counts as one side (our choice): whoever is in front, seen all the time, is not
-        taken for somebody hidden there.
+        Greedy, and not `scipy.optimize.linear_sum_assignment`: a face may be refused because somebody
+        else stood nearer, which no matrix of costs can say.
+
+        One second without being seen counts as one side (our choice), so that a person in front, who
+        is seen all the time, is not taken for somebody hidden there.
         """
         pairs = []
         for number, sides in reaches.items():
@@ -168,14 +167,13 @@ class FaceTracker:
             for place, detection in enumerate(detections):
                 moved = track.distance(detection, sides)
                 if moved is not None:
-                    pairs.append(
-                        (moved / track.last.side + time_s - track.time_s, number, place, moved)
-                    )
+                    cost = moved / track.last.side + time_s - track.time_s
+                    pairs.append((cost, number, place, moved))
         found: dict[int, int] = {}
         for _, number, place, moved in sorted(pairs):
             if number in found or place in found.values():
                 continue
-            # Somebody else who stood nearer, and is not found elsewhere now, may be hidden or too changed to tell.
+            # Somebody who stood nearer, and has not been found now, may own this face instead.
             others = [other for track, other in self._tracks[number].others if track not in found]
             if all(moved <= _distance(detections[place], other) for other in others):
                 found[number] = place
@@ -183,9 +181,9 @@ class FaceTracker:
 
 
 class FaceFollower:
-    """One person of a live stream, of which nobody knows yet who will be in most frames.
+    """Follow one person of a live stream, of whom nobody knows yet who is in most frames.
 
-    The largest face at first; after `LOST_AFTER_S` without that person the largest that there is.
+    It starts with the largest face; after `LOST_AFTER_S` without that person, the largest face in view.
     """
 
     def __init__(self) -> None:
@@ -194,31 +192,24 @@ class FaceFollower:
         self._time_s = 0.0
 
     def follow(self, detections: list[Detection], time_s: float) -> Detection | None:
-        """The person's face among a frame's detections (largest first); None where it is not there."""
-        found = dict(self._tracker.update(detections, time_s))
+        """Return the person's face among a frame's detections (largest first); None if not there."""
+        found = self._tracker.update(detections, time_s)
         gone = self._track is None or time_s - self._time_s > LOST_AFTER_S
         if found and gone and self._track not in found:
             self._track = max(found, key=lambda track: found[track].side)
-        if self._track in found:
-            self._time_s = time_s
-        return found.get(self._track)
-
-
-def _holds(found: dict[int, Detection], detection: Detection) -> bool:
-    return any(other is detection for other in found.values())
-
-
-def _distance(detection: Detection, other: Detection) -> float:
-    return float(np.linalg.norm(detection.center - other.center))
+        if self._track is None or self._track not in found:
+            return None
+        self._time_s = time_s
+        return found[self._track]
 
 
 def crop_faces(
     frames: Iterable[VideoFrame], size: int = TEMPLATE_SIZE, detector: FaceDetector | None = None
 ) -> Iterator[PeopleFrame]:
-    """One `PeopleFrame` for every frame, streamed: everybody's aligned crop, or none where nobody was there.
+    """Yield one `PeopleFrame` per frame, with everybody's aligned crop.
 
-    People are followed along the frames that are due at the first rate. Frames in between are looked at from the last
-    of these, so that what is asked beside the first rate does not change what is found at it.
+    People are followed along the frames that are due at the first rate. Frames in between are only
+    compared with the last of these, so that further rates do not change the result at the first one.
 
     Args:
         frames: in time order.
@@ -229,7 +220,7 @@ def crop_faces(
     tracker = FaceTracker()
     for frame in frames:
         assign = tracker.update if frame.due[0] else tracker.pick
-        faces = dict(assign(detector(frame.image), frame.time_s))
+        faces = assign(detector(frame.image), frame.time_s)
         crops = {
             track: align_face(frame.image, face.landmarks, size) for track, face in faces.items()
         }
@@ -237,10 +228,10 @@ def crop_faces(
 
 
 def rank_people(frames: Iterable[PeopleFrame]) -> list[int]:
-    """Everybody in a clip by the number of their track, whoever is in most of the frames due at the first rate first.
+    """Return the tracks of a clip, first whoever is in most of the frames due at the first rate.
 
-    That first person is the one whom training and prediction mean when they are not asked for another. Of two who are
-    in as many frames the one with the larger face on average comes first, then the one who was there first.
+    The first person is the one whom training and prediction use by default. Ties go to the larger
+    face on average, then to the earlier track.
     """
     sides: dict[int, list[float]] = {}
     for frame in frames:
@@ -248,3 +239,11 @@ def rank_people(frames: Iterable[PeopleFrame]) -> list[int]:
             sides.setdefault(track, []).extend([face.side] if frame.due[0] else [])
     means = {track: float(np.mean(seen)) if seen else 0.0 for track, seen in sides.items()}
     return sorted(sides, key=lambda track: (-len(sides[track]), -means[track], track))
+
+
+def _without(detections: list[Detection], found: Found) -> list[Detection]:
+    return [face for face in detections if not any(face is other for other in found.values())]
+
+
+def _distance(detection: Detection, other: Detection) -> float:
+    return float(np.linalg.norm(detection.center - other.center))

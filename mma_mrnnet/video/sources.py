@@ -1,4 +1,4 @@
-"""What is handed in as a video (a path, a URL, bytes, a file object, a data set's entry) -> a file on the disk."""
+"""Turn what a user hands in as a video (path, URL, bytes, file object, data-set entry) into a file."""
 
 import os
 import tempfile
@@ -16,14 +16,12 @@ from mma_mrnnet.video.reading import VIDEO_SUFFIXES, VideoError
 
 FETCH_TIMEOUT_S = 300.0
 MOST_FETCHED_BYTES = 2 * 2**30
-_STALLED_AFTER_S = (
-    20.0  # without a single byte, a connection is given up whatever the whole may take (our choice)
-)
+_STALLED_AFTER_S = 20.0  # a connection is given up after this long without a byte (our choice)
 _PIECE = 2**20
 
 _ACCEPTED = (
-    "accepted are a path, an http(s) URL, a video file's bytes, a binary file object, or a data set's entry with "
-    '"path" and "bytes" (datasets.Video(decode=False))'
+    "accepted are a path, an http(s) URL, a video file's bytes, a binary file object, or a data "
+    'set\'s entry with "path" and "bytes" (datasets.Video(decode=False))'
 )
 
 
@@ -32,8 +30,9 @@ class LocalVideo:
     """A video as a file.
 
     Attributes:
-        path: the file; one that was made for this is gone when the context ends.
-        name: what to call it: the path as given, the URL without what may be secret in it, the file object's name.
+        path: the file; a temporary one is deleted when the context ends.
+        name: its name for messages: the path as given, the URL without user, password and query, or
+            the file object's name.
     """
 
     path: Path
@@ -44,25 +43,27 @@ class LocalVideo:
 def local_video(
     video: Any, *, timeout: float = FETCH_TIMEOUT_S, max_bytes: int = MOST_FETCHED_BYTES
 ) -> Iterator[LocalVideo]:
-    """A context in which the video lies in a file.
+    """Open a context in which the video is a file on disk.
 
-    What is no file yet is written into a temporary folder of its own, removed when the context ends, however it ends.
-    A `VideoError` raised inside names what was handed in, not the temporary file. Whatever a URL names is fetched,
-    from inside the network of the machine too: look at addresses from strangers first.
+    Anything but a path is written to a temporary folder, which is deleted when the context ends. A
+    `VideoError` raised inside names what was handed in, not the temporary file. Every URL is fetched,
+    also those of the machine's own network: check addresses that come from strangers first.
 
     Args:
-        video: a path; an http or https URL; a video file's bytes; a binary file object, read from where it stands;
-            or a mapping with `path` and `bytes`, as `datasets.Video(decode=False)` gives it (bytes go first).
+        video: a path; an http or https URL; a video file's bytes; a binary file object, read from its
+            current position; or a mapping with `path` and `bytes`, as `datasets.Video(decode=False)`
+            gives it (bytes are preferred).
         timeout: seconds that fetching a URL may take in all.
         max_bytes: the most that is read of a URL or a file object.
 
     Raises:
-        VideoError: something else was handed in; a URL that cannot be fetched, takes too long or is too large.
+        VideoError: something else was handed in, or the URL cannot be fetched, takes too long or is
+            too large.
     """
     if isinstance(video, Mapping):
-        video, name = _entry(video)
+        video, name = _split_entry(video)
     else:
-        name = _name(video)
+        name = _name_of(video)
     if isinstance(video, str | os.PathLike) and not _is_url(video):
         yield LocalVideo(Path(video), name)
         return
@@ -86,10 +87,10 @@ def _is_url(video: Any) -> bool:
     return isinstance(video, str) and video.lower().startswith(("http://", "https://"))
 
 
-def _name(video: Any) -> str:
-    """What to call a video; VideoError for what is none."""
+def _name_of(video: Any) -> str:
+    """Return a video's name for messages; raise VideoError if it cannot be read as one."""
     if _is_url(video):
-        return _without_secrets(video)
+        return _strip_secrets(video)
     if isinstance(video, str | os.PathLike):
         path = os.fspath(video)
         if not isinstance(path, str) or not path:
@@ -113,22 +114,22 @@ def _name(video: Any) -> str:
     )
 
 
-def _entry(entry: Mapping) -> tuple[Any, str]:
-    """Video and name of a data set's entry."""
+def _split_entry(entry: Mapping) -> tuple[Any, str]:
+    """Return the video and the name of a data set's entry."""
     path, content = entry.get("path"), entry.get("bytes")
     if content is not None:
-        name = _name(content)  # refuses what cannot be read
+        name = _name_of(content)  # raises if it cannot be read
         if isinstance(content, str | os.PathLike):
             raise VideoError(f'"bytes" holds {type(content).__name__}, not bytes; {_ACCEPTED}')
-        return content, _name(path) if path else name
+        return content, _name_of(path) if path else name
     if path is None:
         keys = ", ".join(sorted(map(str, entry))) or "none"
         raise VideoError(f'a mapping with no "path" and no "bytes" (keys: {keys}); {_ACCEPTED}')
-    return path, _name(path)
+    return path, _name_of(path)
 
 
-def _without_secrets(url: str) -> str:
-    """The URL without user, password and query, which may hold a signature."""
+def _strip_secrets(url: str) -> str:
+    """Return the URL without user, password and query, which may hold a signature."""
     try:
         parts = urlsplit(url)
         port = f":{parts.port}" if parts.port else ""
@@ -140,14 +141,12 @@ def _without_secrets(url: str) -> str:
 
 def _fetch(url: str, name: str, file: BinaryIO, timeout: float, max_bytes: int) -> None:
     deadline, received = time.monotonic() + timeout, 0
+    stalled_s = min(timeout, _STALLED_AFTER_S)
     try:
-        with httpx.stream(
-            "GET", url, follow_redirects=True, timeout=min(timeout, _STALLED_AFTER_S)
-        ) as response:
+        with httpx.stream("GET", url, follow_redirects=True, timeout=stalled_s) as response:
             if response.is_error:
-                raise VideoError(
-                    f"{name}: the server answered {response.status_code} {response.reason_phrase}".strip()
-                )
+                answer = f"{response.status_code} {response.reason_phrase}".strip()
+                raise VideoError(f"{name}: the server answered {answer}")
             announced = response.headers.get("content-length", "")
             if announced.isdecimal() and int(announced) > max_bytes:
                 raise _too_large(name, max_bytes, f", {int(announced):,} are announced")
@@ -157,25 +156,21 @@ def _fetch(url: str, name: str, file: BinaryIO, timeout: float, max_bytes: int) 
                     raise _too_large(name, max_bytes)
                 if time.monotonic() > deadline:
                     raise VideoError(
-                        f"{name}: not fetched within {timeout:g} s ({received:,} bytes came); give a longer timeout"
+                        f"{name}: not fetched within {timeout:g} s ({received:,} bytes came); give "
+                        "a longer timeout"
                     )
                 file.write(piece)
-    except (
-        httpx.HTTPError,
-        httpx.InvalidURL,
-        UnicodeError,
-    ) as error:  # the last of a host's name, or of surrogates
-        reason = (
-            str(error) or "no answer in time"
-            if isinstance(error, httpx.TimeoutException)
-            else str(error)
-        )
+    # UnicodeError: a host name that is too long, or a URL with surrogates.
+    except (httpx.HTTPError, httpx.InvalidURL, UnicodeError) as error:
+        reason = str(error)
+        if isinstance(error, httpx.TimeoutException):
+            reason = reason or "no answer in time"
         raise VideoError(f"{name}: cannot be fetched: {type(error).__name__}: {reason}") from error
 
 
 def _copy(source: BinaryIO, name: str, file: BinaryIO, max_bytes: int) -> None:
     received = 0
-    while piece := _piece_of(source, name):
+    while piece := _read_piece(source, name):
         if not isinstance(piece, bytes | bytearray | memoryview):
             raise VideoError(
                 f'{name}: gives {type(piece).__name__}, not bytes; open a video file with "rb"'
@@ -186,7 +181,7 @@ def _copy(source: BinaryIO, name: str, file: BinaryIO, max_bytes: int) -> None:
         file.write(piece)
 
 
-def _piece_of(source: BinaryIO, name: str) -> Any:
+def _read_piece(source: BinaryIO, name: str) -> Any:
     try:
         return source.read(_PIECE)
     except UnicodeDecodeError as error:
