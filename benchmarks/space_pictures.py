@@ -1,4 +1,4 @@
-"""The pictures of docs/space.md: the Space with its first example, and its live tab on a phone.
+"""The pictures of docs/reports.md: the Space with its first example, and its live tab on a phone.
 
     python benchmarks/space_pictures.py
 

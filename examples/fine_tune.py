@@ -2,7 +2,7 @@
 
 `python examples/fine_tune.py` draws clips of cartoon faces first, so that it runs as it stands; their scores say that
 training works and nothing about people. `python examples/fine_tune.py --clips FOLDER` takes your own, laid out as
-docs/fine_tuning.md says: train/ and validation/, each with videos and a metadata.csv. That page also has the command
+docs/own_data.md says: train/ and validation/, each with videos and a metadata.csv. docs/fine_tuning.md has the command
 line that trains on the same clips without a line of Python.
 """
 

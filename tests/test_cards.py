@@ -360,7 +360,7 @@ def test_a_card_says_what_is_forbidden_what_it_cost_and_how_to_cite(shipped, fol
         "Environmental cost",
         "Emissions are not stated",
         "Calm talkers and crying faces are easily misread.",
-        "docs/fairness.md",
+        "docs/results.md",
         "10.6084/m9.figshare.5047666.v5",
         "10.6084/m9.figshare.4220517.v1",
         "Copyright (c) 2020 USC Institute for Creative Technologies, MIT",

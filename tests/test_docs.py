@@ -32,14 +32,8 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 CODE, FORMATS = {"python", "sh"}, {"text", "csv", "json", "yaml", "bibtex"}
 
 NOT_RUN = {
-    **{
-        "api_by_task.md": 3,
-        "moments_and_streaming.md": 1,
-        "onnx.md": 1,
-        "pipelines.md": 1,
-        "quick_start.md": 2,
-    },
-    **{"reports.md": 1, "sharing.md": 5, "space.md": 3, "training.md": 9},
+    **{"evaluation.md": 2, "own_data.md": 1, "predict.md": 2, "quick_start.md": 1},
+    **{"reports.md": 3, "sharing.md": 4, "training.md": 6},
 }
 """How many blocks of each page are marked `*Not run here: REASON.*`; a new one has to be put down here."""
 
@@ -181,7 +175,7 @@ def face(light):
 
 
 def own_clips(folder):
-    """`clips/`, as docs/training.md shows it: 16 clips to train on, 4 to validate; and videos of a corpus."""
+    """Make `clips/`, as docs/own_data.md shows it: 16 clips to train on, 4 to validate; and videos of a corpus."""
     for split, count in (("train", 16), ("validation", 4)):
         (folder / "clips" / split).mkdir(parents=True)
         rows = ["file_name,subject,joy,boredom"]
@@ -223,17 +217,13 @@ def openface_table(path, rng):
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 @pytest.mark.usefixtures("settings_kept")
 def test_the_code_of_a_page_runs_as_written(page, a_checkout):
-    if page.name == "training.md":
+    if page.name == "own_data.md":
         own_clips(a_checkout)
         openface_tables(a_checkout)
     run_page(page)
     if page.name == "README.md":
-        for name in (
-            "demo_output/results.csv",
-            "demo_output/all_frames.csv",
-            "runs/my-model/README.md",
-        ):
-            assert (a_checkout / name).is_file()
+        assert (a_checkout / "results.csv").is_file()
+        assert (a_checkout / "frames.csv").is_file()
 
 
 def run_page(page):
@@ -260,10 +250,8 @@ def run_line(line, place):
     if words[0] == "mma-mrnnet" and not set(line) & set("|><&*$"):
         assert cli.main(words[1:]) == 0, f"{place}: {line}"
         return ""
-    if line.startswith("accelerate launch train.py") and not place.startswith("README"):
-        assert train(words[3:]) == 0, (
-            f"{place}: {line}"
-        )  # in this process: an import of transformers less
+    if line.startswith("accelerate launch train.py"):  # here: an import of transformers less
+        assert train(words[3:]) == 0, f"{place}: {line}"
         return ""
     shell = line.replace("accelerate launch", "python -m accelerate.commands.launch")
     shell = re.sub(r"\bpython\b", shlex.quote(sys.executable), shell)

@@ -50,7 +50,7 @@ class FacialExpressionIntensityPipeline(Pipeline):
         max_bytes: the most that is read of a URL or a file object; 2 GiB where not given.
         batch_size: how many videos are worked on side by side, each in a thread, with the same numbers as one by one.
             The network reads the videos one by one all the same: it takes a small part of the time, see
-            docs/pipelines.md for what was measured.
+            docs/predict.md.
 
     Returns:
         For one video a list of `{"label", "score"}`; with `return_frames` a dict with that list as `scores`, `frames`

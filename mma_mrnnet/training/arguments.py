@@ -173,7 +173,7 @@ class TrainArguments:
     )
     features: list[str] = _option(
         "stage mrnn on tables of features: patterns of the columns to take, such as 'AU*_r'; if not given, those that "
-        "docs/training.md names for each kind of table",
+        "docs/own_data.md names for each kind of table",
         [],
     )
     cache: str | None = _option(
