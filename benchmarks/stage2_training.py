@@ -93,7 +93,7 @@ def stage_of(folder: Path, rate: str, packed: bool) -> tuple[object, object]:
 
         model.rnn.forward = forward
     processor = MMAMRNNetVideoProcessor(num_frames=most)
-    train = ClipDataset(datasets.load_from_disk(str(folder / "rows")))
+    train = ClipDataset.from_rows(datasets.load_from_disk(str(folder / "rows")))
     words = [
         "--stage",
         "mrnn",

@@ -132,7 +132,7 @@ def test_labels_leak_into_padding_and_nowhere_else():
 
 def test_compiled_clips_are_the_batches_that_the_collator_makes(monkeypatch):
     monkeypatch.setattr("mma_mrnnet.analysis.ablation.compiled.PART", 4)
-    clips = ClipDataset(as_dataset(simulate_reactions(10, seed=0)))
+    clips = ClipDataset.from_rows(as_dataset(simulate_reactions(10, seed=0)))
     collator = ClipCollator(MMAMRNNetVideoProcessor(num_frames=30))
     compiled, wanted = CompiledClips(clips, collator), [9, 2, 5]
     made = collator([clips[index] for index in wanted])

@@ -5,8 +5,10 @@ import json
 import logging
 import math
 import os
+import pickle
 import re
 import shutil
+import zlib
 from pathlib import Path
 
 import datasets
@@ -14,14 +16,16 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.numpy import save_file
 from skimage.data import astronaut
 
 from mma_mrnnet import MMAMRNNetForIntensity, predict_video
 from mma_mrnnet.corpora.clip_folder import load_clip_folder
 from mma_mrnnet.corpora.hume_reaction import load_hume_reaction
 from mma_mrnnet.faces.affect import extract_affect
-from mma_mrnnet.features.affect_cache import AffectCache
-from mma_mrnnet.features.clip_cache import corpus_affect
+from mma_mrnnet.features import clip_cache
+from mma_mrnnet.features.clip_cache import StoredRows, read_splits
+from mma_mrnnet.features.clip_rows import AffectCache
 from mma_mrnnet.features.records import ClipFile, clip_features
 from mma_mrnnet.hub.checkpoints import export_checkpoint, load_checkpoint
 from mma_mrnnet.model.labels import REACTIONS, affect_names
@@ -424,11 +428,8 @@ def test_face_crops_of_any_size_are_taken_as_they_come(tmp_path, cache):
     np.testing.assert_allclose(affect[1], alone[0], atol=1e-6)
 
 
-def affect_of_rows(rows):
-    """Clip ids and affect of a data set."""
-    return list(rows["clip_id"]), [
-        np.asarray(affect, np.float32) for affect in rows.with_format("numpy")["affect"]
-    ]
+def ids_of(split):
+    return [clip.clip_id for clip in split.clips]
 
 
 @pytest.fixture
@@ -447,19 +448,45 @@ def computed(monkeypatch):
 
 def test_a_second_run_computes_nothing_and_a_cut_off_one_goes_on(tmp_path, cache, computed):
     clips = [record(face_clip(tmp_path / f"{name}.mp4")) for name in "abc"]
-    first = corpus_affect(clips[:1], cache)["train"]
-    second = corpus_affect(clips, cache, start=0.67)["train"]  # begins at c
-    third = corpus_affect(clips, cache)["train"]
+    first = read_splits(clips[:1], cache)["train"]
+    second = read_splits(clips, cache, start=0.67)["train"]  # begins at c
+    third = read_splits(clips, cache)["train"]
     assert computed == ["a", "c", "b"]
-    (ids, affect), (again, same) = affect_of_rows(second.rows), affect_of_rows(third.rows)
-    assert ids == again == ["a", "b", "c"]
-    assert (affect[0] == affect_of_rows(first.rows)[1][0]).all()
-    assert all((one == other).all() for one, other in zip(affect, same, strict=True))
-    assert sorted(path.suffix for path in cache.folder.iterdir()) == [".arrow"] * 2 + [".npz"] * 3
+    assert ids_of(second) == ids_of(third) == ["a", "b", "c"]
+    assert (second.rows[0] == first.rows[0]).all()
+    assert all((one == other).all() for one, other in zip(second.rows, third.rows, strict=True))
+    assert second.fingerprint == third.fingerprint
+    files = [path for path in cache.folder.rglob("*") if path.is_file()]
+    assert [path.suffix for path in files] == [".safetensors"] * 3  # each row is written once
+
+
+def test_rows_beyond_the_memory_limit_are_read_from_their_files(tmp_path, cache, monkeypatch):
+    clips = [record(face_clip(tmp_path / f"{name}.mp4", letters)) for name, letters in LETTERS]
+    held = read_splits(clips, cache)["train"]
+    monkeypatch.setattr(clip_cache, "MEMORY", 2 * 26 * 4)
+    stored = read_splits(clips, cache)["train"]
+    assert isinstance(stored.rows, StoredRows)
+    assert not isinstance(held.rows, StoredRows)
+    kept, read = ClipDataset.from_files(held), ClipDataset.from_files(stored)
+    sent = pickle.loads(pickle.dumps(read))  # noqa: S301 - our own bytes
+    for index in range(3):
+        assert (kept[index]["affect"] == read[index]["affect"]).all()
+        assert (kept[index]["affect"] == sent[index]["affect"]).all()
+    assert read.lengths.tolist() == [2, 1, 3]
+    assert ClipDataset.from_files(stored, 2).clip_ids == ["a", "b"]
+
+
+LETTERS = (("a", "FF"), ("b", "F"), ("c", "FFF"))
 
 
 def truncate(path, other):
-    path.write_bytes(path.read_bytes()[:-200])
+    path.write_bytes(path.read_bytes()[:-60])
+
+
+def flip_a_bit(path, other):
+    content = bytearray(path.read_bytes())
+    content[-10] ^= 1
+    path.write_bytes(content)
 
 
 def empty(path, other):
@@ -470,18 +497,14 @@ def put_another_clips(path, other):
     shutil.copy(other, path)
 
 
-def put_objects(path, other):
-    with path.open("wb") as file:
-        np.savez(file, affect=np.array([{"a": 1}], dtype=object), key=np.array(path.stem))
-
-
 def put_fewer_columns(path, other):
-    with path.open("wb") as file:
-        np.savez(file, affect=np.zeros((2, 9), np.float32), key=np.array(path.stem))
+    rows = np.zeros((2, 9), np.float32)
+    checksum = f"{zlib.crc32(rows):08x}"
+    save_file({"rows": rows}, path, {"key": path.stem, "checksum": checksum})
 
 
 @pytest.mark.parametrize(
-    "spoil", [truncate, empty, put_another_clips, put_objects, put_fewer_columns]
+    "spoil", [truncate, flip_a_bit, empty, put_another_clips, put_fewer_columns]
 )
 def test_a_damaged_or_foreign_cache_file_is_noticed_and_computed_again(
     tmp_path, cache, caplog, computed, spoil
@@ -492,26 +515,24 @@ def test_a_damaged_or_foreign_cache_file_is_noticed_and_computed_again(
     ]
     affect = cache.compute(clips[0])
     cache.compute(clips[1])
-    spoil(cache.path_of(clips[0]), cache.path_of(clips[1]))
+    spoil(*(cache.path_of(cache.key_of(clip)) for clip in clips))
     computed.clear()
     with caplog.at_level(logging.WARNING, logger="mma_mrnnet"):
-        again = corpus_affect(clips, cache)["train"].rows
+        again = read_splits(clips, cache)["train"].rows
     assert computed == ["a"]
     assert "computed again" in caplog.text
-    assert (affect_of_rows(again)[1][0] == affect).all()
+    assert (again[0] == affect).all()
     assert (cache.stored(clips[0]) == affect).all()
 
 
 @pytest.mark.parametrize("change", ["label", "clip", "extractor", "another clip"])
-def test_a_splits_table_is_built_anew_when_anything_in_it_changed(tmp_path, cache, change):
-    def table(clips):
-        return Path(corpus_affect(clips, cache)["train"].rows.cache_files[0]["filename"])
+def test_a_splits_fingerprint_changes_with_anything_in_it(tmp_path, cache, change):
+    def fingerprint(clips):
+        return read_splits(clips, cache)["train"].fingerprint
 
     clips = [record(face_clip(tmp_path / f"{name}.mp4"), joy=0.5) for name in "ab"]
-    first = table(clips)
-    built = first.stat().st_ino
-    assert table(clips) == first
-    assert first.stat().st_ino == built  # opened, not written again
+    first = fingerprint(clips)
+    assert fingerprint(clips) == first
     if change == "label":
         clips[1] = record(clips[1].path, joy=0.25)
     elif change == "clip":
@@ -522,29 +543,10 @@ def test_a_splits_table_is_built_anew_when_anything_in_it_changed(tmp_path, cach
         cache = AffectCache(cache.folder, cache.extractor, cache.processor, cache.fps)
     else:
         clips.append(record(face_clip(tmp_path / "c.mp4")))
-    assert table(clips) != first
+    assert fingerprint(clips) != first
 
 
-def test_a_damaged_table_is_noticed_and_built_again_from_the_clips_files(
-    tmp_path, cache, caplog, computed
-):
-    clips = [record(face_clip(tmp_path / f"{name}.mp4")) for name in "ab"]
-    rows = corpus_affect(clips, cache)["train"].rows
-    path, before = Path(rows.cache_files[0]["filename"]), affect_of_rows(rows)[1]
-    content = bytearray(path.read_bytes())
-    content[len(content) * 2 // 3] ^= 1
-    staging = tmp_path / "damaged"  # the open data set keeps the old file
-    staging.write_bytes(content)
-    staging.replace(path)
-    computed.clear()
-    with caplog.at_level(logging.WARNING, logger="mma_mrnnet"):
-        again = affect_of_rows(corpus_affect(clips, cache)["train"].rows)[1]
-    assert "damaged" in caplog.text
-    assert computed == []
-    assert all((one == other).all() for one, other in zip(before, again, strict=True))
-
-
-def test_a_table_holds_labelled_clips_first_and_tells_which_have_no_face(tmp_path, cache):
+def test_labelled_clips_come_first_and_those_without_a_face_are_named(tmp_path, cache):
     light = {"a": "F", "b": "G", "c": "FF", "d": "G", "e": "FFF"}
     clips = [
         record(
@@ -555,12 +557,12 @@ def test_a_table_holds_labelled_clips_first_and_tells_which_have_no_face(tmp_pat
         for name, letters in light.items()
     ]
     for _ in range(2):  # made, then from the disk
-        done = corpus_affect(clips, cache)["validation"]
-        assert list(done.rows["clip_id"]) == ["c", "e", "a"]
+        done = read_splits(clips, cache)["validation"]
+        assert ids_of(done) == ["c", "e", "a"]
         assert done.labelled == 2
-        assert done.without_face == ["b", "d"]
-        assert ClipDataset(done.rows).lengths.tolist() == [2, 3, 1]
-        assert ClipDataset(done.rows).labels.nan_to_num(9).flatten().tolist() == [0.5, 0.5, 9]
+        assert done.without_rows == ["b", "d"]
+        assert ClipDataset.from_files(done).lengths.tolist() == [2, 3, 1]
+        assert ClipDataset.from_files(done).labels.nan_to_num(9).flatten().tolist() == [0.5, 0.5, 9]
 
 
 def test_a_clip_that_cannot_be_read_while_its_file_is_damaged_is_given_up_and_tried_again_later(
@@ -574,22 +576,21 @@ def test_a_clip_that_cannot_be_read_while_its_file_is_damaged_is_given_up_and_tr
         path.write_bytes(content)
         os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
 
-    corpus_affect(clips, cache)
-    truncate(cache.path_of(clips[0]), None)
-    next(cache.folder.glob("*.arrow")).unlink()
+    read_splits(clips, cache)
+    truncate(cache.path_of(cache.key_of(clips[0])), None)
     put(bytes(len(good)))
-    done = corpus_affect(clips, cache)["train"]
-    assert (list(done.rows["clip_id"]), done.unreadable) == (["b"], ["a"])
+    done = read_splits(clips, cache)["train"]
+    assert (ids_of(done), done.unreadable) == (["b"], ["a"])
     put(good)
-    done = corpus_affect(clips, cache)["train"]
-    assert (sorted(done.rows["clip_id"]), done.unreadable) == (["a", "b"], [])
+    done = read_splits(clips, cache)["train"]
+    assert (ids_of(done), done.unreadable) == (["a", "b"], [])
 
 
 def test_what_the_affect_depends_on_has_a_file_of_its_own(tmp_path, tiny_mma, tiny_processor):
     clip = record(face_clip(tmp_path / "a.mp4"))
 
     def path_of(fps=2.0):
-        return AffectCache(tmp_path / "affect", tiny_mma, tiny_processor, fps).path_of(clip)
+        return AffectCache(tmp_path / "affect", tiny_mma, tiny_processor, fps).key_of(clip)
 
     paths = [path_of(), path_of(fps=3.0)]
     os.utime(clip.path, ns=(0, 1_000_000_000))
@@ -617,11 +618,14 @@ def test_clips_without_a_face_and_unreadable_ones_are_counted_logged_and_left_ou
         record(tmp_path / "gone.mp4"),
     ]
     with caplog.at_level(logging.INFO, logger="mma_mrnnet"):
-        done = corpus_affect(clips, cache)["train"]
-    assert list(done.rows["clip_id"]) == ["good"]
-    assert done.without_face == ["none"]
+        done = read_splits(clips, cache)["train"]
+    assert ids_of(done) == ["good"]
+    assert done.without_rows == ["none"]
     assert done.unreadable == ["broken", "crops", "gone"]
-    assert "affect of 1 clips of train; besides, 1 without a face, 3 unreadable" in caplog.text
+    assert (
+        "rows of 1 clips of train; besides, 1 without a face or usable row, 3 unreadable"
+        in caplog.text
+    )
 
 
 # Scores ------------------------------------------------------------------------------------------------------------
@@ -636,7 +640,9 @@ def affect_rows(frames, labels):
         "affect": [np.zeros((count, 26), np.float32) for count in frames.values()],
         "labels": labels,
     }
-    return ClipDataset(datasets.Dataset.from_dict(columns, features=clip_features(len(labels[0]))))
+    return ClipDataset.from_rows(
+        datasets.Dataset.from_dict(columns, features=clip_features(len(labels[0])))
+    )
 
 
 def test_a_report_takes_any_number_of_targets_lengths_above_30_and_missing_labels():
@@ -717,8 +723,7 @@ def test_a_users_own_clips_become_a_model_that_predicts_their_targets(
     assert "test" not in results
     assert not (run / "predictions_test.csv").exists()
     assert list(results["validation"]["reactions"]["pearson"]) == ["joy", "calm down"]
-    assert len(list((run / "affect").glob("*.npz"))) == 10
-    assert len(list((run / "affect").glob("*.arrow"))) == 2
+    assert len(list((run / "affect").rglob("*.safetensors"))) == 10
 
     model, processor = load_checkpoint(run / "model")
     assert (
@@ -949,7 +954,7 @@ def test_hume_reaction_from_face_crops_becomes_a_model_and_its_unlabelled_test_s
     assert (results["data"]["train_reaction"], results["data"]["validation_reaction"]) == (2, 1)
     assert results["data"]["unlabelled"] == 1
     assert "test" not in results
-    assert len(list(cache.glob("*.npz"))) == 4  # those of the test split as well
+    assert len(list(cache.rglob("*.safetensors"))) == 4  # those of the test split as well
     config = MMAMRNNetForIntensity.from_pretrained(tmp_path / "run" / "model").config
     assert config.label_names == list(REACTIONS)
     assert (config.relative_labels, config.simulated_labels) == (True, False)

@@ -36,8 +36,8 @@ from mma_mrnnet.crops.store import (
 from mma_mrnnet.crops.workers import Outcome, crop_clip
 from mma_mrnnet.faces.detection import FaceDetector
 from mma_mrnnet.faces.tracks import crop_faces
-from mma_mrnnet.features.affect_cache import AffectCache
-from mma_mrnnet.features.clip_cache import corpus_affect
+from mma_mrnnet.features.clip_cache import read_splits
+from mma_mrnnet.features.clip_rows import AffectCache
 from mma_mrnnet.features.records import ClipFile
 from mma_mrnnet.files import MARK, replaced_folder
 from mma_mrnnet.training.arguments import parse_arguments
@@ -236,11 +236,11 @@ def test_a_failure_leaves_the_older_crops_and_nothing_beside_them(tmp_path, stor
 
 def affect_at(fps, paths, cache, extractor, processor):
     clips = [ClipFile(path.name, path, "", "train", {"joy": 0.5}) for path in paths]
-    return arrays(corpus_affect(clips, AffectCache(cache, extractor, processor, fps))["train"])
+    return arrays(read_splits(clips, AffectCache(cache, extractor, processor, fps))["train"])
 
 
 def arrays(split):
-    return [np.asarray(affect, np.float32) for affect in split.rows.with_format("numpy")["affect"]]
+    return list(split.rows)
 
 
 @pytest.mark.parametrize("frames", ["FFFFFFFF", "FFGGGFFF"])
@@ -299,10 +299,10 @@ def test_crops_of_another_rate_or_with_a_hole_are_refused(
         store(video, NATIVE, "native")[1].check_rate(folder, 4.0)
     (folder / "00003.jpg").unlink()
     clips = [ClipFile(path.name, path, "", "train", {"joy": 0.5}) for path in (folder, video)]
-    done = corpus_affect(clips, AffectCache(tmp_path / "cache", tiny_mma, tiny_processor, 2.0))[
+    done = read_splits(clips, AffectCache(tmp_path / "cache", tiny_mma, tiny_processor, 2.0))[
         "train"
     ]
-    assert (done.unreadable, list(done.rows["clip_id"])) == (["store"], ["clip.mp4"])
+    assert (done.unreadable, [clip.clip_id for clip in done.clips]) == (["store"], ["clip.mp4"])
     with pytest.raises(CropError, match=r"1 of its crops are missing, first 00003\.jpg"):
         index.files_at(folder, 2.0)
 
@@ -393,8 +393,8 @@ def test_training_reads_the_crops_as_it_reads_the_clips(corpus, tmp_path, tiny_m
         (clip.subject, clip.split) for clip in of_clips
     ]
     cache = AffectCache(tmp_path / "cache", tiny_mma, tiny_processor, 2.0)
-    found, wanted = corpus_affect(of_crops, cache), corpus_affect(of_clips, cache)
-    assert found["validation"].without_face == ["validation/grey"]
+    found, wanted = read_splits(of_crops, cache), read_splits(of_clips, cache)
+    assert found["validation"].without_rows == ["validation/grey"]
     for split in ("train", "validation"):
         for affect, other in zip(arrays(found[split]), arrays(wanted[split]), strict=True):
             np.testing.assert_allclose(affect, other, atol=1e-6)

@@ -485,7 +485,7 @@ def clip_rows(lengths, kinds=None, size=2):
         "affect": [generator.normal(size=(length, size)).astype(np.float32) for length in lengths],
         "labels": [[float(value)] for value in generator.uniform(size=len(lengths))],
     }
-    return ClipDataset(datasets.Dataset.from_dict(rows, features=clip_features(1, size)))
+    return ClipDataset.from_rows(datasets.Dataset.from_dict(rows, features=clip_features(1, size)))
 
 
 def feature_model(num_frames=4, size=2):

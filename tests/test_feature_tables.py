@@ -649,7 +649,7 @@ def test_the_command_line_says_which_model_a_file_needs(
         (
             None,
             ["--mma", "somewhere"],
-            "tables of features, which stand in an extractor's place: no --mma",
+            "tables of features, which replace an extractor: no --mma",
         ),
         (
             None,
@@ -794,7 +794,7 @@ def test_a_feature_that_never_changes_has_scale_1():
         "labels": [[0.5]] * 2,
     }
     mean, scale = feature_scaling(
-        ClipDataset(datasets.Dataset.from_dict(rows, features=clip_features(1, 2)))
+        ClipDataset.from_rows(datasets.Dataset.from_dict(rows, features=clip_features(1, 2)))
     )
     assert mean.tolist() == [3, 7]
     assert scale.tolist() == pytest.approx([math.sqrt(8 / 3), 1])  # deviations -2, 0, 2

@@ -17,7 +17,7 @@ from mma_mrnnet.crops.store import (
 )
 from mma_mrnnet.faces.detection import FaceDetector
 from mma_mrnnet.faces.strips import MOST, MOST_PEOPLE, FaceSnapshot, Strip, Strips
-from mma_mrnnet.features.affect_cache import AffectCache
+from mma_mrnnet.features.clip_rows import AffectCache
 from mma_mrnnet.features.records import ClipFile
 from mma_mrnnet.model.labels import affect_names
 from mma_mrnnet.video.writing import write_video

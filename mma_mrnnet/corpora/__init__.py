@@ -19,8 +19,8 @@ from mma_mrnnet.corpora import (
 from mma_mrnnet.corpora.clip_folder import load_clip_folder
 from mma_mrnnet.corpora.declarations import declared_provenance
 from mma_mrnnet.corpora.face_parquet import load_face_parquet
+from mma_mrnnet.corpora.frame_cache import cached_frames
 from mma_mrnnet.corpora.labelled_folder import load_labelled_folder
-from mma_mrnnet.features.frame_cache import cached_frames
 from mma_mrnnet.features.records import FRAME_SPLITS, ClipFile, frame_features
 from mma_mrnnet.model.labels import ACTION_UNITS
 from mma_mrnnet.results import Provenance

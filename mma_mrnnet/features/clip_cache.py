@@ -1,282 +1,247 @@
-"""What stage 2 reads of a corpus's clips, a row a frame: computed once, kept on disk, and opened as one file a split.
+"""Rows of numbers, one a frame, of a corpus's clips: computed once and kept on disk, one file a clip.
 
-What a row is, the extractor's affect or a table's features, is for `affect_cache.py` and `table_cache.py` to say.
+What a row is, the extractor's affect or a table's features, is decided in `clip_rows.py`.
 """
 
-import hashlib
-import json
 import logging
 import os
-import zipfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from uuid import uuid4
+from typing import Any, overload
 
-import datasets
 import numpy as np
-import pyarrow as pa
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import load_file, save_file
 from tqdm import tqdm
 
 from mma_mrnnet.crops.store import CropError
-from mma_mrnnet.features.arrow_files import (
-    frame_counts,
-    frames_column,
-    remove_stale,
-    store_dataset,
-    stored_dataset,
-)
-from mma_mrnnet.features.records import CLIP_SPLITS, ClipFile, clip_features
+from mma_mrnnet.features.records import CLIP_SPLITS, ClipFile
+from mma_mrnnet.files import content_digest, replaced_file
 from mma_mrnnet.video.reading import VideoError
 
 logger = logging.getLogger(__name__)
 
-TABLE_FORMAT = 1  # raise it when the rows of a split's file change
-PART = 256  # clips that memory holds while a split's file is written
-
-
-class _LostClipError(Exception):
-    """The clip with this id cannot be read any more, and the file with its rows is damaged."""
-
-
-@dataclass
-class SplitAffect:
-    """The affect of a split's clips.
-
-    Attributes:
-        rows: the clips with a face, columns of `records.clip_features`, memory-mapped: first the clips with a label,
-            then those without one, each in the corpus's order.
-        labelled: how many of `rows` have a label.
-        without_face: ids of the clips in which no face was found.
-        unreadable: ids of the clips that could not be read, or are not there.
-    """
-
-    rows: datasets.Dataset
-    labelled: int
-    without_face: list[str]
-    unreadable: list[str]
+MEMORY = 2**30
+"""Bytes of a corpus's rows that are held in memory; larger corpora are read from their files."""
 
 
 class ClipCache:
-    """The frames of clips as rows of numbers, a file a clip.
+    """A folder of cached rows, one file a clip.
 
-    A file's name is a digest of all that its content depends on: the settings, and path, size and time of change of
-    the clip's files. Files are written beside their place and renamed, so that processes may share a folder, and a
-    killed run goes on where it was.
+    A file's name is a digest of all that its content depends on: the settings, and path, size and time
+    of change of the clip's files. Files appear whole or not at all, so processes may share a folder and
+    a killed run continues where it stopped. A damaged file is computed again.
 
     Args:
-        folder: made where it is missing.
+        folder: is created if it is missing.
         settings: what the rows depend on beside the clip, as JSON can hold it.
         width: numbers a row.
-        read: a clip -> (L, width) float32 of its frames with a face, or a VideoError or CropError.
-        files: a clip -> the files that it is read from; none where it is not there.
+        read: returns a clip's rows, (L, width) float32; raises VideoError or CropError if the clip
+            cannot be read.
+        files: returns the files that a clip is read from; an empty list if it is missing.
     """
 
     def __init__(
         self,
         folder: str | os.PathLike[str],
-        settings: dict[str, object],
+        settings: dict[str, Any],
         width: int,
         read: Callable[[ClipFile], np.ndarray],
         files: Callable[[ClipFile], list[Path]],
     ) -> None:
         self.folder = Path(folder)
         self.folder.mkdir(parents=True, exist_ok=True)
-        remove_stale(self.folder)
         self.width = width
         self._settings, self._read, self._files = settings, read, files
 
     def key_of(self, clip: ClipFile) -> str:
-        """A digest of all that the clip's affect depends on."""
-        files: list = []
+        """Return a digest of all that the clip's rows depend on."""
+        files = []
         folders: dict[Path, Path] = {}
         for path in self._files(clip):
             status = path.stat()
-            if path.parent not in folders:
-                folders[path.parent] = (
-                    path.parent.resolve()
-                )  # once: it costs thirty times what the status does
-            files.append(
-                [str(folders[path.parent] / path.name), status.st_size, status.st_mtime_ns]
-            )
-        files = files or [str(clip.path.resolve())]
-        content = json.dumps({**self._settings, "files": files}, sort_keys=True)
-        return hashlib.sha256(content.encode()).hexdigest()[:40]
+            if path.parent not in folders:  # once a folder: `resolve` is thirty times slower
+                folders[path.parent] = path.parent.resolve()
+            place = str(folders[path.parent] / path.name)
+            files.append([place, status.st_size, status.st_mtime_ns])
+        return content_digest({**self._settings, "files": files or str(clip.path.resolve())})[:40]
 
-    def path_of(self, clip: ClipFile) -> Path:
-        """Where the clip's affect lies, or will."""
-        return self.file_of(self.key_of(clip))
-
-    def file_of(self, key: str) -> Path:
-        """Where the affect of the clip with this key lies, or will."""
-        return self.folder / f"{key}.npz"
+    def path_of(self, key: str) -> Path:
+        """Return where the rows with this key are kept."""
+        return self.folder / key[:2] / f"{key}.safetensors"
 
     def stored(self, clip: ClipFile) -> np.ndarray | None:
-        """(L, A) float32 from the cache; None where it is not there, damaged or another clip's."""
+        """Read the clip's rows from the cache; None if they are missing or damaged."""
         key = self.key_of(clip)
-        path = self.file_of(key)
+        path = self.path_of(key)
+        if not path.is_file():
+            return None
         try:
-            with np.load(path, allow_pickle=False) as file:
-                affect, found = file["affect"], str(file["key"])
-        except FileNotFoundError:
+            with safe_open(path, "numpy") as file:
+                metadata, rows = file.metadata(), file.get_tensor("rows")
+        except (OSError, SafetensorError) as error:
+            logger.warning("%s: damaged (%s); computed again", path, error)
             return None
-        # What numpy raises on a damaged archive depends on where the damage is.
-        except (
-            OSError,
-            ValueError,
-            KeyError,
-            EOFError,
-            zipfile.BadZipFile,
-            zlib.error,
-            NotImplementedError,
-        ) as error:
-            logger.warning("%s: damaged (%s); computed again", path, type(error).__name__)
+        is_ours = metadata == {"key": key, "checksum": _checksum(rows)}
+        if not is_ours or rows.dtype != np.float32 or rows.shape[1:] != (self.width,):
+            logger.warning("%s: not the rows of %s; computed again", path, clip.clip_id)
             return None
-        fits = affect.dtype == np.float32 and affect.ndim == 2 and affect.shape[1] == self.width
-        if found != key or not fits or not np.isfinite(affect).all():
-            logger.warning("%s: not the affect of %s; computed again", path, clip.clip_id)
-            return None
-        return affect
+        return rows
 
     def compute(self, clip: ClipFile) -> np.ndarray:
-        """(L, A) float32 of the clip's frames with a face, computed and stored.
+        """Compute and store the clip's rows, (L, width) float32.
 
         Raises:
             VideoError: a video that cannot be read.
             CropError: a crop that cannot be read, or crops of another rate.
         """
-        key = self.key_of(
-            clip
-        )  # before the clip is read: should it change meanwhile, the next run notices
-        path = self.file_of(key)
-        affect = self._read(clip)
-        staging = path.with_name(f".{path.name}.tmp-{uuid4().hex}")
-        try:
-            with staging.open("wb") as file:
-                np.savez(file, affect=affect, key=np.array(key))
-            staging.replace(path)
-        finally:
-            staging.unlink(missing_ok=True)
-        return affect
+        key = self.key_of(clip)  # before reading: if the clip changes meanwhile, its key does too
+        path = self.path_of(key)
+        rows = np.ascontiguousarray(self._read(clip), np.float32)
+        path.parent.mkdir(exist_ok=True)
+        with replaced_file(path) as staging:
+            save_file({"rows": rows}, staging, {"key": key, "checksum": _checksum(rows)})
+        return rows
 
 
-def corpus_affect(
+def _checksum(rows: np.ndarray) -> str:
+    return f"{zlib.crc32(np.ascontiguousarray(rows)):08x}"
+
+
+class StoredRows(Sequence[np.ndarray]):
+    """The cached rows of several clips, read when they are asked for.
+
+    Args:
+        paths: the clips' files, as `ClipCache` wrote them.
+    """
+
+    def __init__(self, paths: Sequence[Path]) -> None:
+        self.paths = list(paths)
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    @overload
+    def __getitem__(self, index: int) -> np.ndarray: ...
+    @overload
+    def __getitem__(self, index: slice) -> "StoredRows": ...
+    def __getitem__(self, index: int | slice) -> "np.ndarray | StoredRows":
+        """Return one clip's rows, (L, width) float32, or a part of the clips."""
+        if isinstance(index, slice):
+            return StoredRows(self.paths[index])
+        return load_file(self.paths[index])["rows"]
+
+
+@dataclass(frozen=True)
+class SplitRows:
+    """The rows of a split's clips.
+
+    Attributes:
+        targets: names of the labels.
+        clips: those with at least one row: first the labelled ones, then the others, each in the
+            corpus's order.
+        rows: of each of `clips`, (L, width) float32.
+        lengths: (N,) int64 rows of each of `clips`.
+        labelled: number of labelled `clips`.
+        without_rows: ids of the readable clips without a row, such as those without a face.
+        unreadable: ids of the clips that are missing or could not be read.
+        fingerprint: a digest of ids, labels and cache keys of all readable clips.
+    """
+
+    targets: list[str]
+    clips: list[ClipFile]
+    rows: Sequence[np.ndarray]
+    lengths: np.ndarray
+    labelled: int
+    without_rows: list[str]
+    unreadable: list[str]
+    fingerprint: str
+
+
+@dataclass(frozen=True)
+class _Entry:
+    """What is known of a readable clip: its cache key, the number of its rows, and the rows if they fit."""
+
+    key: str
+    length: int
+    rows: np.ndarray | None
+
+
+def read_splits(
     clips: list[ClipFile], cache: ClipCache, *, start: float = 0.0
-) -> dict[str, SplitAffect]:
-    """Affect of all clips, split by split, computed where the cache does not have it.
-
-    Each split is one file in the cache's folder beside those of its clips, named by a digest of the clips' affect
-    files, ids and labels: it is built once and then only opened, and memory holds none of it.
+) -> dict[str, SplitRows]:
+    """Return the rows of all clips, split by split; rows that the cache lacks are computed.
 
     Args:
         clips: of one corpus.
-        cache: where affect is kept.
-        start: share of the clips after which to begin, in [0, 1). Processes that begin at different places share the
-            work, each finding in the cache what the others did.
+        cache: holds the rows.
+        start: where to begin, as a share of the clips in [0, 1). Processes that begin at different
+            places share the work: each finds in the cache what the others computed.
 
     Returns:
-        The splits that have clips; the same wherever the work began.
+        The splits that have clips, wherever the work began.
     """
-    keys = _complete(clips, cache, start)
-    splits = {split: [clip for clip in clips if clip.split == split] for split in CLIP_SPLITS}
-    done = {
-        split: _split_affect(split, chosen, keys, cache)
-        for split, chosen in splits.items()
-        if chosen
-    }
-    for split, affect in done.items():
+    entries = _read_entries(clips, cache, start)
+    splits = {}
+    for split in CLIP_SPLITS:
+        chosen = [clip for clip in clips if clip.split == split]
+        if not chosen:
+            continue
+        splits[split] = found = _split_rows(chosen, entries, cache)
         logger.info(
-            "affect of %d clips of %s; besides, %d without a face, %d unreadable",
-            len(affect.rows), split, len(affect.without_face), len(affect.unreadable),
+            "rows of %d clips of %s; besides, %d without a face or usable row, %d unreadable",
+            len(found.clips), split, len(found.without_rows), len(found.unreadable),
         )  # fmt: skip
-    return done
+    return splits
 
 
-def _complete(clips: list[ClipFile], cache: ClipCache, start: float) -> dict[str, str]:
-    """The cache's key of each clip that can be read, by its id; all of them are in the cache now.
+def _read_entries(clips: list[ClipFile], cache: ClipCache, start: float) -> dict[str, _Entry]:
+    """Return an entry for each clip that can be read, by its id.
 
-    Clips that cannot be read are tried again in each run: what was in the way may be gone.
+    Clips that cannot be read are tried again in each run: the reason may be gone.
     """
-    first, computed, keys = int(start * len(clips)), 0, {}
-    for number in tqdm(
-        [*range(first, len(clips)), *range(first)], desc="affect of clips", mininterval=5
-    ):
-        clip = clips[number]
+    first = int(start * len(clips))
+    entries: dict[str, _Entry] = {}
+    computed, held = 0, 0
+    for clip in tqdm(clips[first:] + clips[:first], desc="rows of clips", mininterval=5):
         if not clip.path.exists():
-            logger.warning("left out: %s is not there", clip.path)
+            logger.warning("left out: %s is missing", clip.path)
             continue
         try:
             key = cache.key_of(clip)
-            if not cache.file_of(key).is_file():
-                cache.compute(clip)
+            rows = cache.stored(clip)
+            if rows is None:
+                rows = cache.compute(clip)
                 computed += 1
-            keys[clip.clip_id] = key
         except (VideoError, CropError) as error:
             logger.warning("left out: %s", error)
-    logger.info("affect of %d clips computed, of %d from the cache", computed, len(keys) - computed)
-    return keys
+            continue
+        held += rows.nbytes
+        entries[clip.clip_id] = _Entry(key, len(rows), rows if held <= MEMORY else None)
+    logger.info("computed %d clips; %d are from the cache", computed, len(entries) - computed)
+    return entries
 
 
-def _split_affect(
-    split: str, clips: list[ClipFile], keys: dict[str, str], cache: ClipCache
-) -> SplitAffect:
-    readable = [clip for clip in clips if clip.clip_id in keys]
-    content = [[clip.clip_id, clip.subject, clip.labels, keys[clip.clip_id]] for clip in readable]
-    digest = hashlib.sha256(json.dumps([TABLE_FORMAT, content]).encode()).hexdigest()[:40]
-    name = f"{split}-{digest}"
-    features = clip_features(len(clips[0].labels), cache.width)
-    table = stored_dataset(cache.folder, name, features)
-    if table is None:
-        try:
-            table = store_dataset(_parts(readable, cache, features), cache.folder, name, features)
-        except _LostClipError as lost:  # rare; what is left has a name of its own
-            left = {clip_id: key for clip_id, key in keys.items() if clip_id != lost.args[0]}
-            return _split_affect(split, clips, left, cache)
-    ids = list(table["clip_id"])
-    unreadable = {clip.clip_id for clip in clips} - set(ids)
-    with_face = int((frame_counts(table) > 0).sum())  # the others stand last
-    labelled = {clip.clip_id for clip in clips if clip.is_labelled}
-    return SplitAffect(
-        rows=table.select(range(with_face)),
-        labelled=len(labelled.intersection(ids[:with_face])),
-        without_face=ids[with_face:],
-        unreadable=[clip.clip_id for clip in clips if clip.clip_id in unreadable],
+def _split_rows(clips: list[ClipFile], entries: dict[str, _Entry], cache: ClipCache) -> SplitRows:
+    readable = [clip for clip in clips if clip.clip_id in entries]
+    content = [[clip.clip_id, clip.subject, clip.labels] for clip in readable]
+    keys = [entries[clip.clip_id].key for clip in readable]
+    readable.sort(key=lambda clip: not clip.is_labelled)
+    usable = [clip for clip in readable if entries[clip.clip_id].length > 0]
+    found = [entries[clip.clip_id] for clip in usable]
+    held = [entry.rows for entry in found if entry.rows is not None]
+    rows: Sequence[np.ndarray] = held
+    if len(held) < len(found):
+        rows = StoredRows([cache.path_of(entry.key) for entry in found])
+    return SplitRows(
+        targets=list(clips[0].labels),
+        clips=usable,
+        rows=rows,
+        lengths=np.array([entry.length for entry in found], np.int64),
+        labelled=sum(clip.is_labelled for clip in usable),
+        without_rows=[clip.clip_id for clip in readable if entries[clip.clip_id].length == 0],
+        unreadable=[clip.clip_id for clip in clips if clip.clip_id not in entries],
+        fingerprint=content_digest(content, keys),
     )
-
-
-def _parts(
-    clips: list[ClipFile], cache: ClipCache, features: datasets.Features
-) -> Iterator[pa.Table]:
-    """The clips' rows in the order of `SplitAffect.rows`, those without a face last."""
-    part, without_face = [], []
-    for clip in tqdm(
-        sorted(clips, key=lambda clip: not clip.is_labelled), desc="table of affect", mininterval=5
-    ):
-        try:
-            affect = cache.stored(clip)
-            affect = cache.compute(clip) if affect is None else affect
-        except (VideoError, CropError) as error:
-            logger.warning("left out: %s", error)
-            cache.path_of(clip).unlink(
-                missing_ok=True
-            )  # the next run then notices before it writes
-            raise _LostClipError(clip.clip_id) from error
-        (part if len(affect) else without_face).append((clip, affect))
-        if len(part) == PART:
-            yield _table(part, features)
-            part = []
-    if part + without_face:
-        yield _table(part + without_face, features)
-
-
-def _table(clips: list[tuple[ClipFile, np.ndarray]], features: datasets.Features) -> pa.Table:
-    """One clip or more and their affect as rows; all are of kind `reaction`."""
-    columns = {
-        "clip_id": [clip.clip_id for clip, _ in clips],
-        "subject": [clip.subject for clip, _ in clips],
-        "kind": ["reaction"] * len(clips),
-        "affect": frames_column([affect for _, affect in clips], features),
-        "labels": [list(clip.labels.values()) for clip, _ in clips],
-    }
-    return pa.table(columns, schema=features.arrow_schema)

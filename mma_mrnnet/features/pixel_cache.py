@@ -6,8 +6,7 @@ import numpy as np
 
 from mma_mrnnet.faces.affect import scale_crops
 from mma_mrnnet.faces.detection import TEMPLATE_SIZE
-from mma_mrnnet.features.affect_cache import scaling_of
-from mma_mrnnet.features.face_cache import FaceCache
+from mma_mrnnet.features.clip_rows import FaceCache, scaling_settings
 from mma_mrnnet.model.video_processing_mma_mrnnet import MMAMRNNetVideoProcessor
 
 
@@ -32,5 +31,5 @@ class PixelCache(FaceCache):
                 return np.zeros((0, width), np.float32)
             return scale_crops(crops, processor).flatten(1).numpy()
 
-        settings = {"rows": "pixels", "scaling": scaling_of(processor)}
+        settings = {"rows": "pixels", "scaling": scaling_settings(processor)}
         super().__init__(folder, settings, width, size=TEMPLATE_SIZE, fps=fps, rows_of=rows_of)

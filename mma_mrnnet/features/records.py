@@ -1,18 +1,21 @@
-"""The one label format behind every corpus: a frame's and a clip's columns, and a clip that still lies in files."""
+"""The label format behind every corpus: the columns of frames and clips, and a clip that lies in files."""
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import datasets
+import numpy as np
+import pyarrow as pa
 
 from mma_mrnnet.model.labels import ACTION_UNITS, affect_names
 
 CLIP_SPLITS = ("train", "validation", "test")
 FRAME_SPLITS = ("train", "validation")
 AFFECT_SIZE = len(affect_names())
-"""Numbers a frame where the extractor has the default units: 26."""
+"""Numbers a frame of an extractor with the default units: 26."""
 
 CROP_SUFFIXES = frozenset({".jpg", ".jpeg", ".png"})
 
@@ -23,12 +26,12 @@ class ClipFile:
 
     Attributes:
         clip_id: unique in its corpus.
-        path: a video, a table of features, or a folder of one person's face crops whose names are whole numbers in
-            time order.
-        subject: the person; empty where the corpus does not say.
+        path: a video, a table of features, or a folder of one person's face crops whose names are
+            whole numbers in time order.
+        subject: the person; empty if the corpus does not say.
         split: one of `CLIP_SPLITS`.
-        labels: intensity in [0, 1] by target name, NaN where unlabelled; the same names in all clips of a corpus.
-        listed_as: the name that the corpus's own table gives the clip; tables of predictions use it.
+        labels: intensity by target name, NaN if unlabelled; the same names in all clips of a corpus.
+        listed_as: the clip's name in the corpus's own table, for tables of predictions.
     """
 
     clip_id: str
@@ -45,7 +48,7 @@ class ClipFile:
 
     @property
     def files(self) -> list[Path]:
-        """The video or table alone, or the crops in numerical order; an empty list where nothing is at `path`."""
+        """The video or table alone, or the crops in numerical order; empty if `path` is missing."""
         if not self.path.is_dir():
             return [self.path] if self.path.exists() else []
         crops = [
@@ -57,16 +60,16 @@ class ClipFile:
 
 
 def action_unit_column(number: int) -> str:
-    """`au01` for 1: the column that holds a unit's intensity."""
+    """Return the column that holds a unit's intensity: `au01` for 1."""
     return f"au{number:02d}"
 
 
 def frame_features(action_units: Sequence[int] = ACTION_UNITS) -> datasets.Features:
-    """Columns of a data set of labelled face crops.
+    """Return the columns of a data set of labelled face crops.
 
-    `image` is an aligned crop; `subject` a person, never in two splits; `source` says where the row comes from;
-    `valence` and `arousal` lie in [-1, 1], NaN where unlabelled; `expression` is an index into `labels.EXPRESSIONS`,
-    -100 where unlabelled; `au01` ... are intensities in [0, 1], NaN where not annotated.
+    `image` is an aligned crop; `subject` a person, never in two splits; `source` says where the row
+    comes from; `valence` and `arousal` lie in [-1, 1], NaN if unlabelled; `expression` is an index into
+    `labels.EXPRESSIONS`, -100 if unlabelled; `au01` ... are intensities in [0, 1], NaN if not annotated.
     """
     return datasets.Features(
         {
@@ -82,10 +85,11 @@ def frame_features(action_units: Sequence[int] = ACTION_UNITS) -> datasets.Featu
 
 
 def clip_features(num_labels: int, input_size: int = AFFECT_SIZE) -> datasets.Features:
-    """Columns of a data set of clips whose affect, or other features, are known, one row a clip.
+    """Return the columns of a data set of clips, one row a clip, whose affect is known.
 
-    `affect` is (L, input_size) at stage 2's frame rate, real frames only; `labels` are K intensities in [0, 1], NaN
-    where unlabelled; `kind` is `reaction`, or names what else the clip shows.
+    `affect` is (L, input_size) at stage 2's frame rate, real frames only, and may be other features;
+    `labels` are K intensities, NaN if unlabelled; `kind` is `reaction`, or names what else the clip
+    shows.
     """
     return datasets.Features(
         {
@@ -96,3 +100,33 @@ def clip_features(num_labels: int, input_size: int = AFFECT_SIZE) -> datasets.Fe
             "labels": datasets.Sequence(datasets.Value("float32"), length=num_labels),
         }
     )
+
+
+def affect_column(clips: Sequence[np.ndarray], features: datasets.Features) -> pa.ExtensionArray:
+    """Return the column `affect` of a table.
+
+    Args:
+        clips: an array (L, A) of frames each; L may be 0.
+        features: as `clip_features` gives them.
+    """
+    width = features["affect"].shape[1]  # A
+    frames = np.concatenate([np.zeros((0, width)), *clips], dtype=np.float32)  # (sum of L, A)
+    ends = np.cumsum([0, *map(len, clips)], dtype=np.int32)
+    # From flat arrays, as Arrow holds them: `datasets`' own way takes up to a millisecond a clip.
+    row_ends = np.arange(len(frames) + 1, dtype=np.int32) * width
+    rows = pa.ListArray.from_arrays(row_ends, frames.ravel())
+    kind = features.arrow_schema.field("affect").type
+    return pa.ExtensionArray.from_storage(kind, pa.ListArray.from_arrays(ends, rows))
+
+
+def affect_arrays(rows: datasets.Dataset) -> list[np.ndarray]:
+    """Return each row's `affect`, (L, A) float32, as views of the numbers that Arrow holds."""
+    column = rows.select_columns(["affect"]).with_format("arrow")[:]["affect"]
+    width = column.type.shape[1]
+    found = []
+    for chunk in column.chunks:
+        frames = chunk.storage.values  # one list of numbers a frame
+        ends = frames.offsets.to_numpy()[chunk.storage.offsets.to_numpy()].tolist()
+        numbers = frames.values.to_numpy(zero_copy_only=True)
+        found += [numbers[first:last].reshape(-1, width) for first, last in pairwise(ends)]
+    return found

@@ -11,6 +11,7 @@ from contextlib import contextmanager, suppress
 from importlib.resources import files
 from pathlib import Path
 
+import torch
 from huggingface_hub import ModelCard, ModelCardData, hf_hub_download
 from huggingface_hub.errors import (
     HFValidationError,
@@ -137,7 +138,8 @@ def weights_digest(extractor: MMAModel) -> str:
     digest = hashlib.sha256()
     for name, value in sorted(extractor.state_dict().items()):
         digest.update(name.encode())
-        digest.update(value.detach().cpu().contiguous().numpy().tobytes())
+        numbers = value.detach().cpu().contiguous().reshape(-1).view(torch.uint8)  # bfloat16 too
+        digest.update(numbers.numpy().tobytes())
     return digest.hexdigest()
 
 

@@ -10,8 +10,7 @@ from datasets.info import DatasetInfosDict
 from datasets.utils.metadata import MetadataConfigs
 from huggingface_hub import DatasetCard, DatasetCardData
 
-from mma_mrnnet.features.arrow_files import frame_counts
-from mma_mrnnet.features.records import action_unit_column
+from mma_mrnnet.features.records import action_unit_column, affect_arrays
 from mma_mrnnet.files import replaced_folder, write_json
 from mma_mrnnet.hub.card_metadata import package_version
 from mma_mrnnet.hub.checkpoints import template_folder
@@ -118,7 +117,7 @@ def _reaction_words(builder: SimulatedReactions) -> dict:
 
 def _reaction_facts(rows: datasets.Dataset) -> dict:
     """Numbers of a split of clips: how many, of how many people, how long, and each reaction's labels."""
-    frames = frame_counts(rows)
+    frames = np.array([len(clip) for clip in affect_arrays(rows)])
     labels = np.array(rows.with_format("numpy")["labels"][:])  # (N, 7)
     reacting = labels[np.array(rows["kind"][:]) == "reaction"]
     return {

@@ -13,8 +13,7 @@ import pyarrow as pa
 from datasets import Dataset, DatasetInfo
 from numpy.typing import NDArray
 
-from mma_mrnnet.features.arrow_files import frames_column
-from mma_mrnnet.features.records import clip_features
+from mma_mrnnet.features.records import affect_column, clip_features
 from mma_mrnnet.model.labels import REACTIONS, affect_names
 from mma_mrnnet.results import Provenance
 from mma_mrnnet.synthetic.display import (
@@ -214,7 +213,7 @@ def as_dataset(clips: list[SimulatedClip]) -> Dataset:
         "clip_id": [clip.clip_id for clip in clips],
         "subject": [clip.subject for clip in clips],
         "kind": [clip.kind for clip in clips],
-        "affect": frames_column([clip.affect for clip in clips], features),
+        "affect": affect_column([clip.affect for clip in clips], features),
         "labels": pa.FixedSizeListArray.from_arrays(labels.ravel(), len(REACTIONS)),
     }
     info = simulated_info(clips[0].fps if clips else FPS)

@@ -1,10 +1,11 @@
-"""The clips that `--stage mrnn --data ...` names (simulated, a user's own, Hume-Reaction) as splits of affect."""
+"""The clips that `--stage mrnn --data ...` names, simulated or in files, as splits of rows a frame."""
 
 import os
 from collections import Counter
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
+from typing import Any, Protocol
 
 import torch
 from accelerate.utils import parse_flag_from_env
@@ -12,20 +13,19 @@ from accelerate.utils import parse_flag_from_env
 from mma_mrnnet.corpora import CORPORA, ClipReader, clip_provenance
 from mma_mrnnet.corpora.hume_reaction import CROPS_FPS
 from mma_mrnnet.crops.store import read_index
-from mma_mrnnet.features.affect_cache import AffectCache
-from mma_mrnnet.features.clip_cache import ClipCache, corpus_affect
-from mma_mrnnet.features.pixel_cache import PixelCache
+from mma_mrnnet.features.clip_cache import ClipCache, read_splits
+from mma_mrnnet.features.clip_rows import AffectCache, TableCache
 from mma_mrnnet.features.records import ClipFile
-from mma_mrnnet.features.table_cache import TableCache
 from mma_mrnnet.model.labels import ACTION_UNITS, REACTIONS
 from mma_mrnnet.model.modeling_mma import MMAModel
+from mma_mrnnet.model.modeling_mma_mrnnet import MMAMRNNetForIntensity
 from mma_mrnnet.model.video_processing_mma_mrnnet import MMAMRNNetVideoProcessor
 from mma_mrnnet.results import Provenance
 from mma_mrnnet.synthetic.domains import domain_named
 from mma_mrnnet.synthetic.drawn_clips import is_drawn
 from mma_mrnnet.synthetic.extractor_noise import ExtractorNoise, noise_from_errors
 from mma_mrnnet.synthetic.reactions import PROVENANCE, as_dataset, hume_like_splits
-from mma_mrnnet.tables import TABLE_SUFFIX
+from mma_mrnnet.tables import TABLE_SUFFIX, exactly
 from mma_mrnnet.training.arguments import NO_EXTRACTOR, TrainArguments
 from mma_mrnnet.training.datasets import ClipDataset
 from mma_mrnnet.training.extractor_errors import recorded_errors
@@ -33,18 +33,18 @@ from mma_mrnnet.training.extractor_errors import recorded_errors
 
 @dataclass
 class ClipCorpus:
-    """What is known of a corpus before its clips are looked at.
+    """What is known of a corpus before its clips are read.
 
     Attributes:
         names: the K targets in output order.
         provenance: where the clips come from.
-        relative_labels: True where each label vector was divided by its own maximum.
-        simulated_labels: True where no person was recorded or rated.
+        relative_labels: whether each label vector was divided by its own maximum.
+        simulated_labels: whether no person was recorded or rated.
         files: the clips; None for simulated ones.
         id_column: what a table of predictions calls the clips' names.
-        title: what the results call a corpus in files.
-        domain: of simulated clips, the name of one that is not the usual one.
-        noise: of simulated clips, the extractor's measured errors, where the domain repeats them.
+        title: what results call a corpus in files.
+        domain: the simulated domain; None is the usual one.
+        noise: the extractor's measured errors, if the simulated domain repeats them.
     """
 
     names: list[str]
@@ -59,21 +59,20 @@ class ClipCorpus:
 
     @property
     def holds_tables(self) -> bool:
-        """Whether the clips are tables of features; all of them are where one is."""
+        """Whether the clips are tables of features; if one is, all are."""
         return self.files is not None and _is_table(self.files[0])
 
 
 def read_corpus(args: TrainArguments, *, needs_extractor: bool = True) -> ClipCorpus:
-    """The corpus that `args.data` names.
+    """Read the corpus that `args.data` names, but not yet its clips.
 
     Args:
         args: the run's settings.
-        needs_extractor: False for a model that reads pixels: `mma` may then be missing, and is not looked at.
+        needs_extractor: False for a model that reads pixels: `mma` may then be missing.
 
     Raises:
-        ValueError: another kind of data, no such simulated domain, no errors of the extractor measured where it repeats
-            them, a corpus that is not as its reader describes, tables of features beside videos, `mma` or `features`
-            where they do not belong, or no `mma` where it is needed.
+        ValueError: no such corpus or simulated domain; a corpus that is not as its reader describes;
+            tables beside videos; settings that do not go with the data.
     """
     kind, _, folder = args.data.partition(":")
     if kind != "hume" and args.clips_from != "auto":
@@ -81,33 +80,19 @@ def read_corpus(args: TrainArguments, *, needs_extractor: bool = True) -> ClipCo
             f"--clips_from {args.clips_from} goes with --data hume:FOLDER; got --data {args.data}"
         )
     if kind == "simulated":
-        if args.features:
-            raise ValueError("--features chooses columns of tables; --data simulated has none")
-        domain = None if args.data == "simulated" else folder
-        measured = domain_named(domain).needs_errors and args.mma is not None
-        noise = noise_from_errors(recorded_errors(args.mma)) if measured else None
-        return ClipCorpus(
-            list(REACTIONS),
-            PROVENANCE,
-            relative_labels=True,
-            simulated_labels=True,
-            domain=domain,
-            noise=noise,
-        )
+        return _simulated_corpus(args, None if args.data == "simulated" else folder)
     reader = CORPORA.get(kind)
     if not isinstance(reader, ClipReader) or not folder:
         raise ValueError(
-            f"--stage mrnn reads --data simulated, simulated:DOMAIN, clips:FOLDER or hume:FOLDER; got {args.data!r}"
+            "--stage mrnn reads --data simulated, simulated:DOMAIN, clips:FOLDER or hume:FOLDER; "
+            f"got {args.data!r}"
         )
     files = reader.read(folder, args.clips_from)
-    if (
-        kind == "hume"
-        and args.sampling_fps != CROPS_FPS
-        and any(clip.path.is_dir() for clip in files)
-    ):
+    of_hume = kind == "hume"
+    if of_hume and args.sampling_fps != CROPS_FPS and any(clip.path.is_dir() for clip in files):
         raise ValueError(
-            f"{folder}: its face crops come at {CROPS_FPS:g} a second; --sampling_fps must be that, "
-            f"got {args.sampling_fps:g}"
+            f"{folder}: its face crops come at {CROPS_FPS:g} a second; --sampling_fps must be "
+            f"that, got {args.sampling_fps:g}"
         )
     for clip in files:
         if clip.path.is_dir() and (index := read_index(clip.path)) is not None:
@@ -115,28 +100,43 @@ def read_corpus(args: TrainArguments, *, needs_extractor: bool = True) -> ClipCo
     corpus = ClipCorpus(
         list(files[0].labels),
         clip_provenance(kind, folder),
-        relative_labels=kind == "hume",
-        simulated_labels=kind == "hume" and is_drawn(folder),
+        relative_labels=of_hume,
+        simulated_labels=of_hume and is_drawn(folder),
         files=files,
         id_column=reader.id_column,
         title=reader.title,
     )
-    _check_kind(corpus, args, needs_extractor)
+    _check_input(corpus, args, needs_extractor)
     return corpus
 
 
-def _check_kind(corpus: ClipCorpus, args: TrainArguments, needs_extractor: bool) -> None:
-    """Raises ValueError where tables and other clips are mixed, or come with settings that are the other kind's."""
+def _simulated_corpus(args: TrainArguments, domain: str | None) -> ClipCorpus:
+    if args.features:
+        raise ValueError("--features chooses columns of tables; --data simulated has none")
+    measured = domain_named(domain).needs_errors and args.mma is not None
+    return ClipCorpus(
+        list(REACTIONS),
+        PROVENANCE,
+        relative_labels=True,
+        simulated_labels=True,
+        domain=domain,
+        noise=noise_from_errors(recorded_errors(args.mma)) if measured else None,
+    )
+
+
+def _check_input(corpus: ClipCorpus, args: TrainArguments, needs_extractor: bool) -> None:
+    """Check that all clips are tables or none is, and that the settings go with them."""
     files, folder = corpus.files or [], args.data.partition(":")[2]
     odd = next((clip for clip in files if _is_table(clip) != corpus.holds_tables), None)
     if odd is not None:
         table, other = (files[0], odd) if corpus.holds_tables else (odd, files[0])
         raise ValueError(
-            f"{table.path}: a table of features, which {other.path} is not; all clips must be, or none"
+            f"{table.path}: a table of features, which {other.path} is not; "
+            "all clips must be, or none"
         )
     if corpus.holds_tables and args.mma is not None:
         raise ValueError(
-            f"{folder}: its clips are tables of features, which stand in an extractor's place: no --mma"
+            f"{folder}: its clips are tables of features, which replace an extractor: no --mma"
         )
     if not corpus.holds_tables and args.features:
         raise ValueError(f"{folder}: its clips are no tables of features: no --features")
@@ -146,6 +146,84 @@ def _check_kind(corpus: ClipCorpus, args: TrainArguments, needs_extractor: bool)
 
 def _is_table(clip: ClipFile) -> bool:
     return clip.path.suffix.lower() == TABLE_SUFFIX
+
+
+# What a model reads of each frame ----------------------------------------------------------------
+
+
+class ClipInput(Protocol):
+    """What stage 2 reads of each frame: an extractor's affect, or the features of a table."""
+
+    usable: str
+    """What a clip must be to count, for messages."""
+
+    def open_cache(self, corpus: ClipCorpus, args: TrainArguments) -> ClipCache:
+        """Open the cache of the clips' rows."""
+
+    def check_simulated(self) -> None:
+        """Raise ValueError if simulated affect does not go with this input."""
+
+
+class ExtractorInput:
+    """The affect of videos or face crops, by an extractor.
+
+    Args:
+        extractor: a stage-1 model.
+        processor: scales its pixels.
+    """
+
+    usable = "clip with a face"
+
+    def __init__(self, extractor: MMAModel, processor: MMAMRNNetVideoProcessor) -> None:
+        self.extractor, self.processor = extractor, processor
+
+    def open_cache(self, corpus: ClipCorpus, args: TrainArguments) -> AffectCache:
+        """Open the cache of affect; the extractor moves to the GPU if one is used."""
+        torch.set_num_threads(args.threads)
+        if torch.cuda.is_available() and not parse_flag_from_env("ACCELERATE_USE_CPU"):
+            self.extractor.to(torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0"))))
+        extractor = self.extractor.eval()
+        return AffectCache(cache_folder(args), extractor, self.processor, args.sampling_fps)
+
+    def check_simulated(self) -> None:
+        """Raise ValueError if the extractor has other units than simulated clips."""
+        if tuple(self.extractor.config.action_units) != ACTION_UNITS:
+            raise ValueError(
+                f"--data simulated has units {ACTION_UNITS}; "
+                f"--mma has {self.extractor.config.action_units}"
+            )
+
+
+class TableInput:
+    """The features of tables.
+
+    Args:
+        patterns: of the columns that are features; empty: the kind's own choice.
+    """
+
+    usable = "table with a usable row"
+
+    def __init__(self, patterns: list[str]) -> None:
+        self.patterns = patterns
+
+    def open_cache(self, corpus: ClipCorpus, args: TrainArguments) -> TableCache:
+        """Open the cache of features; the first table decides which there are."""
+        first = next(clip for clip in _wanted(corpus) if clip.files)
+        return TableCache(cache_folder(args), first, self.patterns, args.sampling_fps)
+
+    def check_simulated(self) -> None:
+        """Raise ValueError: simulated clips have affect alone."""
+        raise ValueError("--data simulated is for models with an extractor; this one reads tables")
+
+
+def input_of(model: MMAMRNNetForIntensity, processor: MMAMRNNetVideoProcessor) -> ClipInput:
+    """Return what a model reads."""
+    if model.mma is None:
+        return TableInput(exactly(model.config.feature_names or ()))
+    return ExtractorInput(model.mma, processor)
+
+
+# The splits --------------------------------------------------------------------------------------
 
 
 @dataclass
@@ -168,51 +246,60 @@ class ClipSplit:
         return len(self.rows) > 0 or any(clip.is_labelled for clip in self.files)
 
 
-def clip_splits(
-    corpus: ClipCorpus,
-    args: TrainArguments,
-    extractor: MMAModel,
-    processor: MMAMRNNetVideoProcessor,
-) -> tuple[dict[str, ClipSplit], dict]:
-    """The corpus's splits as affect, and a description of them for the results.
+@dataclass
+class LoadedClips:
+    """The clips of a training or a test of stage 2.
 
-    Training clips without any label are not looked at.
+    Attributes:
+        splits: `train`, `validation` and, if the corpus has it, `test`, which may be unlabelled.
+        description: what they are, in words and numbers, for the results.
+        fingerprint: a digest of each split's clips, labels and rows; empty for simulated clips,
+            which follow from the settings.
+        feature_names: of tables; empty for affect.
+    """
 
-    Returns:
-        `train`, `validation` and, where the corpus has it, `test`, which may be without labels; and what they are, in
-        words and numbers.
+    splits: dict[str, ClipSplit]
+    description: dict[str, Any]
+    fingerprint: list[str] = field(default_factory=list)
+    feature_names: list[str] = field(default_factory=list)
+
+
+def load_clips(corpus: ClipCorpus, args: TrainArguments, read: ClipInput) -> LoadedClips:
+    """Load the corpus's splits as rows of what a model reads.
+
+    Training clips without any label are left out.
 
     Raises:
-        ValueError: train or validation holds no labelled clip with a face; or the extractor has other units than
-            simulated clips.
+        ValueError: train or validation holds no labelled clip that can be used; an extractor with
+            other units than simulated clips; tables that differ in their features.
     """
     if corpus.files is None:
-        if tuple(extractor.config.action_units) != ACTION_UNITS:
-            raise ValueError(
-                f"--data simulated has units {ACTION_UNITS}; --mma has {extractor.config.action_units}"
-            )
-        return _simulated_splits(corpus, args)
-    return stored_splits(corpus, args, _cache(args, extractor, processor))
+        read.check_simulated()
+        return _simulate_clips(corpus, args)
+    cache = read.open_cache(corpus, args)
+    clips = load_stored(corpus, args, cache, read.usable)
+    if isinstance(cache, TableCache):
+        clips.description["data"] += f" ({cache.kind})"
+        clips.description["without_usable_rows"] = clips.description.pop("without_face")
+        clips.feature_names = cache.names
+    return clips
 
 
-def _simulated_splits(
-    corpus: ClipCorpus, args: TrainArguments
-) -> tuple[dict[str, ClipSplit], dict]:
-    """What `clip_splits` returns, of clips that are made now."""
+def _simulate_clips(corpus: ClipCorpus, args: TrainArguments) -> LoadedClips:
     shares = (args.quiet_share, args.short_share)
     rows = _simulated_rows(
         args.seed, tuple(args.clips), shares, args.sampling_fps, corpus.domain, corpus.noise
     )
     splits = {name: ClipSplit(rows[name], rows[name]) for name in rows}
     domain = domain_named(corpus.domain)
-    what = f"simulated reactions; no person was recorded or rated; {domain.rate(args.sampling_fps):g} frames a second"
+    what = (
+        "simulated reactions; no person was recorded or rated; "
+        f"{domain.rate(args.sampling_fps):g} frames a second"
+    )
     if corpus.domain is not None:
         what += f"; domain {corpus.domain}: {domain.what}"
-    return splits, {
-        "data": what,
-        "provenance": [corpus.provenance.to_json()],
-        **_counts(splits),
-    }
+    provenance = [corpus.provenance.to_json()]
+    return LoadedClips(splits, {"data": what, "provenance": provenance, **_count_kinds(splits)})
 
 
 @lru_cache(maxsize=8)
@@ -224,91 +311,53 @@ def _simulated_rows(
     domain: str | None,
     noise: ExtractorNoise | None,
 ) -> dict[str, ClipDataset]:
-    """The simulated clips by split; kept, since several trainings in one process often take the same."""
-    quiet_share, short_share = shares
+    """Simulate the clips of all splits; cached, since trainings in one process often share them."""
     made = hume_like_splits(
         seed,
         counts,
-        quiet_share=quiet_share,
-        short_share=short_share,
+        quiet_share=shares[0],
+        short_share=shares[1],
         fps=fps,
         domain=domain,
         noise=noise,
     )
-    return {name: ClipDataset(as_dataset(clips)) for name, clips in made.items()}
+    return {name: ClipDataset.from_rows(as_dataset(clips)) for name, clips in made.items()}
 
 
-def table_splits(
-    corpus: ClipCorpus, args: TrainArguments
-) -> tuple[dict[str, ClipSplit], dict, list[str]]:
-    """The splits of a corpus of feature tables: as `clip_splits`, with the features' names.
-
-    Raises:
-        ValueError: a table that cannot be read or has other features than the first, or a split without a usable row.
-    """
-    first = next(clip for clip in _wanted(corpus) if clip.files)
-    cache = TableCache(_cache_folder(args), first, args.features, args.sampling_fps)
-    splits, description = stored_splits(corpus, args, cache)
-    description["data"] += f" ({cache.kind})"
-    description["without_usable_rows"] = description.pop("without_face")
-    return splits, description, cache.names
-
-
-def pixel_splits(
-    corpus: ClipCorpus, args: TrainArguments, processor: MMAMRNNetVideoProcessor
-) -> tuple[dict[str, ClipSplit], dict]:
-    """The splits with a frame's 3 * S * S pixel values in the place of affect: as `clip_splits`.
+def load_stored(
+    corpus: ClipCorpus, args: TrainArguments, cache: ClipCache, usable: str = "clip with a face"
+) -> LoadedClips:
+    """Load the splits of clips in files; `usable` says in messages what a clip must be to count.
 
     Raises:
-        ValueError: clips without pixels (simulated affect, tables of features), or as `stored_splits`.
+        ValueError: train or validation holds no labelled clip that can be used.
     """
-    if corpus.files is None or corpus.holds_tables:
-        raise ValueError(
-            f"--data {args.data}: its clips hold no pixels; videos or face crops are needed"
-        )
-    return stored_splits(
-        corpus, args, PixelCache(_cache_folder(args), processor, args.sampling_fps)
-    )
-
-
-def stored_splits(
-    corpus: ClipCorpus, args: TrainArguments, cache: ClipCache
-) -> tuple[dict[str, ClipSplit], dict]:
-    """What `clip_splits` returns, of clips in files."""
     wanted = _wanted(corpus)
-    done = corpus_affect(wanted, cache, start=_start())
+    done = read_splits(wanted, cache, start=_share_of_work())
     splits = {
         name: ClipSplit(
-            rows=ClipDataset(split.rows.select(range(split.labelled))),
-            with_face=ClipDataset(split.rows),
+            rows=ClipDataset.from_files(split, split.labelled),
+            with_face=ClipDataset.from_files(split),
             files=[clip for clip in wanted if clip.split == name],
         )
         for name, split in done.items()
     }
     for name in ("train", "validation"):
         if name not in splits or len(splits[name].rows) == 0:
-            usable = "table with a usable row" if corpus.holds_tables else "clip with a face"
             raise ValueError(f"{args.data}: no labelled {usable} in {name}")
-    return splits, {
+    files = corpus.files or []
+    description = {
         "data": f"{_name_of(corpus)}, {_kinds_of(wanted)}",
         "provenance": [corpus.provenance.to_json()],
-        # Readers that know the people refuse one in two splits; where they do not, nobody knows.
-        "people_apart": all(clip.subject for clip in corpus.files or []),
-        **_counts(splits),
-        "without_face": sum(len(split.without_face) for split in done.values()),
+        # Readers that know the people refuse one in two splits.
+        "people_apart": all(clip.subject for clip in files),
+        **_count_kinds(splits),
+        "without_face": sum(len(split.without_rows) for split in done.values()),
         "unreadable": sum(len(split.unreadable) for split in done.values()),
-        "unlabelled": sum(not clip.is_labelled for clip in corpus.files or []),
+        "unlabelled": sum(not clip.is_labelled for clip in files),
     }
-
-
-def fingerprints_of(splits: dict[str, ClipSplit]) -> list[str]:
-    """A digest of each split's clips; nothing for simulated ones, which follow from the settings."""
-    # The file of a split is named by a digest of its clips, their labels and what their affect depends on.
-    files = {name: split.with_face.rows.cache_files for name, split in splits.items()}
-    return [
-        f"{name} {[Path(file['filename']).name for file in found]}"
-        for name, found in sorted(files.items())
-    ]
+    fingerprint = [f"{name} {split.fingerprint}" for name, split in sorted(done.items())]
+    return LoadedClips(splits, description, fingerprint)
 
 
 def _name_of(corpus: ClipCorpus) -> str:
@@ -318,24 +367,23 @@ def _name_of(corpus: ClipCorpus) -> str:
 
 
 def _kinds_of(clips: list[ClipFile]) -> str:
-    kinds = {
-        "tables of features"
-        if _is_table(clip)
-        else "stored face crops"
-        if clip.path.is_dir()
-        else "videos"
-        for clip in clips
-        if clip.path.exists()
-    }
+    kinds = set()
+    for clip in (clip for clip in clips if clip.path.exists()):
+        if _is_table(clip):
+            kinds.add("tables of features")
+        elif clip.path.is_dir():
+            kinds.add("stored face crops")
+        else:
+            kinds.add("videos")
     return f"as {' and '.join(sorted(kinds))}"
 
 
 def _wanted(corpus: ClipCorpus) -> list[ClipFile]:
-    """All clips but the training ones that no target has a label of."""
+    """Return all clips but the unlabelled ones of training."""
     return [clip for clip in corpus.files or [] if clip.is_labelled or clip.split != "train"]
 
 
-def _counts(splits: dict[str, ClipSplit]) -> dict[str, int]:
+def _count_kinds(splits: dict[str, ClipSplit]) -> dict[str, int]:
     return {
         f"{name}_{kind}": count
         for name, split in splits.items()
@@ -343,19 +391,11 @@ def _counts(splits: dict[str, ClipSplit]) -> dict[str, int]:
     }
 
 
-def _cache(
-    args: TrainArguments, extractor: MMAModel, processor: MMAMRNNetVideoProcessor
-) -> AffectCache:
-    torch.set_num_threads(args.threads)
-    if torch.cuda.is_available() and not parse_flag_from_env("ACCELERATE_USE_CPU"):
-        extractor.to(torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0"))))
-    return AffectCache(_cache_folder(args), extractor.eval(), processor, args.sampling_fps)
-
-
-def _cache_folder(args: TrainArguments) -> Path:
+def cache_folder(args: TrainArguments) -> Path:
+    """Return the folder of cached rows: `--cache`, or one in the run's folder."""
     return Path(args.cache) if args.cache else args.output / "affect"
 
 
-def _start() -> float:
-    """This process's place among those of the launch, so that they share the work; 0 where there is one."""
+def _share_of_work() -> float:
+    """Return this process's place among those of the launch, in [0, 1)."""
     return int(os.environ.get("RANK", "0")) / int(os.environ.get("WORLD_SIZE", "1"))

@@ -4,20 +4,18 @@ import hashlib
 import sys
 from collections.abc import Collection, Sequence
 from io import BytesIO
-from itertools import pairwise
 from typing import Any
 
 import datasets
 import numpy as np
-import pyarrow as pa
 import pyarrow.compute as pc
 import torch
 from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from mma_mrnnet.features.arrow_files import frame_counts
-from mma_mrnnet.features.records import action_unit_column
+from mma_mrnnet.features.clip_cache import SplitRows
+from mma_mrnnet.features.records import action_unit_column, affect_arrays
 from mma_mrnnet.model.labels import (
     ACTION_UNITS,
     EXPRESSIONS,
@@ -182,83 +180,67 @@ class FrameCollator:
 
 
 class ClipDataset(Dataset):
-    """Clips of affect for stage 2.
+    """Clips of affect, or of other features, for stage 2.
 
     Args:
-        rows: a data set with the columns of `records.clip_features`; it stays memory-mapped, nothing is padded.
+        clip_ids: of N clips.
+        subjects: their people; empty where unknown.
+        kinds: `reaction`, or what else a clip shows.
+        labels: (N, K) float32, NaN if unlabelled.
+        frames: of each clip (L, A) float32, in memory or on disk; nothing is padded.
+        lengths: (N,) frames of each clip; None counts them.
     """
 
-    def __init__(self, rows: datasets.Dataset) -> None:
-        self.clip_ids: list[str] = list(rows["clip_id"])
-        self.subjects: list[str] = list(rows["subject"])
-        self.kinds: list[str] = list(rows["kind"])
-        self.rows = rows.select_columns(["affect", "labels"]).with_format("arrow")
-        self._labels = _labels_of(self.rows[:])  # (N, K)
-        self._frames: _Frames | None = None
+    def __init__(
+        self,
+        clip_ids: Sequence[str],
+        subjects: Sequence[str],
+        kinds: Sequence[str],
+        labels: np.ndarray,
+        frames: Sequence[np.ndarray],
+        lengths: np.ndarray | None = None,
+    ) -> None:
+        self.clip_ids, self.subjects, self.kinds = list(clip_ids), list(subjects), list(kinds)
+        self.lengths = np.array([*map(len, frames)], np.int64) if lengths is None else lengths
+        self._labels, self._frames = labels, frames
 
-    def __getstate__(self) -> dict[str, Any]:
-        """All but the views of the mapped file, which would travel by value; another process opens its own."""
-        return {**vars(self), "_frames": None}
+    @classmethod
+    def from_rows(cls, rows: datasets.Dataset) -> "ClipDataset":
+        """Return the clips of a data set with the columns of `records.clip_features`."""
+        num_labels = rows.features["labels"].length
+        labels = np.array(rows["labels"][:], np.float32).reshape(len(rows), num_labels)
+        ids, subjects, kinds = (rows[name][:] for name in ("clip_id", "subject", "kind"))
+        return cls(ids, subjects, kinds, labels, affect_arrays(rows))
+
+    @classmethod
+    def from_files(cls, split: SplitRows, count: int | None = None) -> "ClipDataset":
+        """Return the first `count` clips of a split in files, or all."""
+        clips = split.clips[:count]
+        labels = np.array([[*clip.labels.values()] for clip in clips], np.float32)
+        return cls(
+            [clip.clip_id for clip in clips],
+            [clip.subject for clip in clips],
+            ["reaction"] * len(clips),
+            labels.reshape(len(clips), len(split.targets)),
+            split.rows[:count],
+            split.lengths[:count],
+        )
 
     def __len__(self) -> int:
-        return len(self.rows)
+        return len(self.clip_ids)
 
     def __getitem__(self, index: int) -> dict[str, np.ndarray]:
-        """`affect` (L, A) float32 of the real frames, `labels` (K,) float32."""
-        return self.__getitems__([range(len(self))[index]])[0]
+        """Return copies: `affect` (L, A) float32 of the real frames, `labels` (K,) float32."""
+        return {"affect": self._frames[index].copy(), "labels": self._labels[index].copy()}
 
     def __getitems__(self, indices: list[int]) -> list[dict[str, np.ndarray]]:
-        """Several items at once; they are copies."""
-        if self._frames is None:
-            self._frames = _Frames(self.rows)
-        return [
-            {"affect": self._frames[index].copy(), "labels": self._labels[index].copy()}
-            for index in indices
-        ]
+        """Return several items."""
+        return [self[index] for index in indices]
 
     @property
     def labels(self) -> Tensor:
         """(N, K) float32 labels of all clips."""
         return torch.from_numpy(self._labels.copy())
-
-    @property
-    def lengths(self) -> np.ndarray:
-        """(N,) int64 frames of each clip."""
-        return frame_counts(self.rows)
-
-
-class _Frames:
-    """Each clip's affect as a view of the numbers that Arrow holds one behind the other, mapped or in memory.
-
-    The library's own way builds a type object for every row that it gathers: that took half a training step's time.
-
-    Args:
-        rows: a data set with a column `affect`.
-    """
-
-    def __init__(self, rows: datasets.Dataset) -> None:
-        column = rows.select_columns(["affect"]).with_format("arrow")[:]["affect"]
-        self.width: int = column.type.shape[1]
-        self.places: list[
-            tuple[np.ndarray, int, int]
-        ] = []  # of each clip: a chunk's numbers, the first, behind the last
-        for chunk in column.chunks:
-            frames = chunk.storage.values  # a list of numbers a frame
-            of_frame = frames.offsets.to_numpy()
-            bounds = of_frame[chunk.storage.offsets.to_numpy()].tolist()
-            numbers = frames.values.to_numpy(zero_copy_only=True)
-            self.places += [(numbers, *pair) for pair in pairwise(bounds)]
-
-    def __getitem__(self, index: int) -> np.ndarray:
-        """(L, A) float32, read-only."""
-        numbers, first, last = self.places[index]
-        return numbers[first:last].reshape(-1, self.width)
-
-
-def _labels_of(rows: pa.Table) -> np.ndarray:
-    """(N, K) float32, NaN where there is none."""
-    labels = rows["labels"].combine_chunks()
-    return np.array(labels.flatten(), np.float32).reshape(len(labels), labels.type.list_size)
 
 
 class ClipCollator:

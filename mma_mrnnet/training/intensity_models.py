@@ -12,16 +12,35 @@ from mma_mrnnet.model.configuration_mma_mrnnet import MMAMRNNetConfig
 from mma_mrnnet.model.modeling_mma_mrnnet import MMAMRNNetForIntensity
 from mma_mrnnet.model.video_processing_mma_mrnnet import MMAMRNNetVideoProcessor
 from mma_mrnnet.training.arguments import TrainArguments
-from mma_mrnnet.training.clip_corpora import ClipCorpus
+from mma_mrnnet.training.clip_corpora import (
+    ClipCorpus,
+    ExtractorInput,
+    LoadedClips,
+    TableInput,
+    load_clips,
+)
 from mma_mrnnet.training.datasets import ClipDataset
 
 PART = 256  # clips that memory holds while the scaling is fitted
 
 
-def around_extractor(
+def new_model(
     args: TrainArguments, corpus: ClipCorpus
-) -> tuple[MMAMRNNetForIntensity, MMAMRNNetVideoProcessor]:
-    """A new stage-2 model around the stage-1 checkpoint `args.mma`, and its processor."""
+) -> tuple[MMAMRNNetForIntensity, MMAMRNNetVideoProcessor, LoadedClips]:
+    """Create a stage-2 model for the corpus, with its processor and the clips that it reads.
+
+    Videos, crops and simulated clips get a model around the stage-1 checkpoint `args.mma`; tables get a
+    model without an extractor, whose scaling is fitted on the training clips.
+
+    Raises:
+        ValueError: no checkpoint at `args.mma`, or clips that cannot be used, see `load_clips`.
+    """
+    if corpus.holds_tables:
+        clips = load_clips(corpus, args, TableInput(args.features))
+        config = MMAMRNNetConfig(feature_names=clips.feature_names, **_recurrent_part(args, corpus))
+        model = MMAMRNNetForIntensity(config)
+        model.set_feature_scaling(*feature_scaling(clips.splits["train"].rows))
+        return model, MMAMRNNetVideoProcessor(**_lengths(args)), clips
     try:
         model = MMAMRNNetForIntensity.from_mma_pretrained(args.mma, **_recurrent_part(args, corpus))
         processor = MMAMRNNetVideoProcessor.from_pretrained(args.mma, **_lengths(args))
@@ -29,19 +48,8 @@ def around_extractor(
         raise ValueError(
             f"--mma {args.mma}: not a checkpoint that can be loaded: {error}"
         ) from error
-    model.config.mma_config._name_or_path = ""  # a place on this machine, and config.json travels
-    return model, processor
-
-
-def for_features(
-    args: TrainArguments, corpus: ClipCorpus, features: list[str], train: ClipDataset
-) -> tuple[MMAMRNNetForIntensity, MMAMRNNetVideoProcessor]:
-    """A new stage-2 model without an extractor, scaled on the training clips, and a processor that pads for it."""
-    model = MMAMRNNetForIntensity(
-        MMAMRNNetConfig(feature_names=features, **_recurrent_part(args, corpus))
-    )
-    model.set_feature_scaling(*feature_scaling(train))
-    return model, MMAMRNNetVideoProcessor(**_lengths(args))
+    model.config.mma_config._name_or_path = ""  # a path of this machine, and config.json travels
+    return model, processor, load_clips(corpus, args, ExtractorInput(model.mma, processor))
 
 
 def _lengths(args: TrainArguments) -> dict[str, Any]:

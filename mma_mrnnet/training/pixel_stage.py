@@ -13,10 +13,11 @@ from transformers import PreTrainedConfig, PreTrainedModel
 from transformers import initialization as init
 from transformers.utils.generic import can_return_tuple
 
+from mma_mrnnet.features.pixel_cache import PixelCache
 from mma_mrnnet.model.modeling_mma_mrnnet import INTENSITY_LOSS, IntensityOutput
 from mma_mrnnet.model.video_processing_mma_mrnnet import MMAMRNNetVideoProcessor
 from mma_mrnnet.training.arguments import TrainArguments
-from mma_mrnnet.training.clip_corpora import fingerprints_of, pixel_splits, read_corpus
+from mma_mrnnet.training.clip_corpora import cache_folder, load_stored, read_corpus
 from mma_mrnnet.training.datasets import ClipCollator
 from mma_mrnnet.training.reports import mrnn_scores
 from mma_mrnnet.training.sampling import shuffled
@@ -175,7 +176,13 @@ def pixel_stage(args: TrainArguments) -> Stage:
         num_frames=args.num_frames,
         length_policy=args.length_policy,
     )
-    splits, description = pixel_splits(corpus, args, processor)
+    if corpus.files is None or corpus.holds_tables:
+        raise ValueError(
+            f"--data {args.data}: its clips hold no pixels; videos or face crops are needed"
+        )
+    cache = PixelCache(cache_folder(args), processor, args.sampling_fps)
+    clips = load_stored(corpus, args, cache)
+    splits = clips.splits
     names, train, validation = config.label_names, splits["train"].rows, splits["validation"].rows
     return Stage(
         name="pixels",
@@ -193,7 +200,7 @@ def pixel_stage(args: TrainArguments) -> Stage:
         finish=lambda model, predict: report_splits(
             predict, splits, names, corpus.id_column, args.output
         )[0],
-        description=description,
+        description=clips.description,
         held_out=held_out_of(splits),
-        fingerprint=digest_of(*fingerprints_of(splits)),
+        fingerprint=digest_of(*clips.fingerprint),
     )

@@ -12,25 +12,19 @@ import torch
 from torch.utils.data import Dataset
 from transformers import PreTrainedModel
 
-from mma_mrnnet.features.affect_cache import digest_of_model
+from mma_mrnnet.features.clip_rows import model_digest
 from mma_mrnnet.model.configuration_mma_mrnnet import MMAConfig
 from mma_mrnnet.model.modeling_mma import MMAModel
 from mma_mrnnet.model.modeling_mma_mrnnet import MMAMRNNetForIntensity
 from mma_mrnnet.model.video_processing_mma_mrnnet import MMAMRNNetVideoProcessor
 from mma_mrnnet.training.arguments import TrainArguments
 from mma_mrnnet.training.calibration import LEAST_SLOPE, affine_calibration, calibrate_extractor
-from mma_mrnnet.training.clip_corpora import (
-    ClipSplit,
-    clip_splits,
-    fingerprints_of,
-    read_corpus,
-    table_splits,
-)
+from mma_mrnnet.training.clip_corpora import ClipSplit, read_corpus
 from mma_mrnnet.training.datasets import ClipCollator, ClipDataset, FrameCollator, FrameDataset
 from mma_mrnnet.training.extractor_errors import extractor_errors
 from mma_mrnnet.training.facts import clip_facts, frame_facts
 from mma_mrnnet.training.frame_corpora import describe_frames, frame_splits, untrained_outputs
-from mma_mrnnet.training.intensity_models import around_extractor, for_features
+from mma_mrnnet.training.intensity_models import new_model
 from mma_mrnnet.training.reports import (
     Tensors,
     mean_label,
@@ -232,12 +226,8 @@ def mrnn_stage(args: TrainArguments) -> Stage:
     corpus = read_corpus(args)
     monitored = monitored_score(args, [*corpus.names, "mean_pearson"], "mean_pearson")
     torch.manual_seed(args.seed)
-    if corpus.holds_tables:
-        splits, description, features = table_splits(corpus, args)
-        model, processor = for_features(args, corpus, features, splits["train"].rows)
-    else:
-        model, processor = around_extractor(args, corpus)
-        splits, description = clip_splits(corpus, args, model.mma, processor)
+    model, processor, clips = new_model(args, corpus)
+    splits = clips.splits
     _warn_of_long_clips(splits, processor)
     names = model.config.label_names
     train, validation = splits["train"].rows, splits["validation"].rows
@@ -258,11 +248,11 @@ def mrnn_stage(args: TrainArguments) -> Stage:
         finish=lambda model, predict: _calibrated_report(
             model, processor, predict, splits, corpus.id_column, args.output
         ),
-        description=description,
+        description=clips.description,
         held_out=held_out_of(splits),
         fingerprint=digest_of(
-            *fingerprints_of(splits),
-            "" if model.mma is None else digest_of_model(model.mma),
+            *clips.fingerprint,
+            "" if model.mma is None else model_digest(model.mma),
             *(
                 [] if corpus.noise is None else [repr(corpus.noise)]
             ),  # a file beside the extractor, in no setting
@@ -326,7 +316,7 @@ def report_splits(
 
     Args:
         predict: as `fit` gives it.
-        splits: from `clip_splits` or one of its kin.
+        splits: from `load_clips`.
         names: of the K targets.
         id_column: header of the clips' names in the tables of predictions.
         output: the run's folder.

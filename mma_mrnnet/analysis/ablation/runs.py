@@ -16,10 +16,9 @@ from mma_mrnnet.analysis.ablation.planted import LeakingCollator
 from mma_mrnnet.analysis.ablation.study import Study, write_record
 from mma_mrnnet.analysis.ablation.variants import Variant
 from mma_mrnnet.synthetic.domains import domain_named
-from mma_mrnnet.tables import exactly
 from mma_mrnnet.training.arguments import TrainArguments
 from mma_mrnnet.training.checkpoints import complete_checkpoints
-from mma_mrnnet.training.clip_corpora import clip_splits, read_corpus, table_splits
+from mma_mrnnet.training.clip_corpora import input_of, load_clips, read_corpus
 from mma_mrnnet.training.datasets import ClipDataset
 from mma_mrnnet.training.loop import fit, predict_dataset
 from mma_mrnnet.training.pixel_stage import pixel_stage
@@ -106,14 +105,9 @@ def _held_out(args: TrainArguments, stage: Stage, model: PreTrainedModel) -> Cli
         ValueError: the model cannot read them.
     """
     corpus = read_corpus(args)
-    if corpus.holds_tables:
-        # The model's own columns in its own order, whatever else and however these tables have them.
-        splits, _, _ = table_splits(
-            corpus, replace(args, features=exactly(model.config.feature_names))
-        )
-    else:
-        # A copy: reading clips may move the extractor to another device than the rest of the model.
-        splits, _ = clip_splits(corpus, args, copy.deepcopy(model.mma), stage.processor)
+    # A copy: reading clips may move the extractor to another device than the rest of the model.
+    read = input_of(copy.deepcopy(model), stage.processor)
+    splits = load_clips(corpus, args, read).splits
     test = splits.get("test")
     return test.rows if test is not None and len(test.rows) else splits["validation"].rows
 

@@ -1,0 +1,183 @@
+"""What a cached row of a clip is: a number or more for each face crop, or the features of a table's row."""
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from mma_mrnnet.crops.store import CropError, read_index
+from mma_mrnnet.faces.affect import CHUNK, extract_affect, extract_people
+from mma_mrnnet.faces.detection import FaceDetector
+from mma_mrnnet.faces.tracks import crop_faces, rank_people
+from mma_mrnnet.features.clip_cache import ClipCache
+from mma_mrnnet.features.records import ClipFile
+from mma_mrnnet.files import content_digest
+from mma_mrnnet.hub.checkpoints import weights_digest
+from mma_mrnnet.model.modeling_mma import MMAModel
+from mma_mrnnet.model.video_processing_mma_mrnnet import SCALING, MMAMRNNetVideoProcessor
+from mma_mrnnet.tables import exactly, read_feature_table
+from mma_mrnnet.video.reading import read_frames
+
+FACE_FORMAT = 2
+"""Raise it if decoding, detection, tracking or alignment change a clip's crops."""
+TABLE_FORMAT = 1
+"""Raise it if reading a table gives other rows."""
+
+
+class FaceCache(ClipCache):
+    """A row for each face crop of a video, of stored crops or of a plain folder of crops, at one rate.
+
+    Args:
+        folder: is created if it is missing.
+        settings: what the rows depend on beside clip and rate, as JSON can hold it.
+        width: numbers a row.
+        size: side in pixels of the crops cut from videos.
+        fps: frames a second taken from videos; crops without an index are taken as they are.
+        rows_of: N crops, (H, W, 3) uint8 RGB each and of any size, N may be 0 -> (N, width) float32.
+    """
+
+    def __init__(
+        self,
+        folder: str | os.PathLike[str],
+        settings: dict[str, Any],
+        width: int,
+        *,
+        size: int,
+        fps: float,
+        rows_of: Callable[[list[np.ndarray]], np.ndarray],
+    ) -> None:
+        self.fps = float(fps)
+        self._size, self._rows_of = size, rows_of
+        self._detector: FaceDetector | None = None
+        settings = {"format": FACE_FORMAT, "fps": self.fps, **settings}
+        super().__init__(folder, settings, width, self._read_rows, self._find_files)
+
+    def _find_files(self, clip: ClipFile) -> list[Path]:
+        """Return the clip's files at this cache's rate; only crops with an index can be thinned."""
+        index = read_index(clip.path) if clip.path.is_dir() else None
+        return clip.files if index is None else index.files_at(clip.path, self.fps)
+
+    def _read_rows(self, clip: ClipFile) -> np.ndarray:
+        if not clip.path.is_dir():
+            return self._read_video(clip.path)
+        rows = [self._rows_of(crops) for crops in _read_chunks(self._find_files(clip))]
+        return np.concatenate(rows) if rows else self._rows_of([])
+
+    def _read_video(self, path: Path) -> np.ndarray:
+        """Return the rows of the person whom prediction means too, bit for bit the same numbers."""
+        self._detector = self._detector or FaceDetector()
+        frames = crop_faces(read_frames(path, self.fps), self._size, self._detector)
+        found = list(extract_people(frames, self._rows_of))
+        people = rank_people(frame for frame, _ in found)
+        rows = [row[people[0]] for _, row in found if people[0] in row] if people else []
+        return np.stack(rows) if rows else self._rows_of([])
+
+
+def _read_chunks(files: list[Path]) -> Iterator[list[np.ndarray]]:
+    for first in range(0, len(files), CHUNK):
+        yield [_read_crop(path) for path in files[first : first + CHUNK]]
+
+
+def _read_crop(path: Path) -> np.ndarray:
+    """Return an image as (H, W, 3) uint8 RGB."""
+    try:
+        with Image.open(path) as image:
+            return np.asarray(image.convert("RGB"))
+    # What Pillow raises on a damaged file depends on the format.
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        problem = type(error).__name__
+        raise CropError(f"{path}: not an image that can be read ({problem})") from error
+
+
+class AffectCache(FaceCache):
+    """The affect of clips by one extractor, at one frame rate.
+
+    Args:
+        folder: is created if it is missing.
+        extractor: a stage-1 model in eval mode.
+        processor: the model's processor; its scaling is part of the key.
+        fps: frames a second taken from videos; crops without an index are taken as they are.
+    """
+
+    def __init__(
+        self,
+        folder: str | os.PathLike[str],
+        extractor: MMAModel,
+        processor: MMAMRNNetVideoProcessor,
+        fps: float,
+    ) -> None:
+        self.extractor, self.processor = extractor, processor
+        super().__init__(
+            folder,
+            {"extractor": model_digest(extractor), "scaling": scaling_settings(processor)},
+            extractor.config.affect_size,
+            size=extractor.config.image_size,
+            fps=fps,
+            rows_of=lambda crops: extract_affect(crops, extractor, processor),
+        )
+
+
+def model_digest(extractor: MMAModel) -> str:
+    """Return a digest of the weights, bit for bit, and of the settings that they do not show."""
+    config = extractor.config
+    backbone = {
+        name: value for name, value in config.backbone_config.to_dict().items() if name[0] != "_"
+    }
+    backbone.pop("transformers_version", None)
+    units = list(config.action_units)
+    return content_digest(config.image_size, units, backbone, weights_digest(extractor))
+
+
+def scaling_settings(processor: MMAMRNNetVideoProcessor) -> dict[str, Any]:
+    """Return the settings that change pixel values, as JSON can hold them."""
+    settings: dict[str, Any] = {name: getattr(processor, name) for name in SCALING}
+    sides = dict(processor.size).items()
+    settings["size"] = {side: length for side, length in sides if length is not None}
+    return settings
+
+
+class TableCache(ClipCache):
+    """The features of tables that all have those of the first one, in its order.
+
+    Args:
+        folder: is created if it is missing.
+        first: the clip that decides which features there are.
+        patterns: of the columns that are features; empty: the kind's own choice.
+        fps: frames a second at which denser tables are sampled.
+
+    Raises:
+        ValueError: the first table cannot be read.
+    """
+
+    def __init__(
+        self, folder: str | os.PathLike[str], first: ClipFile, patterns: Sequence[str], fps: float
+    ) -> None:
+        self.first = first.path
+        self.patterns = list(patterns) or None
+        self.fps = float(fps)
+        table = read_feature_table(first.path, self.patterns, self.fps)
+        self.kind, self.names = table.kind, list(table.names)
+        settings = {
+            "format": TABLE_FORMAT,
+            "patterns": self.patterns,
+            "names": self.names,
+            "fps": self.fps,
+        }
+        super().__init__(
+            folder, settings, len(self.names), self._read_features, lambda clip: clip.files
+        )
+
+    def _read_features(self, clip: ClipFile) -> np.ndarray:
+        table = read_feature_table(clip.path, self.patterns, self.fps)
+        different = sorted(set(table.names) ^ set(self.names))
+        if different:
+            raise ValueError(
+                f"{clip.path}:1: other features than {self.first}: "
+                f"{', '.join(different[:10])} in one alone"
+            )
+        if list(table.names) != self.names:
+            table = read_feature_table(clip.path, exactly(self.names), self.fps)
+        return table.values
