@@ -1002,7 +1002,7 @@ def test_data_that_cannot_be_read_is_refused_in_one_line(
 
 
 def test_the_worked_example_of_the_docs_is_read_as_the_docs_say(own):
-    page = (Path(__file__).resolve().parents[1] / "docs" / "training.md").read_text("utf-8")
+    page = (Path(__file__).resolve().parents[1] / "docs" / "own_data.md").read_text("utf-8")
     (line,) = re.findall(r"^accelerate launch train\.py (.* clips:clips .*)$", page, re.MULTILINE)
     args = parse_arguments(line.replace("clips:clips", f"clips:{own}").split())
     assert (args.cache, args.mma) == ("affect", "mma_mrnnet/pretrained")

@@ -1,6 +1,5 @@
 """The Space's server, called through its API: what it answers, what it refuses, what it leaves behind."""
 
-import importlib
 import json
 import tempfile
 import time
@@ -277,15 +276,8 @@ def test_the_folder_is_a_space_of_the_versions_that_are_tested_here(space_app):
     ).read_text() == f"mma-mrnnet[space]=={mma_mrnnet.__version__}\n"
 
 
-def test_the_pages_times_are_those_of_the_result_file(monkeypatch):
-    monkeypatch.syspath_prepend(str(SPACE.parent / "benchmarks"))
-    fill_readme = importlib.import_module("fill_readme")
-    page = (SPACE.parent / "docs" / "space.md").read_text("utf-8")
-    assert fill_readme.filled(page, fill_readme.space_blocks()) == page
-
-
 def test_the_pages_limits_are_those_of_the_app(space_app):
-    page = (SPACE.parent / "docs" / "space.md").read_text("utf-8")
+    page = (SPACE.parent / "docs" / "reports.md").read_text("utf-8")
     for words in (
         f"| {space_app.LARGEST_MB} MB |",
         f"| {space_app.LONGEST_S} s,",
