@@ -491,7 +491,7 @@ def test_videos_tables_photos_and_models_that_do_not_go_together_are_told_apart(
         predict_table(clip, table_model, tiny_processor)
     with pytest.raises(ValueError, match="a stage-1 model"):
         predict_table(smiles, tiny_model.mma, tiny_processor)
-    with pytest.raises(ValueError, match="holds no extractor for photos"):
+    with pytest.raises(ValueError, match="has no extractor for images"):
         predict_image(FACE, table_model, tiny_processor)
     other = write(tmp_path / "other.csv", ["smile", "frown"], [1, 2])
     with pytest.raises(

@@ -1,5 +1,7 @@
 """What `prediction/` promises of several people: a result each, the same one as training's, and what it rests on."""
 
+import pickle
+
 import cv2
 import numpy as np
 import pandas as pd
@@ -243,3 +245,34 @@ def test_strips_are_held_of_those_with_the_most_faces_alone():
     held = [track for track in range(3 * MOST_PEOPLE) if strips.of(track)]
     assert len(held) == MOST_PEOPLE
     assert {0, 3 * MOST_PEOPLE - 1} <= set(held)
+
+
+# ---- evidence is computed only when asked for
+
+
+def test_a_prediction_runs_the_network_once_until_its_evidence_is_read(
+    tiny_model, tiny_processor, both, monkeypatch
+):
+    calls = []
+    forward = type(tiny_model).forward
+    monkeypatch.setattr(
+        type(tiny_model),
+        "forward",
+        lambda self, *args, **given: calls.append(1) or forward(self, *args, **given),
+    )
+    found = predict_video(both, tiny_model, tiny_processor)
+    assert len(calls) == 1
+    assert len(found.running) == 4
+    asked = len(calls)
+    assert asked > 1
+    assert len(found.moments) == 4  # already known
+    assert len(calls) == asked
+
+
+def test_a_pickled_prediction_carries_its_evidence_and_no_model(tiny_model, tiny_processor, both):
+    found = predict_video(both, tiny_model, tiny_processor)
+    content = pickle.dumps(found)
+    assert b"modeling_mma" not in content
+    copied = pickle.loads(content)  # noqa: S301 - our own bytes
+    pd.testing.assert_frame_equal(copied.moments, found.moments)
+    assert copied.constant == found.constant

@@ -389,8 +389,8 @@ def test_where_the_package_is_missing_the_pipeline_says_what_to_install(monkeypa
     )  # there, but broken: not for us to explain
     with pytest.raises(ModuleNotFoundError, match=r"mma_mrnnet\.prediction\.pipeline"):
         runpy.run_path(str(file))
-    monkeypatch.delitem(sys.modules, "mma_mrnnet.prediction.pipeline")
-    monkeypatch.delitem(sys.modules, "mma_mrnnet")
+    for name in ("mma_mrnnet.prediction.pipeline", "mma_mrnnet.prediction", "mma_mrnnet"):
+        monkeypatch.delitem(sys.modules, name)
     monkeypatch.setattr(sys, "meta_path", [NotInstalled, *sys.meta_path])
     with pytest.raises(
         ImportError,

@@ -14,6 +14,7 @@ from PIL import Image
 from mma_mrnnet.faces.strips import FaceSnapshot
 from mma_mrnnet.model.labels import affect_names
 from mma_mrnnet.prediction import NO_FACE, VideoPrediction, predict_video
+from mma_mrnnet.prediction.result import Evidence
 from mma_mrnnet.report import figures, page
 from mma_mrnnet.report.figures import MOST_COLUMNS, TimeLine
 from mma_mrnnet.report.page import comparison_page, report_page, write_page
@@ -44,11 +45,11 @@ def made(times_s, face=None, targets=TARGETS, read=None, **others):
         "duration_s": float(times_s[-1] + (times_s[1] - times_s[0] if len(times_s) > 1 else 0.5)),
         "calibrated": True,
         "simulated": True,
-        "moments": base.assign(**columns),
-        "constant": dict.fromkeys(targets, 0.0),
-        "running": base[["time_s"]].assign(**dict.fromkeys(targets, 0.5)),
         "strip": [FaceSnapshot(0.0, 0, np.full((32, 32, 3), 90, np.uint8), 0.9)],
     }
+    running = base[["time_s"]].assign(**dict.fromkeys(targets, 0.5))
+    evidence = Evidence(base.assign(**columns), dict.fromkeys(targets, 0.0), running)
+    settings = {"explain": lambda: evidence, **settings}
     return VideoPrediction(**{**settings, "frames": frames, **others})
 
 
@@ -58,8 +59,7 @@ def faceless(**others):
     settings = {
         "error": NO_FACE,
         "intensities": nothing,
-        "moments": none,
-        "running": none,
+        "explain": lambda: Evidence(moments=none, running=none),
         "strip": [],
     }
     return made([0, 0.5, 1.0], face=[False] * 3, **{**settings, **others})

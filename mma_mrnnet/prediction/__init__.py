@@ -1,31 +1,46 @@
-"""A video file, or a table of features -> what the model says of each person in it, and the tables written of that.
+"""A video, a feature table, a photo or a live stream -> what the model says of the people in it.
 
-video.py reads a clip, outputs.py asks stage 2, result.py is what comes back, tables.py what is written of it.
+`video.py` walks from a file to a `VideoPrediction`; `result.py` holds that class and stage 2.
+Names are imported on first use: `pipeline.py` must not bring in the decoder, OpenCV and pandas.
 """
 
-from mma_mrnnet.faces.strips import FaceSnapshot
-from mma_mrnnet.prediction.checkpoint import checked_pair, default_checkpoint, stage_2_config
-from mma_mrnnet.prediction.features import predict_table
-from mma_mrnnet.prediction.outputs import FEW_FRAMES
-from mma_mrnnet.prediction.result import NO_FACE, NO_ROW, VideoPrediction, shown
-from mma_mrnnet.prediction.tables import (
-    BOX_NAMES,
-    clip_suffixes,
-    clip_table,
-    frame_columns,
-)
-from mma_mrnnet.prediction.video import predict_people, predict_video
-from mma_mrnnet.tables import check_table_path, write_table
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from mma_mrnnet.faces.strips import FaceSnapshot
+    from mma_mrnnet.prediction.checkpoint import default_checkpoint
+    from mma_mrnnet.prediction.feature_table import predict_table
+    from mma_mrnnet.prediction.result import (
+        BOX_NAMES,
+        NO_FACE,
+        NO_ROW,
+        VideoPrediction,
+        clip_suffixes,
+        clip_table,
+        frame_columns,
+        shown,
+    )
+    from mma_mrnnet.prediction.video import predict_people, predict_video
+    from mma_mrnnet.tables import check_table_path, write_table
+
+_HOMES = {
+    "FaceSnapshot": "mma_mrnnet.faces.strips",
+    "default_checkpoint": "mma_mrnnet.prediction.checkpoint",
+    "predict_table": "mma_mrnnet.prediction.feature_table",
+    "predict_people": "mma_mrnnet.prediction.video",
+    "predict_video": "mma_mrnnet.prediction.video",
+    "check_table_path": "mma_mrnnet.tables",
+    "write_table": "mma_mrnnet.tables",
+}
 
 __all__ = [
     "BOX_NAMES",
-    "FEW_FRAMES",
     "NO_FACE",
     "NO_ROW",
     "FaceSnapshot",
     "VideoPrediction",
     "check_table_path",
-    "checked_pair",
     "clip_suffixes",
     "clip_table",
     "default_checkpoint",
@@ -34,6 +49,11 @@ __all__ = [
     "predict_table",
     "predict_video",
     "shown",
-    "stage_2_config",
     "write_table",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_HOMES.get(name, "mma_mrnnet.prediction.result")), name)

@@ -1,9 +1,12 @@
-"""The transformers pipeline `facial-expression-intensity`: videos in, named intensities out."""
+"""The transformers pipeline `facial-expression-intensity`: videos in, named intensities out.
+
+Part of `import mma_mrnnet`, so the decoder, OpenCV and pandas are imported inside functions.
+"""
 
 import logging
 import math
 import os
-from collections.abc import Iterable, Mapping, Sequence, Sized
+from collections.abc import Callable, Iterable, Mapping, Sequence, Sized
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -27,80 +30,84 @@ ON_ERROR = ("raise", "return")
 
 @dataclass(frozen=True)
 class _Video:
-    """What was handed in for one video, so that transformers neither unpacks nor moves it."""
+    """One input, wrapped so that transformers neither unpacks it nor moves it to a device."""
 
     given: Any
 
 
 class FacialExpressionIntensityPipeline(Pipeline):
-    """Intensities of each video's followed face.
+    """Predicts the intensities of the person in most frames of each video.
 
-    `pipeline("facial-expression-intensity", model=...)(videos)` takes one video, a list or another sequence of them
-    (a column of a `datasets.Dataset`), a generator, or a torch data set (transformers' `KeyDataset`). A video is a
-    path, an http(s) URL, the bytes of a file, a binary file object, or `{"path", "bytes"}`, as
-    `datasets.Video(decode=False)` gives it. What is no file yet is written to a temporary one, removed in any case.
+    `pipeline("facial-expression-intensity", model=...)(videos)` takes one video, a list or another
+    sequence of them (a column of a `datasets.Dataset`), a generator, or a torch data set
+    (transformers' `KeyDataset`). A video is a path, an http(s) URL, the bytes of a file, a binary
+    file object, or `{"path", "bytes"}`, as `datasets.Video(decode=False)` gives it. Anything but a
+    path is written to a temporary file, which is always removed.
 
     Options, of the pipeline or of one call:
-        top_k: the strongest k of a calibrated model, strongest first; None gives all in the order of its labels.
-        return_frames: also the table of the frames, see below.
-        fps: frames a second of that table; None takes the model's rate. The intensities never depend on it.
-        on_error: "raise" (transformers' own way: a video that cannot be read, or without a face, ends the call) or
-            "return" (it gives `{"error": message}` in its place, and the others are done).
-        timeout: seconds that fetching a URL may take; 300 where not given.
-        max_bytes: the most that is read of a URL or a file object; 2 GiB where not given.
-        batch_size: how many videos are worked on side by side, each in a thread, with the same numbers as one by one.
-            The network reads the videos one by one all the same: it takes a small part of the time, see
-            docs/predict.md.
+        top_k: return the k strongest targets of a calibrated model, strongest first; None returns
+            all, in the order of its labels.
+        return_frames: also return the table of the frames, see below.
+        fps: frames per second of that table; None takes the model's rate. The intensities do not
+            depend on it.
+        on_error: "raise" (as transformers does: a video that cannot be read, or has no face, ends
+            the call) or "return" (it gives `{"error": message}`, and the others go on).
+        timeout: seconds that fetching a URL may take (default 300).
+        max_bytes: the most that is read of a URL or a file object (default 2 GiB).
+        batch_size: number of videos in work at once, each in a thread, with the same numbers as one
+            by one. The network still reads them one by one: it takes a small part of the time (see
+            docs/predict.md for measurements).
 
     Returns:
-        For one video a list of `{"label", "score"}`; with `return_frames` a dict with that list as `scores`, `frames`
-        (a dict a row, the columns of `VideoPrediction.frames`, None where there was no face), `duration_s`, and
-        `note`, what must be said wherever the numbers are shown. For a list or another sequence a list of these, for
-        a generator or a torch data set an iterator.
+        For one video a list of `{"label", "score"}`; with `return_frames` a dict of that list as
+        `scores`, `frames` (a dict a row, the columns of `VideoPrediction.frames`, None without a
+        face), `duration_s`, and `note`, which must stand wherever the numbers are shown. For a
+        sequence a list of these, for a generator or a torch data set an iterator.
 
     Raises:
-        ValueError: a model without an extractor, of stage 1, or not calibrated and `top_k`; an option out of range.
-        VideoError: (a ValueError) with `on_error="raise"`, a video that cannot be fetched or read, or without a face.
+        ValueError: a model without an extractor, of stage 1, or not calibrated with `top_k`; an
+            option out of range.
+        VideoError: (a ValueError) with `on_error="raise"`, a video that cannot be fetched or read,
+            or has no face.
     """
 
-    _load_processor = False
-    _load_image_processor = False
-    _load_video_processor = True
-    _load_feature_extractor = False
-    _load_tokenizer = False
+    _load_processor: Any = False
+    _load_image_processor: Any = False
+    _load_video_processor: Any = True
+    _load_feature_extractor: Any = False
+    _load_tokenizer: Any = False
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        # Under this name, or a tokenizer's, transformers looks for what can make a batch.
-        self.feature_extractor = self.video_processor
+        # transformers makes batches only if this attribute, or a tokenizer, is set.
+        self.feature_extractor: Any = self.video_processor
         config = self.model.config
         if config.model_type != "mma_mrnnet":
             raise ValueError(
-                f"a stage-1 model ({config.model_type}) gives no intensities; a stage-2 one (mma_mrnnet) is needed"
+                f"a stage-1 model ({config.model_type}) gives no intensities; "
+                "a stage-2 one (mma_mrnnet) is needed"
             )
         if config.feature_names is not None:
             raise ValueError(
-                "this model reads tables of features, not videos: mma_mrnnet.predict_table takes them"
+                "this model reads tables of features, not videos: "
+                "mma_mrnnet.predict_table takes them"
             )
 
     def __call__(self, inputs: Any, *args: Any, **kwargs: Any) -> Any:
-        """The intensities of one video, or of several: see the class."""
+        """Predict the intensities of one video, or of several: see the class."""
         if _is_one_video(inputs):
             return super().__call__(inputs, *args, **kwargs)
-        listed = isinstance(inputs, Sequence)
-        if (
-            (listed or isinstance(inputs, Dataset))
-            and isinstance(inputs, Sized)
-            and len(inputs) == 0
-        ):
-            return [] if listed else iter(())  # transformers looks at the first, and finds none
-        if not isinstance(inputs, Dataset):
-            # As a generator: of a tuple, a column or `map` transformers would make one input.
-            outputs = super().__call__((video for video in inputs), *args, **kwargs)
-            return list(outputs) if listed else outputs
-        return super().__call__(inputs, *args, **kwargs)
+        is_list = isinstance(inputs, Sequence)
+        sized = is_list or (isinstance(inputs, Dataset) and isinstance(inputs, Sized))
+        if sized and len(inputs) == 0:
+            return [] if is_list else iter(())  # transformers would look for the first one
+        if isinstance(inputs, Dataset):
+            return super().__call__(inputs, *args, **kwargs)
+        # As a generator: transformers would take a tuple, a column or a `map` for one input.
+        outputs = super().__call__((video for video in inputs), *args, **kwargs)
+        return list(outputs) if is_list else outputs
 
-    def _sanitize_parameters(
+    def _sanitize_parameters(  # type: ignore[override]  # named, so that others are refused
         self,
         top_k: int | None = None,
         return_frames: bool | None = None,
@@ -108,7 +115,7 @@ class FacialExpressionIntensityPipeline(Pipeline):
         on_error: str | None = None,
         timeout: float | None = None,
         max_bytes: int | None = None,
-    ) -> tuple[dict, dict, dict]:
+    ) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
         if top_k is not None:
             _require_positive("top_k", top_k)
             if not getattr(self.model.config, "calibrated", True):
@@ -120,39 +127,35 @@ class FacialExpressionIntensityPipeline(Pipeline):
                 _require_positive(name, value)
         if on_error is not None and on_error not in ON_ERROR:
             raise ValueError(f"on_error must be one of {', '.join(ON_ERROR)}; got {on_error!r}")
-        given = {"fps": fps, "on_error": on_error, "timeout": timeout, "max_bytes": max_bytes}
-        shown = {"top_k": top_k, "return_frames": return_frames}
-        return (
-            {},
-            *(
-                {name: value for name, value in each.items() if value is not None}
-                for each in (given, shown)
-            ),
-        )
+        forward = {"fps": fps, "on_error": on_error, "timeout": timeout, "max_bytes": max_bytes}
+        output = {"top_k": top_k, "return_frames": return_frames}
+        return {}, _without_none(forward), _without_none(output)
 
-    def preprocess(self, inputs: Any) -> dict[str, _Video]:
-        """Hands the video on: decoding, faces and model are interleaved frame by frame, to keep memory small."""
-        return {"video": _Video(inputs)}
+    def preprocess(self, input_: Any, **_: Any) -> dict[str, Any]:
+        """Pass the video on: decoding, faces and model take turns, to keep memory small."""
+        return {"video": _Video(input_)}
 
-    def _forward(self, inputs: dict[str, _Video | list[_Video]], **options: Any) -> dict[str, Any]:
-        batch = inputs["video"]
-        predict = partial(self._predicted, **options)
+    def _forward(self, input_tensors: dict[str, Any], **options: Any) -> Any:
+        batch: _Video | list[_Video] = input_tensors["video"]
+        predict: Callable[[_Video], Any] = partial(self._predict, **options)
         if isinstance(batch, _Video):
             return {"prediction": predict(batch)}
         with ThreadPoolExecutor(len(batch)) as threads:
             return {"prediction": list(threads.map(predict, batch))}
 
-    def _predicted(
+    def _predict(
         self, video: _Video, *, fps: float | None = None, on_error: str = "raise", **limits: Any
     ) -> "VideoPrediction | str":
-        """What the model says of one video, or why it says nothing, where that is wanted."""
+        """Predict one video; with `on_error="return"`, a failure returns its message."""
         from mma_mrnnet.prediction import predict_video
         from mma_mrnnet.video.reading import VideoError
         from mma_mrnnet.video.sources import local_video
 
         try:
             with local_video(video.given, **limits) as local:
-                prediction = predict_video(local.path, self.model, self.video_processor, fps=fps)
+                model: Any = self.model
+                processor: Any = self.video_processor
+                prediction = predict_video(local.path, model, processor, fps=fps)
             if prediction.error is not None:
                 raise VideoError(f"{local.name}: {prediction.error}")
         except VideoError as error:
@@ -164,11 +167,11 @@ class FacialExpressionIntensityPipeline(Pipeline):
             logger.warning("%s: %s", local.name, prediction.warning)
         return prediction
 
-    def postprocess(
-        self, outputs: dict[str, Any], top_k: int | None = None, return_frames: bool = False
+    def postprocess(  # type: ignore[override]  # named, so that others are refused
+        self, model_outputs: Any, top_k: int | None = None, return_frames: bool = False
     ) -> list[dict[str, Any]] | dict[str, Any]:
-        """A `VideoPrediction` to labels and scores, with its frames where they are wanted."""
-        prediction = outputs["prediction"]
+        """Turn a `VideoPrediction` into labels and scores, and the frames if asked for."""
+        prediction: VideoPrediction | str = model_outputs["prediction"]
         if isinstance(prediction, str):
             return {"error": prediction}
         ranked = (
@@ -177,24 +180,23 @@ class FacialExpressionIntensityPipeline(Pipeline):
         scores = [{"label": name, "score": value} for name, value in ranked]
         if not return_frames:
             return scores
+        columns = prediction.frames.columns
         rows = prediction.frames.itertuples(index=False, name=None)
         return {
             "scores": scores,
-            "frames": [
-                dict(zip(prediction.frames.columns, map(_plain, row), strict=True)) for row in rows
-            ],
+            "frames": [dict(zip(columns, map(_none_for_nan, row), strict=True)) for row in rows],
             "duration_s": prediction.duration_s,
             "note": "; ".join(prediction.notes()),
         }
 
     def save_pretrained(self, save_directory: str | os.PathLike[str], **kwargs: Any) -> None:
-        """Saves model, processor and the file through which the pipeline travels with them.
+        """Save model, processor and the file that loads the pipeline.
 
         `pipeline(model=save_directory, trust_remote_code=True)` then gives the same pipeline.
 
         Args:
-            save_directory: a folder; made where there is none.
-            kwargs: as transformers' own.
+            save_directory: a folder, created if needed.
+            kwargs: as in transformers.
 
         Raises:
             ValueError: it is a file.
@@ -205,41 +207,37 @@ class FacialExpressionIntensityPipeline(Pipeline):
         folder.mkdir(parents=True, exist_ok=True)
         add_pipeline(self.model.config, folder)
         self.model.save_pretrained(folder, **kwargs)
-        self.video_processor.save_pretrained(folder, **kwargs)
+        self.feature_extractor.save_pretrained(folder, **kwargs)
 
 
 def _is_one_video(inputs: Any) -> bool:
-    """Whether inputs are one video, or what can be none: no array and no whole data set is a list of videos."""
-    if isinstance(inputs, Dataset):  # torch's: transformers' KeyDataset is one
+    """Return whether inputs are one video, or cannot be several (an array, a whole data set)."""
+    if isinstance(inputs, Dataset):  # torch's; transformers' KeyDataset is one
         return False
-    one = isinstance(inputs, str | bytes | bytearray | memoryview | Mapping | os.PathLike)
-    return (
-        one
-        or hasattr(inputs, "read")
-        or hasattr(inputs, "shape")
-        or not isinstance(inputs, Iterable)
-    )
+    if isinstance(inputs, str | bytes | bytearray | memoryview | Mapping | os.PathLike):
+        return True
+    is_value = hasattr(inputs, "read") or hasattr(inputs, "shape")
+    return is_value or not isinstance(inputs, Iterable)
 
 
-def _plain(value: Any) -> Any:
-    """A table's value as JSON knows it: None for NaN."""
+def _without_none(options: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in options.items() if value is not None}
+
+
+def _none_for_nan(value: Any) -> Any:
     return None if isinstance(value, float) and math.isnan(value) else value
 
 
 def _require_positive(name: str, value: Any) -> None:
     whole = name in ("top_k", "max_bytes")
-    if (
-        isinstance(value, bool)
-        or not isinstance(value, Integral if whole else Real)
-        or not 0 < value < math.inf
-    ):
-        raise ValueError(
-            f"{name} must be a {'whole' if whole else 'finite'} number above 0; got {value!r}"
-        )
+    is_number = isinstance(value, Integral if whole else Real) and not isinstance(value, bool)
+    if not is_number or not 0 < value < math.inf:
+        kind = "whole" if whole else "finite"
+        raise ValueError(f"{name} must be a {kind} number above 0; got {value!r}")
 
 
 def register_pipeline() -> None:
-    """Makes the task known to `transformers.pipeline`; without a model it takes the checkpoint that ships."""
+    """Register the task with `transformers.pipeline`; its default model is the bundled one."""
     PIPELINE_REGISTRY.register_pipeline(
         TASK,
         pipeline_class=FacialExpressionIntensityPipeline,

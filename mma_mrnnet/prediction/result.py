@@ -1,48 +1,66 @@
-"""What a prediction carries: the intensities of one person in one clip, and all that they rest on."""
+"""The prediction for one person in one clip, and stage 2, which makes its intensities."""
 
+from collections.abc import Callable, Iterable, Sequence
+from copy import copy
 from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
 
+import numpy as np
 import pandas as pd
+import torch
+from torch import Tensor
 
 from mma_mrnnet.faces.strips import FaceSnapshot
-from mma_mrnnet.model.configuration_mma_mrnnet import caveats
+from mma_mrnnet.model.configuration_mma_mrnnet import MMAMRNNetConfig, caveats
+from mma_mrnnet.model.modeling_mma_mrnnet import MMAMRNNetForIntensity
+from mma_mrnnet.model.video_processing_mma_mrnnet import MMAMRNNetVideoProcessor, kept_indices
+from mma_mrnnet.tables import ROW_COLUMNS, TABLE_SUFFIX
+from mma_mrnnet.video.reading import VIDEO_SUFFIXES
 
 NO_FACE = "no face in this video"
 NO_ROW = "no row of this table has a face and a number in each column that the model reads"
+BOX_NAMES = ("box_x", "box_y", "box_width", "box_height")
+
+FEW_FRAMES = 4  # 2 s: below that a recurrent network has seen hardly anything (our choice)
+CLIPS_AT_ONCE = 64  # clips in one batch of stage 2: few calls, little memory
+
+
+@dataclass
+class Evidence:
+    """How the intensities of a prediction came about; see the fields of `VideoPrediction`."""
+
+    moments: pd.DataFrame = field(default_factory=pd.DataFrame)
+    constant: dict[str, float] = field(default_factory=dict)
+    running: pd.DataFrame = field(default_factory=pd.DataFrame)
 
 
 @dataclass
 class VideoPrediction:
     """What the model says of one person in one clip.
 
+    `moments`, `constant` and `running` are computed with the model when one of them is first read.
+
     Attributes:
-        file: the clip's path, as given: a video's, or that of a table of features.
-        intensities: one number in [0, 1] for each target, under its label name; NaN where `error` is set.
-        frames: one row for every frame that was looked at (see `frame_columns`); NaN where there was no face. Of a
-            table of features the rows that were used.
+        file: path of the video or feature table, as given.
+        intensities: a number in [0, 1] for each target, by label name; NaN if `error` is set.
+        frames: one row for each frame that was looked at (columns: `frame_columns`), NaN where
+            there is no face. For a feature table: the rows that were used.
         duration_s: length of what was decoded; NaN for a table without time stamps.
-        error: why there are no intensities (no face), else None.
-        warning: what was lost of a damaged file, that a long clip was cut, that hardly a frame had a face; or None.
-        calibrated: False where the outputs of different targets are not on one scale.
-        relative: True where the labels were relative within a clip: 1 is the strongest reaction of its own clip,
-            however faint, so that intensities of two clips do not compare one by one.
-        simulated: True where the targets that the model learnt came from a simulator.
-        prior_only: names of action units that no label ever reached in training.
-        track: which of the clip's people: 0 is the one with the most frames, and the default.
-        people: how many were followed long enough to count (see `predict_people`); 1 of a table of features.
-        moments: one row for each frame that the recurrent part read, in its order (sampled, with a face, at most T
-            of them): `frame`, `time_s`, then K columns under the label names: what that frame adds to each output
-            before its sigmoid and calibration (see `MMAMRNNetForIntensity.frame_contributions`); NaN of a model whose
-            own code cannot tell, or whose GRU reads padding too. No row without a face.
-        constant: what each output holds before its sigmoid without any frame: it and a column's sum are that output.
-            Empty without a face, and where `moments` is NaN.
-        running: one row for each row of `moments`: `time_s`, then K columns, the intensities of these frames up to
-            there; the last row is `intensities`, to rounding. No row without a face.
-        strip: at most 12 of the sampled faces, evenly spread over the clip; empty without a face, of a table, and for
-            people beyond the 20 with the most frames.
-        neutral_s: start and end, in seconds, of the person's own neutral that affect was calibrated by; None: it was
-            not calibrated.
-        uncorrected: the intensities without that calibration; None where there was none.
+        error: why there are no intensities (such as no face), or None.
+        warning: what was lost of a damaged file, or why the result is weak; or None.
+        calibrated: False if outputs of different targets are not on one scale.
+        relative: True if 1 means the strongest reaction within the same clip, however faint, so
+            that intensities of two clips do not compare.
+        simulated: True if the model learnt its targets from a simulator.
+        prior_only: names of action units for which training had no label.
+        track: number of the person; 0 is the one in most frames, and the default.
+        people: number of people who were followed long enough to count; 1 for a feature table.
+        strip: up to 12 of the sampled faces, evenly spread over the clip; empty for a feature
+            table, without a face, and for people beyond the 20 with the most frames.
+        neutral_s: start and end in seconds of the person's own neutral, if affect was calibrated.
+        uncorrected: the intensities without that calibration, if there was one.
+        explain: computes the evidence.
     """
 
     file: str
@@ -57,33 +75,61 @@ class VideoPrediction:
     prior_only: tuple[str, ...] = ()
     track: int = 0
     people: int = 1
-    moments: pd.DataFrame = field(default_factory=pd.DataFrame, repr=False)
-    constant: dict[str, float] = field(default_factory=dict)
-    running: pd.DataFrame = field(default_factory=pd.DataFrame, repr=False)
     strip: list[FaceSnapshot] = field(default_factory=list, repr=False)
     neutral_s: tuple[float, float] | None = None
     uncorrected: dict[str, float] | None = None
+    explain: Callable[[], Evidence] = field(default=Evidence, repr=False)
+
+    @cached_property
+    def evidence(self) -> Evidence:
+        """`moments`, `constant` and `running`, computed once."""
+        return self.explain()
+
+    @property
+    def moments(self) -> pd.DataFrame:
+        """What each frame adds to each output.
+
+        One row for each frame that stage 2 read (sampled, with a face, at most T): `frame`,
+        `time_s`, then by label name what the frame adds to the output before sigmoid and
+        calibration (see `MMAMRNNetForIntensity.frame_contributions`). NaN for a model whose own
+        code cannot tell, or whose GRU reads padding.
+        """
+        return self.evidence.moments
+
+    @property
+    def constant(self) -> dict[str, float]:
+        """What each output is before its sigmoid without any frame.
+
+        The constant and a column's sum of `moments` are that output. Empty without a face, and
+        where `moments` is NaN.
+        """
+        return self.evidence.constant
+
+    @property
+    def running(self) -> pd.DataFrame:
+        """The intensities up to each row of `moments`: `time_s`, then by label name."""
+        return self.evidence.running
 
     @property
     def frames_sampled(self) -> int:
-        """Frames that were looked at: the rows of `frames`."""
+        """Number of frames that were looked at."""
         return len(self.frames)
 
     @property
     def frames_with_face(self) -> int:
-        """Frames with a face."""
+        """Number of frames with a face."""
         return int(self.frames["face"].sum())
 
     @property
     def thumbnail(self) -> FaceSnapshot | None:
-        """The face of the strip that the detector was surest of; None where there is no strip."""
+        """The face of the strip with the highest detector score, or None without a strip."""
         return max(self.strip, key=lambda snapshot: snapshot.score, default=None)
 
     def ranked(self) -> list[tuple[str, float]]:
-        """The targets, strongest first.
+        """Return the targets and intensities, strongest first.
 
         Raises:
-            ValueError: the checkpoint is not calibrated (its outputs are on scales of their own), or there was no face.
+            ValueError: there was no face, or the checkpoint is not calibrated.
         """
         if self.error is not None:
             raise ValueError(f"{self.file}: {self.error}")
@@ -93,17 +139,13 @@ class VideoPrediction:
             )
         return sorted(self.intensities.items(), key=lambda item: item[1], reverse=True)
 
-    def summary(self) -> dict[str, object]:
-        """The person's row of the table that `mma-mrnnet predict` writes.
-
-        Where affect was calibrated by their own neutral, that stretch and the intensities without it follow the others.
-        """
-        corrected: dict[str, object] = {}
+    def summary(self) -> dict[str, Any]:
+        """Return the person's row of the table that `mma-mrnnet predict` writes."""
+        corrected: dict[str, float] = {}
         if self.neutral_s is not None:
-            corrected = dict(zip(("neutral_start_s", "neutral_end_s"), self.neutral_s, strict=True))
-            corrected |= {
-                f"{name}_uncorrected": value for name, value in (self.uncorrected or {}).items()
-            }
+            corrected["neutral_start_s"], corrected["neutral_end_s"] = self.neutral_s
+            for name, value in (self.uncorrected or {}).items():
+                corrected[f"{name}_uncorrected"] = value
         return {
             "file": shown(self.file),
             "track": self.track,
@@ -117,20 +159,173 @@ class VideoPrediction:
         }
 
     def notes(self) -> list[str]:
-        """What must stand wherever the intensities are shown; with the clip's warning, where there is one."""
+        """Return the sentences that must stand wherever the intensities are shown."""
         notes = [] if self.warning is None else [self.warning]
         if self.error is not None:
             return notes
         if self.neutral_s is not None:
             start, end = self.neutral_s
             notes.append(
-                f"calibrated by the person's own neutral from {start:.3g} to {end:.3g} s, unlike in training"
+                f"calibrated by the person's own neutral from {start:.3g} to {end:.3g} s, "
+                "unlike in training"
             )
         return notes + caveats(
             simulated=self.simulated, relative=self.relative, calibrated=self.calibrated
         )
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Pickle the evidence itself, not the model that computes it."""
+        evidence = self.evidence
+        return {**self.__dict__, "explain": _Given(evidence)}
+
+
+@dataclass
+class _Given:
+    """Evidence that was computed before."""
+
+    evidence: Evidence
+
+    def __call__(self) -> Evidence:
+        return copy(self.evidence)
+
 
 def shown(path: str) -> str:
-    """A path for people and tables: bytes of its name that are no UTF-8, which neither can hold, stand as escapes."""
+    """Return a path as text for people and tables; bytes that are not UTF-8 become escapes."""
     return path.encode("utf-8", "backslashreplace").decode()
+
+
+def join_notes(*notes: str | None) -> str | None:
+    """Return the notes in one line, or None if there is none."""
+    return "; ".join(filter(None, notes)) or None
+
+
+# ---- tables of predictions ----------------------------------------------------------------------
+
+
+def frame_columns(config: MMAMRNNetConfig) -> list[str]:
+    """Return the columns of the per-frame table: file, track, frame, time_s, face, box, affect.
+
+    A model that reads feature tables has no box, and its features in place of affect.
+    """
+    box = BOX_NAMES if config.feature_names is None else ()
+    return [*ROW_COLUMNS, *box, *config.input_names]
+
+
+def clip_suffixes(config: MMAMRNNetConfig) -> frozenset[str]:
+    """Return the suffixes, in lower case, of the files that a model can read."""
+    return VIDEO_SUFFIXES if config.feature_names is None else frozenset({TABLE_SUFFIX})
+
+
+def clip_table(predictions: Iterable[VideoPrediction]) -> pd.DataFrame:
+    """Return one row a prediction; see `VideoPrediction.summary`."""
+    return pd.DataFrame([prediction.summary() for prediction in predictions])
+
+
+# ---- stage 2 ------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, eq=False)
+class SampledAffect:
+    """One person's affect, or a table's features, in the sampled frames with a face, in time order.
+
+    Attributes:
+        values: (L, A) float32; L may be 0.
+        frames: (L,) numbers of the frames in the file.
+        times_s: (L,) their times.
+    """
+
+    values: np.ndarray
+    frames: np.ndarray
+    times_s: np.ndarray
+
+
+def predict_intensities(
+    clips: Sequence[np.ndarray], model: MMAMRNNetForIntensity, processor: MMAMRNNetVideoProcessor
+) -> np.ndarray:
+    """Run stage 2 on clips.
+
+    Args:
+        clips: (L, A) float32 affect each.
+        model: a stage-2 model in eval mode.
+        processor: the model's processor.
+
+    Returns:
+        (N, K) float32 intensities; NaN for clips without frames.
+    """
+    intensities = np.full((len(clips), len(model.config.label_names)), np.nan, np.float32)
+    filled = [number for number, clip in enumerate(clips) if len(clip)]
+    for first in range(0, len(filled), CLIPS_AT_ONCE):
+        chosen = filled[first : first + CLIPS_AT_ONCE]
+        affect, frame_mask = _pad([clips[number] for number in chosen], model, processor)
+        with torch.inference_mode():
+            output = model(affect=affect, frame_mask=frame_mask)
+        intensities[chosen] = output.intensities.float().cpu().numpy()
+    return intensities
+
+
+def explain_intensities(
+    sampled: SampledAffect, model: MMAMRNNetForIntensity, processor: MMAMRNNetVideoProcessor
+) -> Evidence:
+    """Compute what each frame adds to the outputs, and the intensities up to each frame."""
+    names = list(model.config.label_names)
+    kept = kept_indices(len(sampled.values), processor.num_frames, processor.length_policy).numpy()
+    contributions = running = np.zeros((0, len(names)), np.float32)
+    constant: dict[str, float] = {}
+    if len(sampled.values):
+        affect, frame_mask = _pad([sampled.values], model, processor)
+        with torch.inference_mode():
+            contributions, constant = _contributions(model, affect, frame_mask)
+            running = _running(model, affect, frame_mask)
+    read = pd.DataFrame({"frame": sampled.frames[kept], "time_s": sampled.times_s[kept]})
+    return Evidence(
+        moments=read.join(pd.DataFrame(contributions, columns=names)),
+        constant=constant,
+        running=read[["time_s"]].join(pd.DataFrame(running, columns=names)),
+    )
+
+
+def length_warning(faces: int, processor: MMAMRNNetVideoProcessor) -> str | None:
+    """Return what must be said of a clip with too many or very few frames with a face."""
+    if faces > processor.num_frames:
+        return f"{faces} frames with a face {processor.shortened()} {processor.num_frames}"
+    if 0 < faces < FEW_FRAMES:
+        return f"rests on {faces} frame{'s' * (faces > 1)} with a face: hardly a clip"
+    return None
+
+
+def _pad(
+    clips: Sequence[np.ndarray], model: MMAMRNNetForIntensity, processor: MMAMRNNetVideoProcessor
+) -> tuple[Tensor, Tensor]:
+    """Return (N, T, A) affect and (N, T) frame mask on the model's device."""
+    affect, frame_mask = processor.pad(list(clips))
+    return affect.to(model.device), frame_mask.to(model.device)
+
+
+def _contributions(
+    model: MMAMRNNetForIntensity, affect: Tensor, frame_mask: Tensor
+) -> tuple[np.ndarray, dict[str, float]]:
+    """Return (n, K) contributions of the n real frames, and the constants by name.
+
+    NaN and {} for a model whose own code cannot tell, or whose GRU reads padding.
+    """
+    names, frames = model.config.label_names, int(frame_mask.sum())
+    if not hasattr(model, "frame_contributions") or model.config.temporal_pooling == "padded":
+        return np.full((frames, len(names)), np.nan, np.float32), {}
+    contributions, constant, _ = model.frame_contributions(
+        affect=affect, frame_mask=frame_mask
+    ).to_tuple()
+    by_name = dict(zip(names, constant[0].float().tolist(), strict=True))
+    return contributions[0, :frames].float().cpu().numpy(), by_name
+
+
+def _running(model: MMAMRNNetForIntensity, affect: Tensor, frame_mask: Tensor) -> np.ndarray:
+    """Return (n, K) intensities of the first frame, of the first two, ..., of all n real ones."""
+    frames, longest = int(frame_mask.sum()), frame_mask.shape[1]
+    lengths = torch.arange(1, frames + 1, device=frame_mask.device)
+    rows = []
+    for part in lengths.split(CLIPS_AT_ONCE):
+        masks = torch.arange(longest, device=part.device) < part.unsqueeze(1)  # (n, T)
+        # Zeros behind each beginning, as the processor pads a clip of that length.
+        values = torch.where(masks.unsqueeze(-1), affect, 0.0)  # (n, T, A)
+        rows.append(model(affect=values, frame_mask=masks).intensities.float().cpu().numpy())
+    return np.concatenate(rows)

@@ -1,10 +1,11 @@
-"""Live frames, or a clip's cached affect -> intensities over time: after each frame, and in sliding windows."""
+"""Live frames, or a clip's affect -> intensities after each frame, and in sliding windows."""
 
 import math
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from numbers import Real
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -17,10 +18,9 @@ from mma_mrnnet.model.configuration_mma_mrnnet import MMAMRNNetConfig, caveats
 from mma_mrnnet.model.frame_by_frame import StreamState
 from mma_mrnnet.model.modeling_mma_mrnnet import MMAMRNNetForIntensity
 from mma_mrnnet.model.video_processing_mma_mrnnet import MMAMRNNetVideoProcessor
-from mma_mrnnet.prediction import checked_pair, stage_2_config
+from mma_mrnnet.prediction.checkpoint import get_extractor, resolve_stage_2
+from mma_mrnnet.prediction.result import predict_intensities
 from mma_mrnnet.video.reading import TIME_TOLERANCE_S, FrameClock
-
-WINDOWS_AT_ONCE = 64  # that go through the network together: few calls, small memory
 
 
 @dataclass(frozen=True)
@@ -28,13 +28,12 @@ class LiveEstimate:
     """What is known after one frame of a stream that was looked at.
 
     Attributes:
-        time_s: the frame's time stamp, as it was given.
-        intensities: one number for each target, under its label name, of the frames with a face in the last
-            `window_s`; NaN where there is none.
-        affect: the frame's valence, arousal, expression and action-unit probabilities under their names; None where
-            the frame shows no face.
-        detection: the followed face in the frame, with its `box`; None where there is none.
-        crop: (S, S, 3) uint8 RGB, what the extractor saw; None where there is none.
+        time_s: the frame's time stamp, as given.
+        intensities: by label name, of the frames with a face in the last `window_s`; NaN if there
+            is none.
+        affect: the frame's affect by name; None without a face.
+        detection: the followed face; None without one.
+        crop: (S, S, 3) uint8 RGB, the input of the extractor; None without a face.
         frames_in_window: frames with a face that the intensities rest on.
         frames_sampled: frames looked at since the start.
         frames_with_face: those of them with a face.
@@ -53,23 +52,23 @@ class LiveEstimate:
 class LiveReader:
     """Reads a camera, or any other source of frames with time stamps, as they come.
 
-    Frames come at any rate, even or not; those due at `config.sampling_fps` are looked at, as `predict_video` does with
-    a file. The intensities are always those that the model gives of the frames with a face in the last `window_s`
-    alone. As long as no frame has left the window they come by `MMAMRNNetForIntensity.step`, at constant cost; from
-    then on the GRU runs over the window's affect again for every frame that is looked at, since it cannot forget a
-    frame. The extractor sees each frame once. Memory does not grow with the length of the stream.
+    Frames may come at any rate; those due at `config.sampling_fps` are looked at, as in
+    `predict_video`. The intensities are what the model gives for the frames with a face in the last
+    `window_s`. Until a frame leaves the window they come from `MMAMRNNetForIntensity.step`, at
+    constant cost; after that the GRU runs over the window again for each frame, since it cannot
+    forget one. The extractor sees each frame once. Memory does not grow with the stream.
 
-    An instance follows one stream, and serves one thread.
+    An instance follows one stream, and is not thread-safe.
 
     Args:
-        model: a stage-2 model with an extractor; None takes the checkpoint that ships with the package.
+        model: a stage-2 model with an extractor; None takes the bundled checkpoint.
         processor: the model's processor; needed with `model`.
         window_s: length of the window in seconds; None takes the longest, T / `sampling_fps`.
         detector: None makes one.
 
     Raises:
-        ValueError: a model without its processor, of stage 1 or for tables of features; a window that is not a positive
-            number, or holds more frames than the network reads.
+        ValueError: a model without its processor, of stage 1 or for feature tables; a window that
+            is not a positive number, or holds more frames than the network reads.
     """
 
     def __init__(
@@ -80,18 +79,19 @@ class LiveReader:
         *,
         detector: FaceDetector | None = None,
     ) -> None:
-        self.model, self.processor = checked_pair(model, processor)
-        config = stage_2_config(self.model)
-        if config.feature_names is not None:
+        self.model, self.processor = resolve_stage_2(model, processor)
+        if self.model.config.feature_names is not None:
             raise ValueError(
-                "this model reads tables of features and sees no images: use running_intensities or sliding_windows"
+                "this model reads tables of features and sees no images: "
+                "use running_intensities or sliding_windows"
             )
-        self.window_s = _checked_window(window_s, self.model, self.processor)
+        self._extractor = get_extractor(self.model)
+        self.window_s = _check_window(window_s, self.model, self.processor)
         self._detector = detector or FaceDetector()
         self.reset()
 
     def reset(self) -> None:
-        """Forgets every frame: the next one starts a new stream, with a person and time stamps of its own."""
+        """Forget every frame: the next one starts a new stream, with its own person and times."""
         self._clock = FrameClock(self.model.config.sampling_fps)
         self._follower = FaceFollower()
         self._window = _Window(self.model, self.processor, self.window_s)
@@ -100,19 +100,19 @@ class LiveReader:
         self._sampled = self._with_face = 0
 
     def add(self, image: np.ndarray, time_s: float) -> LiveEstimate | None:
-        """Takes the next frame.
+        """Take the next frame.
 
         Args:
             image: (H, W, 3) uint8 RGB, upright.
             time_s: when it was taken, in seconds on any clock that does not go backwards.
 
         Returns:
-            The estimate after it; None where the frame was not due, and not looked at. A frame without a face adds
-            nothing, but others may have left the window since.
+            The estimate after it, or None if the frame was not due and not looked at. A frame
+            without a face adds nothing, but others may have left the window since.
 
         Raises:
-            ValueError: an image of another shape or type, a time stamp that is not a finite number or lies before the
-                last frame's; such a frame is not taken.
+            ValueError: an image of another shape or type; a time stamp that is not finite or lies
+                before the last frame's. Such a frame is not taken.
         """
         self._check_time(time_s)
         if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or image.size == 0:
@@ -124,21 +124,20 @@ class LiveReader:
         since_start_s = time_s - self._first_s
         if not self._clock.keeps(since_start_s):
             return None
+        config = self.model.config
         detection = self._follower.follow(self._detector(image), since_start_s)
-        crop = affect = None
+        crop = affect = named_affect = None
         if detection is not None:
-            crop = align_face(image, detection.landmarks, self.model.config.mma_config.image_size)
-            affect = extract_affect([crop], self.model.mma, self.processor)[0]  # (A,)
+            crop = align_face(image, detection.landmarks, self._extractor.config.image_size)
+            affect = extract_affect([crop], self._extractor, self.processor)[0]  # (A,)
+            named_affect = dict(zip(config.input_names, affect.tolist(), strict=True))
         self._sampled += 1
         self._with_face += detection is not None
         intensities = self._window.add(since_start_s, affect)  # (K,)
-        config = self.model.config
         return LiveEstimate(
             time_s=time_s,
             intensities=dict(zip(config.label_names, intensities.tolist(), strict=True)),
-            affect=None
-            if affect is None
-            else dict(zip(config.input_names, affect.tolist(), strict=True)),
+            affect=named_affect,
             detection=detection,
             crop=crop,
             frames_in_window=len(self._window),
@@ -147,7 +146,7 @@ class LiveReader:
         )
 
     def notes(self) -> list[str]:
-        """What must stand wherever the intensities are shown."""
+        """Return the sentences that must stand wherever the intensities are shown."""
         config = self.model.config
         return caveats(
             simulated=config.simulated_labels,
@@ -172,21 +171,21 @@ class _Window:
         self, model: MMAMRNNetForIntensity, processor: MMAMRNNetVideoProcessor, window_s: float
     ) -> None:
         self.model, self.processor, self.window_s = model, processor, window_s
-        # Uneven times put one frame more than T into a window of T / fps now and then: the latest T stay.
+        # Uneven times can put T + 1 frames into a window of T / fps: the latest T stay.
         self._times_s: deque[float] = deque(maxlen=processor.num_frames)
         self._affect: deque[np.ndarray] = deque(maxlen=processor.num_frames)
         self._state: StreamState | None = None
-        self._latest = np.full(model.config.num_labels, np.nan, np.float32)
-        self._steps = (
+        self._latest = np.full(len(model.config.label_names), np.nan, np.float32)
+        self._can_step = (
             model.config.temporal_pooling != "padded" and processor.length_policy != "resample"
         )
 
     def __len__(self) -> int:
-        """Frames with a face in the window."""
+        """Return the number of frames with a face in the window."""
         return len(self._affect)
 
     def add(self, time_s: float, affect: np.ndarray | None) -> np.ndarray:
-        """(K,) float32 after one more frame, whose affect is (A,), or None without a face; NaN for an empty window."""
+        """Take a frame's (A,) affect, or None without a face; return (K,) intensities, or NaN."""
         left = 0
         while self._times_s and self._times_s[0] <= time_s - self.window_s + TIME_TOLERANCE_S:
             self._times_s.popleft()
@@ -204,10 +203,10 @@ class _Window:
 
     def _estimate(self) -> np.ndarray:
         stepped = 0 if self._state is None else self._state.frames
-        if not (self._steps and stepped == len(self) - 1):
-            return _of_clips([np.array(self._affect)], self.model, self.processor)[0]
+        if not (self._can_step and stepped == len(self) - 1):
+            return predict_intensities([np.array(self._affect)], self.model, self.processor)[0]
         newest = torch.from_numpy(self._affect[-1]).to(self.model.device)
-        output = self.model.step(newest.unsqueeze(0), self._state)
+        output: Any = self.model.step(newest.unsqueeze(0), self._state)
         self._state = output.state
         return output.intensities[0].float().cpu().numpy()
 
@@ -219,27 +218,28 @@ def running_intensities(
     processor: MMAMRNNetVideoProcessor | None = None,
     window_s: float | None = None,
 ) -> pd.DataFrame:
-    """The estimate after each frame of a clip, as `LiveReader` would have given it.
+    """Return the estimate after each frame of a clip, as `LiveReader` would have given it.
 
     Args:
         times_s: (N,) seconds since the clip's first frame, in order.
-        affect: (N, A) in the order of `config.input_names`; a row with a NaN is a frame without a face. The columns of
-            `VideoPrediction.frames` will do. Only frames due at `config.sampling_fps` are used.
-        model: a stage-2 model, with an extractor or for features; None takes the checkpoint that ships.
+        affect: (N, A) in the order of `config.input_names`, such as the columns of
+            `VideoPrediction.frames`; a row with a NaN is a frame without a face. Only frames due at
+            `config.sampling_fps` are used.
+        model: a stage-2 model, with an extractor or for features; None takes the bundled one.
         processor: the model's processor; needed with `model`.
         window_s: as in `LiveReader`.
 
     Returns:
-        One row a frame that was used: time_s, frames_in_window (those with a face that the row rests on), and the
-        intensities, NaN where there is no such frame.
+        One row a frame that was used: time_s, frames_in_window (those with a face that the row
+        rests on), and the intensities, NaN if there is no such frame.
 
     Raises:
-        ValueError: a model without its processor or of stage 1, a window as in `LiveReader`, times that are not finite,
-            negative or not in order, affect of another shape or infinite.
+        ValueError: a model without its processor or of stage 1; a window as in `LiveReader`; times
+            that are not finite, negative or not in order; affect of another shape or infinite.
     """
-    model, processor = checked_pair(model, processor)
-    times_s, affect = _due(times_s, affect, stage_2_config(model))
-    window = _Window(model, processor, _checked_window(window_s, model, processor))
+    model, processor = resolve_stage_2(model, processor)
+    times_s, affect = _keep_due(times_s, affect, model.config)
+    window = _Window(model, processor, _check_window(window_s, model, processor))
     rows = []
     for time_s, row in zip(times_s.tolist(), affect, strict=True):
         intensities = window.add(time_s, None if np.isnan(row).any() else row)
@@ -255,55 +255,52 @@ def sliding_windows(
     window_s: float = 12.0,
     hop_s: float = 1.0,
 ) -> pd.DataFrame:
-    """Intensities of a clip's windows, each what the model gives of these frames alone.
+    """Return the intensities of a clip's windows, each from the frames in it alone.
 
-    Windows start at whole multiples of `hop_s`, from the last that is not behind the first frame to the first whose
-    window reaches the last frame. A window holds the frames from its start up to, not with, its end; should uneven
-    times bring one more than the network reads, the latest.
+    Windows start at whole multiples of `hop_s`: the first is the last one that starts at or before
+    the first frame, the last is the first one that reaches the last frame. A window holds the
+    frames from its start up to, but not including, its end; if uneven times bring one more than the
+    network reads, the latest.
 
     Args:
-        times_s: as in `running_intensities`.
-        affect: as there.
-        model: as there.
-        processor: as there.
+        times_s: as in `running_intensities`; so are `affect`, `model` and `processor`.
+        affect: (N, A).
+        model: a stage-2 model or None.
+        processor: the model's processor.
         window_s: length of a window in seconds, at most T / `sampling_fps`.
         hop_s: seconds from one window's start to the next one's.
 
     Returns:
-        One row a window: start_s, end_s (which may lie behind the clip's), frames_with_face, and the intensities, NaN
-        where no frame of the window has a face.
+        One row a window: start_s, end_s (may lie behind the clip's), frames_with_face, and the
+        intensities, NaN if no frame of the window has a face.
 
     Raises:
-        ValueError: as `running_intensities`; or `hop_s` is not a positive number.
+        ValueError: as in `running_intensities`; or `hop_s` is not a positive number.
     """
-    model, processor = checked_pair(model, processor)
-    config = stage_2_config(model)
-    window_s, hop_s = _checked_window(window_s, model, processor), _positive("hop_s", hop_s)
-    times_s, affect = _due(times_s, affect, config)
-    face = ~np.isnan(affect).any(1)  # (N,)
-    starts_s = _starts(times_s, window_s, hop_s)
+    model, processor = resolve_stage_2(model, processor)
+    window_s = _check_window(window_s, model, processor)
+    hop_s = _check_positive("hop_s", hop_s)
+    times_s, affect = _keep_due(times_s, affect, model.config)
+    has_face = ~np.isnan(affect).any(1)  # (N,)
+    starts_s = _window_starts(times_s, window_s, hop_s)
     clips = []
     for start_s in starts_s:
-        first, end = np.searchsorted(
-            times_s, np.array([start_s, start_s + window_s]) - TIME_TOLERANCE_S
-        )
-        clips.append(affect[first:end][face[first:end]][-processor.num_frames :])
-    table = pd.DataFrame(
-        _of_clips(clips, model, processor).astype(float), columns=config.label_names
-    )
-    for place, (name, values) in enumerate(
+        bounds_s = np.array([start_s, start_s + window_s]) - TIME_TOLERANCE_S
+        first, end = np.searchsorted(times_s, bounds_s)
+        clips.append(affect[first:end][has_face[first:end]][-processor.num_frames :])
+    intensities = predict_intensities(clips, model, processor).astype(float)
+    windows = pd.DataFrame(
         {
             "start_s": starts_s,
             "end_s": [start_s + window_s for start_s in starts_s],
             "frames_with_face": [len(clip) for clip in clips],
-        }.items()
-    ):
-        table.insert(place, name, values)
-    return table
+        }
+    )
+    return windows.join(pd.DataFrame(intensities, columns=list(model.config.label_names)))
 
 
-def _starts(times_s: np.ndarray, window_s: float, hop_s: float) -> list[float]:
-    """Where windows start, see `sliding_windows`; none for a clip without frames."""
+def _window_starts(times_s: np.ndarray, window_s: float, hop_s: float) -> list[float]:
+    """Return where windows start, see `sliding_windows`; none for a clip without frames."""
     starts_s: list[float] = []
     if len(times_s) == 0:
         return starts_s
@@ -316,31 +313,15 @@ def _starts(times_s: np.ndarray, window_s: float, hop_s: float) -> list[float]:
     return starts_s
 
 
-def _of_clips(
-    clips: Sequence[np.ndarray], model: MMAMRNNetForIntensity, processor: MMAMRNNetVideoProcessor
-) -> np.ndarray:
-    """(N, K) float32 intensities of N clips of (L, A) affect each; NaN for clips without frames."""
-    intensities = np.full((len(clips), model.config.num_labels), np.nan, np.float32)
-    filled = [number for number, clip in enumerate(clips) if len(clip)]
-    for first in range(0, len(filled), WINDOWS_AT_ONCE):
-        chosen = filled[first : first + WINDOWS_AT_ONCE]
-        affect, frame_mask = processor.pad(
-            [clips[number] for number in chosen]
-        )  # (n, T, A), (n, T)
-        with torch.inference_mode():
-            output = model(affect=affect.to(model.device), frame_mask=frame_mask.to(model.device))
-        intensities[chosen] = output.intensities.float().cpu().numpy()
-    return intensities
-
-
-def _due(
+def _keep_due(
     times_s: Sequence[float] | np.ndarray, affect: np.ndarray, config: MMAMRNNetConfig
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Times (n,) float64 and affect (n, A) float32 of the frames due at the model's rate, checked."""
+    """Check times and affect; return (n,) float64 and (n, A) float32 of the frames that are due."""
     times_s, affect = np.asarray(times_s, np.float64), np.asarray(affect, np.float32)
     if times_s.ndim != 1 or affect.shape != (len(times_s), config.input_size):
         raise ValueError(
-            f"times_s must be (N,) and affect (N, {config.input_size}); got {times_s.shape} and {affect.shape}"
+            f"times_s must be (N,) and affect (N, {config.input_size}); "
+            f"got {times_s.shape} and {affect.shape}"
         )
     if not np.isfinite(times_s).all() or (times_s < 0).any() or (np.diff(times_s) < 0).any():
         raise ValueError("times_s must be finite seconds since the clip's first frame, in order")
@@ -351,22 +332,22 @@ def _due(
     return times_s[due], affect[due]
 
 
-def _checked_window(
+def _check_window(
     window_s: float | None, model: MMAMRNNetForIntensity, processor: MMAMRNNetVideoProcessor
 ) -> float:
-    """The window in seconds, the longest for None; see `LiveReader`'s errors."""
+    """Return the window in seconds, by default the longest; errors as in `LiveReader`."""
     fps, most = model.config.sampling_fps, processor.num_frames
     if window_s is None:
         return most / fps
-    if _positive("window_s", window_s) > most / fps + TIME_TOLERANCE_S:
+    if _check_positive("window_s", window_s) > most / fps + TIME_TOLERANCE_S:
         raise ValueError(
-            f"a window of {window_s:g} s holds {window_s * fps:g} frames at the model's {fps:g} a second, and it reads "
-            f"at most {most}: window_s may be up to {most / fps:g}"
+            f"a window of {window_s:g} s holds {window_s * fps:g} frames at the model's {fps:g} "
+            f"a second, and it reads at most {most}: window_s may be up to {most / fps:g}"
         )
     return float(window_s)
 
 
-def _positive(name: str, seconds: float) -> float:
+def _check_positive(name: str, seconds: float) -> float:
     if not (isinstance(seconds, Real) and math.isfinite(seconds) and seconds > 0):
         raise ValueError(f"{name} must be a positive number of seconds; got {seconds!r}")
     return float(seconds)

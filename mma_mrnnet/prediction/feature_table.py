@@ -1,0 +1,81 @@
+"""A table of features -> what the model says of the clip."""
+
+import os
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from mma_mrnnet.model.modeling_mma_mrnnet import MMAMRNNetForIntensity
+from mma_mrnnet.model.video_processing_mma_mrnnet import MMAMRNNetVideoProcessor
+from mma_mrnnet.prediction.checkpoint import resolve_stage_2
+from mma_mrnnet.prediction.result import (
+    NO_ROW,
+    SampledAffect,
+    VideoPrediction,
+    explain_intensities,
+    join_notes,
+    length_warning,
+    predict_intensities,
+    shown,
+)
+from mma_mrnnet.tables import ROW_COLUMNS, TABLE_SUFFIX, exactly, read_feature_table
+
+
+def predict_table(
+    path: str | os.PathLike[str], model: MMAMRNNetForIntensity, processor: MMAMRNNetVideoProcessor
+) -> VideoPrediction:
+    """Predict the intensities of a clip whose frames are rows of a feature table.
+
+    The table is read as in training (see `read_feature_table`): the columns that the model names,
+    one person, at the model's frame rate if there are time stamps.
+
+    Args:
+        path: a CSV file.
+        model: a stage-2 model with `config.feature_names`.
+        processor: the model's processor.
+
+    Returns:
+        A `VideoPrediction` whose `frames` are the rows that were used. A table without a usable row
+        has NaN intensities and an `error`.
+
+    Raises:
+        ValueError: the model reads videos, a column is missing, or the table cannot be read.
+    """
+    model, processor = resolve_stage_2(model, processor)
+    config = model.config
+    if config.feature_names is None:
+        raise ValueError(
+            f"{path}: this model reads videos, not tables; a model trained on such tables is needed"
+        )
+    if Path(path).suffix.lower() != TABLE_SUFFIX:
+        raise ValueError(
+            f"{path}: this model reads tables of features ({TABLE_SUFFIX}); "
+            "a video needs another model"
+        )
+    table = read_feature_table(path, exactly(config.feature_names), config.sampling_fps)
+    used, left_out = len(table.values), table.frames_sampled - len(table.values)
+    times_s = np.full(used, np.nan) if table.times_s is None else table.times_s.round(6)
+    frames = pd.DataFrame(table.values, columns=list(table.names))
+    frames = frames.assign(
+        file=shown(str(path)), track=0, frame=table.frames, time_s=times_s, face=True
+    )
+    frames = frames[[*ROW_COLUMNS, *table.names]]
+    lost = None
+    if left_out:
+        lost = f"{left_out} of {table.frames_sampled} frames left out: no face, or a number missing"
+    (intensities,) = predict_intensities([table.values], model, processor)
+    sampled = SampledAffect(table.values, np.asarray(table.frames), times_s)
+    return VideoPrediction(
+        file=str(path),
+        intensities=dict(zip(config.label_names, intensities.tolist(), strict=True)),
+        frames=frames,
+        duration_s=table.duration_s,
+        error=None if used else NO_ROW,
+        warning=join_notes(lost, length_warning(used, processor)),
+        calibrated=config.calibrated,
+        relative=config.relative_labels,
+        simulated=config.simulated_labels,
+        explain=partial(explain_intensities, sampled, model, processor),
+    )
