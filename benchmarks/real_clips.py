@@ -22,11 +22,12 @@ import numpy as np
 import torch
 from machine import machine
 
-from mma_mrnnet.cli.demo import astronaut, camera_move, figure_class
+from mma_mrnnet.cli.demo import astronaut, camera_move
 from mma_mrnnet.faces.affect import extract_affect, extract_people
 from mma_mrnnet.faces.tracks import FaceFrame, crop_faces, rank_people
 from mma_mrnnet.model.labels import affect_names
 from mma_mrnnet.prediction import NO_FACE, default_checkpoint
+from mma_mrnnet.report.picture import figure_class
 from mma_mrnnet.training.checkpoints import write_json
 from mma_mrnnet.video.reading import VIDEO_SUFFIXES, FrameClock, VideoFrame, read_frames
 

@@ -16,7 +16,7 @@ import pytest
 import torch
 from skimage.data import astronaut
 
-from mma_mrnnet import cli, prediction
+from mma_mrnnet import cli, tables
 from mma_mrnnet.video.writing import write_video
 
 FACE = cv2.resize(astronaut()[:256, 96:352], (160, 160), interpolation=cv2.INTER_AREA)
@@ -179,7 +179,7 @@ def test_notes_say_where_the_labels_came_from(
     _, _, err = predict(clips / "a.mp4")
     assert any(line.startswith("note: ") and "simulator" in line for line in err) == simulated
     assert (
-        any(line.startswith("note: ") and "relative within a clip" in line for line in err)
+        any(line.startswith("note: ") and "relative within the clip" in line for line in err)
         == relative
     )
 
@@ -480,7 +480,7 @@ def test_windows_are_a_table_of_their_own(predict, two_people, tmp_path):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--hop", "1"], "--window and --hop are of --windows FILE"),
+        (["--hop", "1"], "--window and --hop need --windows FILE"),
         (["--windows", "w.csv", "--fps", "1"], "leave --fps out, or give native"),
         (
             ["--windows", "w.csv", "--window", "3"],
@@ -534,7 +534,7 @@ def test_the_help_of_each_command_shows_an_example_that_parses(run, command):
     ]
     assert examples
     for example in examples:
-        cli.parser_of_commands().parse_args(example[1:])
+        assert cli.parse_words(example[1:])[0] == command
 
 
 # ---- export
@@ -576,27 +576,104 @@ def test_a_real_process_keeps_results_on_stdout_and_all_else_on_stderr(clips, tm
     assert len(pd.read_csv(tmp_path / "results.csv")) == 3
 
 
-def test_hidden_files_of_a_folder_are_no_clips(tmp_path):
+def test_hidden_files_of_a_folder_are_no_clips(tmp_path, tiny_config):
     (tmp_path / "._clip.mp4").write_bytes(b"resource fork")
     (tmp_path / "clip.mp4").write_bytes(b"")
-    assert cli.predict._find_clips([str(tmp_path)], frozenset({".mp4"})) == [
-        str(tmp_path / "clip.mp4")
-    ]
+    assert cli.predict.find_clips([str(tmp_path)], tiny_config) == [str(tmp_path / "clip.mp4")]
 
 
-def test_a_table_that_cannot_be_written_does_not_cost_the_other_one(tmp_path, capsys, monkeypatch):
-    real = prediction.write_table
+def test_a_table_that_cannot_be_written_does_not_cost_the_other_one(
+    predict, clips, tmp_path, monkeypatch
+):
+    real = tables.write_table
 
     def full_disk(table, path):
         if path.name == "out.csv":
             raise OSError("No space left on device")
         real(table, path)
 
-    monkeypatch.setattr(prediction, "write_table", full_disk)
-    rows = [pd.DataFrame({"file": ["a"]})]
-    failed = cli.predict._write([(tmp_path / "out.csv", rows), (tmp_path / "frames.csv", rows)])
-    assert failed == [f"{tmp_path / 'out.csv'}: not written: No space left on device"]
-    assert (tmp_path / "frames.csv").is_file()
+    monkeypatch.setattr(tables, "write_table", full_disk)
+    words = ["--out", tmp_path / "out.csv", "--frames", tmp_path / "frames.csv"]
+    code, out, err = predict(clips / "a.mp4", *words)
+    assert (code, len(headings(out))) == (1, 1)
+    assert err[-1] == (f"mma-mrnnet: {tmp_path / 'out.csv'}: not written: No space left on device")
+    assert len(pd.read_csv(tmp_path / "frames.csv")) == 1
+
+
+@pytest.mark.parametrize("option", ["--windows", "--report"])
+def test_an_error_in_one_output_of_one_clip_costs_neither_the_other_clips_nor_the_other_outputs(
+    predict, clips, tmp_path, monkeypatch, option
+):
+    from mma_mrnnet.prediction import streaming
+    from mma_mrnnet.report import page
+
+    target = tmp_path / ("windows.csv" if option == "--windows" else "page.html")
+    module, name = (
+        (streaming, "sliding_windows") if option == "--windows" else (page, "clip_section")
+    )
+    whole = getattr(module, name)
+    calls = []
+
+    def fails_at_first(*args):
+        calls.append(args)
+        if len(calls) == 1:
+            raise MemoryError
+        return whole(*args)
+
+    monkeypatch.setattr(module, name, fails_at_first)
+    code, out, err = predict(clips, "--out", tmp_path / "out.csv", option, target)
+    assert (code, len(headings(out)), len(calls)) == (1, 2, 2)
+    assert len(pd.read_csv(tmp_path / "out.csv")) == 2
+    assert "b.mp4" in target.read_text("utf-8")
+    assert err[-1] == f"mma-mrnnet: {target}: without {clips / 'a.mp4'}: MemoryError"
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["predict"], "mma-mrnnet predict: error: the following arguments are required: clips"),
+        (["predict", "a", "--what"], "mma-mrnnet predict: error: unrecognized arguments: --what"),
+        (["predict", "a", "--out"], "mma-mrnnet predict: error: argument --out: expected a value"),
+        (
+            ["predict", "a", "--out", "--threads", "1"],
+            "mma-mrnnet predict: error: argument --out: expected a value",
+        ),
+        (
+            ["ablate", "--out", "x", "--data", "simulated"],
+            "mma-mrnnet ablate: error: unrecognized arguments: --data; words of train.py stand behind --",
+        ),
+        (
+            ["evaluate", "--data", "x", "--out", "y", "--pictures"],
+            "mma-mrnnet evaluate: error: argument --pictures: expected a value",
+        ),
+        (
+            ["draw", "x", "--clips", "1", "0", "1"],
+            "mma-mrnnet draw: error: argument --clips: must be a whole number of at least 1; got '0'",
+        ),
+    ],
+)
+def test_wrong_words_are_one_line_behind_the_usage_and_exit_code_2(run, words, message):
+    code, out, err = run(*words)
+    assert (code, out) == (2, [])
+    assert err[0].startswith(f"usage: mma-mrnnet {words[0]} [OPTIONS]")
+    assert err[-1] == message
+
+
+def test_an_option_takes_several_values_behind_its_name():
+    words = ["evaluate", "model", "--pictures", "warp", "render", "--data", "d", "--out", "o"]
+    _, values = cli.parse_words(words)
+    assert (values["pictures"], values["model"], values["data"]) == (
+        ["warp", "render"],
+        "model",
+        "d",
+    )
+
+
+def test_words_behind_two_dashes_belong_to_train_py():
+    words = ["ablate", "--out", "o", "--transfer", "a", "b", "--", "--data", "d", "--transfer", "c"]
+    _, values = cli.parse_words(words)
+    assert values["transfer"] == ["a", "b"]
+    assert values["words"] == ["--data", "d", "--transfer", "c"]
 
 
 def test_a_folder_that_takes_no_files_is_refused_before_any_work(predict, clips, capsys):

@@ -148,7 +148,7 @@ def test_a_file_that_cannot_be_written_does_not_cost_the_others_and_is_named(
     def full(*_):
         raise OSError(28, "No space left on device", str(tmp_path / ".of.a.moment"))
 
-    monkeypatch.setattr("mma_mrnnet.prediction.write_table", full)
+    monkeypatch.setattr("mma_mrnnet.tables.write_table", full)
     monkeypatch.setattr("mma_mrnnet.report.page.write_page", full)
     table, page, video = (tmp_path / name for name in ("a.csv", "a.html", "a.mp4"))
     code, out, err = run("predict", clip, "--out", table, "--report", page, "--annotate", video)
@@ -278,7 +278,7 @@ def test_with_native_frames_the_table_has_them_all(run, clip, tmp_path):
 def test_only_one_clip_is_drawn_on(run, clip, other, tmp_path):
     code, _, err = run("predict", clip, other, "--annotate", tmp_path / "drawn.mp4")
     assert code == 1
-    assert err[-1] == "mma-mrnnet: --annotate is of one clip; got 2"
+    assert err[-1] == "mma-mrnnet: --annotate takes one clip; got 2"
 
 
 def test_a_clip_without_a_face_is_drawn_with_its_note_and_a_broken_one_is_not(
@@ -317,7 +317,7 @@ def test_two_clips_stand_side_by_side(run, clip, other, tmp_path):
             singles[clip][name],
             singles[other][name],
         )
-    assert any("relative within a clip" in line for line in err)
+    assert any("relative within the clip" in line for line in err)
     assert "clip.mp4 and other.mp4" in (tmp_path / "both.html").read_text("utf-8")
 
 

@@ -116,11 +116,10 @@ def check_words(line):
     if words[0] == "srun":
         words = shlex.split(words[-1])  # what each machine's shell is given
     if "mma-mrnnet" in words and words[0] != "pip":
-        args = cli.parser_of_commands().parse_args(words[words.index("mma-mrnnet") + 1 :])
-        if args.command == "ablate":
-            study_of(
-                Path("x"), args.words[1:], args.frames and shlex.split(args.frames), args.transfer
-            )
+        command, values = cli.parse_words(words[words.index("mma-mrnnet") + 1 :])
+        if command == "ablate":
+            frames = values["frames"] and shlex.split(values["frames"])
+            study_of(Path("x"), values["words"], frames, values["transfer"] or [])
     elif "train.py" in words:
         own = words[words.index("train.py") + 1 :]
         place = own.index("...") if "..." in own else None
@@ -145,8 +144,8 @@ def test_a_wrong_word_in_a_command_that_is_not_run_would_be_seen():
     for line in ("accelerate launch train.py --stage mma --data drawn --output x --epoch_count 3",):
         with pytest.raises(ValueError, match="epoch_count"):
             check_words(line)
-    with pytest.raises(SystemExit):
-        check_words("mma-mrnnet predict clip.mp4 --frame x.csv --no-such-option")
+    with pytest.raises(cli.UsageError, match="no-such-option"):
+        check_words("mma-mrnnet predict clip.mp4 --frames x.csv --no-such-option")
 
 
 # The pages, run -----------------------------------------------------------------------------------------------------

@@ -1,103 +1,169 @@
-"""The command line: mma-mrnnet predict | compare | crop | draw | ablate | evaluate ... Only this part prints."""
+"""The command line: mma-mrnnet predict, compare, crop, draw, ablate, evaluate ... Only this room prints."""
 
-import argparse
 import logging
 import sys
-from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import Any
 
-from mma_mrnnet.cli import compare, corpora, predict, sharing, studies
-from mma_mrnnet.cli.show import discard_stdout
+import typer
+from typer.core import TyperCommand, TyperGroup
 
+from mma_mrnnet.cli import demo, predict, sharing, training
+from mma_mrnnet.cli.outputs import discard_stdout
 
-class Command(NamedTuple):
-    """One command: what it does in a line, examples that work, and the functions that read and run its words."""
-
-    text: str
-    examples: str
-    add: Callable[[argparse.ArgumentParser], None]
-    run: Callable[[argparse.Namespace], int]
+# typer exports only this subclass of click's error for wrong words.
+UsageError: Any = typer.BadParameter.__mro__[1]
 
 
-COMMANDS = {
-    "predict": Command(
-        "intensities of each clip, and affect of its frames",
-        predict.EXAMPLES,
-        predict.add_predict,
-        predict.run_predict,
-    ),
-    "compare": Command(
-        "intensities of two clips side by side",
-        compare.EXAMPLES,
-        compare.add_compare,
-        compare.run_compare,
-    ),
-    "crop": Command(
-        "stores the aligned face crops of every video of a folder, to train on",
-        corpora.CROP_EXAMPLES,
-        corpora.add_crop,
-        corpora.run_crop,
-    ),
-    "draw": Command(
-        "draws simulated reactions as clips of cartoon faces, laid out as Hume-Reaction: no people",
-        corpora.DRAW_EXAMPLES,
-        corpora.add_draw,
-        corpora.run_draw,
-    ),
-    "ablate": Command(
-        "trains the paper's comparisons, each with several seeds, and reports them",
-        studies.ABLATE_EXAMPLES,
-        studies.add_ablate,
-        studies.run_ablate,
-    ),
-    "diagnose": Command(
-        "what is wrong with a training run, by its results, and what to try",
-        studies.DIAGNOSE_EXAMPLES,
-        studies.add_diagnose,
-        studies.run_diagnose,
-    ),
-    "evaluate": Command(
-        "how good an extractor is on labelled face crops, source by source, with intervals",
-        studies.EVALUATE_EXAMPLES,
-        studies.add_evaluate,
-        studies.run_evaluate,
-    ),
-    "export": Command(
-        "a folder for the Hub: weights, config, processor, code and card; or ONNX models",
-        sharing.EXPORT_EXAMPLES,
-        sharing.add_export,
-        sharing.run_export,
-    ),
-    "push": Command(
-        "uploads a checkpoint to the Hub as export writes it, by one commit",
-        sharing.PUSH_EXAMPLES,
-        sharing.add_push,
-        sharing.run_push,
-    ),
-    "demo": Command(
-        "makes a short clip from a public-domain photo and runs the whole job on it",
-        sharing.DEMO_EXAMPLES,
-        sharing.add_demo,
-        sharing.run_demo,
-    ),
-}
+class PlainCommand(TyperCommand):
+    """A command whose help is plain text, and whose options take several values after one name."""
+
+    def format_usage(self, ctx: typer.Context, formatter: Any) -> None:
+        """Write the line of usage."""
+        formatter.write_usage(
+            ctx.command_path, " ".join(self.collect_usage_pieces(ctx)), prefix="usage: "
+        )
+
+    def collect_usage_pieces(self, ctx: typer.Context) -> list[str]:
+        """Return `[OPTIONS]` and the names of the arguments, as they stand in the help."""
+        arguments = [param for param in self.params if param.param_type_name == "argument"]
+        return ["[OPTIONS]", *(param.metavar for param in arguments)]
+
+    def format_options(self, ctx: typer.Context, formatter: Any) -> None:
+        """Write a line for each argument and option, without the types of arguments."""
+        for title, kind in (("Arguments", "argument"), ("Options", "option")):
+            params = [param for param in self.get_params(ctx) if param.param_type_name == kind]
+            records = [(param, param.get_help_record(ctx)) for param in params]
+            rows = [
+                (param.metavar if kind == "argument" else record[0], record[1])
+                for param, record in records
+                if record
+            ]
+            if rows:
+                with formatter.section(title):
+                    formatter.write_dl(rows)
+
+    def format_epilog(self, ctx: typer.Context, formatter: Any) -> None:
+        """Write the examples as they stand."""
+        if self.epilog:
+            formatter.write(f"\n{self.epilog}\n")
+
+    def parse_args(self, ctx: typer.Context, args: list[str]) -> list[str]:
+        """Read words, such as `--pictures a b`, that click takes only as `--pictures a --pictures b`."""
+        options = [param for param in self.params if param.param_type_name == "option"]
+        valued = {name for param in options if not param.is_flag for name in param.opts}
+        repeated = {name for param in options if param.multiple for name in param.opts}
+        words: list[str] = []
+        current = None  # an option of several values, whose values are being read
+        end = args.index("--") if "--" in args else len(args)
+        for word, following in zip(args[:end], [*args[1:end], "--"], strict=False):
+            if word in valued and _is_option(following):
+                ctx.fail(f"argument {word}: expected a value")
+            if _is_option(word):
+                current = word if word in repeated else None
+                words += [] if current else [word]
+            else:
+                words += [current, word] if current else [word]
+        try:
+            return super().parse_args(ctx, [*words, *args[end:]])
+        except UsageError as error:
+            error.ctx = error.ctx or ctx
+            raise
+
+
+def _is_option(word: str) -> bool:
+    return word.startswith("--") and " " not in word
+
+
+class Commands(TyperGroup):
+    """All commands, with help in plain text."""
+
+    format_usage = PlainCommand.format_usage
+
+    def format_commands(self, ctx: typer.Context, formatter: Any) -> None:
+        """Write each command with what it does."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, each.help) for name, each in self.commands.items()])
+
+    def resolve_command(self, ctx: typer.Context, args: list[str]) -> Any:
+        """Find the command that the first word names."""
+        if args[0] not in self.commands and not args[0].startswith("-"):
+            names = ", ".join(self.commands)
+            ctx.fail(f"argument command: invalid choice: {args[0]!r} (choose from {names})")
+        return super().resolve_command(ctx, args)
+
+
+app = typer.Typer(
+    cls=Commands,
+    help="Estimate the intensities of seven emotional reactions from a video of a face.",
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    subcommand_metavar="command ...",
+    invoke_without_command=True,
+)
+
+
+@app.callback()
+def _prepare(context: typer.Context) -> None:
+    """Silence the decoder, the Hub's client and transformers: only what we print is shown."""
+    if context.invoked_subcommand is None:
+        print(context.get_help())
+        raise typer.Exit(2)
+    from transformers.utils import logging as transformers_logging
+
+    logging.getLogger("mma_mrnnet").setLevel(logging.ERROR)
+    # The client logs each retry; its last error is raised, and printed by us.
+    logging.getLogger("huggingface_hub").setLevel(logging.CRITICAL)
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+
+
+for name, function, examples in (
+    ("predict", predict.predict_clips, predict.PREDICT_EXAMPLES),
+    ("compare", predict.compare_clips, predict.COMPARE_EXAMPLES),
+    ("crop", training.crop_videos, training.CROP_EXAMPLES),
+    ("draw", training.draw_clips, training.DRAW_EXAMPLES),
+    ("ablate", training.run_ablations, training.ABLATE_EXAMPLES),
+    ("diagnose", training.diagnose_runs, training.DIAGNOSE_EXAMPLES),
+    ("evaluate", training.evaluate_extractor, training.EVALUATE_EXAMPLES),
+    ("export", sharing.export_checkpoint, sharing.EXPORT_EXAMPLES),
+    ("push", sharing.push_checkpoint, sharing.PUSH_EXAMPLES),
+    ("demo", demo.show_demo, demo.EXAMPLES),
+):
+    # Behind the words of `ablate` everything belongs to train.py.
+    settings = {"allow_interspersed_args": name != "ablate"}
+    add = app.command(name, cls=PlainCommand, epilog=examples, context_settings=settings)
+    add(function)
+
+GROUP: Any = typer.main.get_command(app)
+COMMANDS: tuple[str, ...] = tuple(GROUP.commands)
+
+
+def parse_words(words: Sequence[str]) -> tuple[str, dict[str, Any]]:
+    """Return the command that words name and the values of its parameters, without running it."""
+    with GROUP.commands[words[0]].make_context(words[0], list(words[1:])) as context:
+        return words[0], context.params
 
 
 def main(words: Sequence[str] | None = None) -> int:
-    """Runs one command; the process's exit code: 0, 1 where something failed, 2 for words that make no command."""
-    parser = parser_of_commands()
-    args, unknown = parser.parse_known_args(words)
-    if unknown:
-        hint = "; words of train.py stand behind --" if args.command == "ablate" else ""
-        parser.error(f"unrecognized arguments: {' '.join(unknown)}{hint}")
-    if args.command is None:
-        parser.print_help()
-        return 2
-    _quieten_libraries()
+    """Run one command and return the exit code: 0, 1 if something failed, 2 for wrong words."""
     try:
-        code = COMMANDS[args.command].run(args)
+        with GROUP.make_context(
+            "mma-mrnnet", list(sys.argv[1:] if words is None else words)
+        ) as context:
+            code: int = GROUP.invoke(context)
         sys.stdout.flush()  # here, where a reader that left is no error
         return code
+    except typer.Exit as stop:
+        return stop.exit_code
+    except UsageError as error:
+        print(
+            f"{error.ctx.get_usage()}\n{error.ctx.command_path}: error: {_reason(error)}",
+            file=sys.stderr,
+        )
+        return 2
     except BrokenPipeError:
         discard_stdout()
         return 0
@@ -109,33 +175,14 @@ def main(words: Sequence[str] | None = None) -> int:
         return 130
 
 
-def _quieten_libraries() -> None:
-    """The decoder and transformers speak through logging; a reader of results wants the one line that we print."""
-    from transformers.utils import logging as transformers_logging
-
-    logging.getLogger("mma_mrnnet").setLevel(logging.ERROR)
-    logging.getLogger("huggingface_hub").setLevel(
-        logging.CRITICAL
-    )  # its retries; the last error is ours to tell
-    transformers_logging.set_verbosity_error()
-    transformers_logging.disable_progress_bar()
-
-
-def parser_of_commands() -> argparse.ArgumentParser:
-    """Reads the words of every command."""
-    parser = argparse.ArgumentParser(
-        prog="mma-mrnnet",
-        description="A video of a face in, the intensities of seven emotional reactions out.",
-    )
-    commands = parser.add_subparsers(dest="command", metavar="command")
-    for name, command in COMMANDS.items():
-        command.add(
-            commands.add_parser(
-                name,
-                help=command.text,
-                description=command.text,
-                epilog=command.examples,
-                formatter_class=argparse.RawDescriptionHelpFormatter,
-            )
-        )
-    return parser
+def _reason(error: Any) -> str:
+    """Describe wrong words in one line."""
+    kind = type(error).__name__
+    if kind == "NoSuchOption":
+        is_ablate = error.ctx.info_name == "ablate"
+        hint = "; words of train.py stand behind --" if is_ablate else ""
+        return f"unrecognized arguments: {error.option_name}{hint}"
+    if kind == "MissingParameter":
+        return f"the following arguments are required: {error.param.opts[0]}"
+    param = getattr(error, "param", None)
+    return error.message if param is None else f"argument {param.opts[0]}: {error.message}"

@@ -1,21 +1,45 @@
-"""A clip made from a public-domain photo, the whole job on it, and a picture of the result. Needs the `demo` extra."""
+"""mma-mrnnet demo: a clip made from a public-domain photo, and the whole job on it. Needs the `demo` extra."""
 
+import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
-import cv2
 import numpy as np
 
-from mma_mrnnet.prediction import VideoPrediction, clip_table, predict_video, write_table
-from mma_mrnnet.report.picture import draw_prediction, figure_class
-from mma_mrnnet.video.writing import write_video
+from mma_mrnnet.cli.options import Threads, option, set_threads
+from mma_mrnnet.cli.outputs import print_notes, print_prediction
+
+if TYPE_CHECKING:
+    from mma_mrnnet.prediction import VideoPrediction
+
+EXAMPLES = """example:
+  mma-mrnnet demo --out mma_mrnnet_demo"""
 
 FPS = 25
 DURATION_S = 6
 
 
+def show_demo(
+    out: Annotated[Path, option("FOLDER", "Folder for the clip and the results.")] = Path(
+        "mma_mrnnet_demo"
+    ),
+    threads: Threads = 1,
+) -> int:
+    """Make a short clip from a public-domain photo and run the whole job on it."""
+    from mma_mrnnet.prediction import default_checkpoint
+
+    set_threads(threads)
+    prediction, written = run_demo(out)
+    print_prediction(prediction)
+    print_notes(default_checkpoint()[0].config, with_frames=True)
+    for name, path in written.items():
+        print(f"wrote {name}: {path}", file=sys.stderr)
+    return 0
+
+
 def astronaut() -> np.ndarray:
-    """NASA's portrait of Eileen Collins (public domain), as scikit-image carries it: (512, 512, 3) uint8 RGB.
+    """Return NASA's portrait of Eileen Collins (public domain): (512, 512, 3) uint8 RGB.
 
     Raises:
         ValueError: scikit-image is not installed.
@@ -30,7 +54,15 @@ def astronaut() -> np.ndarray:
 def camera_move(
     photo: np.ndarray, frames: int, size: tuple[int, int] = (640, 480)
 ) -> Iterator[np.ndarray]:
-    """A slow zoom onto the upper middle of a photo, as (height, width, 3) uint8 RGB frames of `size`."""
+    """Yield a slow zoom onto the upper middle of a photo, as (height, width, 3) uint8 RGB frames.
+
+    Args:
+        photo: (h, w, 3) uint8 RGB.
+        frames: how many frames to make.
+        size: width and height of the frames.
+    """
+    import cv2
+
     width, height = size
     for number in range(frames):
         progress = number / max(frames - 1, 1)
@@ -44,29 +76,30 @@ def camera_move(
         )
 
 
-def run_demo(folder: Path) -> tuple[VideoPrediction, dict[str, Path]]:
-    """Makes the clip, predicts, and writes clip, tables and picture.
+def run_demo(folder: Path) -> tuple["VideoPrediction", dict[str, Path]]:
+    """Make the clip, predict it, and write clip, tables and picture.
 
     Args:
-        folder: made where it is missing; files of an earlier demo are replaced.
+        folder: created if it is missing; files of an earlier demo are replaced.
 
     Returns:
-        The prediction, and what was written where.
+        The prediction, and the path of each file by what it is.
 
     Raises:
-        ValueError: the extra is not installed; nothing was made.
+        ValueError: the extra is not installed; nothing was written.
     """
+    from mma_mrnnet.prediction import clip_table, predict_video, write_table
+    from mma_mrnnet.report.picture import draw_prediction, figure_class
+    from mma_mrnnet.video.writing import write_video
+
     photo = astronaut()
-    figure_class()  # like the photo: before any work, as the extra may be missing
+    figure_class()  # like the photo: fails before any work if the extra is missing
     folder.mkdir(parents=True, exist_ok=True)
     written = {
-        name: folder / file
-        for name, file in (
-            ("clip", "astronaut.mp4"),
-            ("result", "result.csv"),
-            ("frames", "frames.csv"),
-            ("picture", "result.png"),
-        )
+        "clip": folder / "astronaut.mp4",
+        "result": folder / "result.csv",
+        "frames": folder / "frames.csv",
+        "picture": folder / "result.png",
     }
     write_video(written["clip"], camera_move(photo, FPS * DURATION_S), FPS)
     prediction = predict_video(written["clip"])

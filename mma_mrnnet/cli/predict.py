@@ -1,24 +1,50 @@
-"""mma-mrnnet predict: intensities of each clip, and affect of its frames."""
+"""mma-mrnnet predict and compare: intensities of clips, and two clips side by side."""
 
-import argparse
 import glob
+import math
 import sys
-from collections.abc import Sequence
-from itertools import combinations
+from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
-from mma_mrnnet.cli.arguments import checkpoint, count, device, rate, seconds, set_threads, stretch
-from mma_mrnnet.cli.drawn import (
-    Drawings,
-    add_drawn,
-    check_clips_stay,
-    check_drawn,
-    check_report,
-    not_written,
+import typer
+
+from mma_mrnnet.cli.options import (
+    REPORT_HELP,
+    Device,
+    FrameRate,
+    Model,
+    Neutral,
+    Report,
+    Threads,
+    find_device,
+    load_model,
+    option,
+    parse_rate,
+    parse_seconds,
+    set_threads,
 )
-from mma_mrnnet.cli.show import discard_stdout, print_notes, print_prediction
+from mma_mrnnet.cli.outputs import (
+    Outputs,
+    Targets,
+    check_clips_stay,
+    check_report,
+    describe_unwritten,
+    discard_stdout,
+    format_intensity,
+    print_neutral,
+    print_notes,
+    print_prediction,
+)
 
-EXAMPLES = """examples:
+if TYPE_CHECKING:
+    from mma_mrnnet.model.configuration_mma_mrnnet import MMAMRNNetConfig
+    from mma_mrnnet.model.modeling_mma_mrnnet import MMAMRNNetForIntensity
+    from mma_mrnnet.model.video_processing_mma_mrnnet import MMAMRNNetVideoProcessor
+    from mma_mrnnet.prediction import VideoPrediction
+
+PREDICT_EXAMPLES = """examples:
   mma-mrnnet predict clip.mp4
   mma-mrnnet predict clips/ --out results.csv --frames frames.parquet
   mma-mrnnet predict 'clips/*.mov' --fps native --frames frames.csv
@@ -28,226 +54,155 @@ EXAMPLES = """examples:
   mma-mrnnet predict long.mp4 --windows windows.csv --window 12 --hop 1
   mma-mrnnet predict openface/ --model runs/tables/model     # one that was trained on tables of features"""
 
+COMPARE_EXAMPLES = """examples:
+  mma-mrnnet compare before.mp4 after.mp4
+  mma-mrnnet compare before.mp4 after.mp4 --report both.html
+  mma-mrnnet compare before.mp4 after.mp4 --neutral auto --report both.png"""
+
 WINDOW_S, HOP_S = 12.0, 1.0
-TABLES = ("out", "frames", "windows")
-OUTPUTS = (*TABLES, "report", "annotate")
+COMPARED_BAR_LENGTH = 10  # characters of an intensity of 1
 
 
-def add_predict(parser: argparse.ArgumentParser) -> None:
-    """Adds the command's arguments."""
-    parser.add_argument(
-        "clips",
-        nargs="+",
-        help="video files, folders (searched for videos), or quoted patterns; for a --model that was trained on tables "
-        "of features, such tables (.csv)",
-    )
-    parser.add_argument(
-        "--model", help="a stage-2 checkpoint: folder or repository (default: the one that ships)"
-    )
-    parser.add_argument(
-        "--fps",
-        type=rate,
-        help="frames a second of the per-frame table, or `native` for all of them; "
-        "the intensities always rest on the checkpoint's own rate",
-    )
-    parser.add_argument(
-        "--all-faces",
-        action="store_true",
-        help="a result for everybody in a clip, numbered by `track` (default: for who is in most frames, track 0)",
-    )
-    parser.add_argument(
-        "--neutral",
-        type=stretch,
-        metavar="START:END",
-        help="seconds in which the person's face rests, or `auto` for the calmest stretch: what it shows there is "
-        "taken out of the frames' affect; not shown to improve anything (default: off)",
-    )
-    parser.add_argument(
-        "--out", type=Path, help="one row a clip and person, as .csv, .json or .parquet"
-    )
-    parser.add_argument(
-        "--frames", type=Path, help="one row a frame and person, as .csv, .json or .parquet"
-    )
-    parser.add_argument(
-        "--windows",
-        type=Path,
-        help="one row a sliding window and person, as .csv, .json or .parquet",
-    )
-    parser.add_argument(
-        "--window",
-        type=seconds,
-        help=f"length of these windows in seconds (default: {WINDOW_S:g}, or all that fits)",
-    )
-    parser.add_argument(
-        "--hop", type=seconds, help=f"seconds from window to window (default: {HOP_S:g})"
-    )
-    add_drawn(parser)
-    parser.add_argument(
-        "--device", default="cpu", help="a torch device, such as cuda (default: cpu)"
-    )
-    parser.add_argument(
-        "--threads",
-        type=count,
-        default=1,
-        help="compute threads (default 1: on cores that other processes share, more can be far slower)",
-    )
+@dataclass(frozen=True)
+class Reading:
+    """How each clip is read.
 
-
-def run_predict(args: argparse.Namespace) -> int:
-    """Predicts every clip; 1 where one failed."""
-    from mma_mrnnet.prediction import clip_suffixes
-
-    _check_tables(args)
-    set_threads(args.threads)
-    model, processor = checkpoint(args.model)
-    _check_options(args, model)
-    clips = _find_clips(args.clips, clip_suffixes(model.config))
-    check_clips_stay(clips, [getattr(args, option) for option in (*TABLES, "report")])
-    check_drawn(args, clips, of_tables=model.config.feature_names is not None)
-    model = model.to(device(args.device))
-    tables = _Tables(args, model, processor)
-    table_rate = model.config.sampling_fps if args.fps is None else args.fps
-    drawings = Drawings(args, None if table_rate == "native" else table_rate)
-    done, interrupted = 0, False
-    try:
-        for clip in _with_progress(clips):
-            for prediction in drawings.add(predict_one(clip, model, processor, args)):
-                tables.add(prediction)
-                _show(prediction, args)
-            done += 1
-    except KeyboardInterrupt:
-        interrupted = True
-        print(f"mma-mrnnet: interrupted after {done} of {len(clips)} clips", file=sys.stderr)
-    failed = [*tables.write(), *drawings.write()]
-    if any(summary["error"] is None for summary in tables.summaries):
-        print_notes(model.config, frames_too=args.frames is not None)
-    if failed:
-        raise OSError("; ".join(failed))
-    if interrupted:
-        return 130
-    return int(any(summary["error"] is not None for summary in tables.summaries))
-
-
-def _check_tables(args: argparse.Namespace) -> None:
-    """Raises ValueError where a table could not be written, before any work."""
-    from mma_mrnnet.prediction import check_table_path
-
-    wanted = {option: path for option in OUTPUTS if (path := getattr(args, option)) is not None}
-    for option in (option for option in TABLES if option in wanted):
-        check_table_path(wanted[option])
-    check_report(args.report)
-    for option, other in combinations(wanted, 2):
-        if wanted[option].resolve() == wanted[other].resolve():
-            raise ValueError(f"{wanted[option]}: --{option} and --{other} need a file each")
-
-
-def _check_options(args: argparse.Namespace, model: object) -> None:
-    """Raises ValueError for options that do not go with each other, or with the model."""
-    if model.config.feature_names is not None:
-        given = {
-            "--fps": args.fps is not None,
-            "--all-faces": args.all_faces,
-            "--neutral": args.neutral is not None,
-        }
-        for option in (option for option, is_given in given.items() if is_given):
-            rate_of_tables = f"{model.config.sampling_fps:g}"
-            raise ValueError(
-                f"{option} is for videos; this model reads tables of features at {rate_of_tables}"
-            )
-    if args.windows is None and (args.window is not None or args.hop is not None):
-        raise ValueError(
-            "--window and --hop are of --windows FILE, which says where that table goes"
-        )
-    if args.windows is not None and args.fps not in (None, "native"):
-        raise ValueError(
-            "--windows rests on the frames at the checkpoint's own rate: leave --fps out, or give native"
-        )
-
-
-class _Tables:
-    """The tables that were asked for, as they fill.
-
-    Args:
-        args: the command's.
-        model: that predicts ...
-        processor: ... with its processor.
+    Attributes:
+        model: a stage-2 model.
+        processor: the model's processor.
+        fps: rate of the frames' table; None for the checkpoint's own.
+        every_frame: the frames' table holds every frame; then `fps` must be None.
+        all_faces: a prediction for everybody in the clip.
+        neutral: stretch of the person's own neutral; None for none.
     """
 
-    def __init__(self, args: argparse.Namespace, model: object, processor: object) -> None:
-        self._args, self._model, self._processor = args, model, processor
-        most_s = processor.num_frames / model.config.sampling_fps
-        self._window_s = min(WINDOW_S, most_s) if args.window is None else args.window
-        if args.windows is not None and self._window_s > most_s:
-            raise ValueError(
-                f"--window {self._window_s:g}: this model reads at most {most_s:g} s at once"
-            )
-        self.summaries: list[dict] = []
-        self._frames: list = []
-        self._windows: list = []
-
-    def add(self, prediction: object) -> None:
-        """Takes what the tables need of one prediction."""
-        self.summaries.append(prediction.summary())
-        if self._args.frames is not None:
-            self._frames.append(prediction.frames)
-        if self._args.windows is not None and prediction.error is None:
-            self._add_windows(prediction)
-
-    def _add_windows(self, prediction: object) -> None:
-        from mma_mrnnet.prediction import shown
-        from mma_mrnnet.prediction.streaming import sliding_windows
-
-        frames = prediction.frames
-        if frames["time_s"].isna().any():
-            print(f"mma-mrnnet: {prediction.file}: no time stamps, so no windows", file=sys.stderr)
-            return
-        affect = frames[list(self._model.config.input_names)].to_numpy("float32")
-        hop_s = HOP_S if self._args.hop is None else self._args.hop
-        table = sliding_windows(
-            frames["time_s"].to_numpy(), affect, self._model, self._processor, self._window_s, hop_s
-        )
-        table.insert(0, "file", shown(prediction.file))
-        table.insert(1, "track", prediction.track)
-        self._windows.append(table)
-
-    def write(self) -> list[str]:
-        """Writes each, whatever became of the others; what could not be written, in words."""
-        import pandas as pd
-
-        clips = [pd.DataFrame(self.summaries)] if self.summaries else []
-        return _write(
-            [
-                (self._args.out, clips),
-                (self._args.frames, self._frames),
-                (self._args.windows, self._windows),
-            ]
-        )
+    model: "MMAMRNNetForIntensity"
+    processor: "MMAMRNNetVideoProcessor"
+    fps: float | None = None
+    every_frame: bool = False
+    all_faces: bool = False
+    neutral: tuple[float, float] | str | None = None
 
 
-def _write(tables: list[tuple[Path | None, list]]) -> list[str]:
-    """Writes the parts of each table as one, where it has a path and parts; what could not be, in words."""
-    import pandas as pd
+def predict_clips(
+    clips: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="CLIPS...",
+            help="Video files, folders (searched for videos), or quoted patterns; tables (.csv) for a "
+            "model that was trained on tables of features.",
+        ),
+    ],
+    model: Model = None,
+    fps: Annotated[
+        FrameRate | None,
+        option(
+            "RATE",
+            "Frames a second of the per-frame table, or `native` for all of them. The intensities "
+            "always rest on the checkpoint's own rate.",
+            parse_rate,
+        ),
+    ] = None,
+    all_faces: Annotated[
+        bool,
+        typer.Option(
+            "--all-faces",
+            help="A result for everybody in a clip, numbered by `track`. Default: only for the "
+            "person in most frames, track 0.",
+        ),
+    ] = False,
+    neutral: Neutral = None,
+    out: Annotated[
+        Path | None, option("FILE", "One row a clip and person, as .csv, .json or .parquet.")
+    ] = None,
+    frames: Annotated[
+        Path | None, option("FILE", "One row a frame and person, as .csv, .json or .parquet.")
+    ] = None,
+    windows: Annotated[
+        Path | None,
+        option("FILE", "One row a sliding window and person, as .csv, .json or .parquet."),
+    ] = None,
+    window: Annotated[
+        float | None,
+        option(
+            "SECONDS",
+            f"Length of these windows. Default: {WINDOW_S:g}, or all that the model reads.",
+            parse_seconds,
+        ),
+    ] = None,
+    hop: Annotated[
+        float | None,
+        option("SECONDS", f"Time from window to window. Default: {HOP_S:g}.", parse_seconds),
+    ] = None,
+    report: Annotated[
+        Path | None,
+        option("FILE", f"{REPORT_HELP} A page takes several clips and people, a picture one."),
+    ] = None,
+    annotate: Annotated[
+        Path | None,
+        option(
+            "OUT.mp4",
+            "The clip with boxes, affect and the estimates so far drawn on its frames, sound kept. "
+            "Takes one clip; every frame of it goes through the extractor.",
+        ),
+    ] = None,
+    device: Device = "cpu",
+    threads: Threads = 1,
+) -> int:
+    """Predict the intensities of each clip, and the affect of its frames."""
+    targets = Targets(out, frames, windows, report, annotate)
+    targets.check()
+    set_threads(threads)
+    network, processor = load_model(model)
+    config = network.config
+    given = {"--fps": fps, "--all-faces": all_faces or None, "--neutral": neutral}
+    _check_options_of(config, given)
+    _check_windows(targets, fps, window, hop)
+    window_s = _choose_window(window, processor.num_frames / config.sampling_fps)
+    found = find_clips(clips, config)
+    is_of_tables = config.feature_names is not None
+    targets.check_against(found, all_faces=all_faces, is_of_tables=is_of_tables)
+    network = network.to(find_device(device))
+    every_frame = annotate is not None or (fps is not None and fps.fps is None)
+    reading = Reading(
+        network,
+        processor,
+        fps=None if fps is None or every_frame else fps.fps,
+        every_frame=every_frame,
+        all_faces=all_faces,
+        neutral=None if neutral is None else neutral.seconds,
+    )
+    table_fps = config.sampling_fps if fps is None else fps.fps
+    hop_s = HOP_S if hop is None else hop
+    outputs = Outputs(targets, network, processor, table_fps, window_s, hop_s)
+    return _predict_all(found, reading, outputs, targets)
 
-    from mma_mrnnet.prediction import write_table
 
-    failed = []
-    for path, parts in tables:
-        if path is None or not parts:
-            continue
-        filled = [table for table in parts if len(table)] or parts[:1]
-        try:
-            write_table(pd.concat(filled, ignore_index=True), path)
-            print(f"wrote {path}", file=sys.stderr)
-        except (
-            OSError,
-            ValueError,
-        ) as error:  # the disk may have filled up; another table may still find room
-            failed.append(not_written(path, error))
-    return failed
+def _predict_all(clips: list[str], reading: Reading, outputs: Outputs, targets: Targets) -> int:
+    """Predict, print and write; return the exit code. No error in one clip costs another one."""
+    errors: list[str | None] = []  # of each person
+    done, is_interrupted = 0, False
+    try:
+        for clip in _with_progress(clips):
+            people = outputs.add(predict_one(clip, reading))
+            errors += [prediction.error for prediction in people]
+            _show(people, all_faces=reading.all_faces, must_be_read=not targets.given())
+            done += 1
+    except KeyboardInterrupt:
+        is_interrupted = True
+        print(f"mma-mrnnet: interrupted after {done} of {len(clips)} clips", file=sys.stderr)
+    outputs.write()
+    if None in errors:
+        print_notes(reading.model.config, with_frames=targets.frames is not None)
+    if outputs.failed:
+        raise OSError("; ".join(outputs.failed))
+    if is_interrupted:
+        return 130
+    return int(any(error is not None for error in errors))
 
 
-def predict_one(clip: str, model: object, processor: object, args: argparse.Namespace) -> list:
-    """The clip's predictions, one a person; a failure becomes the error of one, with an empty table."""
+def predict_one(clip: str, reading: Reading) -> list["VideoPrediction"]:
+    """Return the clip's predictions, one a person; a failure becomes the error of one."""
     import pandas as pd
 
     from mma_mrnnet.prediction import (
@@ -258,12 +213,16 @@ def predict_one(clip: str, model: object, processor: object, args: argparse.Name
         predict_video,
     )
 
-    native = args.fps == "native" or args.annotate is not None
-    settings = {"fps": None if native else args.fps, "every_frame": native, "neutral": args.neutral}
+    model, processor = reading.model, reading.processor
     try:
         if model.config.feature_names is not None:
             return [predict_table(clip, model, processor)]
-        if args.all_faces:
+        settings: dict[str, Any] = {
+            "fps": reading.fps,
+            "every_frame": reading.every_frame,
+            "neutral": reading.neutral,
+        }
+        if reading.all_faces:
             return predict_people(clip, model, processor, **settings)
         return [predict_video(clip, model, processor, **settings)]
     except (
@@ -277,41 +236,89 @@ def predict_one(clip: str, model: object, processor: object, args: argparse.Name
         return [VideoPrediction(clip, nothing, empty, duration_s=float("nan"), error=reason)]
 
 
-def _show(prediction: object, args: argparse.Namespace) -> None:
-    """Prints one result at once; a reader that left stops the work only where nothing else is wanted of it."""
+def _check_options_of(config: "MMAMRNNetConfig", given: dict[str, Any]) -> None:
+    """Raise ValueError if an option for videos (None: not given) meets a model that reads tables."""
+    if config.feature_names is None:
+        return
+    for option_name in (name for name, value in given.items() if value is not None):
+        raise ValueError(
+            f"{option_name} is for videos; this model reads tables of features at "
+            f"{config.sampling_fps:g}"
+        )
+
+
+def _check_windows(
+    targets: Targets, fps: FrameRate | None, window: float | None, hop: float | None
+) -> None:
+    """Raise ValueError if the options of windows do not go with each other."""
+    if targets.windows is None and (window is not None or hop is not None):
+        raise ValueError("--window and --hop need --windows FILE, which says where that table goes")
+    if targets.windows is not None and fps is not None and fps.fps is not None:
+        raise ValueError(
+            "--windows rests on the frames at the checkpoint's own rate: leave --fps out, or give native"
+        )
+
+
+def _choose_window(window: float | None, most_s: float) -> float:
+    """Return the length of the windows in seconds.
+
+    Args:
+        window: value of `--window`.
+        most_s: what the model reads at once.
+
+    Raises:
+        ValueError: the model reads less.
+    """
+    if window is not None and window > most_s:
+        raise ValueError(f"--window {window:g}: this model reads at most {most_s:g} s at once")
+    return min(WINDOW_S, most_s) if window is None else window
+
+
+def _show(people: list["VideoPrediction"], *, all_faces: bool, must_be_read: bool) -> None:
+    """Print results at once.
+
+    Args:
+        people: of one clip.
+        all_faces: each person needs a number.
+        must_be_read: nothing is written, so that a reader who left ends the work.
+    """
     try:
-        print_prediction(prediction, all_faces=args.all_faces)
+        for prediction in people:
+            print_prediction(prediction, all_faces=all_faces)
         sys.stdout.flush()
     except BrokenPipeError:
-        if all(getattr(args, option) is None for option in OUTPUTS):
+        if must_be_read:
             raise
         discard_stdout()
 
 
-def _find_clips(words: list[str], suffixes: frozenset[str]) -> list[str]:
-    """Files in the order given; folders and patterns sorted, each file once.
+def find_clips(words: list[str], config: "MMAMRNNetConfig") -> list[str]:
+    """Return files in the order given; folders and patterns sorted, each file once.
 
     Raises:
-        ValueError: a folder or pattern without a file of these endings. A plain name that is not there stays: it fails
-            alone.
+        ValueError: a folder or pattern without a clip that the model reads. A plain name that does
+            not exist stays: it fails alone.
     """
     from mma_mrnnet.crops.folder import find_files
     from mma_mrnnet.crops.store import METADATA
+    from mma_mrnnet.prediction import clip_suffixes
 
-    def is_clip(path: Path) -> bool:
-        # The layout of `--data clips:FOLDER` keeps its labels in a table beside the clips, which may be tables too.
-        return path.suffix.lower() in suffixes and path.name != METADATA
+    suffixes = clip_suffixes(config)
+
+    def is_clip(path: str | Path) -> bool:
+        # `--data clips:FOLDER` keeps its labels in a table beside the clips, which may be tables too.
+        return Path(path).suffix.lower() in suffixes and Path(path).name != METADATA
 
     found: list[str] = []
     for word in words:
+        matches = [word]
         if Path(word).is_dir():
             matches = [str(path) for path in find_files(Path(word), suffixes) if is_clip(path)]
         elif not Path(word).exists() and glob.has_magic(word):
-            files = sorted(path for path in glob.glob(word, recursive=True) if Path(path).is_file())  # noqa: PTH207
-            # A pattern may catch tables and notes beside the clips; one without a single video was meant as it stands.
-            matches = [path for path in files if is_clip(Path(path))] or files
-        else:
-            matches = [word]
+            files = sorted(glob.glob(word, recursive=True))  # noqa: PTH207
+            files = [path for path in files if Path(path).is_file()]
+            # A pattern may catch tables and notes beside clips; one without a clip is meant as it stands.
+            matches = [path for path in files if is_clip(path)] or files
         if not matches:
             raise ValueError(f"{word}: no clip here; looked for {' '.join(sorted(suffixes))}")
         found += matches
@@ -321,9 +328,108 @@ def _find_clips(words: list[str], suffixes: frozenset[str]) -> list[str]:
     return list(once.values())
 
 
-def _with_progress(clips: list[str]) -> Sequence[str]:
+def _with_progress(clips: list[str]) -> Iterable[str]:
     from tqdm import tqdm
 
-    return tqdm(
-        clips, unit="clip", disable=None if len(clips) > 1 else True
-    )  # None: silent where nobody watches
+    # disable=None: silent where nobody watches.
+    return tqdm(clips, unit="clip", disable=None if len(clips) > 1 else True)
+
+
+# Compare -----------------------------------------------------------------------------------------
+
+
+def compare_clips(
+    clips: Annotated[
+        tuple[str, str],
+        typer.Argument(
+            metavar="CLIP CLIP",
+            help="Two videos, or tables for a model that was trained on tables of features.",
+        ),
+    ],
+    model: Model = None,
+    neutral: Neutral = None,
+    report: Report = None,
+    device: Device = "cpu",
+    threads: Threads = 1,
+) -> int:
+    """Predict the intensities of two clips and show them side by side."""
+    check_report(report)
+    check_clips_stay(clips, [] if report is None else [report])
+    set_threads(threads)
+    network, processor = load_model(model)
+    if network.config.feature_names is not None and neutral is not None:
+        raise ValueError("--neutral is for videos; this model reads tables of features")
+    network = network.to(find_device(device))
+    seconds = None if neutral is None else neutral.seconds
+    reading = Reading(network, processor, neutral=seconds)
+    one, other = (predict_one(clip, reading)[0] for clip in clips)
+    _print_comparison(one, other)
+    print_notes(network.config, with_frames=False)
+    if network.config.relative_labels:
+        print(
+            "note: so a longer bar on one side does not mean that this person felt more",
+            file=sys.stderr,
+        )
+    if report is not None:
+        _write_comparison(one, other, report)
+    return int(one.error is not None or other.error is not None)
+
+
+def _print_comparison(one: "VideoPrediction", other: "VideoPrediction") -> None:
+    """Print both clips' warnings, and their results as columns."""
+    from mma_mrnnet.prediction import shown
+    from mma_mrnnet.report.page import others_said
+
+    for each in (one, other):
+        name = shown(each.file)
+        for said in (each.warning, each.error, others_said(each)):
+            if said:
+                print(f"mma-mrnnet: {name}: {said}", file=sys.stderr)
+        print_neutral(each, name)
+    for line in side_by_side(one, other):
+        print(line)
+
+
+def side_by_side(one: "VideoPrediction", other: "VideoPrediction") -> list[str]:
+    """Return a table's lines: a column a clip, a row a target, in the order of the first result."""
+    from mma_mrnnet.report.page import pair_names
+
+    names = pair_names(one, other)
+    first = one if one.error is None else other
+    ranked = first.calibrated and first.error is None
+    targets = [name for name, _ in first.ranked()] if ranked else list(first.intensities)
+    rows = [("", *names), ("", _count_faces(one), _count_faces(other))]
+    rows += [(name, _format_cell(one, name), _format_cell(other, name)) for name in targets]
+    left, middle = (max(len(row[column]) for row in rows) for column in (0, 1))
+    return [f"  {name:<{left}}  {here:<{middle}}  {there}".rstrip() for name, here, there in rows]
+
+
+def _count_faces(prediction: "VideoPrediction") -> str:
+    length = "" if math.isnan(prediction.duration_s) else f"{prediction.duration_s:.1f} s, "
+    return f"{length}face in {prediction.frames_with_face} of {prediction.frames_sampled}"
+
+
+def _format_cell(prediction: "VideoPrediction", target: str) -> str:
+    if math.isnan(prediction.intensities[target]):
+        return "-"
+    return format_intensity(prediction, target, COMPARED_BAR_LENGTH)
+
+
+def _write_comparison(one: "VideoPrediction", other: "VideoPrediction", path: Path) -> None:
+    """Write the report of two clips as a picture or a page.
+
+    Raises:
+        OSError: it could not be written.
+    """
+    try:
+        if path.suffix.lower() == ".png":
+            from mma_mrnnet.report.picture import draw_comparison
+
+            draw_comparison(one, other, path)
+        else:
+            from mma_mrnnet.report.page import comparison_page, write_page
+
+            write_page(comparison_page(one, other), path)
+    except (OSError, ValueError) as error:
+        raise OSError(describe_unwritten(path, error)) from error
+    print(f"wrote {path}", file=sys.stderr)

@@ -1,0 +1,139 @@
+"""What several commands share: the options of each kind, and how their values are read."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    import torch
+
+    from mma_mrnnet.model.modeling_mma_mrnnet import MMAMRNNetForIntensity
+    from mma_mrnnet.model.video_processing_mma_mrnnet import MMAMRNNetVideoProcessor
+
+REPORT_HELP = "A page (.html, which needs no other file) or a picture (.png, needs the demo extra)."
+
+
+@dataclass(frozen=True)
+class FrameRate:
+    """Value of `--fps`: frames a second, or None for every frame (`native`)."""
+
+    fps: float | None
+
+    def __str__(self) -> str:
+        return "native" if self.fps is None else f"{self.fps:g}"
+
+
+@dataclass(frozen=True)
+class Stretch:
+    """Value of `--neutral`: start and end in seconds, or `auto`."""
+
+    seconds: tuple[float, float] | str
+
+
+def parse_rate(text: str) -> FrameRate:
+    """Read frames a second, or `native`."""
+    if str(text) == "native":
+        return FrameRate(None)
+    rate = _number(str(text))
+    if not 0 < rate < float("inf"):
+        raise typer.BadParameter(f"must be a number above 0, or native; got {str(text)!r}")
+    return FrameRate(rate)
+
+
+def parse_count(text: str) -> int:
+    """Read a whole number of at least 1."""
+    if not str(text).isdecimal() or int(text) < 1:
+        raise typer.BadParameter(f"must be a whole number of at least 1; got {str(text)!r}")
+    return int(text)
+
+
+def parse_seconds(text: str) -> float:
+    """Read a number of seconds above 0."""
+    seconds = _number(str(text))
+    if not 0 < seconds < float("inf"):
+        raise typer.BadParameter(f"must be a number of seconds above 0; got {str(text)!r}")
+    return seconds
+
+
+def parse_stretch(text: str) -> Stretch:
+    """Read START:END in seconds, or `auto`."""
+    if text == "auto":
+        return Stretch(text)
+    start, colon, end = text.partition(":")
+    stretch = _number(start), _number(end)
+    if not colon or not 0 <= stretch[0] < stretch[1] < float("inf"):
+        raise typer.BadParameter(
+            f"must be START:END in seconds, such as 0:2, or auto; got {text!r}"
+        )
+    return Stretch(stretch)
+
+
+def _number(text: str) -> float:
+    """Read a number; NaN if the text is none."""
+    try:
+        return float(text)
+    except ValueError:
+        return float("nan")
+
+
+def option(metavar: str, text: str, parser: Callable[[str], Any] | None = None) -> Any:
+    """Return a typer option whose help names its value as `metavar`."""
+    return typer.Option(metavar=metavar, help=text, parser=parser)
+
+
+Model = Annotated[
+    str | None,
+    option("NAME", "A stage-2 checkpoint: folder or repository. Default: the one in the package."),
+]
+Device = Annotated[str, option("NAME", "A torch device, such as cuda.")]
+Threads = Annotated[int, option("N", "Compute threads.", parse_count)]
+Report = Annotated[Path | None, option("FILE", REPORT_HELP)]
+Neutral = Annotated[
+    Stretch | None,
+    option(
+        "START:END",
+        "Seconds in which the person's face rests, or `auto` for the calmest stretch. What the face "
+        "shows there is taken out of the frames' affect. Not shown to improve anything. Default: off.",
+        parse_stretch,
+    ),
+]
+
+
+def set_threads(threads: int) -> None:
+    """Set the compute threads of torch and of the face detector."""
+    import cv2
+    import torch
+
+    torch.set_num_threads(threads)
+    cv2.setNumThreads(threads)
+
+
+def load_model(name: str | None) -> tuple["MMAMRNNetForIntensity", "MMAMRNNetVideoProcessor"]:
+    """Load model and processor of `--model`; None loads the checkpoint in the package."""
+    if name is None:
+        from mma_mrnnet.prediction import default_checkpoint
+
+        return default_checkpoint()
+    from mma_mrnnet.hub.checkpoints import load_checkpoint
+
+    return load_checkpoint(name)
+
+
+def find_device(name: str) -> "torch.device":
+    """Return the torch device of that name.
+
+    Raises:
+        ValueError: the device is not available here.
+    """
+    import torch
+
+    try:
+        device = torch.device(name)
+        torch.zeros(1, device=device).cpu()
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(f"--device {name}: not available here ({reason})") from error
+    return device

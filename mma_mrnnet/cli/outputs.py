@@ -1,0 +1,374 @@
+"""What `predict` and `compare` print and write: results as lines, tables, a report, an annotated clip."""
+
+import math
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+from itertools import combinations
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from mma_mrnnet.model.configuration_mma_mrnnet import MMAMRNNetConfig
+    from mma_mrnnet.model.modeling_mma_mrnnet import MMAMRNNetForIntensity
+    from mma_mrnnet.model.video_processing_mma_mrnnet import MMAMRNNetVideoProcessor
+    from mma_mrnnet.prediction import VideoPrediction
+
+BAR_LENGTH = 20  # characters of an intensity of 1
+TABLES = ("out", "frames", "windows")
+
+
+@dataclass(frozen=True)
+class Targets:
+    """Paths of what is to be written, by option; None for what was not asked for."""
+
+    out: Path | None = None
+    frames: Path | None = None
+    windows: Path | None = None
+    report: Path | None = None
+    annotate: Path | None = None
+
+    def given(self) -> dict[str, Path]:
+        """Return the paths that were given, by option."""
+        paths = {field.name: getattr(self, field.name) for field in fields(self)}
+        return {option: path for option, path in paths.items() if path is not None}
+
+    def check(self) -> None:
+        """Check, before any work, that everything can be written, and each to a file of its own.
+
+        Raises:
+            ValueError: a suffix, folder or file that cannot be written, or one path for two options.
+        """
+        from mma_mrnnet.tables import check_table_path
+
+        given = self.given()
+        for option in TABLES:
+            if option in given:
+                check_table_path(given[option])
+        check_report(self.report)
+        for option, other in combinations(given, 2):
+            if given[option].resolve() == given[other].resolve():
+                raise ValueError(f"{given[option]}: --{option} and --{other} need a file each")
+
+    def check_against(self, clips: Sequence[str], *, all_faces: bool, is_of_tables: bool) -> None:
+        """Check, before any clip is read, that the outputs go with the clips.
+
+        Args:
+            clips: what will be predicted.
+            all_faces: each clip may give several people.
+            is_of_tables: the clips are tables of features, which have no frames to draw on.
+
+        Raises:
+            ValueError: they do not, or a clip would be written over.
+        """
+        given = self.given()
+        check_clips_stay(clips, [given[name] for name in (*TABLES, "report") if name in given])
+        check_report(self.report, several=len(clips) > 1 or all_faces)
+        if self.annotate is None:
+            return
+        if is_of_tables:
+            raise ValueError("--annotate is for videos; this model reads tables of features")
+        if len(clips) > 1:
+            raise ValueError(f"--annotate takes one clip; got {len(clips)}")
+        from mma_mrnnet.files import check_can_write_file
+        from mma_mrnnet.video.writing import check_target
+
+        check_target(Path(clips[0]), self.annotate)
+        check_can_write_file(self.annotate)
+
+
+def check_report(path: Path | None, *, several: bool = False) -> None:
+    """Check that a report can be written, before any work.
+
+    Args:
+        path: value of `--report`; None is fine.
+        several: more than one clip or person may come.
+
+    Raises:
+        ValueError: it cannot.
+    """
+    if path is None:
+        return
+    suffix = path.suffix.lower()
+    if suffix not in (".html", ".htm", ".png"):
+        got = path.suffix or "no ending"
+        raise ValueError(f"{path}: a report is written as .html or .png; got {got!r}")
+    from mma_mrnnet.files import check_can_write_file
+
+    check_can_write_file(path)
+    if suffix == ".png":
+        if several:
+            raise ValueError(
+                f"{path}: a picture shows one person of one clip; a page (.html) shows several"
+            )
+        from mma_mrnnet.report.picture import figure_class
+
+        figure_class()
+
+
+def check_clips_stay(clips: Sequence[str], outputs: Sequence[Path]) -> None:
+    """Check that no output would be written over a clip, be it a video, a table or a photo.
+
+    Raises:
+        ValueError: one would.
+    """
+    for path in (path for path in outputs if path.exists()):
+        if any(Path(clip).exists() and path.samefile(clip) for clip in clips):
+            raise ValueError(f"{path}: is one of the clips, which are never written over")
+
+
+class Outputs:
+    """Everything that `predict` writes, as the clips come in.
+
+    No error in one output costs another one, or another clip: it is kept in `failed`, in words.
+
+    Args:
+        targets: where to write.
+        model: the model that predicts.
+        processor: the model's processor.
+        table_fps: rate of the frames' table and of a report; None for every frame.
+        window_s: length of the windows in seconds.
+        hop_s: seconds from window to window.
+    """
+
+    def __init__(
+        self,
+        targets: Targets,
+        model: "MMAMRNNetForIntensity",
+        processor: "MMAMRNNetVideoProcessor",
+        table_fps: float | None,
+        window_s: float,
+        hop_s: float,
+    ) -> None:
+        self._targets = targets
+        self._model, self._processor = model, processor
+        self._table_fps, self._window_s, self._hop_s = table_fps, window_s, hop_s
+        self._rows: list[dict[str, object]] = []
+        self._frames: list[pd.DataFrame] = []
+        self._windows: list[pd.DataFrame] = []
+        self._sections: list[str] = []
+        self._title = ""
+        self._pictured: VideoPrediction | None = None
+        self._annotated: list[VideoPrediction] = []
+        self.failed: list[str] = []
+
+    def add(self, people: list["VideoPrediction"]) -> list["VideoPrediction"]:
+        """Take what is needed of one clip's people; return them with the frames that tables hold.
+
+        For `--annotate` they come with every frame.
+        """
+        given = self._targets.given()
+        if "annotate" in given:
+            self._annotated = people
+            people = [_keep_frames_at(each, self._table_fps) for each in people]
+        for option, add in (
+            ("out", self._add_rows),
+            ("frames", self._add_frames),
+            ("windows", self._add_windows),
+            ("report", self._add_to_report),
+        ):
+            if option not in given:
+                continue
+            try:
+                add(people)
+            except Exception as error:  # whatever one clip does here, the others keep their results
+                reason = " ".join(str(error).split()) or type(error).__name__
+                self.failed.append(f"{given[option]}: without {people[0].file}: {reason}")
+        return people
+
+    def write(self) -> None:
+        """Write what was asked for."""
+        for option, path in self._targets.given().items():
+            try:
+                if getattr(self, f"_write_{option}")(path):
+                    print(f"wrote {path}", file=sys.stderr)
+            except Exception as error:  # a full disk, say; the other outputs may still find room
+                self.failed.append(describe_unwritten(path, error))
+
+    def _add_rows(self, people: list["VideoPrediction"]) -> None:
+        self._rows += [prediction.summary() for prediction in people]
+
+    def _add_frames(self, people: list["VideoPrediction"]) -> None:
+        self._frames += [prediction.frames for prediction in people]
+
+    def _add_windows(self, people: list["VideoPrediction"]) -> None:
+        from mma_mrnnet.prediction import shown
+        from mma_mrnnet.prediction.streaming import sliding_windows
+
+        for prediction in people:
+            if prediction.error is not None:
+                continue
+            frames = prediction.frames
+            if frames["time_s"].isna().any():
+                file = prediction.file
+                print(f"mma-mrnnet: {file}: no time stamps, so no windows", file=sys.stderr)
+                continue
+            table = sliding_windows(
+                frames["time_s"].to_numpy(),
+                frames[list(self._model.config.input_names)].to_numpy("float32"),
+                self._model,
+                self._processor,
+                self._window_s,
+                self._hop_s,
+            )
+            table.insert(0, "file", shown(prediction.file))
+            table.insert(1, "track", prediction.track)
+            self._windows.append(table)
+
+    def _add_to_report(self, people: list["VideoPrediction"]) -> None:
+        if self._targets.report and self._targets.report.suffix.lower() == ".png":
+            self._pictured = people[0]
+            return
+        from mma_mrnnet.prediction import shown
+        from mma_mrnnet.report.page import clip_section
+
+        self._sections.append(clip_section(people))
+        clips = len(self._sections)
+        self._title = shown(Path(people[0].file).name) if clips == 1 else f"{clips} clips"
+
+    def _write_out(self, path: Path) -> bool:
+        import pandas as pd
+
+        return _write_parts([pd.DataFrame(self._rows)] if self._rows else [], path)
+
+    def _write_frames(self, path: Path) -> bool:
+        return _write_parts(self._frames, path)
+
+    def _write_windows(self, path: Path) -> bool:
+        return _write_parts(self._windows, path)
+
+    def _write_report(self, path: Path) -> bool:
+        if self._pictured is not None:
+            from mma_mrnnet.report.picture import draw_prediction
+
+            draw_prediction(self._pictured, path)
+        elif self._sections:
+            from mma_mrnnet.report.page import page_of, write_page
+
+            write_page(page_of(self._title, self._sections), path)
+        return bool(self._pictured or self._sections)
+
+    def _write_annotate(self, path: Path) -> bool:
+        # A file that could not be read has no frames, and its error was printed.
+        if not self._annotated or not len(self._annotated[0].frames):
+            return False
+        from mma_mrnnet.report.annotation import annotate_video
+
+        for lost in annotate_video(self._annotated, path):
+            print(f"mma-mrnnet: {path}: {lost}", file=sys.stderr)
+        return True
+
+
+def _keep_frames_at(prediction: "VideoPrediction", fps: float | None) -> "VideoPrediction":
+    """Return the prediction with the frames of a rate alone, out of all of them."""
+    from mma_mrnnet.video.reading import FrameClock
+
+    clock = FrameClock(fps)
+    kept = prediction.frames["time_s"].map(clock.keeps).astype(bool)
+    return replace(prediction, frames=prediction.frames[kept].reset_index(drop=True))
+
+
+def _write_parts(parts: list["pd.DataFrame"], path: Path) -> bool:
+    """Write parts of a table as one; return whether there were any."""
+    import pandas as pd
+
+    from mma_mrnnet.tables import write_table
+
+    if not parts:
+        return False
+    filled = [part for part in parts if len(part)] or parts[:1]
+    write_table(pd.concat(filled, ignore_index=True), path)
+    return True
+
+
+def describe_unwritten(path: Path, error: Exception) -> str:
+    """Say why a file is not there, without the temporary name that the error may hold."""
+    reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+    return f"{path}: not written: {reason}"
+
+
+# Lines -------------------------------------------------------------------------------------------
+
+
+def print_prediction(prediction: "VideoPrediction", *, all_faces: bool = False) -> None:
+    """Print one person's intensities to stdout; warnings and errors to stderr.
+
+    Args:
+        prediction: of one person.
+        all_faces: everybody in the clip is printed, so that each person needs a number.
+    """
+    from mma_mrnnet.prediction import shown
+
+    file = shown(prediction.file)
+    name = f"{file}, track {prediction.track}" if all_faces else file
+    if prediction.warning:
+        print(f"mma-mrnnet: {name}: {prediction.warning}", file=sys.stderr)
+    if prediction.error is not None:
+        print(f"mma-mrnnet: {name}: {prediction.error}", file=sys.stderr)
+        return
+    length = "" if math.isnan(prediction.duration_s) else f"{prediction.duration_s:.1f} s, "
+    faces = f"a face in {prediction.frames_with_face} of {prediction.frames_sampled} frames"
+    print(f"{name}: {length}{faces}")
+    if prediction.people > 1 and not all_faces:
+        print(
+            f"mma-mrnnet: {name}: {prediction.people} people were seen; this is who is in most "
+            "frames, --all-faces shows the others",
+            file=sys.stderr,
+        )
+    print_neutral(prediction, name)
+    ranked = [name for name, _ in prediction.ranked()] if prediction.calibrated else None
+    for target in ranked or prediction.intensities:
+        print(f"  {target:<14} {format_intensity(prediction, target, BAR_LENGTH)}")
+
+
+def format_intensity(prediction: "VideoPrediction", target: str, bar_length: int) -> str:
+    """Return an intensity, in brackets the one without the person's own neutral, and a bar."""
+    value = prediction.intensities[target]
+    plain = f" ({prediction.uncorrected[target]:.2f})" if prediction.uncorrected else ""
+    return f"{value:5.2f}{plain}  {'#' * round(bar_length * min(max(value, 0.0), 1.0))}"
+
+
+def print_neutral(prediction: "VideoPrediction", name: str) -> None:
+    """Say that the person's own neutral was taken out of the affect, if it was."""
+    if prediction.neutral_s is not None:
+        start, end = prediction.neutral_s
+        print(
+            f"mma-mrnnet: {name}: the person's own neutral from {start:.3g} to {end:.3g} s was "
+            "taken out; without that: in brackets",
+            file=sys.stderr,
+        )
+
+
+def print_notes(config: "MMAMRNNetConfig", *, with_frames: bool) -> None:
+    """Print what must stand wherever a model's numbers are shown.
+
+    Args:
+        config: the model's config.
+        with_frames: the frames' affect is shown too.
+    """
+    from mma_mrnnet.model.configuration_mma_mrnnet import caveats
+    from mma_mrnnet.model.labels import action_unit_name
+
+    notes = caveats(
+        simulated=config.simulated_labels,
+        relative=config.relative_labels,
+        calibrated=config.calibrated,
+    )
+    prior_only = ", ".join(map(action_unit_name, config.prior_only_action_units))
+    if with_frames and prior_only:
+        notes.append(
+            f"{prior_only} of the frames' table are prior only: no label ever reached them"
+        )
+    if config.untrained_outputs:
+        untrained = ", ".join(config.untrained_outputs)
+        notes.append(f"nothing taught the extractor {untrained}: arbitrary numbers")
+    for note in notes:
+        print(f"note: {note}", file=sys.stderr)
+
+
+def discard_stdout() -> None:
+    """Send what is still printed nowhere: the reader left (`| head`), which is no error."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

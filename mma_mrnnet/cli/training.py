@@ -1,0 +1,246 @@
+"""mma-mrnnet crop, draw, ablate, diagnose and evaluate: clips to train on, and what trained models are worth."""
+
+import os
+import shlex
+import sys
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from mma_mrnnet.cli.options import FrameRate, option, parse_count, parse_rate
+from mma_mrnnet.model.configuration_mma_mrnnet import MMAConfig, MMAMRNNetConfig
+
+CROP_EXAMPLES = """examples:
+  mma-mrnnet crop clips crops                     # then: train.py --stage mrnn --data clips:crops
+  mma-mrnnet crop videos cropped_aligned --fps native --workers 8
+  mma-mrnnet crop clips crops --format png --size 112"""
+
+DRAW_EXAMPLES = """example:
+  mma-mrnnet draw drawn --workers 2               # then: train.py --stage mrnn --data hume:drawn"""
+
+ABLATE_EXAMPLES = """examples:
+  mma-mrnnet ablate --list
+  mma-mrnnet ablate --out ablations --seeds 5 --jobs 2 --transfer simulated:other \\
+      -- --data simulated --mma runs/mma/model --clips 8000 2000 2000 --epochs 8 --learning_rate 1e-3
+  mma-mrnnet ablate --out ablations --frames '--data affectnet:AFFECTNET,emotionet:EMOTIONET --epochs 20' \\
+      -- --data hume:c2_muse_reaction --epochs 30     # trains the extractors too"""
+
+DIAGNOSE_EXAMPLES = """examples:
+  mma-mrnnet diagnose runs/mrnn
+  mma-mrnnet diagnose runs/mma runs/mrnn --json findings.json"""
+
+EVALUATE_EXAMPLES = """examples:
+  mma-mrnnet evaluate --data drawn --out evaluation                  # the checkpoint inside the package
+  mma-mrnnet evaluate runs/mma/model --data FACES --out evaluation --against shipped --pictures warp render"""
+
+
+CROPPED_RATE = FrameRate(MMAMRNNetConfig().sampling_fps)
+CROPPED_SIZE = MMAConfig().image_size
+
+
+def crop_videos(
+    folder: Annotated[
+        Path, typer.Argument(metavar="FOLDER", help="Searched for videos, its folders too.")
+    ],
+    out: Annotated[
+        Path,
+        typer.Argument(
+            metavar="OUT",
+            help="Where FOLDER/a/clip.mp4 becomes a/clip/00001.jpg, by the frame's number.",
+        ),
+    ],
+    fps: Annotated[
+        FrameRate,
+        option("RATE", "Frames a second, or `native` for all of them.", parse_rate),
+    ] = CROPPED_RATE,
+    size: Annotated[int, option("PIXELS", "Side of the crops.", parse_count)] = CROPPED_SIZE,
+    workers: Annotated[
+        int | None,
+        option("N", "Processes, one thread each. Default: one a usable core.", parse_count),
+    ] = None,
+    format: Annotated[  # noqa: A002 - the name of the option
+        Literal["jpg", "png"], option("KIND", "jpg, or png, which loses nothing.")
+    ] = "jpg",
+) -> int:
+    """Store the aligned face crops of every video of a folder, to train on."""
+    from mma_mrnnet.crops.folder import crop_corpus
+    from mma_mrnnet.crops.store import CropSettings
+
+    try:
+        report = crop_corpus(folder, out, CropSettings(fps.fps, size, format), workers)
+    except KeyboardInterrupt:
+        print(
+            "mma-mrnnet: interrupted; finished clips stay, and the same command goes on there",
+            file=sys.stderr,
+        )
+        return 130
+    for place, what in [*report.warnings, *report.failed, *report.left_out]:
+        print(f"mma-mrnnet: {place}: {what}", file=sys.stderr)
+    for table in report.tables:
+        print(f"wrote {table}", file=sys.stderr)
+    print(
+        f"{out}: {report.done} clips done, {report.skipped} skipped, {len(report.failed)} failed, "
+        f"{len(report.without_face)} without a face; "
+        f"a face in {report.faces} of {report.frames} frames; {report.seconds:.1f} s",
+        file=sys.stderr,
+    )
+    return int(bool(report.failed or report.left_out))
+
+
+def draw_clips(
+    folder: Annotated[
+        Path,
+        typer.Argument(metavar="FOLDER", help="Where to write; must not exist, or be empty."),
+    ],
+    clips: Annotated[
+        tuple[int, int, int],
+        option("TRAIN VALIDATION TEST", "Number of clips of each split.", parse_count),
+    ] = (600, 200, 300),
+    size: Annotated[int, option("PIXELS", "Side of the crops.", parse_count)] = 64,
+    seed: Annotated[int, option("N", "Seed of everything drawn.")] = 0,
+    workers: Annotated[int, option("N", "Processes that draw.", parse_count)] = 1,
+) -> int:
+    """Draw simulated reactions as clips of cartoon faces, laid out as Hume-Reaction. They show no people."""
+    from mma_mrnnet.synthetic.drawn_clips import write_drawn_reactions
+
+    write_drawn_reactions(folder, clips, seed=seed, size=size, workers=workers)
+    print(f"wrote {folder}: {sum(clips)} clips", file=sys.stderr)
+    return 0
+
+
+def run_ablations(
+    words: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="-- WORDS OF train.py FOR --stage mrnn", hidden=True),
+    ] = None,
+    list_only: Annotated[
+        bool, typer.Option("--list", help="Print what there is to compare, and nothing else.")
+    ] = False,
+    out: Annotated[
+        Path | None,
+        option("FOLDER", "Folder of the study; what is done there is not done again."),
+    ] = None,
+    questions: Annotated[
+        list[str] | None, option("NAME ...", "Questions whose variants to train. Default: all.")
+    ] = None,
+    variants: Annotated[
+        list[str] | None, option("NAME ...", "Further variants, or these alone.")
+    ] = None,
+    seeds: Annotated[
+        int, option("N", "Runs of each variant, with seeds from 0 on.", parse_count)
+    ] = 3,
+    jobs: Annotated[int, option("N", "Runs at once.", parse_count)] = 1,
+    frames: Annotated[
+        str | None,
+        option(
+            "'WORDS'",
+            "Train the extractors too: words of train.py for --stage mma, in one string.",
+        ),
+    ] = None,
+    transfer: Annotated[
+        list[str] | None,
+        option("DATA ...", "Try every model on these data sets too, named as for --data."),
+    ] = None,
+) -> int:
+    """Train the paper's comparisons, each with several seeds, and report them."""
+    from mma_mrnnet.analysis.ablation.command import ablate, variant_lines
+    from mma_mrnnet.analysis.ablation.grid import FAILED
+    from mma_mrnnet.analysis.ablation.study import study_of
+
+    if list_only:
+        print("\n".join(variant_lines()))
+        return 0
+    if out is None:
+        raise ValueError("ablate needs --out, the folder of the study")
+    os.environ.setdefault("TQDM_DISABLE", "1")  # several processes' bars would mix
+    try:
+        words_of_frames = None if frames is None else shlex.split(frames)
+    except ValueError as error:
+        raise ValueError(f"--frames: {error}; got {frames}") from error
+    left_out = ablate(
+        study_of(out, words or [], words_of_frames, transfer or []),
+        questions=questions or [],
+        names=variants or [],
+        seeds=seeds,
+        jobs=jobs,
+        tell=lambda line: print(line, file=sys.stderr),
+    )
+    print((out / "ablations.md").read_text(encoding="utf-8"))
+    print(f"wrote {out}/ablations.json, ablations.md, ablations.png", file=sys.stderr)
+    return int(any(reason.startswith(FAILED) for reason in left_out.values()))
+
+
+def diagnose_runs(
+    runs: Annotated[
+        list[str],
+        typer.Argument(metavar="RUNS...", help="A run's folder, a model's, or a results file."),
+    ],
+    json: Annotated[
+        Path | None, option("FILE", "The same for machines, as a list of the files' findings.")
+    ] = None,
+) -> int:
+    """Say what is wrong with a training run, by its results, and what to try."""
+    from mma_mrnnet.analysis.diagnosis.run import diagnoses, write_json
+
+    found, code = [], 0
+    for run in runs:
+        try:
+            found += diagnoses(run)
+        except ValueError as error:
+            print(f"mma-mrnnet: {error}", file=sys.stderr)
+            code = 1
+    for diagnosis in found:
+        print("\n".join(diagnosis.lines()))
+    if json is not None:
+        write_json(json, found)
+        print(f"wrote {json}", file=sys.stderr)
+    return code
+
+
+def evaluate_extractor(
+    data: Annotated[
+        str,
+        option("DATA", "Labelled crops: a folder of parquet files, NAME:FOLDER[,...], or `drawn`."),
+    ],
+    out: Annotated[Path, option("FOLDER", "Folder for evaluation.json, .md and .png.")],
+    model: Annotated[
+        str,
+        typer.Argument(
+            metavar="[MODEL]",
+            help="A stage-1 or stage-2 checkpoint, or `shipped`: the one in the package.",
+        ),
+    ] = "shipped",
+    against: Annotated[
+        str | None, option("MODEL", "Another checkpoint, or `shipped`, on the same images.")
+    ] = None,
+    split: Annotated[
+        Literal["train", "validation"], option("SPLIT", "train or validation.")
+    ] = "validation",
+    pictures: Annotated[
+        list[str] | None,
+        option(
+            "SOURCE ...",
+            "Show the worst failures on crops of these sources in failures.png. No crop is shown otherwise.",
+        ),
+    ] = None,
+) -> int:
+    """Judge an extractor on labelled face crops, source by source, with intervals."""
+    from mma_mrnnet.analysis.evaluation.run import evaluate
+
+    command = ["mma-mrnnet", "evaluate", model, "--data", data, "--out", str(out)]
+    command += ["--split", split]
+    command += ["--against", against] if against is not None else []
+    command += ["--pictures", *pictures] if pictures else []
+    evaluate(
+        model,
+        data,
+        out,
+        against=against,
+        split=split,
+        pictures=pictures or [],
+        command=shlex.join(command),
+    )
+    written = "evaluation.json, evaluation.md, evaluation.png"
+    print(f"wrote {out}/{written}{', failures.png' if pictures else ''}", file=sys.stderr)
+    return 0
