@@ -1,4 +1,4 @@
-"""Draws walk.svg, the walk of a video through eight hops; `python docs/draw_walk.py` writes it anew."""
+"""Draw walk.svg, the walk of a video through eight hops: `python docs/draw_walk.py`."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,12 +12,12 @@ RINGS = {
     "data": ("#ddf4ff", "#0969da", "files, video, faces"),
     "model": ("#fff1cf", "#9a6700", "tensors alone: what a Hub repository holds"),
 }
-"""Fill, line and meaning of each colour; the picture has a white ground of its own, for dark pages too."""
+"""Fill, line and meaning of each colour."""
 
 
 @dataclass(frozen=True)
 class Hop:
-    """One box: what is called and where it stands, what it does, what it hands on."""
+    """One box: the function or class, its file, what it does, and what it passes on."""
 
     ring: str
     name: str
@@ -87,23 +87,23 @@ HOPS = (
 RESULT = "7 intensities in [0, 1] and the frames' table"
 
 
-def text(
+def draw_text(
     x: float, y: float, words: str, size: int, *, color: str, font: str = SANS, more: str = ""
 ) -> str:
-    """One line of text."""
+    """Draw one line of text."""
     style = f'font-family="{font}" font-size="{size}" fill="{color}"'
     return f'<text x="{x}" y="{y}" {style} {more}>{escape(words)}</text>'
 
 
-def box(number: int, hop: Hop, top: int) -> list[str]:
-    """A hop, and the arrow to the next with what is handed on."""
+def draw_box(number: int, hop: Hop, top: int) -> list[str]:
+    """Draw a hop, and the arrow to the next one with what is passed on."""
     fill, line, _ = RINGS[hop.ring]
     left, below = MARGIN + 58, top + BOX
     return [
         f'<rect x="{MARGIN}" y="{top}" width="{WIDTH - 2 * MARGIN}" height="{BOX}" rx="10" fill="{fill}" '
         f'stroke="{line}" stroke-width="1.5"/>',
         f'<circle cx="{MARGIN + 30}" cy="{top + BOX / 2}" r="17" fill="{line}"/>',
-        text(
+        draw_text(
             MARGIN + 30,
             top + BOX / 2 + 7,
             str(number),
@@ -111,19 +111,21 @@ def box(number: int, hop: Hop, top: int) -> list[str]:
             color="#ffffff",
             more='text-anchor="middle"',
         ),
-        text(left, top + 24, hop.name, 18, color="#1f2328", font=MONO, more='font-weight="bold"'),
-        text(left, top + 45, hop.does, 17, color="#1f2328"),
-        text(left, top + 65, hop.place, 14, color="#57606a", font=MONO),
+        draw_text(
+            left, top + 24, hop.name, 18, color="#1f2328", font=MONO, more='font-weight="bold"'
+        ),
+        draw_text(left, top + 45, hop.does, 17, color="#1f2328"),
+        draw_text(left, top + 65, hop.place, 14, color="#57606a", font=MONO),
         f'<path d="M{MARGIN + 30} {below + 3}v{GAP - 14}m-6 -6l6 8l6 -8" fill="none" stroke="#57606a" '
         'stroke-width="2.5"/>',
-        text(
+        draw_text(
             left, below + GAP / 2 + 6, hop.hands_on, 16, color="#424a53", more='font-style="italic"'
         ),
     ]
 
 
-def picture() -> str:
-    """The whole SVG."""
+def draw_picture() -> str:
+    """Draw the whole SVG."""
     bottom = MARGIN + LEGEND + len(HOPS) * (BOX + GAP)
     height = bottom + 44 + MARGIN
     parts = [
@@ -137,16 +139,16 @@ def picture() -> str:
         parts.append(
             f'<rect x="{MARGIN}" y="{y}" width="16" height="14" rx="3" fill="{fill}" stroke="{line}"/>'
         )
-        parts.append(text(MARGIN + 24, y + 13, meaning, 15, color="#424a53"))
+        parts.append(draw_text(MARGIN + 24, y + 13, meaning, 15, color="#424a53"))
     for number, hop in enumerate(HOPS, start=1):
-        parts += box(number, hop, MARGIN + LEGEND + (number - 1) * (BOX + GAP))
+        parts += draw_box(number, hop, MARGIN + LEGEND + (number - 1) * (BOX + GAP))
     parts += [
         f'<rect x="{MARGIN}" y="{bottom}" width="{WIDTH - 2 * MARGIN}" height="44" rx="10" fill="#1f2328"/>',
-        text(WIDTH / 2, bottom + 28, RESULT, 17, color="#ffffff", more='text-anchor="middle"'),
+        draw_text(WIDTH / 2, bottom + 28, RESULT, 17, color="#ffffff", more='text-anchor="middle"'),
         "</svg>\n",
     ]
     return "\n".join(parts)
 
 
 if __name__ == "__main__":
-    Path(__file__).with_name("walk.svg").write_text(picture(), encoding="utf-8")
+    Path(__file__).with_name("walk.svg").write_text(draw_picture(), encoding="utf-8")

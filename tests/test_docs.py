@@ -1,7 +1,8 @@
-"""Every code block of README and docs runs as written, or says above it why it does not; the pages' numbers are true.
+"""Every code block of README and docs runs as written, or says above it why it does not.
 
-Python blocks of a page run in order in one namespace, commands line by line, all in one folder. A `text` block right
-behind a code block is what that block prints. What is not run is still parsed, and counted.
+Python blocks of a page run in order in one namespace, commands line by line, all in one folder.
+A `text` block right behind a code block is what that block prints. Blocks that are not run are
+parsed and counted.
 """
 
 import contextlib
@@ -46,7 +47,7 @@ AFTER_TRAINING = 0.1  # and training lets such differences grow
 
 @dataclass(frozen=True)
 class Block:
-    """A fenced block: where it stands, its language and lines, the reason for not running it, what it prints."""
+    """A fenced block: its place, language and code, why it is not run, and what it prints."""
 
     place: str
     language: str
@@ -296,7 +297,7 @@ def walk():
 
 
 def test_the_picture_of_the_walk_is_what_its_script_draws(walk):
-    assert (ROOT / "docs" / "walk.svg").read_text("utf-8") == walk.picture()
+    assert (ROOT / "docs" / "walk.svg").read_text("utf-8") == walk.draw_picture()
 
 
 def test_every_hop_of_the_picture_is_a_function_or_class_where_it_says(walk):

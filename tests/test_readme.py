@@ -6,6 +6,9 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
+
+import mma_mrnnet
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text("utf-8")
@@ -80,6 +83,31 @@ def test_the_shipped_card_is_what_the_result_files_say():
     assert model_card(load_pretrained()[0], pretrained_folder()) == (
         pretrained_folder() / "README.md"
     ).read_text("utf-8")
+
+
+def test_the_pages_name_the_licence_of_the_card():
+    card = (ROOT / "mma_mrnnet" / "pretrained" / "README.md").read_text("utf-8")
+    licence = re.search(r"^license: (.+)$", card, re.MULTILINE)[1]
+    assert licence == "cc-by-4.0"
+    for page in ("README.md", "docs/questions.md"):
+        assert "Shipped weights: CC BY 4.0" in (ROOT / page).read_text("utf-8")
+
+
+def test_the_citation_file_names_this_version_and_the_paper():
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text("utf-8"))
+    assert citation["version"] == mma_mrnnet.__version__
+    assert [author["name"] for author in citation["authors"]] == ["The mma_mrnnet authors"]
+    (paper,) = citation["references"]
+    assert paper["url"] == "https://arxiv.org/abs/2303.00180"
+
+
+def test_every_part_of_the_package_is_in_the_guide_for_contributors():
+    guide = (ROOT / "CONTRIBUTING.md").read_text("utf-8")
+    package = ROOT / "mma_mrnnet"
+    rooms = {path.parent.name for path in package.glob("*/__init__.py")}
+    assert all(f"`{room}/`" in guide for room in rooms)
+    files = {path.name for path in package.glob("*.py")} - {"__init__.py"}
+    assert all(f"`{name}`" in guide for name in files)
 
 
 def test_the_shipped_checkpoint_is_under_12_megabytes():
