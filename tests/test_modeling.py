@@ -569,7 +569,7 @@ def test_an_identity_scaling_keeps_what_an_extractors_affect_gives(tiny_model):
         ),
         "shape": (
             lambda model: model.set_feature_scaling(torch.zeros(2), torch.ones(3)),
-            r"mean and scale must be \(3,",
+            r"scale and mean must be \(3,",
         ),
         "zero scale": (
             lambda model: model.set_feature_scaling(torch.zeros(3), torch.zeros(3)),

@@ -26,7 +26,6 @@ from mma_mrnnet.hub.checkpoints import (
     template_folder,
 )
 from mma_mrnnet.hub.licence import licence_fields, weights_licence
-from mma_mrnnet.model.configuration_mma_mrnnet import caveats
 from mma_mrnnet.model.labels import action_unit_name, affect_names
 from mma_mrnnet.model.modeling_mma import MMAModel
 from mma_mrnnet.model.modeling_mma_mrnnet import MMAMRNNetForIntensity
@@ -381,11 +380,7 @@ def _intensity_settings(model: MMAMRNNetForIntensity, processor: MMAMRNNetVideoP
         "calibrated": config.calibrated,
         "relative": config.relative_labels,
         "simulated": config.simulated_labels,
-        "notes": caveats(
-            simulated=config.simulated_labels,
-            relative=config.relative_labels,
-            calibrated=config.calibrated,
-        ),
+        "notes": config.caveats(),
     }
 
 

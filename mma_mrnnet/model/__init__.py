@@ -1,1 +1,1 @@
-"""Both networks, and exactly what a Hub repository gets: one flat folder that imports only its siblings."""
+"""Both networks, as every Hub repository gets them: one flat folder without the package."""

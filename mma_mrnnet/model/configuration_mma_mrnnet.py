@@ -1,6 +1,6 @@
 """MMAConfig and MMAMRNNetConfig: every number of both networks, validated."""
 
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal, cast
 
 from huggingface_hub.dataclasses import strict
 from transformers import PreTrainedConfig, ResNetConfig
@@ -21,6 +21,33 @@ INTENSITY_LOSSES = ("pearson", "ccc", "mse")
 OUTPUT_ACTIVATIONS = ("sigmoid", "linear")
 TEMPORAL_POOLINGS = ("mask", "padded", "last", "mean", "attention")
 
+LOSS_WEIGHTS = (
+    "valence_arousal_weight",
+    "expression_weight",
+    "action_unit_weight",
+    "action_unit_concordance_weight",
+    "co_annotation_weight",
+    "distribution_matching_weight",
+)
+
+
+def caveats(*, simulated: bool, relative: bool, calibrated: bool) -> list[str]:
+    """Return the sentences that must stand wherever a model's intensities are shown.
+
+    Args:
+        simulated: the targets that the model learnt came from a simulator.
+        relative: the labels were relative within a clip.
+        calibrated: outputs of different targets share one scale.
+    """
+    notes = []
+    if simulated:
+        notes.append("learnt from a simulator, not from people's reports")
+    if relative:
+        notes.append("relative within the clip")
+    if not calibrated:
+        notes.append("not calibrated: targets do not compare")
+    return notes
+
 
 def _require_one_of(name: str, value: str, accepted: tuple[str, ...]) -> None:
     if value not in accepted:
@@ -33,59 +60,68 @@ def _require_at_least(name: str, value: float, least: float) -> None:
 
 
 class NamedOutputsConfig(PreTrainedConfig):
-    """A config whose `label2id` follows its `id2label`, also where that is given to `from_pretrained`."""
+    """A config whose `label2id` always follows its `id2label`."""
 
     def __post_init__(self, **kwargs: Any) -> None:
-        """Name the outputs both ways."""
+        """Derive `label2id` from `id2label`."""
         super().__post_init__(**kwargs)
-        self.label2id = {name: index for index, name in self.id2label.items()}
+        self.label2id = {name: index for index, name in self.output_names.items()}
 
     @classmethod
     def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:
-        """As transformers' own, which sets fields of the call after `__post_init__` and every check."""
+        """Load as transformers does, but check an `id2label` of the call like one of the file."""
         if kwargs.get("id2label") is not None:
             config_dict = {**config_dict, "id2label": kwargs.pop("id2label")}
         return super().from_dict(config_dict, **kwargs)
+
+    @property
+    def output_names(self) -> dict[int, str]:
+        """Names of the outputs by their number: `id2label` once it is filled in."""
+        return cast("dict[int, str]", self.id2label)
 
 
 @strict
 class MMAConfig(NamedOutputsConfig):
     """Numbers of stage 1, the multi-task extractor of one face crop.
 
-    The defaults are the size of the paper's extractor as far as it is known: a residual network (here ResNet-50) on
-    112 x 112 crops; the list of 17 action units, the tanh on valence-arousal and the unit loss weights are our choice.
+    The defaults follow the paper's extractor as far as it is known: a residual network (here
+    ResNet-50) on 112 x 112 crops. The list of 17 action units, the tanh on valence-arousal and the
+    loss weights of 1 are our choice.
 
     Args:
-        backbone_config: transformers' `ResNetConfig` (or its fields): depth and width of the backbone.
+        backbone_config: transformers' `ResNetConfig` (or its fields): depth and width.
         image_size: height and width of a crop in pixels.
         action_units: FACS numbers, ascending, in the order of the action-unit logits.
-        supervised_action_units: the units some label reached in training; None means it was not recorded. The
-            others are learnt from the prior alone and shown as "prior only".
-        untrained_outputs: names of outputs that no label reached and nothing else taught, such as `valence` where no
-            image had one: their numbers are arbitrary. None means it was not recorded.
-        distribution_matching: `kl`, `bce`, `literal` or `off`; see `losses.distribution_matching_loss`.
-        binary_prior: keep only prototypical units in the prior (0 or 1) instead of shares of people.
-        co_annotation: `off`, `soft` (images with action-unit labels alone get a distribution over the expressions) or
-            `hard` (they get an expression, and images with an expression alone get units); see `losses`.
-        co_annotation_temperature: of the soft distribution; the default, our choice, turns scores of 0.9 and 0.5 into
-            odds of 55 to 1.
+        supervised_action_units: units that had a label in training; None if not recorded. The
+            others were learnt from the prior alone and are shown as "prior only".
+        untrained_outputs: names of outputs that nothing taught, such as `valence` if no image had
+            one: their numbers are arbitrary. None if not recorded.
+        distribution_matching: `kl`, `bce`, `literal` or `off`; see `losses`.
+        binary_prior: keep only prototypical units in the prior (0 or 1), not shares of people.
+        co_annotation: `off`; `soft`: images with action-unit labels alone get a distribution over
+            the expressions; `hard`: they get an expression, and images with an expression alone
+            get units. See `losses`.
+        co_annotation_temperature: of the soft distribution. The default (our choice) turns scores
+            of 0.9 and 0.5 into odds of 55 to 1.
         valence_arousal_weight: weight of 1 - CCC in the loss.
         expression_weight: weight of the cross-entropy in the loss.
         action_unit_weight: weight of the masked binary cross-entropy in the loss.
-        action_unit_concordance_weight: weight of 1 - the mean CCC of the units' probabilities with their targets,
-            beside the cross-entropy (our addition, off by default): it weighs rare units as much as frequent ones.
+        action_unit_concordance_weight: weight of 1 - the mean CCC of the units' probabilities with
+            their targets (our addition, off by default): it weighs rare units as much as frequent
+            ones.
         distribution_matching_weight: weight of the distribution-matching loss.
-        co_annotation_weight: weight of the soft distribution's cross-entropy; hard labels count as any others.
+        co_annotation_weight: weight of the soft distribution's cross-entropy.
         dropout: on the pooled features, in training.
         initializer_range: standard deviation of the heads' initial weights.
 
     Raises:
-        StrictDataclassError: (huggingface_hub's) a wrong type or a value out of range; the message names it.
+        StrictDataclassError: (huggingface_hub's) a wrong type or a value out of range.
     """
 
     model_type = "mma"
     base_config_key = "mma_config"
-    sub_configs_defaults: ClassVar = {"backbone_config": ResNetConfig}
+    # A class alone is accepted too.
+    sub_configs_defaults: ClassVar = {"backbone_config": ResNetConfig}  # type: ignore[dict-item]
 
     backbone_config: dict | PreTrainedConfig | None = None
     image_size: int = 112
@@ -106,7 +142,7 @@ class MMAConfig(NamedOutputsConfig):
     initializer_range: float = 0.02
 
     def __post_init__(self, **kwargs: Any) -> None:
-        """Fill in the nested backbone and the expression names."""
+        """Fill in the backbone and the names of the expressions."""
         self.action_units = list(self.action_units)
         if isinstance(self.backbone_config, dict):
             self.backbone_config = {"model_type": "resnet", **self.backbone_config}
@@ -117,20 +153,26 @@ class MMAConfig(NamedOutputsConfig):
         super().__post_init__(**kwargs)
 
     @property
+    def resnet_config(self) -> ResNetConfig:
+        """`backbone_config` once it is filled in."""
+        return cast("ResNetConfig", self.backbone_config)
+
+    @property
     def affect_size(self) -> int:
         """Length of the affect vector: 2 + 7 + the number of action units."""
         return len(affect_names(self.action_units))
 
     @property
     def prior_only_action_units(self) -> list[int]:
-        """Units that no label ever reached: learnt from the expression prior alone."""
+        """Units without any label in training: learnt from the expression prior alone."""
         if self.supervised_action_units is None:
             return []
+        taught = set(self.supervised_action_units)
         untrained = self.untrained_outputs or ()
         return [
             unit
             for unit in self.action_units
-            if unit not in self.supervised_action_units and action_unit_name(unit) not in untrained
+            if unit not in taught and action_unit_name(unit) not in untrained
         ]
 
     def validate_sizes(self) -> None:
@@ -141,15 +183,16 @@ class MMAConfig(NamedOutputsConfig):
             raise ValueError(f"dropout must be below 1; got {self.dropout!r}")
 
     def validate_labels(self) -> None:
-        """Check that there are as many names as expressions; other names for them, in their order, are welcome."""
+        """Check that there are as many names as expressions; the names themselves are free."""
         if self.num_labels != len(EXPRESSIONS):
             raise ValueError(
-                f"id2label (num_labels) names stage 1's {len(EXPRESSIONS)} expressions, {', '.join(EXPRESSIONS)}; "
-                f"got {self.num_labels} names. Other targets are stage 2's"
+                f"id2label (num_labels) names stage 1's {len(EXPRESSIONS)} expressions, "
+                f"{', '.join(EXPRESSIONS)}; got {self.num_labels} names. "
+                "Other targets are stage 2's"
             )
 
     def validate_action_units(self) -> None:
-        """Check that units are FACS numbers, ascending, each once, and the supervised ones among them."""
+        """Check that units are ascending FACS numbers, and the supervised ones among them."""
         if not self.action_units or self.action_units != sorted(set(self.action_units)):
             raise ValueError(
                 f"action_units must be ascending FACS numbers, each once; got {self.action_units!r}"
@@ -161,64 +204,60 @@ class MMAConfig(NamedOutputsConfig):
             )
 
     def validate_losses(self) -> None:
-        """Check the objective's form and weights."""
+        """Check the form and the weights of the objective."""
         _require_one_of("distribution_matching", self.distribution_matching, DISTRIBUTION_MATCHING)
         _require_one_of("co_annotation", self.co_annotation, CO_ANNOTATIONS)
         if not self.co_annotation_temperature > 0:
             raise ValueError(
                 f"co_annotation_temperature must be above 0; got {self.co_annotation_temperature!r}"
             )
-        for name in (
-            "valence_arousal",
-            "expression",
-            "action_unit",
-            "action_unit_concordance",
-            "co_annotation",
-        ):
-            _require_at_least(f"{name}_weight", getattr(self, f"{name}_weight"), 0.0)
-        _require_at_least("distribution_matching_weight", self.distribution_matching_weight, 0.0)
+        for name in LOSS_WEIGHTS:
+            _require_at_least(name, getattr(self, name), 0.0)
 
 
 @strict
 class MMAMRNNetConfig(NamedOutputsConfig):
     """Numbers of stage 2, the masked recurrent network over a clip, with stage 1's inside.
 
+    `id2label` names the K targets; the default is Hume-Reaction's seven.
+
     Args:
-        mma_config: the extractor's `MMAConfig` (or its fields); None where `feature_names` is set.
-        feature_names: names of the features a frame that stand in the extractor's place, in the order of the model's
-            input: columns of the tables that it reads. Such a model holds no extractor. None means the affect of the
-            model's own extractor.
-        channels: which of `labels.CHANNELS` of the extractor's affect the GRU reads, in their order; `affect` holds all
-            of them all the same. All, the paper's, where `feature_names` is set.
-        num_frames: T, the most face frames a clip may have; longer clips the processor makes fit (`length_policy`).
-        sampling_fps: frames a second that stage 2 expects. The dense layer is tied to positions, hence to this rate.
+        mma_config: the extractor's `MMAConfig` (or its fields); None if `feature_names` is set.
+        feature_names: names of the features of a frame that replace the extractor's affect, in the
+            order of the model's input: columns of the tables that it reads. Such a model holds no
+            extractor. None means the affect of the model's own extractor.
+        channels: those of `labels.CHANNELS` of the extractor's affect that the GRU reads, in their
+            order; `affect` holds all of them in any case. Must be all if `feature_names` is set.
+        num_frames: T, the most face frames of a clip; the processor makes longer clips fit.
+        sampling_fps: frames a second that stage 2 expects. The dense layer is tied to positions,
+            hence to this rate.
         hidden_size: H, hidden units of the GRU.
         num_hidden_layers: layers of the GRU.
-        temporal_pooling: what the dense layer reads of the GRU's outputs: `mask` (the paper's: of all T frames, 0 where
-            padded), or, to compare with (our choice): `padded` (the GRU runs over the padding as if it were frames, and
-            nothing is masked: what stands in padded frames then has an effect), `last` (of the last real frame), `mean`
-            (over the real frames) or `attention` (their mean weighted by a learnt score a frame).
+        temporal_pooling: what the dense layer reads of the GRU's outputs. `mask` (the paper's):
+            all T frames, 0 if padded. To compare with (our choice): `padded`: the GRU runs over
+            padding as if it were frames, and nothing is masked; `last`: the last real frame;
+            `mean`: the mean over the real frames; `attention`: their mean weighted by a learnt
+                score a frame.
         dense_size: units of the dense layer behind the mask.
         dropout: on the dense layer's output, in training.
         output_activation: `sigmoid` (intensities in [0, 1]) or `linear`.
         intensity_loss: `pearson` (1 - mean Pearson, the paper's), `ccc` or `mse`.
         freeze_mma: keep the extractor fixed and in eval mode, as the paper's stage 2 does.
-        calibrated: True once each output's affine calibration was fitted; without it outputs of different targets
-            are on scales of their own and must not be ranked.
-        relative_labels: True where each label vector was divided by its own maximum, as Hume-Reaction's are: an
-            intensity then says how strong a reaction is beside the others of the same clip.
-        simulated_labels: True where the targets came from a simulator and not from people.
+        calibrated: True once each output's affine calibration was fitted; without it outputs of
+            different targets have different scales and must not be ranked.
+        relative_labels: True if each label vector was divided by its own maximum, as
+            Hume-Reaction's are: an intensity then compares with the others of the same clip only.
+        simulated_labels: True if the targets came from a simulator, not from people.
         initializer_range: standard deviation of the dense layers' initial weights.
 
-    `id2label` names the K targets, and `label2id` follows; the default is Hume-Reaction's seven.
-
     Raises:
-        StrictDataclassError: (huggingface_hub's) a wrong type or a value out of range; the message names it.
+        StrictDataclassError: (huggingface_hub's) a wrong type or a value out of range.
     """
 
     model_type = "mma_mrnnet"
-    sub_configs_defaults: ClassVar = {"mma_config": MMAConfig}
-    # So that `Trainer` hands `compute_metrics` the intensities, and not a tuple with every frame's affect.
+    # A class alone is accepted too.
+    sub_configs_defaults: ClassVar = {"mma_config": MMAConfig}  # type: ignore[dict-item]
+    # `Trainer` then gives `compute_metrics` the intensities, without every frame's affect.
     keys_to_ignore_at_inference: ClassVar = ["logits", "affect", "hidden_states"]
 
     mma_config: dict | PreTrainedConfig | None = None
@@ -238,14 +277,17 @@ class MMAMRNNetConfig(NamedOutputsConfig):
     relative_labels: bool = True
     simulated_labels: bool = False
     initializer_range: float = 0.02
-    problem_type: str | None = "regression"
+    problem_type: (
+        Literal["regression", "single_label_classification", "multi_label_classification"] | None
+    ) = "regression"
 
     def __post_init__(self, **kwargs: Any) -> None:
-        """Fill in the nested extractor, where there is one, and the reactions' names."""
+        """Fill in the extractor, if there is one, and the names of the reactions."""
         if self.feature_names is not None:
             if self.mma_config is not None:
                 raise ValueError(
-                    "give mma_config or feature_names: a model that reads features holds no extractor"
+                    "give mma_config or feature_names: "
+                    "a model that reads features holds no extractor"
                 )
             self.feature_names = list(self.feature_names)
         self.channels = list(self.channels)
@@ -253,14 +295,19 @@ class MMAMRNNetConfig(NamedOutputsConfig):
             self.id2label = dict(enumerate(REACTIONS))
         super().__post_init__(**kwargs)
         if self.feature_names is not None:
-            self.mma_config = None  # transformers puts a default in every empty place
+            self.mma_config = None  # transformers fills every empty place with a default
+
+    @property
+    def extractor_config(self) -> MMAConfig:
+        """`mma_config` once it is filled in; only for a model that holds an extractor."""
+        return cast("MMAConfig", self.mma_config)
 
     @property
     def input_names(self) -> list[str]:
-        """Names of one frame's vector, as `forward` takes it in `affect`: the features, else the extractor's affect."""
+        """Names of one frame's vector, as `forward` takes it in `affect`."""
         if self.feature_names is not None:
             return list(self.feature_names)
-        return list(affect_names(self.mma_config.action_units))
+        return list(affect_names(self.extractor_config.action_units))
 
     @property
     def input_size(self) -> int:
@@ -269,36 +316,46 @@ class MMAMRNNetConfig(NamedOutputsConfig):
 
     @property
     def gru_input_names(self) -> list[str]:
-        """Names of those numbers of one frame's vector that the GRU reads: all, or those of `channels`."""
+        """Names of the numbers of a frame that the GRU reads: all, or those of `channels`."""
         if self.feature_names is not None:
             return self.input_names
-        return list(affect_names(self.mma_config.action_units, self.channels))
+        return list(affect_names(self.extractor_config.action_units, self.channels))
 
     @property
     def gru_input_size(self) -> int:
-        """How many numbers a frame the GRU reads."""
+        """Count of the numbers of a frame that the GRU reads."""
         return len(self.gru_input_names)
 
     @property
     def channel_columns(self) -> list[int]:
-        """Where `gru_input_names` stand in `input_names`, ascending."""
+        """Positions of `gru_input_names` in `input_names`, ascending."""
         chosen = set(self.gru_input_names)
         return [column for column, name in enumerate(self.input_names) if name in chosen]
 
     @property
     def prior_only_action_units(self) -> list[int]:
-        """The extractor's units that no label ever reached; none where there is no extractor."""
-        return [] if self.mma_config is None else self.mma_config.prior_only_action_units
+        """The extractor's units without any label in training; empty without an extractor."""
+        return [] if self.mma_config is None else self.extractor_config.prior_only_action_units
 
     @property
     def untrained_outputs(self) -> list[str]:
-        """The extractor's outputs that nothing taught; none where there is no extractor."""
-        return [] if self.mma_config is None else list(self.mma_config.untrained_outputs or ())
+        """The extractor's outputs that nothing taught; empty without an extractor."""
+        return (
+            [] if self.mma_config is None else list(self.extractor_config.untrained_outputs or ())
+        )
 
     @property
     def label_names(self) -> list[str]:
         """Names of the K targets in output order."""
-        return [self.id2label[index] for index in range(self.num_labels)]
+        return [self.output_names[index] for index in range(len(self.output_names))]
+
+    def caveats(self) -> list[str]:
+        """Return the sentences that must stand wherever this model's intensities are shown."""
+        return caveats(
+            simulated=self.simulated_labels,
+            relative=self.relative_labels,
+            calibrated=self.calibrated,
+        )
 
     def validate_sizes(self) -> None:
         """Check sizes and rates."""
@@ -306,40 +363,41 @@ class MMAMRNNetConfig(NamedOutputsConfig):
             _require_at_least(name, getattr(self, name), 1)
         if not 0 < self.sampling_fps < float("inf"):
             raise ValueError(
-                f"sampling_fps must be a positive number of frames a second; got {self.sampling_fps!r}"
+                "sampling_fps must be a positive number of frames a second; "
+                f"got {self.sampling_fps!r}"
             )
         if not 0 <= self.dropout < 1:
             raise ValueError(f"dropout must be in [0, 1); got {self.dropout!r}")
 
     def validate_feature_names(self) -> None:
-        """Check that features are there, each under a name of its own."""
-        if self.feature_names is None:
+        """Check that there are features, each under a name of its own."""
+        names = self.feature_names
+        if names is None:
             return
-        if not self.feature_names or "" in self.feature_names:
+        if not names or "" in names:
             raise ValueError(
-                f"feature_names must name at least one feature, none of them empty; got {self.feature_names}"
+                f"feature_names must name at least one feature, none of them empty; got {names}"
             )
-        twice = sorted({name for name in self.feature_names if self.feature_names.count(name) > 1})
-        if twice:
-            raise ValueError(
-                f"feature_names must name each feature once; {twice} are there more often"
-            )
+        repeated = sorted({name for name in names if names.count(name) > 1})
+        if repeated:
+            raise ValueError(f"feature_names must name each feature once; {repeated} are repeated")
 
     def validate_channels(self) -> None:
         """Check which parts of the affect the GRU reads."""
         check_channels("channels", self.channels)
         if self.feature_names is not None and len(self.channels) < len(CHANNELS):
             raise ValueError(
-                f"channels are an extractor's, and this model reads features: choose among these by feature_names "
-                f"(--features) and leave channels out; got {self.channels}"
+                "channels are an extractor's, and this model reads features: choose among these by "
+                f"feature_names (--features) and leave channels out; got {self.channels}"
             )
 
     def validate_labels(self) -> None:
-        """Check that every target has a name of its own: tables, cards and pipelines go by it."""
-        names = self.id2label
+        """Check that every target has a name of its own, since tables and cards use the names."""
+        names = self.output_names
         if sorted(names) != list(range(len(names))) or len(set(names.values())) != len(names):
             raise ValueError(
-                f"id2label must name the targets 0 to {len(names) - 1}, each differently; got {names}"
+                f"id2label must name the targets 0 to {len(names) - 1}, each differently; "
+                f"got {names}"
             )
 
     def validate_choices(self) -> None:
@@ -355,21 +413,3 @@ class MMAMRNNetConfig(NamedOutputsConfig):
 
 MMAConfig.register_for_auto_class()
 MMAMRNNetConfig.register_for_auto_class()
-
-
-def caveats(*, simulated: bool, relative: bool, calibrated: bool) -> list[str]:
-    """Return the sentences that must stand wherever a model's intensities are shown.
-
-    Args:
-        simulated: the targets that the model learnt came from a simulator.
-        relative: the labels were relative within a clip.
-        calibrated: outputs of different targets share one scale.
-    """
-    notes = []
-    if simulated:
-        notes.append("learnt from a simulator, not from people's reports")
-    if relative:
-        notes.append("relative within the clip")
-    if not calibrated:
-        notes.append("not calibrated: targets do not compare")
-    return notes

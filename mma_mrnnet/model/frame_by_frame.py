@@ -1,39 +1,47 @@
-"""A clip frame by frame: what each frame added to the outputs, and the estimate after each new frame."""
+"""A clip frame by frame: what each frame added to the outputs, and a step for each new frame."""
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 from transformers.utils.generic import ModelOutput
+
+from .configuration_mma_mrnnet import MMAMRNNetConfig
+from .masked_rnn import MaskedRNN
 
 
 @dataclass
 class FrameContributions(ModelOutput):
-    """What each frame added to the outputs of B clips: `logits` are `constant` plus the sum of `contributions`.
+    """Contributions of frames to the outputs of B clips.
+
+    `logits` equal `constant` plus the sum of `contributions` over the frames.
 
     Attributes:
-        contributions: (B, T, K) on the scale of `logits`, before sigmoid and calibration: above 0 the frame raised
-            the target. 0 in padded frames (with `padded` pooling, which reads them as frames, what they added).
-        constant: (B, K) what remains without any frame: the biases, through the clip's own gates.
+        contributions: (B, T, K) on the scale of `logits`; above 0 if the frame raised the target.
+            0 in padded frames, except with `padded` pooling, which reads them as frames.
+        constant: (B, K) what the biases give, through the clip's own gates.
         logits: (B, K) as in `IntensityOutput`.
     """
 
-    contributions: Tensor | None = None
-    constant: Tensor | None = None
-    logits: Tensor | None = None
+    # The None is only what a `ModelOutput` asks for: all three are always set.
+    contributions: Tensor = None  # type: ignore[assignment]
+    constant: Tensor = None  # type: ignore[assignment]
+    logits: Tensor = None  # type: ignore[assignment]
 
 
 @dataclass(frozen=True)
 class StreamState:
-    """What `step` remembers of the frames so far; its size does not grow. It carries no gradient.
+    """State of `step` between frames; its size is constant, and it carries no gradient.
 
     Attributes:
         frames: number of frames so far, the same in all B streams.
         hidden: (layers, B, H) the GRU's hidden state.
-        total: what the frames add up to: of their shares of the dense layer, (B, D), with `mask` pooling; of the GRU's
-            outputs, (B, H), with `mean`, each weighed by exp(score - `peak`) with `attention`; the newest with `last`.
-        weight: (B, 1) what `total` is divided by: the number of frames, or the sum of these exponentials.
+        total: sum over the frames. `mask` pooling: of their parts of the dense layer, (B, D).
+            `mean`: of the GRU's outputs, (B, H). `attention`: of these outputs, each weighted by
+            exp(score - `peak`). `last`: the newest output alone.
+        weight: (B, 1) divisor of `total`: the number of frames, or the sum of these exponentials.
         peak: (B, 1) the largest attention score so far; -inf without attention.
     """
 
@@ -54,13 +62,30 @@ class StepOutput(ModelOutput):
         state: for the next `step`.
     """
 
-    intensities: Tensor | None = None
-    logits: Tensor | None = None
-    state: StreamState | None = None
+    # The None is only what a `ModelOutput` asks for: all three are always set.
+    intensities: Tensor = None  # type: ignore[assignment]
+    logits: Tensor = None  # type: ignore[assignment]
+    state: StreamState = None  # type: ignore[assignment]
 
 
 class FrameByFrame:
-    """`MMAMRNNetForIntensity`'s two ways of looking at single frames; it has no weights of its own."""
+    """Methods of `MMAMRNNetForIntensity` that look at single frames; no weights of its own."""
+
+    if TYPE_CHECKING:  # what that class has
+        config: MMAMRNNetConfig
+        rnn: MaskedRNN
+        dense: nn.Linear
+        output: nn.Linear
+        calibration_scale: Tensor
+        training: bool
+
+        def _encode(
+            self, pixel_values: Tensor | None, affect: Tensor | None, frame_mask: Tensor | None
+        ) -> tuple[Tensor, Tensor, Tensor]: ...
+        def _prepare_affect(self, affect: Tensor, frame_mask: Tensor) -> Tensor: ...
+        def _choose_columns(self, affect: Tensor) -> Tensor: ...
+        def _logits(self, dense: Tensor) -> Tensor: ...
+        def _intensities(self, logits: Tensor) -> Tensor: ...
 
     def frame_contributions(
         self,
@@ -68,19 +93,20 @@ class FrameByFrame:
         affect: Tensor | None = None,
         frame_mask: Tensor | None = None,
     ) -> FrameContributions:
-        """Exactly how much each frame added to each output before its sigmoid (our addition).
+        """Compute how much each frame added to each logit, exactly (our addition).
 
-        Behind the GRU the network is linear but for the dense layer's ReLU. With the clip's own gates g (1 where a
-        dense unit's input is above 0, else 0), dense weights W and b, output weights w and c,
+        Behind the GRU the network is linear except for the dense layer's ReLU. With the clip's own
+        gates g (1 if a dense unit's input is above 0, else 0), dense weights W and b, output
+        weights w and c,
 
             z_k = c_k + sum_u w_ku g_u b_u + sum_t sum_u w_ku g_u (W_t h_t)_u
 
-        where W_t are the dense layer's columns for frame t or, where frames are pooled, W times the frame's share
-        (with `attention` the clip's own).
+        where W_t are the dense layer's columns for frame t or, if frames are pooled, W times the
+        frame's share (`MaskedRNN.shares`).
 
-        An account, not a cause. h_t carries what the GRU read in earlier frames, and gates and shares depend on the
-        whole clip: without a frame the outputs would not change by that frame's contribution. Whether the estimate is
-        right is another question too.
+        Contributions are no causes: h_t depends on earlier frames too, and gates and shares
+            depend on
+        the whole clip, so the outputs without a frame differ by another amount.
 
         Args:
             pixel_values: as in `forward`.
@@ -88,15 +114,15 @@ class FrameByFrame:
             frame_mask: as in `forward`.
 
         Returns:
-            A `FrameContributions`; its sum equals `logits` to float rounding, and `forward`'s outside autocast.
+            A `FrameContributions`; its `logits` are those of `forward` outside autocast.
 
         Raises:
-            ValueError: the model is in training mode, where dropout would not let it add up, its weights are quantised,
-                or what `forward` refuses.
+            ValueError: the model is in training mode (dropout would break the sum), its weights
+                are quantised, or an input that `forward` refuses.
         """
         self._require_eval("frame_contributions")
         self._require_plain_weights("frame_contributions")
-        _, states, frame_mask = self._encoded(pixel_values, affect, frame_mask)  # (B, T, H)
+        _, states, frame_mask = self._encode(pixel_values, affect, frame_mask)  # (B, T, H)
         with torch.autocast(states.device.type, enabled=False):
             states = states.to(self.calibration_scale.dtype)  # the weights'
             dense = self.dense(self.rnn.pooled(states, frame_mask))  # (B, D)
@@ -110,7 +136,7 @@ class FrameByFrame:
             )
 
     def _dense_by_frame(self, states: Tensor, frame_mask: Tensor) -> Tensor:
-        """(B, T, D): what each frame adds to the dense layer's input of its ReLU, without the bias."""
+        """Compute each frame's part (B, T, D) of the dense layer's output, without the bias."""
         weight = self.dense.weight.to(states.dtype)
         if self.config.temporal_pooling in ("mask", "padded"):
             by_place = weight.unflatten(1, (self.rnn.num_frames, states.shape[-1]))  # (D, T, H)
@@ -120,52 +146,48 @@ class FrameByFrame:
 
     @torch.no_grad()
     def step(self, affect: Tensor, state: StreamState | None = None) -> StepOutput:
-        """The intensities after one more frame, at a cost that does not depend on how many came before (our addition).
+        """Estimate the intensities after one more frame, at constant cost (our addition).
 
-        Equal to `forward` on all frames so far, to float rounding, for up to T frames. The frames are those that
-        `forward` would get: sampled at `config.sampling_fps`, those without a face left out. `LiveReader` does that.
-        Computed without gradients.
+        Equals `forward` on all frames so far up to float rounding, for up to T frames. The frames
+        must be those that `forward` would get: sampled at `config.sampling_fps`, without those
+            that
+        show no face (`LiveReader` does this). No gradients.
 
         Args:
-            affect: (B, A) float, one new frame of each of B streams, in the order of `config.input_names`.
-            state: of the step before, unchanged by this one; None starts.
+            affect: (B, A) float, one new frame of each of B streams, in the order of
+                `config.input_names`.
+            state: of the step before, which stays unchanged; None for the first frame.
 
         Returns:
             A `StepOutput`; its `state` goes into the next step.
 
         Raises:
-            ValueError: training mode; a wrong shape, or a value that is NaN; a state of another model or batch; a frame
-                after the T-th; `padded` pooling, where every new frame changes all that follows it; `mask` pooling with
-                quantised weights.
+            ValueError: training mode; a wrong shape or NaN; a state of another model or batch; a
+                frame after the T-th; `padded` pooling; `mask` pooling with quantised weights.
         """
         self._check_step(affect, state)
         real = torch.ones(len(affect), 1, dtype=torch.bool, device=affect.device)
-        frame = self._chosen(self._prepared(affect.unsqueeze(1), real))  # (B, 1, C)
+        frame = self._choose_columns(self._prepare_affect(affect.unsqueeze(1), real))  # (B, 1, C)
         outputs, hidden = self.rnn.gru(frame, None if state is None else state.hidden)
         newest = outputs[:, 0]  # (B, H)
-        state = self._start(newest) if state is None else state
-        state = self._added(newest, hidden, state)
+        state = self._add_frame(newest, hidden, state or self._start_stream(newest))
 
         pooled = (state.total / state.weight).to(self.calibration_scale.dtype)  # the weights'
-        dense = (
-            pooled + self.dense.bias
-            if self.config.temporal_pooling == "mask"
-            else self.dense(pooled)
-        )  # (B, D)
+        is_masked = self.config.temporal_pooling == "mask"
+        dense = pooled + self.dense.bias if is_masked else self.dense(pooled)  # (B, D)
         logits = self._logits(dense)
         return StepOutput(intensities=self._intensities(logits), logits=logits, state=state)
 
-    def _start(self, newest: Tensor) -> StreamState:
-        """The state of B streams before their first frame; `newest` (B, H) gives size, type and device."""
-        width = (
-            self.config.dense_size if self.config.temporal_pooling == "mask" else newest.shape[-1]
-        )
+    def _start_stream(self, newest: Tensor) -> StreamState:
+        """Return the state before the first frame, with the device and dtype of `newest` (B, H)."""
+        is_masked = self.config.temporal_pooling == "mask"
+        width = self.config.dense_size if is_masked else newest.shape[-1]
         total = newest.new_zeros(len(newest), width, dtype=_at_least_float32(newest.dtype))
         weight = total.new_zeros(len(newest), 1)
         return StreamState(0, newest, total, weight, torch.full_like(weight, -torch.inf))
 
-    def _added(self, newest: Tensor, hidden: Tensor, state: StreamState) -> StreamState:
-        """The state with one more frame, whose GRU output is `newest` (B, H)."""
+    def _add_frame(self, newest: Tensor, hidden: Tensor, state: StreamState) -> StreamState:
+        """Return the state with one more frame, whose GRU output is `newest` (B, H)."""
         pooling, count, wide = self.config.temporal_pooling, state.frames + 1, state.total.dtype
         total, weight, peak = state.total, torch.ones_like(state.weight), state.peak
         if pooling == "mask":
@@ -175,13 +197,11 @@ class FrameByFrame:
             total = newest.to(wide)
         elif pooling == "mean":
             total, weight = total + newest.to(wide), state.weight + 1
-        else:  # attention; the softmax's sums, rescaled whenever a larger score comes (Milakov & Gimelshein, 2018)
-            score = self.rnn.score(newest).to(wide)  # (B, 1)
+        else:  # attention: an online softmax (Milakov & Gimelshein, 2018)
+            score = self.rnn.attention_scores(newest).to(wide)  # (B, 1)
             peak = state.peak.maximum(score)
-            before, now = (
-                (state.peak - peak).exp(),
-                (score - peak).exp(),
-            )  # (B, 1); exp(-inf) = 0 at the first frame
+            before = (state.peak - peak).exp()  # (B, 1), exp(-inf) = 0 at the first frame
+            now = (score - peak).exp()  # (B, 1)
             total, weight = before * total + now * newest.to(wide), before * state.weight + now
         return StreamState(count, hidden, total, weight, peak)
 
@@ -190,14 +210,15 @@ class FrameByFrame:
         config, size = self.config, self.config.input_size
         if config.temporal_pooling == "padded":
             raise ValueError(
-                "a model with padded pooling cannot go frame by frame: its GRU runs on over the padding behind the "
-                "newest frame, so that every frame changes all that follows; give forward the frames so far"
+                "a model with padded pooling cannot go frame by frame: its GRU runs on over the "
+                "padding, so every frame changes all that follows; give forward the frames so far"
             )
         if config.temporal_pooling == "mask":
             self._require_plain_weights("step with mask pooling")
         if affect.ndim != 2 or affect.shape[1] != size or not affect.is_floating_point():
             raise ValueError(
-                f"affect must be (B, {size}) float, one frame; got {affect.dtype} {tuple(affect.shape)}"
+                f"affect must be (B, {size}) float, one frame; "
+                f"got {affect.dtype} {tuple(affect.shape)}"
             )
         if affect.isnan().any():
             raise ValueError("affect holds NaN: leave out frames without a face, they are no step")
@@ -211,8 +232,9 @@ class FrameByFrame:
             )
         if state.frames >= config.num_frames:
             raise ValueError(
-                f"this model reads at most {config.num_frames} frames (config.num_frames), and the state already holds "
-                f"{state.frames}; beyond these, give forward the latest {config.num_frames} (LiveReader does so)"
+                f"this model reads at most {config.num_frames} frames (config.num_frames), and the "
+                f"state already holds {state.frames}; beyond these, give forward the latest "
+                f"{config.num_frames} (LiveReader does so)"
             )
 
     def _require_eval(self, name: str) -> None:
@@ -225,10 +247,11 @@ class FrameByFrame:
         weight = self.dense.weight
         if not (isinstance(weight, Tensor) and weight.is_floating_point()):
             raise ValueError(
-                f"{name} takes the dense layer's weights apart, and these are quantised: load the model as it is"
+                f"{name} takes the dense layer's weights apart, and these are quantised: "
+                "load the model as it is"
             )
 
 
 def _at_least_float32(dtype: torch.dtype) -> torch.dtype:
-    """The type in which frames are added up: sums of half precision would lose them."""
+    """Return the dtype for sums over frames, which half precision would lose."""
     return torch.promote_types(dtype, torch.float32)

@@ -1,4 +1,4 @@
-"""Names and order of every output, and how "no label" is written. The one place for both."""
+"""Names and order of every output, and the values that mean "no label"."""
 
 from collections.abc import Sequence
 
@@ -9,7 +9,7 @@ EXPRESSIONS = ("neutral", "anger", "disgust", "fear", "happiness", "sadness", "s
 """Seven basic expressions, in the order of the expression logits."""
 
 ACTION_UNITS = (1, 2, 4, 5, 6, 7, 9, 10, 11, 12, 15, 17, 20, 23, 24, 25, 26)
-"""The default action units: the union of the expression prior's (Du, Tao & Martinez 2014, Table 1). Our choice."""
+"""The default action units (our choice): those of the expression prior, see `priors`."""
 
 ACTION_UNIT_TITLES = {
     1: "inner brow raiser",
@@ -42,29 +42,29 @@ CHANNELS = ("valence_arousal", "expressions", "action_units")
 """The three kinds of affect, in the order of the affect vector."""
 
 NO_CLASS = -100
-"""A class id that means "not labelled". For real values and action units the mark is NaN."""
+"""The class id of an image without a label. Real values and action units have NaN instead."""
 
 PRESENT_INTENSITY = 0.4
-"""An action unit counts as present from this intensity on, 2 of 5 on the FACS scale as DISFA's users count it."""
+"""Smallest intensity of an action unit that counts as present: 2 of 5 on the FACS scale."""
 
 QUIET_INTENSITY = 0.05
-"""Below it, an action unit does not show at all."""
+"""An action unit below this intensity does not show."""
 
 PARTED_INTENSITY = 0.15
-"""Lips whose parting or jaw drop exceeds it are seen to be open."""
+"""Lips are seen to be open if AU25 or AU26 exceeds this intensity."""
 
 PRESENT_PROBABILITY = 0.5
-"""An action unit is called present from this output on."""
+"""Smallest output for which an action unit is called present."""
 
 
 def presence_target(intensity: Tensor) -> Tensor:
-    """Probability of presence that an action unit's intensity label stands for (our choice).
+    """Convert intensity labels of action units to probabilities of presence (our choice).
 
-    A straight ramp from 0 at intensity 0 to 1 at twice `PRESENT_INTENSITY`, so that the intensity that counts as
-    present becomes `PRESENT_PROBABILITY`, and the labels 0 and 1 of a corpus without intensities stay 0 and 1.
+    A ramp from 0 at intensity 0 to 1 at twice `PRESENT_INTENSITY`, so that this intensity becomes
+    `PRESENT_PROBABILITY`, and the labels 0 and 1 of a corpus without intensities stay 0 and 1.
 
     Args:
-        intensity: any shape, in [0, 1]; NaN where unlabelled.
+        intensity: any shape, in [0, 1]; NaN if unlabelled.
 
     Returns:
         The same shape, in [0, 1]; NaN stays NaN.
@@ -73,25 +73,26 @@ def presence_target(intensity: Tensor) -> Tensor:
 
 
 def is_present(intensity: Tensor) -> Tensor:
-    """True where an intensity label counts as present; NaN (no label) is False.
+    """Return a mask of the intensity labels that count as present; False for NaN (no label).
 
-    The small tolerance keeps 0.4 stored as float32 (0.4000000059...) and as float64 on the same side.
+    A small tolerance lets 0.4 count as present both in float32 and in float64.
     """
     return intensity >= PRESENT_INTENSITY - 1e-6
 
 
 def neutral_talkers(intensity: Tensor, action_units: Sequence[int]) -> Tensor:
-    """True where a face shows nothing but parted lips: neutral, and talking, by its action units (our choice).
+    """Return a mask of faces that show only parted lips, as a calm talker does (our choice).
 
-    No unit reaches `QUIET_INTENSITY` but 25 and 26, one of which exceeds `PARTED_INTENSITY`, and the trace of 10 that
-    comes with parted lips: at most a quarter of 25 more. Units 1, 4 and 12, brows and smiles, must be annotated.
+    AU25 or AU26 exceeds `PARTED_INTENSITY`, and every other unit is below `QUIET_INTENSITY`,
+    except that AU10 may be higher by a quarter of AU25, since parted lips raise it. AU1, 4 and 12
+    (brows and smile) must be annotated.
 
     Args:
-        intensity: (N, A) in [0, 1]; NaN where unlabelled.
-        action_units: the A columns' units.
+        intensity: (N, A) in [0, 1]; NaN if unlabelled.
+        action_units: the units of the A columns.
 
     Returns:
-        (N,) bool; False everywhere where `action_units` lacks one of 1, 4, 12, 25.
+        (N,) bool; all False if `action_units` lacks 1, 4, 12 or 25.
     """
     place = {unit: column for column, unit in enumerate(action_units)}
     if not {1, 4, 12, 25} <= place.keys():
@@ -107,46 +108,46 @@ def neutral_talkers(intensity: Tensor, action_units: Sequence[int]) -> Tensor:
 
 
 def action_unit_name(number: int) -> str:
-    """`AU01` for 1: zero-padded, as py-feat and OpenFace write it."""
+    """Return the name of a unit as py-feat and OpenFace write it: `AU01` for 1."""
     return f"AU{number:02d}"
 
 
 def action_unit_title(number: int) -> str:
-    """What FACS calls a unit, such as `lip corner puller` for 12; empty for those not in `ACTION_UNIT_TITLES`."""
+    """Return what FACS calls a unit, such as `lip corner puller` for 12; empty if not known."""
     return ACTION_UNIT_TITLES.get(number, "")
 
 
 def affect_names(
     action_units: Sequence[int] = ACTION_UNITS, channels: Sequence[str] = CHANNELS
 ) -> tuple[str, ...]:
-    """Names of the affect vector's numbers: valence, arousal, expressions, action units (26 by default).
+    """Return the names of the affect vector: valence, arousal, expressions, action units.
 
     Args:
-        action_units: the extractor's.
+        action_units: the extractor's units; by default the vector has 26 numbers.
         channels: those of `CHANNELS` whose names are wanted.
     """
-    names = dict(
-        zip(
-            CHANNELS,
-            (VALENCE_AROUSAL, EXPRESSIONS, map(action_unit_name, action_units)),
-            strict=True,
-        )
-    )
+    units = tuple(map(action_unit_name, action_units))
+    names = dict(zip(CHANNELS, (VALENCE_AROUSAL, EXPRESSIONS, units), strict=True))
     return tuple(name for channel in CHANNELS if channel in channels for name in names[channel])
 
 
 def check_channels(setting: str, channels: Sequence[str]) -> None:
-    """Raises ValueError, which names the setting, unless `channels` are some of `CHANNELS`, each once, in order."""
+    """Check that `channels` are some of `CHANNELS`, each once, in their order.
+
+    Raises:
+        ValueError: they are not; the message names the setting.
+    """
     if not channels or list(channels) != [channel for channel in CHANNELS if channel in channels]:
         raise ValueError(
-            f"{setting} must be one or more of {', '.join(CHANNELS)}, each once and in this order; got {list(channels)}"
+            f"{setting} must be one or more of {', '.join(CHANNELS)}, each once and in this order; "
+            f"got {list(channels)}"
         )
 
 
 def pack_affect(
     valence_arousal: Tensor, expression_logits: Tensor, action_unit_logits: Tensor
 ) -> Tensor:
-    """The affect vector that stage 2 reads: values, softmax and sigmoids, always in float32.
+    """Build the affect vector that stage 2 reads, in float32.
 
     Args:
         valence_arousal: (..., 2) in [-1, 1].

@@ -1,6 +1,7 @@
-"""All objectives, masked: where a label is missing (NaN, or -100 for classes) nothing is lost and nothing is learnt.
+"""All objectives, masked: a missing label adds nothing to loss or gradient.
 
-Masking is by `where`, never by multiplying, so that a NaN label cannot reach a gradient.
+Missing labels are NaN, or -100 for classes. Masking uses `where`, never a product, so that a NaN
+label cannot reach a gradient.
 """
 
 import torch
@@ -15,12 +16,17 @@ EPSILON = 1e-6
 def _require_same_shape(prediction: Tensor, target: Tensor) -> None:
     if prediction.shape != target.shape:
         raise ValueError(
-            f"prediction and target must have one shape; got {tuple(prediction.shape)} and {tuple(target.shape)}"
+            "prediction and target must have one shape; "
+            f"got {tuple(prediction.shape)} and {tuple(target.shape)}"
         )
 
 
 def _moments(prediction: Tensor, target: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Means, variances and covariance of each column over its labelled rows, in float32 or better."""
+    """Compute moments of each column over its labelled rows, in float32 or better.
+
+    Returns:
+        Difference of the means, both variances, covariance and count of labelled rows, (K,) each.
+    """
     _require_same_shape(prediction, target)
     labelled = ~target.isnan()  # (N, K)
     wide = torch.promote_types(prediction.dtype, torch.float32)
@@ -41,16 +47,14 @@ def _moments(prediction: Tensor, target: Tensor) -> tuple[Tensor, Tensor, Tensor
 
 
 def concordance(prediction: Tensor, target: Tensor) -> Tensor:
-    """Concordance correlation coefficient of each column (Lin, Biometrics, 1989).
-
-    Rows whose target is NaN carry no label and are left out, column by column.
+    """Compute the concordance correlation coefficient of each column (Lin, Biometrics, 1989).
 
     Args:
         prediction: (N, K) float.
-        target: (N, K) float, in the unit of `prediction`; NaN where unlabelled.
+        target: (N, K) float, in the unit of `prediction`; NaN if unlabelled.
 
     Returns:
-        (K,) float in [-1, 1]; 0 where a column has no labelled row or neither side varies.
+        (K,) float in [-1, 1]; 0 if a column has no labelled row or neither side varies.
 
     Raises:
         ValueError: the two shapes differ.
@@ -64,42 +68,42 @@ def pearson(prediction: Tensor, target: Tensor) -> Tensor:
 
     Args:
         prediction: (N, K) float.
-        target: (N, K) float; NaN where unlabelled.
+        target: (N, K) float; NaN if unlabelled.
 
     Returns:
-        (K,) float in [-1, 1]; 0 where a column has no labelled row or one side does not vary (our choice: it avoids
-        NaN and gives no gradient).
+        (K,) float in [-1, 1]; 0 if a column has no labelled row or one side does not vary (our
+        choice: it avoids NaN and gives no gradient).
 
     Raises:
         ValueError: the two shapes differ.
     """
     _, var_x, var_y, covariance, _ = _moments(prediction, target)
-    # The floor sits under the root: at zero variance the root's own gradient would be infinite.
+    # The floor is under the root, since the gradient of the root is infinite at 0.
     return covariance / (var_x * var_y).clamp(min=EPSILON**4).sqrt()
 
 
 def _mean_over_labelled(values: Tensor, target: Tensor) -> Tensor:
-    """Mean of (K,) values over the columns that carry at least two labels; a graph-connected 0 where none does."""
+    """Average (K,) values over the columns with at least two labels; 0 with a graph if none has."""
     counted = (~target.isnan()).sum(0) >= 2
     return torch.where(counted, values, torch.zeros_like(values)).sum() / counted.sum().clamp(min=1)
 
 
 def pearson_loss(prediction: Tensor, target: Tensor) -> Tensor:
-    """1 - mean Pearson over the targets (the paper's stage-2 loss); 0 where no column has two labelled rows.
+    """Compute 1 - mean Pearson over the targets (the paper's stage-2 loss).
 
     Args:
         prediction: (N, K) float.
-        target: (N, K) float; NaN where unlabelled.
+        target: (N, K) float; NaN if unlabelled.
 
     Returns:
-        Scalar in [0, 2].
+        Scalar in [0, 2]; 0 if no column has two labelled rows.
     """
     any_labelled = ((~target.isnan()).sum(0) >= 2).any()
     return any_labelled.to(torch.float32) - _mean_over_labelled(pearson(prediction, target), target)
 
 
 def concordance_loss(prediction: Tensor, target: Tensor) -> Tensor:
-    """1 - mean CCC over the targets; shapes and masking as `pearson_loss`."""
+    """Compute 1 - mean CCC over the targets; shapes and masking as in `pearson_loss`."""
     any_labelled = ((~target.isnan()).sum(0) >= 2).any()
     return any_labelled.to(torch.float32) - _mean_over_labelled(
         concordance(prediction, target), target
@@ -107,11 +111,11 @@ def concordance_loss(prediction: Tensor, target: Tensor) -> Tensor:
 
 
 def squared_error_loss(prediction: Tensor, target: Tensor) -> Tensor:
-    """Mean squared error over the labelled entries; 0 where there is none.
+    """Compute the mean squared error over the labelled entries; 0 if there is none.
 
     Args:
         prediction: (N, K) float.
-        target: (N, K) float; NaN where unlabelled.
+        target: (N, K) float; NaN if unlabelled.
 
     Returns:
         Scalar.
@@ -123,11 +127,11 @@ def squared_error_loss(prediction: Tensor, target: Tensor) -> Tensor:
 
 
 def expression_loss(logits: Tensor, labels: Tensor) -> Tensor:
-    """Softmax cross-entropy over the rows that carry an expression; 0 where none does.
+    """Compute the softmax cross-entropy over the rows with an expression; 0 if there is none.
 
     Args:
         logits: (N, C) float.
-        labels: (N,) int64 class ids; -100 where unlabelled.
+        labels: (N,) int64 class ids; -100 if unlabelled.
 
     Returns:
         Scalar: the mean over labelled rows.
@@ -137,11 +141,11 @@ def expression_loss(logits: Tensor, labels: Tensor) -> Tensor:
 
 
 def soft_expression_loss(logits: Tensor, targets: Tensor) -> Tensor:
-    """Cross-entropy with a distribution over the expressions, over the rows that have one; 0 where none does.
+    """Compute the cross-entropy with distributions over the expressions; 0 if no row has one.
 
     Args:
         logits: (N, C) float.
-        targets: (N, C) float, rows that sum to 1, or are NaN where there is no target.
+        targets: (N, C) float; each row sums to 1, or is NaN if there is no target.
 
     Returns:
         Scalar: the mean over rows with a target.
@@ -153,15 +157,16 @@ def soft_expression_loss(logits: Tensor, targets: Tensor) -> Tensor:
 
 
 def action_unit_loss(logits: Tensor, targets: Tensor, weights: Tensor | None = None) -> Tensor:
-    """Binary cross-entropy over the annotated units of a row, then over the rows that have any.
+    """Average binary cross-entropy over the annotated units of a row, then over rows that have any.
 
-    L = mean over rows of [1 / sum_i d_i] sum_i d_i BCE(p_i, y_i), d_i = 1 where unit i is annotated: an image with
-    two annotated units weighs as much as one with seventeen (FaceBehaviorNet's form as we remember it; our choice).
+    L = mean over rows of [1 / sum_i d_i] sum_i d_i BCE(p_i, y_i), d_i = 1 if unit i is annotated:
+    an image with two annotated units weighs as much as one with seventeen (our choice, after
+    FaceBehaviorNet as we remember it).
 
     Args:
         logits: (N, A) float.
-        targets: (N, A) float in [0, 1], probabilities of presence; NaN where not annotated.
-        weights: (N, A) float above 0, taking the place of d_i where a unit is annotated; None means 1.
+        targets: (N, A) float in [0, 1], probabilities of presence; NaN if not annotated.
+        weights: (N, A) float above 0, used as d_i of annotated units; None means 1.
 
     Returns:
         Scalar; 0 where no row has an annotated unit.
@@ -182,15 +187,15 @@ def action_unit_loss(logits: Tensor, targets: Tensor, weights: Tensor | None = N
 def distribution_matching_loss(
     expression_logits: Tensor, action_unit_logits: Tensor, prior: Tensor, form: str = "kl"
 ) -> Tensor:
-    """Ties the predicted action units to those the predicted expressions call for, on every row, labelled or not.
+    """Compare predicted action units with those that the predicted expressions imply, on every row.
 
     With q_i = sum_e p(e) P(unit i | e) from the prior and p_i the unit's predicted probability:
 
-    - `kl`: KL(Bernoulli(q) || Bernoulli(p)), gradient through both sides; zero loss and gradient at p = q. Our default.
+    - `kl`: KL(Bernoulli(q) || Bernoulli(p)), with gradients of both sides; our default.
     - `bce`: Bernoulli cross-entropy with q as a fixed soft target.
-    - `literal`: -p log q, the form as we remember it from sibling papers: one-sided, smallest at p = 0.
+    - `literal`: -p log q, the form of sibling papers as we remember it: smallest at p = 0.
 
-    A unit that no expression calls for has no prior, and is left out: it is not pulled to 0.
+    A unit without a prior is left out, so it is not pulled to 0.
 
     Args:
         expression_logits: (N, 7).
@@ -199,7 +204,7 @@ def distribution_matching_loss(
         form: `kl`, `bce` or `literal`.
 
     Returns:
-        Scalar: the mean over rows of the mean over the units with a prior; 0 where there is none.
+        Scalar: the mean over rows and over the units with a prior; 0 if there is none.
 
     Raises:
         ValueError: an unknown form.
@@ -217,42 +222,41 @@ def distribution_matching_loss(
     if form == "bce":
         return F.binary_cross_entropy_with_logits(logits, expected.detach())
     log_p, log_not_p = F.logsigmoid(logits), F.logsigmoid(-logits)
-    divergence = expected * (expected.log() - log_p) + (1 - expected) * (
-        (-expected).log1p() - log_not_p
-    )
-    return divergence.mean()
+    if_present = expected * (expected.log() - log_p)
+    if_absent = (1 - expected) * ((-expected).log1p() - log_not_p)
+    return (if_present + if_absent).mean()
 
 
-# Co-annotation -----------------------------------------------------------------------------------------------------
-# The idea is that of sibling papers (Kollias, Sharmanska & Zafeiriou, arXiv 2105.03790); the details are our choice.
-# Both functions read labels alone, so that a target never carries a gradient.
+# Co-annotation ---------------------------------------------------------------------------------
+# The idea is from sibling papers (Kollias, Sharmanska & Zafeiriou, arXiv 2105.03790); the details
+# are our choice. Both functions read labels only, so a target never carries a gradient.
 
 
 def soft_co_annotation(
     expression_labels: Tensor, action_unit_labels: Tensor, prior: Tensor, temperature: float
 ) -> Tensor:
-    """A distribution over the expressions for rows that have action-unit labels and no expression label.
+    """Derive distributions over the expressions for rows with action-unit labels only.
 
-    score(e) = sum_i w_ei y_i / sum_i w_ei over the annotated units i, with w from the prior; neutral, which has no
-    units, scores 1 - max_i y_i. The distribution is softmax(score / temperature). Where some expression has no
-    annotated unit at all its score is unknown, and the row gets no target.
+    score(e) = sum_i w_ei y_i / sum_i w_ei over the annotated units i, with w from the prior;
+    neutral, which has no units, scores 1 - max_i y_i. The distribution is softmax(score /
+    temperature). A row gets no target if an expression other than neutral has no annotated unit.
 
     Args:
-        expression_labels: (N,) int64 class ids; -100 where unlabelled.
-        action_unit_labels: (N, A) float in [0, 1]; NaN where not annotated.
+        expression_labels: (N,) int64 class ids; -100 if unlabelled.
+        action_unit_labels: (N, A) float in [0, 1]; NaN if not annotated.
         prior: (7, A) in [0, 1], P(unit | expression).
-        temperature: above 0. Scores differ by 1 at most: at 1, the target never gives one of seven more than 0.31.
+        temperature: above 0. Scores differ by at most 1, so at 1 no expression gets more than
+            0.31.
 
     Returns:
-        (N, 7) float; rows of NaN where there is no target.
+        (N, 7) float; NaN in rows without a target.
     """
     annotated = ~action_unit_labels.isnan()  # (N, A)
     presence = action_unit_labels.nan_to_num()  # (N, A)
     prior = prior.to(presence)
     support = (annotated.unsqueeze(1) * prior).sum(-1)  # (N, 7)
-    neutral = torch.arange(len(EXPRESSIONS), device=support.device) == EXPRESSIONS.index(
-        "neutral"
-    )  # (7,)
+    numbers = torch.arange(len(EXPRESSIONS), device=support.device)
+    neutral = numbers == EXPRESSIONS.index("neutral")  # (7,)
     score = (presence.unsqueeze(1) * prior).sum(-1) / support.clamp(min=EPSILON)  # (N, 7)
     score = torch.where(neutral, 1 - presence.amax(-1, keepdim=True), score)
     wanted = (expression_labels == NO_CLASS) & ((support > 0) | neutral).all(-1)  # (N,)
@@ -262,36 +266,33 @@ def soft_co_annotation(
 def hard_co_annotation(
     expression_labels: Tensor, action_unit_labels: Tensor, prior: Tensor, prototypes: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Labels with the missing ones made up from the present ones, where the prior says what they are.
+    """Fill in missing labels from the present ones and the prior.
 
-    A row with an expression and no annotated unit gets that expression's units as present: the target is 1, and the
-    prior's share of people is the weight of the unit in the loss. The other units stay unannotated. A row with
-    annotated units and no expression gets an expression whose prototypical units are all annotated and present; of
-    several the one that needs most units; none where two need as many.
+    A row with an expression and no annotated unit gets that expression's units as present: the
+    target is 1, and the prior's share of people is the unit's weight in the loss. The other units
+    stay unannotated. A row with annotated units and no expression gets the expression whose
+    prototypical units are all annotated and present; of several the one with most units; none if
+    two have equally many.
 
     Args:
-        expression_labels: (N,) int64 class ids; -100 where unlabelled.
-        action_unit_labels: (N, A) float in [0, 1]; NaN where not annotated.
+        expression_labels: (N,) int64 class ids; -100 if unlabelled.
+        action_unit_labels: (N, A) float in [0, 1]; NaN if not annotated.
         prior: (7, A) in [0, 1], P(unit | expression).
         prototypes: (7, A) bool; see `priors.prototypical_units`.
 
     Returns:
-        expression labels (N,), action-unit labels (N, A), and the latter's weights (N, A), 1 for given labels.
+        Expression labels (N,), action-unit labels (N, A), and weights of the latter (N, A), which
+        are 1 for given labels.
     """
     has_expression = expression_labels != NO_CLASS  # (N,)
     called_for = prior.to(action_unit_labels)[expression_labels.clamp(min=0)]  # (N, A)
-    made_up = (has_expression & action_unit_labels.isnan().all(-1)).unsqueeze(-1) & (
-        called_for > 0
-    )  # (N, A)
+    lacks_units = has_expression & action_unit_labels.isnan().all(-1)  # (N,)
+    made_up = lacks_units.unsqueeze(-1) & (called_for > 0)  # (N, A)
 
-    present = (
-        action_unit_labels >= PRESENT_PROBABILITY - EPSILON
-    )  # (N, A), False where not annotated
+    present = action_unit_labels >= PRESENT_PROBABILITY - EPSILON  # (N, A), False if not annotated
     prototypes = prototypes.to(present.device)
-    needed = prototypes.sum(-1)  # (7,)
-    shown = (present.unsqueeze(1) | ~prototypes).all(
-        -1
-    ) * needed  # (N, 7), units of the expressions that are shown
+    is_shown = (present.unsqueeze(1) | ~prototypes).all(-1)  # (N, 7)
+    shown = is_shown * prototypes.sum(-1)  # (N, 7), units of the expressions that are shown
     most, chosen = shown.max(-1)  # (N,)
     clear = (most > 0) & ((shown == most.unsqueeze(-1)).sum(-1) == 1)  # (N,)
     return (

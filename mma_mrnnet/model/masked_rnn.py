@@ -1,4 +1,4 @@
-"""The recurrent part of stage 2: a GRU over padded clips, and what the dense layer behind it reads of its outputs."""
+"""The recurrent part of stage 2: a GRU over padded clips, mask layer, and pooling over frames."""
 
 import torch
 import torch.nn.functional as F
@@ -8,14 +8,15 @@ from torch import Tensor, nn
 class MaskedRNN(nn.Module):
     """A GRU over padded clips and the mask layer behind it (arXiv 2303.00180, v3 abstract).
 
-    Padding stands at the end and the GRU runs forward, so real frames never see it; the mask then replaces every
-    padded output by 0, so the dense layer's weights for those frames get a gradient of exactly 0.
+    Padding is at the end and the GRU runs forward, so padding cannot affect real frames. The mask
+    then sets every padded output to 0, so the dense layer's weights for those frames get a
+    gradient of exactly 0.
 
-    The mask layer is the method. The other ways are what it is compared with (our choice, each in its usual form);
-    `padded` alone has no mask, so what stands in padded frames changes its outputs.
+    The mask layer is the method; the other poolings are for comparison (our choice). Only `padded`
+    has no mask: the content of padded frames changes its outputs.
 
     Args:
-        input_size: numbers a frame that the GRU reads.
+        input_size: numbers of a frame that the GRU reads.
         hidden_size: H.
         num_layers: layers of the GRU.
         num_frames: T.
@@ -34,25 +35,27 @@ class MaskedRNN(nn.Module):
         self.num_frames = num_frames
         self.pooling = pooling
         self.gru = nn.GRU(input_size, hidden_size, num_layers, batch_first=True)
-        # Without a bias: a softmax does not change where the same is added to every score.
-        self.score = nn.Linear(hidden_size, 1, bias=False) if pooling == "attention" else None
+        # Only with `attention`. No bias: a softmax ignores what is added to every score.
+        self.score: nn.Linear | None = None
+        if pooling == "attention":
+            self.score = nn.Linear(hidden_size, 1, bias=False)
 
     @property
     def pooled_size(self) -> int:
-        """P, the length of what `pooled` gives."""
+        """P, the length of what `pooled` returns for a clip."""
         frames = self.num_frames if self.pooling in ("mask", "padded") else 1
         return frames * self.gru.hidden_size
 
     def forward(self, affect: Tensor, frame_mask: Tensor) -> Tensor:
-        """Masked GRU outputs of every frame.
+        """Run the GRU and mask its outputs.
 
         Args:
-            affect: (B, t, A) with t <= T; whatever lies in padded frames, NaN included, has no effect, but with
-                `padded`, where zeros follow it up to T.
-            frame_mask: (B, t) bool, True for real frames, a prefix of each row.
+            affect: (B, t, A) with t <= T. The content of padded frames, NaN included, has no
+                effect, except with `padded`.
+            frame_mask: (B, t) bool, True for real frames, which come first in each row.
 
         Returns:
-            (B, T, H); exactly 0 in padded frames, but with `padded`.
+            (B, T, H); exactly 0 in padded frames, except with `padded`.
         """
         missing = (0, 0, 0, self.num_frames - affect.shape[1])
         if self.pooling == "padded":
@@ -62,31 +65,34 @@ class MaskedRNN(nn.Module):
         return F.pad(torch.where(real, states, 0.0), missing)  # (B, T, H)
 
     def pooled(self, states: Tensor, frame_mask: Tensor) -> Tensor:
-        """What the dense layer reads of a clip.
+        """Pool the frames of each clip into the input of the dense layer.
 
         Args:
             states: (B, T, H) from `forward`.
             frame_mask: (B, t) as there.
 
         Returns:
-            (B, P): all T frames in a row, or one frame's length; 0 then for a clip without a frame.
+            (B, P): all T frames one after the other (`mask`, `padded`), else a weighted sum of
+            frames, which is 0 for a clip without a frame.
         """
         if self.pooling in ("mask", "padded"):
             return states.flatten(1)  # (B, T * H)
         return (self.shares(states, frame_mask).unsqueeze(-1) * states).sum(1)  # (B, H)
 
     def shares(self, states: Tensor, frame_mask: Tensor) -> Tensor:
-        """How much each frame's outputs count in the one that the dense layer reads.
+        """Compute the weight of each frame in the sum that the dense layer reads.
 
         Args:
             states: (B, T, H) from `forward`.
             frame_mask: (B, t) as there.
 
         Returns:
-            (B, T); of a clip with frames they add up to 1 and are 0 in padded frames, else they meet zeros alone.
+            (B, T); 0 in padded frames, and 1 in sum for a clip with frames. For a clip without a
+            frame the weights have no effect, since all its states are 0.
 
         Raises:
-            ValueError: with `mask` and `padded` the dense layer reads every frame by weights of its own.
+            ValueError: `mask` or `padded` pooling, where the dense layer has weights for each
+                frame.
         """
         if self.pooling in ("mask", "padded"):
             raise ValueError(
@@ -99,6 +105,12 @@ class MaskedRNN(nn.Module):
             return (places == lengths - 1).to(states.dtype)  # (B, T)
         if self.pooling == "mean":
             return real.to(states.dtype) / lengths.clamp(min=1)  # (B, T)
-        scores = self.score(states).squeeze(-1)  # (B, T)
-        # The least number instead of -inf, of which a clip without a frame would get NaN.
+        scores = self.attention_scores(states).squeeze(-1)  # (B, T)
+        # The smallest number, since -inf would give NaN for a clip without a frame.
         return torch.where(real, scores, torch.finfo(scores.dtype).min).softmax(1)  # (B, T)
+
+    def attention_scores(self, states: Tensor) -> Tensor:
+        """Compute the learnt score (..., 1) of GRU outputs (..., H); only with `attention`."""
+        if self.score is None:
+            raise ValueError(f"{self.pooling} pooling has no attention scores")
+        return self.score(states)

@@ -2,13 +2,14 @@
 
 import os
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 from torch import Tensor, nn
 from torch.func import functional_call
 from transformers import PreTrainedModel, ResNetModel
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_outputs import ImageClassifierOutput
+from transformers.models.resnet.modeling_resnet import ResNetStage
 from transformers.utils.generic import ModelOutput, can_return_tuple
 
 from .configuration_mma_mrnnet import MMAConfig
@@ -27,60 +28,59 @@ from .priors import action_unit_prior, prototypical_units
 
 @dataclass
 class MMAOutput(ModelOutput):
-    """What stage 1 says of N face crops.
+    """Output of stage 1 for N face crops.
 
     Attributes:
         loss: scalar, the weighted sum of the masked objectives; None without labels.
         valence_arousal: (N, 2) in [-1, 1].
         expression_logits: (N, 7) before the softmax, in the order of `labels.EXPRESSIONS`.
         action_unit_logits: (N, A) before the sigmoid, in the order of `config.action_units`.
-        hidden_states: the backbone's feature maps, where asked for.
+        hidden_states: the backbone's feature maps; None unless asked for.
     """
 
+    # The None of the three outputs is only what a `ModelOutput` asks for: they are always set.
     loss: Tensor | None = None
-    valence_arousal: Tensor | None = None
-    expression_logits: Tensor | None = None
-    action_unit_logits: Tensor | None = None
+    valence_arousal: Tensor = None  # type: ignore[assignment]
+    expression_logits: Tensor = None  # type: ignore[assignment]
+    action_unit_logits: Tensor = None  # type: ignore[assignment]
     hidden_states: tuple[Tensor, ...] | None = None
 
     @property
     def affect(self) -> Tensor:
-        """(N, 2 + 7 + A) float32: values, expression probabilities, unit probabilities; see `labels.affect_names`."""
+        """(N, 2 + 7 + A) float32 valence, arousal and probabilities, named by `affect_names`."""
         return pack_affect(self.valence_arousal, self.expression_logits, self.action_unit_logits)
 
 
 class MMAPreTrainedModel(PreTrainedModel):
-    """Initialisation and loading shared by stage 1 and, through it, stage 2."""
+    """Settings of stage 1 that transformers reads from the class."""
 
     config: MMAConfig
-    base_model_prefix = (
-        "mma"  # the attribute's name in stage 2: its repository then gives up its extractor alone
-    )
+    # The attribute's name in stage 2, so that `MMAModel` loads from a stage-2 repository too.
+    base_model_prefix = "mma"
     main_input_name = "pixel_values"
-    input_modalities = ("image",)
+    input_modalities = ["image"]
     accepts_loss_kwargs = False
     supports_gradient_checkpointing = True
-    _no_split_modules = (
-        "ResNetModel",
-    )  # a device map that cuts a residual block in two could not run
-    # Stage 2's own layers: loading the extractor out of a stage-2 repository is no accident worth a warning.
-    _keys_to_ignore_on_load_unexpected = (r"^rnn\.", r"^dense\.", r"^output\.", r"^calibration_")
+    # A device map that cuts a residual block in two cannot run.
+    _no_split_modules = ["ResNetModel"]
+    # Stage 2's layers: no warning where the extractor is loaded from a stage-2 repository.
+    _keys_to_ignore_on_load_unexpected = [r"^rnn\.", r"^dense\.", r"^output\.", r"^calibration_"]
 
 
 class BackboneStage(GradientCheckpointingLayer):
-    """A stage of the backbone that can be checkpointed, as transformers' own `ResNetStage` cannot.
+    """A stage of the backbone with gradient checkpointing, which `ResNetStage` does not offer.
 
-    Checkpointing computes a stage a second time in the backward pass. The batch norms' running statistics then stay as
-    the first time left them; without that they would move twice a step, and the trained model would be another one.
+    Checkpointing computes a stage a second time in the backward pass. The second time leaves the
+    running statistics of the batch norms alone; otherwise they would be updated twice a step.
     """
 
-    def __init__(self, stage: nn.Module) -> None:
+    def __init__(self, stage: ResNetStage) -> None:
         super().__init__()
         self.layers = stage.layers  # the name in `ResNetStage`, hence in checkpoints
         self._is_called = False
 
     def __call__(self, hidden_state: Tensor) -> Tensor:
-        """As every module; only the first computation comes this way, the second goes straight to `forward`."""
+        """Call `forward`; the second computation of checkpointing does not come through here."""
         if not (self.gradient_checkpointing and self.training):
             return super().__call__(hidden_state)
         self._is_called = True
@@ -90,7 +90,7 @@ class BackboneStage(GradientCheckpointingLayer):
             self._is_called = False
 
     def forward(self, hidden_state: Tensor) -> Tensor:
-        """Feature maps (N, C', H', W') of feature maps (N, C, H, W)."""
+        """Compute feature maps (N, C', H', W') from feature maps (N, C, H, W)."""
         if self._is_called or not (self.gradient_checkpointing and self.training):
             return self.layers(hidden_state)
         copies = {name: buffer.clone() for name, buffer in self.layers.named_buffers()}
@@ -100,17 +100,17 @@ class BackboneStage(GradientCheckpointingLayer):
 class MMAModel(MMAPreTrainedModel):
     """The multi-task extractor: a residual network and three linear heads on its pooled features.
 
-    Source: arXiv 2303.00180, abstract (three tasks on static frames); heads and sizes are our choice.
+    Source: arXiv 2303.00180, abstract (three tasks on static frames); heads and sizes are our
+    choice.
     """
 
     def __init__(self, config: MMAConfig) -> None:
         super().__init__(config)
-        config.validate()  # what `from_pretrained` is given beside a checkpoint is set behind the config's own checks
-        self.backbone = ResNetModel(config.backbone_config)
-        self.backbone.encoder.stages = nn.ModuleList(
-            map(BackboneStage, self.backbone.encoder.stages)
-        )
-        width = config.backbone_config.hidden_sizes[-1]
+        config.validate()  # `from_pretrained` sets fields of the call after the config's checks
+        self.backbone = ResNetModel(config.resnet_config)
+        stages = (BackboneStage(cast("ResNetStage", s)) for s in self.backbone.encoder.stages)
+        self.backbone.encoder.stages = nn.ModuleList(stages)
+        width = cast("list[int]", config.resnet_config.hidden_sizes)[-1]
         self.dropout = nn.Dropout(config.dropout)
         self.valence_arousal_head = nn.Linear(width, len(VALENCE_AROUSAL))
         self.expression_head = nn.Linear(width, len(EXPRESSIONS))
@@ -127,15 +127,16 @@ class MMAModel(MMAPreTrainedModel):
         output_hidden_states: bool | None = None,
         **kwargs: Any,
     ) -> MMAOutput:
-        """Affect of N face crops, and the masked multi-task loss where labels are given.
+        """Estimate the affect of N face crops, and the masked multi-task loss if labels are given.
 
         Args:
-            pixel_values: (N, 3, S, S) float, RGB scaled to [-1, 1] by the processor; cast to the weights' type.
-            valence_arousal_labels: (N, 2) in [-1, 1]; NaN where unlabelled.
-            expression_labels: (N,) int64; -100 where unlabelled.
-            action_unit_labels: (N, A) in [0, 1], probabilities of presence; NaN where unlabelled.
-            output_hidden_states: also return the backbone's feature maps; None means what the config says.
-            kwargs: transformers' hooks; nothing of ours.
+            pixel_values: (N, 3, S, S) float, RGB scaled to [-1, 1] by the processor; cast to the
+                weights' type.
+            valence_arousal_labels: (N, 2) in [-1, 1]; NaN if unlabelled.
+            expression_labels: (N,) int64; -100 if unlabelled.
+            action_unit_labels: (N, A) in [0, 1], probabilities of presence; NaN if unlabelled.
+            output_hidden_states: also return the backbone's feature maps; None: as in the config.
+            kwargs: transformers' own keywords.
 
         Returns:
             An `MMAOutput`.
@@ -151,7 +152,8 @@ class MMAModel(MMAPreTrainedModel):
         ):
             shape = ", ".join(map(str, wanted))
             raise ValueError(
-                f"pixel_values must be (N, {shape}) float; got {pixel_values.dtype} {tuple(pixel_values.shape)}"
+                f"pixel_values must be (N, {shape}) float; "
+                f"got {pixel_values.dtype} {tuple(pixel_values.shape)}"
             )
         if output_hidden_states is None:
             output_hidden_states = self.config.output_hidden_states
@@ -168,9 +170,8 @@ class MMAModel(MMAPreTrainedModel):
         )
         labels = (valence_arousal_labels, expression_labels, action_unit_labels)
         if any(label is not None for label in labels):
-            return MMAOutput(
-                loss=self.objective(output, *labels), **output
-            )  # the loss first, in tuples too
+            loss = self.objective(output, *labels)
+            return MMAOutput(loss=loss, **output)  # the loss first, in tuples too
         return output
 
     def objective(
@@ -180,15 +181,17 @@ class MMAModel(MMAPreTrainedModel):
         expression_labels: Tensor | None = None,
         action_unit_labels: Tensor | None = None,
     ) -> Tensor:
-        """The loss of a whole batch: the weighted sum of the tasks that have labels, and of distribution matching.
+        """Compute the loss of a whole batch: the weighted sum over tasks and distribution matching.
 
-        Co-annotation, where the config asks for it, needs both expression and action-unit labels, be they all absent.
+        Tasks without labels are left out. Co-annotation, if the config asks for it, needs tensors
+        of both expression and action-unit labels, even if no entry is labelled.
 
-        Separate from `forward`, because a batch spread over processes has to be put together first: masked means
-        and correlations of its shares do not average to those of the whole.
+        Separate from `forward`, because a batch spread over processes must be gathered first:
+            masked
+        means and correlations of its shares do not average to those of the whole.
 
         Args:
-            output: of the batch's N crops; its first three fields are read.
+            output: of the batch's N crops.
             valence_arousal_labels: as in `forward`, as are the others.
             expression_labels: (N,).
             action_unit_labels: (N, A).
@@ -215,9 +218,8 @@ class MMAModel(MMAPreTrainedModel):
                     *labels, prior, prototypical_units(config.action_units)
                 )
             else:
-                targets = soft_co_annotation(
-                    *labels, prior, config.co_annotation_temperature
-                )  # (N, 7)
+                temperature = config.co_annotation_temperature
+                targets = soft_co_annotation(*labels, prior, temperature)  # (N, 7)
                 loss = loss + config.co_annotation_weight * soft_expression_loss(
                     output.expression_logits, targets
                 )
@@ -242,10 +244,10 @@ class MMAModel(MMAPreTrainedModel):
             )
         return loss
 
-    def save_pretrained(self, save_directory: str | os.PathLike, **kwargs: Any) -> None:
-        """Save weights, config and code; both auto classes are named, whichever of the two this is.
+    def save_pretrained(self, save_directory: str | os.PathLike, *args: Any, **kwargs: Any) -> None:
+        """Save weights, config and code; the config names both auto classes, whichever this is.
 
-        A second `register_for_auto_class` would overwrite the first, hence by hand here.
+        A second `register_for_auto_class` would overwrite the first, so this writes the map.
         """
         module = __name__.rsplit(".", 1)[-1]
         self.config.auto_map = {
@@ -253,25 +255,25 @@ class MMAModel(MMAPreTrainedModel):
             "AutoModel": f"{module}.MMAModel",
             "AutoModelForImageClassification": f"{module}.MMAForImageClassification",
         }
-        super().save_pretrained(save_directory, **kwargs)
+        super().save_pretrained(save_directory, *args, **kwargs)
 
 
 class MMAForImageClassification(MMAModel):
-    """The same network with the expressions as its `logits`, for `pipeline("image-classification")` on a face crop."""
+    """The same network with the expressions as `logits`, for `pipeline("image-classification")`."""
 
     @can_return_tuple
     def forward(
         self, pixel_values: Tensor, labels: Tensor | None = None, **kwargs: Any
     ) -> ImageClassifierOutput:
-        """Expressions of N face crops.
+        """Estimate the expressions of N face crops.
 
         Args:
-            pixel_values: (N, 3, S, S) float, as `MMAModel.forward` takes them.
-            labels: (N,) int64 expressions, -100 where unlabelled: `MMAModel.forward`'s `expression_labels`.
+            pixel_values: (N, 3, S, S) float, as in `MMAModel.forward`.
+            labels: (N,) int64 expressions, -100 if unlabelled: the `expression_labels` there.
             kwargs: the other arguments of `MMAModel.forward`.
 
         Returns:
-            `loss` and `logits` (N, 7), and `hidden_states` where asked for.
+            `loss`, `logits` (N, 7), and `hidden_states` if asked for.
         """
         output = super().forward(
             pixel_values, expression_labels=labels, **{**kwargs, "return_dict": True}

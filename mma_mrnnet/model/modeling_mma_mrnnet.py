@@ -1,10 +1,10 @@
-"""Stage 2, MMA-MRNNet: a clip of face crops (or its affect, or other features) in, one intensity a target out."""
+"""Stage 2, MMA-MRNNet: a clip of face crops (or affect, or features) in, intensities out."""
 
 import copy
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, cast
 
 import torch
 from torch import Tensor, nn
@@ -23,48 +23,69 @@ INTENSITY_LOSS = {"pearson": pearson_loss, "ccc": concordance_loss, "mse": squar
 
 @dataclass
 class IntensityOutput(ModelOutput):
-    """What stage 2 says of B clips.
+    """Output of stage 2 for B clips.
 
     Attributes:
         loss: scalar; None without labels.
-        intensities: (B, K), calibrated; in [0, 1] with the sigmoid output. The order is `config.label_names`.
+        intensities: (B, K) in the order of `config.label_names`, calibrated; in [0, 1] with the
+            sigmoid output.
         logits: (B, K) before the sigmoid and the calibration.
-        affect: (B, T, A) the frames' affect, all of it, or scaled features; 0 in padded frames (with `padded` pooling
-            what was given).
-        hidden_states: ((B, T, H),) the GRU's outputs after the mask (with `padded` pooling before it), where asked for.
+        affect: (B, T, A) affect of the frames, or scaled features; 0 in padded frames (with
+            `padded` pooling the given values).
+        hidden_states: ((B, T, H),) the masked GRU outputs (with `padded` pooling not masked); None
+            unless asked for.
     """
 
+    # The None of the three outputs is only what a `ModelOutput` asks for: they are always set.
     loss: Tensor | None = None
-    intensities: Tensor | None = None
-    logits: Tensor | None = None
-    affect: Tensor | None = None
+    intensities: Tensor = None  # type: ignore[assignment]
+    logits: Tensor = None  # type: ignore[assignment]
+    affect: Tensor = None  # type: ignore[assignment]
     hidden_states: tuple[Tensor, ...] | None = None
+
+
+def _is_loaded(values: Tensor) -> bool:
+    """Return whether transformers filled a tensor from a checkpoint."""
+    return getattr(values, "_is_hf_initialized", False)
+
+
+def _check_line(name: str, offset: Tensor, scale: Tensor, wanted: tuple[int, ...]) -> None:
+    """Check the offset and the scale of an affine map.
+
+    Raises:
+        ValueError: a wrong shape, a value that is not finite, or a scale that is not positive.
+    """
+    if tuple(scale.shape) != wanted or tuple(offset.shape) != wanted:
+        raise ValueError(
+            f"scale and {name} must be {wanted}; got {tuple(scale.shape)}, {tuple(offset.shape)}"
+        )
+    if not (scale.isfinite().all() and offset.isfinite().all() and (scale > 0).all()):
+        raise ValueError(
+            f"scale must be positive and both finite; got {scale.tolist()}, {offset.tolist()}"
+        )
 
 
 class MMAMRNNetPreTrainedModel(PreTrainedModel):
     """Initialisation and loading of stage 2."""
 
     config: MMAMRNNetConfig
-    base_model_prefix = (
-        "mrnn"  # not an attribute on purpose: a stage-1 checkpoint must not be poured in here
-    )
+    # Not the name of an attribute, so that a stage-1 checkpoint is never loaded as a stage-2 one.
+    base_model_prefix = "mrnn"
     main_input_name = "pixel_values"
-    input_modalities = ("video",)
+    input_modalities = ["video"]
     accepts_loss_kwargs = False
-    supports_gradient_checkpointing = True  # of the extractor's stages, where it learns
-    _no_split_modules = ("MMAModel", "MaskedRNN")
-    _keep_in_fp32_modules_strict = ("feature_mean", "feature_scale")  # 600.5 mm is 600 in bfloat16
+    supports_gradient_checkpointing = True  # for the stages of an extractor that learns
+    _no_split_modules = ["MMAModel", "MaskedRNN"]
+    _keep_in_fp32_modules_strict = ["feature_mean", "feature_scale"]  # 600.5 is 600 in bfloat16
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
         if isinstance(module, nn.GRU | nn.Linear):
-            if not all(
-                getattr(weight, "_is_hf_initialized", False) for weight in module.parameters()
-            ):
-                self.reset_calibration()  # fitted for weights that are gone
+            if not all(map(_is_loaded, module.parameters())):
+                cast("MMAMRNNetForIntensity", self).reset_calibration()  # of weights that are gone
             self._init_layer(module)
         elif isinstance(module, MMAMRNNetForIntensity):
-            if not getattr(module.calibration_scale, "_is_hf_initialized", False):
+            if not _is_loaded(module.calibration_scale):
                 module.config.calibrated = False
             init.ones_(module.calibration_scale)
             init.zeros_(module.calibration_shift)
@@ -82,28 +103,35 @@ class MMAMRNNetPreTrainedModel(PreTrainedModel):
             elif name.startswith("weight_hh"):
                 init.orthogonal_(parameter)
             else:
-                # Plain 0.02 normals would start the dense layer, fed by T * H bounded inputs, almost at 0 output.
+                # Normals of 0.02 would start the dense layer, with T * H bounded inputs, near 0.
                 init.xavier_uniform_(parameter)
 
 
-class MMAMRNNetForIntensity(FrameByFrame, MMAMRNNetPreTrainedModel):
+class MMAMRNNetForIntensity(FrameByFrame, MMAMRNNetPreTrainedModel):  # type: ignore[misc]
     """The whole network: extractor, GRU, mask, dense layer, and one output for each target.
 
-    Source: arXiv 2303.00180 (GRU, mask layer, dense layer, Pearson loss, extractor fixed in the second stage). Units
-    of each layer, ReLU and sigmoid are our choice, as is the affine calibration of each output, the identity until
-    one is fitted.
+    Source: arXiv 2303.00180 (GRU, mask layer, dense layer, Pearson loss, extractor fixed in the
+    second stage). The layers' sizes, ReLU and sigmoid are our choice, as is the affine calibration
+    of each output, which is the identity until one is fitted.
 
-    With `config.feature_names` other features stand in the extractor's place (our addition): `mma` is None, `affect`
-    takes the features on the scale of their source, and the GRU receives (feature - mean) / scale, the identity until
-    a scaling is set. `config.channels` and `config.temporal_pooling` make networks to compare the method with.
+    With `config.feature_names` other features replace the extractor (our addition): `mma` is None,
+    `affect` takes the features in the unit of their source, and the GRU receives
+    (feature - mean) / scale, which is the identity until a scaling is set. `config.channels` and
+    `config.temporal_pooling` make networks to compare the method with.
     """
 
+    calibration_scale: Tensor  # (K,)
+    calibration_shift: Tensor  # (K,)
+    feature_mean: Tensor  # (F,), only with `config.feature_names`
+    feature_scale: Tensor  # (F,)
+
     def __init__(self, config: MMAMRNNetConfig) -> None:
-        # A copy: freezing and calibration are written into it, and another model may hold the same one.
+        # A copy: freezing and calibration are written into it, and models may share a config.
         super().__init__(copy.deepcopy(config))
         config = self.config
         config.validate()  # as in `MMAModel`
-        self.mma = MMAModel(config.mma_config) if config.feature_names is None else None
+        targets = len(config.label_names)
+        self.mma = MMAModel(config.extractor_config) if config.feature_names is None else None
         self.rnn = MaskedRNN(
             config.gru_input_size,
             config.hidden_size,
@@ -113,9 +141,9 @@ class MMAMRNNetForIntensity(FrameByFrame, MMAMRNNetPreTrainedModel):
         )
         self.dense = nn.Linear(self.rnn.pooled_size, config.dense_size)
         self.dropout = nn.Dropout(config.dropout)
-        self.output = nn.Linear(config.dense_size, config.num_labels)
-        self.register_buffer("calibration_scale", torch.ones(config.num_labels))
-        self.register_buffer("calibration_shift", torch.zeros(config.num_labels))
+        self.output = nn.Linear(config.dense_size, targets)
+        self.register_buffer("calibration_scale", torch.ones(targets))
+        self.register_buffer("calibration_shift", torch.zeros(targets))
         if config.feature_names is not None:
             self.register_buffer("feature_mean", torch.zeros(config.input_size))
             self.register_buffer("feature_scale", torch.ones(config.input_size))
@@ -124,53 +152,62 @@ class MMAMRNNetForIntensity(FrameByFrame, MMAMRNNetPreTrainedModel):
             self.freeze_mma()
 
     @classmethod
-    def from_pretrained(cls, *args: Any, **kwargs: Any) -> Self | tuple[Self, dict]:
-        """As transformers' own, whose new parameters all learn: those of a frozen extractor are fixed again."""
+    def from_pretrained(cls, *args: Any, **kwargs: Any) -> Self:
+        """Load as transformers does, then freeze the extractor again if the config says so."""
         loaded = super().from_pretrained(*args, **kwargs)
-        model = loaded[0] if isinstance(loaded, tuple) else loaded
+        # With `output_loading_info` transformers returns a pair, other than its annotation says.
+        model: Self = loaded[0] if isinstance(loaded, tuple) else loaded
         if model.config.freeze_mma and model.mma is not None:
             model.freeze_mma()
         return loaded
 
     @classmethod
     def from_mma_pretrained(cls, folder_or_repo: str | os.PathLike, **config: Any) -> Self:
-        """A new stage-2 model around a trained extractor.
+        """Build a stage-2 model around a trained extractor; its other layers are new.
 
         Args:
-            folder_or_repo: a stage-1 checkpoint (or a stage-2 one, whose extractor is taken).
+            folder_or_repo: a stage-1 checkpoint, or a stage-2 one whose extractor is taken.
             config: fields of `MMAMRNNetConfig` that differ from its defaults.
 
         Returns:
-            A model whose extractor is loaded and whose other layers are new, in eval mode.
+            The model in eval mode.
 
         Raises:
-            OSError: nothing that can be loaded is there.
-            ValueError: weights of the extractor are missing there, or a model that reads features has none.
+            OSError: there is nothing that can be loaded.
+            ValueError: weights of the extractor are missing, or the model reads features and has
+                none.
         """
         if MMAMRNNetConfig.get_config_dict(folder_or_repo)[0].get("feature_names") is not None:
             raise ValueError(f"{folder_or_repo}: a model that reads features holds no extractor")
-        mma, info = MMAModel.from_pretrained(folder_or_repo, output_loading_info=True)
+        mma, info = cast(
+            "tuple[MMAModel, dict]",
+            MMAModel.from_pretrained(folder_or_repo, output_loading_info=True),
+        )
         if info["missing_keys"]:
             missing = sorted(info["missing_keys"])
             raise ValueError(
                 f"{folder_or_repo}: {len(missing)} weights are missing, for example {missing[0]}"
             )
         model = cls(MMAMRNNetConfig(mma_config=mma.config, **config))
-        model.mma.load_state_dict(mma.state_dict())
+        model._extractor().load_state_dict(mma.state_dict())
         return model.eval()
 
     def freeze_mma(self) -> None:
-        """Fix the extractor: no gradients, and eval mode for good, so its batch norms keep their statistics.
+        """Fix the extractor: no gradients, and always eval mode, so its batch norms do not change.
 
         Raises:
-            ValueError: a model that reads features holds no extractor; as in the two methods below.
+            ValueError: the model reads features and holds no extractor.
         """
         extractor = self._extractor()
         self.config.freeze_mma = True
         extractor.requires_grad_(False).eval()
 
     def unfreeze_mma(self) -> None:
-        """Let the extractor learn (it needs `pixel_values`; cached `affect` carries no gradient to it)."""
+        """Let the extractor learn; this needs `pixel_values`, since `affect` brings no gradient.
+
+        Raises:
+            ValueError: the model reads features and holds no extractor.
+        """
         extractor = self._extractor()
         self.config.freeze_mma = False
         extractor.requires_grad_(True).train(self.training)
@@ -178,83 +215,68 @@ class MMAMRNNetForIntensity(FrameByFrame, MMAMRNNetPreTrainedModel):
     def _extractor(self) -> MMAModel:
         if self.mma is None:
             raise ValueError(
-                f"this model reads {self.config.input_size} features a frame (config.feature_names) and holds no "
-                "extractor of its own: give them as affect (B, T, F); there are no pixel_values to look at"
+                f"this model reads {self.config.input_size} features a frame "
+                "(config.feature_names) and holds no extractor of its own: "
+                "give them as affect (B, T, F), not pixel_values"
             )
         return self.mma
 
     def train(self, mode: bool = True) -> Self:
-        """Switch to training mode, all but a frozen extractor."""
+        """Set training mode; a frozen extractor stays in eval mode."""
         super().train(mode)
         if self.config.freeze_mma and self.mma is not None:
             self.mma.eval()
         return self
 
     def set_calibration(self, scale: Tensor, shift: Tensor) -> None:
-        """Keep an affine calibration of the outputs with the weights.
+        """Store an affine calibration of the outputs with the weights.
 
         Args:
-            scale: (K,) positive, so that the order of clips within a target never changes.
+            scale: (K,) positive, so that the order of clips within a target does not change.
             shift: (K,).
 
         Raises:
             ValueError: a wrong shape, a value that is not finite, or a scale that is not positive.
         """
-        wanted = self.calibration_scale.shape
-        if scale.shape != wanted or shift.shape != wanted:
-            raise ValueError(
-                f"scale and shift must be {tuple(wanted)}; got {tuple(scale.shape)}, {tuple(shift.shape)}"
-            )
-        if not (scale.isfinite().all() and shift.isfinite().all() and (scale > 0).all()):
-            raise ValueError(
-                f"scale must be positive and both finite; got {scale.tolist()}, {shift.tolist()}"
-            )
+        _check_line("shift", shift, scale, tuple(self.calibration_scale.shape))
         self.calibration_scale.copy_(scale)
         self.calibration_shift.copy_(shift)
         self.config.calibrated = True
 
     def reset_calibration(self) -> None:
-        """Back to the identity, as training needs it."""
+        """Set the calibration to the identity, as training needs it."""
         self.calibration_scale.fill_(1.0)
         self.calibration_shift.fill_(0.0)
         self.config.calibrated = False
 
     def set_feature_scaling(self, mean: Tensor, scale: Tensor) -> None:
-        """Keep with the weights what brings each feature to about mean 0 and deviation 1.
+        """Store with the weights a scaling of the features to about mean 0 and deviation 1.
 
         Args:
             mean: (F,), subtracted first.
-            scale: (F,) positive, divided by.
+            scale: (F,) positive, the divisor.
 
         Raises:
-            ValueError: a model with an extractor, a wrong shape, a value that is not finite, or a scale that is not
-                positive.
+            ValueError: a model with an extractor, a wrong shape, a value that is not finite, or a
+                scale that is not positive.
         """
         if self.config.feature_names is None:
             raise ValueError(
                 "only a model that reads features (config.feature_names) has a scaling of them"
             )
-        wanted = self.feature_mean.shape
-        if mean.shape != wanted or scale.shape != wanted:
-            raise ValueError(
-                f"mean and scale must be {tuple(wanted)}; got {tuple(mean.shape)}, {tuple(scale.shape)}"
-            )
-        if not (mean.isfinite().all() and scale.isfinite().all() and (scale > 0).all()):
-            raise ValueError(
-                f"scale must be positive and both finite; got {mean.tolist()}, {scale.tolist()}"
-            )
+        _check_line("mean", mean, scale, tuple(self.feature_mean.shape))
         self.feature_mean.copy_(mean)
         self.feature_scale.copy_(scale)
 
     def extract_affect(
         self, pixel_values: Tensor, frame_mask: Tensor | None = None, chunk_size: int = 64
     ) -> Tensor:
-        """Affect of the real frames of B clips, put back in place.
+        """Compute the affect of the real frames of B clips.
 
         Args:
-            pixel_values: (B, T, 3, S, S) float; padded frames are never looked at.
+            pixel_values: (B, T, 3, S, S) float; padded frames are never read.
             frame_mask: (B, T) bool; None means every frame is real.
-            chunk_size: frames that go through the extractor at once.
+            chunk_size: number of frames that go through the extractor at once.
 
         Returns:
             (B, T, A) float32; 0 in padded frames.
@@ -284,27 +306,29 @@ class MMAMRNNetForIntensity(FrameByFrame, MMAMRNNetPreTrainedModel):
         output_hidden_states: bool | None = None,
         **kwargs: Any,
     ) -> IntensityOutput:
-        """Intensities of B clips, from face crops or from what is known of their frames.
+        """Estimate the intensities of B clips from face crops, affect or features.
 
         Args:
             pixel_values: (B, t, 3, S, S) float, RGB scaled to [-1, 1], t <= T; or None.
-            affect: (B, t, A) float in the order of `config.input_names`: affect, or features as their source wrote
-                them; or None. Exactly one of the two, and never pixels for a model that reads features.
-            frame_mask: (B, t) bool, True for real frames, which come first in each row; None means all are real.
-            labels: (B, K) float in [0, 1]; NaN where unlabelled.
-            output_hidden_states: also return the masked GRU outputs; None means what the config says.
-            kwargs: transformers' hooks; nothing of ours.
+            affect: (B, t, A) float in the order of `config.input_names`: affect, or features in
+                the unit of their source; or None. Exactly one of the two must be given, and never
+                pixels to a model that reads features.
+            frame_mask: (B, t) bool, True for real frames, which must come first in each row; None
+                means all are real.
+            labels: (B, K) float in [0, 1]; NaN if unlabelled.
+            output_hidden_states: also return the masked GRU outputs; None: as in the config.
+            kwargs: transformers' own keywords.
 
         Returns:
             An `IntensityOutput`.
 
         Raises:
-            ValueError: both or neither input, a wrong shape, more than T frames, a mask with holes, pixels for a
-                model that reads features.
+            ValueError: both or neither input, a wrong shape, more than T frames, a mask with
+                holes, or pixels for a model that reads features.
         """
         if output_hidden_states is None:
             output_hidden_states = self.config.output_hidden_states
-        affect, states, frame_mask = self._encoded(pixel_values, affect, frame_mask)
+        affect, states, frame_mask = self._encode(pixel_values, affect, frame_mask)
         logits = self._logits(self.dense(self.rnn.pooled(states, frame_mask)))
         output = IntensityOutput(
             intensities=self._intensities(logits),
@@ -313,94 +337,98 @@ class MMAMRNNetForIntensity(FrameByFrame, MMAMRNNetPreTrainedModel):
             hidden_states=(states,) if output_hidden_states else None,
         )
         if labels is not None:
-            return IntensityOutput(
-                loss=self.objective(output, labels), **output
-            )  # the loss first, in tuples too
+            loss = self.objective(output, labels)
+            return IntensityOutput(loss=loss, **output)  # the loss first, in tuples too
         return output
 
-    def _encoded(
+    def _encode(
         self, pixel_values: Tensor | None, affect: Tensor | None, frame_mask: Tensor | None
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """`forward`'s checks; the affect (B, t, A), the masked GRU outputs (B, T, H) and the mask (B, t)."""
-        if (pixel_values is None) == (affect is None):
-            raise ValueError(
-                "give either pixel_values (B, T, 3, S, S) or affect (B, T, A), not both and not neither"
-            )
-        frame_mask = self._checked_mask(
-            pixel_values if affect is None else affect, frame_mask, affect is None
-        )
-        if affect is None:
+        """Check the inputs and encode them.
+
+        Returns:
+            Affect (B, t, A), masked GRU outputs (B, T, H) and the mask (B, t).
+        """
+        if pixel_values is not None and affect is None:
+            frame_mask = self._check_inputs(pixel_values, frame_mask, are_pixels=True)
             affect = self.extract_affect(pixel_values, frame_mask)
-        affect = self._prepared(affect, frame_mask)  # (B, t, A)
-        return affect, self.rnn(self._chosen(affect), frame_mask), frame_mask
+        elif affect is not None and pixel_values is None:
+            frame_mask = self._check_inputs(affect, frame_mask, are_pixels=False)
+        else:
+            raise ValueError(
+                "give either pixel_values (B, T, 3, S, S) or affect (B, T, A), "
+                "not both and not neither"
+            )
+        affect = self._prepare_affect(affect, frame_mask)  # (B, t, A)
+        return affect, self.rnn(self._choose_columns(affect), frame_mask), frame_mask
 
     def _logits(self, dense: Tensor) -> Tensor:
-        """(B, K) outputs before the sigmoid, of the (B, D) dense layer's before its ReLU."""
-        # In full precision also where autocast computes in half: half's steps are as large as what clips differ by.
+        """Compute logits (B, K) from the dense layer's outputs (B, D) before its ReLU."""
+        # Not under autocast: steps of half precision are as large as the differences of clips.
         with torch.autocast(dense.device.type, enabled=False):
             return self.output(self.dropout(dense.relu()).to(self.calibration_scale.dtype))
 
     def _intensities(self, logits: Tensor) -> Tensor:
-        """(B, K) activated and calibrated outputs, in [0, 1] with the sigmoid."""
-        estimates = self._estimates(logits)
-        return (
-            estimates.clamp(0.0, 1.0) if self.config.output_activation == "sigmoid" else estimates
-        )
+        """Compute intensities (B, K) from logits; clipped to [0, 1] with the sigmoid."""
+        estimates = self._calibrate(logits)
+        is_bounded = self.config.output_activation == "sigmoid"
+        return estimates.clamp(0.0, 1.0) if is_bounded else estimates
 
-    def _prepared(self, affect: Tensor, frame_mask: Tensor) -> Tensor:
-        """(B, t, A) in the GRU's own type, features scaled; 0 in padded frames (as given if none is masked)."""
+    def _prepare_affect(self, affect: Tensor, frame_mask: Tensor) -> Tensor:
+        """Return affect (B, t, A) in the GRU's dtype, features scaled, 0 in padded frames.
+
+        With `padded` pooling the padded frames keep their values.
+        """
         real = frame_mask.unsqueeze(-1)  # (B, t, 1)
         if self.config.temporal_pooling != "padded":
             affect = torch.where(real, affect, 0.0)
         if self.config.feature_names is not None:
-            # In float32: a position of 600 mm that varies by 1 would be lost in half precision.
+            # In float32, since half precision has no 600.5.
             scaled = (affect.float() - self.feature_mean.float()) / self.feature_scale.float()
-            affect = torch.where(
-                real, scaled, affect.float()
-            )  # padding is on the GRU's scale: 0 is the mean
-        return affect.to(
-            self.calibration_scale.dtype
-        )  # the weights', which a quantised layer no longer tells
+            affect = torch.where(real, scaled, affect.float())  # padding: 0 is the mean
+        # The dtype of the weights, which a quantised layer does not tell.
+        return affect.to(self.calibration_scale.dtype)
 
-    def _chosen(self, affect: Tensor) -> Tensor:
-        """(B, t, C) of (B, t, A): the columns that the GRU reads."""
+    def _choose_columns(self, affect: Tensor) -> Tensor:
+        """Select the columns (B, t, C) of (B, t, A) that the GRU reads."""
         columns = self.config.channel_columns
         return affect if len(columns) == affect.shape[-1] else affect[..., columns]
 
     def objective(self, output: IntensityOutput, labels: Tensor) -> Tensor:
-        """The loss of a whole batch, `config.intensity_loss`.
+        """Compute the loss of a whole batch, `config.intensity_loss`.
 
-        Separate from `forward`, because a batch spread over processes has to be put together first: correlations of
-        its shares do not average to that of the whole.
+        Separate from `forward`, because a batch spread over processes must be gathered first:
+        correlations of its shares do not average to that of the whole.
 
         Args:
             output: of the batch's B clips; its `logits` are read.
-            labels: (B, K); NaN where unlabelled.
+            labels: (B, K); NaN if unlabelled.
 
         Returns:
             Scalar.
         """
-        # The estimates before they are clipped to [0, 1]: a clipped one would have no gradient.
-        return INTENSITY_LOSS[self.config.intensity_loss](self._estimates(output.logits), labels)
+        # Not clipped to [0, 1], since a clipped estimate would have no gradient.
+        return INTENSITY_LOSS[self.config.intensity_loss](self._calibrate(output.logits), labels)
 
-    def _estimates(self, logits: Tensor) -> Tensor:
-        """(B, K) activated and calibrated outputs, not yet clipped."""
+    def _calibrate(self, logits: Tensor) -> Tensor:
+        """Activate and calibrate logits (B, K), without clipping."""
         activated = logits.sigmoid() if self.config.output_activation == "sigmoid" else logits
         return self.calibration_scale * activated + self.calibration_shift
 
-    def _checked_mask(self, values: Tensor, frame_mask: Tensor | None, pixels: bool) -> Tensor:
-        """The mask, all True where none was given, after every check of the shapes."""
-        if pixels:
+    def _check_inputs(
+        self, values: Tensor, frame_mask: Tensor | None, *, are_pixels: bool
+    ) -> Tensor:
+        """Check all shapes and return the mask (B, t), all True if none was given."""
+        wanted: tuple[int, ...] = (self.config.input_size,)
+        if are_pixels:
             side = self._extractor().config.image_size
             wanted = (3, side, side)
-        else:
-            wanted = (self.config.input_size,)
         if (
             values.ndim != 2 + len(wanted)
             or tuple(values.shape[2:]) != wanted
             or not values.is_floating_point()
         ):
-            name = "pixel_values" if pixels else "affect"
+            name = "pixel_values" if are_pixels else "affect"
             shape = ", ".join(map(str, wanted))
             raise ValueError(
                 f"{name} must be (B, T, {shape}) float; got {values.dtype} {tuple(values.shape)}"
@@ -410,29 +438,30 @@ class MMAMRNNetForIntensity(FrameByFrame, MMAMRNNetPreTrainedModel):
             raise ValueError("at least one frame, which may be padding, is needed; got none")
         if frames > self.config.num_frames:
             raise ValueError(
-                f"a clip may have at most {self.config.num_frames} frames here (config.num_frames); got {frames}. "
-                "The processor makes longer clips fit."
+                f"a clip may have at most {self.config.num_frames} frames here "
+                f"(config.num_frames); got {frames}. The processor makes longer clips fit."
             )
         if frame_mask is None:
             return torch.ones(clips, frames, dtype=torch.bool, device=values.device)
         if frame_mask.shape != (clips, frames) or frame_mask.dtype != torch.bool:
             raise ValueError(
-                f"frame_mask must be bool ({clips}, {frames}); got {frame_mask.dtype} {tuple(frame_mask.shape)}"
+                f"frame_mask must be bool ({clips}, {frames}); "
+                f"got {frame_mask.dtype} {tuple(frame_mask.shape)}"
             )
-        # Reading values back is a graph break, so a compiled model trusts its caller here.
-        if not torch.compiler.is_compiling() and bool(
-            (frame_mask[:, 1:] & ~frame_mask[:, :-1]).any()
-        ):
-            raise ValueError(
-                "frame_mask has holes: real frames must come first in each row, padding behind them"
-            )
+        # Reading values back is a graph break, so a compiled model skips this check.
+        if not torch.compiler.is_compiling():
+            starts_again = frame_mask[:, 1:] & ~frame_mask[:, :-1]  # (B, t - 1)
+            if bool(starts_again.any()):
+                raise ValueError(
+                    "frame_mask has holes: real frames must come first in each row, padding behind"
+                )
         return frame_mask
 
-    def save_pretrained(self, save_directory: str | os.PathLike, **kwargs: Any) -> None:
-        """Save weights, config and code; both auto classes are named, whichever of the two this is.
+    def save_pretrained(self, save_directory: str | os.PathLike, *args: Any, **kwargs: Any) -> None:
+        """Save weights, config and code; the config names both auto classes, whichever this is.
 
-        A second `register_for_auto_class` would overwrite the first, hence by hand here. A pipeline that the config
-        names is forgotten where its file is not in the folder: it stayed in the one that the model was loaded from.
+        A second `register_for_auto_class` would overwrite the first, so this writes the map. A
+        pipeline that the config names is dropped if its file is not in the folder.
         """
         module = __name__.rsplit(".", 1)[-1]
         self.config.auto_map = {
@@ -442,17 +471,17 @@ class MMAMRNNetForIntensity(FrameByFrame, MMAMRNNetPreTrainedModel):
         }
         pipelines = (getattr(self.config, "custom_pipelines", None) or {}).values()
         files = [f"{pipeline['impl'].split('.')[0]}.py" for pipeline in pipelines]
-        # `somebody/repository--file` is found from anywhere.
+        # `somebody/repository--file` needs no file here.
         if not all("--" in file or Path(save_directory, file).is_file() for file in files):
             del self.config.custom_pipelines
-        super().save_pretrained(save_directory, **kwargs)
+        super().save_pretrained(save_directory, *args, **kwargs)
 
 
 class MMAMRNNetForVideoClassification(MMAMRNNetForIntensity):
-    """The same network, its `logits` being the intensities, for `pipeline("video-classification")` on face crops.
+    """The same network with the intensities as `logits`, for `pipeline("video-classification")`.
 
-    Of a regression that pipeline shows `logits` as they are, and transformers' own models put their estimates there.
-    What `objective` reads and `frame_contributions` adds up to are `MMAMRNNetForIntensity`'s, before the sigmoid.
+    That pipeline shows the `logits` of a regression as they are. `objective` and
+    `frame_contributions` still refer to the logits of `MMAMRNNetForIntensity`.
     """
 
     @can_return_tuple
@@ -465,10 +494,10 @@ class MMAMRNNetForVideoClassification(MMAMRNNetForIntensity):
         output_hidden_states: bool | None = None,
         **kwargs: Any,
     ) -> IntensityOutput:
-        """As `MMAMRNNetForIntensity.forward`, but that `logits` are the intensities.
+        """Do as `MMAMRNNetForIntensity.forward`, with the intensities as `logits`.
 
-        The arguments are named here too: transformers' `Trainer` drops every column that it does not find in a
-        model's signature.
+        The arguments are named again, because transformers' `Trainer` drops every column that is
+        not in a model's signature.
         """
         kwargs["return_dict"] = True
         output = super().forward(

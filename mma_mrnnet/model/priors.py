@@ -1,4 +1,4 @@
-"""How expressions and action units go together: the table that distribution matching uses."""
+"""Which action units show which expression: the table of distribution matching."""
 
 from collections.abc import Sequence
 
@@ -16,18 +16,19 @@ ACTION_UNIT_PRIOR: dict[str, dict[int, float]] = {
     "sadness": {4: 1.0, 15: 1.0, 1: 0.60, 6: 0.50, 11: 0.26, 17: 0.67},
     "surprise": {1: 1.0, 2: 1.0, 25: 1.0, 26: 1.0, 5: 0.66},
 }
-"""Action units by expression: 1.0 where prototypical (used by more than 70 % of 230 people), otherwise the share of
-people who used it. Du, Tao & Martinez, "Compound facial expressions of emotion", PNAS 111(15), 2014, Table 1."""
+"""Action units by expression: 1.0 if prototypical (used by more than 70 % of 230 people), otherwise
+the share of people who used it. Source: Du, Tao & Martinez, "Compound facial expressions of
+emotion", PNAS 111(15), 2014, Table 1."""
 
 
 def action_unit_prior(
     action_units: Sequence[int] = ACTION_UNITS, *, binary: bool = False
 ) -> Tensor:
-    """P(action unit | expression) as a table.
+    """Return P(action unit | expression) as a table.
 
     Args:
-        action_units: the columns wanted; a unit that the table does not know gets a column of zeros: no prior.
-        binary: keep the prototypical units only (1), and drop the observational ones (0).
+        action_units: the columns; a unit without a prior gets a column of zeros.
+        binary: keep only prototypical units (1), and set the others to 0.
 
     Returns:
         (7, A) float32; rows in the order of `EXPRESSIONS`.
@@ -40,13 +41,14 @@ def action_unit_prior(
 
 
 def prototypical_units(action_units: Sequence[int] = ACTION_UNITS) -> Tensor:
-    """The units that show an expression for certain, where all of them are among `action_units`.
+    """Return the prototypical units of each expression.
 
     Args:
-        action_units: the columns wanted.
+        action_units: the columns.
 
     Returns:
-        (7, A) bool; a row without any for neutral, and for an expression that needs a unit outside `action_units`.
+        (7, A) bool; all False for neutral, and for an expression with a prototypical unit that is
+        not in `action_units`.
     """
     table = action_unit_prior(action_units) == 1.0
     needed = [list(ACTION_UNIT_PRIOR[expression].values()).count(1.0) for expression in EXPRESSIONS]

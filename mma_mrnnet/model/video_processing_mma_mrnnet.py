@@ -1,8 +1,8 @@
-"""Clips of face crops -> `pixel_values` and `frame_mask`. The only place that scales and pads."""
+"""Clips of face crops to `pixel_values` and `frame_mask`: the only place that scales and pads."""
 
 import logging
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -12,6 +12,8 @@ from transformers.image_utils import PILImageResampling, SizeDict
 from transformers.processing_utils import VideosKwargs
 from transformers.video_processing_utils import BaseVideoProcessor
 from transformers.video_utils import VideoMetadata, load_video
+
+from .configuration_mma_mrnnet import MMAConfig, MMAMRNNetConfig
 
 logger = logging.getLogger(__name__)
 
@@ -25,33 +27,35 @@ SCALING = (
     "image_mean",
     "image_std",
 )
-"""Settings of transformers' video processors that change pixel values here."""
+"""Settings of transformers' video processors that change pixel values."""
 
 LENGTH_POLICIES = ("thin", "truncate", "resample")
-"""Ways of bringing a clip to at most T frames; see `kept_indices`."""
+"""Ways to bring a clip to at most T frames; see `kept_indices`."""
 
 
 def thinned_indices(length: int, most: int) -> Tensor:
-    """Which of `length` frames stay where at most `most` may: evenly spread, both ends kept; (min(l, m),) int64."""
+    """Return int64 indices of at most `most` evenly spread frames of `length`, with both ends."""
     return torch.arange(length) if length <= most else _evenly_spread(length, most)
 
 
 def _evenly_spread(length: int, count: int) -> Tensor:
-    """(count,) int64 numbers of `length` frames, at least one, both ends among them; each the nearest to its place."""
+    """Return `count` indices (int64) spread evenly over `length` >= 1 frames, with both ends."""
     return torch.linspace(0, length - 1, count, dtype=torch.float64).round().long()
 
 
 def kept_indices(length: int, most: int, policy: str = "thin") -> Tensor:
-    """Which of a clip's frames stay where at most `most` may.
+    """Choose the frames of a clip that a model of at most T frames reads.
 
     Args:
-        length: frames of the clip.
+        length: number of frames of the clip.
         most: T.
-        policy: `thin` (of too many frames T, evenly spread, both ends kept), `truncate` (the first T) or `resample`
-            (always T, evenly spread, both ends kept, each the nearest frame: those of a short clip several times).
+        policy: `thin` (T frames of a longer clip, evenly spread, with both ends), `truncate` (the
+            first T), or `resample` (always T, evenly spread, with both ends; frames of a short
+            clip are repeated).
 
     Returns:
-        (min(length, T),) int64 in time order; for `resample` (T,), but (0,) for a clip without frames.
+        (min(length, T),) int64 indices in time order; for `resample` (T,), or (0,) for a clip
+        without frames.
 
     Raises:
         ValueError: another policy.
@@ -67,48 +71,49 @@ def kept_indices(length: int, most: int, policy: str = "thin") -> Tensor:
     return thinned_indices(length, most)
 
 
-def _tensor(values: Tensor | np.ndarray) -> Tensor:
-    """A tensor of the values; read-only arrays, as pandas gives them, are copied (torch cannot share those)."""
+def _as_tensor(values: Tensor | np.ndarray) -> Tensor:
+    """Return a tensor; copy read-only arrays (as pandas makes), which torch cannot share."""
     if isinstance(values, np.ndarray) and not values.flags.writeable:
         values = values.copy()
     return torch.as_tensor(values)
 
 
 class ClipsKwargs(VideosKwargs, total=False):
-    """Settings that a processor, or one call of it, can be given: transformers' own and ours."""
+    """Settings of a processor or of one call: transformers' own and ours."""
 
     length_policy: str | None
 
 
 class MMAMRNNetVideoProcessor(BaseVideoProcessor):
-    """Turns clips of aligned face crops into padded, masked batches; pads affect by the same function.
+    """Turn clips of aligned face crops into padded, masked batches.
 
-    A crop becomes (x - 127.5) / 127.5, bilinearly resized to `size` where it has another one. Clips are padded at the
-    end, with zeros, to `num_frames`; longer ones are thinned evenly, with a warning (our choice), or what else
-    `length_policy` says (see `kept_indices`): the first frames are kept, or every clip gets a fixed length.
+    A crop becomes (x - 127.5) / 127.5, after a bilinear resize to `size` if it has another one.
+    Clips are padded with zeros at the end to `num_frames`; `length_policy` (see `kept_indices`)
+    shortens longer ones, with a warning. `pad` does the same to affect.
 
-    A clip is an array of crops at the model's own rate, or the path or URL of a video *of crops*, sampled here at `fps`
-    a second. No face is looked for: whole frames are for the pipeline `facial-expression-intensity`.
+    A clip is an array of crops at the model's rate, or the path or URL of a video *of crops*,
+    which is sampled at `fps` a second. No face is looked for: whole videos are for
+    `predict_video` and the pipeline `facial-expression-intensity`.
 
     Raises:
-        ValueError: a `length_policy` that there is not.
+        ValueError: an unknown `length_policy`.
     """
 
-    valid_kwargs = ClipsKwargs
+    valid_kwargs = ClipsKwargs  # type: ignore[assignment]  # the base is for images too
 
     resample = PILImageResampling.BILINEAR
-    size = {"height": 112, "width": 112}  # noqa: RUF012 - transformers' own form of a default
-    image_mean = [0.5, 0.5, 0.5]  # noqa: RUF012
-    image_std = [0.5, 0.5, 0.5]  # noqa: RUF012
+    size = {"height": MMAConfig.image_size, "width": MMAConfig.image_size}
+    image_mean = [0.5, 0.5, 0.5]
+    image_std = [0.5, 0.5, 0.5]
     do_resize = True
     do_rescale = True
     do_normalize = True
     do_convert_rgb = True
     do_sample_frames = False
-    num_frames = 30
-    fps = 2.0
+    num_frames = MMAMRNNetConfig.num_frames
+    fps = MMAMRNNetConfig.sampling_fps
     length_policy = "thin"
-    model_input_names = ["pixel_values", "frame_mask"]  # noqa: RUF012
+    model_input_names = ["pixel_values", "frame_mask"]
 
     def __init__(self, **settings: Any) -> None:
         super().__init__(**settings)
@@ -117,29 +122,34 @@ class MMAMRNNetVideoProcessor(BaseVideoProcessor):
     def fetch_videos(
         self, video_url_or_urls: Any, sample_indices_fn: Callable[..., np.ndarray] | None = None
     ) -> tuple[Any, Any]:
-        """Transformers' hook for paths and URLs: frames and metadata, decoded by PyAV.
+        """Decode paths and URLs with PyAV (transformers' hook, which would use torchcodec).
 
-        Transformers' own takes torchcodec, which the package does not need. Frames are always sampled at the model's
-        rate: the recurrent part was trained at no other.
+        Frames are always sampled at the model's rate.
+
+        Returns:
+            Frames and metadata of a video; a tuple of each for a list of videos.
 
         Raises:
-            ValueError: frames that are not square, so no aligned crops.
+            ValueError: frames that are not square, so that they cannot be aligned crops.
         """
         if isinstance(video_url_or_urls, list):
             videos = [self.fetch_videos(video, sample_indices_fn) for video in video_url_or_urls]
-            return tuple(zip(*videos, strict=True))
+            frames, metadata = zip(*videos, strict=True)
+            return frames, metadata
         video = str(video_url_or_urls)
 
         def sample(metadata: VideoMetadata, **kwargs: Any) -> np.ndarray:
             if metadata.width != metadata.height:
                 raise ValueError(
-                    f"{video}: its frames are {metadata.width} x {metadata.height}, but aligned face crops are square, "
-                    "and no face is looked for here: whole videos are for predict_video or the pipeline "
-                    "facial-expression-intensity"
+                    f"{video}: its frames are {metadata.width} x {metadata.height}, but "
+                    "aligned face crops are square, and no face is looked for here: whole videos "
+                    "are for predict_video or the pipeline facial-expression-intensity"
                 )
             return (sample_indices_fn or self.sample_frames)(metadata=metadata, **kwargs)
 
-        return load_video(video, backend="pyav", sample_indices_fn=sample)
+        # Transformers annotates neither the path nor the pair that it returns.
+        load: Callable[..., Any] = load_video
+        return load(video, backend="pyav", sample_indices_fn=sample)
 
     def sample_frames(
         self,
@@ -148,61 +158,61 @@ class MMAMRNNetVideoProcessor(BaseVideoProcessor):
         fps: float | None = None,
         **kwargs: Any,
     ) -> np.ndarray:
-        """Transformers' hook: numbers of the frames that are looked at.
+        """Choose the frames of a video (transformers' hook).
 
         Args:
-            metadata: of an array, which names no rate and is taken to have the model's, or of a video.
-            num_frames: not read: `pad` makes a clip fit.
-            fps: frames a second; None takes the processor's own.
-            kwargs: transformers' hooks.
+            metadata: of a video, or of an array, which has no rate.
+            num_frames: ignored, since `pad` makes a clip fit.
+            fps: frames a second; None means the processor's own.
+            kwargs: transformers' own keywords.
 
         Returns:
-            (L,) int64: of a video the first frame at or after each k / fps, of an array every frame.
+            (L,) int64 indices: the first frame at or after each k / fps; all frames of an array.
 
         Raises:
-            ValueError: a video whose header does not tell how many frames it has, or at which rate.
+            ValueError: a video whose header lacks the number of frames or the rate.
         """
         total, rate = metadata.total_num_frames, metadata.fps
         if rate is None:
             return np.arange(total)
         if not (total and rate > 0):
             raise ValueError(
-                "this video's header does not say how many frames it has at which rate (common in .webm and .mkv): "
-                "convert it to .mp4, or give its frames as an array"
+                "this video's header does not say how many frames it has at which rate (common in "
+                ".webm and .mkv): convert it to .mp4, or give its frames as an array"
             )
         fps = self.fps if fps is None else fps
-        # A frame is due where a tick lies after the frame before; 1 ms is what containers round away.
-        ticks = np.floor((np.arange(total) / rate + 0.001) * fps).astype(
-            np.int64
-        )  # ticks passed by each frame
+        # A frame is taken if a tick lies after the frame before; containers round times to 1 ms.
+        times_s = np.arange(total) / rate + 0.001
+        ticks = np.floor(times_s * fps).astype(np.int64)  # ticks passed by each frame
         return np.flatnonzero(np.diff(ticks, prepend=-1) > 0)
 
-    def pad(
+    def pad(  # type: ignore[override]  # the base pads images; its code never calls this
         self,
         sequences: Sequence[Tensor | np.ndarray],
         num_frames: int | None = None,
         length_policy: str | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """Pads per-frame values of B clips to one length; used for crops and for affect alike.
+        """Pad per-frame values of B clips (crops or affect) to one length.
 
         Args:
-            sequences: B arrays (L_b, ...) of real frames in time order, all alike behind the first axis; L_b may be 0.
-            num_frames: T; None takes the processor's own.
-            length_policy: one of `LENGTH_POLICIES`; None takes the processor's own.
+            sequences: B arrays (L_b, ...) of real frames in time order, with equal shapes behind
+                the first axis; L_b may be 0.
+            num_frames: T; None means the processor's own.
+            length_policy: one of `LENGTH_POLICIES`; None means the processor's own.
 
         Returns:
             values: (B, T, ...) in the arrays' own dtype, zeros behind each clip's last frame.
             frame_mask: (B, T) bool, True for real frames.
 
         Raises:
-            ValueError: no clip at all, clips whose frames differ in shape, or a policy that there is not.
+            ValueError: no clip, clips whose frames differ in shape, or an unknown policy.
         """
         most = self.num_frames if num_frames is None else num_frames
         policy = self.length_policy if length_policy is None else length_policy
         kept_indices(0, most, policy)  # refuses an unknown policy
         if len(sequences) == 0:
             raise ValueError("at least one clip is needed; got an empty list")
-        tensors = [_tensor(sequence) for sequence in sequences]
+        tensors = [_as_tensor(sequence) for sequence in sequences]
         shapes = {tuple(tensor.shape[1:]) for tensor in tensors}
         if len(shapes) != 1:
             raise ValueError(f"all clips' frames must have one shape; got {sorted(shapes)}")
@@ -221,9 +231,9 @@ class MMAMRNNetVideoProcessor(BaseVideoProcessor):
         return values, frame_mask
 
     def image_processor(self) -> ViTImageProcessor:
-        """The image processor of stage 1 alone: transformers' own, which scales as this one does.
+        """Return transformers' own image processor with the same scaling.
 
-        Saved beside a stage-1 model it makes `AutoImageProcessor` work, and without any code of ours.
+        Saved beside a stage-1 model it makes `AutoImageProcessor` work without our code.
         """
         return ViTImageProcessor(
             size=dict(self.size),
@@ -233,15 +243,12 @@ class MMAMRNNetVideoProcessor(BaseVideoProcessor):
         )
 
     def shortened(self, length_policy: str | None = None) -> str:
-        """What `pad` does to a clip with more than T frames, in words that a number follows."""
-        return (
-            "cut to the first"
-            if (length_policy or self.length_policy) == "truncate"
-            else "thinned evenly to"
-        )
+        """Return what `pad` does to a clip with more than T frames, in words before a number."""
+        is_cut = (length_policy or self.length_policy) == "truncate"
+        return "cut to the first" if is_cut else "thinned evenly to"
 
     def scale(self, crops: Tensor | np.ndarray) -> Tensor:
-        """Pixel values of N crops.
+        """Compute pixel values of N crops.
 
         Args:
             crops: (N, H, W, 3) or (N, 3, H, W) uint8 RGB.
@@ -252,7 +259,7 @@ class MMAMRNNetVideoProcessor(BaseVideoProcessor):
         Raises:
             ValueError: another shape or type.
         """
-        frames = _tensor(crops)
+        frames = _as_tensor(crops)
         if frames.ndim != 4 or 3 not in (frames.shape[1], frames.shape[-1]):
             raise ValueError(
                 f"crops must be (N, H, W, 3) or (N, 3, H, W) RGB; got {tuple(frames.shape)}"
@@ -276,14 +283,15 @@ class MMAMRNNetVideoProcessor(BaseVideoProcessor):
     def _pixel_values(
         self, frames: Tensor, *, size: SizeDict, do_resize: bool, resample: Any, **scaling: Any
     ) -> Tensor:
-        """(N, 3, H, W) to (N, 3, S, S), resized only where it has to be, then rescaled and normalised."""
-        if do_resize and tuple(frames.shape[-2:]) != (size.height, size.width):
+        """Convert (N, 3, H, W) to (N, 3, S, S): resize if needed, rescale and normalise."""
+        wanted = cast("tuple[int, int]", (size.height, size.width))
+        if do_resize and tuple(frames.shape[-2:]) != wanted:
             if len(frames) == 0:
-                return frames.new_zeros(0, 3, size.height, size.width, dtype=torch.float32)
+                return torch.zeros((0, 3, *wanted), dtype=torch.float32, device=frames.device)
             frames = self.resize(frames, size=size, resample=resample)
         return self.rescale_and_normalize(frames.contiguous(), **scaling)
 
-    def _preprocess(
+    def _preprocess(  # type: ignore[override]  # takes the base's keywords in `kwargs`
         self,
         videos: list[Tensor],
         num_frames: int | None = None,
@@ -291,7 +299,7 @@ class MMAMRNNetVideoProcessor(BaseVideoProcessor):
         return_tensors: str | None = None,
         **kwargs: Any,
     ) -> BatchFeature:
-        """Transformers' hook behind `__call__`: (T, 3, H, W) clips to a padded batch, by the call's own settings."""
+        """Turn clips (T, 3, H, W) into a padded batch by a call's settings (transformers' hook)."""
         settings = {name: kwargs[name] for name in SCALING}
         if settings["do_rescale"] and any(video.dtype != torch.uint8 for video in videos):
             raise ValueError(

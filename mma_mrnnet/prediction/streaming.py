@@ -14,7 +14,7 @@ import torch
 from mma_mrnnet.faces.affect import extract_affect
 from mma_mrnnet.faces.detection import Detection, FaceDetector, align_face
 from mma_mrnnet.faces.tracks import FaceFollower
-from mma_mrnnet.model.configuration_mma_mrnnet import MMAMRNNetConfig, caveats
+from mma_mrnnet.model.configuration_mma_mrnnet import MMAMRNNetConfig
 from mma_mrnnet.model.frame_by_frame import StreamState
 from mma_mrnnet.model.modeling_mma_mrnnet import MMAMRNNetForIntensity
 from mma_mrnnet.model.video_processing_mma_mrnnet import MMAMRNNetVideoProcessor
@@ -147,12 +147,7 @@ class LiveReader:
 
     def notes(self) -> list[str]:
         """Return the sentences that must stand wherever the intensities are shown."""
-        config = self.model.config
-        return caveats(
-            simulated=config.simulated_labels,
-            relative=config.relative_labels,
-            calibrated=config.calibrated,
-        )
+        return self.model.config.caveats()
 
     def _check_time(self, time_s: float) -> None:
         if not (isinstance(time_s, Real) and math.isfinite(time_s)):
