@@ -110,7 +110,7 @@ def evaluation_part(evaluation: dict) -> str:
 
 
 def scores_note(evaluation: dict) -> str:
-    """Say what smiling against neutral rests on, and which scores fell since the first checkpoint."""
+    """Say what smiling against neutral rests on, and which scores fell."""
     counts = evaluation["sources"]["london"]["smiling_against_neutral"]
     note = (
         "Smiling or neutral asks only which of the two is likelier. "
@@ -280,7 +280,7 @@ QUIET = {
 
 
 def responses_part(result: dict) -> str:
-    """Show the answers to published displays and quiet faces: the longest clips in full, all in short."""
+    """Show the answers to published displays and quiet faces."""
     usual = result["mean_output_on_simulated_test_reactions"]
     longest = max(result["seconds"], key=int)
     found = result["seconds"][longest]

@@ -36,7 +36,7 @@ NOT_RUN = {
     **{"evaluation.md": 2, "own_data.md": 1, "predict.md": 2, "quick_start.md": 1},
     **{"reports.md": 3, "sharing.md": 4, "training.md": 6},
 }
-"""How many blocks of each page are marked `*Not run here: REASON.*`; a new one has to be put down here."""
+"""Number of blocks of each page marked `*Not run here: REASON.*`; count a new one here."""
 
 RUN_BY_CI = ("make demo", "make test", ". .venv/bin/activate")
 """Lines that `.ci/run` itself runs, in a fresh environment, on a checkout of its own."""
@@ -83,7 +83,7 @@ def lines(block):
     return [line for raw in joined.splitlines() if (line := re.sub(r"(^|\s)#.*", "", raw).strip())]
 
 
-# What stands in the pages -------------------------------------------------------------------------------------------
+# What stands in the pages -------------------------------------------------------------------------
 
 
 def test_every_fence_says_in_which_language_it_is():
@@ -149,7 +149,7 @@ def test_a_wrong_word_in_a_command_that_is_not_run_would_be_seen():
         check_words("mma-mrnnet predict clip.mp4 --frames x.csv --no-such-option")
 
 
-# The pages, run -----------------------------------------------------------------------------------------------------
+# The pages, run -----------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -160,7 +160,7 @@ def demo_clip(tmp_path_factory):
 
 @pytest.fixture
 def a_checkout(tmp_path, demo_clip, monkeypatch):
-    """A folder with what a reader has after `make demo`, and the files that pages speak of as the reader's own."""
+    """Make a folder with the files after `make demo`, and those that stand for the reader's own."""
     for name in ("mma_mrnnet", "train.py", "examples", "benchmarks", "docs"):
         (tmp_path / name).symlink_to(ROOT / name)
     (tmp_path / "demo_output").mkdir()
@@ -175,16 +175,15 @@ def face(light):
 
 
 def own_clips(folder):
-    """Make `clips/`, as docs/own_data.md shows it: 16 clips to train on, 4 to validate; and videos of a corpus."""
+    """Make `clips/` of docs/own_data.md: 16 clips to train on, 4 to validate; and `videos/`."""
     for split, count in (("train", 16), ("validation", 4)):
         (folder / "clips" / split).mkdir(parents=True)
         rows = ["file_name,subject,joy,boredom"]
         for number in range(1, count + 1):
             light = 0.4 + 0.6 * number / count
             write_video(folder / "clips" / split / f"anna_{number}.mp4", [face(light)] * 2, fps=2)
-            rows.append(
-                f"anna_{number}.mp4,{split}-{number},{number / count},{'' if number % 4 == 0 else light}"
-            )
+            boredom = "" if number % 4 == 0 else light
+            rows.append(f"anna_{number}.mp4,{split}-{number},{number / count},{boredom}")
         (folder / "clips" / split / "metadata.csv").write_text("\n".join(rows) + "\n")
     (folder / "videos").mkdir()
     write_video(folder / "videos" / "one.mp4", [face(1.0)] * 4, fps=4)
@@ -284,7 +283,7 @@ def assert_prints(printed, block):
     )
 
 
-# The picture of the walk --------------------------------------------------------------------------------------------
+# The picture of the walk --------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,4 @@
-"""README and docs: links lead somewhere, numbers are those of the result files. `test_docs.py` runs the code."""
+"""README and docs: links lead somewhere, numbers are those of the result files."""
 
 import importlib.util
 import re
@@ -49,7 +49,7 @@ def test_links_to_a_heading_lead_to_one(page):
 
 
 def headings(page):
-    """What GitHub makes of a page's headings: lower case, hyphens for spaces, nothing else but word characters."""
+    """Return the anchors that GitHub makes of a page's headings."""
     found = re.findall(r"^#+ (.+)$", page.read_text("utf-8"), re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in found}
 
