@@ -1,14 +1,14 @@
-"""Smiling against neutral on photos of people whom the extractor has never seen, by folds over people.
+"""Smiling against neutral on photos of people whom the extractor has never seen.
 
-    python benchmarks/leave_people_out.py FOLDER --folds 3 --out RUNS -- --epochs 6 --learning_rate 0.001
+    python benchmarks/leave_people_out.py FOLDER --folds 3 --out RUNS -- --epochs 6
 
-FOLDER holds the labelled crops (`train-*.parquet`, `validation-*.parquet`), the words behind `--` are train.py's. Scored
-are the smiling and the neutral photos of `london` and the neutral ones of `canada` and `congress`. Their people are
-divided into folds; in each fold all rows of its people, photos, bent photos and renders that wear their texture,
-are taken out of both splits, stage 1 is trained on the rest, and the photos left out are scored. A photo counts as smiling
-where happiness is more probable than neutral. Intervals: 95 %, people resampled within the groups that show one pose,
-the other, or both. Folds that are done stay done, a killed one goes on. Writes
-`benchmarks/results/smiles_by_people.json`, and prints it.
+FOLDER holds the labelled crops (`train-*.parquet`, `validation-*.parquet`); the words behind `--`
+are those of train.py. The people of the smiling and neutral photos of `london` and of the neutral
+ones of `canada` and `congress` are divided into folds. For each fold, all rows of its people
+(photos, bent photos, renders with their texture) are taken out, stage 1 is trained on the rest,
+and the photos left out are scored. A photo counts as smiling if happiness is more probable than
+neutral. Intervals are 95 %, people resampled within the groups that show one pose, the other, or
+both. An interrupted study continues. Writes `benchmarks/results/smiles_by_people.json`.
 """
 
 import argparse
@@ -45,13 +45,13 @@ class Photo:
     """A photo that is scored.
 
     Attributes:
-        name: of its image.
-        subject: the person.
-        source: where it comes from.
-        smiling: whether the person was to smile, else to look neutral.
-        labelled: False where the kit withholds the expression, a smile too weak or a neutral face that smiles; the
-            pose is then that of the photo's name.
-        margin: probability of happiness less that of neutral; NaN until scored.
+        name: Name of its image.
+        subject: The person.
+        source: Where it comes from.
+        smiling: Whether the person was asked to smile, else to look neutral.
+        labelled: False if the data withhold the expression (a weak smile, or a neutral face that
+            smiles); the pose is then that of the photo's name.
+        margin: Probability of happiness less that of neutral; NaN until scored.
     """
 
     name: str
@@ -63,12 +63,12 @@ class Photo:
 
     @property
     def is_right(self) -> bool:
-        """Whether the sign of the margin is the pose's."""
+        """Return whether the sign of the margin is that of the pose."""
         return (self.margin > 0) == self.smiling
 
 
 def parquet_files(folder: Path) -> list[Path]:
-    """Both splits' files; ValueError where there is none."""
+    """Return the files of both splits; raise ValueError if there are none."""
     found = [*sorted(folder.glob("train-*.parquet")), *sorted(folder.glob("validation-*.parquet"))]
     if not found:
         raise ValueError(f"{folder}: no train-*.parquet and validation-*.parquet here")
@@ -76,7 +76,7 @@ def parquet_files(folder: Path) -> list[Path]:
 
 
 def photo_of(row: dict, name: str) -> Photo | None:
-    """The row as a photo to score; None where it is not one."""
+    """Return the row as a photo to score; None if it is not one."""
     happy, neutral = EXPRESSIONS.index("happiness"), EXPRESSIONS.index("neutral")
     labelled = row["expression"] in (happy, neutral)
     if row["source"] == POSED and (labelled or name.endswith(("-smiling.jpg", "-neutral.jpg"))):
@@ -88,7 +88,7 @@ def photo_of(row: dict, name: str) -> Photo | None:
 
 
 def scored_photos(folder: Path) -> dict[str, Photo]:
-    """All photos to score, under the names of their images."""
+    """Return all photos to score, by the names of their images."""
     photos = {}
     for path in parquet_files(folder):
         table = pq.read_table(path, columns=[*COLUMNS, "image"])
@@ -101,13 +101,14 @@ def scored_photos(folder: Path) -> dict[str, Photo]:
                 photos[photo.name] = photo
     if len({photo.smiling for photo in photos.values()}) < 2:
         raise ValueError(
-            f"{folder}: smiling photos of {POSED} and neutral ones are needed; found {len(photos)} of one kind"
+            f"{folder}: smiling photos of {POSED} and neutral ones are needed; "
+            f"found {len(photos)} of one kind"
         )
     return photos
 
 
 def strata(photos: list[Photo]) -> dict[tuple, list[str]]:
-    """The people that show the same poses in the same sources, in order."""
+    """Return groups of people who show the same poses in the same sources, in order."""
     shown: dict[str, set] = {}
     for photo in photos:
         shown.setdefault(photo.subject, set()).add((photo.source, photo.smiling))
@@ -118,7 +119,7 @@ def strata(photos: list[Photo]) -> dict[tuple, list[str]]:
 
 
 def folds_of(photos: list[Photo], count: int) -> list[set[str]]:
-    """The people in `count` folds, those of each stratum dealt out one by one in an order drawn with seed 0."""
+    """Divide the people into `count` folds; strata are dealt out in an order drawn with seed 0."""
     rng = np.random.default_rng(0)
     people = [
         subject for group in strata(photos).values() for subject in rng.permutation(group).tolist()
@@ -131,7 +132,7 @@ def folds_of(photos: list[Photo], count: int) -> list[set[str]]:
 
 
 def write_rest(folder: Path, target: Path, held_out: set[str]) -> dict[str, int]:
-    """Both splits without every row of some people; the numbers of rows kept and taken out."""
+    """Write both splits without some people; return how many rows were kept and taken out."""
     target.mkdir(parents=True, exist_ok=True)
     counts = {"kept": 0, "taken_out": 0}
     for path in parquet_files(folder):
@@ -170,7 +171,7 @@ def train(data: Path, run: Path, words: list[str]) -> None:
 
 
 def scored(folder: Path, model: Path, photos: list[Photo]) -> list[Photo]:
-    """The photos with their margins, by the extractor in a folder."""
+    """Return the photos with their margins, by the extractor in a folder."""
     wanted = {photo.name: photo for photo in photos}
     extractor, processor = (
         MMAModel.from_pretrained(model).eval(),
@@ -227,16 +228,16 @@ def run_fold(
     return found
 
 
-# Scores ------------------------------------------------------------------------------------------------------------
+# Scores -------------------------------------------------------------------------------------------
 
 
 def balanced_accuracy(margin: np.ndarray, smiling: np.ndarray) -> float:
-    """Mean of the shares of smiling and of neutral photos that are read so."""
+    """Return the mean of the shares of smiling and of neutral photos that are read so."""
     return float(((margin[smiling] > 0).mean() + (margin[~smiling] <= 0).mean()) / 2)
 
 
 def score(photos: list[Photo]) -> dict:
-    """Counts, balanced accuracy and AUC, both with 95 % intervals over people."""
+    """Return counts, and balanced accuracy and AUC with 95 % intervals over people."""
     margin, smiling = (
         np.array([photo.margin for photo in photos]),
         np.array([photo.smiling for photo in photos]),
@@ -276,7 +277,7 @@ def score(photos: list[Photo]) -> dict:
 
 
 def summary(photos: list[Photo]) -> dict:
-    """Scores over all photos, over the labelled ones, and against the neutral ones of each source; the misses."""
+    """Score all photos, the labelled ones, and against the neutral ones of each source."""
     groups = {
         "all": photos,
         "with a label": [photo for photo in photos if photo.labelled],
@@ -319,8 +320,10 @@ def main(folder: Path, out: Path, count: int, words: list[str]) -> dict:
         chosen = [photo for photo in photos.values() if photo.subject in held_out]
         folds.append(run_fold(folder, out / f"fold-{number}", held_out, chosen, words))
     result = {
-        "what": "smiling against neutral photos of people in no training image, by folds over people",
-        "command": f"python benchmarks/leave_people_out.py FOLDER --folds {count} --out RUNS -- {shlex.join(words)}",
+        "what": "smiling against neutral photos of people in no training image, by folds over "
+        "people",
+        "command": f"python benchmarks/leave_people_out.py FOLDER --folds {count} --out RUNS "
+        f"-- {shlex.join(words)}",
         "machine": machine(),
         "minutes": sum(fold["minutes"] for fold in folds),
         "folds": [
@@ -334,7 +337,7 @@ def main(folder: Path, out: Path, count: int, words: list[str]) -> dict:
 
 
 def parted(given: list[str]) -> tuple[argparse.Namespace, list[str]]:
-    """Our own arguments, and the words of train.py behind `--` (argparse loses them where options stand between)."""
+    """Parse our own arguments; the words behind `--` are those of train.py."""
     parser = argparse.ArgumentParser(
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,

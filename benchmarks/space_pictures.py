@@ -17,7 +17,7 @@ LARGEST = 250_000
 
 
 def keep(page: Page, name: str, height: int) -> None:
-    """Writes the upper part of the page with as many colours as the file may hold."""
+    """Write the upper part of the page with as many colours as the file may hold."""
     with tempfile.TemporaryDirectory() as folder:
         page.screenshot(path=f"{folder}/page.png", full_page=True)
         image = Image.open(f"{folder}/page.png").convert("RGB")
@@ -32,7 +32,7 @@ def keep(page: Page, name: str, height: int) -> None:
 
 
 def main() -> None:
-    """Visits the Space and writes both pictures."""
+    """Visit the Space and write both pictures."""
     with (
         tempfile.TemporaryDirectory() as folder,
         space_process() as (url, _),

@@ -1,4 +1,4 @@
-"""What visits the Space: a headless browser with a fake camera. For space_load.py, space_pictures.py and the tests."""
+"""Visit the Space by a headless browser with a fake camera."""
 
 import contextlib
 import os
@@ -23,7 +23,8 @@ CHROMIUM = next(
 )
 
 LAG = """() => {
-  const canvas = document.createElement("canvas"), pen = canvas.getContext("2d", {willReadFrequently: true});
+  const canvas = document.createElement("canvas");
+  const pen = canvas.getContext("2d", {willReadFrequently: true});
   canvas.width = canvas.height = 16;
   const video = [...document.querySelectorAll("video")].find(each => each.srcObject);
   const seen = window.seen = [];
@@ -36,11 +37,11 @@ LAG = """() => {
     if (said !== none) seen.push(["chart", none = said, performance.now() / 1000]);
   }, 20);
 }"""
-"""Notes when the camera turns from face to wall and back (alpha adds 64 to the mean), and when the chart says so."""
+"""Record when the camera turns from face to wall and back, and when the chart says so."""
 
 
 def lags(seen: list[tuple[str, bool, float]]) -> list[float]:
-    """Seconds from each turn of the camera but the first to the chart that says so; without those that were not waited for."""
+    """Return seconds from each turn of the camera, except the first, to the chart that follows."""
     found = []
     for place, (what, state, turned_s) in enumerate(seen):
         if what == "camera" and place:
@@ -56,7 +57,7 @@ def lags(seen: list[tuple[str, bool, float]]) -> list[float]:
 
 
 def camera_film(path: Path, seconds: float = 4, fps: int = 20, wall: bool = True) -> Path:
-    """What the fake camera shows again and again: a face, for the second half a dark grey wall in its place."""
+    """Write the film of the fake camera: a face, then a dark grey wall."""
     size = (640, 480)
     images = list(camera_move(astronaut(), int(seconds * fps), size))
     if wall:
@@ -74,7 +75,7 @@ def camera_film(path: Path, seconds: float = 4, fps: int = 20, wall: bool = True
 
 
 def flags(film: Path) -> list[str]:
-    """Chromium's, for a camera that shows the film and asks nobody."""
+    """Return Chromium's arguments for a camera that shows the film and asks nobody."""
     return [
         "--no-sandbox",
         "--use-fake-device-for-media-stream",
@@ -85,7 +86,7 @@ def flags(film: Path) -> list[str]:
 
 @contextlib.contextmanager
 def space_process() -> Iterator[tuple[str, float]]:
-    """The Space as it is started by hand, in a process of its own: its address, and the seconds until it answered."""
+    """Start the Space in a process: its address, and the seconds until it answered."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]

@@ -1,12 +1,10 @@
-"""Stage 1's training: images a second through the loop, against the bare network on random tensors.
+"""Images a second of stage 1's training, against the bare network on random tensors.
 
     python benchmarks/stage1_training.py [--steps 6]
 
-Draws faces, stores them as PNG in a data set, and trains on them through the package's own loop with everything that
-belongs to it (reading, decoding, augmentation, masked losses, clipping, update, progress). The bare network runs
-forward and backward on random tensors of the same size, with the sum of its outputs as loss, and nothing else. Both in
-turn in one process on one compute thread, wall seconds; once with data read in the training process and once by a
-worker beside it. Writes `benchmarks/results/stage1_training.json`.
+The loop reads drawn PNG faces and does everything that training does. The bare network runs forward
+and backward on random tensors of the same size. Both run in turn on one compute thread, with data
+read by the training process and by a worker. Writes `benchmarks/results/stage1_training.json`.
 """
 
 import argparse
@@ -36,7 +34,7 @@ NETWORKS = {
 
 
 def bare_step(run: _Run, batch_size: int) -> Callable[[], None]:
-    """Forward and backward of the run's own network on one batch of random pixels."""
+    """Run the network forward and backward on one batch of random pixels."""
     pixels = torch.rand(batch_size, 3, 112, 112).to(memory_format=torch.channels_last)
 
     def step() -> None:
@@ -52,7 +50,7 @@ def bare_step(run: _Run, batch_size: int) -> Callable[[], None]:
 
 
 def compare(words: list[str], workers: int, steps: int) -> dict[str, float]:
-    """Median images a second of both, step by step in turn, and the loop's share of the bare network's."""
+    """Return median images a second of both, in turn, and the share of the loop."""
     with tempfile.TemporaryDirectory() as folder:
         args = parse_arguments(
             [
@@ -94,12 +92,13 @@ def compare(words: list[str], workers: int, steps: int) -> dict[str, float]:
 
 
 def main() -> None:
-    """Runs all networks with and without a worker and writes the result."""
+    """Run all networks with and without a worker and write the result."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--steps", type=int, default=6)
     steps = parser.parse_args().steps
     result: dict = {
-        "what": "drawn faces of 112 x 112 pixels, PNG, all augmentations, float32, one compute thread",
+        "what": "drawn faces of 112 x 112 pixels, PNG, all augmentations, float32, "
+        "one compute thread",
         "command": f"python benchmarks/stage1_training.py --steps {steps}",
         "machine": machine(),
     }

@@ -1,11 +1,11 @@
-"""Stage 2's training at Hume-Reaction's size: the mask layer on padded batches against packed sequences.
+"""Stage 2's training at Hume-Reaction's size: the mask layer against packed sequences.
 
     python benchmarks/stage2_training.py [--clips 15806] [--packed_steps 8]
 
-Makes up affect of as many clips as Hume-Reaction trains on, with lengths like its own, once at 2 frames a second (the
-default, T = 30) and once at 30 (T = 450); stores it as one memory-mapped file, as training does; trains an epoch through the package's own
-loop and a few steps with the usual baseline, the same network with `pack_padded_sequence`. Step times are CPU seconds
-on the same batches in turn; each peak of memory is that of a process of its own. Writes
+Makes up affect of as many clips as Hume-Reaction trains on, at 2 frames a second (T = 30) and at 30
+(T = 450), in one memory-mapped file. Trains an epoch through the package's loop, and a few steps of
+the usual baseline, the same network with `pack_padded_sequence`. Step times are CPU seconds on the
+same batches in turn; each memory peak is of its own process. Writes
 `benchmarks/results/stage2_training.json`.
 """
 
@@ -24,13 +24,13 @@ from machine import machine
 
 RESULT = Path(__file__).parent / "results" / "stage2_training.json"
 RATES = {"2 fps": (2.0, 30, 23.6, 2.7), "30 fps": (30.0, 450, 349.0, 40.0)}
-"""Frames a second, T, and mean and standard deviation of the made-up clips' lengths."""
+"""Frames a second, T, and mean and standard deviation of the clips' lengths."""
 
 BATCH = 64
 
 
 def make_clips(folder: Path, clips: int, rate: str) -> None:
-    """Affect and labels out of random numbers, as one memory-mapped data set."""
+    """Make affect and labels of random numbers, as one memory-mapped data set."""
     import datasets
     import numpy as np
 
@@ -56,7 +56,7 @@ def make_clips(folder: Path, clips: int, rate: str) -> None:
 
 
 def stage_of(folder: Path, rate: str, packed: bool) -> tuple[object, object]:
-    """The stage and its arguments; with `packed` the network's recurrent part is the usual baseline."""
+    """Return the stage and its arguments; `packed` gives the usual baseline."""
     import datasets
     import torch
     from torch import Tensor
@@ -126,7 +126,7 @@ def stage_of(folder: Path, rate: str, packed: bool) -> tuple[object, object]:
 
 
 def epoch(folder: Path, rate: str, packed: bool, steps: int) -> dict[str, float]:
-    """Wall and CPU seconds of an epoch through the training loop (of `steps` steps, where given), and peak memory."""
+    """Measure an epoch through the loop (or `steps` steps): seconds and peak memory."""
     import torch
 
     from mma_mrnnet.training.loop import _Run
@@ -145,12 +145,12 @@ def epoch(folder: Path, rate: str, packed: bool, steps: int) -> dict[str, float]
     wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     done = len(run.sampler) // BATCH
-    return {"steps": done, "wall_s": wall, "cpu_s": cpu, "cpu_s_a_step": cpu / done, "peak_mb": peak,
-            "peak_mb_before_training": before}  # fmt: skip
+    seconds = {"steps": done, "wall_s": wall, "cpu_s": cpu, "cpu_s_a_step": cpu / done}
+    return {**seconds, "peak_mb": peak, "peak_mb_before_training": before}
 
 
 def side_by_side(folder: Path, rate: str, steps: int) -> dict[str, float]:
-    """Median CPU seconds of a step (batch from disk, forward, backward, update) of both, in turn, and their ratio."""
+    """Return median CPU seconds of a whole step of both, in turn, and their ratio."""
     import torch
 
     from mma_mrnnet.training.loop import _Run
@@ -174,7 +174,7 @@ def side_by_side(folder: Path, rate: str, steps: int) -> dict[str, float]:
 
 
 def in_process(*words: str) -> dict[str, float]:
-    """The result of one part of this script, run in a process of its own."""
+    """Run one part of this script in a process of its own and return its result."""
     command = [sys.executable, __file__, *words]
     done = subprocess.run(
         command,
@@ -187,7 +187,7 @@ def in_process(*words: str) -> dict[str, float]:
 
 
 def main() -> None:
-    """Runs all parts and writes the result; or one part, named by `--part`."""
+    """Run all parts and write the result; or one part, named by `--part`."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--clips", type=int, default=15806)
     parser.add_argument("--packed_steps", type=int, default=8)
@@ -204,8 +204,10 @@ def main() -> None:
         print(json.dumps(parts[name]()))
         return
     result: dict = {
-        "what": f"{args.clips} made-up clips, batch {BATCH}, GRU 128, dense 32, float32, one thread",
-        "command": f"python benchmarks/stage2_training.py --clips {args.clips} --packed_steps {args.packed_steps}",
+        "what": f"{args.clips} made-up clips, batch {BATCH}, GRU 128, dense 32, float32, "
+        "one thread",
+        "command": f"python benchmarks/stage2_training.py --clips {args.clips} "
+        f"--packed_steps {args.packed_steps}",
         "machine": machine(),
     }
     for rate in RATES:

@@ -1,9 +1,9 @@
-"""What storing crops costs: bytes, the change of affect and intensities against the video itself, and crops a second.
+"""What storing crops costs: bytes, changes of affect and intensities, crops a second.
 
     python benchmarks/stored_crops.py
 
-makes 12 s clips from the public-domain astronaut photo, whose camera moves, and stores their crops with `mma-mrnnet
-crop`'s code as jpg and png. Writes `benchmarks/results/stored_crops.json`.
+Makes 12 s clips from the public-domain astronaut photo, with a moving camera, and stores their
+crops as jpg and png by the code of `mma-mrnnet crop`. Writes `benchmarks/results/stored_crops.json`.
 """
 
 import json
@@ -34,7 +34,7 @@ COPIES = 12
 
 
 def compare(clip: Path, folder: Path) -> dict[str, dict[str, float]]:
-    """For each format: bytes a crop, and how affect and intensities of the stored crops differ from the video's."""
+    """Return for each format the bytes a crop, and the differences from the video."""
     model, processor = load_pretrained()
 
     def intensities(affect: np.ndarray) -> np.ndarray:
@@ -69,7 +69,7 @@ def compare(clip: Path, folder: Path) -> dict[str, dict[str, float]]:
 
 
 def rates(clip: Path, folder: Path) -> dict[str, float]:
-    """Crops a second of 1 and of 2 worker processes, every frame, their start not counted."""
+    """Return crops a second of 1 and of 2 workers, without their start."""
     many = folder / "many"
     many.mkdir()
     for number in range(COPIES):
@@ -85,7 +85,7 @@ def rates(clip: Path, folder: Path) -> dict[str, float]:
 
 
 def main() -> None:
-    """Runs both and writes the result."""
+    """Run both and write the result."""
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -93,7 +93,8 @@ def main() -> None:
         clip.parent.mkdir()
         write_video(clip, camera_move(astronaut(), 360, (1280, 720)), 30)
         result = {
-            "what": f"crops of 112 pixels of a 12 s 1280x720 clip at {FPS:g} frames a second, the shipped checkpoint",
+            "what": f"crops of 112 pixels of a 12 s 1280x720 clip at {FPS:g} frames a second, "
+            "the shipped checkpoint",
             "command": "python benchmarks/stored_crops.py",
             "machine": machine(),
             "formats": compare(clip, folder),

@@ -1,11 +1,10 @@
-"""Time of one more frame: `step`, against reading all frames so far again; and of a live frame as a whole.
+"""Time of one more frame by `step`, against reading all frames again; and of a live frame.
 
     python benchmarks/streaming_cost.py [--runs 30]
 
-runs the shipped checkpoint's recurrent part and one of the paper's size (GRU 128, mask layer, T = 30; new weights, which
-cost the same), one stream, on one thread, and writes `benchmarks/results/streaming_cost.json`: median CPU
-milliseconds of the estimate after frame t (steadier than those of a clock where cores are shared). `live` feeds the
-public-domain astronaut photo at 2 frames a second for 40 s, so beyond the 15 s that the network reads.
+Times the recurrent part of the shipped checkpoint and one of the paper's size (GRU 128, mask layer,
+T = 30), one stream, one thread. `live` feeds the astronaut photo at 2 frames a second for 40 s.
+Writes median CPU milliseconds to `benchmarks/results/streaming_cost.json`.
 """
 
 import argparse
@@ -30,7 +29,7 @@ FRAMES = (1, 10, 20, 30)
 
 
 def milliseconds(calls: list[Callable[[], object]], runs: int) -> list[float]:
-    """Median CPU milliseconds of each of the calls, made in turn `runs` times after three to warm up."""
+    """Return median CPU milliseconds of each call, made in turn after three to warm up."""
     spent: list[list[float]] = [[] for _ in calls]
     for run in range(3 + runs):
         for call, times in zip(calls, spent, strict=True):
@@ -43,7 +42,7 @@ def milliseconds(calls: list[Callable[[], object]], runs: int) -> list[float]:
 
 @torch.inference_mode()
 def by_frame(model: MMAMRNNetForIntensity, runs: int) -> list[dict[str, float]]:
-    """Cost of the estimate after frame t, by step and by reading the t frames again."""
+    """Return the cost of the estimate after frame t, by step and by reading t frames again."""
     affect = torch.rand(1, model.config.num_frames, model.config.input_size)
     calls: list[Callable[[], object]] = []
     state = None
@@ -65,7 +64,7 @@ def by_frame(model: MMAMRNNetForIntensity, runs: int) -> list[dict[str, float]]:
 
 
 def live() -> dict[str, float]:
-    """Median CPU milliseconds of `LiveReader.add` for a frame that is looked at, before and beyond the window's length."""
+    """Return median CPU milliseconds of `LiveReader.add`, before and beyond the window."""
     image = next(camera_move(astronaut(), 1, (1280, 720)))
     reader, spent = LiveReader(), []
     for number in range(80):
@@ -82,7 +81,7 @@ def live() -> dict[str, float]:
 
 
 def main() -> None:
-    """Runs all and writes the result."""
+    """Run everything and write the result."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--runs", type=int, default=30)
     runs = parser.parse_args().runs
@@ -90,7 +89,8 @@ def main() -> None:
     cv2.setNumThreads(1)
     torch.manual_seed(0)
     result = {
-        "what": "the estimate after frame t of one stream, one thread, CPU milliseconds; live: 1280x720 images of a face, detector and extractor included",
+        "what": "the estimate after frame t of one stream, one thread, CPU milliseconds; "
+        "live: 1280x720 images of a face, detector and extractor included",
         "command": f"python benchmarks/streaming_cost.py --runs {runs}",
         "machine": machine(),
         "shipped_attention_gru_96": by_frame(load_pretrained()[0], runs),
