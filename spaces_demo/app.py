@@ -1,6 +1,6 @@
 """The Gradio Space: a clip, or a camera, in; seven intensities and how they came about out.
 
-`python spaces_demo/app.py` runs it. What draws is `mma_mrnnet.report`'s, what reads the package's.
+Run it by `python spaces_demo/app.py`. The package reads clips, `mma_mrnnet.report` draws.
 """
 
 import json
@@ -10,7 +10,6 @@ import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from html import escape
 from pathlib import Path
 
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "0")
@@ -18,23 +17,24 @@ os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "0")
 import gradio as gr
 import numpy as np
 import pandas as pd
+from markupsafe import Markup
 
 from mma_mrnnet import predict_people
 from mma_mrnnet.prediction import VideoPrediction, default_checkpoint, write_table
 from mma_mrnnet.prediction.streaming import LiveEstimate, LiveReader
-from mma_mrnnet.report import figures, page
+from mma_mrnnet.report import page
 from mma_mrnnet.video.reading import VideoError, measure_video
 
 LONGEST_S = 120
 MOST_FRAMES = 60 * LONGEST_S
 LARGEST_FRAME = 4096 * 2304
-"""Pixels: somewhat more than what phones record at most."""
+"""Pixels: a little more than any phone records."""
 LARGEST_MB = 100
 KEPT_S = 9 * 60
-"""Uploads and results are deleted this long after they were made, as seen every `CHECK_S`: within ten minutes."""
+"""Uploads and results older than this are deleted every `CHECK_S`: within ten minutes."""
 CHECK_S = 30
 WAITING = 12
-"""Visitors in the queue; the next one is told to come back."""
+"""Visitors in the queue; the next one is told to come back later."""
 LIVE_MINUTES = 3
 LIVE_VISITORS = 4
 LAUNCH = {
@@ -49,7 +49,7 @@ LAYOUT = """
 grid-auto-rows:92px!important}
 #people .grid-wrap{height:auto;min-height:0}#people{min-height:0}
 """
-"""The people's pictures stay small and whole, which the gallery's own settings do not do."""
+"""Keeps the people's pictures small and whole, which the gallery has no setting for."""
 
 HERE = Path(__file__).resolve().parent
 EXAMPLES_LABEL = (
@@ -96,9 +96,9 @@ implementation.
 
 @dataclass
 class Results:
-    """What one visitor's last clip came to, kept so that another person in it may be chosen.
+    """The people of one visitor's last clip, kept so that another of them can be chosen.
 
-    A program gets everybody at once, and nothing is kept; the session still is, so that it is forgotten in time.
+    A program gets everybody at once and keeps nobody; its session is kept, so that it is forgotten.
     """
 
     session: str | None
@@ -107,147 +107,152 @@ class Results:
 
 @dataclass
 class Live:
-    """One visitor's camera: what reads it."""
+    """The reader of one visitor's camera."""
 
     session: str | None
     reader: LiveReader
 
 
 def analyse(clip: str | None, neutral: bool, request: gr.Request) -> Iterator[tuple]:
-    """Yields once: what the page shows of the clip, its first person chosen.
+    """Yield once: what the page shows of the clip, its first person chosen.
 
-    Gradio copies the files into its own cache, which it empties, before this goes on and deletes the originals.
+    Gradio copies the files into its cache, which it empties, before the generator goes on and
+    deletes the originals.
 
     Args:
-        clip: the uploaded file; None where there is none.
+        clip: the uploaded file, or None.
         neutral: calibrate by the quietest stretch of the clip.
         request: the visit.
 
     Raises:
-        gr.Error: no clip, too large a one, no video, no face; the words are the user's to read.
+        gr.Error: no clip, too large a clip, no video, no face; the message is for the visitor.
     """
-    people = _predicted(clip, neutral)
+    people = predict_clip(clip, neutral)
     with tempfile.TemporaryDirectory() as folder:
-        yield *_shown(people, 0, Path(folder)), Results(request.session_hash, people)
+        yield *show_person(people, 0, Path(folder)), Results(request.session_hash, people)
 
 
-def numbers_of(clip: str | None, neutral: bool, request: gr.Request) -> tuple[list[dict], Results]:
-    """All numbers of everybody in a clip, as `as_numbers`; errors as `analyse`."""
-    return [as_numbers(each) for each in _predicted(clip, neutral)], Results(
-        request.session_hash, []
-    )
-
-
-def _predicted(clip: str | None, neutral: bool) -> list[VideoPrediction]:
-    if clip is None:
-        raise gr.Error("Upload or record a clip first.", print_exception=False)
-    if not Path(clip).is_file():
-        raise gr.Error(
-            "This clip was deleted in the meantime. Upload it again.", print_exception=False
-        )
-    try:
-        _refuse_large(clip)
-        people = predict_people(clip, neutral="auto" if neutral else None)
-    except VideoError as error:
-        reason = str(error).removeprefix(f"{clip}: ")
-        raise gr.Error(
-            f"This file cannot be read as a video: {reason}", print_exception=False
-        ) from error
-    if all(each.error is not None for each in people):
-        raise gr.Error(f"{people[0].error[0].upper()}{people[0].error[1:]}.", print_exception=False)
-    return people[: max(people[0].people, 1)]
+def return_numbers(
+    clip: str | None, neutral: bool, request: gr.Request
+) -> tuple[list[dict], Results]:
+    """Return all numbers of everybody in a clip; errors as in `analyse`."""
+    people = predict_clip(clip, neutral)
+    return [as_numbers(each) for each in people], Results(request.session_hash, [])
 
 
 def choose(results: Results | None, selection: gr.SelectData) -> Iterator[tuple]:
-    """Yields once: what the page shows of the person whose picture was clicked."""
+    """Yield once: what the page shows of the person whose picture was clicked."""
     if results is None or not results.people:
-        raise gr.Error(
-            "The results of this clip were deleted. Analyse it again.", print_exception=False
-        )
+        raise refusal("The results of this clip were deleted. Analyse it again.")
     with tempfile.TemporaryDirectory() as folder:
-        yield _shown(results.people, selection.index, Path(folder))
+        yield show_person(results.people, selection.index, Path(folder))
 
 
-def _refuse_large(clip: str) -> None:
-    """Raises what the visitor reads where a clip would keep everybody else waiting."""
+def refusal(message: str) -> gr.Error:
+    """Return an error that the visitor reads and the log does not."""
+    return gr.Error(message, print_exception=False)
+
+
+def predict_clip(clip: str | None, neutral: bool) -> list[VideoPrediction]:
+    """Predict everybody who is more than a glimpse; errors as in `analyse`."""
+    if clip is None:
+        raise refusal("Upload or record a clip first.")
+    if not Path(clip).is_file():
+        raise refusal("This clip was deleted in the meantime. Upload it again.")
+    try:
+        refuse_large(clip)
+        people = predict_people(clip, neutral="auto" if neutral else None)
+    except VideoError as error:
+        reason = str(error).removeprefix(f"{clip}: ")
+        raise refusal(f"This file cannot be read as a video: {reason}") from error
+    if all(each.error is not None for each in people):
+        reason = people[0].error or ""
+        raise refusal(f"{reason[:1].upper()}{reason[1:]}.")
+    return people[: max(people[0].people, 1)]
+
+
+def refuse_large(clip: str) -> None:
+    """Raise an error for a clip that would keep everybody else waiting."""
     extent = measure_video(clip)
-    faults = (
-        (
-            Path(clip).stat().st_size > LARGEST_MB * 1e6,
-            f"is larger than {LARGEST_MB} MB, which is accepted",
+    size = f"{extent.width} x {extent.height}"
+    faults = {
+        f"is larger than {LARGEST_MB} MB, which is accepted": (
+            Path(clip).stat().st_size > LARGEST_MB * 1e6
         ),
-        (
-            extent.duration_s > LONGEST_S + 0.5,
-            f"is {extent.duration_s:.0f} s long; here {LONGEST_S} s are accepted",
+        f"is {extent.duration_s:.0f} s long; here {LONGEST_S} s are accepted": (
+            extent.duration_s > LONGEST_S + 0.5
         ),
-        (
-            extent.packets > MOST_FRAMES,
-            f"has {extent.packets} frames; here {MOST_FRAMES} are accepted",
+        f"has {extent.packets} frames; here {MOST_FRAMES} are accepted": (
+            extent.packets > MOST_FRAMES
         ),
-        (
-            extent.width * extent.height > LARGEST_FRAME,
-            f"has frames of {extent.width} x {extent.height}; here up to 4096 x 2304 pixels are accepted",
+        f"has frames of {size}; here up to 4096 x 2304 pixels are accepted": (
+            extent.width * extent.height > LARGEST_FRAME
         ),
-    )
-    for holds, words in faults:
-        if holds:
-            raise gr.Error(
-                f"This clip {words}. Cut it, or run the package yourself.", print_exception=False
-            )
+    }
+    for fault, is_true in faults.items():
+        if is_true:
+            raise refusal(f"This clip {fault}. Cut it, or run the package yourself.")
 
 
-def _shown(people: list[VideoPrediction], chosen: int, folder: Path) -> tuple:
-    """Summary, film strip, time lines, the people to choose from, and both files."""
+def show_person(people: list[VideoPrediction], chosen: int, folder: Path) -> tuple:
+    """Return summary, film strip, time lines, the people to choose from, and both files."""
     prediction = people[chosen]
-    seen = f"A face in {prediction.frames_with_face} of {prediction.frames_sampled} frames, {prediction.duration_s:.1f} s."
+    faces, frames = prediction.frames_with_face, prediction.frames_sampled
+    line = f"A face in {faces} of {frames} frames, {prediction.duration_s:.1f} s."
     if len(people) > 1:
-        seen += f" Person {chosen + 1} of {len(people)}; click a picture for another one."
-    thumbnails = [(_picture(each), f"person {each.track + 1}") for each in people]
+        line += f" Person {chosen + 1} of {len(people)}; click a picture for another one."
+    pictures = [(picture_of(each), f"person {each.track + 1}") for each in people]
     table, numbers = folder / "frames.csv", folder / "result.json"
     write_table(prediction.frames.drop(columns="file"), table)
     numbers.write_text(json.dumps(as_numbers(prediction), indent=1), encoding="utf-8")
     return (
-        figures.wrapped(f"<p>{escape(seen)}</p>", page.summary_parts(prediction)),
-        figures.wrapped(page.strip_parts(prediction)),
-        figures.wrapped(page.timeline_parts(prediction)),
-        gr.Gallery(thumbnails, visible=len(people) > 1, selected_index=chosen),
+        page.wrap_parts(paragraph(line), page.render_summary(prediction)),
+        page.wrap_parts(page.render_strip(prediction)),
+        page.wrap_parts(page.render_timeline(prediction)),
+        gr.Gallery(pictures, visible=len(people) > 1, selected_index=chosen),
         gr.DownloadButton(value=str(table), visible=True),
         gr.DownloadButton(value=str(numbers), visible=True),
     )
 
 
-def _picture(prediction: VideoPrediction) -> np.ndarray:
-    """The face to click on; grey where none was kept, so that every person keeps their place in the gallery."""
-    shot = prediction.thumbnail
-    return np.full((112, 112, 3), 128, np.uint8) if shot is None else shot.crop
+def picture_of(prediction: VideoPrediction) -> np.ndarray:
+    """Return the face to click on; grey without one, so that every person keeps their place."""
+    face = prediction.thumbnail
+    return np.full((112, 112, 3), 128, np.uint8) if face is None else face.crop
+
+
+def paragraph(text: str) -> Markup:
+    """Return a paragraph of plain text."""
+    return Markup("<p>{}</p>").format(text)
 
 
 def as_numbers(prediction: VideoPrediction) -> dict:
-    """All of a prediction but its pictures, as strict JSON can hold it."""
+    """Return all of a prediction but its pictures, in a form that strict JSON can hold."""
     summary = pd.DataFrame([prediction.summary()]).drop(columns=["file", *prediction.intensities])
     return {
         "intensities": {
             name: None if math.isnan(value) else value
             for name, value in prediction.intensities.items()
         },
-        **_records(summary)[0],
+        **as_records(summary)[0],
         "constant": prediction.constant,
-        "moments": _records(prediction.moments),
-        "running": _records(prediction.running),
-        "frames": _records(prediction.frames.drop(columns="file")),
+        "moments": as_records(prediction.moments),
+        "running": as_records(prediction.running),
+        "frames": as_records(prediction.frames.drop(columns="file")),
     }
 
 
-def _records(table: pd.DataFrame) -> list[dict]:
+def as_records(table: pd.DataFrame) -> list[dict]:
+    """Return a dict a row; None for NaN."""
     return json.loads(table.to_json(orient="records", double_precision=6))
 
 
 def watch(
     image: np.ndarray | None, live: Live | None, request: gr.Request
 ) -> tuple[Live | None, str | dict]:
-    """Takes a camera frame; the visitor's reader and the chart, which changes only where the frame was due.
+    """Take a camera frame; return the visitor's reader, and the chart if the frame was due.
 
-    A frame's time is when it came, so that a slow line shows in the axis of time and not as another clip.
+    A frame's time is when it arrives, so that a slow line shows in the axis of time.
     """
     if image is None:
         return live, gr.skip()
@@ -257,52 +262,45 @@ def watch(
 
 
 def live_chart(estimate: LiveEstimate, notes: list[str]) -> str:
-    """The intensities in an order that stays, and what the last frame showed."""
+    """Return the intensities, in an order that stays, and what the last frame showed."""
     if estimate.frames_in_window == 0:
-        return figures.wrapped("<p>No face yet.</p>")
-    faces = f"{estimate.frames_in_window} frames with a face in the last seconds."
-    shown = "No face in this frame." if estimate.affect is None else _strongest(estimate.affect)
-    crop = ""
+        return page.wrap_parts(paragraph("No face yet."))
+    line = f"{estimate.frames_in_window} frames with a face in the last seconds. "
+    line += "No face in this frame." if estimate.affect is None else name_strongest(estimate.affect)
+    face = ""
     if estimate.crop is not None:
-        picture = f'<img alt="the face" src="{figures.picture_source(estimate.crop)}">'
-        crop = f'<div class="mma-strip"><figure>{picture}</figure></div>'
-    said = "".join(f"<p>{escape(note)}</p>" for note in notes)
-    bars = figures.bars(list(estimate.intensities.items()))
-    return figures.wrapped(
-        bars, f"<p>{faces} {escape(shown)}</p>", crop, f'<div class="mma-notes">{said}</div>'
-    )
+        image = '<div class="mma-strip"><figure><img alt="the face" src="{}"></figure></div>'
+        face = Markup(image).format(page.encode_picture(estimate.crop))
+    bars = page.render_bars(list(estimate.intensities.items()))
+    return page.wrap_parts(bars, paragraph(line), face, page.render_notes(notes))
 
 
-def _strongest(affect: dict[str, float]) -> str:
-    """`happiness 0.98, AU12 0.95, AU25 0.90` of one frame."""
-    probabilities = {
+def name_strongest(affect: dict[str, float]) -> str:
+    """Return `This frame: happiness 0.98, AU12 0.95, AU25 0.90.`."""
+    scores = {
         name: value
         for name, value in affect.items()
-        if name not in ("valence", "arousal", "neutral")
+        if name not in ("valence", "arousal", "neutral") and value >= 0.3
     }
-    top = sorted(probabilities.items(), key=lambda item: item[1], reverse=True)[:4]
-    return (
-        "This frame: "
-        + (", ".join(f"{name} {value:.2f}" for name, value in top if value >= 0.3) or "neutral")
-        + "."
-    )
+    top = sorted(scores.items(), key=lambda item: item[1], reverse=True)[:4]
+    return f"This frame: {', '.join(f'{name} {value:.2f}' for name, value in top) or 'neutral'}."
 
 
 def build(kept_s: float = KEPT_S, check_every_s: float = CHECK_S) -> gr.Blocks:
-    """The page.
+    """Return the page.
 
     Args:
-        kept_s: uploads and results are deleted this long after they were made ...
-        check_every_s: ... as seen this often.
+        kept_s: age in seconds at which uploads and results are deleted.
+        check_every_s: seconds between looking for them.
     """
     with gr.Blocks(
         title="Seven reactions on a face", delete_cache=(check_every_s, kept_s)
     ) as blocks:
 
         def forget(session: str | None) -> None:
-            """Drops all that gradio holds of a visit: states, and the page's last contents with the faces in them.
+            """Drop what gradio holds of a visit: states, and the page's contents with the faces.
 
-            Left alone, gradio keeps the states of a closed page for an hour, and the contents for good.
+            Else gradio keeps the states of a closed page for an hour, and the contents for good.
             """
             blocks.state_holder.session_data.pop(session, None)
             blocks.state_holder.time_last_used.pop(session, None)
@@ -313,7 +311,7 @@ def build(kept_s: float = KEPT_S, check_every_s: float = CHECK_S) -> gr.Blocks:
         def expired(value: Results | Live | None) -> None:
             forget(None if value is None else value.session)
 
-        gr.HTML(f"{figures.style('.dark')}<style>{LAYOUT}</style>")
+        gr.HTML(f"{page.render_style('.dark')}<style>{LAYOUT}</style>")
         gr.Markdown(TEXT)
         with gr.Tab("A clip"):
             _clip_tab(gr.State(time_to_live=kept_s, delete_callback=expired))
@@ -367,7 +365,7 @@ def _clip_tab(results: gr.State) -> None:
     )
     # What programs call: no page, the numbers of everybody.
     gr.Button(visible=False).click(
-        numbers_of,
+        return_numbers,
         [clip, neutral],
         [gr.JSON(visible=False, label="people"), results],
         api_name="analyse",

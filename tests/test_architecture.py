@@ -322,6 +322,7 @@ def test_the_wheel_carries_every_file_that_the_package_needs(unpacked_wheel):
         PACKAGE / "py.typed",
         *(ROOT / "hub_cards").glob("*.md"),
         *(PACKAGE / "pretrained").glob("*.json"),
+        *(PACKAGE / "report" / "templates").iterdir(),
         *modules,
     ]:
         relative = path.relative_to(ROOT)

@@ -89,16 +89,9 @@ class Tags(HTMLParser):
         self.texts.append(data)
 
 
-def rows_of(part):
-    """The markup of each row of a figure."""
-    return part.split('<div class="mma-row')[1:]
-
-
-def attribute(markup, kind, name):
-    """The values of an attribute of all marks of a class."""
-    return [
-        float(value) for value in re.findall(rf'class="{kind}"[^>]*? {name}="([-\d.]+)"', markup)
-    ]
+def attribute(row, kind, name):
+    """The values of an attribute of all marks of a kind."""
+    return [getattr(mark, name) for mark in row.marks if mark.kind == kind]
 
 
 # ---- the page as a whole
@@ -149,7 +142,8 @@ def test_a_long_name_of_a_target_stands_there_whole():
     long = "Amusement that the participant reported after the second half of the film"
     text = report_page([made([0, 0.5], targets=(long, "Fear"))])
     assert text.count(f"<span>{long}</span>") == 3  # bar, moments, estimate so far
-    assert not re.search(r"text-overflow|white-space:nowrap[^}]*text-align:right", figures.style())
+    style = page.render_style()
+    assert not re.search(r"text-overflow|white-space:nowrap[^}]*text-align:right", style)
 
 
 def test_a_clip_without_a_face_says_so_and_shows_no_bar_and_no_figure():
@@ -276,16 +270,16 @@ def test_a_column_is_the_mean_of_its_frames_and_unknown_where_none_has_a_number(
 @pytest.mark.parametrize("duration_s", [0.04, 1, 2.49, 3, 6, 12, 59, 61, 299, 1800, 5400, 36_000])
 def test_the_axis_has_few_enough_marks_for_a_phone(duration_s):
     line = TimeLine(duration_s, np.array([0, duration_s]), np.zeros(1, int))
-    marks = re.findall(r'left:([\d.]+)%">(.*?)</i>', line.axis())
-    assert 1 <= len(marks) <= figures.MOST_MARKS
-    places = [float(place) for place, _ in marks]
+    marks = line.ticks()
+    assert 1 <= len(marks) <= figures.MOST_TICKS
+    places = [mark.percent for mark in marks]
     # 390 px leave about 240 for the axis, and `1:30:00` of 12 px takes 40: a sixth.
     assert min(np.diff(places), default=100) > 100 / 6 - 0.1 or len(marks) == 1
-    assert len({text for _, text in marks}) == len(marks)
+    assert len({mark.text for mark in marks}) == len(marks)
 
 
 def test_times_are_said_as_people_say_them():
-    said = TimeLine(1, np.array([0, 1]), np.zeros(1, int)).said
+    said = TimeLine(1, np.array([0, 1]), np.zeros(1, int)).format
     assert [said(value) for value in (0, 2.533, 59.97, 65, 3605)] == [
         "0 s",
         "2.5 s",
@@ -301,10 +295,8 @@ def test_a_table_without_time_stamps_counts_frames():
     text = report_page([table])
     assert "frame 2" in text
     assert not re.search(r"\d s<", text.split("What the model saw")[1].split("</figure>")[1])
-    assert attribute(rows_of(figures.moments_rows(table, TimeLine.of(table)))[0], "up", "x") == [
-        500.0,
-        750.0,
-    ]
+    moments = figures.draw_moments(table, TimeLine.of(table))
+    assert attribute(moments[0], "up", "left") == [500.0, 750.0]
 
 
 def test_a_table_of_other_columns_has_no_affect_to_show():
@@ -317,17 +309,14 @@ def test_a_table_of_other_columns_has_no_affect_to_show():
 
 def test_where_no_frame_has_a_face_every_row_over_time_is_hatched():
     prediction = made([0, 1, 2, 3], face=[True, False, False, True])
-    line = TimeLine.of(prediction)
-    for part in (
-        figures.moments_rows(prediction, line),
-        figures.running_rows(prediction, line),
-        figures.valence_arousal_rows(prediction, line),
-        figures.heat_rows(prediction, line, ["happiness", "AU12"]),
-    ):
-        *rows, _axis = rows_of(part)
-        # Columns of a quarter each, the second and third of which have no face.
-        assert all(attribute(row, "gap", "x") == [250.0, 500.0] for row in rows)
-        assert all(attribute(row, "gap", "width") == [250.0, 250.0] for row in rows)
+    # Columns of a quarter each, the second and third of which have no face.
+    gaps = '<rect class="gap" x="{}" width="250.0" y="0"'
+    rows = page.render_timeline(prediction).split("<svg ")[1:]
+    assert len(rows) == 2 * len(TARGETS) + len(affect_names())
+    for row in rows:
+        assert row.count('class="gap"') == 2
+        assert gaps.format(250.0) in row
+        assert gaps.format(500.0) in row
 
 
 def test_a_mark_ends_where_the_face_is_gone():
@@ -340,33 +329,35 @@ def test_a_mark_ends_where_the_face_is_gone():
 
 def test_moments_of_all_targets_share_one_scale_and_their_sign_is_their_side():
     prediction = made([0, 1, 2])  # Joy -1 0 1, Fear -2 0 2, Empathic-Pain -3 0 3
-    joy, fear, pain, below = rows_of(figures.moments_rows(prediction, TimeLine.of(prediction)))
+    joy, fear, pain = figures.draw_moments(prediction, TimeLine.of(prediction))
     assert attribute(pain, "down", "height") == [18.0]  # the largest
     assert attribute(fear, "down", "height") == [12.0]
     assert attribute(joy, "down", "height") == [6.0]
-    assert attribute(joy, "up", "y") == [20.0, 14.0]  # nothing, then 6 above the zero line at 20
-    assert (
-        "the tallest mark is 3.00" in below
+    assert attribute(joy, "up", "top") == [20.0, 14.0]  # nothing, then 6 above the zero line at 20
+    assert "the tallest mark is 3.00" in page.render_timeline(
+        prediction
     )  # in words too: two clips side by side have scales of their own
 
 
 def test_a_model_that_cannot_tell_what_a_frame_added_says_so():
     prediction = made([0, 1])
     prediction.moments[list(TARGETS)] = np.nan
-    assert "cannot tell" in figures.moments_rows(prediction, TimeLine.of(prediction))
+    assert "cannot tell" in page.render_timeline(prediction)
 
 
 def test_a_unit_that_no_label_reached_is_marked():
-    rows = figures.heat_rows(
+    rows = figures.draw_heat(
         made([0, 1], prior_only=("AU11",)), TimeLine.of(made([0, 1])), ["AU11", "AU12"]
     )
-    assert re.findall(r"<small>(.*?)</small>", rows) == ["prior only", "lip corner puller"]
+    assert [row.hint for row in rows] == ["prior only", "lip corner puller"]
+    text = page.render_timeline(made([0, 1], prior_only=("AU11",)))
+    assert "<small>prior only</small>" in text
 
 
 def test_the_film_strip_is_the_crops_themselves():
     crop = np.zeros((32, 32, 3), np.uint8)
     crop[..., 0] = 200  # red
-    text = figures.film_strip([FaceSnapshot(1.5, 3, crop, 0.9)])
+    text = page.render_strip(made([0], strip=[FaceSnapshot(1.5, 3, crop, 0.9)]))
     data = base64.b64decode(re.search(r"base64,([^\"]+)", text)[1])
     shown = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)[..., ::-1]
     assert np.abs(shown.astype(int) - crop).max() < 12
@@ -377,7 +368,8 @@ def test_the_film_strip_is_the_crops_themselves():
 
 
 def palettes():
-    for text in (figures._LIGHT, figures._DARK):
+    light, dark = re.findall(r"\{(--ink[^}]*)\}", page.render_style())
+    for text in (light, dark):
         yield {name: _rgb(colour) for name, colour in re.findall(r"--(\w+):(#[0-9a-f]+)", text)}
 
 
@@ -542,7 +534,6 @@ def test_a_page_and_a_picture_of_what_a_model_says(tiny_model, tiny_processor, t
     assert prediction.frames["face"].tolist() == [True, True, False, True]
     text = report_page([prediction])
     assert Tags(text).open == []
-    rows = rows_of(figures.moments_rows(prediction, TimeLine.of(prediction)))
-    assert attribute(rows[0], "gap", "x") == [500.0]
+    assert figures.place_gaps(prediction, TimeLine.of(prediction)) == [(500.0, 250.0)]
     assert text.count("<img") == 3
     assert drawn(draw_prediction(prediction, tmp_path / "clip.png"))[0] == "PNG"

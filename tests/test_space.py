@@ -149,7 +149,7 @@ def _through_the_page(blocks, url, clip):
 
 def test_a_clip_whose_time_was_over_is_asked_for_again(space_app, tmp_path):
     with pytest.raises(gradio.Error, match="deleted in the meantime"):
-        space_app.numbers_of(str(tmp_path / "gone.mp4"), False, None)
+        space_app.return_numbers(str(tmp_path / "gone.mp4"), False, None)
 
 
 @pytest.mark.slow
@@ -226,31 +226,31 @@ def test_a_clip_beyond_any_limit_is_refused_before_it_is_read(
 ):
     monkeypatch.setattr(space_app, name, value)
     with pytest.raises(gradio.Error, match=words):
-        space_app._refuse_large(str(face))
+        space_app.refuse_large(str(face))
 
 
 def test_a_person_without_a_result_has_numbers_too_and_a_place_in_the_gallery(
     space_app, face, tmp_path
 ):
-    good = space_app._predicted(str(face), False)[0]
+    good = space_app.predict_clip(str(face), False)[0]
     nothing = dict.fromkeys(good.intensities, float("nan"))
     other = replace(good, track=1, error="no stretch", intensities=nothing, strip=[])
     numbers = json.loads(json.dumps(space_app.as_numbers(other), allow_nan=False))
     assert numbers["intensities"] == dict.fromkeys(nothing)
-    gallery = space_app._shown([other, good], 0, tmp_path)[3]
+    gallery = space_app.show_person([other, good], 0, tmp_path)[3]
     assert len(gallery.value) == 2  # what is clicked on is a place in this list
 
 
 def test_one_person_without_a_neutral_does_not_cost_the_others_result(space_app, face, monkeypatch):
-    good = space_app._predicted(str(face), False)[0]
+    good = space_app.predict_clip(str(face), False)[0]
     lost = replace(good, error="no stretch", people=2)
     monkeypatch.setattr(
         space_app, "predict_people", lambda *_, **__: [lost, replace(good, track=1, people=2)]
     )
-    assert [each.error for each in space_app._predicted(str(face), True)] == ["no stretch", None]
+    assert [each.error for each in space_app.predict_clip(str(face), True)] == ["no stretch", None]
     monkeypatch.setattr(space_app, "predict_people", lambda *_, **__: [lost])
     with pytest.raises(gradio.Error, match="No stretch"):
-        space_app._predicted(str(face), True)
+        space_app.predict_clip(str(face), True)
 
 
 def test_the_page_says_what_the_model_learnt_from(space_app):

@@ -1,4 +1,5 @@
-"""A prediction for people to look at: one self-contained page, a picture, or the clip itself with what was read on it.
+"""A prediction for people to look at: a self-contained page, a picture, or the annotated clip.
 
-figures.py draws the page's parts, page.py puts them together, picture.py draws a PNG, annotation.py a video.
+`figures.py` computes what a page shows over time, `page.py` renders it with the templates,
+`picture.py` draws a PNG, `annotation.py` a video.
 """
