@@ -1,9 +1,10 @@
-"""Fine-tunes the shipped checkpoint on clips with targets of your own: a minute on one CPU core.
+"""Fine-tune the shipped checkpoint on clips with targets of your own: a minute on one CPU core.
 
-`python examples/fine_tune.py` draws clips of cartoon faces first, so that it runs as it stands; their scores say that
-training works and nothing about people. `python examples/fine_tune.py --clips FOLDER` takes your own, laid out as
-docs/own_data.md says: train/ and validation/, each with videos and a metadata.csv. docs/fine_tuning.md has the command
-line that trains on the same clips without a line of Python.
+    python examples/fine_tune.py [--clips FOLDER]
+
+Without `--clips` it draws clips of cartoon faces first. Their scores show that training works and
+say nothing about people. FOLDER has the layout of docs/own_data.md: train/ and validation/, each
+with videos and a metadata.csv.
 """
 
 import argparse
@@ -31,11 +32,11 @@ from mma_mrnnet.training.calibration import affine_calibration
 from mma_mrnnet.video.writing import write_video
 
 DRAWN_TARGETS = {"delight": (6, 12, 25), "wonder": (1, 2, 5, 26), "worry": (4, 15, 17)}
-"""What the drawn clips are "rated" on, and the action units that show it."""
+"""The "ratings" of the drawn clips, and the action units that show each."""
 
 
 def draw_clips(folder: Path, counts: dict[str, int]) -> None:
-    """Writes clips of 4 s and their metadata.csv; a target's number is the strength that its units reach."""
+    """Write clips of 4 s and their metadata.csv; a rating is the strength that its units reach."""
     for split, count in counts.items():
         (folder / split).mkdir(parents=True, exist_ok=True)
         with (folder / split / "metadata.csv").open("w", newline="", encoding="utf-8") as file:
@@ -43,15 +44,15 @@ def draw_clips(folder: Path, counts: dict[str, int]) -> None:
             table.writerow(["file_name", "subject", *DRAWN_TARGETS])
             for number in range(count):
                 rng = np.random.default_rng([number, *split.encode()])
-                ratings = rng.uniform(size=len(DRAWN_TARGETS)) * (
-                    rng.uniform(size=len(DRAWN_TARGETS)) < 0.6
-                )
-                write_video(folder / split / f"{number:03d}.mp4", drawn_frames(ratings, rng), fps=2)
-                table.writerow([f"{number:03d}.mp4", f"{split}-{number}", *ratings.round(3)])
+                strengths = rng.uniform(size=len(DRAWN_TARGETS))
+                ratings = strengths * (rng.uniform(size=len(DRAWN_TARGETS)) < 0.6)
+                clip = folder / split / f"{number:03d}.mp4"
+                write_video(clip, draw_frames(ratings, rng), fps=2)
+                table.writerow([clip.name, f"{split}-{number}", *ratings.round(3)])
 
 
-def drawn_frames(ratings: np.ndarray, rng: np.random.Generator) -> list[np.ndarray]:
-    """8 frames of one drawn person; each target's units rise to its rating and fall again, at a time of its own."""
+def draw_frames(ratings: np.ndarray, rng: np.random.Generator) -> list[np.ndarray]:
+    """Draw 8 frames of one person; the units of each target rise to its rating and fall again."""
     person, frames = int(rng.integers(2**32)), []
     peaks = rng.uniform(2, 6, len(ratings))
     for frame in range(8):
@@ -67,7 +68,10 @@ def drawn_frames(ratings: np.ndarray, rng: np.random.Generator) -> list[np.ndarr
 def read_clips(
     folder: Path, model: MMAMRNNetForIntensity, processor: MMAMRNNetVideoProcessor
 ) -> tuple[dict[str, list[dict[str, torch.Tensor]]], list[str]]:
-    """Each split as the model takes it, and the targets' names; the extractor stays fixed, so it reads a clip once."""
+    """Return each split as the model takes it, and the names of the targets.
+
+    The extractor stays fixed, so it reads each clip once.
+    """
     splits: dict[str, list[dict[str, torch.Tensor]]] = {"train": [], "validation": [], "test": []}
     clips = load_clip_folder(folder)
     for clip in clips:
@@ -77,24 +81,23 @@ def read_clips(
             continue
         frames = prediction.frames.loc[prediction.frames["face"], model.config.input_names]
         affect, frame_mask = processor.pad([frames.to_numpy(np.float32)])  # (1, T, 26), (1, T)
-        labels = torch.tensor(
+        row = {"affect": affect[0], "frame_mask": frame_mask[0]}
+        row["labels"] = torch.tensor(
             list(clip.labels.values()), dtype=torch.float32
-        )  # (K,), NaN where nobody rated
-        splits[clip.split].append(
-            {"affect": affect[0], "frame_mask": frame_mask[0], "labels": labels}
-        )
+        )  # NaN: no rating
+        splits[clip.split].append(row)
     return splits, list(clips[0].labels)
 
 
 def fine_tune(
     clips: list[dict[str, torch.Tensor]], targets: list[str], out: Path, *, made_up: bool
 ) -> Trainer:
-    """The shipped weights with a new last layer, one output for each target, trained by transformers' own Trainer."""
+    """Train the shipped weights with a new last layer, one output a target, by `Trainer`."""
     model = MMAMRNNetForIntensity.from_pretrained(
         pretrained_folder(),
         id2label=dict(enumerate(targets)),
         label2id={name: index for index, name in enumerate(targets)},
-        ignore_mismatched_sizes=True,  # the last layer and the calibration begin anew; transformers lists them
+        ignore_mismatched_sizes=True,  # last layer and calibration are new; transformers lists them
         relative_labels=False,  # ratings of two clips compare
         simulated_labels=made_up,
     )
@@ -119,7 +122,7 @@ def fine_tune(
 
 
 def calibrate_and_score(model: MMAMRNNetForIntensity, clips: list[dict[str, torch.Tensor]]) -> None:
-    """Puts each output on its target's scale, as train.py does, and prints how well it follows the ratings."""
+    """Calibrate each output as train.py does, and print how well it follows the ratings."""
     model.to("cpu").eval()
     held_out = {name: torch.stack([clip[name] for clip in clips]) for name in clips[0]}
     labels = held_out.pop("labels")  # (N, K)
@@ -134,7 +137,7 @@ def calibrate_and_score(model: MMAMRNNetForIntensity, clips: list[dict[str, torc
 
 
 def main() -> None:
-    """Draws or takes clips, fine-tunes, scores, saves, loads again and predicts."""
+    """Draw or take clips, fine-tune, score, save, load again and predict."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -156,10 +159,8 @@ def main() -> None:
     model = fine_tune(
         splits["train"], targets, args.out / "trainer", made_up=args.clips is None
     ).model
-    print(
-        f"{len(splits['validation'])} validation clips"
-        + " of cartoons: no people" * (args.clips is None)
-    )
+    kind = " of cartoons: no people" if args.clips is None else ""
+    print(f"{len(splits['validation'])} validation clips{kind}")
     calibrate_and_score(model, splits["validation"])
 
     model.save_pretrained(args.out / "model")
