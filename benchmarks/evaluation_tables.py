@@ -6,7 +6,8 @@
 import json
 from pathlib import Path
 
-from mma_mrnnet.analysis.ablation import page
+from mma_mrnnet.analysis.study_page import format_difference
+from mma_mrnnet.analysis.study_summary import StudySummary, VariantRow
 from mma_mrnnet.hub.card_metadata import evaluated_macro_f1
 
 STILL_LIMIT = 0.05  # aim for the standard deviation of AU12 on a still face
@@ -420,11 +421,9 @@ def changed_table(clips: dict) -> str:
 # Ablations ----------------------------------------------------------------------------------------
 
 
-def experiments_table(simulated: dict, drawn: dict) -> str:
+def experiments_table(simulated: StudySummary, drawn: StudySummary) -> str:
     """Show the paper's three experiments: its claim beside what came out."""
-    here, there = (
-        {row["name"]: row for row in summary["variants"]} for summary in (simulated, drawn)
-    )
+    here, there = ({row.name: row for row in summary.variants} for summary in (simulated, drawn))
     experiments = {
         "no mask layer, padding goes through": ("the mask layer helps", ["padded"]),
         "mean squared error as the loss": ("a correlation loss converges better", ["mse"]),
@@ -436,7 +435,7 @@ def experiments_table(simulated: dict, drawn: dict) -> str:
     rows = []
     for what, (claim, names) in experiments.items():
         left = here.get(names[0])
-        shown = page.difference_text(left["difference"]) if left else ""
+        shown = format_difference(left.difference) if left else ""
         rows.append([what, claim, shown, "; ".join(difference_cell(there[name]) for name in names)])
     heads = [
         "in place of the full model",
@@ -447,7 +446,7 @@ def experiments_table(simulated: dict, drawn: dict) -> str:
     return table(heads, rows)
 
 
-def difference_cell(row: dict) -> str:
+def difference_cell(row: VariantRow) -> str:
     """Format a difference, with both names if it is not to the full model."""
-    versus = "" if row["against"] == "full" else f"`{row['name']}` - `{row['against']}` "
-    return versus + page.difference_text(row["difference"])
+    versus = "" if row.against == "full" else f"`{row.name}` - `{row.against}` "
+    return versus + format_difference(row.difference)

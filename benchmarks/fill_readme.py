@@ -10,9 +10,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import evaluation_tables as tables
+from ablations.planted import make_planted_table
 from evaluation_tables import load, number, paragraphs, table
 
-from mma_mrnnet.analysis.ablation import page
+from mma_mrnnet.analysis import study_page as page
+from mma_mrnnet.analysis.study_summary import StudySummary
 from mma_mrnnet.hub.checkpoints import load_pretrained, model_card
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -189,19 +191,23 @@ SHOWN_QUESTIONS = {
 
 def ablation_blocks() -> dict[str, str]:
     """Return the blocks of benchmarks/ablations.md."""
-    studies = {name: load(RESULTS / f"ablations_{name}.json") for name in SHOWN_QUESTIONS}
+    studies = {
+        name: StudySummary.from_json(load(RESULTS / f"ablations_{name}.json"))
+        for name in SHOWN_QUESTIONS
+    }
     simulated, drawn = studies.values()
     blocks = {"experiments": tables.experiments_table(simulated, drawn)}
     for name, summary in studies.items():
-        minutes = 60 * summary["training_hours"] / summary["jobs"]
-        runs = sum(len(row["seeds"]) for row in summary["variants"] if "seconds" in row)
-        cost = f"{runs} trainings, {minutes:.0f} minutes with {summary['jobs']} at once"
-        blocks[f"{name} data"] = f"{page.heading(summary)} {cost}."
+        minutes = 60 * summary.training_hours / summary.jobs
+        runs = sum(len(row.seeds) for row in summary.variants if row.seconds is not None)
+        cost = f"{runs} trainings, {minutes:.0f} minutes with {summary.jobs} at once"
+        blocks[f"{name} data"] = f"{page.describe_study(summary)} {cost}."
         for question in SHOWN_QUESTIONS[name]:
-            blocks[f"{name} {question}"] = page.table(summary, question)
-    blocks["simulated by length"] = page.length_table(simulated)
-    blocks["transfer"] = page.transfer_table(simulated)
-    blocks["extractors"] = page.extractor_table(drawn)
+            blocks[f"{name} {question}"] = page.make_table(summary, question)
+    blocks["simulated planted"] = make_planted_table(simulated)
+    blocks["simulated by length"] = page.make_length_table(simulated, ("length", "planted"))
+    blocks["transfer"] = page.make_transfer_table(simulated)
+    blocks["extractors"] = page.make_extractor_table(drawn)
     return blocks
 
 

@@ -20,9 +20,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from mma_mrnnet.analysis.ablation.study import study_of
 
 from mma_mrnnet import cli
-from mma_mrnnet.analysis.ablation.study import study_of
 from mma_mrnnet.cli.demo import DURATION_S, FPS, astronaut, camera_move
 from mma_mrnnet.train import main as train
 from mma_mrnnet.training.arguments import parse_arguments

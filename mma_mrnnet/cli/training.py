@@ -144,12 +144,11 @@ def run_ablations(
     ] = None,
 ) -> int:
     """Train the paper's comparisons, each with several seeds, and report them."""
-    from mma_mrnnet.analysis.ablation.command import ablate, variant_lines
-    from mma_mrnnet.analysis.ablation.grid import FAILED
-    from mma_mrnnet.analysis.ablation.study import study_of
+    from mma_mrnnet.analysis.ablation import FAILED, ablate
+    from mma_mrnnet.analysis.study import describe_variants, parse_study
 
     if list_only:
-        print("\n".join(variant_lines()))
+        print("\n".join(describe_variants()))
         return 0
     if out is None:
         raise ValueError("ablate needs --out, the folder of the study")
@@ -159,7 +158,7 @@ def run_ablations(
     except ValueError as error:
         raise ValueError(f"--frames: {error}; got {frames}") from error
     left_out = ablate(
-        study_of(out, words or [], words_of_frames, transfer or []),
+        parse_study(out, words or [], words_of_frames, transfer or []),
         questions=questions or [],
         names=variants or [],
         seeds=seeds,
@@ -226,7 +225,7 @@ def evaluate_extractor(
     ] = None,
 ) -> int:
     """Judge an extractor on labelled face crops, source by source, with intervals."""
-    from mma_mrnnet.analysis.evaluation.run import evaluate
+    from mma_mrnnet.analysis.evaluation import evaluate
 
     command = ["mma-mrnnet", "evaluate", model, "--data", data, "--out", str(out)]
     command += ["--split", split]

@@ -1,19 +1,23 @@
-"""A baseline of another kind: a small 3-D CNN from a clip's pixels to its intensities, trained by the same loop.
+"""A small 3-D CNN from a clip's pixels to its intensities, trained by the same loop.
 
-Nothing of it is from arXiv 2303.00180: layers and sizes are our choice. It says how far pixels alone go, without an
-extractor that was taught affect and without a recurrent part.
+Nothing of it is from arXiv 2303.00180: layers and sizes are our choice. It shows how far pixels alone
+go, without an extractor that was taught affect and without a recurrent part.
 """
 
+import os
 from itertools import pairwise
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedConfig, PreTrainedModel
 from transformers import initialization as init
 from transformers.utils.generic import can_return_tuple
 
-from mma_mrnnet.features.pixel_cache import PixelCache
+from mma_mrnnet.faces.affect import scale_crops
+from mma_mrnnet.faces.detection import TEMPLATE_SIZE
+from mma_mrnnet.features.clip_rows import FaceCache, scaling_settings
 from mma_mrnnet.model.modeling_mma_mrnnet import INTENSITY_LOSS, IntensityOutput
 from mma_mrnnet.model.video_processing_mma_mrnnet import MMAMRNNetVideoProcessor
 from mma_mrnnet.training.arguments import TrainArguments
@@ -53,16 +57,16 @@ class PixelIntensityConfig(PreTrainedConfig):
 
 
 GAIN = 8.0
-"""What a pixel's difference from the clip's mean is multiplied by; in drawn faces 1 in 100 then exceeds 0.5."""
+"""Factor on a pixel's difference from the clip's mean; in drawn faces 1 in 100 then exceeds 0.5."""
 
 
 class PixelIntensityModel(PreTrainedModel):
-    """3-D convolutions with ReLU, the mean over the image and over the real frames, one output for each target.
+    """3-D convolutions with ReLU, the mean over image and real frames, one output for each target.
 
-    What goes in is each frame's difference from the mean of the clip's frames: what moves, and not who it is, since
-    from plain frames it learnt a few dozen people by heart. There is no norm, since how far something moves is what
-    counts. Padded frames are 0 before every convolution, as what it sees beyond the last frame of a full clip:
-    neither their content nor their number has an effect.
+    The input is each frame's difference from the mean of the clip's frames: what moves, and not who
+    it is, since from plain frames it learnt a few dozen people by heart. There is no norm, since the
+    size of a movement counts. Padded frames are 0 before every convolution, so that neither their
+    content nor their number has an effect.
     """
 
     config: PixelIntensityConfig
@@ -101,8 +105,8 @@ class PixelIntensityModel(PreTrainedModel):
         """Intensities of B clips.
 
         Args:
-            affect: (B, T, 3 * S * S) float pixel values in [-1, 1]; under this name, since the loop's batches have it.
-            frame_mask: (B, T) bool, True for real frames, a prefix of each row; None means all are real.
+            affect: (B, T, 3 * S * S) float pixel values in [-1, 1], under the loop's name of a row.
+            frame_mask: (B, T) bool, True for real frames, a prefix of each row; None: all are real.
             labels: (B, K) float in [0, 1]; NaN where unlabelled.
             kwargs: transformers' hooks; nothing of ours.
 
@@ -126,10 +130,9 @@ class PixelIntensityModel(PreTrainedModel):
         mean = values.sum(2, keepdim=True) / count[:, None, :, None, None]  # (B, 3, 1, S, S)
         values = torch.where(real, GAIN * (values - mean), 0.0)
         for convolution in self.convolutions:
-            values = torch.where(
-                real, convolution(values).relu(), 0.0
-            )  # (B, D, T, H, W), half of height and width
-        # In full precision also where autocast computes in half, as the recurrent model's output layer.
+            # (B, D, T, H, W), half of height and width
+            values = torch.where(real, convolution(values).relu(), 0.0)
+        # In full precision under autocast too, as the recurrent model's output layer.
         with torch.autocast(values.device.type, enabled=False):
             frames = values.to(self.output.weight.dtype).mean((3, 4)).sum(2)  # (B, D)
             logits = self.output(frames / count)  # (B, K)
@@ -143,24 +146,44 @@ class PixelIntensityModel(PreTrainedModel):
         return INTENSITY_LOSS[self.config.intensity_loss](output.logits.sigmoid(), labels)
 
 
-def pixel_stage(args: TrainArguments) -> Stage:
-    """The 3-D CNN on the clips that `mrnn_stage` would read the affect of; no calibration.
+class PixelCache(FaceCache):
+    """Crops of clips at one frame rate, each a row of 3 * S * S pixel values in [-1, 1].
 
     Args:
-        args: of `--stage mrnn`. `data` is `clips:FOLDER` or `hume:FOLDER` with videos or face crops; `mma` is not
-            looked at, nor are the settings of the recurrent part.
+        folder: created if missing.
+        processor: its scaling and its `size` S make the pixel values.
+        fps: frames a second taken from videos; crops without an index are taken as they come.
+    """
 
-    Returns:
-        The `Stage`.
+    def __init__(
+        self, folder: str | os.PathLike[str], processor: MMAMRNNetVideoProcessor, fps: float
+    ) -> None:
+        width = 3 * processor.size["height"] * processor.size["width"]
+
+        def rows_of(crops: list[np.ndarray]) -> np.ndarray:
+            if not crops:
+                return np.zeros((0, width), np.float32)
+            return scale_crops(crops, processor).flatten(1).numpy()
+
+        settings = {"rows": "pixels", "scaling": scaling_settings(processor)}
+        super().__init__(folder, settings, width, size=TEMPLATE_SIZE, fps=fps, rows_of=rows_of)
+
+
+def pixel_stage(args: TrainArguments) -> Stage:
+    """Make the stage of the 3-D CNN, on the clips that `mrnn_stage` would read; no calibration.
+
+    Args:
+        args: of `--stage mrnn`. `data` is `clips:FOLDER` or `hume:FOLDER` with videos or face crops;
+            settings of the extractor and of the recurrent part are ignored.
 
     Raises:
-        ValueError: data without pixels or as `mrnn_stage`, or `strict_routing`.
+        ValueError: data without pixels.
     """
-    if args.strict_routing:
-        raise ValueError(
-            "--strict_routing is for the recurrent model: this one has no dense layer over frames"
-        )
     corpus = read_corpus(args, needs_extractor=False)
+    if corpus.files is None or corpus.holds_tables:
+        raise ValueError(
+            f"--data {args.data}: its clips hold no pixels; videos or face crops are needed"
+        )
     monitored = monitored_score(args, [*corpus.names, "mean_pearson"], "mean_pearson")
     torch.manual_seed(args.seed)
     config = PixelIntensityConfig(
@@ -176,10 +199,6 @@ def pixel_stage(args: TrainArguments) -> Stage:
         num_frames=args.num_frames,
         length_policy=args.length_policy,
     )
-    if corpus.files is None or corpus.holds_tables:
-        raise ValueError(
-            f"--data {args.data}: its clips hold no pixels; videos or face crops are needed"
-        )
     cache = PixelCache(cache_folder(args), processor, args.sampling_fps)
     clips = load_stored(corpus, args, cache)
     splits = clips.splits

@@ -1,0 +1,30 @@
+"""Numbers and tables of the pages in Markdown."""
+
+from collections.abc import Sequence
+
+
+def format_number(value: float | None) -> str:
+    """Return `.365` for 0.365, and `-` for None."""
+    if value is None:
+        return "-"
+    text = f"{value:.3f}"
+    return text.replace("0.", ".", 1) if abs(value) < 0.9995 else text
+
+
+def format_signed(value: float | None) -> str:
+    """Return a number with its sign: `+.020`; 0 has none."""
+    if value is None or abs(value) < 0.0005:
+        return format_number(value if value is None else 0.0)
+    return f"{'-' if value < 0 else '+'}{format_number(abs(value))}"
+
+
+def format_interval(value: float | None, low: float | None, high: float | None) -> str:
+    """Return `.873 [.861, .884]`, or the value alone if there is no interval."""
+    if value is None or low is None or high is None:
+        return format_number(value)
+    return f"{format_number(value)} [{format_number(low)}, {format_number(high)}]"
+
+
+def format_table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Return a Markdown table."""
+    return "\n".join(f"| {' | '.join(row)} |" for row in [heads, ["---"] * len(heads), *rows])

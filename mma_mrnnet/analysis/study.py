@@ -1,0 +1,341 @@
+"""A study on disk: what is compared on which data, where each run lies, and whether it is done."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any, Self
+
+from mma_mrnnet.analysis.variants import QUESTIONS, Variant, list_variants
+from mma_mrnnet.files import file_digest, write_json
+from mma_mrnnet.metrics import rounded
+from mma_mrnnet.training.arguments import TrainArguments, parse_arguments, plain_values
+from mma_mrnnet.training.clip_corpora import read_corpus
+
+BASE = "study.json"
+RUN = "run.json"
+"""Written last into a run's folder; without it the run was cut off."""
+
+Settings = dict[str, Any]
+
+FREE = frozenset(
+    [
+        "output",
+        "cache",
+        "seed",
+        "resume",
+        "resume_anyway",
+        "keep_checkpoints",
+        "workers",
+        "save_every",
+    ]
+)
+"""Settings in which a study's later calls may differ from its first."""
+
+
+class Record:
+    """A dataclass that is one JSON file."""
+
+    def write(self, path: Path) -> None:
+        """Write the record; floats are rounded, except the settings, which are compared later."""
+        values: dict[str, Any] = asdict(self)  # type: ignore[call-overload]  # subclasses are dataclasses
+        exact = {name: values.pop(name) for name in ("settings", "clips", "frames") & values.keys()}
+        content = rounded(values)
+        assert isinstance(content, dict)
+        write_json(path, {**content, **exact})
+
+    @classmethod
+    def read(cls, path: Path) -> Self:
+        """Read a record.
+
+        Raises:
+            ValueError: the file is damaged.
+        """
+        try:
+            content = json.loads(path.read_text("utf-8"))
+            names = [one.name for one in fields(cls)]  # type: ignore[arg-type]  # as above
+            return cls(**{name: content[name] for name in names if name in content})
+        except (ValueError, TypeError, RecursionError) as error:
+            raise ValueError(
+                f"{path}: damaged ({error}); remove {path.parent} and run it again"
+            ) from error
+
+
+@dataclass(frozen=True)
+class RunRecord(Record):
+    """One finished run of stage 2.
+
+    Attributes:
+        variant: its name.
+        seed: its seed.
+        seconds: wall time; of a resumed run only the last part.
+        labels: names of the K targets.
+        evaluated_on: `test`, or `validation` if test has no labels.
+        data: description of the data.
+        parameters_of_stage_2: weights without those of the extractor.
+        training: how the training went.
+        not_tried_on: {other data: why the model could not read them}.
+        settings: all settings that the result depends on.
+    """
+
+    variant: str
+    seed: int
+    seconds: float
+    labels: list[str]
+    evaluated_on: str
+    data: dict[str, Any]
+    parameters_of_stage_2: int
+    training: dict[str, Any]
+    not_tried_on: dict[str, str]
+    settings: Settings
+
+
+@dataclass(frozen=True)
+class ExtractorRecord(Record):
+    """One finished training of stage 1; `validation` are its scores."""
+
+    seed: int
+    seconds: float
+    validation: dict[str, float | None]
+    settings: Settings
+
+
+@dataclass(frozen=True)
+class StudyRecord(Record):
+    """What the runs of a study have in common: `study.json`.
+
+    Attributes:
+        clips: stage 2's settings.
+        frames: stage 1's settings; None if no extractor is trained.
+        transfer: `--data` words of other data.
+        extractor: digest of the weights of `--mma`; None if there is no such folder.
+    """
+
+    clips: Settings
+    frames: Settings | None
+    transfer: list[str]
+    extractor: str | None = None
+
+
+@dataclass(frozen=True)
+class Study:
+    """Everything that the runs of a study have in common.
+
+    Attributes:
+        folder: of the study.
+        base: settings of stage 2's training; every variant changes some of them.
+        frames: settings of stage 1's; None if every run uses the extractor `base.mma`.
+        transfer: `--data` words of other data that every model is tried on.
+        questions: {name: what is asked}.
+        extra: variants beside those of `list_variants`.
+    """
+
+    folder: Path
+    base: TrainArguments
+    frames: TrainArguments | None = None
+    transfer: tuple[str, ...] = ()
+    questions: Mapping[str, str] = field(default_factory=lambda: QUESTIONS)
+    extra: tuple[Variant, ...] = ()
+
+    @property
+    def variants(self) -> list[Variant]:
+        """Every variant of the study, the full model first."""
+        return list_variants(self.base, self.transfer, self.extra)
+
+    def run_folder(self, variant: Variant, seed: int) -> Path:
+        """Return the folder of a run."""
+        return self.folder / "runs" / variant.name / f"seed-{seed}"
+
+    def extractor_folder(self, variant: Variant, seed: int) -> Path:
+        """Return the folder of the extractor that a run reads."""
+        change = variant.extractor or {}
+        parts = [
+            f"{key}-{'+'.join(value) if isinstance(value, list) else value}"
+            for key, value in sorted(change.items())
+        ]
+        return self.folder / "extractors" / ("_".join(parts) or "base") / f"seed-{seed}"
+
+    def run_arguments(self, variant: Variant, seed: int) -> TrainArguments:
+        """Return stage 2's settings of one run.
+
+        Raises:
+            ValueError: settings that exclude each other.
+        """
+        mma = self.base.mma
+        if self.frames is not None:
+            mma = str(self.extractor_folder(variant, seed) / "model")
+        common = {
+            "seed": seed,
+            "output": self.run_folder(variant, seed) / "training",
+            "mma": mma if variant.reads_affect else None,
+            "cache": self.base.cache or str(self.folder / "affect"),
+            "keep_checkpoints": 1,
+        }
+        return replace(self.base, **common, **variant.settings)
+
+    def extractor_arguments(self, variant: Variant, seed: int) -> TrainArguments:
+        """Return stage 1's settings of the extractor that a run reads.
+
+        Raises:
+            ValueError: the study trains no extractors.
+        """
+        if self.frames is None:
+            raise ValueError("this study trains no extractors")
+        change = dict(variant.extractor or {})
+        folder = self.extractor_folder(variant, seed)
+        return replace(self.frames, seed=seed, output=folder, keep_checkpoints=1, **change)
+
+    def check_transfer(self) -> None:
+        """Check that the other data can be read, before hours go into training.
+
+        Raises:
+            ValueError: they cannot be read, have other targets, or are of another kind.
+        """
+        if not self.transfer:
+            return
+        base = read_corpus(self.base)
+        for data in self.transfer:
+            try:
+                other = read_corpus(change_data(self.base, data))
+            except ValueError as error:
+                raise ValueError(f"--transfer {data}: {error}") from error
+            if other.names != base.names:
+                raise ValueError(
+                    f"--transfer {data}: its targets are {other.names}; "
+                    f"those of --data are {base.names}"
+                )
+            if other.holds_tables != base.holds_tables:
+                raise ValueError(
+                    f"--transfer {data}: tables of features go only with tables of features"
+                )
+
+    def find_obstacle(self, variant: Variant) -> str | None:
+        """Return why a variant cannot be trained in this study, or None if it can."""
+        if variant.extractor is not None and self.frames is None:
+            return "needs --frames: the data that extractors are trained on"
+        try:
+            self.run_arguments(variant, 0)
+        except ValueError as error:
+            return str(error)
+        return None
+
+    def is_done(self, record: type[RunRecord | ExtractorRecord], args: TrainArguments) -> bool:
+        """Tell whether the training with these settings has ended.
+
+        Raises:
+            ValueError: it has ended with other settings.
+        """
+        folder = args.output.parent if record is RunRecord else args.output
+        path = folder / RUN
+        if not path.is_file():
+            return False
+        self._refuse_other_settings(path, record.read(path).settings, list_settings(args))
+        return True
+
+    def claim_folder(self) -> None:
+        """Write the study's settings into its folder, or compare them with those already there.
+
+        Raises:
+            ValueError: the folder holds another study, or something else.
+        """
+        weights = Path(self.base.mma or "") / "model.safetensors"
+        wanted = StudyRecord(
+            clips=list_settings(self.base),
+            frames=None if self.frames is None else list_settings(self.frames),
+            transfer=list(self.transfer),
+            extractor=file_digest(weights) if self.base.mma and weights.is_file() else None,
+        )
+        path = self.folder / BASE
+        if path.is_file():
+            self._compare(path, StudyRecord.read(path), wanted)
+            return
+        if self.folder.exists() and not self.folder.is_dir():
+            raise ValueError(f"{self.folder}: is a file; the study needs a folder")
+        if self.folder.is_dir() and any(self.folder.iterdir()):
+            raise ValueError(f"{self.folder}: is not empty and holds no study; take another --out")
+        self.folder.mkdir(parents=True, exist_ok=True)
+        wanted.write(path)
+
+    def _compare(self, path: Path, found: StudyRecord, wanted: StudyRecord) -> None:
+        if (found.frames is None) != (wanted.frames is None):
+            began = "without" if found.frames is None else "with"
+            raise ValueError(f"{path}: began {began} --frames. Take another --out")
+        self._refuse_other_settings(path, found.clips, wanted.clips)
+        self._refuse_other_settings(path, found.frames or {}, wanted.frames or {})
+        if found.extractor not in (None, wanted.extractor):
+            raise ValueError(
+                f"{path}: began with other weights in --mma {self.base.mma}. Take another --out"
+            )
+        if found.transfer != wanted.transfer:
+            raise ValueError(
+                f"{path}: began with --transfer {found.transfer}; got {wanted.transfer}. "
+                "Take another --out"
+            )
+
+    def _refuse_other_settings(self, path: Path, found: Settings, wanted: Settings) -> None:
+        # The extractors of a study lie in it, and it may be moved.
+        ignored = set() if self.frames is None else {"mma"}
+        pairs = [
+            f"--{name} {found.get(name)!r}, now {wanted.get(name)!r}"
+            for name in sorted((found.keys() | wanted.keys()) - ignored)
+            if found.get(name) != wanted.get(name)
+        ]
+        if pairs:
+            raise ValueError(
+                f"{path}: written with other settings: {'; '.join(pairs)}. Take another --out"
+            )
+
+
+def parse_study(
+    folder: Path, words: Sequence[str], frames: Sequence[str] | None, transfer: Sequence[str]
+) -> Study:
+    """Make a study from the words of its command.
+
+    Args:
+        folder: of the study.
+        words: `train.py`'s words for stage 2, without `--stage` and `--output`.
+        frames: the same for stage 1; None if no extractor is trained.
+        transfer: `--data` words of other data.
+
+    Raises:
+        ValueError: wrong settings.
+    """
+    given = list(words)
+    if frames is not None and "--mma" in given:
+        raise ValueError("--mma and --frames: a study either takes an extractor or trains its own")
+    if frames is not None:
+        given += ["--mma", str(folder)]  # each run has its own
+    base = parse_arguments(["--stage", "mrnn", "--output", str(folder), *given])
+    names = [variant.name for variant in list_variants(base, transfer)]
+    if len(set(names)) < len(names):
+        raise ValueError(
+            f"--transfer {' '.join(transfer)}: two of them would have one name; rename a folder"
+        )
+    stage1 = None
+    if frames is not None:
+        stage1 = parse_arguments(["--stage", "mma", "--output", str(folder), *frames])
+    return Study(folder, base, stage1, tuple(transfer))
+
+
+def describe_variants() -> list[str]:
+    """Return a line for every question and variant, as `mma-mrnnet ablate --list` shows them."""
+    words = ["--stage", "mrnn", "--data", "clips:FOLDER", "--output", "x"]
+    full, *variants = list_variants(parse_arguments(words), ["DATA"])
+    lines = [f"{full.name:<14} {full.what}"]
+    for question, asked in QUESTIONS.items():
+        own = [variant for variant in variants if variant.question == question]
+        lines += ["", f"{question}: {asked}"]
+        lines += [f"  {variant.name:<12} {variant.what}" for variant in own]
+    return lines
+
+
+def change_data(args: TrainArguments, data: str) -> TrainArguments:
+    """Return a run's settings for reading the test clips of other data."""
+    # Of simulated data no split but test is needed.
+    changed = replace(args, data=data, clips=[1, 1, args.clips[2]])
+    return changed if data.startswith("hume:") else replace(changed, clips_from="auto")
+
+
+def list_settings(args: TrainArguments) -> Settings:
+    """Return the settings that a result depends on."""
+    return {name: value for name, value in plain_values(args).items() if name not in FREE}

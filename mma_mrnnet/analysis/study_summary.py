@@ -1,0 +1,544 @@
+"""From the runs of a study to its numbers: means, paired differences, results by clip length."""
+
+import zipfile
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy import stats
+
+from mma_mrnnet.analysis.study import RUN, ExtractorRecord, RunRecord, Settings, Study
+from mma_mrnnet.analysis.variants import FULL, TRANSFER, Variant
+from mma_mrnnet.metrics import mean_where_labels_vary, pearson_scores
+
+Array = NDArray[np.float64]
+
+PREDICTIONS = "predictions.npz"
+
+LENGTH_SHARES = (0.05, 0.25, 0.5, 0.75, 0.95)
+"""Shares of the held-out clips at the edges of the groups by length; padding biases the ends."""
+
+LEAST_GROUP = 30
+"""Least number of clips of a group by length: a correlation over fewer says nothing."""
+
+RESAMPLES = 1000
+
+LEAST_PEOPLE = 20
+"""Least number of people for an interval over people; with fewer it would be far too narrow."""
+
+
+# What is written --------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Difference:
+    """Mean paired difference with its 95 % interval over the seeds.
+
+    `low` and `high` are None with fewer than two seeds, `mean` is None without any.
+    """
+
+    mean: float | None = None
+    low: float | None = None
+    high: float | None = None
+    seeds: int = 0
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """95 % interval of a mean difference when people are drawn anew."""
+
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class LengthGroup:
+    """Scores of the clips longer than `above_s` and up to `to_s` seconds; None means no bound."""
+
+    above_s: float | None
+    to_s: float | None
+    clips: float
+    mean: float | None
+    difference: Difference
+
+
+@dataclass(frozen=True)
+class TransferScore:
+    """Mean Pearson on other data, its deviation over the seeds, and the paired difference there."""
+
+    mean: float
+    sd: float | None
+    difference: Difference
+
+
+@dataclass(frozen=True)
+class VariantRow:
+    """Everything measured of one variant.
+
+    Attributes:
+        name: of the variant.
+        question: that it answers; empty for the full model.
+        what: description.
+        against: the variant that it is compared with; None for the full model.
+        seeds: of its runs.
+        mean_pearson: score of each run.
+        mean: of the scores.
+        sd: standard deviation of the scores; None with one seed.
+        seconds: mean wall time of a run.
+        parameters: weights without those of the extractor.
+        pearson: {target: mean over the seeds}.
+        length_correlation: mean over the targets of |correlation of output and clip length|.
+        difference: to `against`; None for the full model and if it has test clips of its own.
+        difference_over_people: interval of the same when people are drawn anew.
+        expected_difference: the difference, if it is known beforehand.
+        by_length: the same by the length of the clip.
+        transfer: {other data: scores there}.
+    """
+
+    name: str
+    question: str
+    what: str
+    against: str | None
+    seeds: list[int]
+    mean_pearson: list[float]
+    mean: float
+    sd: float | None
+    seconds: float | None = None
+    parameters: int | None = None
+    pearson: dict[str, float | None] = field(default_factory=dict)
+    length_correlation: float | None = None
+    difference: Difference | None = None
+    difference_over_people: Bounds | None = None
+    expected_difference: float | None = None
+    by_length: list[LengthGroup] = field(default_factory=list)
+    transfer: dict[str, TransferScore] = field(default_factory=dict)
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any]) -> "VariantRow":
+        """Make a row of what `to_json` of the summary holds."""
+        values = dict(content)
+        values["difference"] = _read_difference(values.get("difference"))
+        people = values.get("difference_over_people")
+        values["difference_over_people"] = None if people is None else Bounds(**people)
+        values["by_length"] = [
+            LengthGroup(**{**group, "difference": Difference(**group["difference"])})
+            for group in values.get("by_length", [])
+        ]
+        values["transfer"] = {
+            data: TransferScore(**{**scores, "difference": Difference(**scores["difference"])})
+            for data, scores in values.get("transfer", {}).items()
+        }
+        return cls(**values)
+
+
+def _read_difference(content: Mapping[str, Any] | None) -> Difference | None:
+    return None if content is None else Difference(**content)
+
+
+@dataclass(frozen=True)
+class ExtractorRow:
+    """Validation scores of the extractor behind some variants, mean and deviation over the seeds."""
+
+    name: str
+    settings: Settings
+    seeds: int
+    seconds: float
+    mean: dict[str, float]
+    sd: dict[str, float | None]
+
+
+@dataclass(frozen=True)
+class StudySummary:
+    """All numbers of a study: `ablations.json`.
+
+    Attributes:
+        data: description of the data.
+        evaluated_on: `test` or `validation`.
+        evaluated_clips: how many.
+        labels: names of the targets.
+        seeds: of the full model.
+        data_differ_by_seed: whether data are drawn anew with each seed.
+        resampled: what intervals over people draw: `people`, or clips.
+        settings: of `clips` and `frames`.
+        length_of_clips_and_labels: mean absolute correlation of a label with the clip's length.
+        variants: a row each, the full model first.
+        extractors: a row each.
+        left_out: {variant: why it was not trained, or not with every seed}.
+        training_hours: of all processes, extractors included.
+        questions: {name: what is asked}; empty in files written before it was recorded.
+        jobs: runs at the same time.
+        what: description of the file.
+    """
+
+    data: dict[str, Any]
+    evaluated_on: str
+    evaluated_clips: int
+    labels: list[str]
+    seeds: list[int]
+    data_differ_by_seed: bool
+    resampled: str
+    settings: dict[str, Settings | None]
+    length_of_clips_and_labels: float
+    variants: list[VariantRow]
+    extractors: list[ExtractorRow]
+    left_out: dict[str, str]
+    training_hours: float
+    questions: dict[str, str] = field(default_factory=dict)
+    jobs: int = 1
+    what: str = (
+        "variants of the full model, each trained with every seed; mean Pearson over the targets"
+    )
+
+    @property
+    def full(self) -> VariantRow:
+        """The row of the full model."""
+        return next(row for row in self.variants if row.name == FULL)
+
+    def rows_of(self, question: str) -> list[VariantRow]:
+        """The rows of a question's variants."""
+        return [row for row in self.variants if row.question == question]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain values, with the format's number."""
+        return {"format": 1, **asdict(self)}
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any]) -> "StudySummary":
+        """Make a summary of what `to_json` returned, or of a file written before formats had numbers.
+
+        Raises:
+            TypeError: a value is missing.
+        """
+        values = {name: value for name, value in content.items() if name != "format"}
+        values["variants"] = [VariantRow.from_json(row) for row in values["variants"]]
+        values["extractors"] = [ExtractorRow(**row) for row in values["extractors"]]
+        return cls(**values)
+
+
+# What is read -----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Run:
+    """One finished run: its record, and its outputs for the held-out clips and for other data.
+
+    Attributes:
+        record: what `run.json` holds.
+        arrays: what `predictions.npz` holds.
+    """
+
+    record: RunRecord
+    arrays: Mapping[str, NDArray]
+
+    @classmethod
+    def read(cls, folder: Path) -> "Run":
+        """Read a run's folder.
+
+        Raises:
+            ValueError: a file in it is damaged.
+        """
+        record = RunRecord.read(folder / RUN)
+        path = folder / PREDICTIONS
+        try:
+            with np.load(path, allow_pickle=False) as file:
+                return cls(record, {name: file[name] for name in file.files})
+        # What numpy raises depends on where the archive is damaged.
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+            raise ValueError(
+                f"{path}: damaged ({error}); remove {folder} and run it again"
+            ) from error
+
+    @property
+    def intensities(self) -> Array:
+        """(N, K) outputs."""
+        return self.arrays["intensities"].astype(float)
+
+    @property
+    def labels(self) -> Array:
+        """(N, K) labels, NaN if unlabelled."""
+        return self.arrays["labels"].astype(float)
+
+    @property
+    def seconds(self) -> Array:
+        """(N,) seconds with a face."""
+        return self.arrays["seconds"].astype(float)
+
+    def score(self, chosen: NDArray[np.bool_] | None = None) -> float:
+        """Return the mean Pearson over the targets, of all held-out clips or of the chosen ones."""
+        if chosen is None:
+            return mean_pearson(self.intensities, self.labels)
+        return mean_pearson(self.intensities[chosen], self.labels[chosen])
+
+    def score_elsewhere(self, data: str) -> float | None:
+        """Return the mean Pearson on other data; None if the run was not tried there."""
+        if f"{data}|labels" not in self.arrays:
+            return None
+        return mean_pearson(self.arrays[f"{data}|intensities"], self.arrays[f"{data}|labels"])
+
+
+def read_runs(study: Study, name: str) -> list[Run]:
+    """Return the finished runs of a variant, by seed.
+
+    Raises:
+        ValueError: a file of a run is damaged.
+    """
+    folders = (study.folder / "runs" / name).glob(f"seed-*/{RUN}")
+    return sorted((Run.read(path.parent) for path in folders), key=lambda run: run.record.seed)
+
+
+# From one to the other --------------------------------------------------------------------------
+
+
+def summarise_study(
+    study: Study, variants: Sequence[Variant], left_out: dict[str, str], jobs: int = 1
+) -> StudySummary:
+    """Return all numbers of a study.
+
+    A difference is paired: the same seed has the same data in the same order on both sides. Its
+    interval is Student's over the seeds. Simulated data are drawn anew for each seed, so it covers
+    data and training; a corpus in files stays the same, so there is a second interval, from people
+    drawn anew.
+
+    Args:
+        study: the study.
+        variants: to report; all finished runs of theirs count.
+        left_out: {variant: why it has no runs}.
+        jobs: runs at the same time.
+
+    Raises:
+        ValueError: the full model has no run, or a file of a run is damaged.
+    """
+    runs = {variant.name: read_runs(study, variant.name) for variant in variants}
+    full = runs.get(FULL) or []
+    if not full:
+        reason = left_out.get(FULL, "run it first")
+        raise ValueError(f"{study.folder}: no finished run of the full model; {reason}")
+    done = [variant for variant in variants if runs[variant.name]]
+    edges = find_length_edges(full[0].seconds)
+    record = full[0].record
+    known = record.data.get("people_apart")
+    frames = study.frames
+    stage1 = None if frames is None else {"data": frames.data, "epochs": frames.epochs}
+    extractors = study.folder.glob(f"extractors/*/seed-*/{RUN}")
+    seconds = [run.record.seconds for found in runs.values() for run in found]
+    seconds += [ExtractorRecord.read(path).seconds for path in extractors]
+    return StudySummary(
+        data=record.data,
+        evaluated_on=record.evaluated_on,
+        evaluated_clips=len(full[0].labels),
+        labels=record.labels,
+        seeds=[run.record.seed for run in full],
+        data_differ_by_seed=_draws_data(study),
+        resampled="people" if known else "clips, as nobody knows the people",
+        settings={"clips": record.settings, "frames": stage1},
+        length_of_clips_and_labels=float(
+            np.mean([correlate_with_length(run.labels, run.seconds) for run in full])
+        ),
+        variants=[_summarise_variant(study, variant, runs, edges) for variant in done],
+        extractors=_summarise_extractors(study, done),
+        left_out=left_out,
+        training_hours=sum(seconds) / 3600,
+        questions=dict(study.questions),
+        jobs=jobs,
+    )
+
+
+def _draws_data(study: Study) -> bool:
+    return study.base.data.startswith("simulated")
+
+
+def _summarise_variant(
+    study: Study, variant: Variant, runs: dict[str, list[Run]], edges: Array
+) -> VariantRow:
+    own = runs[variant.name]
+    others = {run.record.seed: run for run in runs.get(variant.against, [])}
+    pairs = [(run, others[run.record.seed]) for run in own if run.record.seed in others]
+    scores = [run.score() for run in own]
+    targets = np.mean([_score_targets(run) for run in own], 0).tolist()
+    lengths = [correlate_with_length(run.intensities, run.seconds) for run in own]
+    row: dict[str, Any] = {
+        "name": variant.name,
+        "question": variant.question,
+        "what": variant.what,
+        "against": None if variant.name == variant.against else variant.against,
+        "seeds": [run.record.seed for run in own],
+        "mean_pearson": scores,
+        "mean": float(np.mean(scores)),
+        "sd": measure_spread(scores),
+        "seconds": float(np.mean([run.record.seconds for run in own])),
+        "parameters": own[0].record.parameters_of_stage_2,
+        "pearson": dict(zip(own[0].record.labels, targets, strict=True)),
+        "length_correlation": float(np.mean(lengths)),
+        "transfer": {
+            data: found
+            for data in study.transfer
+            if (found := _summarise_transfer(own, pairs, data)) is not None
+        },
+    }
+    if variant.question != TRANSFER:  # those have test clips of their own
+        row["by_length"] = [
+            _summarise_group(own, pairs, low, high) for low, high in pairwise(edges.tolist())
+        ]
+        if row["against"] is not None:
+            row["difference"] = compare([one.score() - other.score() for one, other in pairs])
+            if not _draws_data(study):
+                row["difference_over_people"] = resample_people(pairs)
+    return VariantRow(**row)
+
+
+def _summarise_group(
+    own: Sequence[Run], pairs: Sequence[tuple[Run, Run]], low: float, high: float
+) -> LengthGroup:
+    def choose(run: Run) -> NDArray[np.bool_]:
+        return (run.seconds > low) & (run.seconds <= high)
+
+    scores = [score for run in own if np.isfinite(score := run.score(choose(run)))]
+    both = [one.score(choose(one)) - other.score(choose(other)) for one, other in pairs]
+    return LengthGroup(
+        above_s=low if np.isfinite(low) else None,
+        to_s=high if np.isfinite(high) else None,
+        clips=float(np.mean([choose(run).sum() for run in own])),
+        mean=float(np.mean(scores)) if scores else None,
+        difference=compare([difference for difference in both if np.isfinite(difference)]),
+    )
+
+
+def _summarise_transfer(
+    own: Sequence[Run], pairs: Sequence[tuple[Run, Run]], data: str
+) -> TransferScore | None:
+    scores = [score for run in own if (score := run.score_elsewhere(data)) is not None]
+    if not scores:
+        return None
+    both = [(one.score_elsewhere(data), other.score_elsewhere(data)) for one, other in pairs]
+    differences = [one - other for one, other in both if one is not None and other is not None]
+    return TransferScore(float(np.mean(scores)), measure_spread(scores), compare(differences))
+
+
+def _summarise_extractors(study: Study, variants: Sequence[Variant]) -> list[ExtractorRow]:
+    rows: dict[str, ExtractorRow] = {}
+    for variant in variants if study.frames is not None else ():
+        folder = study.extractor_folder(variant, 0).parent
+        paths = sorted(folder.glob(f"seed-*/{RUN}")) if variant.reads_affect else []
+        found = [ExtractorRecord.read(path) for path in paths]
+        if not found or folder.name in rows:
+            continue
+        scores: dict[str, list[float]] = {}
+        for record in found:
+            for name, value in record.validation.items():
+                if value is not None:
+                    scores.setdefault(name, []).append(value)
+        rows[folder.name] = ExtractorRow(
+            name=variant.name,
+            settings=dict(variant.extractor or {}),
+            seeds=len(found),
+            seconds=float(np.mean([record.seconds for record in found])),
+            mean={name: float(np.mean(values)) for name, values in scores.items()},
+            sd={name: measure_spread(values) for name, values in scores.items()},
+        )
+    return list(rows.values())
+
+
+# Numbers ----------------------------------------------------------------------------------------
+
+
+def compare(differences: Sequence[float]) -> Difference:
+    """Return the mean of paired differences, one a seed, with Student's 95 % interval."""
+    count = len(differences)
+    if count == 0:
+        return Difference()
+    mean = float(np.mean(differences))
+    if count == 1:
+        return Difference(mean, seeds=1)
+    half = float(stats.t.ppf(0.975, count - 1) * stats.sem(differences))
+    return Difference(mean, mean - half, mean + half, count)
+
+
+def resample_people(pairs: Sequence[tuple[Run, Run]]) -> Bounds | None:
+    """Return the 95 % interval of the mean difference over the seeds when people are drawn anew.
+
+    Percentiles of 1000 bootstrap samples; all seeds see the same people in each. Clips are drawn if
+    nobody knows whose they are.
+
+    Returns:
+        None without a pair, with fewer than `LEAST_PEOPLE`, or if two runs were not scored on the
+        same clips.
+    """
+    runs = [run for pair in pairs for run in pair]
+    if not runs or any(
+        not np.array_equal(run.labels, runs[0].labels, equal_nan=True) for run in runs
+    ):
+        return None
+    _, person = np.unique(runs[0].arrays["people"], return_inverse=True)
+    count = person.max() + 1
+    if count < LEAST_PEOPLE:
+        return None
+    even = np.full(count, 1 / count)
+    draws = np.random.default_rng(0).multinomial(count, even, RESAMPLES)  # (R, people)
+    weights = draws[:, person].astype(float)  # (R, N)
+    differences = np.mean(
+        [score_weighted(one, weights) - score_weighted(other, weights) for one, other in pairs],
+        axis=0,
+    )  # (R,)
+    low, high = np.percentile(differences, (2.5, 97.5))
+    return Bounds(float(low), float(high))
+
+
+def score_weighted(run: Run, weights: Array) -> Array:
+    """Return the (R,) mean Pearson of a run for each row of weights (R, N)."""
+    labels, outputs = run.labels, run.intensities
+    known = ~np.isnan(labels)  # (N, K)
+    x, y = np.where(known, outputs, 0.0), np.where(known, labels, 0.0)
+    total = (weights @ known).clip(1e-12)
+    mean_x, mean_y = weights @ x / total, weights @ y / total
+    covariance = weights @ (x * y) / total - mean_x * mean_y
+    variances = (weights @ (x * x) / total - mean_x**2) * (weights @ (y * y) / total - mean_y**2)
+    highest = np.where(known, y, -np.inf).max(0)
+    varies = highest > np.where(known, y, np.inf).min(0)  # as `Run.score`
+    return (covariance / np.sqrt(variances.clip(1e-24)))[:, varies].mean(1)
+
+
+def mean_pearson(outputs: NDArray, labels: NDArray) -> float:
+    """Return the mean Pearson over the targets whose labels vary."""
+    target = torch.from_numpy(labels).double()
+    scores = pearson_scores(torch.from_numpy(outputs).double(), target)
+    return mean_where_labels_vary(scores, target)
+
+
+def _score_targets(run: Run) -> Array:
+    return pearson_scores(torch.from_numpy(run.intensities), torch.from_numpy(run.labels)).numpy()
+
+
+def correlate_with_length(values: Array, seconds: Array) -> float:
+    """Return the mean over the columns of |correlation with the clips' length|.
+
+    A column that does not vary counts as 0.
+    """
+    lengths = np.where(np.isnan(values), np.nan, seconds[:, None])
+    scores = pearson_scores(torch.from_numpy(np.nan_to_num(values)), torch.from_numpy(lengths))
+    return float(scores.nan_to_num(0.0).abs().mean())
+
+
+def find_length_edges(seconds: Array) -> Array:
+    """Return the edges of the groups by length; the outer ones are infinite.
+
+    Inner edges are quantiles of one seed's clips, and every group holds `LEAST_GROUP` of them.
+    """
+    inner: list[float] = []
+    below = 0
+    for edge in np.unique(np.quantile(seconds, LENGTH_SHARES)):
+        count = int((seconds <= edge).sum())
+        if count - below >= LEAST_GROUP and len(seconds) - count >= LEAST_GROUP:
+            inner.append(float(edge))
+            below = count
+    return np.array([-np.inf, *inner, np.inf])
+
+
+def measure_spread(values: Sequence[float]) -> float | None:
+    """Return the standard deviation over the seeds; None with one."""
+    return float(np.std(values, ddof=1)) if len(values) > 1 else None
