@@ -13,6 +13,7 @@ from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import torch
@@ -28,12 +29,13 @@ from mma_mrnnet.analysis.study import (
     Study,
     change_data,
     list_settings,
+    write_record,
 )
 from mma_mrnnet.analysis.study_page import draw_differences, make_page
 from mma_mrnnet.analysis.study_summary import PREDICTIONS, StudySummary, summarise_study
 from mma_mrnnet.analysis.variants import TRANSFER, Variant, choose_variants
 from mma_mrnnet.files import replaced_file, write_json, write_text
-from mma_mrnnet.metrics import rounded
+from mma_mrnnet.model.modeling_mma import MMAModel
 from mma_mrnnet.synthetic.domains import domain_named
 from mma_mrnnet.tables import exactly
 from mma_mrnnet.training.arguments import TrainArguments
@@ -93,7 +95,7 @@ def ablate(
 
 def write_report(summary: StudySummary, folder: Path, tell: Tell = lambda line: None) -> None:
     """Write a study's numbers, tables and plot into its folder."""
-    write_json(folder / "ablations.json", rounded(summary.to_json()))
+    write_json(folder / "ablations.json", summary.to_json())
     write_text(folder / "ablations.md", f"# Ablations\n\n{make_page(summary)}")
     try:
         draw_differences(summary, folder / "ablations.png")
@@ -258,7 +260,7 @@ def train_extractor(study: Study, variant: Variant, seed: int) -> None:
     best = results["training"]["history"][results["training"]["best_epoch"] - 1]
     seconds = time.perf_counter() - started
     record = ExtractorRecord(seed, seconds, best["scores"], list_settings(args))
-    record.write(args.output / RUN)
+    write_record(args.output / RUN, record)
     _remove_states(args.output)
 
 
@@ -273,7 +275,7 @@ def train_clips(study: Study, variant: Variant, seed: int) -> None:
     stage = (variant.make_stage or mrnn_stage)(args)
     results = _train(lambda _: stage, args)
     model = type(stage.model).from_pretrained(args.output / "model").eval()
-    clips = stage.validation if stage.held_out is None else stage.held_out
+    clips = cast("ClipDataset", stage.validation) if stage.held_out is None else stage.held_out
     arrays, refused = _predict(stage, model, clips, args), {}
     for data in study.transfer if variant.make_stage is None else ():
         elsewhere = change_data(args, data)
@@ -299,7 +301,7 @@ def train_clips(study: Study, variant: Variant, seed: int) -> None:
         not_tried_on=refused,
         settings=list_settings(args),
     )
-    record.write(folder / RUN)
+    write_record(folder / RUN, record)
     _remove_states(args.output)
     shutil.rmtree(args.output / "model", ignore_errors=True)
 
@@ -323,8 +325,9 @@ def _read_held_out(args: TrainArguments, stage: Stage, model: PreTrainedModel) -
         features = exactly(model.config.feature_names)
         splits, _, _ = table_splits(corpus, replace(args, features=features))
     else:
+        extractor = cast("MMAModel", model.mma)
         # A copy: reading clips may move the extractor to another device than the rest of the model.
-        splits, _ = clip_splits(corpus, args, copy.deepcopy(model.mma), stage.processor)
+        splits, _ = clip_splits(corpus, args, copy.deepcopy(extractor), stage.processor)
     test = splits.get("test")
     return test.rows if test is not None and len(test.rows) else splits["validation"].rows
 

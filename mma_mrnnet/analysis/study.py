@@ -2,13 +2,14 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, TypeVar
 
 from mma_mrnnet.analysis.variants import QUESTIONS, Variant, list_variants
 from mma_mrnnet.files import file_digest, write_json
 from mma_mrnnet.metrics import rounded
+from mma_mrnnet.results import Record, ResultsError
 from mma_mrnnet.training.arguments import TrainArguments, parse_arguments, plain_values
 from mma_mrnnet.training.clip_corpora import read_corpus
 
@@ -31,34 +32,6 @@ FREE = frozenset(
     ]
 )
 """Settings in which a study's later calls may differ from its first."""
-
-
-class Record:
-    """A dataclass that is one JSON file."""
-
-    def write(self, path: Path) -> None:
-        """Write the record; floats are rounded, except the settings, which are compared later."""
-        values: dict[str, Any] = asdict(self)  # type: ignore[call-overload]  # subclasses are dataclasses
-        exact = {name: values.pop(name) for name in ("settings", "clips", "frames") & values.keys()}
-        content = rounded(values)
-        assert isinstance(content, dict)
-        write_json(path, {**content, **exact})
-
-    @classmethod
-    def read(cls, path: Path) -> Self:
-        """Read a record.
-
-        Raises:
-            ValueError: the file is damaged.
-        """
-        try:
-            content = json.loads(path.read_text("utf-8"))
-            names = [one.name for one in fields(cls)]  # type: ignore[arg-type]  # as above
-            return cls(**{name: content[name] for name in names if name in content})
-        except (ValueError, TypeError, RecursionError) as error:
-            raise ValueError(
-                f"{path}: damaged ({error}); remove {path.parent} and run it again"
-            ) from error
 
 
 @dataclass(frozen=True)
@@ -164,7 +137,7 @@ class Study:
         mma = self.base.mma
         if self.frames is not None:
             mma = str(self.extractor_folder(variant, seed) / "model")
-        common = {
+        common: Settings = {
             "seed": seed,
             "output": self.run_folder(variant, seed) / "training",
             "mma": mma if variant.reads_affect else None,
@@ -229,7 +202,7 @@ class Study:
         path = folder / RUN
         if not path.is_file():
             return False
-        self._refuse_other_settings(path, record.read(path).settings, list_settings(args))
+        self._refuse_other_settings(path, read_record(path, record).settings, list_settings(args))
         return True
 
     def claim_folder(self) -> None:
@@ -247,14 +220,14 @@ class Study:
         )
         path = self.folder / BASE
         if path.is_file():
-            self._compare(path, StudyRecord.read(path), wanted)
+            self._compare(path, read_record(path, StudyRecord), wanted)
             return
         if self.folder.exists() and not self.folder.is_dir():
             raise ValueError(f"{self.folder}: is a file; the study needs a folder")
         if self.folder.is_dir() and any(self.folder.iterdir()):
             raise ValueError(f"{self.folder}: is not empty and holds no study; take another --out")
         self.folder.mkdir(parents=True, exist_ok=True)
-        wanted.write(path)
+        write_json(path, wanted.to_json())
 
     def _compare(self, path: Path, found: StudyRecord, wanted: StudyRecord) -> None:
         if (found.frames is None) != (wanted.frames is None):
@@ -284,6 +257,30 @@ class Study:
             raise ValueError(
                 f"{path}: written with other settings: {'; '.join(pairs)}. Take another --out"
             )
+
+
+RecordT = TypeVar("RecordT", bound=Record)
+
+
+def write_record(path: Path, record: RunRecord | ExtractorRecord) -> None:
+    """Write a record; floats are rounded, except the settings, which are compared later."""
+    content = record.to_json()
+    settings = content.pop("settings")
+    write_json(path, {**rounded(content), "settings": settings})
+
+
+def read_record(path: Path, kind: type[RecordT]) -> RecordT:
+    """Read a record of a study.
+
+    Raises:
+        ValueError: the file is damaged.
+    """
+    try:
+        return kind.from_json(json.loads(path.read_text("utf-8")), str(path))
+    except (ResultsError, ValueError, RecursionError) as error:
+        raise ValueError(
+            f"{path}: damaged ({error}); remove {path.parent} and run it again"
+        ) from error
 
 
 def parse_study(

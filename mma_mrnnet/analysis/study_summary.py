@@ -3,7 +3,7 @@
 import zipfile
 import zlib
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -13,13 +13,24 @@ import torch
 from numpy.typing import NDArray
 from scipy import stats
 
-from mma_mrnnet.analysis.study import RUN, ExtractorRecord, RunRecord, Settings, Study
+from mma_mrnnet.analysis.study import (
+    RUN,
+    ExtractorRecord,
+    RunRecord,
+    Settings,
+    Study,
+    read_record,
+)
 from mma_mrnnet.analysis.variants import FULL, TRANSFER, Variant
-from mma_mrnnet.metrics import mean_where_labels_vary, pearson_scores
+from mma_mrnnet.metrics import mean_where_labels_vary, pearson_scores, rounded
+from mma_mrnnet.results import Record
 
 Array = NDArray[np.float64]
 
 PREDICTIONS = "predictions.npz"
+
+FORMAT = 1
+"""The number under `format` in `ablations.json`; files without one are older."""
 
 LENGTH_SHARES = (0.05, 0.25, 0.5, 0.75, 0.95)
 """Shares of the held-out clips at the edges of the groups by length; padding biases the ends."""
@@ -37,7 +48,7 @@ LEAST_PEOPLE = 20
 
 
 @dataclass(frozen=True)
-class Difference:
+class Difference(Record):
     """Mean paired difference with its 95 % interval over the seeds.
 
     `low` and `high` are None with fewer than two seeds, `mean` is None without any.
@@ -50,7 +61,7 @@ class Difference:
 
 
 @dataclass(frozen=True)
-class Bounds:
+class Bounds(Record):
     """95 % interval of a mean difference when people are drawn anew."""
 
     low: float
@@ -58,7 +69,7 @@ class Bounds:
 
 
 @dataclass(frozen=True)
-class LengthGroup:
+class LengthGroup(Record):
     """Scores of the clips longer than `above_s` and up to `to_s` seconds; None means no bound."""
 
     above_s: float | None
@@ -69,7 +80,7 @@ class LengthGroup:
 
 
 @dataclass(frozen=True)
-class TransferScore:
+class TransferScore(Record):
     """Mean Pearson on other data, its deviation over the seeds, and the paired difference there."""
 
     mean: float
@@ -78,7 +89,7 @@ class TransferScore:
 
 
 @dataclass(frozen=True)
-class VariantRow:
+class VariantRow(Record):
     """Everything measured of one variant.
 
     Attributes:
@@ -119,30 +130,9 @@ class VariantRow:
     by_length: list[LengthGroup] = field(default_factory=list)
     transfer: dict[str, TransferScore] = field(default_factory=dict)
 
-    @classmethod
-    def from_json(cls, content: Mapping[str, Any]) -> "VariantRow":
-        """Make a row of what `to_json` of the summary holds."""
-        values = dict(content)
-        values["difference"] = _read_difference(values.get("difference"))
-        people = values.get("difference_over_people")
-        values["difference_over_people"] = None if people is None else Bounds(**people)
-        values["by_length"] = [
-            LengthGroup(**{**group, "difference": Difference(**group["difference"])})
-            for group in values.get("by_length", [])
-        ]
-        values["transfer"] = {
-            data: TransferScore(**{**scores, "difference": Difference(**scores["difference"])})
-            for data, scores in values.get("transfer", {}).items()
-        }
-        return cls(**values)
-
-
-def _read_difference(content: Mapping[str, Any] | None) -> Difference | None:
-    return None if content is None else Difference(**content)
-
 
 @dataclass(frozen=True)
-class ExtractorRow:
+class ExtractorRow(Record):
     """Validation scores of the extractor behind some variants, mean and deviation over the seeds."""
 
     name: str
@@ -154,7 +144,7 @@ class ExtractorRow:
 
 
 @dataclass(frozen=True)
-class StudySummary:
+class StudySummary(Record):
     """All numbers of a study: `ablations.json`.
 
     Attributes:
@@ -205,20 +195,8 @@ class StudySummary:
         return [row for row in self.variants if row.question == question]
 
     def to_json(self) -> dict[str, Any]:
-        """Return plain values, with the format's number."""
-        return {"format": 1, **asdict(self)}
-
-    @classmethod
-    def from_json(cls, content: Mapping[str, Any]) -> "StudySummary":
-        """Make a summary of what `to_json` returned, or of a file written before formats had numbers.
-
-        Raises:
-            TypeError: a value is missing.
-        """
-        values = {name: value for name, value in content.items() if name != "format"}
-        values["variants"] = [VariantRow.from_json(row) for row in values["variants"]]
-        values["extractors"] = [ExtractorRow(**row) for row in values["extractors"]]
-        return cls(**values)
+        """Return plain values, rounded, with the format's number."""
+        return {"format": FORMAT, **rounded(super().to_json())}
 
 
 # What is read -----------------------------------------------------------------------------------
@@ -243,7 +221,7 @@ class Run:
         Raises:
             ValueError: a file in it is damaged.
         """
-        record = RunRecord.read(folder / RUN)
+        record = read_record(folder / RUN, RunRecord)
         path = folder / PREDICTIONS
         try:
             with np.load(path, allow_pickle=False) as file:
@@ -327,7 +305,7 @@ def summarise_study(
     stage1 = None if frames is None else {"data": frames.data, "epochs": frames.epochs}
     extractors = study.folder.glob(f"extractors/*/seed-*/{RUN}")
     seconds = [run.record.seconds for found in runs.values() for run in found]
-    seconds += [ExtractorRecord.read(path).seconds for path in extractors]
+    seconds += [read_record(path, ExtractorRecord).seconds for path in extractors]
     return StudySummary(
         data=record.data,
         evaluated_on=record.evaluated_on,
@@ -425,7 +403,7 @@ def _summarise_extractors(study: Study, variants: Sequence[Variant]) -> list[Ext
     for variant in variants if study.frames is not None else ():
         folder = study.extractor_folder(variant, 0).parent
         paths = sorted(folder.glob(f"seed-*/{RUN}")) if variant.reads_affect else []
-        found = [ExtractorRecord.read(path) for path in paths]
+        found = [read_record(path, ExtractorRecord) for path in paths]
         if not found or folder.name in rows:
             continue
         scores: dict[str, list[float]] = {}
