@@ -1,0 +1,400 @@
+"""The report of an extractor as a page of Markdown tables and as pictures."""
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from mma_mrnnet.analysis.evaluation_results import EvaluationResults, Group
+from mma_mrnnet.analysis.extractor_scores import (
+    Answers,
+    ExpressionScores,
+    Interval,
+    SourceScores,
+    UnitScores,
+)
+from mma_mrnnet.analysis.markdown import format_interval, format_number, format_table
+from mma_mrnnet.files import replaced_file
+from mma_mrnnet.metrics import reliability
+from mma_mrnnet.model.labels import (
+    EXPRESSIONS,
+    NO_CLASS,
+    action_unit_name,
+    is_present,
+    presence_target,
+)
+from mma_mrnnet.training.datasets import FrameDataset
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+SHOWN_UNITS = (4, 12, 25)
+"""Units with a reliability curve: the ones that photos show often."""
+
+LEAST_ROWS = 20
+"""Least number of images of a curve; each of its points needs a fifth of that."""
+
+WORST = 6
+"""Crops shown of each kind of failure and source."""
+
+
+# The page ---------------------------------------------------------------------------------------
+
+
+def make_page(results: EvaluationResults) -> str:
+    """Return `evaluation.md`: every number that a reader compares, source by source."""
+    sources = results.sources
+    parts = [
+        _make_heading(results),
+        _list_costs(results),
+        _summarise(sources),
+        _list_units(sources, "Action units: correlation with the intensity labels", "correlation"),
+        _list_units(sources, "Action units: F1 of presence (intensity .4 or more)", "f1"),
+        *(_list_confusions(source, scores.expression) for source, scores in sources.items()),
+        _list_calibration(sources),
+        _list_talkers(results),
+        *(_list_groups(kind, groups, list(sources)) for kind, groups in results.groups.items()),
+        _compare(results),
+    ]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+LABEL_KINDS = {
+    "human": "by people",
+    "pseudo": "another model's",
+    "constructed": "known by construction",
+    "simulated": "a simulator's",
+    "unknown": "of unknown origin",
+}
+
+
+def _make_heading(results: EvaluationResults) -> str:
+    data = results.data
+    people = f"{data.people:,} people"
+    if data.people >= data.images:
+        people = "as many people, or of people who are not named: then intervals are over images"
+    lines = [
+        f"# {results.model.name} on {data.split} faces",
+        f"`{results.command}`",
+        f"{results.what[0].upper()}{results.what[1:]}. {data.images:,} images of {people}.",
+    ]
+    if data.provenance:
+        labels = [f"{one.name} {LABEL_KINDS[one.labels]}" for one in data.provenance]
+        lines.append(f"Labels: {', '.join(labels)}.")
+    return "\n\n".join(lines)
+
+
+def _list_costs(results: EvaluationResults) -> str:
+    models = [results.model] + ([results.against.model] if results.against else [])
+    rows = [
+        [
+            model.name,
+            f"{model.parameters:,}",
+            f"{model.megabytes:.1f}",
+            f"{model.cpu_ms_a_face:.1f}",
+        ]
+        for model in models
+    ]
+    table = format_table(["model", "parameters", "MB", "CPU ms a face"], rows)
+    note = (
+        "The network alone, 16 faces at once, one thread of "
+        f"{results.model.processor}, the best of five."
+    )
+    return f"## Cost\n\n{table}\n\n{note}"
+
+
+def _format_interval(score: Interval) -> str:
+    return format_interval(score.value, score.low, score.high)
+
+
+SUMMARY: dict[str, Callable[[SourceScores], str]] = {
+    "images (people)": lambda scores: f"{scores.images:,} ({scores.people:,})",
+    "AU correlation, mean": lambda scores: _format_interval(scores.mean_action_unit_correlation),
+    "of AUs 4, 7, 12, 25": lambda scores: _format_interval(scores.mean_correlation_of_common_units),
+    "AU F1, mean": lambda scores: _format_interval(scores.mean_action_unit_f1),
+    "expression images": lambda scores: f"{scores.expression.images:,}",
+    "expression macro F1": lambda scores: _format_interval(scores.expression.macro_f1),
+    "expression balanced accuracy": lambda scores: _format_interval(
+        scores.expression.balanced_accuracy
+    ),
+    "smiling / neutral images": lambda scores: (
+        f"{scores.smiling_against_neutral.smiling} / {scores.smiling_against_neutral.neutral}"
+    ),
+    "smiling or neutral, balanced accuracy": lambda scores: _format_interval(
+        scores.smiling_against_neutral.balanced_accuracy
+    ),
+    "smiling or neutral, AUC": lambda scores: format_number(scores.smiling_against_neutral.auc),
+    "valence CCC": lambda scores: _format_interval(scores.valence_arousal.valence),
+    "arousal CCC": lambda scores: _format_interval(scores.valence_arousal.arousal),
+}
+"""The rows of the table of sources."""
+
+CALIBRATION: dict[str, Callable[[SourceScores], float | None]] = {
+    "expressions: ECE": lambda scores: scores.calibration.expression_ece,
+    "expressions: Brier": lambda scores: scores.calibration.expression_brier,
+    "action units: mean ECE": lambda scores: scores.calibration.action_unit_ece,
+}
+
+
+def _summarise(sources: Mapping[str, SourceScores]) -> str:
+    rows = [[name, *map(format_cell, sources.values())] for name, format_cell in SUMMARY.items()]
+    note = (
+        "Means over units are over those whose labels vary in the source; macro F1 and balanced "
+        "accuracy over the expressions that occur there. Smiling or neutral: which of the two is "
+        "likelier."
+    )
+    return f"## By source\n\n{format_table(['', *sources], rows)}\n\n{note}"
+
+
+def _list_units(sources: Mapping[str, SourceScores], title: str, score: str) -> str:
+    def format_cell(unit: UnitScores) -> str:
+        if not unit.annotated:
+            return "no labels"
+        shown = unit.correlation if score == "correlation" else unit.f1
+        return f"{_format_interval(shown)} ({unit.present})"
+
+    rows = [
+        [unit, *(format_cell(scores.action_units[unit]) for scores in sources.values())]
+        for unit in next(iter(sources.values())).action_units
+    ]
+    note = "In brackets behind it the images in which the unit is present."
+    return f"## {title}\n\n{note}\n\n{format_table(['', *sources], rows)}"
+
+
+def _list_confusions(source: str, expression: ExpressionScores) -> str:
+    if not expression.images:
+        return ""
+    pairs = zip(expression.names, expression.confusion, strict=True)
+    rows = [[name, *map(str, counts)] for name, counts in pairs if sum(counts)]
+    table = format_table(["", *expression.names], rows)
+    return f"## Expressions of {source}: rows are labels\n\n{table}"
+
+
+def _list_calibration(sources: Mapping[str, SourceScores]) -> str:
+    rows = [
+        [source, *(format_number(measure(scores)) for measure in CALIBRATION.values())]
+        for source, scores in sources.items()
+    ]
+    note = (
+        "Expected calibration error over ten bins: of the likeliest expression, and of a unit's "
+        "presence at intensity .4 or more. With few images it is larger than it would be with many. "
+        "If these are the validation images of the model's own training, they also chose its epoch "
+        "and its calibration: the errors are those of the fit; `calibration` in the training's "
+        "results has cross-fitted ones."
+    )
+    return f"## Calibration\n\n{format_table(['', *CALIBRATION], rows)}\n\n{note}"
+
+
+def _list_talkers(results: EvaluationResults) -> str:
+    rows = [
+        [source, str(found.images), *map(format_number, found.mean_expression.values())]
+        for source, found in results.neutral_talkers.items()
+        if found.images
+    ]
+    if not rows:
+        return ""
+    text = (
+        "Faces that part the lips or drop the jaw and do nothing else: the mean probability of each "
+        "expression."
+    )
+    return f"## Calm talkers\n\n{text}\n\n{format_table(['', 'images', *EXPRESSIONS], rows)}"
+
+
+GROUP_NOTES = {
+    "pose": "Degrees are estimated from where the nose's tip stands between the eyes of five "
+    "detected points; no label says how a head is turned.",
+    "blur": "Thirds of each source by the variance of the Laplacian.",
+    "grey": "Crops without colour against those with. Size is not compared: every crop is stored at "
+    "the same size, and how large the face was in its photo is not known.",
+}
+
+
+def _list_groups(kind: str, groups: Sequence[Group], sources: Sequence[str]) -> str:
+    def format_cell(group: Group, source: str) -> str:
+        found = group.sources.get(source)
+        if found is None:
+            return ""
+        correlation = format_number(found.mean_action_unit_correlation)
+        return f"{correlation}, {format_number(found.expression_macro_f1)} ({found.images})"
+
+    rows = [[group.name, *(format_cell(group, source) for source in sources)] for group in groups]
+    text = (
+        f"{GROUP_NOTES[kind]} Mean AU correlation, expression macro F1 (images); left out below 20 "
+        "images."
+    )
+    return f"## By {kind}\n\n{text}\n\n{format_table(['', *sources], rows)}"
+
+
+def _compare(results: EvaluationResults) -> str:
+    other = results.against
+    if other is None:
+        return ""
+    rows = []
+    for source, scores in results.sources.items():
+        theirs = other.sources[source]
+        for name, format_cell in SUMMARY.items():
+            if "images" not in name:
+                rows.append([f"{source}: {name}", format_cell(scores), format_cell(theirs)])
+        for name, measure in CALIBRATION.items():
+            both = [format_number(measure(scores)), format_number(measure(theirs))]
+            rows.append([f"{source}: {name}", *both])
+    rows = [row for row in rows if row[1:] != ["-", "-"]]
+    table = format_table(["", results.model.name, other.model.name], rows)
+    return f"## Against {other.model.name}, on the same images\n\n{table}"
+
+
+# Pictures ---------------------------------------------------------------------------------------
+
+
+def draw_scores(path: Path, results: EvaluationResults, answers: Mapping[str, Answers]) -> None:
+    """Draw reliability curves and each source's AU correlations as a PNG file.
+
+    Args:
+        path: the file.
+        results: what `evaluation.json` holds.
+        answers: of each source.
+    """
+    from matplotlib.figure import Figure
+
+    rows = 1 + len(results.sources)
+    figure = Figure(figsize=(13, 3.4 + 1.7 * (rows - 1)), layout="constrained")
+    grid = figure.add_gridspec(rows, 1 + len(SHOWN_UNITS), height_ratios=[2.1] + [1] * (rows - 1))
+    for column, unit in enumerate((None, *SHOWN_UNITS)):
+        axes = figure.add_subplot(grid[0, column])
+        for place, (source, own) in enumerate(answers.items()):
+            said, outcome = _pair_expressions(own) if unit is None else _pair_unit(own, unit)
+            if len(said) >= LEAST_ROWS:
+                _draw_reliability(axes, said, outcome, label=source, color=f"C{place}")
+        _frame_reliability(axes, "expressions" if unit is None else action_unit_name(unit))
+    for place, (source, scores) in enumerate(results.sources.items()):
+        axes = figure.add_subplot(grid[place + 1, :])
+        _draw_correlations(axes, scores, f"C{place}")
+        title = f"{source}: AU correlation, 95 % over {scores.people:,} people"
+        axes.set_title(title, fontsize=9, loc="left")
+    _save(figure, path)
+
+
+def _pair_expressions(answers: Answers) -> tuple[Tensor, Tensor]:
+    """Return the probability of the likeliest expression and whether it was right."""
+    labelled = answers.expression != NO_CLASS
+    confidence, named = answers.probabilities[labelled].max(-1)
+    return confidence, named == answers.expression[labelled]
+
+
+def _pair_unit(answers: Answers, unit: int) -> tuple[Tensor, Tensor]:
+    """Return probability and presence of a unit, of the images annotated with it."""
+    if unit not in answers.action_units:
+        return torch.zeros(0), torch.zeros(0, dtype=torch.bool)
+    place = answers.action_units.index(unit)
+    known = ~answers.intensity[:, place].isnan()
+    return answers.presence[known, place], is_present(answers.intensity[known, place])
+
+
+def _draw_reliability(
+    axes: "Axes", probability: Tensor, outcome: Tensor, *, label: str, color: str
+) -> None:
+    _, said, came, counts = reliability(probability, outcome)
+    kept = counts >= LEAST_ROWS / 5
+    axes.plot(said[kept], came[kept], "o-", color=color, markersize=3, linewidth=1.2, label=label)
+
+
+def _frame_reliability(axes: "Axes", title: str) -> None:
+    axes.plot([0, 1], [0, 1], "--", color="#999999", linewidth=0.8)
+    axes.set(xlim=(0, 1), ylim=(0, 1), aspect="equal")
+    axes.set_title(title, fontsize=10)
+    axes.set_xlabel("said", fontsize=8)
+    axes.set_ylabel("came true", fontsize=8)
+    axes.tick_params(labelsize=7)
+    axes.grid(color="#eeeeee")
+    if axes.get_legend_handles_labels()[1]:
+        axes.legend(fontsize=7, loc="upper left")
+
+
+def _draw_correlations(axes: "Axes", scores: SourceScores, color: str) -> None:
+    for place, unit in enumerate(scores.action_units.values()):
+        score = unit.correlation
+        if score.value is None:
+            continue
+        axes.bar(place, score.value, color=color, width=0.7)
+        if score.low is not None and score.high is not None:
+            axes.plot([place, place], [score.low, score.high], color="black", linewidth=1)
+    count = len(scores.action_units)
+    axes.set_xticks(range(count), list(scores.action_units), fontsize=7)
+    axes.set(xlim=(-0.6, count - 0.4), ylim=(-0.5, 1))
+    axes.axhline(0, color="black", linewidth=0.6)
+    axes.tick_params(axis="y", labelsize=7)
+    axes.set_axisbelow(True)
+    axes.grid(axis="y", color="#eeeeee")
+
+
+def draw_failures(path: Path, rows: FrameDataset, answers: Answers, sources: Sequence[str]) -> None:
+    """Draw each source's surest wrong expressions and largest errors of action units as a PNG file.
+
+    Args:
+        path: the file.
+        rows: the split.
+        answers: to all of its images.
+        sources: whose crops are shown; only if their people agreed to it.
+    """
+    from matplotlib.figure import Figure
+
+    lines = [
+        (source, find) for source in sources for find in (find_wrong_expressions, find_wrong_units)
+    ]
+    figure = Figure(figsize=(1.9 * WORST, 2.5 * len(lines)), layout="constrained")
+    for line, (source, find) in enumerate(lines):
+        own = torch.tensor([name == source for name in rows.sources])
+        for column, (number, label, output) in enumerate(find(answers, own, WORST)):
+            axes = figure.add_subplot(len(lines), WORST, line * WORST + column + 1)
+            axes.imshow(rows[number]["crop"].numpy())
+            axes.set_axis_off()
+            axes.set_title(f"{source}\nlabel: {label}\noutput: {output}", fontsize=7)
+    _save(figure, path)
+
+
+def find_wrong_expressions(answers: Answers, own: Tensor, most: int) -> list[tuple[int, str, str]]:
+    """Find the images whose wrong expression is the likeliest.
+
+    Args:
+        answers: to N images.
+        own: (N,) bool, the images to search.
+        most: how many.
+
+    Returns:
+        Number, label and output of each image.
+    """
+    confidence, named = answers.probabilities.max(-1)
+    wrong = own & (answers.expression != NO_CLASS) & (named != answers.expression)
+    found = []
+    for number in _rank(torch.where(wrong, confidence, -1.0), most):
+        label = EXPRESSIONS[int(answers.expression[number])]
+        output = f"{EXPRESSIONS[int(named[number])]} {confidence[number]:.2f}"
+        found.append((number, label, output))
+    return found
+
+
+def find_wrong_units(answers: Answers, own: Tensor, most: int) -> list[tuple[int, str, str]]:
+    """Find the images with the largest error of one unit; as `find_wrong_expressions`."""
+    errors = (answers.presence - presence_target(answers.intensity)).abs().nan_to_num(-1.0)
+    error, place = errors.max(-1)
+    found = []
+    for number in _rank(torch.where(own, error, -1.0), most):
+        unit = int(place[number])
+        name = action_unit_name(answers.action_units[unit])
+        label = f"{name} {answers.intensity[number, unit]:.2f}"
+        found.append((number, label, f"{name} {answers.presence[number, unit]:.2f}"))
+    return found
+
+
+def _rank(values: Tensor, most: int) -> list[int]:
+    """Return the places of the largest values that are not negative, largest first."""
+    order = values.argsort(descending=True, stable=True)
+    return order[: min(most, int((values >= 0).sum()))].tolist()
+
+
+def _save(figure: "Figure", path: Path) -> None:
+    with replaced_file(path) as staging:
+        figure.savefig(staging, format="png", dpi=110)

@@ -1,0 +1,406 @@
+"""Scores of an extractor on the labelled face crops of one source, with intervals over people."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Self
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+
+from mma_mrnnet import metrics
+from mma_mrnnet.faces.detection import FaceDetector
+from mma_mrnnet.metrics import People, WeightedScores
+from mma_mrnnet.model.labels import (
+    EXPRESSIONS,
+    NO_CLASS,
+    PRESENT_PROBABILITY,
+    action_unit_name,
+    is_present,
+    neutral_talkers,
+)
+from mma_mrnnet.results import Record, Score, Scores
+from mma_mrnnet.training.datasets import FrameDataset
+
+COMMON_UNITS = (4, 7, 12, 25)
+"""The units that posed photos of calm and smiling people show often enough to be judged there."""
+
+LEAST_PRESENT = 10
+"""Least number of images that show a unit, for its F1 to count in the mean (our choice)."""
+
+LEAST_IMAGES = 20
+"""Least number of images of a group that is scored: a correlation over fewer says nothing."""
+
+HAPPINESS, NEUTRAL = EXPRESSIONS.index("happiness"), EXPRESSIONS.index("neutral")
+
+# Records ----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Interval(Record):
+    """A score with its 95 % interval over people; None where it is not defined."""
+
+    value: Score
+    low: Score
+    high: Score
+
+    @classmethod
+    def of(cls, found: metrics.Interval) -> Self:
+        """Return the record of an interval."""
+        return cls(found.value, found.low, found.high)
+
+
+@dataclass(frozen=True)
+class UnitScores(Record):
+    """Scores of one action unit; the counts are of images."""
+
+    correlation: Interval
+    f1: Interval
+    annotated: int
+    present: int
+    predicted: int
+
+
+@dataclass(frozen=True)
+class ExpressionScores(Record):
+    """Scores of the expressions; rows of `confusion` are labels, in the order of `names`."""
+
+    images: int
+    macro_f1: Interval
+    balanced_accuracy: Interval
+    confusion: list[list[int]]
+    names: list[str]
+
+
+@dataclass(frozen=True)
+class SmilingScores(Record):
+    """How well happiness and neutral are told apart by which of the two is likelier."""
+
+    smiling: int
+    neutral: int
+    balanced_accuracy: Interval
+    auc: Score
+
+
+@dataclass(frozen=True)
+class ValenceArousalScores(Record):
+    """Concordance of valence and arousal."""
+
+    images: int
+    valence: Interval
+    arousal: Interval
+
+
+@dataclass(frozen=True)
+class CalibrationScores(Record):
+    """How far probabilities are from shares of images."""
+
+    expression_ece: Score
+    expression_brier: Score
+    action_unit_ece: Score
+
+
+@dataclass(frozen=True)
+class SourceScores(Record):
+    """All scores of one source."""
+
+    images: int
+    people: int
+    action_units: dict[str, UnitScores]
+    mean_action_unit_correlation: Interval
+    mean_action_unit_f1: Interval
+    mean_correlation_of_common_units: Interval
+    expression: ExpressionScores
+    smiling_against_neutral: SmilingScores
+    valence_arousal: ValenceArousalScores
+    calibration: CalibrationScores
+
+
+@dataclass(frozen=True)
+class TalkerScores(Record):
+    """Mean probability of each expression over `images` faces of calm talkers."""
+
+    images: int
+    mean_expression: Scores
+
+
+@dataclass(frozen=True)
+class GroupScores(Record):
+    """Scores of the images of one source in a group, without intervals; None with too few images."""
+
+    images: int
+    mean_action_unit_correlation: Score
+    expression_macro_f1: Score
+
+
+# Answers ----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Answers:
+    """N labelled images and the outputs for them.
+
+    Attributes:
+        action_units: the units of A columns.
+        subjects: (N,) names of people.
+        intensity: (N, A) labels; NaN where unlabelled.
+        expression: (N,) labels; -100 where unlabelled.
+        valence_arousal: (N, 2) labels; NaN where unlabelled.
+        affect: (N, 2 + 7 + A) outputs, in the order of `affect_names`.
+    """
+
+    action_units: tuple[int, ...]
+    subjects: np.ndarray
+    intensity: Tensor
+    expression: Tensor
+    valence_arousal: Tensor
+    affect: Tensor
+
+    @classmethod
+    def join(cls, rows: FrameDataset, affect: Tensor) -> Self:
+        """Join the labels of a split and the (N, 2 + 7 + A) outputs for it."""
+        subjects = np.asarray(rows.subjects, dtype=str)
+        labels = (rows.intensity, rows.expression, rows.valence_arousal)
+        return cls(rows.action_units, subjects, *labels, affect)
+
+    @property
+    def probabilities(self) -> Tensor:
+        """(N, 7) of the expressions."""
+        return self.affect[:, 2:9]
+
+    @property
+    def presence(self) -> Tensor:
+        """(N, A) probabilities of the action units."""
+        return self.affect[:, 9:]
+
+    @property
+    def named(self) -> Tensor:
+        """(N,) likeliest expressions."""
+        return self.probabilities.argmax(-1)
+
+    def select(self, chosen: Tensor) -> Self:
+        """Return some of the images: (N,) bool."""
+        parts = ("intensity", "expression", "valence_arousal", "affect")
+        kept = {name: getattr(self, name)[chosen] for name in parts}
+        return replace(self, subjects=self.subjects[chosen.numpy()], **kept)
+
+
+def split_by_source(answers: Answers, sources: np.ndarray) -> dict[str, Answers]:
+    """Return the answers of each source; `sources` are those of the N images."""
+    return {
+        str(source): answers.select(torch.from_numpy(sources == source))
+        for source in np.unique(sources)
+    }
+
+
+# Scores -----------------------------------------------------------------------------------------
+
+
+def score_source(answers: Answers) -> SourceScores:
+    """Return all scores of one source."""
+    people = People(answers.subjects.tolist())
+    correlate = _correlate(answers)
+
+    def count_f1(weights: Tensor | None) -> Tensor:
+        return metrics.f1_scores(called, present, annotated, weights)
+
+    annotated, present = ~answers.intensity.isnan(), is_present(answers.intensity)
+    called = answers.presence >= PRESENT_PROBABILITY
+    shown = (present & annotated).sum(0)
+    correlations, f1 = people.intervals(correlate), people.intervals(count_f1)
+    common = torch.tensor([unit in COMMON_UNITS for unit in answers.action_units])
+    units = {
+        action_unit_name(unit): UnitScores(
+            correlation=Interval.of(correlations[place]),
+            f1=Interval.of(f1[place]),
+            annotated=int(annotated[:, place].sum()),
+            present=int(shown[place]),
+            predicted=int((called & annotated)[:, place].sum()),
+        )
+        for place, unit in enumerate(answers.action_units)
+    }
+    return SourceScores(
+        images=len(answers.subjects),
+        people=people.count,
+        action_units=units,
+        mean_action_unit_correlation=Interval.of(people.mean_interval(correlate)),
+        mean_action_unit_f1=Interval.of(people.mean_interval(count_f1, shown >= LEAST_PRESENT)),
+        mean_correlation_of_common_units=Interval.of(people.mean_interval(correlate, common)),
+        expression=_score_expressions(answers, people),
+        smiling_against_neutral=_score_smiling(answers, people),
+        valence_arousal=_score_valence_arousal(answers, people),
+        calibration=_score_calibration(answers),
+    )
+
+
+def _correlate(answers: Answers) -> WeightedScores:
+    """Return the correlations of presence and intensity as a function of row weights."""
+
+    def correlate(weights: Tensor | None) -> Tensor:
+        scores = metrics.pearson_scores(answers.presence, answers.intensity, weights)
+        return metrics.count_constant_as_zero(scores, answers.intensity, weights)
+
+    return correlate
+
+
+def _score_expressions(answers: Answers, people: People) -> ExpressionScores:
+    given = (answers.named, answers.expression, len(EXPRESSIONS))
+    f1 = people.mean_interval(lambda weights: metrics.class_f1_scores(*given, weights))
+    recall = people.mean_interval(lambda weights: metrics.class_recalls(*given, weights))
+    return ExpressionScores(
+        images=int((answers.expression != NO_CLASS).sum()),
+        macro_f1=Interval.of(f1),
+        balanced_accuracy=Interval.of(recall),
+        confusion=metrics.count_confusions(*given).tolist(),
+        names=list(EXPRESSIONS),
+    )
+
+
+def _score_smiling(answers: Answers, people: People) -> SmilingScores:
+    smiling, neutral = answers.expression == HAPPINESS, answers.expression == NEUTRAL
+    two = answers.probabilities[:, [NEUTRAL, HAPPINESS]].double().clamp(min=1e-12)
+    share = two[:, 1] / two.sum(1)
+    labels = torch.where(smiling, 1, torch.where(neutral, 0, NO_CLASS))
+    named = (share > 0.5).long()
+    both = torch.full((2,), bool(smiling.any() and neutral.any()))
+    recall = people.mean_interval(
+        lambda weights: metrics.class_recalls(named, labels, 2, weights), both
+    )
+    chosen = smiling | neutral
+    return SmilingScores(
+        smiling=int(smiling.sum()),
+        neutral=int(neutral.sum()),
+        balanced_accuracy=Interval.of(recall),
+        auc=float(metrics.area_under_roc(share[chosen], smiling[chosen])),
+    )
+
+
+def _score_valence_arousal(answers: Answers, people: People) -> ValenceArousalScores:
+    prediction, target = answers.affect[:, :2], answers.valence_arousal
+
+    def concord(weights: Tensor | None) -> Tensor:
+        scores = metrics.concordance_scores(prediction, target, weights)
+        return metrics.count_constant_as_zero(scores, target, weights)
+
+    valence, arousal = people.intervals(concord)
+    return ValenceArousalScores(
+        images=int((~target.isnan()).any(1).sum()),
+        valence=Interval.of(valence),
+        arousal=Interval.of(arousal),
+    )
+
+
+def _score_calibration(answers: Answers) -> CalibrationScores:
+    labelled = answers.expression != NO_CLASS
+    truth = torch.zeros(int(labelled.sum()), len(EXPRESSIONS))
+    truth.scatter_(1, answers.expression[labelled].unsqueeze(1), 1.0)
+    brier = ((answers.probabilities[labelled] - truth) ** 2).sum(1).mean()
+    return CalibrationScores(
+        expression_ece=metrics.expression_calibration_error(
+            answers.probabilities, answers.expression
+        ),
+        expression_brier=float(brier),
+        action_unit_ece=metrics.presence_calibration_error(answers.presence, answers.intensity),
+    )
+
+
+def score_talkers(answers: Answers) -> TalkerScores:
+    """Score calm talkers: faces without an expression label that only part the lips or the jaw."""
+    talking = neutral_talkers(answers.intensity, answers.action_units)
+    chosen = answers.select(talking & (answers.expression == NO_CLASS))
+    mean = chosen.probabilities.double().mean(0).tolist()
+    return TalkerScores(len(chosen.subjects), dict(zip(EXPRESSIONS, mean, strict=True)))
+
+
+def score_group(answers: Answers) -> GroupScores:
+    """Score the images of one source in a group."""
+    images = len(answers.subjects)
+    if images < LEAST_IMAGES:
+        return GroupScores(images, None, None)
+    labels = answers.expression
+    several = len(labels[labels != NO_CLASS].unique()) > 1
+    macro_f1 = metrics.macro_f1(answers.named, labels) if several else None
+    return GroupScores(images, float(_correlate(answers)(None).nanmean()), macro_f1)
+
+
+# How crops look ---------------------------------------------------------------------------------
+
+NOSE_DEPTH = 0.5
+"""How far a nose stands out, in distances between the eyes: turns its offset into degrees (our
+assumption)."""
+
+COLOURLESS = 2.0
+"""A crop is grey if the largest and smallest channel of its pixels differ by less, of 255."""
+
+
+@dataclass(frozen=True)
+class Looks:
+    """What can be measured of N crops without labels.
+
+    Attributes:
+        yaw: (N,) estimated degrees to either side; NaN if no face was found.
+        sharpness: (N,) variance of the Laplacian.
+        colour: (N,) mean distance between a pixel's largest and smallest channel, of 255.
+    """
+
+    yaw: Tensor
+    sharpness: Tensor
+    colour: Tensor
+
+
+def measure_looks(crops: Sequence[np.ndarray], detector: FaceDetector) -> list[list[float]]:
+    """Return yaw, sharpness and colour of (H, W, 3) uint8 crops."""
+    rows = []
+    for crop in crops:
+        found = detector(crop)
+        grey = cv2.cvtColor(crop, cv2.COLOR_RGB2GRAY)
+        colour = (crop.max(2).astype(np.float32) - crop.min(2)).mean()
+        yaw = estimate_yaw(found[0].landmarks) if found else float("nan")
+        rows.append([yaw, float(cv2.Laplacian(grey, cv2.CV_64F).var()), float(colour)])
+    return rows
+
+
+def estimate_yaw(landmarks: np.ndarray) -> float:
+    """Estimate the degrees by which a head is turned to either side.
+
+    The tip of the nose lies in the middle of the line through the eyes on a frontal face, and beside
+    it by `NOSE_DEPTH` times the tangent of the angle, in distances between the eyes.
+
+    Args:
+        landmarks: (5, 2) in the order of `faces.TEMPLATE`.
+    """
+    left, right, nose = landmarks[:3]
+    axis = right - left
+    offset = abs(float((nose - left) @ axis / max(float(axis @ axis), 1e-9)) - 0.5)
+    return float(np.degrees(np.arctan(offset / NOSE_DEPTH)))
+
+
+def group_looks(looks: Looks, sources: np.ndarray) -> Mapping[str, Mapping[str, Tensor]]:
+    """Return (N,) bool of each named group: by estimated pose, by blur within a source, by colour.
+
+    Args:
+        looks: of N crops.
+        sources: (N,) their sources.
+    """
+    yaw, thirds = looks.yaw, _rank_in_thirds(looks.sharpness, sources)
+    names = ("blurred third", "middle third", "sharp third")
+    return {
+        "pose": {
+            "turned by less than 10 degrees": yaw < 10,
+            "10 to 20 degrees": (yaw >= 10) & (yaw < 20),
+            "20 degrees or more": yaw >= 20,
+        },
+        "blur": {name: thirds == third for third, name in enumerate(names)},
+        "grey": {"grey": looks.colour < COLOURLESS, "coloured": looks.colour >= COLOURLESS},
+    }
+
+
+def _rank_in_thirds(values: Tensor, sources: np.ndarray) -> Tensor:
+    """Return (N,) 0, 1 or 2: the third of its source that a value is in."""
+    thirds = torch.zeros(len(values), dtype=torch.long)
+    for source in np.unique(sources):
+        own = torch.from_numpy(sources == source)
+        rank = values[own].argsort(stable=True).argsort()
+        thirds[own] = rank * 3 // max(int(own.sum()), 1)
+    return thirds
