@@ -20,9 +20,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from mma_mrnnet.analysis.ablation.study import study_of
 
 from mma_mrnnet import cli
+from mma_mrnnet.analysis.study import parse_study
 from mma_mrnnet.cli.demo import DURATION_S, FPS, astronaut, camera_move
 from mma_mrnnet.train import main as train
 from mma_mrnnet.training.arguments import parse_arguments
@@ -120,7 +120,7 @@ def check_words(line):
         command, values = cli.parse_words(words[words.index("mma-mrnnet") + 1 :])
         if command == "ablate":
             frames = values["frames"] and shlex.split(values["frames"])
-            study_of(Path("x"), values["words"], frames, values["transfer"] or [])
+            parse_study(Path("x"), values["words"], frames, values["transfer"] or [])
     elif "train.py" in words:
         own = words[words.index("train.py") + 1 :]
         place = own.index("...") if "..." in own else None

@@ -7,155 +7,26 @@ import pytest
 import torch
 
 from mma_mrnnet import MMAMRNNetConfig, MMAMRNNetForIntensity, cli
-from mma_mrnnet.analysis.evaluation.looks import CHANGES, Looks, groups_of, yaw_of
-from mma_mrnnet.analysis.evaluation.page import interval, number, signed
-from mma_mrnnet.analysis.evaluation.people import (
-    People,
-    class_f1_of,
-    concordances,
-    confusions,
-    correlations,
-    f1_of,
-    moments,
-    presences,
-    recalls_of,
-)
-from mma_mrnnet.analysis.evaluation.pictures import worst_action_units, worst_expressions
-from mma_mrnnet.analysis.evaluation.scores import (
+from mma_mrnnet.analysis.evaluation_page import find_wrong_expressions, find_wrong_units
+from mma_mrnnet.analysis.evaluation_results import EvaluationResults
+from mma_mrnnet.analysis.extractor_scores import (
     Answers,
-    mean_correlation,
-    source_report,
-    talkers_report,
+    Looks,
+    estimate_yaw,
+    group_looks,
+    score_group,
+    score_source,
+    score_talkers,
 )
-from mma_mrnnet.analysis.evaluation.seen import evenly_spread
+from mma_mrnnet.analysis.markdown import format_interval, format_number, format_signed
 from mma_mrnnet.faces.detection import TEMPLATE
-from mma_mrnnet.hub.checkpoints import CheckpointError, load_extractor
-from mma_mrnnet.metrics import (
-    concordance_scores,
-    expected_calibration_error,
-    f1_scores,
-    macro_f1,
-    pearson_scores,
-)
+from mma_mrnnet.hub.checkpoints import CheckpointError, load_extractor, pretrained_folder
+from mma_mrnnet.metrics import pearson_scores
 from mma_mrnnet.model.labels import ACTION_UNITS, EXPRESSIONS, NO_CLASS, neutral_talkers
 from mma_mrnnet.synthetic.drawn_faces import drawn_faces
 from mma_mrnnet.training.datasets import FrameDataset
 
 NAN = float("nan")
-
-# Intervals over people ---------------------------------------------------------------------------------------------
-
-
-def mean_of(sums):
-    """(..., 2) sums of a value and of 1 to their mean, (..., 1)."""
-    return sums[..., :1] / sums[..., 1:]
-
-
-def with_ones(values):
-    return torch.stack([values, torch.ones_like(values)], dim=1)
-
-
-def width(score):
-    return score["high"] - score["low"]
-
-
-def test_an_interval_of_a_mean_is_as_wide_as_theory_says():
-    # 400 people, deviation 1: the mean's standard error is 1/20, 95 % are 2 * 1.96 / 20 = .196 wide.
-    values = torch.randn(400, dtype=torch.float64)
-    score = People([f"person {n}" for n in range(400)]).mean_interval(with_ones(values), mean_of)
-    assert score["value"] == pytest.approx(float(values.mean()))
-    assert width(score) == pytest.approx(0.196 * float(values.std()), rel=0.1)
-
-
-def test_more_images_of_the_same_people_narrow_nothing():
-    values = torch.randn(50, dtype=torch.float64)
-    subjects = [f"person {n}" for n in range(50)]
-    once = People(subjects).mean_interval(with_ones(values), mean_of)
-    thrice = People(subjects * 3).mean_interval(with_ones(values.repeat(3)), mean_of)
-    assert thrice == pytest.approx(once)
-
-
-def test_one_persons_images_are_drawn_together():
-    # Two people, all zeros and all ones: a resample's mean is 0, .5 or 1, so the limits are 0 and 1.
-    values = torch.tensor([0.0] * 30 + [1.0] * 30)
-    score = People(["a"] * 30 + ["b"] * 30).mean_interval(with_ones(values), mean_of)
-    assert score == {"value": 0.5, "low": 0.0, "high": 1.0}
-
-
-def test_one_person_has_a_score_and_no_interval():
-    score = People(["a"] * 4).mean_interval(with_ones(torch.arange(4.0)), mean_of)
-    assert score["value"] == 1.5
-    assert np.isnan([score["low"], score["high"]]).all()
-
-
-def test_a_mean_over_classes_stays_that_of_all_classes():
-    # Nothing is ever called a 1. Without the one person who shows it, only class 0 is left, and its recall is 1: such
-    # resamples must not raise the mean, which is .5 wherever it is defined.
-    labels, named = torch.tensor([0] * 8 + [1]), torch.zeros(9, dtype=torch.long)
-    people = People([f"person {n}" for n in range(9)])
-    score = people.mean_interval(confusions(named, labels, 2), recalls_of)
-    assert score == {"value": 0.5, "low": 0.5, "high": 0.5}
-
-
-def test_an_interval_needs_half_of_the_resamples():
-    # Each of six classes is shown by one of six people: hardly any resample draws all six.
-    labels = torch.arange(6)
-    score = People([str(n) for n in range(6)]).mean_interval(
-        confusions(labels, labels, 6), recalls_of
-    )
-    assert score["value"] == 1.0
-    assert np.isnan([score["low"], score["high"]]).all()
-
-
-def test_images_without_a_name_are_people_of_their_own():
-    assert People(["", "", "anna", "anna"]).count == 3
-
-
-def test_scores_of_sums_are_those_of_the_metrics():
-    target, prediction = torch.rand(60, 3), torch.rand(60, 3)
-    target[:20, 0] = NAN
-    prediction[:, 1] = prediction[:, 1] * 0.5 + target[:, 1] + 3
-    sums = moments(prediction, target).sum(0)
-    torch.testing.assert_close(correlations(sums), pearson_scores(prediction, target))
-    torch.testing.assert_close(concordances(sums), concordance_scores(prediction, target))
-    called, present, annotated = prediction > 0.5, target > 0.5, ~target.isnan()
-    torch.testing.assert_close(
-        f1_of(presences(called, present, annotated).sum(0).double()),
-        f1_scores(called, present, annotated),
-    )
-
-
-def test_a_correlation_is_unknown_where_labels_are_constant_and_0_where_the_output_is():
-    prediction = torch.tensor([[0.1, 0.5, 0.3], [0.9, 0.5, 0.2]])
-    target = torch.tensor([[0.3, 0.1, NAN], [0.3, 0.9, NAN]])
-    scores = correlations(moments(prediction, target).sum(0))
-    assert scores[1] == 0
-    assert scores[[0, 2]].isnan().all()
-
-
-def test_expression_scores_by_hand():
-    # Of 3 zeros two are named 0 and one 1; both ones are named 1; nothing is a 2, the last image has no label.
-    labels = torch.tensor([0, 0, 0, 1, 1, NO_CLASS])
-    named = torch.tensor([0, 0, 1, 1, 1, 2])
-    confusion = confusions(named, labels, 3).sum(0)
-    assert confusion.tolist() == [[2, 1, 0], [0, 2, 0], [0, 0, 0]]
-    assert recalls_of(confusion)[:2].tolist() == pytest.approx([2 / 3, 1])
-    assert class_f1_of(confusion)[:2].tolist() == pytest.approx(
-        [4 / 5, 4 / 5]
-    )  # 2*2/(3+2) and 2*2/(2+3)
-    assert recalls_of(confusion)[2].isnan()
-    assert class_f1_of(confusion)[2].isnan()
-    assert float(class_f1_of(confusion).nanmean()) == pytest.approx(macro_f1(named, labels))
-
-
-def test_calibration_errors_by_hand():
-    # Nine of ten right at .8 is .1 off; ten of ten wrong at .3 is .3 off; half the rows each.
-    probability = torch.tensor([0.8] * 10 + [0.3] * 10)
-    outcome = torch.tensor([True] * 9 + [False] * 11)
-    assert expected_calibration_error(probability, outcome) == pytest.approx(0.2)
-    assert expected_calibration_error(torch.tensor([0.0, 1.0]), torch.tensor([False, True])) == 0
-    assert np.isnan(expected_calibration_error(torch.zeros(0), torch.zeros(0, dtype=torch.bool)))
-
 
 # One source --------------------------------------------------------------------------------------------------------
 
@@ -180,23 +51,24 @@ def answers(count=40, **changes):
 
 
 def test_a_model_that_knows_everything_scores_1():
-    report = source_report(answers())
+    scores = score_source(answers())
     perfect = [
-        report["mean_action_unit_correlation"],
-        report["mean_correlation_of_common_units"],
-        report["expression"]["macro_f1"],
-        report["expression"]["balanced_accuracy"],
-        report["smiling_against_neutral"]["balanced_accuracy"],
-        *(report["valence_arousal"][name] for name in ("valence", "arousal")),
+        scores.mean_action_unit_correlation,
+        scores.mean_correlation_of_common_units,
+        scores.expression.macro_f1,
+        scores.expression.balanced_accuracy,
+        scores.smiling_against_neutral.balanced_accuracy,
+        scores.valence_arousal.valence,
+        scores.valence_arousal.arousal,
     ]
     for score in perfect:
-        assert list(score.values()) == pytest.approx([1, 1, 1])
-    assert report["smiling_against_neutral"]["auc"] == 1
-    assert (report["images"], report["people"], report["expression"]["images"]) == (40, 40, 40)
-    assert report["expression"]["confusion"][4] == [0, 0, 0, 0, 20, 0, 0]
+        assert [score.value, score.low, score.high] == pytest.approx([1, 1, 1])
+    assert scores.smiling_against_neutral.auc == 1
+    assert (scores.images, scores.people, scores.expression.images) == (40, 40, 40)
+    assert scores.expression.confusion[4] == [0, 0, 0, 0, 20, 0, 0]
     # Right every time at .88, six others at .02: .12 off, and .12² + 6 * .02² = .0168.
-    assert report["calibration"]["expression_ece"] == pytest.approx(0.12, abs=1e-6)
-    assert report["calibration"]["expression_brier"] == pytest.approx(0.0168, abs=1e-6)
+    assert scores.calibration.expression_ece == pytest.approx(0.12, abs=1e-6)
+    assert scores.calibration.expression_brier == pytest.approx(0.0168, abs=1e-6)
 
 
 def test_what_no_label_says_anything_of_has_no_score():
@@ -205,25 +77,25 @@ def test_what_no_label_says_anything_of_has_no_score():
         "expression": torch.full((40,), NO_CLASS),
         "valence_arousal": torch.full((40, 2), NAN),
     }
-    report = source_report(answers(**nothing))
+    scores = score_source(answers(**nothing))
     unknown = [
-        report["mean_action_unit_correlation"]["value"],
-        report["mean_action_unit_f1"]["value"],
-        report["action_units"]["AU12"]["correlation"]["value"],
-        report["expression"]["macro_f1"]["value"],
-        report["smiling_against_neutral"]["balanced_accuracy"]["value"],
-        report["smiling_against_neutral"]["auc"],
-        report["valence_arousal"]["valence"]["value"],
-        *report["calibration"].values(),
+        scores.mean_action_unit_correlation.value,
+        scores.mean_action_unit_f1.value,
+        scores.action_units["AU12"].correlation.value,
+        scores.expression.macro_f1.value,
+        scores.smiling_against_neutral.balanced_accuracy.value,
+        scores.smiling_against_neutral.auc,
+        scores.valence_arousal.valence.value,
+        *scores.calibration.to_json().values(),
     ]
     assert np.isnan(unknown).all()
-    assert report["action_units"]["AU12"]["annotated"] == 0
+    assert scores.action_units["AU12"].annotated == 0
 
 
 def test_smiles_alone_tell_nothing_of_smiling_against_neutral():
-    report = source_report(answers(expression=torch.full((40,), 4)))["smiling_against_neutral"]
-    assert (report["smiling"], report["neutral"]) == (40, 0)
-    assert np.isnan(report["balanced_accuracy"]["value"])
+    scores = score_source(answers(expression=torch.full((40,), 4))).smiling_against_neutral
+    assert (scores.smiling, scores.neutral) == (40, 0)
+    assert np.isnan(scores.balanced_accuracy.value)
 
 
 def test_units_with_a_constant_label_do_not_count_in_the_mean():
@@ -231,7 +103,28 @@ def test_units_with_a_constant_label_do_not_count_in_the_mean():
     intensity[:, 0] = torch.linspace(0, 1, 40)
     given = answers(intensity=intensity)
     expected = float(pearson_scores(given.presence[:, :1], intensity[:, :1]))
-    assert mean_correlation(given) == pytest.approx(expected)
+    assert score_group(given).mean_action_unit_correlation == pytest.approx(expected)
+    assert score_source(given).mean_action_unit_correlation.value == pytest.approx(expected)
+
+
+def test_a_unit_shown_by_fewer_than_ten_images_does_not_count_in_the_mean_f1():
+    intensity = torch.zeros(40, len(ACTION_UNITS))
+    intensity[:10, 0], intensity[:9, 1] = 1.0, 1.0
+    affect = torch.cat([torch.zeros(40, 9), intensity], dim=1)
+    affect[:, 9 + 1] = 0  # the second unit is never called
+    scores = score_source(answers(intensity=intensity, affect=affect))
+    assert scores.action_units["AU02"].f1.value == 0
+    assert scores.mean_action_unit_f1.value == 1
+
+
+def test_a_group_of_few_images_is_counted_and_not_scored():
+    group = score_group(answers(18))
+    assert (group.images, group.mean_action_unit_correlation, group.expression_macro_f1) == (
+        18,
+        None,
+        None,
+    )
+    assert score_group(answers(20)).expression_macro_f1 == 1
 
 
 def talker(**units):
@@ -271,9 +164,9 @@ def test_the_mean_over_calm_talkers_leaves_out_those_with_an_expression():
         4, intensity=intensity, expression=torch.tensor([NO_CLASS, NO_CLASS, 0, NO_CLASS])
     )
     given.affect[:, 2] = torch.tensor([0.2, 0.4, 0.9, 0.9])
-    report = talkers_report(given)
-    assert report["images"] == 2
-    assert report["mean_expression"]["neutral"] == pytest.approx(0.3)
+    talkers = score_talkers(given)
+    assert talkers.images == 2
+    assert talkers.mean_expression["neutral"] == pytest.approx(0.3)
 
 
 # How crops look ----------------------------------------------------------------------------------------------------
@@ -281,14 +174,14 @@ def test_the_mean_over_calm_talkers_leaves_out_those_with_an_expression():
 
 def test_a_nose_beside_the_middle_of_the_eyes_is_a_turned_head():
     landmarks = np.array([[40.0, 40], [80, 40], [60, 60], [50, 80], [70, 80]])
-    assert yaw_of(landmarks) == 0
+    assert estimate_yaw(landmarks) == 0
     landmarks[2] = [70, 60]  # a quarter of the eyes' distance off: atan(.25 / .5)
-    assert yaw_of(landmarks) == pytest.approx(26.565, abs=1e-3)
+    assert estimate_yaw(landmarks) == pytest.approx(26.565, abs=1e-3)
     turn = np.array([[0.8, 0.6], [-0.6, 0.8]])
-    assert yaw_of(landmarks @ turn) == pytest.approx(
+    assert estimate_yaw(landmarks @ turn) == pytest.approx(
         26.565, abs=1e-3
     )  # a tilt of the head changes nothing
-    assert yaw_of(TEMPLATE) < 1
+    assert estimate_yaw(TEMPLATE) < 1
 
 
 def test_groups_are_thirds_of_each_source_and_leave_out_who_has_no_pose():
@@ -297,7 +190,7 @@ def test_groups_are_thirds_of_each_source_and_leave_out_who_has_no_pose():
         sharpness=torch.tensor([3.0, 1, 2, 300, 100, 200]),
         colour=torch.tensor([0.0, 30, 30, 0, 30, 1.9]),
     )
-    groups = groups_of(looks, np.array(["a", "a", "a", "b", "b", "b"]))
+    groups = group_looks(looks, np.array(["a", "a", "a", "b", "b", "b"]))
     assert [chosen.nonzero().flatten().tolist() for chosen in groups["pose"].values()] == [
         [0, 5],
         [1],
@@ -311,31 +204,6 @@ def test_groups_are_thirds_of_each_source_and_leave_out_who_has_no_pose():
     assert groups["grey"]["grey"].tolist() == [True, False, False, True, False, True]
 
 
-@pytest.mark.parametrize("name", CHANGES)
-def test_a_change_keeps_form_and_type_and_changes_something(name):
-    crop = np.asarray(drawn_faces(1, seed=0, size=112)[0]["image"]).copy()
-    before = crop.copy()
-    changed = CHANGES[name](crop)
-    assert (changed.shape, changed.dtype) == (crop.shape, np.uint8)
-    assert np.array_equal(crop, before)
-    assert 0 < np.abs(changed.astype(int) - crop).mean() < 60
-
-
-def test_changes_do_what_they_are_called():
-    crop = np.zeros((112, 112, 3), np.uint8)
-    crop[:, :56] = (200, 100, 0)
-    assert CHANGES["mirror"](crop)[0, 111].tolist() == [200, 100, 0]
-    grey = CHANGES["grey"](crop)
-    assert grey[0, 0].tolist() == [119, 119, 119]  # .299 * 200 + .587 * 100 = 118.5
-    red = CHANGES["jpeg 50"](np.full((16, 16, 3), (250, 5, 5), np.uint8))
-    assert red[8, 8, 0] > 200  # red stays red: channels keep their places
-
-
-def test_images_are_spread_over_each_source():
-    sources = np.array(["a"] * 5 + ["b"] * 2)
-    assert evenly_spread(sources, 3).tolist() == [0, 2, 4, 5, 6]
-
-
 # Failures ----------------------------------------------------------------------------------------------------------
 
 
@@ -344,14 +212,14 @@ def test_failures_are_the_surest_wrong_expressions_and_the_largest_unit_errors()
     given.affect[1, 2:9] = torch.tensor([0.7, 0, 0, 0, 0.3, 0, 0])
     given.affect[3, 2:9] = torch.tensor([0.9, 0, 0, 0, 0.1, 0, 0])
     own = torch.tensor([True] * 5 + [False])
-    assert worst_expressions(given, own, 5) == [
+    assert find_wrong_expressions(given, own, 5) == [
         (3, "happiness", "neutral 0.90"),
         (1, "happiness", "neutral 0.70"),
     ]
     given.intensity.fill_(NAN)
     given.intensity[2, 8], given.affect[2, 9 + 8] = 0.4, 0.75  # .4 stands for .5: off by .25
     given.intensity[4, 9], given.affect[4, 9 + 9] = 0.8, 0.0  # .8 stands for 1: off by 1
-    assert worst_action_units(given, own, 5) == [
+    assert find_wrong_units(given, own, 5) == [
         (4, "AU12 0.80", "AU12 0.00"),
         (2, "AU11 0.40", "AU11 0.75"),
     ]
@@ -361,16 +229,21 @@ def test_failures_are_the_surest_wrong_expressions_and_the_largest_unit_errors()
 
 
 def test_numbers_of_the_page():
-    assert [number(value) for value in (0.3649, 1.0, 0.9999, -0.25, None)] == [
+    assert [format_number(value) for value in (0.3649, 1.0, 0.9999, -0.25, None)] == [
         ".365",
         "1.000",
         "1.000",
         "-.250",
         "-",
     ]
-    assert [signed(value) for value in (0.02, -0.02, None)] == ["+.020", "-.020", "-"]
-    assert interval({"value": 0.5, "low": 0.25, "high": 0.75}) == ".500 [.250, .750]"
-    assert interval({"value": 0.5, "low": None, "high": None}) == ".500"
+    assert [format_signed(value) for value in (0.02, -0.02, 0.0, None)] == [
+        "+.020",
+        "-.020",
+        ".000",
+        "-",
+    ]
+    assert format_interval(0.5, 0.25, 0.75) == ".500 [.250, .750]"
+    assert format_interval(0.5, None, None) == ".500"
 
 
 # The command -------------------------------------------------------------------------------------------------------
@@ -397,11 +270,15 @@ def faces(tmp_path):
     """24 drawn faces as validation, twelve of them called bent photos, with the columns of labelled crops."""
     folder = tmp_path / "faces"
     folder.mkdir()
-    drawn_faces(4, seed=0, size=32).to_parquet(str(folder / "train-0.parquet"))
-    rows = drawn_faces(24, seed=1, size=32).remove_columns("source")
-    rows.add_column("source", ["warp"] * 12 + ["congress"] * 12).to_parquet(
-        str(folder / "validation-0.parquet")
-    )
+    for seed, (split, count) in enumerate({"train": 4, "validation": 24}.items()):
+        rows = drawn_faces(count, seed=seed, size=32).remove_columns("source")
+        names = ["warp"] * (count // 2) + ["congress"] * (count // 2)
+        rows.add_column("source", names).to_parquet(str(folder / f"{split}-0.parquet"))
+    sources = [
+        {"name": "congress", "licence": "public-domain", "labels": "pseudo"},
+        {"name": "warp", "licence": "cc-by-4.0", "made_up": True, "labels": "constructed"},
+    ]
+    (folder / "provenance.json").write_text(json.dumps(sources))
     return folder
 
 
@@ -425,23 +302,21 @@ def test_the_command_writes_everything_that_it_says(checkpoint, stage1, faces, t
     names = {"evaluation.json", "evaluation.md", "evaluation.png", "failures.png"}
     assert {path.name for path in out.iterdir()} == names
     report = json.loads((out / "evaluation.json").read_text())
-    assert list(report) == [
-        *("what", "command", "model", "data", "sources", "neutral_talkers", "groups", "invariance"),
-        *("mirrored_average", "against"),
-    ]
+    assert (report["format"], "invariance" in report) == (1, False)
+    assert EvaluationResults.from_json(report).to_json() == report
     assert report["model"]["megabytes"] > 0 < report["model"]["cpu_ms_a_face"]
     assert report["data"]["images"] == 24
-    assert "heuristic" in report["data"]["label_origin"]["valence_arousal"]
+    assert [one["labels"] for one in report["data"]["provenance"]] == ["pseudo", "constructed"]
     assert set(report["sources"]) == {"warp", "congress"}
     assert [scores["images"] for scores in report["sources"].values()] == [12, 12]
     assert list(report["neutral_talkers"]) == ["warp"]
     assert list(report["groups"]) == ["pose", "blur", "grey"]
-    assert list(report["invariance"]) == list(CHANGES)
     assert set(report["against"]) == {"model", "sources"}
     # The two hold one extractor's shape with weights of their own, and the page tells them apart.
     page = (out / "evaluation.md").read_text()
     assert f"Against {checkpoint}" in page
     assert "## By pose" in page
+    assert "Labels: congress another model's, warp known by construction." in page
 
 
 @pytest.mark.usefixtures("settings_kept")
@@ -453,15 +328,23 @@ def test_no_picture_of_anybody_is_written_unasked(stage1, faces, tmp_path):
 
 
 @pytest.mark.usefixtures("settings_kept")
-def test_drawn_faces_are_evaluated_and_say_nothing_of_where_labels_come_from(
+def test_drawn_faces_are_evaluated_and_their_labels_are_known_by_construction(
     stage1, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr("mma_mrnnet.analysis.evaluation.run.DRAWN_ITEMS", 40)
+    monkeypatch.setattr("mma_mrnnet.analysis.evaluation.DRAWN_ITEMS", 40)
     assert (
         cli.main(["evaluate", str(stage1), "--data", "drawn", "--out", str(tmp_path / "out")]) == 0
     )
     report = json.loads((tmp_path / "out" / "evaluation.json").read_text())
-    assert (report["data"]["images"], report["data"]["label_origin"]) == (8, None)
+    assert report["data"]["images"] == 8
+    assert [one["labels"] for one in report["data"]["provenance"]] == ["constructed"]
+
+
+def test_an_evaluation_written_before_formats_had_numbers_is_read():
+    path = pretrained_folder() / "results_evaluation.json"
+    results = EvaluationResults.from_json(json.loads(path.read_text("utf-8")))
+    assert results.sources["warp"].images == 1248
+    assert results.data.provenance == []
 
 
 @pytest.mark.usefixtures("settings_kept")
@@ -480,9 +363,7 @@ def test_a_source_that_there_is_not_is_named_before_anything_is_computed(
         "wrap",
     ]
     assert cli.main([str(word) for word in words]) == 1
-    assert (
-        "--pictures: no source is called wrap; there are congress, warp" in capsys.readouterr().err
-    )
+    assert "--pictures: unknown source wrap; there are congress, warp" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
 
 

@@ -69,7 +69,11 @@ def report_with_noise(study: Study, left_out: dict[str, str], jobs: int) -> None
 
 
 def main() -> None:
-    """Read the words of `mma-mrnnet ablate`, train what is missing, and report."""
+    """Read the words of `mma-mrnnet ablate`, train what is missing, and report.
+
+    Raises:
+        ValueError: wrong words.
+    """
     _, given = parse_words(["ablate", *sys.argv[1:]])
     os.environ.setdefault("TQDM_DISABLE", "1")
     frames = None if given["frames"] is None else shlex.split(given["frames"])

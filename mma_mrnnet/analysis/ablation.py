@@ -35,12 +35,10 @@ from mma_mrnnet.analysis.study_page import draw_differences, make_page
 from mma_mrnnet.analysis.study_summary import PREDICTIONS, StudySummary, summarise_study
 from mma_mrnnet.analysis.variants import TRANSFER, Variant, choose_variants
 from mma_mrnnet.files import replaced_file, write_json, write_text
-from mma_mrnnet.model.modeling_mma import MMAModel
 from mma_mrnnet.synthetic.domains import domain_named
-from mma_mrnnet.tables import exactly
 from mma_mrnnet.training.arguments import TrainArguments
 from mma_mrnnet.training.checkpoints import complete_checkpoints
-from mma_mrnnet.training.clip_corpora import clip_splits, read_corpus, table_splits
+from mma_mrnnet.training.clip_corpora import input_of, load_clips, read_corpus
 from mma_mrnnet.training.datasets import ClipDataset
 from mma_mrnnet.training.loop import fit, predict_dataset
 from mma_mrnnet.training.stages import Stage, mma_stage, mrnn_stage
@@ -319,15 +317,9 @@ def _read_held_out(args: TrainArguments, stage: Stage, model: PreTrainedModel) -
     Raises:
         ValueError: the model cannot read them.
     """
-    corpus = read_corpus(args)
-    if corpus.holds_tables:
-        # The model's own columns in its own order, whatever the order in these tables.
-        features = exactly(model.config.feature_names)
-        splits, _, _ = table_splits(corpus, replace(args, features=features))
-    else:
-        extractor = cast("MMAModel", model.mma)
-        # A copy: reading clips may move the extractor to another device than the rest of the model.
-        splits, _ = clip_splits(corpus, args, copy.deepcopy(extractor), stage.processor)
+    # A copy: reading clips may move the extractor to another device than the rest of the model.
+    read = input_of(copy.deepcopy(model), stage.processor)
+    splits = load_clips(read_corpus(args), args, read).splits
     test = splits.get("test")
     return test.rows if test is not None and len(test.rows) else splits["validation"].rows
 
