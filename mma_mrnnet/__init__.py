@@ -1,7 +1,7 @@
 """MMA-MRNNet: a video of a face in, the intensities of seven emotional reactions out."""
 
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from transformers import (
     AutoConfig,
@@ -34,7 +34,23 @@ AutoModelForVideoClassification.register(
 AutoVideoProcessor.register(MMAMRNNetConfig, MMAMRNNetVideoProcessor, exist_ok=True)
 register_pipeline()
 
-# Looked up on first use: predicting brings in the decoder, OpenCV and pandas, which models alone do not need.
+if TYPE_CHECKING:  # for editors and type checkers; at run time `__getattr__` looks these up
+    from mma_mrnnet.hub.checkpoints import load_checkpoint, load_pretrained
+    from mma_mrnnet.prediction import (
+        VideoPrediction,
+        predict_people,
+        predict_table,
+        predict_video,
+    )
+    from mma_mrnnet.prediction.photos import predict_image, predict_images
+    from mma_mrnnet.prediction.streaming import (
+        LiveEstimate,
+        LiveReader,
+        running_intensities,
+        sliding_windows,
+    )
+
+# Imported on first use: predicting needs the decoder, OpenCV and pandas, which models alone do not.
 _ON_FIRST_USE = {
     "predict_video": "mma_mrnnet.prediction",
     "predict_image": "mma_mrnnet.prediction.photos",
