@@ -25,9 +25,9 @@ from mma_mrnnet.synthetic.domains import domain_named
 from mma_mrnnet.synthetic.extractor_noise import (
     ExtractorNoise,
     columns_of,
-    draw_bias,
     noise_from_errors,
     report_affect,
+    sample_bias,
     turned_away,
 )
 from mma_mrnnet.training.checkpoints import write_json
@@ -95,7 +95,7 @@ def stimuli(frames: int, fps: float, noise: ExtractorNoise) -> dict[str, np.ndar
         nobody = np.zeros((len(true), true.shape[-1]))
         return report_affect(true, mouth[..., columns_of(25)], nobody, clear, rng, fps)
 
-    calm, people = resting(still), np.stack([draw_bias(noise, rng) for _ in range(DRAWS)])
+    calm, people = resting(still), np.stack([sample_bias(noise, rng) for _ in range(DRAWS)])
     turn = rng.uniform(0, 0.8, (DRAWS, 1)) * np.sin(np.linspace(0, np.pi, frames))
     moving = turned_away(calm, people, turn, noise, rng)
     return {

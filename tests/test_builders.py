@@ -11,8 +11,12 @@ from huggingface_hub import DatasetCard
 from mma_mrnnet.corpora import draw_frames
 from mma_mrnnet.model.labels import ACTION_UNITS, REACTIONS
 from mma_mrnnet.synthetic import builders
-from mma_mrnnet.synthetic.builders import DrawnFaces, SimulatedReactions
-from mma_mrnnet.synthetic.export import dataset_card, export_dataset
+from mma_mrnnet.synthetic.builders import (
+    DrawnFaces,
+    SimulatedReactions,
+    dataset_card,
+    export_dataset,
+)
 from mma_mrnnet.synthetic.extractor_noise import ExtractorNoise
 from mma_mrnnet.synthetic.reactions import as_dataset, hume_like_splits
 

@@ -112,10 +112,10 @@ def test_an_empty_folder_is_taken_and_one_that_holds_something_is_left_alone(dra
     write_drawn_reactions(tmp_path, (1, 1, 1), size=16)
     assert len(load_hume_reaction(tmp_path)) == 3
     before = digests(tmp_path)
-    with pytest.raises(ValueError, match="is here already and not an empty folder"):
+    with pytest.raises(ValueError, match="exists and is not an empty folder"):
         write_drawn_reactions(tmp_path, (1, 1, 1), seed=1, size=16)
     assert digests(tmp_path) == before
-    with pytest.raises(ValueError, match="is here already and not an empty folder"):
+    with pytest.raises(ValueError, match="exists and is not an empty folder"):
         write_drawn_reactions(tmp_path / "README.txt", (1, 1, 1), size=16)
 
 
@@ -171,4 +171,4 @@ def test_the_command_draws_what_the_function_does(drawn, tmp_path, capsys, setti
     assert f"wrote {tmp_path / 'corpus'}: 17 clips" in capsys.readouterr().err
     assert digests(tmp_path / "corpus") == digests(drawn)
     assert cli.main(words) == 1
-    assert "is here already" in capsys.readouterr().err
+    assert "not an empty folder" in capsys.readouterr().err

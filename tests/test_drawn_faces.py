@@ -2,9 +2,15 @@ import numpy as np
 import pytest
 
 from mma_mrnnet.model.labels import ACTION_UNITS, EXPRESSIONS, NO_CLASS
-from mma_mrnnet.synthetic.canvas import blend, curve, ellipse
-from mma_mrnnet.synthetic.drawn_faces import EXPRESSION_CIRCUMPLEX, draw_face, drawn_faces
-from mma_mrnnet.synthetic.reactions import CIRCUMPLEX
+from mma_mrnnet.synthetic.display import CIRCUMPLEX
+from mma_mrnnet.synthetic.drawn_faces import (
+    EXPRESSION_CIRCUMPLEX,
+    blend,
+    curve,
+    draw_face,
+    drawn_faces,
+    ellipse,
+)
 
 UNIT_COLUMNS = [f"au{unit:02d}" for unit in ACTION_UNITS]
 

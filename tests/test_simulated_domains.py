@@ -14,8 +14,12 @@ from mma_mrnnet.synthetic.extractor_noise import (
     report_affect,
     turned_away,
 )
-from mma_mrnnet.synthetic.reactions import as_dataset, hume_like_splits, simulate_reactions
-from mma_mrnnet.synthetic.recording import happenings
+from mma_mrnnet.synthetic.reactions import (
+    as_dataset,
+    hume_like_splits,
+    sample_happenings,
+    simulate_reactions,
+)
 
 ALL_FOUND = Recording(missed_clips=0.0, found_otherwise=1.0)
 MEASURED = ExtractorNoise(unit_slope=6.0)  # stands for one from `noise_from_errors`
@@ -291,7 +295,9 @@ def test_every_number_of_a_measured_clip_is_in_range():
 
 
 def happened(fps=2.0, count=2000, pace=1.0, **numbers):
-    return happenings(np.full(count, pace), fps, Recording(**numbers), np.random.default_rng(3))
+    return sample_happenings(
+        np.full(count, pace), fps, Recording(**numbers), np.random.default_rng(3)
+    )
 
 
 def test_nothing_happens_in_a_usual_recording():

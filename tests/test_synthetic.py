@@ -8,14 +8,14 @@ from datasets import Dataset
 from mma_mrnnet.features.records import clip_features
 from mma_mrnnet.model.labels import ACTION_UNITS, EXPRESSIONS, REACTIONS, affect_names
 from mma_mrnnet.model.priors import ACTION_UNIT_PRIOR
+from mma_mrnnet.synthetic.display import ASSOCIATIONS, CIRCUMPLEX, Looseness
 from mma_mrnnet.synthetic.extractor_noise import ExtractorNoise, columns_of, either, report_affect
-from mma_mrnnet.synthetic.labels import CORRELATION, MARGINALS, draw_labels
 from mma_mrnnet.synthetic.reactions import (
-    ASSOCIATIONS,
-    CIRCUMPLEX,
-    Looseness,
+    CORRELATION,
+    MARGINALS,
     as_dataset,
     hume_like_splits,
+    sample_labels,
     simulate_reactions,
 )
 
@@ -48,7 +48,7 @@ def test_the_published_shares_of_one_leave_exactly_one_dominant_reaction():
 
 
 def test_the_labels_have_the_published_marginals():
-    labels = draw_labels(15806, np.random.default_rng(0))
+    labels = sample_labels(15806, np.random.default_rng(0))
     for column, marginal in enumerate(MARGINALS.values()):
         values = labels[:, column]
         found = (values.mean(), values.std(), (values == 0).mean(), (values == 1).mean())
@@ -68,7 +68,7 @@ def test_the_correlation_table_is_a_correlation():
 
 
 def test_reactions_blend_in_a_plausible_way():
-    found = np.corrcoef(draw_labels(8000, np.random.default_rng(1)).T)
+    found = np.corrcoef(sample_labels(8000, np.random.default_rng(1)).T)
 
     def together(one, other):
         return found[REACTIONS.index(one), REACTIONS.index(other)]

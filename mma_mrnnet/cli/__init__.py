@@ -18,18 +18,18 @@ UsageError: Any = typer.BadParameter.__mro__[1]
 class PlainCommand(TyperCommand):
     """A command whose help is plain text, and whose options take several values after one name."""
 
-    def format_usage(self, ctx: typer.Context, formatter: Any) -> None:
+    def format_usage(self, ctx: Any, formatter: Any) -> None:
         """Write the line of usage."""
         formatter.write_usage(
             ctx.command_path, " ".join(self.collect_usage_pieces(ctx)), prefix="usage: "
         )
 
-    def collect_usage_pieces(self, ctx: typer.Context) -> list[str]:
+    def collect_usage_pieces(self, ctx: Any) -> list[str]:
         """Return `[OPTIONS]` and the names of the arguments, as they stand in the help."""
         arguments = [param for param in self.params if param.param_type_name == "argument"]
-        return ["[OPTIONS]", *(param.metavar for param in arguments)]
+        return ["[OPTIONS]", *(str(param.metavar) for param in arguments)]
 
-    def format_options(self, ctx: typer.Context, formatter: Any) -> None:
+    def format_options(self, ctx: Any, formatter: Any) -> None:
         """Write a line for each argument and option, without the types of arguments."""
         for title, kind in (("Arguments", "argument"), ("Options", "option")):
             params = [param for param in self.get_params(ctx) if param.param_type_name == kind]
@@ -43,14 +43,15 @@ class PlainCommand(TyperCommand):
                 with formatter.section(title):
                     formatter.write_dl(rows)
 
-    def format_epilog(self, ctx: typer.Context, formatter: Any) -> None:
+    def format_epilog(self, ctx: Any, formatter: Any) -> None:
         """Write the examples as they stand."""
         if self.epilog:
             formatter.write(f"\n{self.epilog}\n")
 
-    def parse_args(self, ctx: typer.Context, args: list[str]) -> list[str]:
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Read words, such as `--pictures a b`, that click takes only as `--pictures a --pictures b`."""
-        options = [param for param in self.params if param.param_type_name == "option"]
+        params: list[Any] = self.params
+        options = [param for param in params if param.param_type_name == "option"]
         valued = {name for param in options if not param.is_flag for name in param.opts}
         repeated = {name for param in options if param.multiple for name in param.opts}
         words: list[str] = []
@@ -78,14 +79,16 @@ def _is_option(word: str) -> bool:
 class Commands(TyperGroup):
     """All commands, with help in plain text."""
 
-    format_usage = PlainCommand.format_usage
+    def format_usage(self, ctx: Any, formatter: Any) -> None:
+        """Write the line of usage."""
+        formatter.write_usage(ctx.command_path, "command ...", prefix="usage: ")
 
-    def format_commands(self, ctx: typer.Context, formatter: Any) -> None:
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
         """Write each command with what it does."""
         with formatter.section("Commands"):
             formatter.write_dl([(name, each.help) for name, each in self.commands.items()])
 
-    def resolve_command(self, ctx: typer.Context, args: list[str]) -> Any:
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         """Find the command that the first word names."""
         if args[0] not in self.commands and not args[0].startswith("-"):
             names = ", ".join(self.commands)
@@ -100,7 +103,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
     context_settings={"help_option_names": ["-h", "--help"]},
-    subcommand_metavar="command ...",
     invoke_without_command=True,
 )
 

@@ -122,8 +122,8 @@ def load_model(name: str | None) -> tuple["MMAMRNNetForIntensity", "MMAMRNNetVid
     return load_checkpoint(name)
 
 
-def find_device(name: str) -> "torch.device":
-    """Return the torch device of that name.
+def move_to(model: "torch.nn.Module", name: str) -> None:
+    """Move a model to the torch device of that name.
 
     Raises:
         ValueError: the device is not available here.
@@ -136,4 +136,4 @@ def find_device(name: str) -> "torch.device":
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]
         raise ValueError(f"--device {name}: not available here ({reason})") from error
-    return device
+    model.to(device)

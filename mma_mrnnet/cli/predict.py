@@ -18,8 +18,8 @@ from mma_mrnnet.cli.options import (
     Neutral,
     Report,
     Threads,
-    find_device,
     load_model,
+    move_to,
     option,
     parse_rate,
     parse_seconds,
@@ -162,7 +162,7 @@ def predict_clips(
     found = find_clips(clips, config)
     is_of_tables = config.feature_names is not None
     targets.check_against(found, all_faces=all_faces, is_of_tables=is_of_tables)
-    network = network.to(find_device(device))
+    move_to(network, device)
     every_frame = annotate is not None or (fps is not None and fps.fps is None)
     reading = Reading(
         network,
@@ -359,7 +359,7 @@ def compare_clips(
     network, processor = load_model(model)
     if network.config.feature_names is not None and neutral is not None:
         raise ValueError("--neutral is for videos; this model reads tables of features")
-    network = network.to(find_device(device))
+    move_to(network, device)
     seconds = None if neutral is None else neutral.seconds
     reading = Reading(network, processor, neutral=seconds)
     one, other = (predict_one(clip, reading)[0] for clip in clips)

@@ -1,9 +1,8 @@
-"""Made-up corpora as Hugging Face `datasets` builders: simulated reactions, drawn faces; no person is in either."""
+"""Made-up corpora as `datasets` builders, and as folders with a card for the Hub. No person is in them."""
 
 import functools
-import hashlib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.resources import files
 from numbers import Integral
 from pathlib import Path
@@ -12,14 +11,34 @@ from typing import Any
 import cv2
 import datasets
 import numpy as np
+import torch
+from datasets.info import DatasetInfosDict
+from datasets.utils.metadata import MetadataConfigs
+from huggingface_hub import DatasetCard, DatasetCardData
 
-from mma_mrnnet.features.records import CLIP_SPLITS
-from mma_mrnnet.synthetic.canvas import SIZE
-from mma_mrnnet.synthetic.domains import domain_named
-from mma_mrnnet.synthetic.drawn_faces import drawn_faces, drawn_rows
+from mma_mrnnet.features.records import CLIP_SPLITS, action_unit_column, affect_arrays
+from mma_mrnnet.files import (
+    check_new_folder,
+    content_digest,
+    file_digest,
+    replaced_folder,
+    write_json,
+)
+from mma_mrnnet.hub.card_metadata import package_version
+from mma_mrnnet.hub.checkpoints import template_folder
+from mma_mrnnet.model.labels import (
+    ACTION_UNITS,
+    EXPRESSIONS,
+    PRESENT_INTENSITY,
+    REACTIONS,
+    action_unit_name,
+    affect_names,
+    is_present,
+)
+from mma_mrnnet.synthetic.domains import FPS, domain_named
+from mma_mrnnet.synthetic.drawn_faces import PROVENANCE, SIZE, drawn_faces, drawn_rows
 from mma_mrnnet.synthetic.extractor_noise import ExtractorNoise
 from mma_mrnnet.synthetic.reactions import (
-    FPS,
     HUME_COUNTS,
     SimulatedClip,
     hume_like_splits,
@@ -28,37 +47,33 @@ from mma_mrnnet.synthetic.reactions import (
 
 
 class _MadeUpCorpus(datasets.GeneratorBasedBuilder):
-    """What both builders share: a cache of their own that code or settings which change never read again."""
+    """A corpus with a cache of its own; after a change of code or settings it is made anew."""
 
     def __init__(self, cache_dir: str | None = None, **settings: Any) -> None:
-        own = {
-            "dataset_name": type(self).__name__,
-            "hash": _digest_of_code(),
-        }  # the library's own are alike for both
+        # The library's own name and hash are alike for both corpora.
+        own = {"dataset_name": type(self).__name__, "hash": _digest_of_code()}
         super().__init__(cache_dir, **{**own, **settings})
 
     def load(self) -> datasets.DatasetDict:
-        """All splits, memory-mapped: made now, or taken from the cache where the same were made before."""
+        """Return all splits, memory-mapped; made now, or taken from the cache."""
         self.download_and_prepare()
         return self.as_dataset()
 
 
 @functools.cache
 def _digest_of_code() -> str:
-    """Of every module that a made-up corpus may follow from, and of the libraries that draw."""
-    digest = hashlib.sha256(f"numpy {np.__version__}, OpenCV {cv2.__version__}".encode())
+    """Return the digest of all code that a corpus depends on, and of the versions of its libraries."""
     package = Path(str(files("mma_mrnnet")))
-    for path in [
-        *sorted((package / "data").glob("*.py")),
-        *(package / "model" / f"{name}.py" for name in _LABELS),
-    ]:
-        digest.update(path.read_bytes())
-    return digest.hexdigest()
+    modules = [
+        *sorted((package / "synthetic").glob("*.py")),
+        package / "features" / "records.py",
+        package / "model" / "labels.py",
+        package / "model" / "priors.py",
+    ]
+    return content_digest(np.__version__, cv2.__version__, [file_digest(path) for path in modules])
 
 
-_LABELS = ("labels", "priors")
-
-# Simulated reactions -----------------------------------------------------------------------------------------------
+# Simulated reactions -----------------------------------------------------------------------------
 
 
 @dataclass
@@ -67,15 +82,15 @@ class SimulatedReactionsConfig(datasets.BuilderConfig):
 
     Attributes:
         seed: not negative.
-        counts: clips of train, validation and test, Hume-Reaction's by default; a split of 0 is left out.
+        counts: clips of train, validation and test; a split of 0 is left out.
         quiet_share: share of clips without a reaction in every split.
         short_share: share of short clips in the training split.
         fps: frames a second, unless the domain has a rate of its own.
         domain: one of `synthetic.DOMAINS`; None for the usual one.
-        noise: from `simulated_extractor.noise_from_errors`, for the domain `measured` and for no other.
+        noise: from `noise_from_errors`, for the domain `measured` and for no other.
 
     Raises:
-        ValueError: one that is out of range.
+        ValueError: a setting is out of range.
     """
 
     seed: int = 0
@@ -88,25 +103,19 @@ class SimulatedReactionsConfig(datasets.BuilderConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        whole = all(isinstance(count, Integral) for count in self.counts)
-        if (
-            len(self.counts) != len(CLIP_SPLITS)
-            or not whole
-            or min(self.counts) < 0
-            or max(self.counts) == 0
-        ):
+        are_whole = all(isinstance(count, Integral) and count >= 0 for count in self.counts)
+        if len(self.counts) != len(CLIP_SPLITS) or not are_whole or not any(self.counts):
             raise ValueError(
                 f"counts must be three whole numbers from 0 on, not all 0; got {self.counts}"
             )
-        self.clips(
-            {}
-        )  # of no clip: whatever else is out of range is found here, not in the middle of writing
+        self.clips({})  # no clip: finds here, before anything is written, what is out of range
 
     def clips(self, counts: dict[str, int]) -> dict[str, list[SimulatedClip]]:
-        """What `hume_like_splits` gives for these settings with other counts; a split that is not named has none."""
+        """Return `hume_like_splits` with these settings and counts; a split without a count has none."""
+        train, validation, test = (counts.get(split, 0) for split in CLIP_SPLITS)
         return hume_like_splits(
             self.seed,
-            tuple(counts.get(split, 0) for split in CLIP_SPLITS),
+            (train, validation, test),
             quiet_share=self.quiet_share,
             short_share=self.short_share,
             fps=self.fps,
@@ -118,19 +127,20 @@ class SimulatedReactionsConfig(datasets.BuilderConfig):
 class SimulatedReactions(_MadeUpCorpus):
     """Simulated clips shaped like Hume-Reaction's, bit for bit those of `hume_like_splits`.
 
-    `SimulatedReactions(counts=(800, 200, 200), seed=1).load()` is the shortest way; `download_and_prepare`,
-    `as_dataset` and `as_streaming_dataset` are the library's (a stream simulates a whole split before its first row).
+    Use `SimulatedReactions(counts=(800, 200, 200), seed=1).load()`, or the library's
+    `download_and_prepare`, `as_dataset` and `as_streaming_dataset` (a stream simulates a whole split
+    before its first row).
 
     Args:
         cache_dir: where the library keeps what it made; its own place by default.
-        settings: fields of `SimulatedReactionsConfig`, and whatever else a `datasets.DatasetBuilder` takes.
+        settings: fields of `SimulatedReactionsConfig`, and what else a `datasets.DatasetBuilder` takes.
     """
 
     BUILDER_CONFIG_CLASS = SimulatedReactionsConfig
 
     @property
     def fps(self) -> float:
-        """Frames a second of the clips."""
+        """Return the frames a second of the clips."""
         return domain_named(self.config.domain).rate(self.config.fps)
 
     def _info(self) -> datasets.DatasetInfo:
@@ -148,7 +158,7 @@ class SimulatedReactions(_MadeUpCorpus):
             yield index, {column: getattr(clip, column) for column in self.info.features}
 
 
-# Drawn faces -------------------------------------------------------------------------------------------------------
+# Drawn faces -------------------------------------------------------------------------------------
 
 
 @dataclass
@@ -159,10 +169,10 @@ class DrawnFacesConfig(datasets.BuilderConfig):
         items: training faces; a fifth as many, of other people, are validation.
         seed: not negative.
         size: height and width of the images in pixels, at least 16.
-        one_kind: training faces have one kind of label each, as corpora that label different things.
+        one_kind: training faces have one kind of label each, as separate corpora have.
 
     Raises:
-        ValueError: one that is out of range.
+        ValueError: a setting is out of range.
     """
 
     items: int = 2000
@@ -181,14 +191,14 @@ class DrawnFacesConfig(datasets.BuilderConfig):
 
 
 class DrawnFaces(_MadeUpCorpus):
-    """Drawn faces with partial labels, bit for bit those that `train.py --stage mma --data drawn` learns from.
+    """Drawn faces with partial labels, bit for bit those of `train.py --stage mma --data drawn`.
 
-    `DrawnFaces(items=200, size=64).load()` is the shortest way; `download_and_prepare`, `as_dataset` and
-    `as_streaming_dataset` (which draws a face when it is asked for) are the library's.
+    Use `DrawnFaces(items=200, size=64).load()`, or the library's `download_and_prepare`, `as_dataset`
+    and `as_streaming_dataset` (which draws a face when it is asked for).
 
     Args:
         cache_dir: where the library keeps what it made; its own place by default.
-        settings: fields of `DrawnFacesConfig`, and whatever else a `datasets.DatasetBuilder` takes.
+        settings: fields of `DrawnFacesConfig`, and what else a `datasets.DatasetBuilder` takes.
     """
 
     BUILDER_CONFIG_CLASS = DrawnFacesConfig
@@ -210,5 +220,142 @@ class DrawnFaces(_MadeUpCorpus):
 
 
 def drawn_splits(items: int, seed: int) -> dict[str, tuple[int, int]]:
-    """(rows, seed) of train, and of validation: a fifth as many, of other people."""
+    """Return (rows, seed) of train and of validation: a fifth as many, of other people."""
     return {"train": (items, seed), "validation": (max(items // 5, 1), seed + 1)}
+
+
+# Folders for the Hub -----------------------------------------------------------------------------
+
+# The Hub's names for how many rows a data set has, each ten times the one before.
+SIZES = ("n<1K", "1K<n<10K", "10K<n<100K", "100K<n<1M")
+
+
+def export_dataset(builder: SimulatedReactions | DrawnFaces, folder: str | Path) -> Path:
+    """Write `data/SPLIT-00000-of-00001.parquet` and a card with every number filled in.
+
+    `load_dataset(folder)` then gives the rows and columns of `builder.load()`, here or pushed as a
+    data set repository.
+
+    Args:
+        builder: a builder with the settings wanted.
+        folder: must not exist, or be empty.
+
+    Returns:
+        The folder, which appears when it is complete.
+
+    Raises:
+        ValueError: the folder holds something.
+    """
+    folder = Path(folder)
+    check_new_folder(folder)
+    splits = builder.load()
+    with replaced_folder(folder) as staging:
+        (staging / "data").mkdir()
+        for split, rows in splits.items():
+            rows.to_parquet(staging / _file_of(split))
+        if isinstance(builder, DrawnFaces):
+            sources = sorted(set(splits["train"]["source"]))
+            provenance = [replace(PROVENANCE, name=source).to_json() for source in sources]
+            write_json(staging / "data" / "provenance.json", provenance)
+        (staging / "README.md").write_text(dataset_card(builder, splits), encoding="utf-8")
+    return folder
+
+
+def dataset_card(builder: SimulatedReactions | DrawnFaces, splits: datasets.DatasetDict) -> str:
+    """Return the card: Markdown with YAML metadata; all numbers are settings or counted in `splits`."""
+    rows = sum(split.num_rows for split in splits.values())
+    simulated = isinstance(builder, SimulatedReactions)
+    data = DatasetCardData(
+        pretty_name="Simulated reactions" if simulated else "Drawn faces",
+        license="apache-2.0",
+        annotations_creators="machine-generated",
+        source_datasets=["original"],
+        task_categories=["tabular-regression" if simulated else "image-classification"],
+        size_categories=SIZES[min(max(len(str(rows)) - 3, 0), len(SIZES) - 1)],
+        tags=["synthetic", "simulated", "affective-computing", "facial-expression", "action-units"],
+    )
+    files = [{"split": split, "path": _file_of(split)} for split in splits]
+    MetadataConfigs({"default": {"data_files": files}}).to_dataset_card_data(data)
+    info = datasets.DatasetInfo(features=builder.info.features)
+    DatasetInfosDict({"default": info}).to_dataset_card_data(data)
+    own = type(builder.config).__annotations__
+    settings = {name: getattr(builder.config, name) for name in own}
+    given = {name: value for name, value in settings.items() if value is not None}
+    call = ", ".join(f"{name}={value!r}" for name, value in given.items())
+    count = _count_reactions if isinstance(builder, SimulatedReactions) else _count_faces
+    words = (
+        _describe_reactions(builder)
+        if isinstance(builder, SimulatedReactions)
+        else {"present": PRESENT_INTENSITY}
+    )
+    card = DatasetCard.from_template(
+        data,
+        template_path=str(template_folder("hub_cards") / f"{builder.dataset_name}.md"),
+        call=call,
+        settings=settings,
+        version=package_version(),
+        splits={split: count(rows) for split, rows in splits.items()},
+        **words,
+    )
+    return str(card)
+
+
+def _file_of(split: str) -> str:
+    return f"data/{split}-00000-of-00001.parquet"
+
+
+def _describe_reactions(builder: SimulatedReactions) -> dict[str, Any]:
+    domain = domain_named(builder.config.domain)
+    return {
+        "domain": domain.what,
+        "fps": builder.fps,
+        "reactions": REACTIONS,
+        "affect": affect_names(),
+    }
+
+
+def _count_reactions(rows: datasets.Dataset) -> dict[str, Any]:
+    """Return a split's numbers for the card: clips, people, lengths, each reaction's labels."""
+    frames = np.array([len(clip) for clip in affect_arrays(rows)])
+    labels = np.array(rows.with_format("numpy")["labels"][:])  # (N, 7)
+    reacting = labels[np.array(rows["kind"][:]) == "reaction"]
+    return {
+        "rows": len(rows),
+        "people": len(set(rows["subject"])),
+        "quiet": len(rows) - len(reacting),
+        "frames": (int(frames.min()), float(np.median(frames)), int(frames.max())),
+        "labels": {
+            name: {
+                "mean": column.mean(),
+                "deviation": column.std(),
+                "zero": (column == 0).mean(),
+                "one": (column == 1).mean(),
+            }
+            for name, column in zip(REACTIONS, reacting.T, strict=True)
+            if len(column)
+        },
+    }
+
+
+def _count_faces(rows: datasets.Dataset) -> dict[str, Any]:
+    """Return a split's numbers for the card: faces with each kind of label, expression and unit."""
+    columns = {action_unit_name(unit): action_unit_column(unit) for unit in ACTION_UNITS}
+    names = ["expression", "valence", *columns.values()]
+    table = rows.select_columns(names).with_format("pandas")[:]
+    units = table[list(columns.values())]
+    return {
+        "rows": len(rows),
+        "labelled": {
+            "expression": int((table["expression"] >= 0).sum()),
+            "valence and arousal": int(table["valence"].notna().sum()),
+            "action units": int(units.notna().all(axis=1).sum()),
+        },
+        "expressions": {
+            name: int((table["expression"] == number).sum())
+            for number, name in enumerate(EXPRESSIONS)
+        },
+        "units": {
+            name: int(is_present(torch.from_numpy(units[column].to_numpy(copy=True))).sum())
+            for name, column in columns.items()
+        },
+    }

@@ -1,7 +1,9 @@
-"""How simulated faces show reactions: people, displays in time, speech, rest. No extractor looks at them here."""
+"""How simulated faces show reactions: people, displays over time, speech, rest. No extractor is involved."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import ceil, sqrt
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,17 +11,15 @@ from numpy.typing import NDArray
 from mma_mrnnet.model.labels import ACTION_UNITS, EXPRESSIONS, REACTIONS
 from mma_mrnnet.model.priors import ACTION_UNIT_PRIOR
 from mma_mrnnet.synthetic.extractor_noise import (
+    Array,
     ExtractorNoise,
     autoregressive,
     columns_of,
-    draw_bias,
     either,
+    sample_bias,
 )
 
-Array = NDArray[np.float64]
-
-LONGEST_S = 15.0
-"""No clip is longer: the longest of Hume-Reaction are 14.98 s."""
+LONGEST_S = 15.0  # of a clip; the longest of Hume-Reaction are 14.98 s
 
 ASSOCIATIONS: dict[str, dict[int, float]] = {
     "Adoration": {6: 0.7, 12: 1.0, 25: 0.15},  # our choice: a soft, slow smile; no set is published
@@ -126,7 +126,7 @@ class Looseness:
 
 
 def frame_times(fps: float) -> Array:
-    """(T,) seconds of the frames that the longest clip has at `fps` frames a second: 30 of them at 2."""
+    """Return (T,) times in seconds of the longest clip's frames: 30 of them at 2 frames a second."""
     return np.arange(ceil(LONGEST_S * fps)) / fps
 
 
@@ -142,23 +142,22 @@ class People:
     bias: Array  # (N, 26) of the extractor
 
 
-def people_of(
+def sample_people(
     subjects: list[int], seed: int, looseness: Looseness, noise: ExtractorNoise
 ) -> People:
-    """Traits of the people in the N clips of a block; `subjects` are their N numbers."""
+    """Sample the traits of the people in the N clips of a block; `subjects` are their N numbers."""
     traits = {
-        subject: _person(subject, seed, looseness, noise) for subject in sorted(set(subjects))
+        subject: _sample_person(subject, seed, looseness, noise)
+        for subject in sorted(set(subjects))
     }
-    return People(
-        *(
-            np.stack(values)
-            for values in zip(*(traits[subject] for subject in subjects), strict=True)
-        )
-    )
+    columns = zip(*(traits[subject] for subject in subjects), strict=True)
+    return People(*(np.stack(values) for values in columns))
 
 
-def _person(subject: int, seed: int, looseness: Looseness, noise: ExtractorNoise) -> tuple:
-    """One person's traits in the order of `People`; the same in every block."""
+def _sample_person(
+    subject: int, seed: int, looseness: Looseness, noise: ExtractorNoise
+) -> tuple[Any, ...]:
+    """Sample one person's traits in the order of `People`; the same in every block."""
     rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(1, subject)))
     units = len(ACTION_UNITS)
     habits = (rng.random(units) < looseness.rest_habit) * rng.uniform(0.05, 0.25, units)
@@ -169,7 +168,7 @@ def _person(subject: int, seed: int, looseness: Looseness, noise: ExtractorNoise
         rng.random((len(REACTIONS), units)) < _table(ASSOCIATIONS, ACTION_UNITS),
         rng.random() < looseness.masking_people,
         rng.exponential(looseness.rest_trace, units).clip(0, 0.2) + habits,
-        draw_bias(noise, rng),
+        sample_bias(noise, rng),
     )
 
 
@@ -181,7 +180,7 @@ def display(
     looseness: Looseness,
     rng: np.random.Generator,
 ) -> tuple[Array, Array]:
-    """What shows of the reactions (N, T, 7), and the action units (N, T, 17) of it, both in [0, 1].
+    """Return what shows of the reactions (N, T, 7), and its action units (N, T, 17), both in [0, 1].
 
     Args:
         labels: (N, 7).
@@ -189,7 +188,7 @@ def display(
         pace: (N,) share of their usual time that all displays of a clip take.
         fps: frames a second.
         looseness: the numbers.
-        rng: source of all chance; how much is drawn does not depend on `fps`.
+        rng: source of all chance; how many numbers are taken does not depend on `fps`.
     """
     felt = (labels + looseness.report_noise * rng.standard_normal(labels.shape)).clip(0, 1)
     felt *= labels.max(1, keepdims=True) > 0  # nothing is felt in a quiet clip
@@ -198,7 +197,7 @@ def display(
     coupling *= rng.beta(*looseness.strength, len(labels))[:, None]
     level = felt * coupling * people.expressivity[:, None]
     if looseness.blends:
-        level = _blended(level, looseness, rng)
+        level = _blend(level, looseness, rng)
     shown = level[:, None] * _envelopes(pace, fps, looseness, rng)  # (N, T, 7)
     units = np.zeros((*shown.shape[:2], len(ACTION_UNITS)))
     for reaction, apex in enumerate(looseness.apex):
@@ -213,21 +212,18 @@ def display(
     return shown, units
 
 
-def _blended(level: Array, looseness: Looseness, rng: np.random.Generator) -> Array:
-    """(N, 7) how much shows, with a second reaction in some clips."""
+def _blend(level: Array, looseness: Looseness, rng: np.random.Generator) -> Array:
+    """Return (N, 7) how much shows, with a second reaction in some clips."""
     count = len(level)
-    beside = (
-        rng.uniform(*looseness.blended, count)
-        * (rng.random(count) < looseness.blends)
-        * level.max(1)
-    )
+    strength = rng.uniform(*looseness.blended, count)
+    beside = strength * (rng.random(count) < looseness.blends) * level.max(1)
     second = rng.integers(len(REACTIONS), size=count)
     level[np.arange(count), second] = np.maximum(level[np.arange(count), second], beside)
     return level
 
 
 def _envelopes(pace: Array, fps: float, looseness: Looseness, rng: np.random.Generator) -> Array:
-    """(N, T, 7) onset, apex and offset of each reaction, in [0, 1]; some come back a second time."""
+    """Return (N, T, 7) onset, apex and offset of each reaction, in [0, 1]; some have a second bout."""
     time_s = frame_times(fps)[:, None] / pace[:, None, None]  # (N, T, 1)
     shape = (len(pace), 1, len(REACTIONS))
     rise_s, hold_s = (
@@ -250,14 +246,17 @@ def _envelopes(pace: Array, fps: float, looseness: Looseness, rng: np.random.Gen
 def masking_smile(
     shown: Array, people: People, looseness: Looseness, rng: np.random.Generator
 ) -> Array:
-    """(N, T) the smile that some people put over negative reactions while these show."""
+    """Return (N, T) the smile that some people put over negative reactions while these show."""
     masked = people.masks & (rng.random(len(shown)) < looseness.masked)
     negative = [REACTIONS.index(name) for name in REACTIONS if CIRCUMPLEX[name][0] < 0]
     return looseness.masking_smile * masked[:, None] * shown[..., negative].max(-1)
 
 
 def speech_units(talks: NDArray[np.bool_], fps: float, rng: np.random.Generator) -> Array:
-    """(N, T, 17) the units of talking: 3 to 7 openings a second, so random at 2 frames a second (our choice)."""
+    """Return (N, T, 17) the units of talking: 3 to 7 openings a second, so random at 2 frames a second.
+
+    Our choice.
+    """
     time_s = frame_times(fps)
     shape = (len(talks), len(time_s))
     openings_a_second = rng.uniform(3, 7, (len(talks), 1))
@@ -274,19 +273,22 @@ def speech_units(talks: NDArray[np.bool_], fps: float, rng: np.random.Generator)
 
 
 def wander(shape: tuple[int, int], fps: float, rng: np.random.Generator) -> Array:
-    """(N, T) random walks along axis 1: after half a second a standard deviation of 0.15, at any rate (our choice)."""
+    """Return (N, T) random walks along axis 1, with a standard deviation of 0.15 after half a second.
+
+    At any rate. Our choice.
+    """
     return 0.15 * sqrt(2 / fps) * rng.standard_normal(shape).cumsum(1)
 
 
 def resting_units(people: People, fps: float, rng: np.random.Generator) -> Array:
-    """(N, T, 17) the resting face with a slow drift: thin lips or a lowered brow in some people."""
+    """Return (N, T, 17) the resting face with a slow drift: thin lips or a lowered brow in some people."""
     shape = (len(people.rest), len(frame_times(fps)), len(ACTION_UNITS))
     drift = autoregressive(shape, 0.95, fps, rng)
     return (people.rest[:, None] * (1 + 0.4 * drift)).clip(0, 0.4)
 
 
 def affect_of(shown: Array, smile: Array, units: Array) -> Array:
-    """(N, T, 26) the face's true affect; a masking smile reads as some happiness."""
+    """Return (N, T, 26) the face's true affect; a masking smile reads as some happiness."""
     valence_arousal = shown @ np.array(list(CIRCUMPLEX.values()))  # (N, T, 2)
     valence_arousal[..., 0] += smile * CIRCUMPLEX["Adoration"][0]
     expressions = shown @ _table(NEAREST_EXPRESSIONS, EXPRESSIONS)  # (N, T, 7)
@@ -296,7 +298,6 @@ def affect_of(shown: Array, smile: Array, units: Array) -> Array:
     return np.concatenate([valence_arousal.clip(-1, 1), expressions, units], axis=-1)
 
 
-def _table(rows: dict[str, dict], columns: tuple) -> Array:
-    return np.array(
-        [[row.get(column, 0.0) for column in columns] for row in rows.values()], dtype=float
-    )
+def _table(rows: Mapping[str, Mapping[Any, float]], columns: Sequence[object]) -> Array:
+    table = [[row.get(column, 0.0) for column in columns] for row in rows.values()]
+    return np.array(table, dtype=float)

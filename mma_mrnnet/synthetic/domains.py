@@ -1,15 +1,15 @@
-"""Corpora that the simulator can stand for: how clips were recorded, and domains that differ from the usual one.
+"""Domains that the simulator can stand for: the usual one, and corpora that differ from it.
 
 Every number is our choice unless its docstring names a source.
 """
 
 from dataclasses import dataclass, field
 
+from mma_mrnnet.model.configuration_mma_mrnnet import MMAMRNNetConfig
 from mma_mrnnet.synthetic.display import LONGEST_S, Looseness
 from mma_mrnnet.synthetic.extractor_noise import ExtractorNoise
 
-FPS = 2.0
-"""Frames a second of the usual domain: about what Hume-Reaction's organisers cropped."""
+FPS = MMAMRNNetConfig().sampling_fps  # about what Hume-Reaction's organisers cropped
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ class Domain:
     needs_errors: bool = False
 
     def rate(self, fps: float) -> float:
-        """Frames a second of its clips where a model expects `fps`."""
+        """Return the frames a second of its clips if a model expects `fps`."""
         return fps if self.fps == FPS else self.fps
 
 
@@ -143,7 +143,7 @@ DOMAINS: dict[str, Domain] = {
 
 
 def domain_named(name: str | None) -> Domain:
-    """The domain of this name; None: the usual one.
+    """Return the domain of this name; None is the usual one.
 
     Raises:
         ValueError: no such domain.

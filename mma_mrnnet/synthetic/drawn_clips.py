@@ -1,4 +1,4 @@
-"""Simulated reactions as drawn faces, in a folder laid out as Hume-Reaction's: clips of pixels without people."""
+"""Simulated reactions as clips of drawn faces, in a folder laid out as Hume-Reaction: no people."""
 
 import csv
 import signal
@@ -15,24 +15,25 @@ from PIL import Image
 from tqdm import tqdm
 
 from mma_mrnnet.crops.store import ENCODINGS
-from mma_mrnnet.files import replaced_folder
+from mma_mrnnet.files import check_new_folder, replaced_folder
 from mma_mrnnet.model.labels import ACTION_UNITS, REACTIONS
 from mma_mrnnet.results import Provenance
+from mma_mrnnet.synthetic.domains import FPS
 from mma_mrnnet.synthetic.drawn_faces import draw_face
-from mma_mrnnet.synthetic.reactions import FPS, SimulatedClip, hume_like_splits
+from mma_mrnnet.synthetic.reactions import SimulatedClip, hume_like_splits
 
 NOTE = "README.txt"
 PROVENANCE = Provenance("drawn", "apache-2.0", made_up=True, labels="simulated")
 
+# The first line of `NOTE`.
 DRAWN = "Drawn faces of simulated reactions: no person was recorded or rated."
-"""The first line of `NOTE`."""
 
 PARTITION_NAMES = {"train": "train", "validation": "devel", "test": "test"}
 
 
 @dataclass(frozen=True)
 class _Task:
-    """One clip to draw: where its crops go, its (L, 17) intensities, and what its person follows from."""
+    """One clip to draw: folder of its crops, (L, 17) intensities, seed of its person."""
 
     folder: Path
     action_units: NDArray[np.float32]
@@ -50,28 +51,25 @@ def write_drawn_reactions(
     fps: float = FPS,
     workers: int = 1,
 ) -> None:
-    """Writes `labels.csv`, `partition.csv` and `feats/Faces/<id>/<milliseconds>.jpg`, as MuSe 2022 laid them out.
+    """Write `labels.csv`, `partition.csv` and `feats/Faces/<id>/<milliseconds>.jpg`, as MuSe 2022 did.
 
-    Labels and action units are those of `hume_like_splits`. A person looks the same in all frames of all its clips,
-    pose, light and grain included; nobody is in two splits. The same arguments give the same folder bit by bit,
-    whatever `workers` is. It is written beside its place and renamed.
+    Labels and action units are those of `hume_like_splits`. A person looks the same in all frames of
+    all their clips, pose, light and grain included; nobody is in two splits. The same arguments give
+    the same folder bit by bit, whatever `workers` is. It appears when it is complete.
 
     Args:
         folder: must not exist, or be empty.
         counts: clips of train, validation (`devel`) and test.
         seed: not negative.
         size: height and width of the crops in pixels.
-        fps: frames a second that the files' names stand for; a clip's frames with a face are counted through.
-        workers: processes that draw; with more than one, a script needs its `if __name__ == "__main__"`.
+        fps: frames a second, for the names of the files; frames without a face have no number.
+        workers: processes that draw; for more than one, a script needs `if __name__ == "__main__"`.
 
     Raises:
-        ValueError: a folder that holds something, or a number out of range.
+        ValueError: the folder holds something, or a number is out of range.
     """
     folder = Path(folder)
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise ValueError(
-            f"{folder}: is here already and not an empty folder; drawn clips need one of their own"
-        )
+    check_new_folder(folder)
     if len(counts) != 3 or min(counts) < 1:
         raise ValueError(
             f"counts needs three numbers from 1 on: train, validation, test; got {counts}"
@@ -98,20 +96,20 @@ def write_drawn_reactions(
 
 
 def is_drawn(folder: str | Path) -> bool:
-    """Whether `write_drawn_reactions` made this folder."""
+    """Return whether `write_drawn_reactions` made this folder."""
     note = Path(folder) / NOTE
     return note.is_file() and note.read_text("utf-8", "replace").startswith(DRAWN)
 
 
 def _numbered(splits: dict[str, list[SimulatedClip]]) -> Iterator[tuple[str, str, SimulatedClip]]:
-    """(five-digit id, split, clip) of all clips, numbered through from split to split."""
-    clips = [(split, clip) for split in splits for clip in splits[split]]
+    """Yield (five-digit id, split, clip) of all clips, numbered from split to split."""
+    clips = ((split, clip) for split in splits for clip in splits[split])
     for number, (split, clip) in enumerate(clips):
         yield f"{number:05d}", split, clip
 
 
 def _units_of(clip: SimulatedClip) -> NDArray[np.float32]:
-    """(L, 17) true intensities in [0, 1], the last channels of affect."""
+    """Return (L, 17) true intensities in [0, 1], the last channels of affect."""
     return clip.true_affect[:, -len(ACTION_UNITS) :].clip(0, 1)
 
 
@@ -124,7 +122,10 @@ def _write_tables(folder: Path, splits: dict[str, list[SimulatedClip]]) -> None:
     partition = [[f"[{clip_id}]", PARTITION_NAMES[split]] for clip_id, split, _ in numbered]
     _write_csv(folder / "labels.csv", [["File_ID", *REACTIONS], *labels])
     _write_csv(folder / "partition.csv", [["Id", "Proposal"], *partition])
-    note = f"{DRAWN}\nMade by mma-mrnnet draw in the layout of Hume-Reaction (MuSe 2022), of which nothing is in here.\n"
+    note = (
+        f"{DRAWN}\nMade by mma-mrnnet draw in the layout of Hume-Reaction (MuSe 2022), "
+        "of which nothing is in here.\n"
+    )
     (folder / NOTE).write_text(note, encoding="utf-8")
 
 
@@ -143,9 +144,8 @@ def _draw_all(tasks: list[_Task], workers: int) -> None:
 
 
 def _begin_work() -> None:
-    signal.signal(
-        signal.SIGINT, signal.SIG_IGN
-    )  # Ctrl-C reaches every process of a terminal; the first one answers
+    # Ctrl-C reaches every process of a terminal; the first one answers.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     cv2.setNumThreads(1)
 
 
@@ -157,7 +157,7 @@ def _wait_for(done: Iterable[None], count: int) -> None:
 def _draw_clip(task: _Task) -> None:
     task.folder.mkdir(parents=True)
     for number, units in enumerate(task.action_units):
-        # A fresh generator for every frame: the person is drawn from it first, and so stays who it is.
+        # A fresh generator for every frame: it decides the person first, who so stays the same.
         face = draw_face(units, rng=np.random.default_rng(task.person), size=task.size)
         name = f"{round(1000 * number / task.fps)}.jpg"
         Image.fromarray(face).save(task.folder / name, **ENCODINGS["jpg"])

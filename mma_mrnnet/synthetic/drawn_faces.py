@@ -1,10 +1,12 @@
-"""Drawn faces whose geometry follows the action units: pixels to learn on without photographs of people.
+"""Drawn faces whose geometry follows the action units: pixels to learn from without photographs of people.
 
-They are cartoons: a model trained on them has seen no person. Geometry, strengths and looks are our choice.
+They are cartoons: a model trained on them has seen no person. Geometry, strengths and looks are our
+choice. Coordinates are pixels of a crop of `SIZE`; other sizes scale them.
 """
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 
 import cv2
 import numpy as np
@@ -12,21 +14,11 @@ from datasets import Dataset, DatasetInfo
 from numpy.typing import NDArray
 
 from mma_mrnnet.features.records import action_unit_column, frame_features
+from mma_mrnnet.model.configuration_mma_mrnnet import MMAConfig
 from mma_mrnnet.model.labels import ACTION_UNITS, EXPRESSIONS, NO_CLASS
 from mma_mrnnet.model.priors import ACTION_UNIT_PRIOR
 from mma_mrnnet.results import Provenance
-from mma_mrnnet.synthetic.canvas import (
-    CENTRE_X,
-    CIRCLE,
-    SIZE,
-    Canvas,
-    Color,
-    Points,
-    blend,
-    curve,
-    ellipse,
-)
-from mma_mrnnet.synthetic.reactions import CIRCUMPLEX
+from mma_mrnnet.synthetic.display import CIRCUMPLEX
 
 PROVENANCE = Provenance("drawn", "apache-2.0", made_up=True, labels="constructed")
 
@@ -40,6 +32,125 @@ EXPRESSION_CIRCUMPLEX: dict[str, tuple[float, float]] = {
     "surprise": CIRCUMPLEX["Surprise"],
 }
 """Valence and arousal of each full expression, on the circumplex of the simulated reactions. Our choice."""
+
+Color = tuple[float, float, float]
+Point = tuple[float, float]
+Points = NDArray[np.float64]
+
+SIZE = MMAConfig().image_size
+CENTRE_X = SIZE / 2  # the face's axis: side -1 of a shape is its mirror image on it
+
+_SUBPIXEL = 4  # bits of cv2's fixed-point coordinates
+_OVERSAMPLING = 2
+_MIRROR = np.array([[-1.0, 0.0, 2 * CENTRE_X], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]])
+
+
+# Canvas ------------------------------------------------------------------------------------------
+
+
+class Canvas:
+    """A background to draw one posed face on.
+
+    Args:
+        size: height and width of the finished image in pixels.
+        skin: RGB; shadow, folds and glow of the skin follow from it.
+        background: RGB.
+        pose: (2, 3) affine map in template coordinates.
+    """
+
+    def __init__(
+        self, size: int, skin: Color, background: Color, pose: NDArray[np.floating]
+    ) -> None:
+        self.size = size
+        self.pixels = np.empty((size * _OVERSAMPLING, size * _OVERSAMPLING, 3), np.uint8)
+        cv2.rectangle(
+            self.pixels,
+            (0, 0),
+            (size * _OVERSAMPLING, size * _OVERSAMPLING),
+            background,
+            cv2.FILLED,
+        )
+        self.pixel = size * _OVERSAMPLING / SIZE  # device pixels of one template pixel
+        right = pose * self.pixel * 2**_SUBPIXEL
+        self._poses = {
+            side: (np.ascontiguousarray(pose[:, :2].T), pose[:, 2] + 0.5)
+            for side, pose in ((1, right), (-1, right @ _MIRROR))
+        }
+        self.skin = skin
+        red, green, blue = skin
+        self.shadow: Color = (0.80 * red, 0.80 * green, 0.80 * blue)
+        self.fold: Color = (0.55 * red, 0.55 * green, 0.55 * blue)
+        self.glow: Color = (_lighten(red), _lighten(green), _lighten(blue))
+
+    def _place(self, points: Points, side: int) -> NDArray[np.int32]:
+        turn, shift = self._poses[side]
+        return (points @ turn + shift).astype(np.int32)
+
+    def polygon(self, points: Points, color: Color, side: int = 1) -> None:
+        """Draw a filled shape; `points` is (P, 2)."""
+        cv2.fillPoly(self.pixels, [self._place(points, side)], color, cv2.LINE_AA, _SUBPIXEL)
+
+    def line(self, points: Points, color: Color, width: float, side: int = 1) -> None:
+        """Draw an open line through (P, 2) points, `width` template pixels wide."""
+        placed, thickness = [self._place(points, side)], max(1, round(width * self.pixel))
+        cv2.polylines(self.pixels, placed, False, color, thickness, cv2.LINE_AA, _SUBPIXEL)
+
+    def crease(
+        self, start: Point, middle: Point, end: Point, strength: float, side: int = 1
+    ) -> None:
+        """Draw a wrinkle that darkens with its strength in [0, 1]; a slight one is left out."""
+        if strength > 0.1:
+            color = blend(self.skin, self.fold, 0.1 + 0.9 * strength)
+            self.line(curve(start, middle, end), color, 1.0, side)
+
+    def finish(
+        self, light: tuple[float, float], grain: float, rng: np.random.Generator
+    ) -> NDArray[np.uint8]:
+        """Return (size, size, 3) uint8, lit from one side (shares, across and down), with grain (grey levels)."""
+        small = cv2.resize(self.pixels, (self.size, self.size), interpolation=cv2.INTER_AREA)
+        along = np.linspace(-1, 1, self.size, dtype=np.float32)
+        across, down = np.float32(light[0]) * along, np.float32(light[1]) * along[:, None]
+        lit = small * (1 + across + down)[..., None]
+        lit = lit + np.float32(grain) * rng.standard_normal(
+            (self.size, self.size, 1), dtype=np.float32
+        )
+        return lit.clip(0, 255).astype(np.uint8)
+
+
+def _lighten(value: float) -> float:
+    return min(1.07 * value + 4, 255.0)
+
+
+def blend(one: Color, other: Color, share: float) -> Color:
+    """Return the colour at `share` of the way from one to the other."""
+    red, green, blue = ((1 - share) * a + share * b for a, b in zip(one, other, strict=True))
+    return red, green, blue
+
+
+_ANGLES = np.linspace(0, 2 * np.pi, 28, endpoint=False)
+CIRCLE = np.stack([np.cos(_ANGLES), np.sin(_ANGLES)], 1)
+"""(28, 2) points of the unit circle; the first half lies below its centre in a picture."""
+
+
+def ellipse(x: float, y: float, width: float, height: float) -> Points:
+    """Return (28, 2) points of an ellipse; `width` and `height` are its half axes."""
+    return CIRCLE * (width, height) + (x, y)
+
+
+def curve(start: Point, middle: Point, end: Point, count: int = 10) -> Points:
+    """Return (count, 2) points of the quadratic Bezier curve that passes through `middle` half way."""
+    return _bezier(count) @ np.array((start, middle, end))
+
+
+@cache
+def _bezier(count: int) -> Points:
+    """Return (count, 3) shares of the start, the half-way point and the end in such a curve."""
+    t = np.linspace(0, 1, count)
+    bend = 2 * t * (1 - t)
+    return np.stack([(1 - t) ** 2 - bend / 2, 2 * bend, t**2 - bend / 2], 1)
+
+
+# Face ------------------------------------------------------------------------------------------
 
 _EYES = ((41.8, 41.4), (70.0, 41.2))
 _NOSE = (CENTRE_X, 57.4)
@@ -90,14 +201,12 @@ class Identity:
     grain: float
 
 
-def draw_identity(rng: np.random.Generator) -> Identity:
-    """A random person in a random light, with a slight jitter of the pose."""
+def sample_identity(rng: np.random.Generator) -> Identity:
+    """Sample a person, a light and a slight jitter of the pose."""
 
     def shade(base: Color, spread: float) -> Color:
-        return tuple(
-            float(value)
-            for value in np.clip(np.array(base) + spread * rng.standard_normal(3), 10, 252)
-        )
+        red, green, blue = (np.array(base) + spread * rng.standard_normal(3)).clip(10, 252)
+        return float(red), float(green), float(blue)
 
     return Identity(
         skin=shade(_SKINS[rng.integers(len(_SKINS))], 5),
@@ -127,7 +236,7 @@ def draw_identity(rng: np.random.Generator) -> Identity:
 def draw_face(
     action_units: NDArray[np.floating], *, rng: np.random.Generator, size: int = SIZE
 ) -> NDArray[np.uint8]:
-    """A face that shows the action units, where the alignment template would put a real one.
+    """Draw a face that shows the action units, where the alignment template would put a real one.
 
     Person, light and pose come from `rng` alone, so equal generators give the same person with other units.
 
@@ -152,10 +261,11 @@ def draw_face(
         )
     if size < 16:
         raise ValueError(f"size must be at least 16; got {size}")
-    identity = draw_identity(rng)
+    identity = sample_identity(rng)
     units = dict(zip(ACTION_UNITS, intensities.tolist(), strict=True))
-    pose = cv2.getRotationMatrix2D((CENTRE_X, 55.0), identity.rotation, identity.scale)  # (2, 3)
-    pose[:, 2] += identity.shift
+    turn = cv2.getRotationMatrix2D((CENTRE_X, 55.0), identity.rotation, identity.scale)
+    pose = np.asarray(turn, dtype=np.float64)  # (2, 3)
+    pose[:, 2] += np.array(identity.shift)
     canvas = Canvas(size, identity.skin, identity.background, pose)
     _draw_head(canvas, identity, units)
     _draw_nose_and_cheeks(canvas, identity, units)
@@ -168,7 +278,7 @@ def draw_face(
 
 
 def _draw_head(canvas: Canvas, identity: Identity, units: dict[int, float]) -> None:
-    """Hair, neck, ears and the outline; the jaw drops with 26, the chin rises with 17."""
+    """Draw hair, neck, ears and the outline; the jaw drops with 26, the chin rises with 17."""
     x, width = CENTRE_X, identity.width
     chin = identity.chin + 6.5 * units[26] - 1.2 * units[17]
     canvas.polygon(ellipse(x, 40, width + 4.5, 37), identity.hair)
@@ -199,7 +309,7 @@ def _draw_head(canvas: Canvas, identity: Identity, units: dict[int, float]) -> N
 
 
 def _draw_nose_and_cheeks(canvas: Canvas, identity: Identity, units: dict[int, float]) -> None:
-    """9 wrinkles and lifts the nose, 6 raises the cheeks, 9, 10, 11 and 12 deepen the folds beside them."""
+    """Draw nose and cheeks: 9 wrinkles and lifts the nose, 6 raises the cheeks, 9 to 12 deepen the folds."""
     x, y = CENTRE_X, _NOSE[1] - 2.2 * units[9] - 0.6 * units[10]
     wing = x + identity.nose_width
     raised = max(units[6], 0.5 * units[12])
@@ -238,7 +348,7 @@ class _Mouth:
 
 
 def _shape_mouth(identity: Identity, units: dict[int, float]) -> _Mouth:
-    """12, 15 and 20 move the corners; 25 and 26 open, 24 and 23 tighten, 10 and 17 push the lips up."""
+    """Place the lips: 12, 15, 20 move the corners; 25, 26 open, 23, 24 tighten, 10, 17 push up."""
     x, y = _MOUTH[1][0], (_MOUTH[0][1] + _MOUTH[1][1]) / 2
     tight = max(units[24], 0.8 * units[23])
     thickness = identity.lip_height * (1 - 0.62 * tight - 0.25 * units[20])
@@ -259,7 +369,7 @@ def _shape_mouth(identity: Identity, units: dict[int, float]) -> _Mouth:
 
 
 def _draw_mouth(canvas: Canvas, identity: Identity, units: dict[int, float]) -> None:
-    """Lips, the gap between them with the upper teeth, and the creases around."""
+    """Draw the lips, the gap between them with the upper teeth, and the creases around."""
     mouth, x = _shape_mouth(identity, units), CENTRE_X
 
     def edge(height: float) -> Points:
@@ -280,7 +390,7 @@ def _draw_mouth(canvas: Canvas, identity: Identity, units: dict[int, float]) -> 
 
 
 def _draw_mouth_creases(canvas: Canvas, mouth: _Mouth, units: dict[int, float]) -> None:
-    """Beside the corners for 15, 20 and 24, above the lips for 23 and 24, on the chin for 17."""
+    """Draw creases beside the corners (15, 20, 24), above the lips (23, 24) and on the chin (17)."""
     x, corner, y, top, bottom = CENTRE_X, mouth.corner_x, mouth.corner_y, mouth.top, mouth.bottom
     chin = bottom + 5.5 + 1.5 * units[26]
     canvas.line(
@@ -307,7 +417,7 @@ def _draw_mouth_creases(canvas: Canvas, mouth: _Mouth, units: dict[int, float]) 
 
 
 def _draw_eye(canvas: Canvas, identity: Identity, units: dict[int, float], side: int) -> None:
-    """5 opens the upper lid; 7 and, less, 6 and 9 raise the lower one; 6 adds the crow's feet."""
+    """Draw an eye: 5 opens the upper lid, 7 (less: 6, 9) raises the lower one, 6 adds crow's feet."""
     x, y = (2 * CENTRE_X - _EYES[0][0], _EYES[0][1]) if side == -1 else _EYES[1]
     half, height = identity.eye_width, identity.eye_height
     squint = max(units[7], 0.6 * units[6], 0.5 * units[9])
@@ -316,10 +426,10 @@ def _draw_eye(canvas: Canvas, identity: Identity, units: dict[int, float], side:
     top = curve(inner, (x, y - height - 2.0 * units[5] + squint * (1 - units[5])), outer, 14)
     bottom = curve(inner, (x, lower), outer, 14)
     canvas.polygon(np.concatenate([top, bottom[::-1]]), (240, 238, 234), side)
-    canvas.polygon(_between(ellipse(x, y - 0.2, 3.1, 3.1), top, bottom), identity.iris, side)
-    canvas.polygon(_between(ellipse(x, y - 0.2, 1.5, 1.5), top, bottom), (14, 12, 12), side)
+    canvas.polygon(_hold_between(ellipse(x, y - 0.2, 3.1, 3.1), top, bottom), identity.iris, side)
+    canvas.polygon(_hold_between(ellipse(x, y - 0.2, 1.5, 1.5), top, bottom), (14, 12, 12), side)
     canvas.polygon(
-        _between(ellipse(x + side, y - 1.2, 0.6, 0.6), top, bottom), (250, 250, 250), side
+        _hold_between(ellipse(x + side, y - 1.2, 0.6, 0.6), top, bottom), (250, 250, 250), side
     )
     canvas.line(top, (36, 26, 24), 1.3, side)
     canvas.line(bottom, canvas.fold, 0.7, side)
@@ -331,14 +441,14 @@ def _draw_eye(canvas: Canvas, identity: Identity, units: dict[int, float], side:
         canvas.crease((start, y + 1 + 1.2 * spread), middle, end, units[6], side)
 
 
-def _between(points: Points, top: Points, bottom: Points) -> Points:
-    """The points, held between the two lids."""
+def _hold_between(points: Points, top: Points, bottom: Points) -> Points:
+    """Return the points, moved between the two lids."""
     heights = points[:, 1].clip(np.interp(points[:, 0], *top.T), np.interp(points[:, 0], *bottom.T))
     return np.stack([points[:, 0], heights], 1)
 
 
 def _draw_brow(canvas: Canvas, identity: Identity, units: dict[int, float], side: int) -> None:
-    """1 raises the inner end, 2 the outer half, 4 lowers all and draws the inner ends together."""
+    """Draw a brow: 1 raises the inner end, 2 the outer half, 4 lowers all and narrows the gap."""
     x, y = CENTRE_X, 33.0 + identity.brow_height
     down = 3.2 * units[4] + 1.4 * units[9]
     inner = (x + 5.6 - 2.2 * units[4], y - 4.4 * units[1] + down)
@@ -351,7 +461,7 @@ def _draw_brow(canvas: Canvas, identity: Identity, units: dict[int, float], side
 
 
 def _draw_forehead(canvas: Canvas, units: dict[int, float]) -> None:
-    """Lines across the forehead for 1 (in the middle) and 2 (at the sides), between the brows for 4."""
+    """Draw lines across the forehead (1 in the middle, 2 at the sides) and between the brows (4)."""
     x = CENTRE_X
     for y in (26.5 - 0.6 * units[1], 23.1 - 0.6 * units[1]):
         canvas.crease((x - 9, y - 0.4), (x, y + 0.6), (x + 9, y - 0.4), units[1])
@@ -361,25 +471,27 @@ def _draw_forehead(canvas: Canvas, units: dict[int, float]) -> None:
         canvas.crease((x + 1.8, 31), (x + 2.4, 34), (x + 1.6, 37.5), units[4], side)
 
 
+# Labelled rows -----------------------------------------------------------------------------------
+
 ONE_KIND = (
     ("values", "drawn-valence-arousal"),
     ("class", "drawn-expressions"),
     ("units", "drawn-action-units"),
 )
-"""What is labelled, and the source it goes by, of rows with one kind of label each, in turn."""
+"""Kind of label, and name of the source, of rows with one kind of label each, in turn."""
 
 
 def drawn_faces(count: int, *, seed: int, size: int = SIZE, one_kind: bool = False) -> Dataset:
-    """Drawn faces with partial labels, as the corpora of stage 1 have them.
+    """Draw faces with partial labels, as the corpora of stage 1 have them.
 
-    Three in five rows show a basic expression or neutral after Du et al. 2014, Table 1 (a unit that is not
-    prototypical with its published share). The others show one unit, or two at random, and carry unit labels
-    alone. Of the expressions, a quarter has unit labels only, 0.3 the class only, 0.3 valence and
-    arousal only and the rest all three (our choice), so that masked training has something to mask.
+    Three in five rows show a basic expression or neutral after Du et al. 2014, Table 1 (a unit that is
+    not prototypical with its published share). The others show one or two random units and have unit
+    labels alone. Of the expressions, a quarter has unit labels only, 0.3 the class only, 0.3 valence
+    and arousal only and the rest all three (our choice), so that masked training has something to mask.
 
-    With `one_kind` rows have valence and arousal, the expression and the units in turn, one kind each, as corpora that
-    label different things, and `source` says which. Only rows with units then show anything but an expression; the
-    faces are otherwise those that the same seed draws without it.
+    With `one_kind`, rows are labelled with valence and arousal, the expression and the units in turn,
+    one kind each, as separate corpora are, and `source` says which. Only rows with units then show
+    anything but an expression; the faces are otherwise those of the same seed without it.
 
     Args:
         count: rows; a longer data set starts with the shorter one.
@@ -388,8 +500,9 @@ def drawn_faces(count: int, *, seed: int, size: int = SIZE, one_kind: bool = Fal
         one_kind: one kind of label a row.
 
     Returns:
-        Columns image, subject, source, valence, arousal (NaN where unlabelled), expression (class id in the order of
-        `EXPRESSIONS`; -100 where unlabelled), au01 ... au26 (intensities in [0, 1]; NaN where unlabelled).
+        Columns image, subject, source, valence, arousal (NaN where unlabelled), expression (class id in
+        the order of `EXPRESSIONS`; -100 where unlabelled), au01 ... au26 (intensities in [0, 1]; NaN
+        where unlabelled).
 
     Raises:
         ValueError: `count` or `seed` is negative.
@@ -405,16 +518,16 @@ def drawn_faces(count: int, *, seed: int, size: int = SIZE, one_kind: bool = Fal
 def drawn_rows(
     count: int, *, seed: int, size: int = SIZE, one_kind: bool = False
 ) -> Iterator[dict]:
-    """The rows of `drawn_faces`, drawn one by one: images as PNG, numbers rounded to float32; arguments as there."""
+    """Yield the rows of `drawn_faces` one by one: images as PNG, numbers rounded to float32."""
     if count < 0 or seed < 0:
         raise ValueError(f"count and seed must be at least 0; got {count} and {seed}")
     unit_columns = [action_unit_column(unit) for unit in ACTION_UNITS]
     kinds = ONE_KIND if one_kind else ((None, "drawn"),)
     for index in range(count):
-        yield _drawn_row(index, seed, size, unit_columns, *kinds[index % len(kinds)])
+        yield _draw_row(index, seed, size, unit_columns, *kinds[index % len(kinds)])
 
 
-def _drawn_row(
+def _draw_row(
     index: int, seed: int, size: int, unit_columns: list[str], kind: str | None, source: str
 ) -> dict:
     rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(index,)))
@@ -422,18 +535,17 @@ def _drawn_row(
     row |= {"subject": f"drawn-{seed}-{index:06d}", "source": source, "expression": NO_CLASS}
     if rng.random() < 0.6 or kind in ("values", "class"):
         expression, strength = int(rng.integers(len(EXPRESSIONS))), rng.uniform(0.45, 1.0)
-        units = _expression_units(EXPRESSIONS[expression], strength, rng)
+        units = _sample_expression_units(EXPRESSIONS[expression], strength, rng)
         labelled = rng.choice(["units", "class", "values", "all"], p=[0.25, 0.3, 0.3, 0.15])
         labelled = kind or labelled  # drawn in any case: whatever is labelled, the face is the same
         if labelled in ("class", "all"):
             row["expression"] = expression
         if labelled in ("values", "all"):
             valence, arousal = EXPRESSION_CIRCUMPLEX[EXPRESSIONS[expression]]
-            row["valence"], row["arousal"] = np.float32(
-                [strength * valence, strength * arousal]
-            ).tolist()
+            row["valence"] = float(np.float32(strength * valence))
+            row["arousal"] = float(np.float32(strength * arousal))
     else:
-        units, labelled = _random_units(rng), "units"
+        units, labelled = _sample_units(rng), "units"
     if labelled in ("units", "all"):
         row |= dict(zip(unit_columns, units.astype(np.float32).tolist(), strict=True))
     image = draw_face(units, rng=rng, size=size)
@@ -441,19 +553,18 @@ def _drawn_row(
     return row | {"image": {"bytes": encoded, "path": None}}
 
 
-def _expression_units(
+def _sample_expression_units(
     expression: str, strength: float, rng: np.random.Generator
 ) -> NDArray[np.float64]:
-    """(17,) a display of the expression, with a trace of other units."""
+    """Sample (17,) a display of the expression, with a trace of other units."""
     shares = np.array([ACTION_UNIT_PRIOR[expression].get(unit, 0.0) for unit in ACTION_UNITS])
     shown = rng.random(len(ACTION_UNITS)) < shares
-    return np.where(
-        shown, strength * rng.uniform(0.75, 1.0, shown.shape), rng.uniform(0, 0.08, shown.shape)
-    )
+    display = strength * rng.uniform(0.75, 1.0, shown.shape)
+    return np.where(shown, display, rng.uniform(0, 0.08, shown.shape))
 
 
-def _random_units(rng: np.random.Generator) -> NDArray[np.float64]:
-    """(17,) one unit, or two, of any strength that can be seen."""
+def _sample_units(rng: np.random.Generator) -> NDArray[np.float64]:
+    """Sample (17,) one unit, or two, of any strength that can be seen."""
     units = np.zeros(len(ACTION_UNITS))
     chosen = rng.choice(len(ACTION_UNITS), size=rng.integers(1, 3), replace=False)
     units[chosen] = rng.uniform(0.3, 1.0, len(chosen))

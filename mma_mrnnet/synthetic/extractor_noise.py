@@ -1,4 +1,4 @@
-"""What an extractor would report of a simulated face: biases, noise and confusions, our choice or measured."""
+"""What an extractor would report of a simulated face: biases, noise, confusions; our choice, or measured."""
 
 from dataclasses import dataclass, replace
 from math import sqrt
@@ -10,8 +10,7 @@ from mma_mrnnet.model.labels import ACTION_UNITS, EXPRESSIONS, VALENCE_AROUSAL, 
 from mma_mrnnet.model.priors import action_unit_prior
 
 Array = NDArray[np.float64]
-Each = float | tuple[float, ...]
-"""One number for all channels of a kind, or one for each of them."""
+Each = float | tuple[float, ...]  # one number for all channels of a kind, or one for each
 
 _CHANNEL_GROUPS = (len(VALENCE_AROUSAL), len(VALENCE_AROUSAL) + len(EXPRESSIONS))
 
@@ -81,8 +80,8 @@ class ExtractorNoise:
     """Size of the error that such a turn adds in each channel while it lasts, in standard deviations of its noise."""
 
 
-def draw_bias(noise: ExtractorNoise, rng: np.random.Generator) -> Array:
-    """(26,) how the extractor misreads one person in every clip, in the unit of each channel's noise."""
+def sample_bias(noise: ExtractorNoise, rng: np.random.Generator) -> Array:
+    """Sample (26,) how the extractor misreads one person in every clip, in the unit of each channel."""
     scales = _by_channel(noise.valence_arousal_bias, noise.expression_bias, noise.unit_bias)
     return scales * rng.standard_normal(len(scales))
 
@@ -90,7 +89,7 @@ def draw_bias(noise: ExtractorNoise, rng: np.random.Generator) -> Array:
 def turned_away(
     true_affect: Array, bias: Array, turn: Array, noise: ExtractorNoise, rng: np.random.Generator
 ) -> tuple[Array, Array]:
-    """What can be seen of faces while they turn away, and how the extractor then misreads them.
+    """Return what can be seen of faces that turn away, and how the extractor then misreads them.
 
     Args:
         true_affect: (N, T, 26).
@@ -100,7 +99,7 @@ def turned_away(
         rng: source of what a turn adds, one error a clip that grows with the turn.
 
     Returns:
-        (N, T, 26) the displays paler, neutral more; (N, T, 26) the bias for `report_affect`.
+        (N, T, 26) paler displays with more neutral; (N, T, 26) the bias for `report_affect`.
     """
     seen = true_affect * (1 - noise.turned_fade * turn[..., None])
     neutral = len(VALENCE_AROUSAL) + EXPRESSIONS.index("neutral")
@@ -111,7 +110,7 @@ def turned_away(
 
 
 def _by_channel(valence_arousal: Each, expressions: Each, units: Each) -> Array:
-    """(26,) one number for each channel."""
+    """Return (26,) one number for each channel."""
     sizes = (len(VALENCE_AROUSAL), len(EXPRESSIONS), len(ACTION_UNITS))
     pairs = zip((valence_arousal, expressions, units), sizes, strict=True)
     return np.concatenate([np.broadcast_to(each, size) for each, size in pairs])
@@ -125,7 +124,7 @@ def report_affect(
     rng: np.random.Generator,
     fps: float = 2.0,
 ) -> Array:
-    """What an extractor would report of the faces.
+    """Return what an extractor would report of the faces.
 
     Args:
         true_affect: (N, T, 26), action units as intensities.
@@ -141,36 +140,33 @@ def report_affect(
     clips, frames, channels = true_affect.shape
     bad = rng.random((clips, frames, 1)) < noise.bad_frames
     steady = autoregressive((clips, frames, channels), noise.memory, fps, rng)
-    jitter = np.where(bad, 4 * rng.standard_normal(steady.shape), steady)  # in standard deviations
+    noises = np.where(bad, 4 * rng.standard_normal(steady.shape), steady)  # standard deviations
     shown = np.split(true_affect * ~bad, _CHANNEL_GROUPS, axis=-1)
     bias = bias[:, None] if bias.ndim == 2 else bias
-    offset = np.split(np.broadcast_to(bias, jitter.shape), _CHANNEL_GROUPS, axis=-1)
-    jitter = np.split(jitter, _CHANNEL_GROUPS, axis=-1)
+    offset = np.split(np.broadcast_to(bias, noises.shape), _CHANNEL_GROUPS, axis=-1)
+    jitter = np.split(noises, _CHANNEL_GROUPS, axis=-1)
 
     scales = (noise.valence_arousal_noise, noise.expression_noise, noise.unit_noise)
     error = [
         one + np.array(scale) * other
         for one, scale, other in zip(offset, scales, jitter, strict=True)
     ]
-    moved = np.array(noise.valence_arousal_offset) + speech * np.array(
-        noise.speech_moves
-    )  # (N, T, 2)
+    by_speech = speech * np.array(noise.speech_moves)  # (N, T, 2)
+    moved = np.array(noise.valence_arousal_offset) + by_speech
     valence_arousal = np.array(noise.valence_arousal_gain) * shown[0] + moved + error[0]
     expressions = _report_expressions(shown[1], speech, error[1], noise)
     units = _report_units(shown[2], error[2], noise)
     prior_only = columns_of(*noise.unsupervised_units)
-    expected = (expressions @ action_unit_prior(ACTION_UNITS).double().numpy())[
-        ..., prior_only
-    ]  # (N, T, 2)
-    units[..., prior_only] = (
-        expected + noise.unsupervised_noise * jitter[2][..., prior_only]
-    ).clip(1e-3, 1)
+    prior = action_unit_prior(ACTION_UNITS).double().numpy()  # (7, 17)
+    expected = (expressions @ prior)[..., prior_only]  # (N, T, 2)
+    unsupervised = expected + noise.unsupervised_noise * jitter[2][..., prior_only]
+    units[..., prior_only] = unsupervised.clip(1e-3, 1)
     return np.concatenate([valence_arousal.clip(-1, 1), expressions, units], axis=-1)
 
 
 def _report_expressions(shown: Array, speech: Array, error: Array, noise: ExtractorNoise) -> Array:
     if noise.expression_logits is None:
-        logits = _confused(shown, noise) + error  # (N, T, 7)
+        logits = _confuse(shown, noise) + error  # (N, T, 7)
     else:  # between two expressions the report lies between theirs
         logits = shown @ np.array(noise.expression_logits) + error
     for expression, raised in noise.speech_seen_as:
@@ -179,8 +175,8 @@ def _report_expressions(shown: Array, speech: Array, error: Array, noise: Extrac
     return odds / odds.sum(-1, keepdims=True)
 
 
-def _confused(shown: Array, noise: ExtractorNoise) -> Array:
-    """(N, T, 7) logits of expressions some of which are taken for others."""
+def _confuse(shown: Array, noise: ExtractorNoise) -> Array:
+    """Return (N, T, 7) logits of expressions, some of which are taken for others."""
     confusion = np.eye(len(EXPRESSIONS))
     for expression, seen, share in noise.confusion:
         row = EXPRESSIONS.index(expression)
@@ -202,11 +198,11 @@ def _report_units(shown: Array, error: Array, noise: ExtractorNoise) -> Array:
 
 
 def noise_from_errors(errors: dict) -> ExtractorNoise:
-    """An extractor that errs as a trained one was measured to.
+    """Return an extractor that errs as a trained one was measured to.
 
-    Made faces' errors are taken where there are any, since their labels are true by construction, else those of all
-    rows. Units without a measurement are reported as the prior expects; what else was not measured keeps its default,
-    and so do memory, bad frames and turned heads, which no still picture shows.
+    Errors on made-up faces are preferred, since their labels are true by construction; else those of
+    all rows. Units without a measurement are reported as the prior expects. What else was not measured
+    keeps its default; so do memory, bad frames and turned heads, which no still picture shows.
 
     Args:
         errors: from `training.extractor_errors`.
@@ -222,8 +218,10 @@ def noise_from_errors(errors: dict) -> ExtractorNoise:
         )
     default = ExtractorNoise()
 
-    def each(key: str, otherwise: float) -> tuple[float, ...]:
-        return tuple(otherwise if unit is None else unit[key] for unit in units)
+    def each(key: str, otherwise: Each) -> tuple[float, ...]:
+        defaults = np.broadcast_to(otherwise, len(units)).tolist()
+        pairs = zip(units, defaults, strict=True)
+        return tuple(value if unit is None else unit[key] for unit, value in pairs)
 
     numbers = {action_unit_name(unit): unit for unit in ACTION_UNITS}
     cross_talk = [
@@ -250,7 +248,7 @@ def noise_from_errors(errors: dict) -> ExtractorNoise:
 
 
 def _measured_expressions(measured: dict) -> dict:
-    """The fields of `ExtractorNoise` that say how expressions are reported; those that were measured."""
+    """Return the measured fields of `ExtractorNoise` about expressions and speech."""
     fields: dict = {}
     if expressions := measured["expressions"]:
         fields["expression_logits"] = tuple(map(tuple, expressions["mean_logits_rows_are_labels"]))
@@ -265,7 +263,7 @@ def _measured_expressions(measured: dict) -> dict:
 
 
 def _measured_values(measured: dict) -> dict:
-    """The same of valence and arousal."""
+    """Return the measured fields of `ExtractorNoise` about valence and arousal."""
     values = [measured["valence_arousal"][name] for name in VALENCE_AROUSAL]
     if None in values:
         return {}
@@ -277,19 +275,19 @@ def _measured_values(measured: dict) -> dict:
 
 
 def columns_of(*units: int) -> list[int]:
-    """Places of the action units in `ACTION_UNITS`."""
+    """Return the places of action units in `ACTION_UNITS`."""
     return [ACTION_UNITS.index(unit) for unit in units]
 
 
 def either(one: Array, other: Array) -> Array:
-    """Strength of two causes together: 1 - (1 - one)(1 - other)."""
+    """Return the strength of two causes together: 1 - (1 - one)(1 - other)."""
     return 1 - (1 - one) * (1 - other)
 
 
 def autoregressive(
     shape: tuple[int, ...], memory: float, fps: float, rng: np.random.Generator
 ) -> Array:
-    """AR(1) noise of unit variance along axis 1.
+    """Sample AR(1) noise of unit variance along axis 1.
 
     Args:
         shape: (N, T, ...).

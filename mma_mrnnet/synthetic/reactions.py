@@ -1,12 +1,13 @@
-"""Simulated clips shaped like Hume-Reaction's: people, reactions in time, faces that loosely follow them.
+"""Simulated clips with Hume-Reaction's shape: labels, people who loosely show them, an extractor that errs.
 
-Nothing here was recorded from people. Labels are drawn in `simulated_labels.py`, faces in `simulated_display.py`, what
-happens while they are recorded in `simulated_recording.py`, the extractor's errors in `simulated_extractor.py`; other
-corpora than the usual one are in `simulated_domains.py`. Faces as pixels are in `drawn_faces.py`.
+Nothing here was recorded from people. Displays are in `display.py`, the extractor's errors in
+`extractor_noise.py`, corpora other than the usual one in `domains.py`, pictures in `drawn_faces.py`.
 """
 
 from dataclasses import dataclass
-from typing import Literal
+from functools import cache
+from math import erf, sqrt
+from typing import Literal, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -17,77 +18,53 @@ from mma_mrnnet.features.records import affect_column, clip_features
 from mma_mrnnet.model.labels import REACTIONS, affect_names
 from mma_mrnnet.results import Provenance
 from mma_mrnnet.synthetic.display import (
-    ASSOCIATIONS,
-    CIRCUMPLEX,
-    NEAREST_EXPRESSIONS,
+    LONGEST_S,
     Looseness,
     affect_of,
     display,
     frame_times,
     masking_smile,
-    people_of,
     resting_units,
+    sample_people,
     speech_units,
 )
-from mma_mrnnet.synthetic.domains import DOMAINS, FPS, Domain, Recording, domain_named
+from mma_mrnnet.synthetic.domains import FPS, Domain, Recording, domain_named
 from mma_mrnnet.synthetic.extractor_noise import (
+    Array,
     ExtractorNoise,
     columns_of,
     either,
     report_affect,
     turned_away,
 )
-from mma_mrnnet.synthetic.labels import draw_labels
-from mma_mrnnet.synthetic.recording import Happenings, happenings
-
-__all__ = [
-    "ASSOCIATIONS",
-    "CIRCUMPLEX",
-    "DOMAINS",
-    "FPS",
-    "NEAREST_EXPRESSIONS",
-    "Domain",
-    "ExtractorNoise",
-    "Looseness",
-    "Recording",
-    "SimulatedClip",
-    "as_dataset",
-    "hume_like_splits",
-    "simulate_reactions",
-    "simulated_info",
-]
 
 PROVENANCE = Provenance("simulated", "apache-2.0", made_up=True, labels="simulated")
 
-Array = NDArray[np.float64]
+Mask = NDArray[np.bool_]
 Kind = Literal["reaction", "neutral", "talking"]
 
-MAX_FRAMES = 30
-"""Frames of the longest clip at `FPS`."""
-MOST_FPS = 60.0
-"""Beyond it clips would only fill memory: their affect hardly changes between two frames."""
-BLOCK = 256
-"""Clips simulated at once; always whole, so that a clip does not depend on how many were asked for."""
-
-PEOPLE, CLIPS = 2222, 25067
-"""People and clips of Hume-Reaction: a person has about eleven clips."""
-HUME_COUNTS = (15806, 4657, 4604)
-"""Clips of its training, validation and test splits."""
+MAX_FRAMES = 30  # of the longest clip at `FPS`
+MOST_FPS = 60.0  # affect hardly changes between two frames at more
+BLOCK = 256  # clips simulated at once: a clip does not depend on how many were asked for
+PEOPLE, CLIPS = 2222, 25067  # of Hume-Reaction: a person has about eleven clips
+HUME_COUNTS = (15806, 4657, 4604)  # clips of its training, validation and test splits
+MOST_STRETCHES = 8  # without a face in one clip
 
 
 @dataclass(frozen=True)
 class SimulatedClip:
-    """One simulated clip at `fps` frames a second, those without a detected face left out.
+    """One simulated clip; frames without a detected face are left out.
 
     Attributes:
         clip_id: unique within one call and one name.
         subject: the simulated person.
         kind: `reaction`, or a quiet clip: `neutral` (calm) or `talking` (calm and talking).
-        affect: (L, 26) float32 as an extractor would report it, channels as `labels.affect_names()`.
-        true_affect: (L, 26) float32, the face's true state; its units are intensities, not probabilities.
-        labels: (7,) float32 in the order of `REACTIONS`. Relative within a clip, as Hume-Reaction's are:
-            the strongest reaction is exactly 1 however faint it was. All 0 in a quiet clip (our choice; the
-            corpus has none).
+        affect: (L, 26) float32 as an extractor would report it, in the order of `affect_names()`.
+        true_affect: (L, 26) float32, the face's true state; its units are intensities, not
+            probabilities.
+        labels: (7,) float32 in the order of `REACTIONS`. Relative within a clip, as Hume-Reaction's
+            are: the strongest reaction is exactly 1, however faint it was. All 0 in a quiet clip
+            (our choice; the corpus has none).
         fps: frames a second.
     """
 
@@ -100,7 +77,7 @@ class SimulatedClip:
     fps: float = FPS
 
 
-def simulate_reactions(  # noqa: PLR0913 - a corpus has this many sides, each with a default
+def simulate_reactions(  # noqa: PLR0913 - each has a default
     count: int,
     *,
     seed: int,
@@ -112,18 +89,18 @@ def simulate_reactions(  # noqa: PLR0913 - a corpus has this many sides, each wi
     fps: float = FPS,
     recording: Recording | None = None,
 ) -> list[SimulatedClip]:
-    """Clips shaped like Hume-Reaction's: its published lengths and label marginals, the rest our choice.
+    """Simulate clips with Hume-Reaction's published lengths and label marginals; the rest is our choice.
 
-    The same seed gives the same clips bit for bit, and a longer list starts with the shorter one. At another rate the
-    same people show the same reactions, with the same labels and for as long; talking, missed faces and noise are drawn
-    anew, as fast or slow as before.
+    The same seed gives the same clips bit for bit, and a longer list starts with the shorter one. At
+    another rate the same people show the same reactions, with the same labels and for as long;
+    talking, missed faces and noise are sampled anew, as fast or slow as before.
 
     Args:
-        count: how many clips, at least 0.
+        count: number of clips, at least 0.
         seed: not negative.
-        quiet_share: share of clips without any reaction, in [0, 1]; the corpus's shape is 0.
-        short_share: share of clips of 1 to 10 s, the whole display within them, in [0, 1]; the corpus has none. A
-            recording may have a part of them cut out of longer ones instead, down to one frame.
+        quiet_share: share of clips without any reaction, in [0, 1]; the corpus has none.
+        short_share: share of clips of 1 to 10 s that hold the whole display, in [0, 1]; the corpus
+            has none. `recording` may cut a part of them out of longer ones, down to one frame.
         name: first part of clip and subject names.
         looseness: how loosely faces follow reports; None for the defaults.
         noise: how the extractor errs; None for the defaults.
@@ -131,7 +108,7 @@ def simulate_reactions(  # noqa: PLR0913 - a corpus has this many sides, each wi
         recording: lengths and missed faces; None for the defaults.
 
     Raises:
-        ValueError: an argument out of range.
+        ValueError: an argument is out of range.
     """
     if count < 0 or seed < 0 or not 0 <= quiet_share <= 1 or not 0 <= short_share <= 1:
         raise ValueError(
@@ -161,29 +138,31 @@ def hume_like_splits(
     domain: str | None = None,
     noise: ExtractorNoise | None = None,
 ) -> dict[str, list[SimulatedClip]]:
-    """`train`, `validation` and `test` lists of simulated clips; no person is in two of them, nor in two domains.
+    """Simulate `train`, `validation` and `test`; no person is in two splits, nor in two domains.
 
     Args:
         seed: not negative.
         counts: clips of train, validation and test; Hume-Reaction's by default.
         quiet_share: share of quiet clips in every split.
-        short_share: share of short clips in the training split; the others keep the corpus's lengths, unless the
-            domain has short clips everywhere.
+        short_share: share of short clips in the training split; in the others too if the domain has
+            short clips everywhere.
         fps: frames a second, unless the domain has a rate of its own.
         domain: one of `DOMAINS`; None for the usual one.
         noise: from `noise_from_errors`, for a domain that repeats measured errors; for no other.
 
     Raises:
-        ValueError: no such domain, noise where it does not belong or none where it is needed, or another argument out
-            of range.
+        ValueError: an unknown domain, noise for a domain that takes none, no noise for one that
+            needs it, or another argument out of range.
     """
     chosen = domain_named(domain)
     if chosen.needs_errors != (noise is not None):
         raise ValueError(
-            f"simulated domain {domain}: an extractor's noise is given for a domain of measured errors, and only there"
+            f"simulated domain {domain}: an extractor's noise is given for a domain of measured "
+            "errors, and only there"
         )
     # The domain's name is mixed in, so that its people are others even at the same seed.
     seeds = np.random.SeedSequence(seed, spawn_key=tuple((domain or "").encode())).generate_state(3)
+    splits = zip(("train", "validation", "test"), seeds, counts, strict=True)
     return {
         split: simulate_reactions(
             count,
@@ -196,16 +175,14 @@ def hume_like_splits(
             fps=chosen.rate(fps),
             recording=chosen.recording,
         )
-        for split, split_seed, count in zip(
-            ("train", "validation", "test"), seeds, counts, strict=True
-        )
+        for split, split_seed, count in splits
     }
 
 
 def as_dataset(clips: list[SimulatedClip]) -> Dataset:
-    """The clips, all at one rate, as a data set: the columns of `records.clip_features`.
+    """Return clips of one rate as a data set with the columns of `records.clip_features`.
 
-    Names of the label and affect columns stand in `info.description`, one line each.
+    Names of the label and affect columns are in `info.description`, one line each.
     """
     features = clip_features(len(REACTIONS))
     labels = np.array([clip.labels for clip in clips], np.float32).reshape(-1, len(REACTIONS))
@@ -221,10 +198,12 @@ def as_dataset(clips: list[SimulatedClip]) -> Dataset:
 
 
 def simulated_info(fps: float) -> DatasetInfo:
-    """What a data set of simulated clips says of itself: that nobody was recorded, names of the columns, its rate."""
+    """Return the description of a data set of simulated clips: nobody was recorded, columns, rate."""
     description = (
         "Simulated, not recorded from people.\n"
-        f"labels: {', '.join(REACTIONS)}\naffect: {', '.join(affect_names())}\nframes a second: {fps}"
+        f"labels: {', '.join(REACTIONS)}\n"
+        f"affect: {', '.join(affect_names())}\n"
+        f"frames a second: {fps}"
     )
     return DatasetInfo(description=description, features=clip_features(len(REACTIONS)))
 
@@ -232,21 +211,21 @@ def simulated_info(fps: float) -> DatasetInfo:
 def _simulate_block(
     block: int, seed: int, shares: tuple[float, float], name: str, domain: Domain
 ) -> list[SimulatedClip]:
-    """The N = `BLOCK` clips of one block, T frames each until the faceless are cut out."""
+    """Simulate the N = `BLOCK` clips of one block, T frames each before the faceless are removed."""
     looseness, noise, fps = domain.looseness, domain.noise, domain.fps
     rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(0, block)))
     # What a usual recording lacks has a generator of its own: without it no clip changes.
     events = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(2, block)))
     indices = range(block * BLOCK, (block + 1) * BLOCK)
     subjects = [index * PEOPLE // CLIPS for index in indices]
-    people = people_of(subjects, seed, looseness, noise)
+    people = sample_people(subjects, seed, looseness, noise)
     quiet_share, short_share = shares
     # A short clip is a clip played faster: its length and all its times shrink by one factor.
     pace = np.where(rng.random(BLOCK) < short_share, rng.uniform(0.08, 0.8, BLOCK), 1.0)  # (N,)
-    happened = happenings(pace, fps, domain.recording, events)
+    happened = sample_happenings(pace, fps, domain.recording, events)
     pace, turn = happened.pace, happened.turn  # (N,), (N, T)
     has_face = _frames_with_face(happened, fps, domain.recording, rng)  # (N, T)
-    labels = draw_labels(BLOCK, rng)  # (N, 7)
+    labels = sample_labels(BLOCK, rng)  # (N, 7)
     quiet, talker = rng.random(BLOCK) < quiet_share, rng.random(BLOCK) < 0.5
     labels[quiet] = 0.0
     talks = np.where(quiet, talker, rng.random(BLOCK) < looseness.talks)
@@ -257,16 +236,18 @@ def _simulate_block(
         units[..., column] = either(units[..., column], smile)
     units = either(either(units, speech), resting_units(people, fps, rng))
     true = affect_of(shown, smile, units)  # (N, T, 26)
-    seen, bias = (
-        turned_away(true, people.bias, turn, noise, events) if turn.any() else (true, people.bias)
-    )
+    seen, bias = true, people.bias
+    if turn.any():
+        seen, bias = turned_away(true, people.bias, turn, noise, events)
     reported = report_affect(seen, speech[..., columns_of(25)], bias, noise, rng, fps)
-    kinds = np.where(quiet, np.where(talks, "talking", "neutral"), "reaction")
+    kinds: list[Kind] = ["reaction"] * BLOCK
+    for row in np.flatnonzero(quiet):
+        kinds[row] = "talking" if talks[row] else "neutral"
     return [
         SimulatedClip(
             clip_id=f"{name}-{index:06d}",
             subject=f"{name}-person-{subject:04d}",
-            kind=str(kinds[row]),
+            kind=kinds[row],
             affect=reported[row, has_face[row]].astype(np.float32),  # (L, 26)
             true_affect=true[row, has_face[row]].astype(np.float32),  # (L, 26)
             labels=labels[row].astype(np.float32),
@@ -276,10 +257,76 @@ def _simulate_block(
     ]
 
 
+# Recording ---------------------------------------------------------------------------------------
+
+
+class Happenings(NamedTuple):
+    """What happens in N clips of at most T frames; nothing in a usual recording."""
+
+    pace: Array  # (N,) share of their usual time that displays take
+    kept: Mask  # (N, T) the part kept by a clip that is cut out of a longer one; else all
+    turn: Array  # (N, T) how far the head is turned, from 0 (frontal) to 1 (profile)
+    lost: Mask  # (N, T) no face is found
+
+
+def sample_happenings(
+    pace: Array, fps: float, recording: Recording, rng: np.random.Generator
+) -> Happenings:
+    """Sample what happens in N clips.
+
+    Args:
+        pace: (N,) as in `display`; below 1 in short clips.
+        fps: frames a second.
+        recording: how often it happens.
+        rng: source of all chance; how many numbers are taken does not depend on `fps`.
+    """
+    count = len(pace)
+    is_cut = (pace < 1) & (rng.random(count) < recording.cut_share)
+    kept = _cut_out(count, fps, recording, rng) | ~is_cut[:, None]
+    turn = _head_turns(count, fps, recording, rng)
+    lost = (turn > recording.lost_beyond) | _lost_stretches(count, fps, recording, rng)
+    return Happenings(np.where(is_cut, 1.0, pace), kept, turn, lost)
+
+
+def _cut_out(count: int, fps: float, recording: Recording, rng: np.random.Generator) -> Mask:
+    """Return (N, T), True in the part of a longer clip that each clip is; at least one frame.
+
+    The logarithm of the length is uniform (our choice), so that some clips have one frame.
+    """
+    shortest_s, longest_s = recording.cut_s
+    length_s = shortest_s * (longest_s / shortest_s) ** rng.random(count)  # (N,)
+    start_s = rng.random(count) * (recording.shortest_s - length_s).clip(0)
+    first = np.floor(start_s * fps)
+    end = first + np.floor(length_s * fps).clip(1)
+    frames = np.arange(len(frame_times(fps)))
+    return (frames >= first[:, None]) & (frames < end[:, None])
+
+
+def _head_turns(count: int, fps: float, recording: Recording, rng: np.random.Generator) -> Array:
+    """Return (N, T), 0 where the head faces the camera; in some clips it turns away and back once."""
+    furthest = rng.uniform(0.3, 1.0, count) * (rng.random(count) < recording.turns)
+    lasts_s = rng.uniform(*recording.turn_s, count)
+    start_s = rng.uniform(0, recording.shortest_s, count)
+    done = (frame_times(fps) - start_s[:, None]) / lasts_s[:, None]  # 0 to 1 while it lasts
+    away = np.minimum(4 * done, 4 * (1 - done)).clip(0, 1)  # a quarter there, a quarter back
+    return furthest[:, None] * away
+
+
+def _lost_stretches(count: int, fps: float, recording: Recording, rng: np.random.Generator) -> Mask:
+    """Return (N, T), True where no face is found for a while."""
+    stretches = rng.poisson(recording.lost_stretches, count)[:, None]
+    happens = np.arange(MOST_STRETCHES) < stretches  # (N, S)
+    start_s = rng.uniform(0, LONGEST_S, happens.shape)
+    end_s = start_s + rng.exponential(recording.lost_s, happens.shape)
+    time_s = frame_times(fps)[:, None]  # (T, 1)
+    lost = happens[:, None] & (time_s >= start_s[:, None]) & (time_s < end_s[:, None])  # (N, T, S)
+    return np.asarray(lost.any(-1))
+
+
 def _frames_with_face(
     happened: Happenings, fps: float, recording: Recording, rng: np.random.Generator
-) -> NDArray[np.bool_]:
-    """(N, T) True where a frame exists and its face was found."""
+) -> Mask:
+    """Return (N, T), True where a frame exists and its face is found."""
     span_s = recording.longest_s - recording.shortest_s
     duration_s = recording.shortest_s + span_s * rng.beta(*recording.duration, BLOCK)
     frames = np.arange(len(frame_times(fps)))
@@ -288,12 +335,107 @@ def _frames_with_face(
     found_share = np.where(
         often_missed, rng.uniform(*recording.found_in_missed, BLOCK), recording.found_otherwise
     )
+    # Sampled at every rate, so that what is sampled later does not depend on the rate.
     chance = rng.random((BLOCK, MAX_FRAMES))
-    if (
-        fps != FPS
-    ):  # the above is drawn at every rate, so that what is drawn later does not depend on it
+    if fps != FPS:
         chance = rng.spawn(1)[0].random(exists.shape)
     has_face = exists & (chance < found_share[:, None]) & ~happened.lost
     faceless = ~has_face.any(1)  # such a clip would not be in the corpus
     has_face[faceless, exists.argmax(1)[faceless]] = True
     return has_face
+
+
+# Labels ------------------------------------------------------------------------------------------
+
+
+class Marginal(NamedTuple):
+    """How one reaction's labels are distributed over the clips."""
+
+    mean: float
+    std: float
+    share_zero: float
+    share_one: float
+
+
+MARGINALS: dict[str, Marginal] = {
+    "Adoration": Marginal(0.324, 0.363, 0.153, 0.140),
+    "Amusement": Marginal(0.612, 0.370, 0.002, 0.350),
+    "Anxiety": Marginal(0.348, 0.329, 0.056, 0.101),
+    "Disgust": Marginal(0.243, 0.289, 0.030, 0.081),
+    "Empathic-Pain": Marginal(0.213, 0.297, 0.182, 0.066),
+    "Fear": Marginal(0.288, 0.342, 0.156, 0.086),
+    "Surprise": Marginal(0.530, 0.322, 0.000, 0.176),
+}
+"""Hume-Reaction's training split, 15,806 clips: published aggregates, none of the corpus's data.
+
+Each label vector of the corpus is divided by its own maximum. The shares of exact 1 sum to 1, so each
+clip has one label at 1."""
+
+CORRELATION = np.array(
+    [  # Ador   Amus   Anxi   Disg   Pain   Fear   Surp
+        [1.00, 0.35, -0.25, -0.35, -0.05, -0.25, 0.05],
+        [0.35, 1.00, -0.35, -0.25, -0.35, -0.35, 0.20],
+        [-0.25, -0.35, 1.00, 0.15, 0.35, 0.60, 0.05],
+        [-0.35, -0.25, 0.15, 1.00, 0.25, 0.15, 0.10],
+        [-0.05, -0.35, 0.35, 0.25, 1.00, 0.30, 0.00],
+        [-0.25, -0.35, 0.60, 0.15, 0.30, 1.00, 0.20],
+        [0.05, 0.20, 0.05, 0.10, 0.00, 0.20, 1.00],
+    ]
+)
+"""Correlations of the labels' Gaussian scores. Our choice: no joint table is published."""
+
+
+def sample_labels(count: int, rng: np.random.Generator) -> Array:
+    """Sample (count, 7) labels in [0, 1] with the published marginals; each row has exactly one 1.
+
+    The dominant reaction follows the shares of 1. Each other label is 0 with its published share,
+    otherwise Beta with the mean and variance that are left for it (the Beta is our choice). A Gaussian
+    copula, shifted by the dominant reaction, ties them together.
+    """
+    shares = np.array([marginal.share_one for marginal in MARGINALS.values()])
+    dominant = rng.choice(len(REACTIONS), size=count, p=shares / shares.sum())  # (count,)
+    noise = rng.standard_normal((count, len(REACTIONS))) @ np.linalg.cholesky(CORRELATION).T
+    scores = CORRELATION[dominant] + noise  # (count, 7)
+    labels = np.empty_like(scores)
+    for column in range(len(REACTIONS)):
+        # Uniform on [0, 1] over the clips in which this reaction is not the dominant one.
+        uniform = np.interp(scores[:, column], *_score_distribution(column))
+        share_zero, values, quantiles = _label_distribution(column)
+        above_zero = np.interp((uniform - share_zero) / (1 - share_zero), quantiles, values)
+        labels[:, column] = np.where(uniform < share_zero, 0.0, above_zero)
+    labels[np.arange(count), dominant] = 1.0
+    return labels
+
+
+@cache
+def _score_distribution(column: int) -> tuple[Array, Array]:
+    """Return scores and their cumulative distribution where the reaction is not dominant.
+
+    A mixture of unit normals, one for each reaction that may be the dominant one instead.
+    """
+    scores = np.linspace(-6, 6, 1201)
+    marginals = list(MARGINALS.values())
+    cumulative = np.zeros_like(scores)
+    for other in range(len(REACTIONS)):
+        if other != column:
+            weight = marginals[other].share_one / (1 - marginals[column].share_one)
+            distance = (scores - CORRELATION[other, column]) / sqrt(2)
+            cumulative += weight * np.array([0.5 + erf(value) / 2 for value in distance])
+    return scores, cumulative
+
+
+@cache
+def _label_distribution(column: int) -> tuple[float, Array, Array]:
+    """Return the share of 0, and values and quantiles of the Beta, where the reaction is not dominant."""
+    mean, std, share_zero, share_one = list(MARGINALS.values())[column]
+    share_between = 1 - share_zero - share_one
+    # E[x] and E[x^2] are published: remove what the ones give, divide by the share between 0 and 1.
+    beta_mean = (mean - share_one) / share_between
+    beta_variance = (std**2 + mean**2 - share_one) / share_between - beta_mean**2
+    concentration = beta_mean * (1 - beta_mean) / beta_variance - 1  # a + b
+    a, b = beta_mean * concentration, (1 - beta_mean) * concentration
+    values = 1 / (1 + np.exp(-np.linspace(-30, 30, 6001)))
+    density = values**a * (1 - values) ** b  # over the logits: smooth where a or b is below 1
+    quantiles = np.cumsum(density) / density.sum()
+    values = values.clip(1e-4, 1 - 1e-4)  # float32 must not round them to 0 or 1
+    return share_zero / (1 - share_one), values, quantiles
