@@ -153,7 +153,7 @@ HEADER = ["file_name", "subject", "joy", "boredom"]
             [["file_name", "joy", "joy"], ["a.mp4", "0", "0"]],
             ":1: every column needs a name",
         ),
-        "a cell too few": ([HEADER, ["a.mp4", "v", "0"]], ":2: 3 cells where the header has 4"),
+        "a cell too few": ([HEADER, ["a.mp4", "v", "0"]], ":2: expected 4 values; got 3"),
         "another split's row": (
             [[*HEADER, "split"], ["a.mp4", "v", "0", "1", "test"]],
             ":2: split is 'test' in",
@@ -353,8 +353,8 @@ def test_the_abaw_layout_is_read_by_position_and_finds_its_videos(tmp_path):
     [
         ("labels.csv", ["[00000]", *([0] * 7)], "labels.csv:8: '[00000]' is there twice"),
         ("labels.csv", ["[00020]", 2, *([0] * 6)], "labels.csv:8: labels must be in [0, 1]"),
-        ("labels.csv", ["[00020]", "x", *([0] * 6)], "labels.csv:8: labels must be numbers"),
-        ("labels.csv", ["[00020]", 0], "labels.csv:8: 2 cells; at least 8 are needed"),
+        ("labels.csv", ["[00020]", "x", *([0] * 6)], "labels.csv:8: labels must be 7 numbers"),
+        ("labels.csv", ["[00020]", 0], "labels.csv:8: expected 8 values; got 2"),
         ("partition.csv", ["[00020]", "x", "dev"], "partition.csv:8: the split must be one of"),
         ("partition.csv", ["", "x", "train"], "partition.csv:8: '' is no id such as [00042]"),
     ],

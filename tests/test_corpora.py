@@ -364,7 +364,7 @@ def test_disfas_intensities_are_fifths_and_people_stay_whole(disfa):
         ("1,0\n1,0\n", "SN002_au4.txt:2: '1' is already in line 1"),
         ("1,0\n1.5,0\n", "SN002_au4.txt:2: frame must be a whole number; got '1.5'"),
         ("1,0\nnan,0\n", "SN002_au4.txt:2: frame must be a whole number; got 'nan'"),
-        (None, "SN002_au4.txt: not readable as text"),
+        (None, "SN002_au4.txt: cannot be read: No such file"),
     ],
 )
 def test_a_wrong_file_of_disfa_is_named(disfa, text, message):

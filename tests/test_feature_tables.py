@@ -24,7 +24,7 @@ from mma_mrnnet.features.records import clip_features
 from mma_mrnnet.hub.checkpoints import export_checkpoint, load_checkpoint
 from mma_mrnnet.model.labels import affect_names
 from mma_mrnnet.prediction import NO_ROW, write_table
-from mma_mrnnet.tables import exactly, read_feature_table
+from mma_mrnnet.tables.features import exactly, read_feature_table
 from mma_mrnnet.train import main
 from mma_mrnnet.training.datasets import ClipDataset
 from mma_mrnnet.training.intensity_models import feature_scaling
@@ -294,9 +294,11 @@ def test_any_other_table_gives_its_columns_of_numbers(tmp_path):
         [2, 9, 0.1, "bad", "inf", "", 3],
         [3, 9, 0.1, "bad", 2.5, "", 3],
     )
-    with_empty = read_feature_table(path)
-    assert with_empty.names == ("smile", "note", "brow")
-    assert with_empty.values.shape == (0, 3)  # no row has a number in the empty column
+    own = read_feature_table(path)
+    assert own.names == ("smile", "brow")
+    assert own.empty == ("note",)  # by name, instead of every row
+    assert own.ignored == ("Frame", "confidence", "mood")
+    assert own.values.tolist() == [[1.5, -20], [2.5, 3]]
     table = read_feature_table(path, ["brow", "s*"])
     assert (table.kind, table.names) == ("other", ("brow", "smile"))
     assert table.values.tolist() == [[-20, 1.5], [3, 2.5]]
@@ -333,8 +335,8 @@ def test_columns_are_chosen_by_patterns_in_their_order_each_once(tmp_path):
             None,
             ":1: a header with the columns' names is needed; got '0.5, 1'",
         ),
-        "empty": ("", None, ":1: a header"),
-        "cells": ("a,b\n1,2\n3\n", None, ":3: 1 cells where the header has 2"),
+        "empty": ("", None, ": the file is empty"),
+        "cells": ("a,b\n1,2\n3\n", None, ":3: expected 2 values; got 1"),
         "text": ("a,b\n1,2\n3,x\n", ["b"], ":3: b must be a number, or empty; got 'x'"),
         "no numbers": ("a,b\nx,y\n", None, ":1: no column of numbers beside a, b"),
         "no time": (
@@ -486,7 +488,7 @@ def test_videos_tables_photos_and_models_that_do_not_go_together_are_told_apart(
         predict_table(smiles, tiny_model, tiny_processor)
     with pytest.raises(
         ValueError,
-        match=r"this model reads tables of features \(\.csv\); a video needs another model",
+        match=r"this model reads tables of features \(\.csv, .*\); a video needs another model",
     ):
         predict_table(clip, table_model, tiny_processor)
     with pytest.raises(ValueError, match="a stage-1 model"):
@@ -634,7 +636,10 @@ def test_the_command_line_says_which_model_a_file_needs(
     words = ["predict", str(clip), str(other), str(smiles), "--model", str(tmp_path / "model")]
     assert command(words) == 1
     out, err = capsys.readouterr()
-    assert f"{clip}: this model reads tables of features (.csv); a video needs another model" in err
+    assert (
+        f"{clip}: this model reads tables of features (.csv, .tsv, .txt, .parquet); a video needs another model"
+        in err
+    )
     assert f"{other}: line 1: no column brow in this other table" in err
     assert f"{smiles}: 2.0 s, a face in 3 of 3 frames" in out
     assert command([*words, "--fps", "4"]) == 1
@@ -659,7 +664,7 @@ def test_the_command_line_says_which_model_a_file_needs(
         (None, ["--features", "AU99*"], "0.csv:1: no column AU99* in this OpenFace table"),
         ("video", [], "0.csv: a table of features, which"),
         ("other columns", [], "5.csv:1: other features than"),
-        ("damaged", [], "5.csv:2: 1 cells where the header has"),
+        ("damaged", [], "5.csv:2: expected 19 values; got 1"),
         ("faceless", [], "no labelled table with a usable row in train"),
     ],
 )

@@ -42,7 +42,7 @@ class Targets:
         Raises:
             ValueError: a suffix, folder or file that cannot be written, or one path for two options.
         """
-        from mma_mrnnet.tables import check_table_path
+        from mma_mrnnet.tables.cells import check_table_path
 
         given = self.given()
         for option in TABLES:
@@ -275,7 +275,7 @@ def _write_parts(parts: list["pd.DataFrame"], path: Path) -> bool:
     """Write parts of a table as one; return whether there were any."""
     import pandas as pd
 
-    from mma_mrnnet.tables import write_table
+    from mma_mrnnet.tables.cells import write_table
 
     if not parts:
         return False

@@ -10,17 +10,16 @@ import numpy as np
 import pandas as pd
 
 from mma_mrnnet.corpora.frame_tables import (
-    TextTable,
     as_splits,
     check_unique,
     read_expressions,
     read_numbers,
     read_presence,
-    read_table,
 )
 from mma_mrnnet.features.records import action_unit_column
 from mma_mrnnet.model.labels import ACTION_UNITS, EXPRESSIONS
 from mma_mrnnet.results import Provenance
+from mma_mrnnet.tables.cells import TextTable, read_text_table
 
 PROVENANCE = Provenance("aff_wild2", "research-only", labels="human")
 
@@ -161,7 +160,7 @@ def _frames(table: TextTable, columns: dict[str, np.ndarray]) -> pd.DataFrame:
 
 
 def _read_valence_arousal(path: Path) -> pd.DataFrame:
-    table = read_table(path, width=2)
+    table = read_text_table(path, delimiter=",", width=2)
     if [name.lower() for name in table.header] != ["valence", "arousal"]:
         raise ValueError(
             f"{path}:1: the header must be valence,arousal; got {','.join(table.header)}"
@@ -170,7 +169,7 @@ def _read_valence_arousal(path: Path) -> pd.DataFrame:
 
 
 def _read_expression(path: Path) -> pd.DataFrame:
-    table = read_table(path, width=1)
+    table = read_text_table(path, delimiter=",", width=1)
     classes = tuple(name.lower() for name in table.header)
     if classes not in (CLASSES, CLASSES[:-1]):
         raise ValueError(
@@ -180,7 +179,7 @@ def _read_expression(path: Path) -> pd.DataFrame:
 
 
 def _read_action_units(path: Path) -> pd.DataFrame:
-    table = read_table(path)
+    table = read_text_table(path, delimiter=",")
     return _frames(table, _action_units(table, 0, _unit_numbers(table)))
 
 
@@ -226,7 +225,7 @@ TASKS: tuple[tuple[tuple[str, ...], Callable[[Path], pd.DataFrame]], ...] = (
 
 def _read_multi_task(path: Path) -> pd.DataFrame:
     """Rows `video/00001.jpg,valence,arousal,expression,12 units` below a header line of any kind."""
-    table = read_table(path, width=4 + len(CHALLENGE_UNITS))
+    table = read_text_table(path, delimiter=",", width=4 + len(CHALLENGE_UNITS))
     check_unique(table, 0)
     images = table.cells(0)
     for row, image in enumerate(images):

@@ -9,15 +9,14 @@ import pandas as pd
 from tqdm import tqdm
 
 from mma_mrnnet.corpora.frame_tables import (
-    TextTable,
     as_splits,
     check_unique,
     read_expressions,
     read_numbers,
-    read_table,
 )
 from mma_mrnnet.model.labels import ACTION_UNITS
 from mma_mrnnet.results import Provenance
+from mma_mrnnet.tables.cells import TextTable, read_text_table
 
 PROVENANCE = Provenance("affectnet", "research-only", labels="human")
 
@@ -70,7 +69,7 @@ def load_affectnet(
 
 
 def _read_csv(path: Path, folder: Path) -> pd.DataFrame:
-    table = read_table(path, header=False, width=len(CSV_COLUMNS))
+    table = read_text_table(path, delimiter=",", has_header=False, width=len(CSV_COLUMNS))
     if table.rows[0][0] == CSV_COLUMNS[0]:
         if tuple(table.rows[0]) != CSV_COLUMNS:
             raise table.error(

@@ -11,12 +11,12 @@ from mma_mrnnet.corpora.frame_tables import (
     known_action_units,
     read_frame_numbers,
     read_presence,
-    read_table,
     split_by_subject,
 )
 from mma_mrnnet.features.records import action_unit_column
 from mma_mrnnet.model.labels import ACTION_UNITS
 from mma_mrnnet.results import Provenance
+from mma_mrnnet.tables.cells import read_text_table
 
 PROVENANCE = Provenance("bp4d", "research-only", labels="human")
 
@@ -53,7 +53,7 @@ def load_bp4d(
 
 
 def _read_task(path: Path, folder: Path, action_units: Sequence[int]) -> pd.DataFrame:
-    table = read_table(path)
+    table = read_text_table(path, delimiter=",")
     if table.header[0] != "0" or not all(name.isdigit() for name in table.header):
         raise ValueError(
             f"{path}:1: the header must be 0 and then unit numbers; got {','.join(table.header)}"

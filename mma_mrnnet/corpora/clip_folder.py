@@ -1,30 +1,39 @@
-"""A user's own clips with their intensities in metadata.csv, laid out as Hugging Face's `videofolder` is."""
+"""A user's own clips with their intensities in a metadata file, laid out as Hugging Face's `videofolder` is."""
 
-import csv
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from pathlib import Path
 
-from mma_mrnnet.crops.store import INDEX, METADATA, read_index
+from mma_mrnnet.crops.store import INDEX, read_index
 from mma_mrnnet.features.records import CLIP_SPLITS, ClipFile
+from mma_mrnnet.tables.cells import parse_number, read_text_table
 
+METADATA_FILES = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
 NOT_TARGETS = ("file_name", "subject", "split")
-TABLE_COLUMNS = (
-    "file",
-    "track",
-    "duration_s",
-    "frames_sampled",
-    "frames_with_face",
-    "error",
-    "note",
-)
+RESERVED = ("file", "track", "duration_s", "frames_sampled", "frames_with_face", "error", "note")
 """Columns of the table that `mma-mrnnet predict` writes beside the targets."""
 
 
 @dataclass(frozen=True)
+class LabelChoice:
+    """Which columns of a metadata file are targets, and on which scale.
+
+    Attributes:
+        targets: shell-style patterns of the columns that are targets; empty: all that can be.
+        ignore: patterns of columns that are no targets.
+        scale: the lowest and the highest rating, which become 0 and 1.
+    """
+
+    targets: Sequence[str] = ()
+    ignore: Sequence[str] = ()
+    scale: tuple[float, float] = (0.0, 1.0)
+
+
+@dataclass(frozen=True)
 class _Row:
-    """A line of a metadata file: where it stands, and its cells by column."""
+    """A line of a metadata file: its place for messages, and its cells by column."""
 
     place: str
     folder: Path
@@ -32,61 +41,71 @@ class _Row:
     cells: dict[str, str]
 
 
-def load_clip_folder(folder: str | Path) -> list[ClipFile]:
-    """The clips of `{train,validation,test}/metadata.csv`, or of one `metadata.csv` at the top with a `split` column.
+def load_clip_folder(folder: str | Path, choice: LabelChoice | None = None) -> list[ClipFile]:
+    """Read the clips of a folder with one metadata file for each split, or one for all.
 
-    Columns: `file_name`, a video or a folder of crops as `mma-mrnnet crop` makes it, relative to the metadata file;
-    `subject`, optional, the person; every other column is a target with numbers in [0, 1], empty where unlabelled.
+    The layouts are `{train,validation,test}/metadata.csv`, and one `metadata.csv` with a column `split`;
+    `metadata.jsonl` and `metadata.parquet` are read too. Columns: `file_name`, a video, a table of
+    features or a folder of crops as `mma-mrnnet crop` writes it, relative to the metadata file;
+    `subject`, optional, the person; every other column is a target. A cell that is empty or says that
+    there is no number (`NA`, `-nan(ind)`, `#N/A` ...) is unlabelled.
 
     Args:
-        folder: holds one of the two layouts; `test` is optional.
+        folder: has one of the two layouts; `test` is optional.
+        choice: which columns are targets; None: all others, with labels in [0, 1].
 
     Returns:
-        The clips, file by file and line by line.
+        The clips, file by file and line by line, with labels in [0, 1].
 
     Raises:
-        ValueError: a layout, line, label or clip that is not as described, a subject in two splits, or a target
-            without labels in train or validation; the message starts with the file, and the line where there is one.
+        ValueError: a layout, line, label or clip that is not as described, a subject in two splits, or a
+            target without labels in train or validation; the message starts with the file, and the line.
     """
-    folder = Path(folder)
-    targets, rows = _read_layout(folder)
+    folder, choice = Path(folder), choice or LabelChoice()
+    targets, rows = _read_layout(folder, choice)
     clips: list[ClipFile] = []
     places: dict[Path, str] = {}
     split_of: dict[str, str] = {}
     for row in rows:
-        clip = _clip_of(row, folder, targets)
+        clip = _read_clip(row, folder, targets, choice.scale)
         resolved = clip.path.resolve()
         if resolved in places:
             raise ValueError(
-                f"{row.place}: {row.cells['file_name']} is listed twice, first in {places[resolved]}"
+                f"{row.place}: {row.cells['file_name']} is listed twice, first in "
+                f"{places[resolved]}"
             )
         places[resolved] = row.place
         if clip.subject and split_of.setdefault(clip.subject, clip.split) != clip.split:
             raise ValueError(
-                f"{row.place}: subject {clip.subject!r} is in {clip.split} and in {split_of[clip.subject]}; "
-                "a person may be in one split only"
+                f"{row.place}: subject {clip.subject!r} is in {clip.split} and in "
+                f"{split_of[clip.subject]}; a person may be in one split only"
             )
         clips.append(clip)
     _check_labelled(folder, targets, clips)
     return clips
 
 
-def _read_layout(folder: Path) -> tuple[list[str], list[_Row]]:
-    """Target names and all rows of either layout."""
-    if (folder / METADATA).is_file():
-        header, rows = _read_table(folder / METADATA, None)
-        return _targets_of(folder / METADATA, header), rows
+def _find_metadata(folder: Path) -> Path | None:
+    paths = [folder / name for name in METADATA_FILES]
+    return next((path for path in paths if path.is_file()), None)
+
+
+def _read_layout(folder: Path, choice: LabelChoice) -> tuple[list[str], list[_Row]]:
+    """Return target names and all rows of either layout."""
+    path = _find_metadata(folder)
+    if path is not None:
+        return _read_metadata(path, None, choice)
     targets: list[str] | None = None
     first = ""
     rows = []
     for split in CLIP_SPLITS:
-        path = folder / split / METADATA
-        if not path.is_file():
-            if split == "test":
-                continue
-            raise ValueError(f"{folder}: neither {METADATA} nor {split}/{METADATA} is here")
-        header, found = _read_table(path, split)
-        names = _targets_of(path, header)
+        path = _find_metadata(folder / split)
+        if path is None and split == "test":
+            continue
+        if path is None:
+            name = METADATA_FILES[0]
+            raise ValueError(f"{folder}: neither {name} nor {split}/{name} is here")
+        names, found = _read_metadata(path, split, choice)
         if targets is not None and names != targets:
             raise ValueError(f"{path}:1: the targets are {names}; in {first} they are {targets}")
         targets, first = names, first or str(path)
@@ -94,52 +113,56 @@ def _read_layout(folder: Path) -> tuple[list[str], list[_Row]]:
     return targets or [], rows
 
 
-def _read_table(path: Path, split: str | None) -> tuple[list[str], list[_Row]]:
-    """Header and rows of a metadata file; the split of each row from its column where `split` is None."""
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.reader(file)
-            header = [name.strip() for name in next(reader, [])]
-            _check_header(path, header, needs_split=split is None)
-            return header, list(_rows_of(path, reader, header, split))
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise ValueError(f"{path}: not a table in UTF-8: {error}") from error
-
-
-def _rows_of(
-    path: Path, reader: Iterator[list[str]], header: list[str], split: str | None
-) -> Iterator[_Row]:
-    for cells in reader:
-        if not any(cell.strip() for cell in cells):
-            continue
-        place = f"{path}:{reader.line_num}"
-        if len(cells) != len(header):
-            raise ValueError(f"{place}: {len(cells)} cells where the header has {len(header)}")
-        named = dict(zip(header, (cell.strip() for cell in cells), strict=True))
-        row_split = named["split"] if split is None else split
-        if row_split not in CLIP_SPLITS:
-            raise ValueError(
-                f"{place}: split must be one of {', '.join(CLIP_SPLITS)}; got {row_split!r}"
-            )
-        if split is not None and named.get("split", split) != split:
-            raise ValueError(f"{place}: split is {named['split']!r} in the folder {split}")
-        yield _Row(place, path.parent, row_split, named)
-
-
-def _check_header(path: Path, header: list[str], *, needs_split: bool) -> None:
-    needed = ("file_name", "split") if needs_split else ("file_name",)
+def _read_metadata(
+    path: Path, split: str | None, choice: LabelChoice
+) -> tuple[list[str], list[_Row]]:
+    """Return target names and rows of a metadata file; None for `split` takes it from the column."""
+    table = read_text_table(path)
+    header = table.header
+    needed = ("file_name", "split") if split is None else ("file_name",)
     missing = [name for name in needed if name not in header]
     if missing:
         raise ValueError(f"{path}:1: columns {missing} are missing; found {header}")
     if len(set(header)) != len(header) or "" in header:
         raise ValueError(f"{path}:1: every column needs a name of its own; found {header}")
+    named = [
+        (f"{path}:{line}", dict(zip(header, cells, strict=True)))
+        for line, cells in zip(table.lines, table.rows, strict=True)
+    ]
+    return _choose_targets(path, header, choice), list(_check_splits(path, named, split))
 
 
-def _targets_of(path: Path, header: list[str]) -> list[str]:
-    targets = [name for name in header if name not in NOT_TARGETS]
+def _check_splits(
+    path: Path, rows: list[tuple[str, dict[str, str]]], split: str | None
+) -> Iterator[_Row]:
+    for place, cells in rows:
+        own = cells["split"] if split is None else split
+        if own not in CLIP_SPLITS:
+            raise ValueError(f"{place}: split must be one of {', '.join(CLIP_SPLITS)}; got {own!r}")
+        if cells.get("split", own) != own:
+            raise ValueError(f"{place}: split is {cells['split']!r} in the folder {own}")
+        yield _Row(place, path.parent, own, cells)
+
+
+def _choose_targets(path: Path, header: list[str], choice: LabelChoice) -> list[str]:
+    free = [name for name in header if name not in NOT_TARGETS]
+    wanted = choice.targets or ["*"]
+    unknown = [
+        pattern
+        for pattern in [*choice.targets, *choice.ignore]
+        if not any(fnmatchcase(name, pattern) for name in free)
+    ]
+    if unknown:
+        raise ValueError(f"{path}:1: no column {', '.join(unknown)}; found {', '.join(free)}")
+    targets = [
+        name
+        for name in free
+        if any(fnmatchcase(name, pattern) for pattern in wanted)
+        and not any(fnmatchcase(name, pattern) for pattern in choice.ignore)
+    ]
     if not targets:
         raise ValueError(f"{path}:1: no target column beside {header}; at least one is needed")
-    taken = [name for name in targets if name in TABLE_COLUMNS]
+    taken = [name for name in targets if name in RESERVED]
     if taken:
         raise ValueError(
             f"{path}:1: targets cannot be called {taken}: the tables of predictions use these names"
@@ -147,7 +170,7 @@ def _targets_of(path: Path, header: list[str]) -> list[str]:
     return targets
 
 
-def _clip_of(row: _Row, folder: Path, targets: list[str]) -> ClipFile:
+def _read_clip(row: _Row, folder: Path, targets: list[str], scale: tuple[float, float]) -> ClipFile:
     name = row.cells["file_name"]
     path = row.folder / name
     if not name or not path.exists():
@@ -156,22 +179,28 @@ def _clip_of(row: _Row, folder: Path, targets: list[str]) -> ClipFile:
         raise ValueError(
             f"{row.place}: {name!r} is a folder without {INDEX}, not one that `mma-mrnnet crop` made"
         )
-    labels = {target: _label(row.cells[target], target, row.place) for target in targets}
+    labels = {
+        target: _read_label(row.cells[target], target, row.place, scale) for target in targets
+    }
     clip_id = (row.folder.relative_to(folder) / name).as_posix()
     return ClipFile(clip_id, path, row.cells.get("subject", ""), row.split, labels, listed_as=name)
 
 
-def _label(text: str, target: str, place: str) -> float:
-    """The number in [0, 1]; NaN for an empty cell."""
-    if not text:
-        return math.nan
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.inf
-    if not (math.isnan(value) or 0 <= value <= 1):
-        raise ValueError(f"{place}: {target} must be a number in [0, 1], or empty; got {text!r}")
-    return value
+def _read_label(text: str, target: str, place: str, scale: tuple[float, float]) -> float:
+    """Return the label in [0, 1]; NaN if there is none."""
+    low, high = scale
+    value = parse_number(text)
+    if value is None:
+        raise ValueError(
+            f"{place}: {target} must be a number in [{low:g}, {high:g}], or empty; got {text!r} "
+            f"(--ignore {target} leaves the column out)"
+        )
+    if not (math.isnan(value) or low <= value <= high):
+        raise ValueError(
+            f"{place}: {target} must be a number in [{low:g}, {high:g}], or empty; got {text!r} "
+            "(--label_range declares another scale, such as 1 7)"
+        )
+    return (value - low) / (high - low)
 
 
 def _check_labelled(folder: Path, targets: list[str], clips: list[ClipFile]) -> None:

@@ -11,12 +11,12 @@ from mma_mrnnet.corpora.frame_tables import (
     as_splits,
     read_frame_numbers,
     read_numbers,
-    read_table,
     split_by_subject,
 )
 from mma_mrnnet.features.records import action_unit_column
 from mma_mrnnet.model.labels import ACTION_UNITS
 from mma_mrnnet.results import Provenance
+from mma_mrnnet.tables.cells import read_text_table
 
 PROVENANCE = Provenance("disfa", "research-only", labels="human")
 
@@ -55,11 +55,13 @@ def load_disfa(
 
 
 def _read_person(person: Path, folder: Path) -> pd.DataFrame:
-    columns, frames = {}, None
+    columns: dict[str, np.ndarray] = {}
+    frames = np.zeros(0, np.int64)
     for unit in DISFA_UNITS:
-        table = read_table(person / f"{person.name}_au{unit}.txt", header=False, width=2)
+        path = person / f"{person.name}_au{unit}.txt"
+        table = read_text_table(path, delimiter=",", has_header=False, width=2)
         numbers = read_frame_numbers(table, 0)
-        frames = numbers if frames is None else frames
+        frames = frames if columns else numbers
         if not np.array_equal(numbers, frames):
             raise ValueError(
                 f"{table.path}: its {len(table.rows)} frames are not the {len(frames)} of {person.name}_au1.txt"

@@ -7,17 +7,16 @@ import datasets
 import pandas as pd
 
 from mma_mrnnet.corpora.frame_tables import (
-    TextTable,
     as_splits,
     check_unique,
     known_action_units,
     read_presence,
-    read_table,
     split_by_subject,
 )
 from mma_mrnnet.features.records import action_unit_column
 from mma_mrnnet.model.labels import ACTION_UNITS
 from mma_mrnnet.results import Provenance
+from mma_mrnnet.tables.cells import TextTable, read_text_table
 
 PROVENANCE = Provenance("emotionet", "research-only", labels="human")
 
@@ -53,16 +52,20 @@ def load_emotionet(
             f"{folder}: one EmotioNet_FACS*.csv or .xlsx, or dataFile_*.txt, must be here; got {[*map(str, experts)]}"
         )
     if experts:
-        read = _read_workbook if experts[0].suffix == ".xlsx" else read_table
-        rows = _labelled(read(experts[0]), folder, action_units)
+        path = experts[0]
+        is_workbook = path.suffix == ".xlsx"
+        table = _read_workbook(path) if is_workbook else read_text_table(path, delimiter=",")
+        rows = _labelled(table, folder, action_units)
     else:
-        tables = [_with_header(read_table(path, delimiter="\t", header=False)) for path in older]
+        tables = [
+            _with_header(read_text_table(path, delimiter="\t", has_header=False)) for path in older
+        ]
         rows = pd.concat([_labelled(table, folder, action_units) for table in tables])
     return as_splits(split_by_subject(rows, folder), "emotionet", folder, action_units)
 
 
 def _read_workbook(path: Path) -> TextTable:
-    """The first sheet, as if it had been saved as csv."""
+    """Read the first sheet, as if it had been saved as csv."""
     try:
         import openpyxl  # noqa: F401
     except ImportError as error:
@@ -73,7 +76,7 @@ def _read_workbook(path: Path) -> TextTable:
     names, *rows = [
         [cell.strip().strip("'\"").strip() for cell in cells] for cells in sheet.to_numpy().tolist()
     ]
-    return TextTable(path, names, list(range(2, len(rows) + 2)), rows)
+    return TextTable(path, names, range(2, len(rows) + 2), rows)
 
 
 def _with_header(table: TextTable) -> TextTable:

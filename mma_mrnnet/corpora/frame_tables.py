@@ -1,10 +1,8 @@
 """What the readers of frame corpora share: text files with line numbers, checked labels, tables that become splits."""
 
-import csv
 import hashlib
 import logging
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import datasets
@@ -15,78 +13,12 @@ from numpy.typing import NDArray
 
 from mma_mrnnet.features.records import FRAME_SPLITS, frame_features
 from mma_mrnnet.model.labels import EXPRESSIONS, NO_CLASS
+from mma_mrnnet.tables.cells import TextTable
 
 logger = logging.getLogger(__name__)
 
 VALIDATION_SHARE = 0.2
 """Share of the subjects that become validation where a corpus defines no split. Our choice."""
-
-
-@dataclass(frozen=True)
-class TextTable:
-    """Cells of a text file.
-
-    Attributes:
-        path: where it came from, for messages.
-        header: cells of the first line; empty where the file has no header.
-        lines: the line number of each row, the file's first line being 1; or its name, where each row is a file.
-        rows: cells of each row, without blanks and quotes around them.
-    """
-
-    path: Path
-    header: list[str]
-    lines: Sequence[int | str]
-    rows: list[list[str]]
-
-    def cells(self, column: int) -> list[str]:
-        """One column's cells."""
-        return [row[column] for row in self.rows]
-
-    def error(self, row: int, problem: str) -> ValueError:
-        """A ValueError that names the file and the line of a row."""
-        return ValueError(f"{self.path}:{self.lines[row]}: {problem}")
-
-
-def read_table(
-    path: Path, *, delimiter: str = ",", header: bool = True, width: int | None = None
-) -> TextTable:
-    """The cells of a text file; blank lines are skipped but counted in the line numbers.
-
-    Args:
-        path: the file, UTF-8.
-        delimiter: between cells.
-        header: the first line names the columns.
-        width: cells that every row must have; None takes it from the first line.
-
-    Returns:
-        The `TextTable`.
-
-    Raises:
-        ValueError: no such file, not text, empty, or a row with another number of cells.
-    """
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.reader(file, delimiter=delimiter, skipinitialspace=True)
-            found = [
-                (reader.line_num, [_bare(cell) for cell in cells])
-                for cells in reader
-                if any(map(str.strip, cells))
-            ]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise ValueError(f"{path}: not readable as text: {error}") from error
-    if not found:
-        raise ValueError(f"{path}: the file is empty")
-    width = width or len(found[0][1])
-    names = found.pop(0)[1] if header else []
-    table = TextTable(path, names, [line for line, _ in found], [cells for _, cells in found])
-    for row, cells in enumerate(table.rows):
-        if len(cells) != width:
-            raise table.error(row, f"expected {width} values; got {len(cells)}")
-    return table
-
-
-def _bare(cell: str) -> str:
-    return cell.strip().strip("'\"").strip()
 
 
 def check_unique(table: TextTable, column: int) -> None:

@@ -1,14 +1,16 @@
 """Hume-Reaction as MuSe 2022 and as ABAW5 (ERI) published it; what lies in its clips and tables is read elsewhere."""
 
-import csv
 import logging
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from pathlib import Path
+
+import numpy as np
 
 from mma_mrnnet.features.records import ClipFile
 from mma_mrnnet.model.labels import REACTIONS
 from mma_mrnnet.results import Provenance
+from mma_mrnnet.tables.cells import parse_numbers, read_text_table
 
 PROVENANCE = Provenance("hume", "research-only", labels="human")
 
@@ -118,72 +120,59 @@ def _log(what: str, which: str, ids: list[str]) -> None:
         logger.warning("%s %d ids %s, for example %s", what, len(ids), which, ids[0])
 
 
-def _read_table(path: Path, columns: int) -> tuple[list[str], list[tuple[str, list[str]]]]:
-    """The header, empty where there is none, and (place, cells) of every other line; an id holds a digit."""
-    header: list[str] = []
-    rows = []
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.reader(file)
-            for line in reader:
-                cells = [cell.strip() for cell in line]
-                place = f"{path}:{reader.line_num}"
-                if not any(cells):
-                    continue
-                if reader.line_num == 1 and not any(letter.isdigit() for letter in cells[0]):
-                    header = cells
-                elif len(cells) < columns:
-                    raise ValueError(f"{place}: {len(cells)} cells; at least {columns} are needed")
-                else:
-                    rows.append((place, cells))
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise ValueError(f"{path}: not a table in UTF-8: {error}") from error
-    return header, rows
+def _read_rows(path: Path) -> tuple[list[str], list[tuple[str, list[str]]]]:
+    """Return the header, empty if there is none, and (place, cells) of every other line."""
+    table = read_text_table(path, delimiter=",", has_header=False)
+    places = [f"{path}:{line}" for line in table.lines]
+    rows = list(zip(places, table.rows, strict=True))
+    if any(letter.isdigit() for letter in rows[0][1][0]):  # an id has a digit
+        return [], rows
+    return rows[0][1], rows[1:]
 
 
 def _read_labels(path: Path) -> Labels:
-    """`File_ID`, then the seven reactions; the header must name them in the corpus's order."""
-    header, rows = _read_table(path, 1 + len(REACTIONS))
+    """Read `File_ID` and the seven reactions; the header must name them in the corpus's order."""
+    header, rows = _read_rows(path)
     if header[1:] != list(REACTIONS):
         raise ValueError(
-            f"{path}:1: the columns must be File_ID, {', '.join(REACTIONS)}; got {', '.join(header)}"
+            f"{path}:1: the columns must be File_ID, {', '.join(REACTIONS)}; "
+            f"got {', '.join(header)}"
         )
     labels: Labels = {}
     for place, cells in rows:
-        labels[_new_id(cells[0], labels, place)] = _labels_of(cells[1 : 1 + len(REACTIONS)], place)
+        labels[_read_id(cells[0], labels, place)] = _read_seven(cells[1:], place)
     return labels
 
 
 def _read_partition(path: Path) -> dict[str, str]:
-    """Split by id: column 0 is the id, the last one the split."""
+    """Read the split by id: column 0 is the id, the last one the split."""
     splits: dict[str, str] = {}
-    for place, cells in _read_table(path, 2)[1]:
-        splits[_new_id(cells[0], splits, place)] = _split_of(cells[-1], place)
+    for place, cells in _read_rows(path)[1]:
+        splits[_read_id(cells[0], splits, place)] = _read_split(cells[-1], place)
     return splits
 
 
 def _read_data_info(path: Path) -> tuple[Labels, dict[str, str]]:
-    """Labels and split by id: column 0 is the id, 1 the split, 2 to 8 the labels; age and country are not read."""
+    """Read id (column 0), split (1) and labels (2 to 8); age and country are not read."""
     labels: Labels = {}
     splits: dict[str, str] = {}
-    for place, cells in _read_table(path, 2 + len(REACTIONS))[1]:
-        clip_id = _new_id(cells[0], splits, place)
-        splits[clip_id] = _split_of(cells[1], place)
-        labels[clip_id] = _labels_of(cells[2 : 2 + len(REACTIONS)], place)
+    for place, cells in _read_rows(path)[1]:
+        clip_id = _read_id(cells[0], splits, place)
+        splits[clip_id] = _read_split(cells[1], place)
+        labels[clip_id] = _read_seven(cells[2 : 2 + len(REACTIONS)], place)
     return labels, splits
 
 
-def _new_id(text: str, seen: dict, place: str) -> str:
-    """The id without its brackets: `[00042]` is clip 00042."""
+def _read_id(text: str, seen: Container[str], place: str) -> str:
+    """Return the id without its brackets: `[00042]` is clip 00042."""
     clip_id = text.removeprefix("[").removesuffix("]")
     if not clip_id.isalnum() or clip_id in seen:
-        raise ValueError(
-            f"{place}: {text!r} is {'there twice' if clip_id in seen else 'no id such as [00042]'}"
-        )
+        problem = "there twice" if clip_id in seen else "no id such as [00042]"
+        raise ValueError(f"{place}: {text!r} is {problem}")
     return clip_id
 
 
-def _split_of(text: str, place: str) -> str:
+def _read_split(text: str, place: str) -> str:
     if text.lower() not in SPLIT_NAMES:
         raise ValueError(
             f"{place}: the split must be one of {', '.join(SPLIT_NAMES)}; got {text!r}"
@@ -191,12 +180,11 @@ def _split_of(text: str, place: str) -> str:
     return SPLIT_NAMES[text.lower()]
 
 
-def _labels_of(cells: list[str], place: str) -> dict[str, float]:
-    """The seven numbers in [0, 1]; NaN where a cell is empty or says so."""
-    try:
-        values = [float(cell) if cell else math.nan for cell in cells]
-    except ValueError as error:
-        raise ValueError(f"{place}: labels must be numbers: {error}") from error
-    if not all(math.isnan(value) or 0 <= value <= 1 for value in values):
-        raise ValueError(f"{place}: labels must be in [0, 1]; got {values}")
-    return dict(zip(REACTIONS, values, strict=True))
+def _read_seven(cells: list[str], place: str) -> dict[str, float]:
+    """Return the seven labels in [0, 1]; NaN where there is none."""
+    values, text = parse_numbers(cells)
+    if text is not None or len(cells) != len(REACTIONS):
+        raise ValueError(f"{place}: labels must be {len(REACTIONS)} numbers; got {cells}")
+    if not (np.isnan(values) | ((values >= 0) & (values <= 1))).all():
+        raise ValueError(f"{place}: labels must be in [0, 1]; got {values.tolist()}")
+    return dict(zip(REACTIONS, values.tolist(), strict=True))

@@ -3,6 +3,7 @@
 import logging
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import datasets
@@ -11,16 +12,15 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from mma_mrnnet.corpora.frame_tables import (
-    TextTable,
     as_splits,
     check_unique,
     known_action_units,
     read_numbers,
-    read_table,
     split_by_subject,
 )
 from mma_mrnnet.features.records import FRAME_SPLITS, action_unit_column
 from mma_mrnnet.model.labels import ACTION_UNITS, EXPRESSIONS, NO_CLASS
+from mma_mrnnet.tables.cells import TextTable, is_missing, read_text_table
 
 logger = logging.getLogger(__name__)
 
@@ -46,7 +46,7 @@ def load_labelled_folder(
         ValueError: a column missing, a label out of range, a file twice, or a subject in both splits.
     """
     folder = Path(folder).absolute()
-    table = read_table(folder / "metadata.csv")
+    table = read_text_table(folder / "metadata.csv")
     missing = {"file_name", "subject"} - set(table.header)
     if missing or len(set(table.header)) < len(table.header):
         raise ValueError(
@@ -87,12 +87,8 @@ def _labels(table: TextTable, action_units: Sequence[int]) -> dict[str, NDArray]
     others = [name for name in table.header if name not in known]
     if others:
         logger.warning("%s: columns %s are not read", table.path, others)
-    filled = TextTable(
-        table.path,
-        table.header,
-        table.lines,
-        [[cell or "nan" for cell in row] for row in table.rows],
-    )
+    rows = [["nan" if is_missing(cell) else cell for cell in row] for row in table.rows]
+    filled = replace(table, rows=rows)
     labels: dict[str, NDArray] = {
         name: read_numbers(
             filled,
@@ -116,7 +112,7 @@ def _labels(table: TextTable, action_units: Sequence[int]) -> dict[str, NDArray]
 
 def _expression(table: TextTable, row: int, column: int) -> int:
     cell = table.rows[row][column].lower()
-    if cell in ("", "nan"):
+    if is_missing(cell):
         return NO_CLASS
     if cell in EXPRESSIONS:
         return EXPRESSIONS.index(cell)

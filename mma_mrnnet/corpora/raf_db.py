@@ -7,9 +7,10 @@ import datasets
 import numpy as np
 import pandas as pd
 
-from mma_mrnnet.corpora.frame_tables import as_splits, check_unique, read_expressions, read_table
+from mma_mrnnet.corpora.frame_tables import as_splits, check_unique, read_expressions
 from mma_mrnnet.model.labels import ACTION_UNITS
 from mma_mrnnet.results import Provenance
+from mma_mrnnet.tables.cells import read_text_table
 
 PROVENANCE = Provenance("raf_db", "research-only", labels="human")
 
@@ -37,8 +38,8 @@ def load_raf_db(
         ValueError: no list, a name or code that the corpus does not have, or a name twice; it names file and line.
     """
     folder = Path(folder).absolute()
-    table = read_table(
-        folder / "basic/EmoLabel/list_patition_label.txt", delimiter=" ", header=False, width=2
+    table = read_text_table(
+        folder / "basic/EmoLabel/list_patition_label.txt", delimiter=" ", has_header=False, width=2
     )
     check_unique(table, 0)
     names = table.cells(0)

@@ -107,7 +107,7 @@ class ClipCache:
 
 
 def _checksum(rows: np.ndarray) -> str:
-    return f"{zlib.crc32(np.ascontiguousarray(rows)):08x}"
+    return f"{zlib.crc32(rows.tobytes()):08x}"
 
 
 class StoredRows(Sequence[np.ndarray]):

@@ -18,7 +18,7 @@ from mma_mrnnet.files import content_digest
 from mma_mrnnet.hub.checkpoints import weights_digest
 from mma_mrnnet.model.modeling_mma import MMAModel
 from mma_mrnnet.model.video_processing_mma_mrnnet import SCALING, MMAMRNNetVideoProcessor
-from mma_mrnnet.tables import exactly, read_feature_table
+from mma_mrnnet.tables.features import exactly, read_feature_table
 from mma_mrnnet.video.reading import read_frames
 
 FACE_FORMAT = 2
@@ -123,9 +123,8 @@ class AffectCache(FaceCache):
 def model_digest(extractor: MMAModel) -> str:
     """Return a digest of the weights, bit for bit, and of the settings that they do not show."""
     config = extractor.config
-    backbone = {
-        name: value for name, value in config.backbone_config.to_dict().items() if name[0] != "_"
-    }
+    settings = config.to_dict()["backbone_config"]
+    backbone = {name: value for name, value in settings.items() if name[0] != "_"}
     backbone.pop("transformers_version", None)
     units = list(config.action_units)
     return content_digest(config.image_size, units, backbone, weights_digest(extractor))

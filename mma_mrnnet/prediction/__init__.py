@@ -22,7 +22,7 @@ if TYPE_CHECKING:
         shown,
     )
     from mma_mrnnet.prediction.video import predict_people, predict_video
-    from mma_mrnnet.tables import check_table_path, write_table
+    from mma_mrnnet.tables.cells import check_table_path, write_table
 
 _HOMES = {
     "FaceSnapshot": "mma_mrnnet.faces.strips",
@@ -30,8 +30,8 @@ _HOMES = {
     "predict_table": "mma_mrnnet.prediction.feature_table",
     "predict_people": "mma_mrnnet.prediction.video",
     "predict_video": "mma_mrnnet.prediction.video",
-    "check_table_path": "mma_mrnnet.tables",
-    "write_table": "mma_mrnnet.tables",
+    "check_table_path": "mma_mrnnet.tables.cells",
+    "write_table": "mma_mrnnet.tables.cells",
 }
 
 __all__ = [

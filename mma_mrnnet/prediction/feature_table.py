@@ -2,7 +2,6 @@
 
 import os
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -20,7 +19,13 @@ from mma_mrnnet.prediction.result import (
     predict_intensities,
     shown,
 )
-from mma_mrnnet.tables import ROW_COLUMNS, TABLE_SUFFIX, exactly, read_feature_table
+from mma_mrnnet.tables.features import (
+    ROW_COLUMNS,
+    TABLE_SUFFIXES,
+    exactly,
+    is_table,
+    read_feature_table,
+)
 
 
 def predict_table(
@@ -32,7 +37,7 @@ def predict_table(
     one person, at the model's frame rate if there are time stamps.
 
     Args:
-        path: a CSV file.
+        path: a .csv, .tsv, .txt or .parquet file.
         model: a stage-2 model with `config.feature_names`.
         processor: the model's processor.
 
@@ -49,9 +54,9 @@ def predict_table(
         raise ValueError(
             f"{path}: this model reads videos, not tables; a model trained on such tables is needed"
         )
-    if Path(path).suffix.lower() != TABLE_SUFFIX:
+    if not is_table(path):
         raise ValueError(
-            f"{path}: this model reads tables of features ({TABLE_SUFFIX}); "
+            f"{path}: this model reads tables of features ({', '.join(TABLE_SUFFIXES)}); "
             "a video needs another model"
         )
     table = read_feature_table(path, exactly(config.feature_names), config.sampling_fps)
@@ -73,7 +78,7 @@ def predict_table(
         frames=frames,
         duration_s=table.duration_s,
         error=None if used else NO_ROW,
-        warning=join_notes(lost, length_warning(used, processor)),
+        warning=join_notes(lost, length_warning(used, processor), table.warning),
         calibrated=config.calibrated,
         relative=config.relative_labels,
         simulated=config.simulated_labels,

@@ -15,7 +15,7 @@ from mma_mrnnet.faces.strips import FaceSnapshot
 from mma_mrnnet.model.configuration_mma_mrnnet import MMAMRNNetConfig, caveats
 from mma_mrnnet.model.modeling_mma_mrnnet import MMAMRNNetForIntensity
 from mma_mrnnet.model.video_processing_mma_mrnnet import MMAMRNNetVideoProcessor, kept_indices
-from mma_mrnnet.tables import ROW_COLUMNS, TABLE_SUFFIX
+from mma_mrnnet.tables.features import ROW_COLUMNS, TABLE_SUFFIXES
 from mma_mrnnet.video.reading import VIDEO_SUFFIXES
 
 NO_FACE = "no face in this video"
@@ -213,7 +213,7 @@ def frame_columns(config: MMAMRNNetConfig) -> list[str]:
 
 def clip_suffixes(config: MMAMRNNetConfig) -> frozenset[str]:
     """Return the suffixes, in lower case, of the files that a model can read."""
-    return VIDEO_SUFFIXES if config.feature_names is None else frozenset({TABLE_SUFFIX})
+    return VIDEO_SUFFIXES if config.feature_names is None else frozenset(TABLE_SUFFIXES)
 
 
 def clip_table(predictions: Iterable[VideoPrediction]) -> pd.DataFrame:

@@ -5,7 +5,6 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -38,7 +37,7 @@ from mma_mrnnet.prediction.result import (
     predict_intensities,
     shown,
 )
-from mma_mrnnet.tables import TABLE_SUFFIX
+from mma_mrnnet.tables.features import TABLE_SUFFIXES, is_table
 from mma_mrnnet.video.reading import VideoError, read_frames
 
 NOBODY = -1  # a track that no person has
@@ -174,10 +173,10 @@ def _read_clip(
 def _check_reads_videos(path: str | os.PathLike[str], config: MMAMRNNetConfig) -> None:
     if config.feature_names is not None:
         raise ValueError(
-            f"{path}: this model reads tables of features ({TABLE_SUFFIX}), not videos; "
+            f"{path}: this model reads tables of features ({', '.join(TABLE_SUFFIXES)}), not videos; "
             "a video needs a model with an extractor, such as the one that ships"
         )
-    if Path(path).suffix.lower() == TABLE_SUFFIX:
+    if is_table(path):
         raise VideoError(
             f"{path}: is a table, and this model reads videos; "
             "a model trained on such tables is needed"

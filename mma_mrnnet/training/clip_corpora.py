@@ -25,7 +25,7 @@ from mma_mrnnet.synthetic.domains import domain_named
 from mma_mrnnet.synthetic.drawn_clips import is_drawn
 from mma_mrnnet.synthetic.extractor_noise import ExtractorNoise, noise_from_errors
 from mma_mrnnet.synthetic.reactions import PROVENANCE, as_dataset, hume_like_splits
-from mma_mrnnet.tables import TABLE_SUFFIX, exactly
+from mma_mrnnet.tables.features import exactly, is_table
 from mma_mrnnet.training.arguments import NO_EXTRACTOR, TrainArguments
 from mma_mrnnet.training.datasets import ClipDataset
 from mma_mrnnet.training.extractor_errors import recorded_errors
@@ -113,14 +113,16 @@ def read_corpus(args: TrainArguments, *, needs_extractor: bool = True) -> ClipCo
 def _simulated_corpus(args: TrainArguments, domain: str | None) -> ClipCorpus:
     if args.features:
         raise ValueError("--features chooses columns of tables; --data simulated has none")
-    measured = domain_named(domain).needs_errors and args.mma is not None
+    noise = None
+    if args.mma is not None and domain_named(domain).needs_errors:
+        noise = noise_from_errors(recorded_errors(args.mma))
     return ClipCorpus(
         list(REACTIONS),
         PROVENANCE,
         relative_labels=True,
         simulated_labels=True,
         domain=domain,
-        noise=noise_from_errors(recorded_errors(args.mma)) if measured else None,
+        noise=noise,
     )
 
 
@@ -145,7 +147,7 @@ def _check_input(corpus: ClipCorpus, args: TrainArguments, needs_extractor: bool
 
 
 def _is_table(clip: ClipFile) -> bool:
-    return clip.path.suffix.lower() == TABLE_SUFFIX
+    return is_table(clip.path)
 
 
 # What a model reads of each frame ----------------------------------------------------------------
@@ -181,7 +183,7 @@ class ExtractorInput:
         """Open the cache of affect; the extractor moves to the GPU if one is used."""
         torch.set_num_threads(args.threads)
         if torch.cuda.is_available() and not parse_flag_from_env("ACCELERATE_USE_CPU"):
-            self.extractor.to(torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0"))))
+            self.extractor.cuda(int(os.environ.get("LOCAL_RANK", "0")))
         extractor = self.extractor.eval()
         return AffectCache(cache_folder(args), extractor, self.processor, args.sampling_fps)
 

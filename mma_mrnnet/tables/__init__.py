@@ -1,0 +1,1 @@
+"""Tables: cells of text files, and the features of a table with one row a frame."""

@@ -1,0 +1,250 @@
+"""Cells of tables: reading .csv, .tsv, .txt and .parquet files as text, numbers in cells, writing tables."""
+
+import csv
+import io
+import json
+import math
+import os
+import re
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from mma_mrnnet.files import check_can_write_file, replaced_file
+
+WRITTEN_SUFFIXES = (".csv", ".json", ".parquet")
+_LINES_AHEAD = 50  # lines that are looked at to find the delimiter and the header
+
+
+# ---- numbers in cells ---------------------------------------------------------------------------
+
+_NO_NUMBER = re.compile(
+    r"""
+    | [-+]?nan ( \( \w* \) )?         # C, Python, R: nan, -nan, -nan(ind), nan(0x8000)
+    | [-+]?\d\.\#[a-z]+\d*            # Microsoft's C runtime: 1.#IND, -1.#QNAN0, 1.#J
+    | \#[^\d\s]\S* ( [ ]n/?a )?       # spreadsheets: #N/A, #DIV/0!, #NV, #WERT!, #N/A N/A
+    | n/?a | <na> | null | none | nil | missing | undefined | [-.?]+
+    """,
+    re.IGNORECASE | re.VERBOSE,
+)
+
+
+def is_missing(cell: str) -> bool:
+    """Return whether a cell says that there is no number."""
+    return _NO_NUMBER.fullmatch(cell.strip()) is not None
+
+
+def parse_number(cell: str) -> float | None:
+    """Return the number; NaN for a cell that says there is none, None for text."""
+    if is_missing(cell):
+        return math.nan
+    try:
+        return float(cell)
+    except ValueError:
+        return None
+
+
+def parse_numbers(cells: Sequence[str]) -> tuple[np.ndarray, int | None]:
+    """Parse a column.
+
+    Returns:
+        (N,) float64, NaN where there is no number; and the place of the first cell with text, if any.
+    """
+    try:
+        return np.array(cells, np.float64), None
+    except ValueError:  # an empty cell, or text
+        values = [parse_number(cell) for cell in cells]
+    text = next((place for place, value in enumerate(values) if value is None), None)
+    return np.array([math.nan if value is None else value for value in values]), text
+
+
+# ---- reading ------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class TextTable:
+    """A file's cells as text, without blanks and quotes around them.
+
+    Attributes:
+        path: of the file, for messages.
+        header: names of the columns; empty if the file has no header.
+        lines: the line number of each row, from 1; or its name, if each row is a file.
+        rows: (N, columns) cells.
+        header_line: the header's line number.
+    """
+
+    path: Path
+    header: list[str]
+    lines: Sequence[int | str]
+    rows: list[list[str]]
+    header_line: int = 1
+
+    def cells(self, column: int) -> list[str]:
+        """Return one column's cells."""
+        return [row[column] for row in self.rows]
+
+    def error(self, row: int, problem: str) -> ValueError:
+        """Return a ValueError that names the file and the line of a row."""
+        return ValueError(f"{self.path}:{self.lines[row]}: {problem}")
+
+
+def read_text_table(
+    path: Path, *, delimiter: str | None = None, has_header: bool = True, width: int | None = None
+) -> TextTable:
+    """Read the cells of a .parquet or .jsonl file, or of any other one as text in UTF-8.
+
+    Blank lines are skipped, but counted in the line numbers.
+
+    Args:
+        path: the file.
+        delimiter: between cells. None finds a comma, a semicolon (numbers may then have a decimal
+            comma) or a tab, and skips lines above the header.
+        has_header: whether the first line names the columns.
+        width: cells that every row must have; None takes it from the first line.
+
+    Raises:
+        ValueError: no such file, not a table, empty, or a row with another number of cells.
+    """
+    try:
+        if path.suffix.lower() == ".parquet":
+            return _read_parquet(path)
+        text = path.read_text(encoding="utf-8-sig")
+        if path.suffix.lower() == ".jsonl":
+            return _read_json_lines(path, text)
+        separator = delimiter or _find_delimiter(text)
+        reader = csv.reader(
+            io.StringIO(text, newline=""), delimiter=separator, skipinitialspace=True
+        )
+        found = [(reader.line_num, [_strip(cell) for cell in row]) for row in reader]
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise ValueError(f"{path}: not a table in UTF-8: {error}") from error
+    except OSError as error:
+        raise ValueError(f"{path}: cannot be read: {error.strerror or error}") from error
+    found = [(line, row) for line, row in found if any(row)]
+    if not found:
+        raise ValueError(f"{path}: the file is empty")
+    place = _find_header([row for _, row in found[:_LINES_AHEAD]]) if delimiter is None else 0
+    header_line, first = found[place]
+    first[0] = first[0].removeprefix("#").strip()
+    width = width or len(first)
+    rows = found[place + 1 :] if has_header else found[place:]
+    for line, row in rows:
+        if len(row) == width + 1 and not row[-1]:
+            row.pop()  # a delimiter at the end
+        if len(row) != width:
+            raise ValueError(f"{path}:{line}: expected {width} values; got {len(row)}")
+    lines, cells = [line for line, _ in rows], [row for _, row in rows]
+    if separator == ";":
+        cells = [[_DECIMAL_COMMA.sub(r"\1.\2", cell) for cell in row] for row in cells]
+    return TextTable(path, first if has_header else [], lines, cells, header_line)
+
+
+_DECIMAL_COMMA = re.compile(r"^([-+]?\d+),(\d+)$")
+
+
+def _strip(cell: str) -> str:
+    return cell.strip().strip("'\"").strip()
+
+
+def _read_parquet(path: Path) -> TextTable:
+    try:
+        table = pd.read_parquet(path).reset_index(drop=True)
+    except FileNotFoundError:
+        raise
+    except (ValueError, OSError) as error:
+        raise ValueError(f"{path}: not a parquet file: {error}") from error
+    columns = [["" if cell is None else str(cell) for cell in table[name]] for name in table]
+    rows = [list(row) for row in zip(*columns, strict=True)]
+    return TextTable(path, [str(name) for name in table], list(range(1, len(rows) + 1)), rows)
+
+
+def _read_json_lines(path: Path, text: str) -> TextTable:
+    """Read one JSON object a line; a key that a line lacks, or null, is an empty cell."""
+    found: list[tuple[int, dict[str, Any]]] = []
+    for line, content in enumerate(text.split("\n"), 1):
+        if not content.strip():
+            continue
+        try:
+            value = json.loads(content)
+        except ValueError as error:
+            raise ValueError(f"{path}:{line}: not a line of JSON: {error}") from error
+        if not isinstance(value, dict):
+            raise ValueError(f"{path}:{line}: a JSON object is needed; got {content[:80]!r}")
+        found.append((line, value))
+    header = list(dict.fromkeys(str(name) for _, value in found for name in value))
+    values = [[value.get(name) for name in header] for _, value in found]
+    rows = [["" if cell is None else str(cell).strip() for cell in row] for row in values]
+    return TextTable(path, header, [line for line, _ in found], rows)
+
+
+def _find_delimiter(text: str) -> str:
+    """Return the delimiter that most of the first lines have most often."""
+    lines = [line for line in text.split("\n", _LINES_AHEAD)[:_LINES_AHEAD] if line.strip()]
+    best, most = ",", 0
+    for delimiter in (",", ";", "\t"):
+        counts: Counter[int] = Counter()
+        for line in lines:
+            has_other = delimiter == "," and (";" in line or "\t" in line)
+            counted = re.sub(r"(?<=\d),(?=\d)", "", line) if has_other else line  # decimal commas
+            counts[counted.count(delimiter)] += 1
+        usual = max(counts, key=lambda count: (counts[count], count), default=0)
+        if usual > most:
+            best, most = delimiter, usual
+    return best
+
+
+def _find_header(rows: list[list[str]]) -> int:
+    """Return the place of the header: the first row, or the first one below lines of a preamble."""
+    start = 0
+    while start < len(rows) - 1 and rows[start][0].startswith("#"):
+        start += 1
+    if start and len(rows[start - 1]) == len(rows[start]) > 1 and is_all_numbers(rows[start]):
+        return start - 1  # the header itself stands behind a #
+    widths = Counter(map(len, rows[start:]))
+    width = max(widths, key=lambda number: (widths[number], number))
+    place = next(place for place, row in enumerate(rows[start:], start) if len(row) >= width)
+    return start if is_all_numbers(rows[place]) else place
+
+
+def is_all_numbers(cells: Sequence[str]) -> bool:
+    """Return whether no cell holds text."""
+    return all(parse_number(cell) is not None for cell in cells if cell)
+
+
+# ---- writing ------------------------------------------------------------------------------------
+
+
+def write_table(table: pd.DataFrame, path: str | os.PathLike[str]) -> None:
+    """Write a table as .csv, .json or .parquet, atomically.
+
+    JSON is strict: NaN is written as null.
+
+    Raises:
+        ValueError: another suffix, a directory that does not exist, or a path that is a directory.
+    """
+    path = Path(path)
+    check_table_path(path)
+    with replaced_file(path) as staging:
+        if path.suffix.lower() == ".csv":
+            table.to_csv(staging, index=False)
+        elif path.suffix.lower() == ".json":
+            table.to_json(staging, orient="records", indent=1, double_precision=6)
+        else:
+            table.to_parquet(staging, index=False)
+
+
+def check_table_path(path: Path) -> None:
+    """Check that `write_table` can write to `path`, before any work is spent on the table.
+
+    Raises:
+        ValueError: another suffix, a directory that does not exist, or a path that is a directory.
+    """
+    if path.suffix.lower() not in WRITTEN_SUFFIXES:
+        got = path.suffix or "no ending"
+        raise ValueError(f"{path}: a table is written as .csv, .json or .parquet; got {got!r}")
+    check_can_write_file(path)

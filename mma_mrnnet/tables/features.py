@@ -1,0 +1,567 @@
+"""Tables with one row a frame, as OpenFace, py-feat, MuSe 2022, others or our own `predict` write them."""
+
+import math
+import os
+import re
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from glob import escape
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from mma_mrnnet.model.labels import EXPRESSIONS, VALENCE_AROUSAL
+from mma_mrnnet.tables.cells import (
+    TextTable,
+    is_all_numbers,
+    parse_number,
+    parse_numbers,
+    read_text_table,
+)
+from mma_mrnnet.video.reading import FrameClock
+
+TABLE_SUFFIXES = (".csv", ".tsv", ".txt", ".parquet")
+ROW_COLUMNS = ("file", "track", "frame", "time_s", "face")
+"""Columns of our tables of frames beside the values: no feature may have such a name."""
+
+_BOX = ("FaceRectWidth", "FaceRectHeight")
+_DENSER = 1.1
+"""A table is sampled if its rows are denser than the wanted rate by this factor (our choice)."""
+
+
+@dataclass(frozen=True)
+class _Kind:
+    """A format of tables, recognised by its header.
+
+    Attributes:
+        name: for messages and results.
+        marks: columns that only this format has together.
+        features: patterns of the columns that are features if the user names none.
+        time: columns that may hold the time; the first one present counts.
+        face: the column that says whether the row has a face.
+        person: the column that tells people apart.
+        clip: the column that names the clip; a table may hold one clip only.
+        frame: columns that together number the frame.
+        in_seconds: whether the time is in seconds for certain.
+    """
+
+    name: str
+    marks: frozenset[str]
+    features: tuple[str, ...]
+    time: tuple[str, ...] = ()
+    face: str = ""
+    person: str = ""
+    clip: str = ""
+    frame: tuple[str, ...] = ("frame",)
+    in_seconds: bool = False
+
+    @property
+    def special(self) -> tuple[str, ...]:
+        """Columns that are never features."""
+        return (*ROW_COLUMNS, *self.time, self.face, self.person, self.clip, *self.frame)
+
+
+_OTHER = _Kind("other", frozenset(), (), ("time_s", "timestamp", "time"), person="face_id")
+_KINDS = (
+    _Kind(
+        "mma-mrnnet",
+        frozenset({*ROW_COLUMNS, *VALENCE_AROUSAL}),
+        (*VALENCE_AROUSAL, *EXPRESSIONS, "AU[0-9][0-9]"),
+        ("time_s",),
+        face="face",
+        person="track",
+        clip="file",
+        in_seconds=True,
+    ),
+    _Kind("MuSe", frozenset({"File_ID", "timestamp"}), ("*",), ("timestamp",), clip="File_ID"),
+    _Kind(
+        "OpenFace",
+        frozenset({"timestamp", "confidence", "success"}),
+        ("gaze_*", "pose_R*", "AU*_r", "AU*_c"),
+        ("timestamp",),
+        face="success",
+        person="face_id",
+        in_seconds=True,
+    ),
+    # py-feat's first generation writes emotions in lower case, its second with a capital.
+    _Kind(
+        "py-feat",
+        frozenset({"FaceRectX", "FaceRectY", *_BOX}),
+        (
+            "AU[0-9][0-9]",
+            *("anger", "disgust", "fear", "happiness", "sadness", "surprise", "neutral"),
+            *("Neutral", "Happy", "Sad", "Surprise", "Fear", "Disgust", "Anger", *VALENCE_AROUSAL),
+            *("Pitch", "Roll", "Yaw"),
+        ),
+        person="Identity",
+        frame=("input", "frame"),
+    ),
+    _OTHER,
+)
+
+
+# ---- what columns are by their names ------------------------------------------------------------
+
+_BOOKKEEPING = frozenset(
+    {"subject", "input", "file_name", "confidence", "success", "row", "sample", "person"}
+) | frozenset(ROW_COLUMNS)
+_COUNTERS = frozenset(
+    {"frame", "frames", "index", "idx", "id", "ids", "uid", "uuid", "unnamed", "date", "datetime"}
+)
+_CLOCKS = frozenset({"time", "times", "timestamp", "timestamps", "timecode"})
+_COUNTER_NAMES = re.compile(
+    r"(frame|row|sample|face|person|track|subject|participant|respondent|clip|video|file|segment"
+    r"|record|trial|session)(id|ids|no|nr|num|nbr|number|idx|index|count|counter)"
+)
+_CLOCK_NAMES = re.compile(r"\w*(timestamp|timecode|mediatime|frametime|videotime|approxtime)\w*")
+_UNITS = {
+    1.0: {"s", "sec", "secs", "second", "seconds"},
+    1e3: {"ms", "msec", "msecs", "millis", "millisecond", "milliseconds"},
+    1e6: {"us", "usec", "micros", "microsecond", "microseconds"},
+    1e9: {"ns", "nsec", "nanos", "nanosecond", "nanoseconds"},
+}
+"""Units of time in a column's name, by how many of them make a second."""
+
+
+def _words_of(name: str) -> set[str]:
+    """Split a name as `frame_idx`, `FrameIdx` or `Frame Idx` into its words, in lower case."""
+    return set(map(str.lower, re.findall(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+", name)))
+
+
+def _names_time(name: str) -> bool:
+    squashed = re.sub(r"\W|_", "", name).lower()
+    return bool(_words_of(name) & _CLOCKS) or _CLOCK_NAMES.fullmatch(squashed) is not None
+
+
+def _is_bookkeeping(name: str) -> bool:
+    """Return whether a column by its name numbers, times or names rows instead of measuring."""
+    squashed = re.sub(r"\W|_", "", name).lower()
+    return (
+        name.lower() in _BOOKKEEPING
+        or _names_time(name)
+        or bool(_words_of(name) & _COUNTERS)
+        or _COUNTER_NAMES.fullmatch(squashed) is not None
+    )
+
+
+def is_measure(name: str) -> bool:
+    """Return whether a name is that of an action unit, an expression, a gaze or a head rotation.
+
+    Such a column is a feature whatever its values look like.
+    """
+    known = {*EXPRESSIONS, *VALENCE_AROUSAL, "pitch", "roll", "yaw", "happy", "sad"}
+    return bool(re.fullmatch(r"(?i)au_?\d+.*|(gaze|pose)_.*", name)) or name.lower() in known
+
+
+# ---- reading ------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, eq=False)
+class FeatureTable:
+    """The used rows of a table: of one person, at the wanted rate, each with a number in every column.
+
+    Attributes:
+        kind: `mma-mrnnet`, `MuSe`, `OpenFace`, `py-feat` or `other`.
+        names: the F columns that were taken.
+        values: (L, F) float32, in time order; L may be 0.
+        times_s: (L,) float64, seconds since the table's first row; None without time stamps.
+        frames: (L,) int64, each row's frame, counted from 0 over all frames of the table.
+        frames_sampled: frames of the table at the wanted rate, used or not.
+        duration_s: time from the first frame to the end of the last; NaN without time stamps.
+        empty: columns that would have been taken, but hold no number in any row.
+        ignored: the other columns that were not taken.
+        warning: what is odd about the times; None if nothing is.
+    """
+
+    kind: str
+    names: tuple[str, ...]
+    values: np.ndarray = field(repr=False)
+    times_s: np.ndarray | None = field(repr=False)
+    frames: np.ndarray = field(repr=False)
+    frames_sampled: int
+    duration_s: float
+    empty: tuple[str, ...] = ()
+    ignored: tuple[str, ...] = ()
+    warning: str | None = None
+
+
+def is_table(path: str | os.PathLike[str]) -> bool:
+    """Return whether a file is a table by its suffix."""
+    return Path(path).suffix.lower() in TABLE_SUFFIXES
+
+
+def read_feature_table(
+    path: str | os.PathLike[str],
+    patterns: Sequence[str] | None = None,
+    fps: float | None = None,
+    table_fps: float | None = None,
+) -> FeatureTable:
+    """Read the features of one person from a table of frames.
+
+    The header tells the kind of table. Rows without a face, and rows where a used column has no finite
+    number, are left out. Of several people the one with most usable rows is kept, the lowest id of
+    equals; of several rows that py-feat wrote for a frame the one with the largest box.
+
+    If rows are denser than `fps` by more than a tenth, they are sampled by the rule of
+    `video.read_frames`: the first frame at or after each k / fps, counted from the table's first frame;
+    unusable ones are left out, not replaced. Other tables are taken row by row.
+
+    Times that never change are none. Their unit is in the column's name, or is known for OpenFace and
+    our own tables, or follows from the steps: 10 or more are milliseconds, 10,000 or more microseconds.
+
+    Args:
+        path: a .csv, .tsv or .txt file in UTF-8, or a .parquet file, with named columns. Lines above the
+            header are skipped.
+        patterns: shell-style patterns of the columns to take (`AU*_r`), in the order of the patterns.
+            None takes the kind's own: OpenFace gaze, head rotation and action units; py-feat action
+            units, emotions and head rotation; MuSe everything; ours valence, arousal, expressions and
+            action units; of any other table each column of numbers whose name does not say that it
+            numbers or times the rows. Of the kind's own, columns without any number are left out.
+        fps: frames a second; None takes every frame.
+        table_fps: frames a second of a table without times.
+
+    Raises:
+        ValueError: no such file, not a table, a column that is missing or holds text, several clips in
+            one table, or several rows of one frame; the message starts with the file, and the line.
+    """
+    content = _read_content(Path(path), patterns)
+    _check_one_clip(content)
+    numbers = _frame_numbers(content)
+    times = _read_times(content, numbers)
+    warning = None
+    if times is None and table_fps is not None:
+        first = numbers.min() if len(numbers) else 0
+        times = (numbers - first) / table_fps
+    elif times is not None and 0 < _median_step(np.unique(times)) <= 0.0011:
+        warning = (
+            "its time stamps are 1 ms apart, as for 1000 frames a second: they are probably wrong"
+        )
+    frame_times = None
+    frame_of_row = _dense(numbers)
+    if times is not None:
+        frame_times, frame_of_row = np.unique(times, return_inverse=True)
+    due = _due_frames(frame_times, int(frame_of_row.max(initial=-1)) + 1, fps)
+    usable = content.read_faces() & np.isfinite(content.numbers).all(1)
+    usable &= _rows_of_one_person(content, usable)
+    if set(_BOX) <= content.cells.keys():
+        usable &= _largest_of_frame(content, usable, frame_of_row)
+    rows = np.flatnonzero(usable & due[frame_of_row])
+    _check_one_row_a_frame(content, frame_of_row, rows)
+    duration_s = math.nan
+    if frame_times is not None:
+        duration_s = float(frame_times[-1] + _median_step(frame_times))
+    return FeatureTable(
+        kind=content.kind.name,
+        names=content.names,
+        values=content.numbers[rows],
+        times_s=None if times is None else times[rows],
+        frames=frame_of_row[rows],
+        frames_sampled=int(due.sum()),
+        duration_s=duration_s,
+        empty=content.empty,
+        ignored=content.ignored,
+        warning=warning,
+    )
+
+
+def exactly(names: Iterable[str]) -> list[str]:
+    """Return patterns that match these names and nothing else."""
+    return [escape(name) for name in names]
+
+
+# ---- the file -----------------------------------------------------------------------------------
+
+
+@dataclass
+class _Content:
+    """What is needed of a file's rows.
+
+    Attributes:
+        path: of the file.
+        kind: of the table.
+        names: the F columns that are taken.
+        numbers: (N, F) float32 of all rows, NaN where there is no number.
+        lines: (N,) line numbers of the rows.
+        cells: text of the columns that are no features, by name.
+        empty: columns of the kind's own choice without any number.
+        ignored: the other columns that are not taken.
+    """
+
+    path: Path
+    kind: _Kind
+    names: tuple[str, ...]
+    numbers: np.ndarray
+    lines: Sequence[int | str]
+    cells: dict[str, list[str]]
+    empty: tuple[str, ...]
+    ignored: tuple[str, ...]
+
+    def read_numbers(self, column: str) -> np.ndarray:
+        """Return (N,) float64 of a column that must hold a number in every row."""
+        values, _ = parse_numbers(self.cells[column])
+        wrong = np.flatnonzero(~np.isfinite(values))
+        if len(wrong):
+            row = int(wrong[0])
+            cell = self.cells[column][row]
+            raise ValueError(
+                f"{self.path}:{self.lines[row]}: {column} must be a number; got {cell!r}"
+            )
+        return values
+
+    def read_faces(self) -> np.ndarray:
+        """Return (N,) bool, whether the row has a face; True if the table does not say."""
+        column = self.cells.get(self.kind.face)
+        if column is None:
+            return np.ones(len(self.lines), bool)
+        said = {"true": True, "1": True, "1.0": True, "": False}
+        said |= {"false": False, "0": False, "0.0": False}
+        for line, cell in zip(self.lines, column, strict=True):
+            if cell.lower() not in said:
+                raise ValueError(
+                    f"{self.path}:{line}: {self.kind.face} must be 0, 1, True or False; "
+                    f"got {cell!r}"
+                )
+        return np.array([said[cell.lower()] for cell in column], bool)
+
+
+def _read_content(path: Path, patterns: Sequence[str] | None) -> _Content:
+    table = read_text_table(path)
+    header = table.header
+    _check_header(table)
+    kind = next(kind for kind in _KINDS if kind.marks <= set(header))
+    columns: dict[str, list[str]] = {name: [] for name in header if name}
+    for place, name in enumerate(header):
+        if name:
+            columns[name] = [row[place] for row in table.rows]
+    chosen = _choose_columns(table, kind, patterns)
+    is_own_choice = patterns is None
+    skips_text = is_own_choice and kind is _OTHER
+    numbers: dict[str, np.ndarray] = {}
+    empty = []
+    for name in chosen:
+        values, text = parse_numbers(columns[name])
+        if text is not None and not skips_text:
+            raise ValueError(
+                f"{path}:{table.lines[text]}: {name} must be a number, or empty; "
+                f"got {columns[name][text]!r}"
+            )
+        if text is not None:
+            continue
+        if is_own_choice and len(values) and np.isnan(values).all():
+            empty.append(name)
+            continue
+        numbers[name] = values
+    if not numbers:
+        raise ValueError(f"{path}:1: no column of numbers beside {', '.join(header[:8])}")
+    with np.errstate(over="ignore"):  # beyond float32 becomes infinite, which counts as missing
+        matrix = np.stack([*numbers.values()], 1).astype(np.float32)
+    special = {*kind.special, *_BOX, *filter(_names_time, header)} - set(numbers)
+    return _Content(
+        path,
+        kind,
+        tuple(numbers),
+        matrix,
+        table.lines,
+        {name: columns[name] for name in special if name in columns},
+        tuple(empty),
+        tuple(name for name in columns if name not in numbers and name not in empty),
+    )
+
+
+def _check_header(table: TextTable) -> None:
+    named = [name for name in table.header if name]
+    place = f"{table.path}:{table.header_line}"
+    twice = sorted(name for name, count in Counter(named).items() if count > 1)
+    if twice:
+        raise ValueError(
+            f"{place}: every column needs a name of its own; {', '.join(twice)} is there more often"
+        )
+    if is_all_numbers(named):
+        raise ValueError(
+            f"{place}: a header with the columns' names is needed; got {', '.join(named[:8])!r}"
+        )
+
+
+def _choose_columns(table: TextTable, kind: _Kind, patterns: Sequence[str] | None) -> list[str]:
+    """Return the columns that are taken if they hold numbers."""
+    special = kind.special
+    free = [name for name in table.header if name and name not in special]
+    if patterns is None and (kind is _OTHER or kind.features == ("*",)):
+        return [name for name in free if not _is_bookkeeping(name)]
+    wanted = kind.features if patterns is None else patterns
+    found = {pattern: [name for name in free if fnmatchcase(name, pattern)] for pattern in wanted}
+    missing = [pattern for pattern, names in found.items() if not names]
+    if missing and (patterns is not None or len(missing) == len(found)):
+        raise ValueError(
+            f"{table.path}:{table.header_line}: no column {', '.join(missing)} in this {kind.name} "
+            f"table, which has {', '.join(free[:60])}"
+        )
+    return list(dict.fromkeys(name for names in found.values() for name in names))
+
+
+# ---- its rows -----------------------------------------------------------------------------------
+
+
+def _read_times(content: _Content, numbers: np.ndarray) -> np.ndarray | None:
+    """Return (N,) seconds since the first row; None without time stamps."""
+    kind = content.kind
+    if not content.lines:
+        return None
+    column = next((name for name in kind.time if name in content.cells), None)
+    if column is not None:
+        times = content.read_numbers(column)
+        per_second = 1.0 if kind.in_seconds or column == "time_s" else None
+        return _as_seconds(times, column, per_second)
+    for name in content.cells:  # columns that name a time in another way
+        if not _names_time(name) or kind.in_seconds:
+            continue
+        times, text = parse_numbers(content.cells[name])
+        per_second = None
+        if text is not None:
+            times, per_second = _parse_time_codes(content.cells[name]), 1.0
+        if not np.isfinite(times).all() or (np.diff(_first_of_frames(times, numbers)) < 0).any():
+            continue
+        found = _as_seconds(times, name, per_second)
+        if found is not None:
+            return _spread_coarse(found, numbers)
+    return None
+
+
+def _check_one_clip(content: _Content) -> None:
+    clips = content.cells.get(content.kind.clip, [])
+    for line, clip in zip(content.lines, clips, strict=False):
+        if clip != clips[0]:
+            raise ValueError(
+                f"{content.path}:{line}: {clip!r} beside {clips[0]!r}: a table must hold one clip"
+            )
+
+
+def _as_seconds(times: np.ndarray, column: str, per_second: float | None) -> np.ndarray | None:
+    times = times - times.min()
+    if len(times) > 1 and times.max() == 0.0:
+        return None
+    if per_second is None:
+        words = _words_of(column)
+        named = [per_second for per_second, units in _UNITS.items() if words & units]
+        step = _median_step(np.unique(times))
+        # No table has a row every ten seconds: such steps are of smaller units (our choice).
+        guessed = 1e9 if step >= 1e7 else 1e6 if step >= 1e4 else 1e3 if step >= 10 else 1.0
+        per_second = named[0] if named else guessed
+    return times / per_second
+
+
+def _parse_time_codes(cells: list[str]) -> np.ndarray:
+    """Parse `MM:SS`, `HH:MM:SS.sss`, `HH:MM:SS:FF.ff` (FF frames) or dates; NaN for what is none.
+
+    The rate of frames in a time code is the lowest usual one above the highest frame in the column.
+    """
+    parts = [re.split(r"[:;]", cell) for cell in cells]
+    try:
+        values = [[float(part) for part in cell] for cell in parts]
+    except ValueError:
+        dates = pd.to_datetime(pd.Series(cells), errors="coerce", format="ISO8601")
+        seconds = (dates - dates.min()).dt.total_seconds()
+        return seconds.to_numpy(np.float64)
+    if len(set(map(len, values))) != 1 or len(values[0]) not in (2, 3, 4):
+        return np.full(len(cells), math.nan)
+    codes = np.array(values)
+    frames = np.zeros(len(codes))
+    if codes.shape[1] == 4:
+        usual = (24, 25, 30, 50, 60, 100, 120, 240)
+        rate = next((rate for rate in usual if rate > codes[:, 3].max()), 1000)
+        frames, codes = codes[:, 3] / rate, codes[:, :3]
+    return codes @ 60.0 ** np.arange(codes.shape[1])[::-1] + frames
+
+
+def _frame_numbers(content: _Content) -> np.ndarray:
+    """Return (N,) the frame of each row: as its frame column numbers it, or counted."""
+    columns = [content.cells[name] for name in content.kind.frame if name in content.cells]
+    if not columns:
+        return np.arange(len(content.lines))
+    values, text = parse_numbers(columns[-1])
+    if text is None and np.isfinite(values).all() and len(set(columns[0])) <= max(len(columns), 1):
+        return values
+    counted: dict[tuple[str, ...], int] = {}
+    keys = zip(*columns, strict=True)
+    return np.array([counted.setdefault(key, len(counted)) for key in keys], np.int64)
+
+
+def _dense(numbers: np.ndarray) -> np.ndarray:
+    """Return (N,) int64: frame numbers counted from 0 in the order in which they come first."""
+    _, first, place = np.unique(numbers, return_index=True, return_inverse=True)
+    rank = np.empty(len(first), np.int64)
+    rank[np.argsort(first)] = np.arange(len(first))
+    return rank[place].astype(np.int64)
+
+
+def _first_of_frames(times: np.ndarray, numbers: np.ndarray) -> np.ndarray:
+    return times[np.unique(numbers, return_index=True)[1]]
+
+
+def _spread_coarse(times: np.ndarray, numbers: np.ndarray) -> np.ndarray:
+    """Spread times that many frames share, such as whole seconds, evenly over the frames."""
+    frames = np.unique(numbers)
+    of_frames = _first_of_frames(times, numbers)
+    if len(np.unique(times)) >= 0.5 * len(frames) or len(np.unique(times)) < 2:
+        return times
+    slope = np.polyfit(frames, of_frames, 1)[0]
+    return (numbers - frames[0]) * slope
+
+
+def _median_step(frame_times: np.ndarray) -> float:
+    return float(np.median(np.diff(frame_times))) if len(frame_times) > 1 else 0.0
+
+
+def _due_frames(frame_times: np.ndarray | None, frames: int, fps: float | None) -> np.ndarray:
+    """Return (M,) bool, the frames that are taken at the rate."""
+    if frame_times is None or fps is None or _median_step(frame_times) * fps * _DENSER >= 1:
+        return np.ones(frames, bool)
+    clock = FrameClock(fps)
+    return np.array([clock.keeps(float(time_s)) for time_s in frame_times], bool)
+
+
+def _rows_of_one_person(content: _Content, usable: np.ndarray) -> np.ndarray:
+    """Return (N,) bool, the rows of the person with most usable rows."""
+    persons = content.cells.get(content.kind.person)
+    if persons is None or not usable.any():
+        return np.ones(len(usable), bool)
+    counts = Counter(person for person, counts in zip(persons, usable, strict=True) if counts)
+
+    def rank(person: str) -> tuple[int, float, str]:
+        number = parse_number(person)
+        if number is None or math.isnan(number):
+            number = math.inf
+        return -counts[person], number, person
+
+    chosen = min(counts, key=rank)
+    return np.array([person == chosen for person in persons], bool)
+
+
+def _largest_of_frame(
+    content: _Content, usable: np.ndarray, frame_of_row: np.ndarray
+) -> np.ndarray:
+    """Return (N,) bool, of each frame the usable row with the largest box, the first of equals."""
+    width, height = (parse_numbers(content.cells[side])[0] for side in _BOX)
+    area = np.nan_to_num(width * height)
+    largest: dict[int, int] = {}
+    for row in np.flatnonzero(usable).tolist():
+        best = largest.setdefault(int(frame_of_row[row]), row)
+        if area[row] > area[best]:
+            largest[int(frame_of_row[row])] = row
+    chosen = np.zeros(len(usable), bool)
+    chosen[list(largest.values())] = True
+    return chosen
+
+
+def _check_one_row_a_frame(content: _Content, frame_of_row: np.ndarray, rows: np.ndarray) -> None:
+    wrong = np.flatnonzero(np.diff(frame_of_row[rows]) <= 0)
+    if len(wrong):
+        before, row = rows[wrong[0]], rows[wrong[0] + 1]
+        raise ValueError(
+            f"{content.path}:{content.lines[row]}: not a later frame than line "
+            f"{content.lines[before]}: one row a frame is needed, in time order (people are told "
+            "apart by face_id, track or Identity)"
+        )
