@@ -8,7 +8,7 @@ from pathlib import Path
 
 from mma_mrnnet.analysis.study_page import format_difference
 from mma_mrnnet.analysis.study_summary import StudySummary, VariantRow
-from mma_mrnnet.hub.card_metadata import evaluated_macro_f1
+from mma_mrnnet.hub.cards import evaluated_macro_f1
 
 STILL_LIMIT = 0.05  # aim for the standard deviation of AU12 on a still face
 

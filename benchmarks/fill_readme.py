@@ -15,7 +15,8 @@ from evaluation_tables import load, number, paragraphs, table
 
 from mma_mrnnet.analysis import study_page as page
 from mma_mrnnet.analysis.study_summary import StudySummary
-from mma_mrnnet.hub.checkpoints import load_pretrained, model_card
+from mma_mrnnet.hub.cards import model_card
+from mma_mrnnet.hub.checkpoints import load_pretrained
 
 ROOT = Path(__file__).resolve().parents[1]
 PRETRAINED = ROOT / "mma_mrnnet" / "pretrained"

@@ -273,11 +273,12 @@ INSTALLED = """
 import sys
 sys.path.insert(0, sys.argv[1])
 import mma_mrnnet.hub.checkpoints as hub
+from mma_mrnnet.hub.cards import template_folder
 assert hub.__file__.startswith(sys.argv[1]), hub.__file__
 for name in ("hub_cards", "spaces_demo", "examples"):
-    folder = hub.template_folder(name)
+    folder = template_folder(name)
     assert str(folder).startswith(sys.argv[1]), folder
-    assert (folder / {"hub_cards": "mma.md", "spaces_demo": "README.md", "examples": "run_onnx.py"}[name]).is_file()
+    assert (folder / {"hub_cards": "card.md", "spaces_demo": "README.md", "examples": "run_onnx.py"}[name]).is_file()
 if (hub.pretrained_folder() / "config.json").is_file():
     hub.load_pretrained()
 from mma_mrnnet.metrics import load_metric

@@ -3,20 +3,22 @@
 import json
 import re
 import shutil
+from dataclasses import replace
 
 import pytest
 from huggingface_hub import ModelCard, ModelCardData
 from huggingface_hub.repocard_data import model_index_to_eval_results
 
-from mma_mrnnet.hub import card_metadata
-from mma_mrnnet.hub.card_metadata import evaluated_macro_f1, model_index, training_energy
-from mma_mrnnet.hub.checkpoints import (
-    load_pretrained,
+from mma_mrnnet.hub import cards
+from mma_mrnnet.hub.cards import (
+    CheckpointResults,
+    evaluated_macro_f1,
     model_card,
-    pretrained_folder,
-    weights_digest,
+    model_index,
+    training_energy,
 )
-from mma_mrnnet.results import Provenance
+from mma_mrnnet.hub.checkpoints import load_pretrained, pretrained_folder, weights_digest
+from mma_mrnnet.results import Provenance, read_results
 
 NOTHING = {"value": None, "low": None, "high": None}
 
@@ -234,33 +236,49 @@ def test_an_evaluation_replaces_the_trainings_own_scores_in_the_metadata(shipped
     }
 
 
-def test_results_survive_the_way_through_yaml():
-    stage1 = {
-        "data": {"data": "drawn faces"},
-        "provenance": [{"name": "drawn", "licence": "apache-2.0", "made_up": True}],
-        "validation": {
-            "all": {
-                "images": 40,
-                "mean_action_unit_correlation": 0.25,
-                "expression_macro_f1": None,
-                "expression_confusion_rows_are_labels": [[0, 0], [0, 0]],
-            }
-        },
-    }
-    stage2 = {
-        "data": {"data": "clips of clips"},
-        "test": None,
-        "validation": {"reactions": {"mean_pearson": 0.5}},
-    }
-    results = model_index("tabular-regression", stage1, stage2, None, simulated=False)
-    data = ModelCardData(model_name="x", eval_results=results)
-    assert model_index_to_eval_results(data.to_dict()["model-index"]) == ("x", results)
-    assert [(row.dataset_type, row.dataset_split, row.metric_value) for row in results] == [
+def test_results_survive_the_way_through_yaml(folder):
+    stage1 = read_results(folder / "results_mma.json")
+    stage1.provenance = [Provenance("drawn", "apache-2.0", made_up=True)]
+    everything = replace(
+        stage1.validation["all"],
+        images=40,
+        mean_action_unit_correlation=0.25,
+        expression_macro_f1=None,
+        expression_confusion_rows_are_labels=[[0, 0], [0, 0]],
+    )
+    stage1.validation = {"all": everything}
+    stage2 = read_results(folder / "results_mrnn.json")
+    stage2.test = None
+    stage2.validation.reactions.mean_pearson = 0.5
+    results = CheckpointResults(stage1, stage2)
+    index = model_index("tabular-regression", results, simulated=False)
+    data = ModelCardData(model_name="x", eval_results=index)
+    assert model_index_to_eval_results(data.to_dict()["model-index"]) == ("x", index)
+    assert [(row.dataset_type, row.dataset_split, row.metric_value) for row in index] == [
         ("made-up-faces", "validation", 0.25),
         ("labelled-clips", "validation", 0.5),
     ]
-    stage2["validation"]["reactions"]["mean_pearson"] = None
-    assert model_index("tabular-regression", None, stage2, None, simulated=False) == []
+    stage2.validation.reactions.mean_pearson = None
+    empty = CheckpointResults(stage2=stage2)
+    assert model_index("tabular-regression", empty, simulated=False) == []
+
+
+def test_the_headline_score_is_of_the_clips_that_the_model_predicted(folder):
+    stage2 = read_results(folder / "results_mrnn.json")
+    stage2.test.predicted_as_training_mean = 3
+    stage2.test.reactions_with_face = replace(stage2.test.reactions, mean_pearson=0.017)
+    (row,) = model_index("x", CheckpointResults(stage2=stage2), simulated=False)
+    assert row.metric_value == 0.017
+
+
+def test_names_of_users_cannot_break_a_table_or_bring_html(shipped, folder):
+    path = folder / "results_mma.json"
+    results = json.loads(path.read_text())
+    results["provenance"][0]["name"] = "a|b\n<script>`x`"
+    path.write_text(json.dumps(results))
+    text = card_of(shipped, folder).text
+    assert "| a\\|b &lt;script>'x' | cc-by-4.0 |" in text
+    assert "<script>" not in text
 
 
 def test_a_macro_f1_over_one_expression_is_none():
@@ -372,22 +390,22 @@ def test_a_card_says_what_is_forbidden_what_it_cost_and_how_to_cite(shipped, fol
 
 
 def results(hardware, **training):
-    return {
-        "training": {"seconds": 5400.0, "hardware": hardware, **training},
-        "arguments": {"threads": 2},
-    }
+    """Results of a run of an hour and a half on two threads a process."""
+    run = read_results(pretrained_folder() / "results_mma.json")
+    run.arguments["threads"] = 2
+    run.training = replace(run.training, seconds=5400.0, hardware=hardware, **training)
+    return run
 
 
 def test_energy_is_core_hours_times_an_assumed_power():
     row = training_energy(results("3 CPU process(es), 2 thread(s) each", processes=3))
-    assert (row["hours"], row["core_hours"]) == (1.5, 9.0)  # 1.5 h x 3 processes x 2 threads
-    assert row["kilowatt_hours"] == pytest.approx(0.09)  # 9 h x 10 W
+    assert (row.hours, row.core_hours) == (1.5, 9.0)  # 1.5 h x 3 processes x 2 threads
+    assert row.kilowatt_hours == pytest.approx(0.09)  # 9 h x 10 W
 
 
 def test_no_energy_is_worked_out_for_a_training_on_other_devices():
-    assert (
-        training_energy(results("1 CUDA process(es), 2 thread(s) each"))["kilowatt_hours"] is None
-    )
+    run = results("1 CUDA process(es), 2 thread(s) each")
+    assert training_energy(run).kilowatt_hours is None
 
 
 def test_a_card_of_such_a_training_names_hours_alone(shipped, folder):
@@ -405,9 +423,9 @@ def test_the_citation_leaves_an_unknown_version_out(shipped, folder, monkeypatch
     assert "version = {0.1.0}" in card_of(shipped, folder).text
 
     def missing(name):
-        raise card_metadata.metadata.PackageNotFoundError(name)
+        raise cards.metadata.PackageNotFoundError(name)
 
-    monkeypatch.setattr(card_metadata.metadata, "version", missing)
+    monkeypatch.setattr(cards.metadata, "version", missing)
     text = card_of(shipped, folder).text
     assert "version =" not in text
     assert "@software{mma_mrnnet," in text

@@ -27,7 +27,8 @@ from mma_mrnnet.features import clip_cache
 from mma_mrnnet.features.clip_cache import StoredRows, read_splits
 from mma_mrnnet.features.clip_rows import AffectCache
 from mma_mrnnet.features.records import ClipFile, clip_features
-from mma_mrnnet.hub.checkpoints import export_checkpoint, load_checkpoint
+from mma_mrnnet.hub.checkpoints import load_checkpoint
+from mma_mrnnet.hub.export import export_checkpoint
 from mma_mrnnet.model.labels import REACTIONS, affect_names
 from mma_mrnnet.train import main
 from mma_mrnnet.training.arguments import parse_arguments
@@ -744,7 +745,7 @@ def test_a_users_own_clips_become_a_model_that_predicts_their_targets(
     assert "| calm down |" in card
     assert "simulat" not in card
     assert "on validation, the split that chose the epoch" in card
-    assert "1 of these clips show no face or cannot be read" in card
+    assert "1 more of these clips show no face or cannot be read" in card
 
 
 def predictions(path):

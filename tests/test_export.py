@@ -33,8 +33,14 @@ from mma_mrnnet import (
     MMAMRNNetVideoProcessor,
 )
 from mma_mrnnet.cli import main
-from mma_mrnnet.hub import checkpoints as hub
-from mma_mrnnet.hub.checkpoints import CheckpointError, export_checkpoint, load_checkpoint
+from mma_mrnnet.hub import export as hub
+from mma_mrnnet.hub.checkpoints import (
+    CheckpointError,
+    load_checkpoint,
+    load_pretrained,
+    pretrained_folder,
+)
+from mma_mrnnet.hub.export import export_checkpoint
 from mma_mrnnet.model.labels import EXPRESSIONS
 
 
@@ -555,9 +561,9 @@ def test_a_stage_1_checkpoint_gives_no_intensities(stage1):
 
 
 def test_the_shipped_checkpoint_loads():
-    if not (hub.pretrained_folder() / "config.json").is_file():
+    if not (pretrained_folder() / "config.json").is_file():
         pytest.skip("no checkpoint ships with this checkout")
-    model, processor = hub.load_pretrained()
+    model, processor = load_pretrained()
     assert processor.num_frames == model.config.num_frames
     assert model.config.calibrated
     assert model.config.simulated_labels

@@ -21,7 +21,8 @@ from mma_mrnnet import (
 )
 from mma_mrnnet.cli import main as command
 from mma_mrnnet.features.records import clip_features
-from mma_mrnnet.hub.checkpoints import export_checkpoint, load_checkpoint
+from mma_mrnnet.hub.checkpoints import load_checkpoint
+from mma_mrnnet.hub.export import export_checkpoint
 from mma_mrnnet.model.labels import affect_names
 from mma_mrnnet.prediction import NO_ROW, write_table
 from mma_mrnnet.tables.features import exactly, read_feature_table

@@ -12,7 +12,7 @@ from PIL import Image
 
 from mma_mrnnet import MMAConfig, MMAModel, MMAMRNNetForIntensity, corpora
 from mma_mrnnet.corpora import load_frames
-from mma_mrnnet.hub.checkpoints import export_checkpoint
+from mma_mrnnet.hub.export import export_checkpoint
 from mma_mrnnet.model.labels import ACTION_UNITS, neutral_talkers
 from mma_mrnnet.synthetic.drawn_faces import drawn_faces
 from mma_mrnnet.train import main

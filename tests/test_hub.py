@@ -25,7 +25,7 @@ from mma_mrnnet import (
     MMAMRNNetVideoProcessor,
 )
 from mma_mrnnet.cli import main
-from mma_mrnnet.hub.checkpoints import export_checkpoint
+from mma_mrnnet.hub.export import export_checkpoint
 from mma_mrnnet.video.writing import write_video
 
 pytestmark = pytest.mark.slow

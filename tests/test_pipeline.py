@@ -18,13 +18,8 @@ from transformers.dynamic_module_utils import get_imports
 from transformers.pipelines.pt_utils import KeyDataset
 
 from mma_mrnnet import MMAMRNNetConfig, MMAMRNNetForIntensity, MMAMRNNetForVideoClassification
-from mma_mrnnet.hub.checkpoints import (
-    PIPELINE_FILE,
-    TASK,
-    export_checkpoint,
-    load_checkpoint,
-    pretrained_folder,
-)
+from mma_mrnnet.hub.checkpoints import load_checkpoint, pretrained_folder
+from mma_mrnnet.hub.export import PIPELINE_FILE, TASK, export_checkpoint
 from mma_mrnnet.model.labels import REACTIONS
 from mma_mrnnet.prediction import predict_video
 from mma_mrnnet.prediction.pipeline import FacialExpressionIntensityPipeline

@@ -78,7 +78,8 @@ def test_every_page_of_the_docs_is_linked_from_the_readme():
 
 
 def test_the_shipped_card_is_what_the_result_files_say():
-    from mma_mrnnet.hub.checkpoints import load_pretrained, model_card, pretrained_folder
+    from mma_mrnnet.hub.cards import model_card
+    from mma_mrnnet.hub.checkpoints import load_pretrained, pretrained_folder
 
     assert model_card(load_pretrained()[0], pretrained_folder()) == (
         pretrained_folder() / "README.md"

@@ -22,7 +22,8 @@ from transformers import AutoImageProcessor, AutoModel, AutoVideoProcessor
 
 from mma_mrnnet import MMAModel, MMAMRNNetConfig, MMAMRNNetForIntensity
 from mma_mrnnet.files import replaced_folder
-from mma_mrnnet.hub.checkpoints import export_checkpoint, load_checkpoint
+from mma_mrnnet.hub.checkpoints import load_checkpoint
+from mma_mrnnet.hub.export import export_checkpoint
 from mma_mrnnet.model.labels import ACTION_UNITS, action_unit_name
 from mma_mrnnet.model.losses import squared_error_loss
 from mma_mrnnet.synthetic.drawn_faces import drawn_faces

@@ -36,7 +36,7 @@ def export_checkpoint(
     if format == "onnx":
         from mma_mrnnet.hub.onnx import export_onnx as export
     else:
-        from mma_mrnnet.hub.checkpoints import export_checkpoint as export
+        from mma_mrnnet.hub.export import export_checkpoint as export
 
     files = list((written := export(checkpoint, folder)).iterdir())
     size = sum(path.stat().st_size for path in files)

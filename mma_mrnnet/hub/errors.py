@@ -1,4 +1,4 @@
-"""What an error says of the Hub: whether it may be over in a moment, and why, in a line; whoever wrapped it since."""
+"""Classify errors of the Hub: transient or not, with a one-line reason; looks through wrapped ones."""
 
 import json
 import os
@@ -18,19 +18,19 @@ from huggingface_hub.errors import (
 )
 
 PASSING_STATUS = frozenset({408, 429, 500, 502, 503, 504})
-"""What may be over in a moment; huggingface_hub tries again on the same ones."""
+"""Status codes that are worth another try; huggingface_hub retries the same ones."""
 
 
-def passes(error: BaseException) -> bool:
-    """Whether the Hub, or the line to it, was out of order: the same may go well later."""
-    # The check of cards reads an answer as JSON before it looks at the status; of a Hub out of order it is a page.
+def is_transient(error: BaseException) -> bool:
+    """Return whether the Hub or the connection failed, so that a later try may succeed."""
+    # The check of cards reads an answer as JSON before its status; a broken Hub sends a page.
     garbled = isinstance(error, json.JSONDecodeError)
     return garbled or _unconnected(error) or _status(error) in PASSING_STATUS
 
 
-def reason(error: BaseException) -> str | None:
-    """Why the Hub did not do what was asked of it, and what helps; None where the error is not about the Hub."""
-    status, said = _status(error), _said(error)
+def explain_error(error: BaseException) -> str | None:
+    """Return why the Hub refused, and what helps; None if the error is not about the Hub."""
+    status, said = _status(error), _server_message(error)
     if constants.is_offline_mode():
         missing = any(
             isinstance(each, LocalEntryNotFoundError | OfflineModeIsEnabled)
@@ -60,15 +60,15 @@ def reason(error: BaseException) -> str | None:
     }
     if status in by_status:
         return by_status[status]
-    if passes(error):
-        return f"{trouble(error)}; try again later"
+    if is_transient(error):
+        return f"{describe_trouble(error)}; try again later"
     if status is None or isinstance(_answer(error), RemoteEntryNotFoundError):
         return None
     return f"the Hub refused it ({status}): {said}"
 
 
-def trouble(error: BaseException) -> str:
-    """What is wrong with the Hub or the line to it, where `passes` says that something is."""
+def describe_trouble(error: BaseException) -> str:
+    """Return what is wrong with the Hub or the connection, for an error that is transient."""
     status = _status(error)
     if status is not None:
         return (
@@ -78,12 +78,12 @@ def trouble(error: BaseException) -> str:
         )
     if _unconnected(error):
         first = [each for each in _chain(error) if isinstance(each, HTTPError)][-1]
-        return f"no connection to {constants.ENDPOINT}, or it broke ({one_line(first) or type(first).__name__})"
+        return f"no connection to {constants.ENDPOINT}, or it broke ({shorten(first) or type(first).__name__})"
     return "the Hub is out of order (its answer made no sense)"
 
 
-def one_line(text: object) -> str:
-    """The text without line ends, and of bounded length."""
+def shorten(text: object) -> str:
+    """Return a text on one line, of at most 300 characters."""
     return " ".join(str(text).split())[:300]
 
 
@@ -94,7 +94,7 @@ def _source_of_token() -> str:
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:
-    """An error, and those that led to it."""
+    """Yield an error and those that caused it."""
     for _ in range(20):  # chains may be cyclic
         if error is None:
             return
@@ -103,7 +103,7 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
 
 
 def _answer(error: BaseException) -> HfHubHTTPError | None:
-    """The error that holds what the Hub answered, if it did."""
+    """Return the error that holds the answer of the Hub, if there is one."""
     return next((each for each in _chain(error) if isinstance(each, HfHubHTTPError)), None)
 
 
@@ -112,12 +112,12 @@ def _status(error: BaseException) -> int | None:
     return None if answer is None else answer.response.status_code
 
 
-def _said(error: BaseException) -> str:
-    """What the Hub said about it."""
+def _server_message(error: BaseException) -> str:
+    """Return the message of the Hub."""
     answer = _answer(error)
-    return one_line((answer.server_message if answer else None) or error)
+    return shorten((answer.server_message if answer else None) or error)
 
 
 def _unconnected(error: BaseException) -> bool:
-    """Whether no (whole) answer came at all."""
+    """Return whether no complete answer came."""
     return _answer(error) is None and any(isinstance(each, HTTPError) for each in _chain(error))

@@ -2,7 +2,13 @@
 
 from collections.abc import Iterable
 
-from mma_mrnnet.results import UNKNOWN_LICENCE, Provenance, read_provenance
+from mma_mrnnet.results import (
+    UNKNOWN_LICENCE,
+    MMAResults,
+    MRNNResults,
+    Provenance,
+    RunResults,
+)
 
 LICENCES = (
     "public-domain",
@@ -37,28 +43,32 @@ def weights_licence(sources: Iterable[Provenance]) -> str:
 
 
 def checkpoint_sources(
-    results: dict[str, dict], *, has_extractor: bool, has_intensities: bool
+    stage1: RunResults | None,
+    stage2: RunResults | None,
+    *,
+    has_extractor: bool,
+    has_intensities: bool,
 ) -> list[Provenance]:
     """Return the sources of all weights of a checkpoint, those of stage 1 first, each once.
 
     Args:
-        results: the checkpoint's result files by name.
+        stage1: results of stage 1, if recorded.
+        stage2: results of stage 2, if recorded.
         has_extractor: whether the checkpoint holds stage 1.
         has_intensities: whether it holds stage 2.
 
     Returns:
-        What the result files declare. A stage whose file is missing or declares nothing stands as
-        one source with an unknown licence.
-
-    Raises:
-        ValueError: a declaration that cannot be read.
+        What the results declare. A stage without results, or whose results declare nothing, is one
+        source with an unknown licence.
     """
-    stages = {"results_mma.json": has_extractor, "results_mrnn.json": has_intensities}
     found: list[Provenance] = []
-    for file_name, is_held in stages.items():
+    for name, results, is_held in (
+        (MMAResults.name_of_file, stage1, has_extractor),
+        (MRNNResults.name_of_file, stage2, has_intensities),
+    ):
         if is_held:
-            declared = read_provenance(results.get(file_name, {}))
-            found += declared or [Provenance(f"not recorded ({file_name})")]
+            declared = [] if results is None else list(results.provenance or ())
+            found += declared or [Provenance(f"not recorded ({name})")]
     return list(dict.fromkeys(found))
 
 

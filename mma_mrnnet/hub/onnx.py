@@ -11,20 +11,19 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from huggingface_hub import ModelCard, ModelCardData
 from torch import Tensor, nn
 
 from mma_mrnnet.files import replaced_folder
-from mma_mrnnet.hub.card_metadata import package_version
-from mma_mrnnet.hub.checkpoints import (
-    CheckpointError,
-    card_template,
-    checkpoint_provenance,
-    load_either,
-    refuse_filled,
+from mma_mrnnet.hub.cards import (
+    CheckpointResults,
+    card_data,
+    package_version,
+    render_card,
     task_of,
     template_folder,
 )
+from mma_mrnnet.hub.checkpoints import CheckpointError, Model, extractor_of, load_either
+from mma_mrnnet.hub.export import check_target
 from mma_mrnnet.hub.licence import licence_fields, weights_licence
 from mma_mrnnet.model.labels import action_unit_name, affect_names
 from mma_mrnnet.model.modeling_mma import MMAModel
@@ -147,12 +146,12 @@ def export_onnx(source: str | os.PathLike[str], target: str | os.PathLike[str]) 
             f"an export to ONNX needs its extra: pip install 'mma-mrnnet[onnx]' ({', '.join(missing)} missing)"
         )
     target = Path(target)
-    refuse_filled(target)
+    check_target(target)
     model, processor = load_either(source)
     model.float()
-    extractor = model if isinstance(model, MMAModel) else model.mma
+    extractor = extractor_of(model)
     _check_processor(source, model, extractor, processor)
-    sources = checkpoint_provenance(model, source)
+    sources = CheckpointResults.read(Path(source)).sources(model)
     licence = weights_licence(sources)
     settings = _settings(model, extractor, processor)
     with replaced_folder(target) as folder:
@@ -190,7 +189,7 @@ def export_onnx(source: str | os.PathLike[str], target: str | os.PathLike[str]) 
 
 def _check_processor(
     source: str | os.PathLike[str],
-    model: MMAModel | MMAMRNNetForIntensity,
+    model: Model,
     extractor: MMAModel | None,
     processor: MMAMRNNetVideoProcessor,
 ) -> None:
@@ -331,7 +330,7 @@ def _clips(model: MMAMRNNetForIntensity) -> list[dict[str, Tensor]]:
 
 
 def _settings(
-    model: MMAModel | MMAMRNNetForIntensity,
+    model: Model,
     extractor: MMAModel | None,
     processor: MMAMRNNetVideoProcessor,
 ) -> dict:
@@ -384,32 +383,26 @@ def _intensity_settings(model: MMAMRNNetForIntensity, processor: MMAMRNNetVideoP
     }
 
 
-def _card(
-    model: MMAModel | MMAMRNNetForIntensity, settings: dict, sources: list[Provenance]
-) -> str:
+def _card(model: Model, settings: dict, sources: list[Provenance]) -> str:
     """The folder's README: what is inside, what goes in and comes out, and how it was checked."""
     import onnxruntime
 
-    licence = weights_licence(sources)
-    data = ModelCardData(
-        **licence_fields(licence),
+    name = model.config.model_type.replace("_", "-")
+    data = card_data(
+        f"{name}-onnx",
+        licence_fields(weights_licence(sources)),
         library_name="onnx",
         pipeline_tag=task_of(model.config),
         tags=["onnx", "facial-expression", "affective-computing", model.config.model_type],
-        model_name=f"{model.config.model_type.replace('_', '-')}-onnx",
     )
-    return str(
-        ModelCard.from_template(
-            data,
-            template_str=card_template("onnx"),
-            **settings,
-            licence=licence,
-            sources=sources,
-            opset=OPSET,
-            tolerance=f"{TOLERANCE:.0e}",
-            batches=BATCHES,
-            torch_version=torch.__version__.split("+")[0],
-            onnxruntime_version=onnxruntime.__version__,
-            version=package_version(),
-        )
+    return render_card(
+        "onnx",
+        data,
+        sources=sources,
+        **settings,
+        opset=OPSET,
+        tolerance=f"{TOLERANCE:.0e}",
+        batches=BATCHES,
+        torch_version=torch.__version__.split("+")[0],
+        onnxruntime_version=onnxruntime.__version__,
     )

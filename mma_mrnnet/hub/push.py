@@ -29,8 +29,9 @@ from huggingface_hub.errors import (
 )
 from huggingface_hub.utils import validate_repo_id
 
-from mma_mrnnet.hub.checkpoints import PIPELINE_FILE, RESULT_FILES, export_checkpoint
-from mma_mrnnet.hub.errors import one_line, passes, reason, trouble
+from mma_mrnnet.hub.cards import RESULT_FILES
+from mma_mrnnet.hub.errors import describe_trouble, explain_error, is_transient, shorten
+from mma_mrnnet.hub.export import PIPELINE_FILE, export_checkpoint
 
 logger = logging.getLogger(__name__)
 Result = TypeVar("Result")
@@ -111,7 +112,7 @@ def publish_checkpoint(
         validate_repo_id(repo_id)
     except HFValidationError as error:
         raise PublishError(
-            f"{repo_id!r} cannot be a repository's name: {one_line(error)}"
+            f"{repo_id!r} cannot be a repository's name: {shorten(error)}"
         ) from error
     if constants.is_offline_mode():
         raise PublishError(
@@ -239,7 +240,10 @@ def _names(found: ModelInfo) -> set[str]:
 def _names_of_pushes(found: ModelInfo, folder: Path) -> set[str]:
     """Names that an export can have: what may be removed, other than what people put beside it."""
     weights = re.compile(r"model(-\d+-of-\d+)?\.safetensors(\.index\.json)?")
-    code = {PIPELINE_FILE, *(path.name for path in Path(__file__).with_name("model").glob("*.py"))}
+    code = {
+        PIPELINE_FILE,
+        *(path.name for path in Path(__file__).parents[1].joinpath("model").glob("*.py")),
+    }
     processors = {
         "preprocessor_config.json",
         "video_preprocessor_config.json",
@@ -265,9 +269,9 @@ def _patiently(ask: Callable[[], Result]) -> Result:
         try:
             return ask()
         except Exception as error:
-            if isinstance(error, _ExhaustedError) or not passes(error):
+            if isinstance(error, _ExhaustedError) or not is_transient(error):
                 raise
-            logger.warning("%s; trying again in %d s", trouble(error), wait)
+            logger.warning("%s; trying again in %d s", describe_trouble(error), wait)
             time.sleep(wait)
     return ask()
 
@@ -280,7 +284,7 @@ def _explained(repo_id: str, state: _State) -> Iterator[None]:
     except PublishError:
         raise
     except Exception as error:
-        if passes(error) and state.sent:
+        if is_transient(error) and state.sent:
             left = (
                 "whether the commit arrived is not known; pushing again finds out, and does no harm"
             )
@@ -288,4 +292,6 @@ def _explained(repo_id: str, state: _State) -> Iterator[None]:
             left = "the repository was made, and is empty so far; push again"
         else:
             left = "nothing was uploaded"
-        raise PublishError(f"{repo_id}: {reason(error) or one_line(error)}; {left}") from error
+        raise PublishError(
+            f"{repo_id}: {explain_error(error) or shorten(error)}; {left}"
+        ) from error

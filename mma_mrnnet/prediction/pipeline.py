@@ -18,7 +18,8 @@ from torch.utils.data import Dataset
 from transformers import AutoModel, Pipeline
 from transformers.pipelines import PIPELINE_REGISTRY
 
-from mma_mrnnet.hub.checkpoints import TASK, add_pipeline, pretrained_folder
+from mma_mrnnet.hub.checkpoints import pretrained_folder
+from mma_mrnnet.hub.export import TASK, add_pipeline
 
 if TYPE_CHECKING:
     from mma_mrnnet.prediction import VideoPrediction

@@ -24,8 +24,7 @@ from mma_mrnnet.files import (
     replaced_folder,
     write_json,
 )
-from mma_mrnnet.hub.card_metadata import package_version
-from mma_mrnnet.hub.checkpoints import template_folder
+from mma_mrnnet.hub.cards import package_version, template_folder
 from mma_mrnnet.model.labels import (
     ACTION_UNITS,
     EXPRESSIONS,

@@ -1,0 +1,385 @@
+"""Model cards: templates of `hub_cards/` filled in with the numbers of the result files."""
+
+import json
+import logging
+import re
+from dataclasses import dataclass
+from importlib import metadata
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import jinja2
+from huggingface_hub import EvalResult, ModelCardData
+from transformers import PreTrainedConfig, PreTrainedModel
+
+from mma_mrnnet.hub.checkpoints import weights_digest
+from mma_mrnnet.hub.licence import (
+    checkpoint_sources,
+    licence_fields,
+    none_coded_by_people,
+    weights_licence,
+)
+from mma_mrnnet.model.modeling_mma import MMAModel
+from mma_mrnnet.model.video_processing_mma_mrnnet import MMAMRNNetVideoProcessor
+from mma_mrnnet.results import (
+    ClipData,
+    MMAResults,
+    MRNNResults,
+    Provenance,
+    RunResults,
+    read_results,
+)
+
+logger = logging.getLogger(__name__)
+
+RESULT_FILES = (
+    MMAResults.name_of_file,
+    MRNNResults.name_of_file,
+    "results_ceiling.json",
+    "results_evaluation.json",
+)
+LEAST_IMAGES = 30
+"""Sources with fewer images are left out of the model-index (our choice)."""
+WATTS_A_CORE = 10.0
+"""Assumed power of a busy core of a server, with its share of memory and power supply."""
+
+
+@dataclass(frozen=True)
+class CheckpointResults:
+    """What the result files beside a checkpoint say; None for a file that is not there.
+
+    `evaluation` and `ceiling` are JSON objects: `results_evaluation.json`, `results_ceiling.json`.
+    """
+
+    stage1: MMAResults | None = None
+    stage2: MRNNResults | None = None
+    evaluation: dict[str, Any] | None = None
+    ceiling: dict[str, Any] | None = None
+
+    @classmethod
+    def read(cls, folder: Path) -> "CheckpointResults":
+        """Read the result files of a folder; a folder without them gives None for each.
+
+        Raises:
+            ValueError: a file cannot be read.
+        """
+        typed = {
+            name: read_results(folder / name) if (folder / name).is_file() else None
+            for name in RESULT_FILES[:2]
+        }
+        plain = {
+            name: json.loads((folder / name).read_text("utf-8"))
+            if (folder / name).is_file()
+            else None
+            for name in RESULT_FILES[2:]
+        }
+        stage1, stage2 = typed.values()
+        if not isinstance(stage1, MMAResults | None) or not isinstance(stage2, MRNNResults | None):
+            raise ValueError(f"{folder}: {' or '.join(typed)} holds the results of another stage")
+        ceiling, evaluation = plain.values()
+        return cls(stage1, stage2, evaluation, ceiling)
+
+    def sources(self, model: PreTrainedModel) -> list[Provenance]:
+        """Return where a checkpoint's weights come from."""
+        is_stage1 = isinstance(model, MMAModel)
+        return checkpoint_sources(
+            self.stage1,
+            self.stage2,
+            has_extractor=is_stage1 or model.mma is not None,
+            has_intensities=not is_stage1,
+        )
+
+    def of(self, model: PreTrainedModel) -> "CheckpointResults":
+        """Leave out an evaluation of other weights, which an earlier training left behind."""
+        recorded = None if self.evaluation is None else self.evaluation["model"].get("weights")
+        extractor = model if isinstance(model, MMAModel) else model.mma
+        if recorded is None or (
+            isinstance(extractor, MMAModel) and recorded == weights_digest(extractor)
+        ):
+            return self
+        logger.warning("results_evaluation.json is of other weights; the card leaves it out")
+        return CheckpointResults(self.stage1, self.stage2, None, self.ceiling)
+
+
+# The card --------------------------------------------------------------------------------------
+
+
+def model_card(model: PreTrainedModel, folder: Path) -> str:
+    """Fill in the card of a checkpoint.
+
+    Args:
+        model: the checkpoint.
+        folder: holds the processor and any of `RESULT_FILES`; scores whose file is missing are
+            called unmeasured. `results_evaluation.json` replaces the scores of stage 1.
+
+    Returns:
+        Markdown with YAML metadata.
+
+    Raises:
+        ValueError: a result file cannot be read.
+    """
+    config = model.config
+    results = CheckpointResults.read(folder).of(model)
+    sources = results.sources(model)
+    stage1, stage2 = results.stage1, results.stage2
+    stage1_sources = [] if stage1 is None else list(stage1.provenance or ())
+    task = task_of(config)
+    data = card_data(
+        config.model_type.replace("_", "-"),
+        licence_fields(weights_licence(sources)),
+        library_name="transformers",
+        pipeline_tag=task,
+        tags=[
+            "facial-expression",
+            "action-units",
+            "valence-arousal",
+            "affective-computing",
+            config.model_type,
+        ],
+        eval_results=model_index(task, results, simulated=is_simulated(config)) or None,
+    )
+    runs = {1: stage1, 2: stage2}
+    weights = sum(path.stat().st_size for path in folder.glob("*.safetensors"))
+    return render_card(
+        config.model_type,
+        data,
+        sources=sources,
+        config=config,
+        mma_config=getattr(config, "mma_config", config),
+        processor=MMAMRNNetVideoProcessor.from_pretrained(folder),
+        stage1=stage1,
+        stage2=stage2,
+        stage1_sources=stage1_sources,
+        none_coded_by_people=none_coded_by_people(stage1_sources),
+        clip_counts={} if stage2 is None else _clip_counts(stage2.data),
+        evaluation=results.evaluation,
+        evaluated_macro_f1=evaluated_macro_f1,
+        energy={stage: training_energy(run) for stage, run in runs.items() if run is not None},
+        watts_a_core=WATTS_A_CORE,
+        ceiling=results.ceiling,
+        megabytes=f"{weights / 1e6:.1f}",
+        parameters=f"{sum(parameter.numel() for parameter in model.parameters()):,}",
+    )
+
+
+def card_data(model_name: str, licence: dict[str, str], **fields: Any) -> ModelCardData:
+    """Return the metadata of a card, without the fields that are None."""
+    return ModelCardData(model_name=model_name, **licence, **fields)
+
+
+def render_card(
+    template: str, data: ModelCardData, *, sources: list[Provenance], **facts: Any
+) -> str:
+    """Fill in a template of `hub_cards/`.
+
+    Args:
+        template: its name without `.md`.
+        data: the metadata.
+        sources: where the weights come from.
+        facts: what the template reads beside.
+    """
+    loader = jinja2.FileSystemLoader(template_folder("hub_cards"))
+    # No autoescape: a card is Markdown, so names and texts of users go through `text` instead.
+    environment = jinja2.Environment(loader=loader)
+    environment.filters |= {"number": _number, "interval": _interval, "text": _text}
+    card = environment.get_template(f"{template}.md").render(
+        card_data=data.to_yaml(),
+        sources=sources,
+        licence=weights_licence(sources),
+        version=package_version(),
+        **facts,
+    )
+    return re.sub(r"\n{3,}", "\n\n", card).strip() + "\n"
+
+
+def _number(value: float | jinja2.Undefined | None, digits: int = 2) -> str:
+    return "–" if value is None or isinstance(value, jinja2.Undefined) else f"{value:.{digits}f}"
+
+
+def _interval(measured: dict[str, Any] | jinja2.Undefined | None, digits: int = 2) -> str:
+    if not measured or measured["value"] is None:
+        return "–"
+    value = _number(measured["value"], digits)
+    if measured.get("low") is None:
+        return value
+    return f"{value} [{_number(measured['low'], digits)}, {_number(measured['high'], digits)}]"
+
+
+def _text(value: object) -> str:
+    """Return a user's text on one line, without what Markdown or HTML would act on in a table."""
+    line = " ".join(str(value).split())
+    return line.replace("|", "\\|").replace("`", "'").replace("<", "&lt;")
+
+
+def _clip_counts(data: ClipData) -> dict[str, int]:
+    """Return every count of clips under the name that the card shows."""
+    others = {
+        name: getattr(data, name)
+        for name in ("without_face", "without_usable_rows", "unreadable", "unlabelled")
+    }
+    return {**data.clips, **{name: n for name, n in others.items() if n is not None}}
+
+
+# Metadata --------------------------------------------------------------------------------------
+
+
+def model_index(task: str, results: CheckpointResults, *, simulated: bool) -> list[EvalResult]:
+    """Return the scores for the Hub's `model-index`; none of them is called verified.
+
+    Args:
+        task: the Hub's name for what the checkpoint does.
+        results: of the checkpoint; an evaluation replaces the scores of stage 1.
+        simulated: whether the labels of stage 2 came from a simulator.
+    """
+    found = [] if results.stage1 is None else _extractor_results(results.stage1, results.evaluation)
+    if results.stage2 is not None:
+        found += _intensity_results(task, results.stage2, simulated)
+    return found
+
+
+def _extractor_results(stage1: MMAResults, evaluation: dict | None) -> list[EvalResult]:
+    """Return the mean correlation of action units and the macro F1 of each source of images."""
+    made_up = [source.made_up for source in stage1.provenance or ()]
+    is_made_up = bool(made_up) and all(made_up)
+    names = {
+        "pearsonr": "mean correlation of action units with their intensity labels",
+        "f1": "macro F1 of expressions",
+    }
+    return [
+        EvalResult(
+            task_type="image-classification",
+            task_name="action units and expressions of a face crop",
+            dataset_type="made-up-faces" if is_made_up else "labelled-crops",
+            dataset_name=f"{source}: {stage1.data.data}",
+            dataset_config=source,
+            dataset_split="validation" if evaluation is None else evaluation["data"]["split"],
+            metric_type=kind,
+            metric_name=names[kind],
+            metric_value=value,
+        )
+        for source, scores in _extractor_scores(stage1, evaluation).items()
+        for kind, value in zip(names, scores, strict=True)
+        if value is not None
+    ]
+
+
+def _extractor_scores(
+    stage1: MMAResults, evaluation: dict | None
+) -> dict[str, tuple[float | None, float | None]]:
+    """Return correlation and macro F1 of each source with enough images.
+
+    A macro F1 over images of one class is None. Scores of several sources together are left out.
+    """
+    if evaluation is not None:
+        return {
+            source: (_value_of(row["mean_action_unit_correlation"]), evaluated_macro_f1(row))
+            for source, row in evaluation["sources"].items()
+            if row["images"] >= LEAST_IMAGES
+        }
+    scores = {}
+    for source, row in stage1.validation.items():
+        is_mixture = source == "all" and len(stage1.validation) > 2
+        if row.images >= LEAST_IMAGES and not is_mixture:
+            has_classes = _count_classes(row.expression_confusion_rows_are_labels) > 1
+            macro_f1 = row.expression_macro_f1 if has_classes else None
+            scores[source] = (row.mean_action_unit_correlation, macro_f1)
+    return scores
+
+
+def evaluated_macro_f1(row: dict[str, Any]) -> float | None:
+    """Return the macro F1 of a source of an evaluation; None with fewer than two classes."""
+    expression = row.get("expression")
+    if not expression or _count_classes(expression["confusion"]) < 2:
+        return None
+    return _value_of(expression["macro_f1"])
+
+
+def _count_classes(confusion: list[list[int]]) -> int:
+    """Count the labelled classes: rows of a confusion matrix that are not all 0."""
+    return sum(any(counts) for counts in confusion)
+
+
+def _value_of(interval: dict[str, Any] | None) -> float | None:
+    return None if interval is None else interval["value"]
+
+
+def _intensity_results(task: str, stage2: MRNNResults, simulated: bool) -> list[EvalResult]:
+    """Return the mean Pearson correlation of the test clips, or of validation without a test."""
+    scored = stage2.test or stage2.validation
+    value = scored.of_predicted.mean_pearson
+    if value is None:
+        return []
+    return [
+        EvalResult(
+            task_type=task,
+            task_name="reaction intensities of a clip",
+            dataset_type="simulated" if simulated else "labelled-clips",
+            dataset_name=f"{'simulated clips: ' if simulated else ''}{stage2.data.data}",
+            dataset_split="test" if stage2.test else "validation",
+            metric_type="pearsonr",
+            metric_name="mean Pearson correlation over the targets"
+            + (", simulated labels" if simulated else ""),
+            metric_value=value,
+        )
+    ]
+
+
+@dataclass(frozen=True)
+class TrainingEnergy:
+    """Wall time of a training and its estimated energy; nothing was metered.
+
+    `core_hours` are hours x processes x threads. `kilowatt_hours` assume `WATTS_A_CORE` and are None
+    for a training that used more than CPUs.
+    """
+
+    hours: float
+    hardware: str
+    core_hours: float
+    kilowatt_hours: float | None
+
+
+def training_energy(results: RunResults) -> TrainingEnergy:
+    """Estimate the energy of a training of either stage."""
+    training = results.training
+    hours = training.seconds / 3600
+    core_hours = hours * training.processes * results.arguments.get("threads", 1)
+    on_cores = " CPU " in training.hardware
+    kilowatt_hours = core_hours * WATTS_A_CORE / 1000 if on_cores else None
+    return TrainingEnergy(hours, training.hardware, core_hours, kilowatt_hours)
+
+
+# Names and places ------------------------------------------------------------------------------
+
+
+def is_simulated(config: PreTrainedConfig) -> bool:
+    """Return whether the labels of stage 2 came from a simulator."""
+    return bool(getattr(config, "simulated_labels", False))
+
+
+def task_of(config: PreTrainedConfig) -> str:
+    """Return the Hub's name for what a checkpoint does."""
+    if config.model_type == "mma":
+        return "image-classification"
+    return "video-classification" if config.feature_names is None else "tabular-regression"
+
+
+def package_version() -> str | None:
+    """Return the version of the installed package; None in a checkout that is not installed."""
+    try:
+        return metadata.version("mma-mrnnet")
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def template_folder(name: str) -> Path:
+    """Return `hub_cards`, `spaces_demo` or `examples`, of the installed package or of a checkout.
+
+    Raises:
+        FileNotFoundError: the folder is in neither.
+    """
+    package = Path(str(files("mma_mrnnet"))).resolve()  # a checkout may be reached by a link
+    for folder in (package / name, package.parent / name):
+        if folder.is_dir():
+            return folder
+    raise FileNotFoundError(f"{name}: neither in {package} nor in {package.parent}")

@@ -1,0 +1,83 @@
+"""Export a checkpoint as a folder for the Hub: weights, config, processor, code, results, card."""
+
+import os
+import shutil
+from importlib.resources import files
+from pathlib import Path
+
+from transformers import PreTrainedConfig
+
+from mma_mrnnet.files import check_new_folder, replaced_folder, write_text
+from mma_mrnnet.hub.cards import RESULT_FILES, model_card
+from mma_mrnnet.hub.checkpoints import CheckpointError, extractor_of, load_either
+from mma_mrnnet.model.modeling_mma import MMAModel
+
+TASK = "facial-expression-intensity"
+"""The task of `transformers.pipeline` that reads a video and returns its intensities."""
+
+PIPELINE_FILE = "pipeline_mma_mrnnet.py"
+
+
+def export_checkpoint(source: str | os.PathLike[str], target: str | os.PathLike[str]) -> Path:
+    """Write a folder that can be uploaded to the Hub as it is.
+
+    It loads without the package by `trust_remote_code=True`, and with it by our own classes.
+
+    Args:
+        source: a stage-1 or stage-2 checkpoint, such as `runs/mrnn/model`.
+        target: a folder that does not exist yet, or is empty.
+
+    Returns:
+        `target`.
+
+    Raises:
+        CheckpointError: the source cannot be loaded, or the target is no new folder.
+    """
+    target = Path(target)
+    check_target(target)
+    model, processor = load_either(source)
+    extractor = extractor_of(model)
+    if extractor is not None:
+        extractor.config._name_or_path = ""  # the place of the extractor during training
+        if not isinstance(model, MMAModel):
+            model.config.extractor_config._name_or_path = ""
+    with replaced_folder(target) as staging:
+        if not isinstance(model, MMAModel) and extractor is not None:
+            add_pipeline(model.config, staging)
+            processor.fps = model.config.sampling_fps
+        model.save_pretrained(staging)
+        for weights in staging.glob("*.safetensors"):
+            # safetensors lets nobody but the owner read them.
+            shutil.copymode(staging / "config.json", weights)
+        processor.save_pretrained(staging)
+        if isinstance(model, MMAModel):
+            processor.image_processor().save_pretrained(staging)
+        for name in RESULT_FILES:
+            if (Path(source) / name).is_file():
+                shutil.copyfile(Path(source) / name, staging / name)
+        write_text(staging / "README.md", model_card(model, staging))
+    return target
+
+
+def check_target(target: Path) -> None:
+    """Check that a folder can be made at `target`.
+
+    Raises:
+        CheckpointError: it is a file, a folder that is not empty, or the current folder.
+    """
+    try:
+        check_new_folder(target)
+    except ValueError as error:
+        raise CheckpointError(str(error)) from error
+
+
+def add_pipeline(config: PreTrainedConfig, folder: Path) -> None:
+    """Make `pipeline(model=folder, trust_remote_code=True)` find our pipeline.
+
+    Args:
+        config: of a stage-2 model that reads videos; must be saved into the folder afterwards.
+        folder: gets the pipeline's file.
+    """
+    shutil.copyfile(str(files("mma_mrnnet") / "prediction" / PIPELINE_FILE), folder / PIPELINE_FILE)
+    implementation = f"{Path(PIPELINE_FILE).stem}.FacialExpressionIntensityPipeline"
+    config.custom_pipelines = {TASK: {"impl": implementation, "pt": ["AutoModel"], "type": "video"}}
