@@ -11,17 +11,15 @@ import pytest
 import torch
 
 from mma_mrnnet import MMAMRNNetConfig, MMAMRNNetForIntensity
-from mma_mrnnet.analysis.diagnosis.clips import SIGNATURES as CLIPS
-from mma_mrnnet.analysis.diagnosis.course import SIGNATURES as COURSE
-from mma_mrnnet.analysis.diagnosis.findings import Finding, errors_apart
-from mma_mrnnet.analysis.diagnosis.frames import SIGNATURES as FRAMES
-from mma_mrnnet.analysis.diagnosis.run import diagnose, diagnoses
+from mma_mrnnet.analysis.diagnosis import SIGNATURES, diagnose, diagnose_files
+from mma_mrnnet.analysis.findings import RUN_SIGNATURES, Finding, count_errors_apart
 from mma_mrnnet.cli import main as command
 from mma_mrnnet.features.records import clip_features
 from mma_mrnnet.metrics import rounded
 from mma_mrnnet.model.labels import EXPRESSIONS
 from mma_mrnnet.model.modeling_mma_mrnnet import IntensityOutput
 from mma_mrnnet.model.video_processing_mma_mrnnet import MMAMRNNetVideoProcessor
+from mma_mrnnet.results import MMAResults, MRNNResults
 from mma_mrnnet.train import main
 from mma_mrnnet.training import facts as facts_module
 from mma_mrnnet.training.datasets import ClipDataset
@@ -38,7 +36,7 @@ def history(*scores, losses=None):
     losses = losses or [0.9 - 0.01 * number for number in range(len(scores))]
     rows = zip(losses, scores, strict=True)
     return [
-        {"epoch": epoch, "train_loss": loss, "score": score}
+        {"epoch": epoch, "train_loss": loss, "score": score, "seconds": 1.0, "scores": {}}
         for epoch, (loss, score) in enumerate(rows, 1)
     ]
 
@@ -46,11 +44,19 @@ def history(*scores, losses=None):
 def training(*scores, **options):
     defined = [-1.0 if score is None else score for score in scores]
     best = defined.index(max(defined)) + 1
-    return {"processes": 1, "best_epoch": best, "history": history(*scores, **options)}
+    told = {"selected_by": "mean", "seconds": 1.0, "hardware": "a core", "processes": 1}
+    return {
+        **told,
+        "epochs": len(scores),
+        "best_epoch": best,
+        "history": history(*scores, **options),
+    }
 
 
 def scores(mean=0.4, clips=1000, **pearson):
-    return {"clips": clips, "mean_pearson": mean, "pearson": {"joy": 0.4, "fear": 0.4, **pearson}}
+    others = {"mean_ccc": 0.4, "mean_mae": 0.1, "ccc": {}, "mae": {}, "mean_intensity": {}}
+    pearson = {"joy": 0.4, "fear": 0.4, **pearson}
+    return {"clips": clips, "mean_pearson": mean, "pearson": pearson, **others}
 
 
 def labels(**change):
@@ -65,6 +71,8 @@ def outputs(**change):
         "deviation": 0.1,
         "share_at_0": 0.0,
         "share_at_1": 0.0,
+        "least": 0.1,
+        "most": 0.9,
         "deviation_of_logits": 0.2,
     }
     return {"joy": dict(row), "fear": {**row, **change}}
@@ -76,19 +84,25 @@ def inputs(**drops):
     return {"clips": 512, "exchanged_clips": 512, "mean_pearson": 0.4, "channels": channels}
 
 
+RUN = {"command": "train.py", "parameters": 1, "versions": {}}
+
+
 def healthy_clips():
     return {
+        **RUN,
         "stage": "mrnn",
         "arguments": {"batch_size": 16, "intensity_loss": "pearson"},
         "data": {
+            "data": "clips",
             "train_reaction": 1000,
             "validation_reaction": 1000,
             "test_reaction": 1000,
             "without_face": 0,
         },
         "training": training(0.3, 0.35, 0.4, 0.4),
-        "calibration": {"scale": [1.0, 1.0]},
+        "calibration": {"scale": [1.0, 1.0], "shift": [0.0, 0.0], "fitted_on": "validation"},
         "validation": {
+            "clips": 1000,
             "reactions": scores(),
             "mean_pearson_by_length": {
                 "1-15": {"clips": 0, "mean_pearson": None},
@@ -96,7 +110,7 @@ def healthy_clips():
                 "21-30": {"clips": 900, "mean_pearson": 0.4},
             },
         },
-        "test": {"reactions": scores()},
+        "test": {"clips": 1000, "reactions": scores(), "mean_pearson_by_length": {}},
         "facts": {
             "train": {"clips": 1000, "mean_pearson": 0.45, "pearson": {"joy": 0.45, "fear": 0.45}},
             "labels": {"train": labels(), "validation": labels(), "test": labels()},
@@ -106,6 +120,9 @@ def healthy_clips():
     }
 
 
+UNIT = {"correlation": 0.6, "f1": 0.5}
+
+
 def frame_report(images=400, correlation=0.6, f1=0.6):
     confusion = [
         [30 if row == column else 4 for column in range(7)] for row in range(7)
@@ -113,10 +130,11 @@ def frame_report(images=400, correlation=0.6, f1=0.6):
     return {
         "images": images,
         "action_units": {
-            "AU01": {"annotated": 400, "present": 50, "predicted": 40},
-            "AU12": {"annotated": 400, "present": 90, "predicted": 95},
+            "AU01": {**UNIT, "annotated": 400, "present": 50, "predicted": 40},
+            "AU12": {**UNIT, "annotated": 400, "present": 90, "predicted": 95},
         },
         "mean_action_unit_correlation": correlation,
+        "mean_action_unit_f1": 0.5,
         "expression_images": 378,
         "expression_accuracy": 30 / 54,
         "expression_macro_f1": f1,
@@ -134,9 +152,11 @@ def right_of_54(right):
 
 def healthy_frames():
     return {
+        **RUN,
         "stage": "mma",
         "arguments": {"batch_size": 64, "intensity_loss": "pearson"},
         "data": {
+            "data": "crops",
             "train": 4000,
             "validation": 400,
             "items_an_epoch": {"a": {"images": 2000}, "b": {"images": 2000}},
@@ -164,7 +184,13 @@ def healthy_frames():
 
 
 HEALTHY = {"mma": healthy_frames, "mrnn": healthy_clips}
-OF_STAGE = {"mma": {**COURSE, **FRAMES}, "mrnn": {**COURSE, **CLIPS}}
+KIND = {"mma": MMAResults, "mrnn": MRNNResults}
+
+
+def find(name, results):
+    """What a signature finds in the results of a run."""
+    stage = results["stage"]
+    return SIGNATURES[stage][name](KIND[stage].from_json(results))
 
 
 def changed(results, path, value):
@@ -184,13 +210,13 @@ def changed(results, path, value):
 def test_a_healthy_run_has_no_finding_and_everything_holds(stage, tmp_path, capsys):
     file = tmp_path / "results.json"
     file.write_text(json.dumps(HEALTHY[stage]()))
-    (diagnosis,) = diagnoses(tmp_path)
+    (diagnosis,) = diagnose_files(tmp_path)
     assert (diagnosis.findings, diagnosis.not_recorded) == ([], [])
-    assert diagnosis.held == list(OF_STAGE[stage])
+    assert diagnosis.held == list(SIGNATURES[stage])
     assert command(["diagnose", str(tmp_path)]) == 0
     first, second = capsys.readouterr().out.splitlines()
     assert first == f"{file} (stage {stage}): nothing wrong found"
-    assert second == f"  holds: {', '.join(OF_STAGE[stage])}"
+    assert second == f"  holds: {', '.join(SIGNATURES[stage])}"
 
 
 # Signatures --------------------------------------------------------------------------------------------------------
@@ -292,35 +318,36 @@ CASES = [
 def test_a_signature_fires_and_a_near_miss_does_not(
     stage, name, path, value, near, severity, words
 ):
-    signature, results = OF_STAGE[stage][name], HEALTHY[stage]()
-    found = signature(changed(results, path, value))
+    results = HEALTHY[stage]()
+    found = find(name, changed(results, path, value))
     assert [finding.severity for finding in found] == [severity]
     assert words in found[0].what
     assert found[0].numbers
     assert found[0].advice.endswith(".")
-    assert signature(changed(results, path, near)) == []
+    assert find(name, changed(results, path, near)) == []
 
 
 def test_every_signature_has_a_case():
     assert {
-        (stage, name) for stage, names in OF_STAGE.items() for name in names if name not in COURSE
-    } == {(stage, name) for stage, name, *_ in CASES if name not in COURSE}
-    assert set(COURSE) <= {name for _, name, *_ in CASES}
+        (stage, name)
+        for stage, names in SIGNATURES.items()
+        for name in names
+        if name not in RUN_SIGNATURES
+    } == {(stage, name) for stage, name, *_ in CASES if name not in RUN_SIGNATURES}
+    assert set(RUN_SIGNATURES) <= {name for _, name, *_ in CASES}
 
 
 def test_clips_without_a_face_do_not_count_where_the_model_is_judged():
     results = healthy_clips()
     results["validation"]["reactions_with_face"] = scores(mean=0.0)
-    assert CLIPS["learnt at all"](results)
+    assert find("learnt at all", results)
 
 
 def test_a_model_that_learnt_nothing_is_not_told_so_for_each_target():
     results = changed(healthy_clips(), "validation.reactions", scores(mean=0.0, joy=0.0, fear=0.0))
-    assert CLIPS["learnt at all"](results)
-    assert CLIPS["every target above 0"](results) is None
-    assert (
-        CLIPS["inputs carry something"](changed(results, "facts.inputs.mean_pearson", 0.01)) == []
-    )
+    assert find("learnt at all", results)
+    assert find("every target above 0", results) is None
+    assert find("inputs carry something", changed(results, "facts.inputs.mean_pearson", 0.01)) == []
 
 
 def test_a_constant_label_is_told_once_and_not_as_a_flat_calibration_too():
@@ -328,21 +355,21 @@ def test_a_constant_label_is_told_once_and_not_as_a_flat_calibration_too():
         healthy_clips(), "facts.labels.validation", labels(share_of_the_most_frequent=1.0)
     )
     results["calibration"]["scale"] = [1.0, 0.001]
-    assert CLIPS["labels vary"](results)
-    assert CLIPS["calibrated"](results) == []
+    assert find("labels vary", results)
+    assert find("calibrated", results) == []
 
 
 def test_a_missing_calibration_is_a_problem():
     results = healthy_clips()
     del results["calibration"]
-    assert CLIPS["calibrated"](results)[0].what.startswith("not calibrated")
+    assert find("calibrated", results)[0].what.startswith("not calibrated")
 
 
 def test_fishers_z_by_hand():
     # atanh(.5) = .5493, atanh(.3) = .3095: .2398 over sqrt(1/100 + 1/100) = .1414.
-    assert errors_apart(0.5, 103, 0.3, 103) == pytest.approx(1.696, abs=1e-3)
-    assert errors_apart(0.5, 3, 0.3, 103) == 0
-    assert errors_apart(1.0, 103, 1.0, 103) == 0
+    assert count_errors_apart(0.5, 103, 0.3, 103) == pytest.approx(1.696, abs=1e-3)
+    assert count_errors_apart(0.5, 3, 0.3, 103) == 0
+    assert count_errors_apart(1.0, 103, 1.0, 103) == 0
 
 
 # Files -------------------------------------------------------------------------------------------------------------
@@ -351,7 +378,8 @@ def test_fishers_z_by_hand():
 def test_results_without_facts_are_read_and_say_what_was_not_checked(capsys):
     """The shipped checkpoint's, which are older than the facts."""
     found = {
-        diagnosis.stage: diagnosis for diagnosis in diagnoses(ROOT / "mma_mrnnet" / "pretrained")
+        diagnosis.stage: diagnosis
+        for diagnosis in diagnose_files(ROOT / "mma_mrnnet" / "pretrained")
     }
     assert set(found) == {"mma", "mrnn"}
     if "facts" not in json.loads(found["mrnn"].file.read_text("utf-8")):
@@ -362,7 +390,7 @@ def test_results_without_facts_are_read_and_say_what_was_not_checked(capsys):
     assert {"learnt at all", "calibrated"} <= set(found["mrnn"].held)
     for diagnosis in found.values():
         named = len(diagnosis.held) + len(diagnosis.not_recorded)
-        assert named <= len(OF_STAGE[diagnosis.stage])
+        assert named <= len(SIGNATURES[diagnosis.stage])
         assert not [finding for finding in diagnosis.findings if finding.severity == "problem"]
 
 
@@ -387,22 +415,40 @@ def test_problems_come_before_notes_over_all_files_of_a_model(tmp_path):
     [
         ("{", "not a result file that can be read"),
         (b"\xff\xfe\x00", "not a result file that can be read"),
+        ("[" * 100_000, "not a result file that can be read"),
+        (
+            json.dumps(changed(healthy_clips(), "training.history", [3])),
+            "history[0]: an object is needed",
+        ),
         ("[]", "its stage must be mma or mrnn; got None"),
         ('{"stage": "other"}', "its stage must be mma or mrnn; got 'other'"),
         ('{"stage": ["mma"]}', "its stage must be mma or mrnn; got ['mma']"),
         (
             '{"stage": "mma"}',
-            "not as training writes it, looking for `the loss fell` (KeyError: 'training')",
+            "results.json.command: is missing",
         ),
-        ('{"stage": "mrnn", "training": {"history": [3]}}', "not as training writes it"),
+        (
+            '{"stage": "mrnn", "training": {"history": [3]}}',
+            "results.json.command: is missing",
+        ),
+        (json.dumps(changed(healthy_clips(), "arguments", {})), "not as training writes it"),
+        (
+            json.dumps(changed(healthy_clips(), "calibration.scale", [1.0])),
+            "not as training writes it",
+        ),
+        (
+            json.dumps(changed(healthy_clips(), "training.processes", 0)),
+            "not as training writes it",
+        ),
     ],
 )
 def test_a_file_that_training_did_not_write_is_named(tmp_path, content, message):
     file = tmp_path / "results.json"
     file.write_bytes(content if isinstance(content, bytes) else content.encode())
-    with pytest.raises(ValueError, match=r"results\.json: ") as error:
+    with pytest.raises(ValueError, match=r"results\.json") as error:
         diagnose(tmp_path)
     assert message in str(error.value)
+    assert "\n" not in str(error.value)
 
 
 def test_a_place_without_results_says_what_was_looked_for(tmp_path):
@@ -524,8 +570,8 @@ def test_inputs_that_would_take_long_to_exchange_are_not_and_their_check_is_not_
     facts = input_facts(model, processor, clip_rows([3] * 100))
     assert (facts["clips"], facts["exchanged_clips"], facts["mean_pearson"]) == (100, 0, None)
     results = changed(healthy_clips(), "facts.inputs", facts)
-    assert CLIPS["inputs carry something"](results) == []
-    assert CLIPS["more than one input counts"](results) is None
+    assert find("inputs carry something", results) == []
+    assert find("more than one input counts", results) is None
     monkeypatch.setattr(facts_module, "FRAMES", 64 * 3 * 4)
     assert input_facts(model, processor, clip_rows([3] * 100))["exchanged_clips"] == 64
 

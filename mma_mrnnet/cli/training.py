@@ -180,19 +180,20 @@ def diagnose_runs(
     ] = None,
 ) -> int:
     """Say what is wrong with a training run, by its results, and what to try."""
-    from mma_mrnnet.analysis.diagnosis.run import diagnoses, write_json
+    from mma_mrnnet.analysis.diagnosis import diagnose_files
+    from mma_mrnnet.files import write_json
 
     found, code = [], 0
     for run in runs:
         try:
-            found += diagnoses(run)
+            found += diagnose_files(run)
         except ValueError as error:
             print(f"mma-mrnnet: {error}", file=sys.stderr)
             code = 1
     for diagnosis in found:
-        print("\n".join(diagnosis.lines()))
+        print("\n".join(diagnosis.describe()))
     if json is not None:
-        write_json(json, found)
+        write_json(json, [diagnosis.to_json() for diagnosis in found])
         print(f"wrote {json}", file=sys.stderr)
     return code
 
