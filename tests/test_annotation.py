@@ -87,7 +87,7 @@ def test_what_is_written_lies_over_no_face_and_over_nothing_else_written(read, t
     annotate_video(people, tmp_path / "out.mp4")
     for number, patches in enumerate(placed):
         assert len(patches) == 2 * sum(person.frames["face"][number] for person in people) + 1
-        boxes = [annotation._box_at(annotation._Person.of(person, 0), number) for person in people]
+        boxes = [annotation._Person.of(person, 0).box(number) for person in people]
         for place, one in enumerate(patches):
             assert not any(annotation._overlap(one, other) for other in patches[place + 1 :])
             assert not any(annotation._overlap(one, box) for box in boxes)
@@ -168,7 +168,7 @@ def frames_of(boxes=None, **columns):
 def test_what_is_said_of_a_face_changes_twice_a_second_and_at_once_for_a_new_face():
     table = frames_of(happiness=np.linspace(0.4, 0.6, 11))
     table.loc[7, ["face", "happiness"]] = [False, np.nan]
-    said = annotation._captions(table, ())
+    said = annotation._caption_frames(table, ())
     assert [said.get(number, ("",))[0][-4:] for number in range(11)] == [
         *["0.40"] * 5,  # 0 to 0.4 s
         *["0.50"] * 2,  # 0.5 and 0.6 s
@@ -182,16 +182,16 @@ def test_only_what_is_likely_is_named_and_units_that_no_label_reached_never():
     table = frames_of(
         happiness=[0.55], sadness=[0.35], anger=[0.1], AU11=[0.99], AU12=[0.8], AU25=[0.2]
     )
-    assert annotation._captions(table, ("AU11",)) == {
+    assert annotation._caption_frames(table, ("AU11",)) == {
         0: ("happiness 0.55  sadness 0.35", "AU12 0.80")
     }
     unsure = frames_of(happiness=[0.2], sadness=[0.25], AU12=[0.1])
-    assert annotation._captions(unsure, ()) == {0: ("sadness 0.25",)}
+    assert annotation._caption_frames(unsure, ()) == {0: ("sadness 0.25",)}
 
 
 def test_boxes_lose_their_tremor_and_neither_lag_nor_float():
     def steadied(values):
-        return annotation._steadied(pd.DataFrame(dict.fromkeys(annotation.BOX_NAMES, values)))[
+        return annotation._smooth(pd.DataFrame(dict.fromkeys(annotation.BOX_NAMES, values)))[
             :, 0
         ].tolist()
 
@@ -222,7 +222,7 @@ def test_text_is_large_enough_to_read_and_leaves_most_of_the_frame_free(size):
     assert painter._small.size / annotation._FINE >= max(10, 0.02 * min(size))
     assert width * height < size[0] * size[1] / 5
     assert (
-        annotation._shortened(
+        annotation._shorten(
             "Empathic-Pain", painter._small, painter._small.getlength("Empathic-Pain")
         )
         == "Empathic-Pain"
@@ -238,7 +238,7 @@ def test_frames_too_small_for_the_estimates_say_so(read, tmp_path):
 def test_long_names_of_targets_are_shortened_in_their_panel_and_stay_inside():
     font = annotation.ImageFont.load_default(30)
     long = "Amusement that was reported after the film"
-    short = annotation._shortened(long, font, 200)
+    short = annotation._shorten(long, font, 200)
     assert font.getlength(short) <= 200
     assert short.endswith("…")
     assert long.startswith(short[:-1])
@@ -246,10 +246,10 @@ def test_long_names_of_targets_are_shortened_in_their_panel_and_stay_inside():
 
 def test_notes_are_wrapped_and_each_stands_once(read, tmp_path):
     people = read(write_video(tmp_path / "a.mp4", [on_grey(10, 250, side=200)] * 3, 4))
-    said = annotation._said(people)
+    said = annotation._join_notes(people)
     assert said.count("relative within the clip") == 1
     font = annotation.ImageFont.load_default(30)
-    lines = annotation._wrapped(said, font, 300)
+    lines = annotation._wrap(said, font, 300)
     assert " ".join(lines) == said
     assert max(font.getlength(line) for line in lines) <= 300
 
@@ -259,7 +259,7 @@ def test_a_note_that_is_not_everybodys_says_whose_it_is(read, tmp_path):
     apart = [
         replace(each, neutral_s=(float(place), place + 1.0)) for place, each in enumerate(people)
     ]
-    said = annotation._said(apart).split("; ")
+    said = annotation._join_notes(apart).split("; ")
     own = "calibrated by the person's own neutral from"
     assert [part for part in said if own in part] == [
         f"person 0: {own} 0 to 1 s, unlike in training",
@@ -267,8 +267,8 @@ def test_a_note_that_is_not_everybodys_says_whose_it_is(read, tmp_path):
     ]
     assert "relative within the clip" in said
     alike = [replace(each, neutral_s=(0.0, 1.0)) for each in people]
-    assert "person" not in annotation._said(alike).replace("person's", "")
-    one_lost = annotation._said([people[0], replace(people[1], error="no face there")])
+    assert "person" not in annotation._join_notes(alike).replace("person's", "")
+    one_lost = annotation._join_notes([people[0], replace(people[1], error="no face there")])
     assert "person 1: no face there" in one_lost
     assert "relative within the clip" in one_lost.split("; ")
 
