@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Sequence
 from copy import copy
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -176,17 +176,7 @@ class VideoPrediction:
     def __getstate__(self) -> dict[str, Any]:
         """Pickle the evidence itself, not the model that computes it."""
         evidence = self.evidence
-        return {**self.__dict__, "explain": _Given(evidence)}
-
-
-@dataclass
-class _Given:
-    """Evidence that was computed before."""
-
-    evidence: Evidence
-
-    def __call__(self) -> Evidence:
-        return copy(self.evidence)
+        return {**self.__dict__, "explain": partial(copy, evidence)}
 
 
 def shown(path: str) -> str:

@@ -108,16 +108,8 @@ def predict_people(
 class _Clip:
     """A clip after stage 1, read once for all its people.
 
-    Attributes:
-        path: as given.
-        model: reads it.
-        processor: the model's.
-        neutral: as given.
-        frames: every frame, without crops, and the (A,) affect of each person by track.
-        people: tracks, most frames first.
-        snapshots: some crops of each person.
-        duration_s: length of what was decoded.
-        warning: what a damaged file lost, or None.
+    `frames` holds every frame, without crops, and the (A,) affect of each person by track; `people`
+    the tracks, most frames first; `snapshots` some crops of each person.
     """
 
     path: str

@@ -144,8 +144,8 @@ class _Painter:
         self._height, self._width = size
         self._text = max(round(min(size) / 36), _SMALLEST_TEXT)
         small = max(round(self._text * 0.85), _SMALLEST_TEXT - 1)
-        self._font = ImageFont.load_default(_FINE * self._text)
-        self._small = ImageFont.load_default(_FINE * small)
+        self._font = _load_font(_FINE * self._text)
+        self._small = _load_font(_FINE * small)
         self._people, self._targets = people, targets
         self._notes = self._draw_notes(notes)
         shown = [person for person in people if len(person.running)]
@@ -403,6 +403,10 @@ def _new_patch(width: int, height: int) -> tuple[Image.Image, ImageDraw.ImageDra
     """Return a dark, half transparent patch, and a pen for it."""
     patch = Image.new("RGBA", (width, height), _PANEL)
     return patch, ImageDraw.Draw(patch)
+
+
+def _load_font(size: int) -> ImageFont.FreeTypeFont:
+    return ImageFont.load_default(size)  # type: ignore[return-value]  # scalable, given a size
 
 
 def _reduce(patch: Image.Image) -> np.ndarray:

@@ -44,21 +44,10 @@ class Mark:
 
 @dataclass(frozen=True)
 class Row:
-    """A row over time.
+    """A row over time; `height` is in the units of the marks, `pixels` on the page.
 
-    Attributes:
-        label: stands at the left.
-        description: for screen readers.
-        height: in the units of the marks.
-        pixels: the height on the page.
-        marks: rectangles.
-        lines: points of polylines, as SVG has them.
-        line_kind: CSS class of the lines.
-        zero: draw a line at 20.
-        hint: small text beside the label.
-        hint_is_optional: leave the hint out on a narrow page.
-        title: tooltip of the label.
-        tight: small letters.
+    `lines` are points of SVG polylines; `zero` draws a line at 20; a narrow page leaves out an
+    optional hint.
     """
 
     label: str
@@ -194,7 +183,7 @@ def tallest_moment(prediction: VideoPrediction) -> float | None:
     moments, names = prediction.moments, list(prediction.intensities)
     if moments.empty or moments[names].isna().all(axis=None):
         return None
-    return max(float(moments[names].abs().max(axis=None)), 1e-9)
+    return max(float(moments[names].abs().max().max()), 1e-9)
 
 
 def draw_running(prediction: VideoPrediction, line: TimeLine) -> list[Row]:

@@ -4,10 +4,8 @@ It has no script and asks nothing of any network. Templates are in `templates/`.
 """
 
 import base64
-import math
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -20,7 +18,6 @@ from markupsafe import Markup
 from mma_mrnnet.files import write_text
 from mma_mrnnet.prediction import VideoPrediction, shown
 from mma_mrnnet.report import figures
-from mma_mrnnet.report.figures import Row, Tick, TimeLine
 
 PAGE_SUFFIXES = (".html", ".htm")
 
@@ -37,6 +34,12 @@ def _templates() -> Environment:
     environment.filters["clock"] = figures.format_clock
     environment.filters["percent"] = lambda share: f"{100 * min(max(share, 0.0), 1.0):.1f}%"
     environment.filters["picture"] = encode_picture
+    environment.globals |= {
+        "figures": figures,
+        "TimeLine": figures.TimeLine,
+        "others_said": others_said,
+        "render_timeline": render_timeline,
+    }
     return environment
 
 
@@ -87,8 +90,7 @@ def render_notes(notes: Sequence[str]) -> Markup:
 
 def render_summary(prediction: VideoPrediction) -> Markup:
     """Return the intensities and the notes that must stand beside them, or the error."""
-    values = figures.list_intensities(prediction) if prediction.error is None else []
-    return _call("summary", prediction, values)
+    return _call("summary", prediction)
 
 
 def render_strip(prediction: VideoPrediction) -> Markup:
@@ -100,46 +102,7 @@ def render_timeline(prediction: VideoPrediction) -> Markup:
     """Return what the clip showed over time, and which moments carried the result."""
     if prediction.frames.empty:
         return Markup("")
-    return _call("timeline", _TimeView.of(prediction))
-
-
-@dataclass(frozen=True)
-class _TimeView:
-    """The rows of one prediction over time; an empty list is not shown."""
-
-    ticks: list[Tick]
-    gaps: list[tuple[float, float]]
-    has_result: bool
-    moments: list[Row]
-    tallest: float | None
-    running: list[Row]
-    valence_arousal: list[Row]
-    heat: list[tuple[str, list[Row]]]
-
-    @classmethod
-    def of(cls, prediction: VideoPrediction) -> "_TimeView":
-        line, frames = TimeLine.of(prediction), prediction.frames
-        has_result = prediction.error is None
-        has_face = prediction.frames_with_face > 0
-        has_affect = has_face and figures.has_valence_arousal(frames)
-        named = [
-            ("Expressions", figures.expression_names(frames)),
-            ("Action units", figures.action_unit_columns(frames)),
-        ]
-        return cls(
-            ticks=line.ticks(),
-            gaps=figures.place_gaps(prediction, line),
-            has_result=has_result,
-            moments=figures.draw_moments(prediction, line) if has_result else [],
-            tallest=figures.tallest_moment(prediction) if has_result else None,
-            running=figures.draw_running(prediction, line) if has_result else [],
-            valence_arousal=figures.draw_valence_arousal(prediction, line) if has_affect else [],
-            heat=[
-                (title, figures.draw_heat(prediction, line, names))
-                for title, names in named
-                if has_face and names
-            ],
-        )
+    return _call("timeline", prediction)
 
 
 # ---- pages --------------------------------------------------------------------------------------
@@ -161,11 +124,7 @@ def page_of(title: str, sections: Sequence[str]) -> str:
 
 def clip_section(people: Sequence[VideoPrediction]) -> str:
     """Return everything about the people of one clip, at least one, as a part of a page."""
-    name = _clip_name(people[0])
-    # Whoever else is there is worth a word only where they have no place of their own.
-    alone = len(people) == 1
-    parts = [_Person.of(each, name, say_others=alone) for each in people]
-    return _call("bodies.section", name, parts)
+    return _call("bodies.section", _clip_name(people[0]), people)
 
 
 def comparison_page(one: VideoPrediction, other: VideoPrediction) -> str:
@@ -176,11 +135,7 @@ def comparison_page(one: VideoPrediction, other: VideoPrediction) -> str:
     """
     figures.check_comparable(one, other)
     names = pair_names(one, other)
-    people = [
-        _Person.of(each, name, say_others=True)
-        for each, name in zip((one, other), names, strict=True)
-    ]
-    body = _call("bodies.pair", names, people, one.relative or other.relative)
+    body = _call("bodies.pair", list(zip(names, (one, other), strict=True)))
     return _render_page(" and ".join(names), body, "90em")
 
 
@@ -208,33 +163,6 @@ def write_page(page: str, path: str | os.PathLike[str]) -> Path:
         raise ValueError(f"{path}: a page is written as .html; got {path.suffix or 'no ending'!r}")
     write_text(path, page)
     return path
-
-
-@dataclass(frozen=True)
-class _Person:
-    """The parts of a page about one person of a clip."""
-
-    name: str
-    track: int
-    counts: str
-    summary: Markup
-    strip: Markup
-    timeline: Markup
-
-    @classmethod
-    def of(cls, prediction: VideoPrediction, name: str, *, say_others: bool) -> "_Person":
-        length = "" if math.isnan(prediction.duration_s) else f"{prediction.duration_s:.1f} s, "
-        faces, frames = prediction.frames_with_face, prediction.frames_sampled
-        others = others_said(prediction) if say_others else None
-        return cls(
-            name=name,
-            track=prediction.track,
-            counts=f"{length}a face in {faces} of {frames} frames looked at"
-            + (f". {others}" if others else ""),
-            summary=render_summary(prediction),
-            strip=render_strip(prediction),
-            timeline=render_timeline(prediction),
-        )
 
 
 def _clip_name(prediction: VideoPrediction) -> str:

@@ -5,7 +5,7 @@ import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from textwrap import fill
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -59,9 +59,9 @@ def draw_prediction(prediction: VideoPrediction, path: str | os.PathLike[str]) -
         ValueError: another suffix, or matplotlib is not installed.
     """
     figure = figure_class()(figsize=(12, 6.4), dpi=110, layout="constrained")
-    left, right = figure.subfigures(1, 2, width_ratios=(1, 1.75))
-    _draw_summary(left, prediction, Path(prediction.file).name, upright=True)
-    _draw_time(right, prediction)
+    parts: Any = figure.subfigures(1, 2, width_ratios=(1, 1.75))
+    _draw_summary(parts[0], prediction, Path(prediction.file).name, upright=True)
+    _draw_time(parts[1], prediction)
     return _save(figure, path)
 
 
@@ -75,7 +75,7 @@ def draw_comparison(
     """
     check_comparable(one, other)
     figure = figure_class()(figsize=(15, 9), dpi=100, layout="constrained")
-    parts = figure.subfigures(2, 2, height_ratios=(1, 1.7))
+    parts: Any = figure.subfigures(2, 2, height_ratios=(1, 1.7))
     for column, prediction in enumerate((one, other)):
         _draw_summary(parts[0, column], prediction, pair_names(one, other)[column], upright=False)
         _draw_time(parts[1, column], prediction)
@@ -109,9 +109,9 @@ def _draw_summary(
 
 def _draw_bars(axes: "Axes", prediction: VideoPrediction, text: str) -> None:
     rows = list_intensities(prediction)
-    places, values = np.arange(len(rows)), [value for _, value in rows]
-    axes.barh(places, values, color=BLUE)
-    for place, value in zip(places, values, strict=True):
+    places = np.arange(len(rows))
+    axes.barh(places, [value for _, value in rows], color=BLUE)
+    for place, (_, value) in enumerate(rows):
         axes.text(1.03, place, f"{value:.2f}", va="center", fontsize=8)
     if prediction.uncorrected:
         before = [prediction.uncorrected[name] for name, _ in rows]
@@ -165,7 +165,6 @@ def _draw_moments(
     colours = LinearSegmentedColormap.from_list("up and down", [ORANGE, "#ffffff", BLUE])
     _hatch_gaps(axes, line, prediction, -0.5, len(targets) - 0.5)
     row_edges = np.arange(len(targets) + 1) - 0.5
-    mesh = None
     # Frame by frame, so that a gap between two of them stays empty.
     for (start, end), column in zip(line.stretches(prediction), values, strict=True):
         edges = [start, max(end, start + 1e-9)]
@@ -203,7 +202,7 @@ def _draw_heat(axes: "Axes", prediction: VideoPrediction, line: TimeLine, names:
     _add_scale(axes, mesh, label="probability")
 
 
-def _add_scale(axes: "Axes", mesh: "QuadMesh | None", label: str = "", aspect: int = 20) -> None:
+def _add_scale(axes: "Axes", mesh: "QuadMesh", label: str = "", aspect: int = 20) -> None:
     bar = axes.figure.colorbar(mesh, ax=axes, aspect=aspect)
     bar.set_label(label, fontsize=8)
     bar.ax.tick_params(labelsize=7)
