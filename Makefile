@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help install demo test check format
+.PHONY: help install demo test quick check format
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -20,12 +20,16 @@ install: $(STAMP)  ## the environment in .venv, with everything that demo and te
 demo: $(STAMP)  ## make a clip from a public-domain photo and run the whole job on it
 	$(BIN)/mma-mrnnet demo --out demo_output
 
-test: $(STAMP)  ## all tests, a file at a time on each core
-	$(BIN)/pytest --numprocesses auto --dist loadfile
+test: $(STAMP)  ## all tests, on every core
+	$(BIN)/pytest --numprocesses auto --dist worksteal
 
-check: $(STAMP)  ## linters; changes nothing
+quick: $(STAMP)  ## the tests that take less than a few seconds each
+	$(BIN)/pytest --numprocesses auto --dist worksteal -m "not slow"
+
+check: $(STAMP)  ## linters and types; changes nothing
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/mypy
 
 format: $(STAMP)  ## let the linters mend what they can
 	$(BIN)/ruff check --fix .

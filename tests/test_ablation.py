@@ -416,6 +416,7 @@ def small_study(folder, extractor, *words):
     return parse_study(folder, given, None, ["simulated:lengths"])
 
 
+@pytest.mark.slow
 def test_a_study_is_trained_reported_and_gone_on_with(tmp_path, extractor):
     folder, told = tmp_path / "study", []
     study = small_study(folder, extractor)
@@ -444,6 +445,7 @@ def test_a_study_is_trained_reported_and_gone_on_with(tmp_path, extractor):
     assert len(rows["full"]["seeds"]) == 2, "what an earlier call trained is reported too"
 
 
+@pytest.mark.slow
 def test_a_run_that_cannot_be_does_not_stop_the_others(tmp_path, extractor):
     study = small_study(tmp_path / "study", extractor)
     missing = replace(study.base, mma=str(tmp_path / "nothing"))
@@ -481,6 +483,7 @@ def test_other_tables_are_read_in_the_models_own_order_of_columns(tmp_path):
     assert row.transfer[f"clips:{turned}"].mean == pytest.approx(row.mean)
 
 
+@pytest.mark.slow
 def test_on_tables_of_features_what_needs_an_extractor_is_left_out(tmp_path):
     folder = tables_of_features(tmp_path / "clips", ["timestamp", "smile", "frown"])
     words = [

@@ -351,6 +351,7 @@ def run(capsys):
     return command
 
 
+@pytest.mark.slow
 def test_a_corpus_becomes_the_same_tree_of_crops_with_its_tables(run, corpus, tmp_path):
     out = tmp_path / "out"
     code, err = run(corpus, out, "--workers", 2)

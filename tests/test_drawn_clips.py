@@ -93,6 +93,7 @@ def test_a_person_looks_the_same_in_all_its_clips_and_nobody_else_does(drawn, si
         assert np.abs(corner[0] - corner[other]).mean() > 5
 
 
+@pytest.mark.slow
 def test_the_same_arguments_give_the_same_folder_whatever_the_number_of_processes(drawn, tmp_path):
     write_drawn_reactions(tmp_path / "again", COUNTS, seed=3, size=24, workers=2)
     assert digests(tmp_path / "again") == digests(drawn)

@@ -160,6 +160,7 @@ def test_clips_of_every_length_get_pytorchs_intensities_in_batches_of_every_size
                     assert (ours == again).all()
 
 
+@pytest.mark.slow
 def test_crops_get_pytorchs_affect_and_intensities_through_the_script(whole):
     model, folder = whole
     script, settings = script_of(folder), json.loads((folder / "settings.json").read_text())
@@ -268,6 +269,7 @@ def test_a_model_file_names_itself_and_nothing_of_this_machine(whole):
             assert trace.encode() not in content, (path.name, trace)
 
 
+@pytest.mark.slow
 def test_a_stage_1_checkpoint_gives_the_extractor_alone(tmp_path):
     model = MMAModel(MMAConfig(backbone_config=dict(BACKBONE), image_size=SIDE))
     folder = export_onnx(saved(model, tmp_path / "trained"), tmp_path / "onnx")
