@@ -116,6 +116,11 @@ def shared_clips():
     return _shared("clips")
 
 
+@pytest.fixture(scope="session")
+def shared_faulty():
+    return _shared("faulty")
+
+
 def _shared(name):
     if not (SHARED / name).is_dir():
         pytest.skip(f"the folder shared/data/{name} beside the checkout is absent")

@@ -2,7 +2,9 @@
 
 import csv
 import json
+import logging
 import math
+import shutil
 
 import datasets
 import numpy as np
@@ -20,6 +22,7 @@ from mma_mrnnet import (
     predict_video,
 )
 from mma_mrnnet.cli import main as command
+from mma_mrnnet.features.clip_rows import find_unmeasured
 from mma_mrnnet.features.records import clip_features
 from mma_mrnnet.hub.checkpoints import load_checkpoint
 from mma_mrnnet.hub.export import export_checkpoint
@@ -388,6 +391,231 @@ def test_a_byte_order_mark_blank_lines_and_a_table_without_rows_are_no_trouble(t
     empty = read_feature_table(openface(tmp_path / "b.csv"), fps=2.0)
     assert empty.values.shape == (0, 9)
     assert empty.frames_sampled == 0
+
+
+# Tables as the trade writes them -----------------------------------------------------------------
+
+NO_NUMBERS = (
+    *("", " ", "nan", "NaN", "-nan", "+NAN", "-nan(ind)", "nan(snan)", "nan(0x8000000000000)"),
+    *("1.#IND", "-1.#IND00", "1.#QNAN", "-1.#QNAN0", "1.#SNAN", "1.#J", "1.#INF"),
+    *("#N/A", "#DIV/0!", "#VALUE!", "#REF!", "#NUM!", "#NULL!", "#NAME?", "#NV", "#WERT!"),
+    *("#N/A N/A", "NA", "N/A", "n/a", "<NA>", "null", "NULL", "None", "nil", "-", "--", ".", "?"),
+)
+
+
+@pytest.mark.parametrize("cell", NO_NUMBERS)
+def test_every_way_to_write_no_number_leaves_its_row_out(tmp_path, cell):
+    path = write(tmp_path / "a.csv", ["smile", "brow"], [1, 2], [cell, 3], [5, 4])
+    assert read_feature_table(path).values.tolist() == [[1, 2], [5, 4]]
+
+
+@pytest.mark.parametrize("cell", ["1,5", "abc", "#5", "1.5.2", "12:30", "nano", "nan(", "1.#"])
+def test_what_is_neither_number_nor_missing_is_text(tmp_path, cell):
+    path = write(tmp_path / "a.csv", ["smile", "brow"], [f'"{cell}"', 3], [5, 4])
+    assert read_feature_table(path).names == ("brow",)
+    with pytest.raises(ValueError, match=r"a\.csv:2: smile must be a number, or empty"):
+        read_feature_table(path, ["smile"])
+
+
+def test_nan_as_windows_programs_write_it_leaves_its_rows_out(shared_faulty):
+    for name, spelling in (("openface_windows_nan.csv", "nan(ind)"), ("openface_nan.csv", "nan")):
+        table = read_feature_table(shared_faulty / name)
+        lines = (shared_faulty / name).read_text().splitlines()[1:]
+        whole = [number for number, line in enumerate(lines) if spelling not in line]
+        assert table.kind == "OpenFace"
+        assert table.frames.tolist() == whole
+        assert 0 < len(whole) < len(lines)
+
+
+COUNTERS = (
+    *("Unnamed: 0", "index", "idx", "frame", "Frame", "frame_idx", "FrameIndex", "frameNumber"),
+    *("FrameNo", "frame-nr", "id", "ID", "face_id", "FaceId", "person_id", "segment_id"),
+    *("Row", "RowNumber", "SampleNumber", "level_id", "timestamp", "TimeStamp", "Timestamp"),
+    *("timestamp_ms", "frame_time_in_ms", "MediaTime", "media_time", "Timecode", "approx_time"),
+    *("time", "Time (s)", "time_ms", "VideoTime", "unix_timestamp", "SUBJECT", "date"),
+)
+
+
+@pytest.mark.parametrize("name", COUNTERS)
+def test_a_column_that_numbers_or_times_the_rows_is_no_feature_in_any_spelling(tmp_path, name):
+    rows = [(number, value) for number, value in enumerate((4, 1, 3))]
+    table = read_feature_table(write(tmp_path / "a.csv", [name, "smile"], *rows))
+    assert table.names == ("smile",)
+    assert table.ignored == (name,)
+
+
+MEASURES = (
+    "au01",
+    "AU12_r",
+    "valence",
+    "mouthSmileLeft",
+    "browInnerUp",
+    "jawOpen",
+    "Pitch",
+    "wide",
+)
+
+
+@pytest.mark.parametrize("name", MEASURES)
+def test_measures_are_features(tmp_path, name):
+    assert read_feature_table(write(tmp_path / "a.csv", [name], [1], [2])).names == (name,)
+
+
+@pytest.mark.parametrize(
+    ("name", "cells"),
+    [
+        ("time_ms", [0, 500, 1000, 1500]),
+        ("frame_time_in_ms", [0.0, 500.0, 1000.0, 1500.0]),
+        ("Timestamp", [100, 600, 1100, 1600]),  # by its steps
+        ("timestamp_us", [0, 500_000, 1_000_000, 1_500_000]),
+        ("Timestamp", [0, 500_000, 1_000_000, 1_500_000]),
+        ("Time (s)", [0, 0.5, 1, 1.5]),
+        ("MediaTime", ["00:00:10.000", "00:00:10.500", "00:00:11.000", "00:00:11.500"]),
+        ("Timecode", ["10:15:27:00.0", "10:15:27:15.0", "10:15:28:00.0", "10:15:28:15.0"]),
+        ("time", [7.0, 7.5, 8.0, 8.5]),
+        (
+            "DateTime time",
+            [f"2026-01-01 10:00:0{second}" for second in ("0.0", "0.5", "1.0", "1.5")],
+        ),
+    ],
+)
+def test_times_in_other_units_and_columns_are_times(tmp_path, name, cells):
+    path = write(tmp_path / "a.csv", [name, "smile"], *zip(cells, (4, 1, 3, 2), strict=True))
+    if name == "Timecode":  # frames 0 and 15: of 24 a second
+        assert read_feature_table(path).times_s.tolist() == [0, 0.625, 1, 1.625]
+        return
+    table = read_feature_table(path)
+    assert table.names == ("smile",)
+    assert table.times_s.tolist() == pytest.approx([0, 0.5, 1, 1.5])
+    assert read_feature_table(path, fps=1.0).values.tolist() == [[4], [3]]
+
+
+def test_whole_seconds_that_many_frames_share_are_spread_over_them(tmp_path):
+    rows = [(frame, f"00:0{frame // 10}", frame % 3) for frame in range(40)]
+    path = write(tmp_path / "a.csv", ["frame", "approx_time", "smile"], *rows)
+    table = read_feature_table(path, fps=2.0)
+    assert table.times_s[1] == pytest.approx(0.5)
+    assert table.frames.tolist() == [0, 5, 10, 15, 20, 25, 30, 35]
+
+
+def test_a_given_rate_times_the_rows_of_a_table_without_times(tmp_path):
+    plain = write(tmp_path / "a.csv", ["smile"], *[[number] for number in range(30)])
+    table = read_feature_table(plain, fps=2.0, table_fps=10)
+    assert table.values[:, 0].tolist() == [0, 5, 10, 15, 20, 25]
+    assert table.duration_s == pytest.approx(3.0)
+    skipped = write(tmp_path / "b.csv", ["frame", "smile"], *[[5 * n, n] for n in range(6)])
+    assert read_feature_table(skipped, table_fps=10).times_s.tolist() == [0, 0.5, 1, 1.5, 2, 2.5]
+    timed = write(tmp_path / "c.csv", ["time_s", "smile"], [0, 1], [1, 2])
+    assert read_feature_table(timed, table_fps=10).times_s.tolist() == [0, 1]
+
+
+def test_stamps_1_ms_apart_are_said(tmp_path):
+    rows = [(number / 1000, number % 3) for number in range(8)]
+    table = read_feature_table(write(tmp_path / "a.csv", ["timestamp", "smile"], *rows))
+    assert "1 ms apart, as for 1000 frames a second" in table.warning
+    rows = [(number / 250, number % 3) for number in range(8)]
+    assert (
+        read_feature_table(write(tmp_path / "b.csv", ["timestamp", "smile"], *rows)).warning is None
+    )
+
+
+def test_the_counters_of_libreface_are_no_features_and_its_milliseconds_are_times(shared_faulty):
+    table = read_feature_table(shared_faulty / "libreface.csv", fps=2.0)
+    assert all(name.startswith("au_") for name in table.names)
+    assert table.ignored == ("frame_idx", "frame_time_in_ms", "face_alignment_method")
+    assert table.times_s is not None
+    assert np.diff(table.times_s).tolist() == pytest.approx([0.5] * (len(table.values) - 1))
+
+
+IMOTIONS = """#HEADER,,,,
+#Study name,smiles,,,
+#Export,9.3,,,
+#DATA,,,,
+Row,Timestamp,SampleNumber,Anger,Joy,Blink
+1,0,,0.5,1.5,
+2,33,,0.25,2.5,
+3,67,,0.75,3.5,
+"""
+
+
+def test_a_preamble_is_skipped_and_columns_without_any_number_are_left_out_by_name(tmp_path):
+    (tmp_path / "a.csv").write_text(IMOTIONS)
+    table = read_feature_table(tmp_path / "a.csv")
+    assert table.names == ("Anger", "Joy")
+    assert table.empty == ("Blink",)
+    assert table.ignored == ("Row", "Timestamp", "SampleNumber")
+    assert table.values.tolist() == [[0.5, 1.5], [0.25, 2.5], [0.75, 3.5]]
+    assert table.times_s.tolist() == pytest.approx([0, 0.033, 0.067])
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        (
+            "a.txt",
+            "frame, timestamp, confidence, success, AU01_r\n1, 0, 0.9, 1, 0.5\n2, 0.5, 0.9, 1, 1.5\n",
+        ),
+        ("a.tsv", "time\tsmile\n0\t0.5\n0.5\t1.5\n"),
+        ("a.csv", "time;smile\n0;0,5\n0,5;1,5\n"),
+        ("a.csv", "# time, smile\n0,0.5\n0.5,1.5\n"),
+        ("a.csv", "time,smile,\n0,0.5,\n0.5,1.5,\n"),
+        ("a.csv", "A recording of Monday\n\ntime,smile\n0,0.5\n0.5,1.5\n"),
+    ],
+    ids=["OpenFace 1", "tabs", "decimal commas", "behind a #", "comma at the end", "a title"],
+)
+def test_tables_with_other_suffixes_delimiters_and_headers(tmp_path, name, text):
+    (tmp_path / name).write_text(text)
+    table = read_feature_table(tmp_path / name)
+    assert table.values.tolist() == [[0.5], [1.5]]
+    assert table.times_s.tolist() == [0, 0.5]
+
+
+def test_a_parquet_table_is_that_of_its_numbers(tmp_path):
+    table = pd.DataFrame({"time": [0, 0.5, 1], "smile": np.float32([0.1, np.nan, 3]), "note": "x"})
+    table.to_parquet(tmp_path / "a.parquet")
+    found = read_feature_table(tmp_path / "a.parquet")
+    assert found.names == ("smile",)
+    assert found.values[:, 0].tolist() == np.float32([0.1, 3]).tolist()
+    (tmp_path / "b.parquet").write_bytes(b"PAR1")
+    with pytest.raises(ValueError, match=r"b\.parquet: not a parquet file"):
+        read_feature_table(tmp_path / "b.parquet")
+
+
+def test_columns_that_count_or_never_change_in_a_clip_are_found_over_all_clips():
+    names = ["tick", "age", "smile", "AU01", "speed"]
+    rng = np.random.default_rng(0)
+    clips = []
+    for age, length in ((20, 6), (30, 9), (40, 3)):
+        rows = rng.random((length, 5)).astype(np.float32)
+        rows[:, 0] = 7 + 2 * np.arange(length)
+        rows[:, 1] = age
+        rows[:, 3] = np.arange(length)  # by its name a measure, whatever it looks like
+        clips.append(rows)
+    clips[0][:, 4] = 0.5  # in one clip alone
+    assert find_unmeasured(names, clips) == {
+        "tick": "counts with the rows",
+        "age": "is constant in each clip",
+    }
+    assert find_unmeasured(names, clips[:1]) == {}
+
+
+@pytest.fixture
+def leak(shared_faulty, tmp_path):
+    """The tables of random units whose labels are their clips' lengths."""
+    shutil.copytree(shared_faulty / "leak", tmp_path / "leak")
+    return tmp_path / "leak"
+
+
+def test_random_units_teach_nothing_of_labels_that_are_the_clips_lengths(leak, tmp_path, caplog):
+    run = tmp_path / "run"
+    words = ["--data", f"clips:{leak}", "--output", str(run), *SMALL, "--batch_size", "16"]
+    with caplog.at_level(logging.INFO, logger="mma_mrnnet"):
+        assert main(["--stage", "mrnn", *words]) == 0
+    model, _ = load_checkpoint(run / "model")
+    assert all(name.startswith("au_") for name in model.config.feature_names)
+    assert "columns taken as features: au_1, au_12" in caplog.text
+    for name in ("frame_idx", "frame_time_in_ms"):
+        assert f"{name} (no feature)" in caplog.text
 
 
 # Our own tables ----------------------------------------------------------------------------------------------------

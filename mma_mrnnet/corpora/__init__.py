@@ -16,7 +16,7 @@ from mma_mrnnet.corpora import (
     hume_reaction,
     raf_db,
 )
-from mma_mrnnet.corpora.clip_folder import load_clip_folder
+from mma_mrnnet.corpora.clip_folder import LabelChoice, load_clip_folder
 from mma_mrnnet.corpora.declarations import declared_provenance
 from mma_mrnnet.corpora.face_parquet import load_face_parquet
 from mma_mrnnet.corpora.frame_cache import cached_frames
@@ -51,13 +51,13 @@ class ClipReader:
     Attributes:
         title: for reports.
         id_column: what tables of predictions call the clips' names.
-        read: folder, `--clips_from` -> the clips of all splits.
+        read: folder, `--clips_from`, choice of labels -> the clips of all splits.
         provenance: None if the folder itself declares it, see `declared_provenance`.
     """
 
     title: str
     id_column: str
-    read: Callable[[str | Path, str], list[ClipFile]]
+    read: Callable[[str | Path, str, LabelChoice], list[ClipFile]]
     provenance: Provenance | None = None
 
 
@@ -71,10 +71,15 @@ CORPORA: dict[str, FrameReader | ClipReader] = {
     "labelled_folder": FrameReader(load_labelled_folder),
     "raf_db": FrameReader(raf_db.load_raf_db, raf_db.PROVENANCE),
     "clips": ClipReader(
-        "a user's own clips", "file_name", lambda folder, clips_from: load_clip_folder(folder)
+        "a user's own clips",
+        "file_name",
+        lambda folder, clips_from, choice: load_clip_folder(folder, choice),
     ),
     "hume": ClipReader(
-        "Hume-Reaction", "File_ID", hume_reaction.load_hume_reaction, hume_reaction.PROVENANCE
+        "Hume-Reaction",
+        "File_ID",
+        lambda folder, clips_from, choice: hume_reaction.load_hume_reaction(folder, clips_from),
+        hume_reaction.PROVENANCE,
     ),
 }
 """By the name that `--data NAME:FOLDER` takes."""

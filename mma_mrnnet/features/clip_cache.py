@@ -115,10 +115,11 @@ class StoredRows(Sequence[np.ndarray]):
 
     Args:
         paths: the clips' files, as `ClipCache` wrote them.
+        columns: places of the columns that are taken; None takes all.
     """
 
-    def __init__(self, paths: Sequence[Path]) -> None:
-        self.paths = list(paths)
+    def __init__(self, paths: Sequence[Path], columns: list[int] | None = None) -> None:
+        self.paths, self.columns = list(paths), columns
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -130,8 +131,16 @@ class StoredRows(Sequence[np.ndarray]):
     def __getitem__(self, index: int | slice) -> "np.ndarray | StoredRows":
         """Return one clip's rows, (L, width) float32, or a part of the clips."""
         if isinstance(index, slice):
-            return StoredRows(self.paths[index])
-        return load_file(self.paths[index])["rows"]
+            return StoredRows(self.paths[index], self.columns)
+        rows = load_file(self.paths[index])["rows"]
+        return rows if self.columns is None else rows[:, self.columns]
+
+
+def select_columns(rows: Sequence[np.ndarray], columns: list[int]) -> Sequence[np.ndarray]:
+    """Return the rows of several clips with these columns alone."""
+    if isinstance(rows, StoredRows):
+        return StoredRows(rows.paths, columns)
+    return [clip[:, columns] for clip in rows]
 
 
 @dataclass(frozen=True)

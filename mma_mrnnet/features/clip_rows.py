@@ -1,5 +1,6 @@
 """What a cached row of a clip is: a number or more for each face crop, or the features of a table's row."""
 
+import logging
 import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -18,13 +19,19 @@ from mma_mrnnet.files import content_digest
 from mma_mrnnet.hub.checkpoints import weights_digest
 from mma_mrnnet.model.modeling_mma import MMAModel
 from mma_mrnnet.model.video_processing_mma_mrnnet import SCALING, MMAMRNNetVideoProcessor
-from mma_mrnnet.tables.features import exactly, read_feature_table
+from mma_mrnnet.tables.features import FeatureTable, exactly, is_measure, read_feature_table
 from mma_mrnnet.video.reading import read_frames
+
+logger = logging.getLogger(__name__)
 
 FACE_FORMAT = 2
 """Raise it if decoding, detection, tracking or alignment change a clip's crops."""
-TABLE_FORMAT = 1
+TABLE_FORMAT = 2
 """Raise it if reading a table gives other rows."""
+LOOKED_AT = 20
+"""Tables that are looked at to tell which columns are always empty."""
+UNEVEN = 0.1
+"""A column counts with the rows if its steps differ by no more than this share (our choice)."""
 
 
 class FaceCache(ClipCache):
@@ -139,44 +146,97 @@ def scaling_settings(processor: MMAMRNNetVideoProcessor) -> dict[str, Any]:
 
 
 class TableCache(ClipCache):
-    """The features of tables that all have those of the first one, in its order.
+    """The features of tables that all have the same ones, in the first table's order.
+
+    Without patterns, a column that holds no number in any of the first tables is left out.
 
     Args:
         folder: is created if it is missing.
-        first: the clip that decides which features there are.
+        clips: the tables; the first one decides which features there are.
         patterns: of the columns that are features; empty: the kind's own choice.
         fps: frames a second at which denser tables are sampled.
+        table_fps: frames a second of tables without times; None takes their rows as they are.
 
     Raises:
         ValueError: the first table cannot be read.
     """
 
     def __init__(
-        self, folder: str | os.PathLike[str], first: ClipFile, patterns: Sequence[str], fps: float
+        self,
+        folder: str | os.PathLike[str],
+        clips: Sequence[ClipFile],
+        patterns: Sequence[str],
+        fps: float,
+        table_fps: float | None = None,
     ) -> None:
-        self.first = first.path
+        self.first = clips[0].path
         self.patterns = list(patterns) or None
-        self.fps = float(fps)
-        table = read_feature_table(first.path, self.patterns, self.fps)
-        self.kind, self.names = table.kind, list(table.names)
+        self.fps, self.table_fps = float(fps), table_fps
+        table = self._read_table(self.first, self.patterns)
+        empty = set(table.empty)
+        for clip in clips[1:LOOKED_AT]:
+            if not empty:
+                break
+            empty &= set(self._read_table(clip.path, self.patterns).empty)
+        self.kind, self.names = table.kind, [name for name in table.chosen if name not in empty]
+        self.left_out = {
+            **dict.fromkeys(table.ignored, "no feature"),
+            **dict.fromkeys(empty, "empty"),
+        }
         settings = {
             "format": TABLE_FORMAT,
             "patterns": self.patterns,
             "names": self.names,
             "fps": self.fps,
+            "table_fps": table_fps,
         }
         super().__init__(
             folder, settings, len(self.names), self._read_features, lambda clip: clip.files
         )
 
+    def _read_table(self, path: Path, patterns: list[str] | None) -> FeatureTable:
+        return read_feature_table(path, patterns, self.fps, self.table_fps)
+
     def _read_features(self, clip: ClipFile) -> np.ndarray:
-        table = read_feature_table(clip.path, self.patterns, self.fps)
-        different = sorted(set(table.names) ^ set(self.names))
+        table = self._read_table(clip.path, self.patterns)
+        different = sorted(set(table.chosen) - set(self.left_out) ^ set(self.names))
         if different:
             raise ValueError(
                 f"{clip.path}:1: other features than {self.first}: "
                 f"{', '.join(different[:10])} in one alone"
             )
+        if table.warning:
+            logger.warning("%s: %s", clip.path, table.warning)
         if list(table.names) != self.names:
-            table = read_feature_table(clip.path, exactly(self.names), self.fps)
+            table = self._read_table(clip.path, exactly(self.names))
         return table.values
+
+
+def find_unmeasured(names: Sequence[str], clips: Sequence[np.ndarray]) -> dict[str, str]:
+    """Find columns that count with the rows or are constant in each clip: they measure nothing.
+
+    Columns whose names are those of measures, such as action units, are never among them.
+
+    Args:
+        names: of the F columns.
+        clips: (L, F) rows of each clip.
+
+    Returns:
+        The reason by the column's name; empty if fewer than two clips have four rows.
+    """
+    counts, is_constant = np.ones(len(names), bool), np.ones(len(names), bool)
+    seen = 0
+    for rows in clips:
+        if len(rows) < 4:
+            continue
+        seen += 1
+        steps = np.diff(rows.astype(np.float64), axis=0)  # (L - 1, F)
+        mean = steps.mean(0)
+        counts &= (mean != 0) & (np.abs(steps - mean) <= UNEVEN * np.abs(mean)).all(0)
+        is_constant &= (steps == 0).all(0)
+    found = {}
+    for name, counting, constant in zip(names, counts, is_constant, strict=True):
+        if seen < 2 or is_measure(name) or not (counting or constant):
+            continue
+        found[name] = "counts with the rows" if counting else "is constant in each clip"
+    return found

@@ -174,6 +174,7 @@ class FeatureTable:
         empty: columns that would have been taken, but hold no number in any row.
         ignored: the other columns that were not taken.
         warning: what is odd about the times; None if nothing is.
+        chosen: `names` and `empty` in the table's order.
     """
 
     kind: str
@@ -186,6 +187,7 @@ class FeatureTable:
     empty: tuple[str, ...] = ()
     ignored: tuple[str, ...] = ()
     warning: str | None = None
+    chosen: tuple[str, ...] = ()
 
 
 def is_table(path: str | os.PathLike[str]) -> bool:
@@ -264,6 +266,7 @@ def read_feature_table(
         empty=content.empty,
         ignored=content.ignored,
         warning=warning,
+        chosen=content.chosen,
     )
 
 
@@ -288,6 +291,7 @@ class _Content:
         cells: text of the columns that are no features, by name.
         empty: columns of the kind's own choice without any number.
         ignored: the other columns that are not taken.
+        chosen: `names` and `empty` in the table's order.
     """
 
     path: Path
@@ -298,6 +302,7 @@ class _Content:
     cells: dict[str, list[str]]
     empty: tuple[str, ...]
     ignored: tuple[str, ...]
+    chosen: tuple[str, ...]
 
     def read_numbers(self, column: str) -> np.ndarray:
         """Return (N,) float64 of a column that must hold a number in every row."""
@@ -368,6 +373,7 @@ def _read_content(path: Path, patterns: Sequence[str] | None) -> _Content:
         {name: columns[name] for name in special if name in columns},
         tuple(empty),
         tuple(name for name in columns if name not in numbers and name not in empty),
+        tuple(name for name in chosen if name in numbers or name in empty),
     )
 
 
@@ -482,7 +488,8 @@ def _frame_numbers(content: _Content) -> np.ndarray:
     if not columns:
         return np.arange(len(content.lines))
     values, text = parse_numbers(columns[-1])
-    if text is None and np.isfinite(values).all() and len(set(columns[0])) <= max(len(columns), 1):
+    one_input = len(columns) == 1 or len(set(columns[0])) == 1
+    if one_input and text is None and np.isfinite(values).all():
         return values
     counted: dict[tuple[str, ...], int] = {}
     keys = zip(*columns, strict=True)
@@ -505,9 +512,11 @@ def _spread_coarse(times: np.ndarray, numbers: np.ndarray) -> np.ndarray:
     """Spread times that many frames share, such as whole seconds, evenly over the frames."""
     frames = np.unique(numbers)
     of_frames = _first_of_frames(times, numbers)
-    if len(np.unique(times)) >= 0.5 * len(frames) or len(np.unique(times)) < 2:
+    values, changes = np.unique(of_frames, return_index=True)
+    if len(values) >= 0.5 * len(frames) or len(values) < 3:
         return times
-    slope = np.polyfit(frames, of_frames, 1)[0]
+    # Where the time changes; its first value may have begun before the table.
+    slope = np.polyfit(frames[changes[1:]], values[1:], 1)[0]
     return (numbers - frames[0]) * slope
 
 

@@ -176,6 +176,21 @@ class TrainArguments:
         "docs/own_data.md names for each kind of table",
         [],
     )
+    table_fps: float | None = _option(
+        "stage mrnn on tables of features without times: their rows a second; if not given, rows are taken as they are",
+        None,
+    )
+    targets: list[str] = _option(
+        "stage mrnn on clips:FOLDER: patterns of the metadata's columns that are targets; all others if not given",
+        [],
+    )
+    ignore: list[str] = _option(
+        "stage mrnn on clips:FOLDER: patterns of the metadata's columns that are no targets", []
+    )
+    label_range: list[float] = _option(
+        "stage mrnn on clips:FOLDER: the lowest and the highest rating, which become 0 and 1",
+        [0.0, 1.0],
+    )
     cache: str | None = _option(
         "stage mrnn on real clips: where their affect is kept, for later runs too; OUTPUT/affect if not given",
         None,
@@ -256,6 +271,7 @@ class TrainArguments:
                 f"the mask routes; got {self.temporal_pooling!r}"
             )
         self._check_ranges()
+        self._check_tables()
 
     def _check_choices(self) -> None:
         for name, accepted in CHOICES.items():
@@ -263,6 +279,14 @@ class TrainArguments:
                 raise ValueError(
                     f"--{name} must be one of {', '.join(filter(None, accepted))}; got {getattr(self, name)!r}"
                 )
+
+    def _check_tables(self) -> None:
+        if len(self.label_range) != 2 or not self.label_range[0] < self.label_range[1]:
+            raise ValueError(
+                f"--label_range needs the lowest and the highest rating; got {self.label_range}"
+            )
+        if self.table_fps is not None and not 0 < self.table_fps < float("inf"):
+            raise ValueError(f"--table_fps must be a number above 0; got {self.table_fps}")
 
     def _check_ranges(self) -> None:
         for name, least in LEAST.items():

@@ -1,5 +1,6 @@
 """The clips that `--stage mrnn --data ...` names, simulated or in files, as splits of rows a frame."""
 
+import logging
 import os
 from collections import Counter
 from dataclasses import dataclass, field
@@ -11,10 +12,11 @@ import torch
 from accelerate.utils import parse_flag_from_env
 
 from mma_mrnnet.corpora import CORPORA, ClipReader, clip_provenance
+from mma_mrnnet.corpora.clip_folder import LabelChoice
 from mma_mrnnet.corpora.hume_reaction import CROPS_FPS
 from mma_mrnnet.crops.store import read_index
 from mma_mrnnet.features.clip_cache import ClipCache, read_splits
-from mma_mrnnet.features.clip_rows import AffectCache, TableCache
+from mma_mrnnet.features.clip_rows import AffectCache, TableCache, find_unmeasured
 from mma_mrnnet.features.records import ClipFile
 from mma_mrnnet.model.labels import ACTION_UNITS, REACTIONS
 from mma_mrnnet.model.modeling_mma import MMAModel
@@ -29,6 +31,8 @@ from mma_mrnnet.tables.features import exactly, is_table
 from mma_mrnnet.training.arguments import NO_EXTRACTOR, TrainArguments
 from mma_mrnnet.training.datasets import ClipDataset
 from mma_mrnnet.training.extractor_errors import recorded_errors
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass
@@ -87,7 +91,11 @@ def read_corpus(args: TrainArguments, *, needs_extractor: bool = True) -> ClipCo
             "--stage mrnn reads --data simulated, simulated:DOMAIN, clips:FOLDER or hume:FOLDER; "
             f"got {args.data!r}"
         )
-    files = reader.read(folder, args.clips_from)
+    low, high = args.label_range
+    choice = LabelChoice(args.targets, args.ignore, (low, high))
+    if kind != "clips" and choice != LabelChoice([], [], (0.0, 1.0)):
+        raise ValueError("--targets, --ignore and --label_range go with --data clips:FOLDER")
+    files = reader.read(folder, args.clips_from, choice)
     of_hume = kind == "hume"
     if of_hume and args.sampling_fps != CROPS_FPS and any(clip.path.is_dir() for clip in files):
         raise ValueError(
@@ -114,7 +122,7 @@ def _simulated_corpus(args: TrainArguments, domain: str | None) -> ClipCorpus:
     if args.features:
         raise ValueError("--features chooses columns of tables; --data simulated has none")
     noise = None
-    if args.mma is not None and domain_named(domain).needs_errors:
+    if domain_named(domain).needs_errors and args.mma is not None:
         noise = noise_from_errors(recorded_errors(args.mma))
     return ClipCorpus(
         list(REACTIONS),
@@ -210,8 +218,10 @@ class TableInput:
 
     def open_cache(self, corpus: ClipCorpus, args: TrainArguments) -> TableCache:
         """Open the cache of features; the first table decides which there are."""
-        first = next(clip for clip in _wanted(corpus) if clip.files)
-        return TableCache(cache_folder(args), first, self.patterns, args.sampling_fps)
+        tables = [clip for clip in _wanted(corpus) if clip.files]
+        return TableCache(
+            cache_folder(args), tables, self.patterns, args.sampling_fps, args.table_fps
+        )
 
     def check_simulated(self) -> None:
         """Raise ValueError: simulated clips have affect alone."""
@@ -284,7 +294,30 @@ def load_clips(corpus: ClipCorpus, args: TrainArguments, read: ClipInput) -> Loa
         clips.description["data"] += f" ({cache.kind})"
         clips.description["without_usable_rows"] = clips.description.pop("without_face")
         clips.feature_names = cache.names
+        _leave_out_unmeasured(clips, cache)
     return clips
+
+
+def _leave_out_unmeasured(clips: LoadedClips, cache: TableCache) -> None:
+    """Leave out columns that measure nothing, unless the user named the columns; log what is taken."""
+    left_out = dict(cache.left_out)
+    if cache.patterns is None:
+        found = find_unmeasured(cache.names, clips.splits["train"].rows.frames)
+        columns = [place for place, name in enumerate(cache.names) if name not in found]
+        if not columns:
+            raise ValueError(
+                f"{cache.first}: no column measures anything: {', '.join(found)} count with the rows "
+                "or are constant in each clip; --features takes columns nevertheless"
+            )
+        if found:
+            clips.feature_names = [cache.names[place] for place in columns]
+            for split in clips.splits.values():
+                split.rows = split.rows.select_columns(columns)
+                split.with_face = split.with_face.select_columns(columns)
+        left_out |= found
+    logger.info("columns taken as features: %s", ", ".join(clips.feature_names))
+    reasons = [f"{name} ({reason})" for name, reason in left_out.items()]
+    logger.info("columns left out: %s", ", ".join(reasons) or "none")
 
 
 def _simulate_clips(corpus: ClipCorpus, args: TrainArguments) -> LoadedClips:

@@ -14,7 +14,7 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from mma_mrnnet.features.clip_cache import SplitRows
+from mma_mrnnet.features.clip_cache import SplitRows, select_columns
 from mma_mrnnet.features.records import action_unit_column, affect_arrays
 from mma_mrnnet.model.labels import (
     ACTION_UNITS,
@@ -236,6 +236,18 @@ class ClipDataset(Dataset):
     def __getitems__(self, indices: list[int]) -> list[dict[str, np.ndarray]]:
         """Return several items."""
         return [self[index] for index in indices]
+
+    def select_columns(self, columns: list[int]) -> "ClipDataset":
+        """Return the same clips with these columns of their frames alone."""
+        frames = select_columns(self._frames, columns)
+        return ClipDataset(
+            self.clip_ids, self.subjects, self.kinds, self._labels, frames, self.lengths
+        )
+
+    @property
+    def frames(self) -> Sequence[np.ndarray]:
+        """Of each clip (L, A) float32, read-only."""
+        return self._frames
 
     @property
     def labels(self) -> Tensor:
