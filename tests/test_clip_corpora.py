@@ -13,6 +13,7 @@ from pathlib import Path
 
 import datasets
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from PIL import Image
@@ -20,7 +21,7 @@ from safetensors.numpy import save_file
 from skimage.data import astronaut
 
 from mma_mrnnet import MMAMRNNetForIntensity, predict_video
-from mma_mrnnet.corpora.clip_folder import load_clip_folder
+from mma_mrnnet.corpora.clip_folder import LabelChoice, load_clip_folder
 from mma_mrnnet.corpora.hume_reaction import load_hume_reaction
 from mma_mrnnet.faces.affect import extract_affect
 from mma_mrnnet.features import clip_cache
@@ -172,6 +173,64 @@ def test_a_wrong_line_is_named_with_its_file(own, rows, message):
         load_clip_folder(own)
     assert message in str(caught.value)
     assert str(path if message.startswith(":") else own) in str(caught.value)
+
+
+@pytest.mark.parametrize("cell", ["NA", "#N/A", "-nan(ind)", "1.#QNAN", "null", "n/a", " "])
+def test_every_way_to_write_no_number_is_no_label(own, cell):
+    row = ["a.mp4", "v", "0.5", cell]
+    path = write_csv(own / "train" / "metadata.csv", HEADER, row)
+    with path.open("a", encoding="utf-8") as table:
+        table.write("deep/b.mp4,w,0.25,1\n")
+    clips = load_clip_folder(own)
+    assert math.isnan(clips[0].labels["boredom"])
+    assert clips[1].labels == {"joy": 0.25, "boredom": 1.0}
+
+
+def test_metadata_of_json_lines_and_parquet_is_read_as_videofolder_has_it(own):
+    lines = [
+        {"file_name": "a.mp4", "joy": 0.25, "boredom": 1, "subject": "train-1"},
+        {"file_name": "deep/b.mp4", "subject": "train-2", "joy": 0, "boredom": None},
+    ]
+    expected = load_clip_folder(own)
+    (own / "train" / "metadata.csv").unlink()
+    text = "\n".join(map(json.dumps, lines)) + "\n"
+    (own / "train" / "metadata.jsonl").write_text(text)
+    pd.read_csv(own / "test" / "metadata.csv").to_parquet(own / "test" / "metadata.parquet")
+    (own / "test" / "metadata.csv").unlink()
+    found = load_clip_folder(own)
+    assert [(clip.clip_id, clip.subject) for clip in found] == [
+        (clip.clip_id, clip.subject) for clip in expected
+    ]
+    for clip, other in zip(found, expected, strict=True):
+        assert list(clip.labels) == sorted(other.labels, reverse=True)
+        assert clip.labels == pytest.approx(other.labels, nan_ok=True)
+    (own / "train" / "metadata.jsonl").write_text(text + "{no JSON\n")
+    with pytest.raises(ValueError, match=r"metadata\.jsonl:3: not a line of JSON"):
+        load_clip_folder(own)
+
+
+def test_targets_and_ignore_choose_columns_and_a_scale_is_declared(own):
+    header = ["file_name", "joy", "joy_note", "rated_calm", "age"]
+    for split in ("train", "validation", "test"):
+        rows = [["a.mp4", 1, "loud", 4, 30], ["deep/b.mp4", 7, "", 2.5, 40]]
+        write_csv(own / split / "metadata.csv", header, *rows)
+    with pytest.raises(
+        ValueError, match=r"joy must be a number in \[0, 1\].* got '7' .*label_range"
+    ):
+        load_clip_folder(own, LabelChoice(["joy"]))
+    with pytest.raises(ValueError, match=r"got 'loud' \(--ignore joy_note leaves the column out\)"):
+        load_clip_folder(own, LabelChoice(scale=(1, 7), ignore=["age"]))
+    with pytest.raises(ValueError, match=r"metadata\.csv:1: no column fear; found joy, joy_note"):
+        load_clip_folder(own, LabelChoice(["joy", "fear"]))
+    chosen = load_clip_folder(own, LabelChoice(["joy*", "rated*"], ["*_note"], (1, 7)))
+    assert chosen[0].labels == {"joy": 0.0, "rated_calm": 0.5}
+    assert chosen[1].labels == {"joy": 1.0, "rated_calm": 0.25}
+    assert [
+        *load_clip_folder(own, LabelChoice(ignore=["age", "*_note"], scale=(0, 10)))[0].labels
+    ] == [
+        "joy",
+        "rated_calm",
+    ]
 
 
 def test_a_folder_without_metadata_says_what_was_looked_for(tmp_path):
@@ -987,6 +1046,9 @@ def test_hume_reaction_from_face_crops_becomes_a_model_and_its_unlabelled_test_s
             "must be one of people, noise, lengths, rate, other, measured; got ''",
         ),
         (["--data", "simulated:people", "--features", "x"], "--data simulated has none"),
+        (["--data", "hume:{muse}", "--ignore", "x"], "--label_range go with --data clips:FOLDER"),
+        (["--data", "clips:{muse}", "--label_range", "7", "1"], "needs the lowest and the highest"),
+        (["--data", "clips:{muse}", "--table_fps", "0"], "--table_fps must be a number above 0"),
     ],
 )
 def test_data_that_cannot_be_read_is_refused_in_one_line(
