@@ -29,9 +29,9 @@ from PIL import Image
 
 from mma_mrnnet import MMAModel, MMAMRNNetVideoProcessor
 from mma_mrnnet.faces.affect import extract_affect
-from mma_mrnnet.metrics import area_under_roc
+from mma_mrnnet.files import write_json
+from mma_mrnnet.metrics import area_under_roc, rounded
 from mma_mrnnet.model.labels import EXPRESSIONS, affect_names
-from mma_mrnnet.training.checkpoints import write_json
 
 RESULT = Path(__file__).parent / "results" / "smiles_by_people.json"
 POSED = "london"
@@ -224,7 +224,7 @@ def run_fold(
         / 60,
         "photos": [asdict(photo) for photo in margins],
     }
-    write_json(path, found)
+    write_json(path, rounded(found))
     return found
 
 
@@ -332,7 +332,7 @@ def main(folder: Path, out: Path, count: int, words: list[str]) -> dict:
         ],
         **summary([Photo(**photo) for fold in folds for photo in fold["photos"]]),
     }
-    write_json(RESULT, result)
+    write_json(RESULT, rounded(result))
     return result
 
 

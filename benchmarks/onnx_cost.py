@@ -18,9 +18,10 @@ import onnxruntime
 import torch
 from machine import machine
 
+from mma_mrnnet.files import write_json
 from mma_mrnnet.hub.checkpoints import load_pretrained, pretrained_folder
 from mma_mrnnet.hub.onnx import export_onnx
-from mma_mrnnet.training.checkpoints import write_json
+from mma_mrnnet.metrics import rounded
 
 RESULT = Path(__file__).parent / "results" / "onnx_cost.json"
 
@@ -96,7 +97,7 @@ def main() -> None:
         result["intensities, batch 1"] = in_turn(
             calls_of(model, clip, folder / "intensities.onnx"), args.rounds
         )
-    write_json(RESULT, result)
+    write_json(RESULT, rounded(result))
     print(json.dumps(result, indent=1))
 
 

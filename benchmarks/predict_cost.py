@@ -112,9 +112,11 @@ def main() -> None:
             ),
             "cpu_seconds_by_step_on_every_frame": by_step(clip),
         }
-    from mma_mrnnet.training.checkpoints import write_json
 
-    write_json(RESULT, result)
+    from mma_mrnnet.files import write_json
+    from mma_mrnnet.metrics import rounded
+
+    write_json(RESULT, rounded(result))
     print(json.dumps(result, indent=1))
 
 

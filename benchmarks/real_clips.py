@@ -24,10 +24,11 @@ from machine import machine
 from mma_mrnnet.cli.demo import astronaut, camera_move
 from mma_mrnnet.faces.affect import extract_affect, extract_people
 from mma_mrnnet.faces.tracks import FaceFrame, crop_faces, rank_people
+from mma_mrnnet.files import write_json
+from mma_mrnnet.metrics import rounded
 from mma_mrnnet.model.labels import affect_names
 from mma_mrnnet.prediction import NO_FACE, default_checkpoint
 from mma_mrnnet.report.picture import figure_class
-from mma_mrnnet.training.checkpoints import write_json
 from mma_mrnnet.video.reading import VIDEO_SUFFIXES, FrameClock, VideoFrame, read_frames
 
 HERE = Path(__file__).parent
@@ -322,7 +323,7 @@ def main(folder: Path) -> None:
         "clips": {path.name: describe(*clip_frames(path)) for path in paths},
     }
     result["clips"]["astronaut_still"] = describe(astronaut_still())
-    write_json(RESULT, result)
+    write_json(RESULT, rounded(result))
     draw(result["clips"], PICTURE)
     print(json.dumps(json.loads(RESULT.read_text()), indent=1))
 

@@ -15,13 +15,13 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from mma_mrnnet.metrics import pearson_scores
+from mma_mrnnet.files import write_json
+from mma_mrnnet.metrics import pearson_scores, rounded
 from mma_mrnnet.model.labels import REACTIONS
 from mma_mrnnet.synthetic.domains import domain_named
 from mma_mrnnet.synthetic.extractor_noise import noise_from_errors
 from mma_mrnnet.synthetic.reactions import SimulatedClip, hume_like_splits
-from mma_mrnnet.training.checkpoints import write_json
-from mma_mrnnet.training.extractor_errors import recorded_errors
+from mma_mrnnet.training.extractor_errors import read_errors
 
 PENALTIES = (1.0, 10.0, 100.0, 1000.0)
 
@@ -82,7 +82,7 @@ def main(folder: Path) -> None:
         short_share=arguments["short_share"],
         fps=arguments["sampling_fps"],
         domain=domain,
-        noise=noise_from_errors(recorded_errors(str(folder))) if measured else None,
+        noise=noise_from_errors(read_errors(str(folder))) if measured else None,
     )
     result = {
         "what": "ridge regression on summaries of the trajectories, "
@@ -92,7 +92,7 @@ def main(folder: Path) -> None:
         "true_affect": score(splits, "true_affect"),
         "reported_affect": score(splits, "affect"),
     }
-    write_json(folder / "results_ceiling.json", result)
+    write_json(folder / "results_ceiling.json", rounded(result))
     print(json.dumps(result, indent=1))
 
 

@@ -19,6 +19,8 @@ import numpy as np
 import torch
 
 from mma_mrnnet import MMAMRNNetForIntensity, MMAMRNNetVideoProcessor
+from mma_mrnnet.files import write_json
+from mma_mrnnet.metrics import rounded
 from mma_mrnnet.model.labels import ACTION_UNITS, REACTIONS
 from mma_mrnnet.synthetic.display import ASSOCIATIONS, affect_of, speech_units
 from mma_mrnnet.synthetic.domains import domain_named
@@ -30,8 +32,7 @@ from mma_mrnnet.synthetic.extractor_noise import (
     sample_bias,
     turned_away,
 )
-from mma_mrnnet.training.checkpoints import write_json
-from mma_mrnnet.training.extractor_errors import recorded_errors
+from mma_mrnnet.training.extractor_errors import read_errors
 
 RESULT = Path(__file__).parent / "results" / "responses.json"
 SECONDS = (1, 3, 5, 10)
@@ -45,7 +46,7 @@ def learnt_from(folder: Path) -> tuple[ExtractorNoise, str, dict[str, float]]:
     results = json.loads((folder / "results_mrnn.json").read_text("utf-8"))
     data = results["arguments"]["data"]
     domain = domain_named(data.partition(":")[2] or None)
-    noise = noise_from_errors(recorded_errors(str(folder))) if domain.needs_errors else domain.noise
+    noise = noise_from_errors(read_errors(str(folder))) if domain.needs_errors else domain.noise
     return noise, data, results["test"]["reactions"]["mean_intensity"]
 
 
@@ -171,7 +172,7 @@ def main(folder: Path, out: Path) -> None:
         made = stimuli(int(seconds * fps) + 1, fps, noise)
         outputs = {name: responses(model, processor, affect) for name, affect in made.items()}
         result["seconds"][str(seconds)] = of_length(outputs, usual)
-    write_json(out, result)
+    write_json(out, rounded(result))
     print(json.dumps(json.loads(out.read_text("utf-8")), indent=1))
 
 

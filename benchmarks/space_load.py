@@ -23,7 +23,8 @@ from playwright.sync_api import Browser, sync_playwright
 from space_visitor import CHROMIUM, LAG, camera_film, flags, lags, space_process
 
 from mma_mrnnet.cli.demo import astronaut, camera_move
-from mma_mrnnet.training.checkpoints import write_json
+from mma_mrnnet.files import write_json
+from mma_mrnnet.metrics import rounded
 from mma_mrnnet.video.writing import write_video
 
 RESULT = Path(__file__).parent / "results" / "space_load.json"
@@ -128,7 +129,7 @@ def main() -> None:
             "at_once": together(url, clips, runs),
         }
         browser.close()
-    write_json(RESULT, result)
+    write_json(RESULT, rounded(result))
     print(json.dumps(result, indent=1))
 
 

@@ -18,9 +18,10 @@ from pathlib import Path
 import torch
 from machine import machine
 
+from mma_mrnnet.files import write_json
+from mma_mrnnet.metrics import rounded
 from mma_mrnnet.training.arguments import parse_arguments
-from mma_mrnnet.training.checkpoints import write_json
-from mma_mrnnet.training.loop import _Run
+from mma_mrnnet.training.loop import Run
 from mma_mrnnet.training.stages import mma_stage
 
 RESULT = Path(__file__).parent / "results" / "stage1_training.json"
@@ -33,7 +34,7 @@ NETWORKS = {
 }
 
 
-def bare_step(run: _Run, batch_size: int) -> Callable[[], None]:
+def bare_step(run: Run, batch_size: int) -> Callable[[], None]:
     """Run the network forward and backward on one batch of random pixels."""
     pixels = torch.rand(batch_size, 3, 112, 112).to(memory_format=torch.channels_last)
 
@@ -67,7 +68,7 @@ def compare(words: list[str], workers: int, steps: int) -> dict[str, float]:
         )
         args.items = (steps + 2) * args.batch_size
         torch.set_num_threads(1)
-        run = _Run(mma_stage(args), args)
+        run = Run(mma_stage(args), args)
         run.model.train()
         bare = bare_step(run, args.batch_size)
         batches = iter(run.train)
@@ -77,7 +78,7 @@ def compare(words: list[str], workers: int, steps: int) -> dict[str, float]:
             bare()
             spent["bare"].append(time.perf_counter() - started)
             started = time.perf_counter()
-            run._update(next(batches))
+            run.update(next(batches))
             spent["loop"].append(time.perf_counter() - started)
     rates = {
         name: args.batch_size / statistics.median(seconds[1:]) for name, seconds in spent.items()
@@ -105,7 +106,7 @@ def main() -> None:
     for name, words in NETWORKS.items():
         result[name] = {f"{workers} workers": compare(words, workers, steps) for workers in (0, 1)}
         print(name, json.dumps(result[name], indent=1), flush=True)
-    write_json(RESULT, result)
+    write_json(RESULT, rounded(result))
 
 
 if __name__ == "__main__":

@@ -129,7 +129,7 @@ def epoch(folder: Path, rate: str, packed: bool, steps: int) -> dict[str, float]
     """Measure an epoch through the loop (or `steps` steps): seconds and peak memory."""
     import torch
 
-    from mma_mrnnet.training.loop import _Run
+    from mma_mrnnet.training.loop import Run
 
     stage, args = stage_of(folder, rate, packed)
     torch.set_num_threads(1)
@@ -139,7 +139,7 @@ def epoch(folder: Path, rate: str, packed: bool, steps: int) -> dict[str, float]
             :count
         ]
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    run = _Run(stage, args)
+    run = Run(stage, args)
     wall, cpu = time.perf_counter(), time.process_time()
     run.train_epoch()
     wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
@@ -153,18 +153,18 @@ def side_by_side(folder: Path, rate: str, steps: int) -> dict[str, float]:
     """Return median CPU seconds of a whole step of both, in turn, and their ratio."""
     import torch
 
-    from mma_mrnnet.training.loop import _Run
+    from mma_mrnnet.training.loop import Run
 
     torch.set_num_threads(1)
     spent: dict[str, list[float]] = {"masked": [], "packed": []}
-    runs = {name: _Run(*stage_of(folder, rate, name == "packed")) for name in spent}
+    runs = {name: Run(*stage_of(folder, rate, name == "packed")) for name in spent}
     batches = {name: iter(run.train) for name, run in runs.items()}
     for run in runs.values():
         run.model.train()
     for _ in range(steps + 1):
         for name, run in runs.items():
             started = time.process_time()
-            run._update(next(batches[name]))
+            run.update(next(batches[name]))
             spent[name].append(time.process_time() - started)
     medians = {
         name: statistics.median(seconds[1:]) for name, seconds in spent.items()
@@ -222,9 +222,11 @@ def main() -> None:
                 path.stat().st_size for path in Path(folder, "rows").rglob("*") if path.is_file()
             ) / 2**20  # fmt: skip
             print(rate, json.dumps(result[rate], indent=1), flush=True)
-    from mma_mrnnet.training.checkpoints import write_json
 
-    write_json(RESULT, result)
+    from mma_mrnnet.files import write_json
+    from mma_mrnnet.metrics import rounded
+
+    write_json(RESULT, rounded(result))
 
 
 if __name__ == "__main__":

@@ -22,8 +22,9 @@ from mma_mrnnet.crops.store import CropSettings
 from mma_mrnnet.faces.affect import extract_affect
 from mma_mrnnet.faces.detection import FaceDetector
 from mma_mrnnet.faces.tracks import crop_faces, rank_people
+from mma_mrnnet.files import write_json
 from mma_mrnnet.hub.checkpoints import load_pretrained
-from mma_mrnnet.training.checkpoints import write_json
+from mma_mrnnet.metrics import rounded
 from mma_mrnnet.video.reading import read_frames
 from mma_mrnnet.video.writing import write_video
 
@@ -100,7 +101,7 @@ def main() -> None:
             "formats": compare(clip, folder),
             "crops_a_second_of_every_frame": rates(clip, folder),
         }
-    write_json(RESULT, result)
+    write_json(RESULT, rounded(result))
     print(json.dumps(json.loads(RESULT.read_text("utf-8")), indent=1))
 
 

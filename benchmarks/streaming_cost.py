@@ -21,8 +21,9 @@ from machine import machine
 
 from mma_mrnnet import MMAMRNNetConfig, MMAMRNNetForIntensity, load_pretrained
 from mma_mrnnet.cli.demo import astronaut, camera_move
+from mma_mrnnet.files import write_json
+from mma_mrnnet.metrics import rounded
 from mma_mrnnet.prediction.streaming import LiveReader
-from mma_mrnnet.training.checkpoints import write_json
 
 RESULT = Path(__file__).parent / "results" / "streaming_cost.json"
 FRAMES = (1, 10, 20, 30)
@@ -97,7 +98,7 @@ def main() -> None:
         "papers_size_mask_gru_128": by_frame(MMAMRNNetForIntensity(MMAMRNNetConfig()).eval(), runs),
         "live": live(),
     }
-    write_json(RESULT, result)
+    write_json(RESULT, rounded(result))
     print(json.dumps(result, indent=1))
 
 

@@ -1,4 +1,4 @@
-"""Parse, build the stage, fit. `accelerate launch train.py` and `accelerate launch -m mma_mrnnet.train` end up here."""
+"""The command line of training: `accelerate launch train.py` or `-m mma_mrnnet.train`."""
 
 import logging
 import sys
@@ -11,14 +11,16 @@ from mma_mrnnet.training.checkpoints import refuse_early
 from mma_mrnnet.training.loop import fit
 from mma_mrnnet.training.stages import mma_stage, mrnn_stage
 
+logger = logging.getLogger(__name__)
+
 STAGES = {"mma": mma_stage, "mrnn": mrnn_stage}
 
 
 def main(words: list[str] | None = None) -> int:
-    """Trains one stage; the process's exit code.
+    """Train one stage and return the exit code of the process.
 
     Args:
-        words: the command line's words; None takes the process's own.
+        words: the words of the command line; None: those of the process.
     """
     logging.basicConfig(
         level=logging.INFO, format="%(asctime)s %(name)s: %(message)s", datefmt="%H:%M:%S"
@@ -29,24 +31,23 @@ def main(words: list[str] | None = None) -> int:
         args = parse_arguments(words)
         refuse_early(args)
         stage = STAGES[args.stage](args)
-        args.output.mkdir(
-            parents=True, exist_ok=True
-        )  # only now: a run that cannot begin leaves nothing
+        args.output.mkdir(parents=True, exist_ok=True)  # not before: a failed start leaves nothing
         results = fit(stage, args)
     except (ValueError, OSError, RuntimeError, StrictDataclassError, SafetensorError) as error:
-        # A reading worker's error comes with its traceback, whose last line says what it was.
-        text = (
-            str(error).strip().splitlines()[-1]
-            if "Original Traceback" in str(error)
-            else str(error)
-        )
-        if isinstance(error, StrictDataclassError):
-            text = text.rpartition("ValueError: ")[2]  # without the library's own words around it
-        sys.stderr.write(f"train: {' '.join(text.split())}\n")
+        sys.stderr.write(f"train: {_one_line(error)}\n")
         return 1
     if results:
-        logging.getLogger(__name__).info("wrote %s", args.output / "model")
+        logger.info("wrote %s", args.output / "model")
     return 0
+
+
+def _one_line(error: Exception) -> str:
+    text = str(error)
+    if "Original Traceback" in text:  # from a worker; the last line says what it was
+        text = text.strip().splitlines()[-1]
+    if isinstance(error, StrictDataclassError):
+        text = text.rpartition("ValueError: ")[2]
+    return " ".join(text.split())
 
 
 if __name__ == "__main__":

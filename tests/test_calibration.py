@@ -11,10 +11,10 @@ from mma_mrnnet.model.labels import ACTION_UNITS, NO_CLASS, presence_target
 from mma_mrnnet.synthetic.drawn_faces import drawn_faces
 from mma_mrnnet.train import main
 from mma_mrnnet.training.calibration import (
-    ExtractorCalibration,
+    HeadCalibration,
     calibrate_extractor,
-    calibration_errors,
     fit_extractor,
+    measure_calibration,
 )
 from mma_mrnnet.training.datasets import FrameDataset
 
@@ -109,14 +109,14 @@ def test_the_heads_hold_the_calibration_exactly(tiny_mma):
         torch.nn.init.normal_(head.bias)  # 0 in a new model, which would hide what becomes of it
     pixels = torch.rand(5, 3, 32, 32)
     names = ("expression_logits", "action_unit_logits")
-    fitted = ExtractorCalibration(
+    fitted = HeadCalibration(
         2.5, torch.linspace(0.5, 2, UNITS).double(), torch.linspace(-1, 1, UNITS).double()
     )
     with torch.no_grad():
         before = tiny_mma(pixels)
         fitted.fold_into(tiny_mma)
         after = tiny_mma(pixels)
-    expected = fitted.applied({name: before[name] for name in names})
+    expected = fitted.apply({name: before[name] for name in names})
     for name in names:
         torch.testing.assert_close(after[name], expected[name])
     torch.testing.assert_close(after.expression_logits, before.expression_logits / 2.5)
@@ -139,18 +139,15 @@ def test_crossfitted_errors_are_those_of_the_other_half_of_the_people(tiny_mma, 
         seen.append(len(sources))
         # Tells the half by its size of fit: every unit's probability becomes nearly 0 or 1.
         shift = torch.full((UNITS,), -50.0 if len(seen) % 2 else 50.0).double()
-        return ExtractorCalibration(1.0, torch.ones(UNITS).double(), shift)
+        return HeadCalibration(1.0, torch.ones(UNITS).double(), shift)
 
     monkeypatch.setattr("mma_mrnnet.training.calibration.fit_extractor", spy)
     calibrated, record = calibrate_extractor(tiny_mma, outputs, labels, rows)
     assert seen == [40, 20, 20]  # all images, then the halves: whole people of four images
-    assert record["fitted_on"] == "validation"
+    assert record.fitted_on == "validation"
     assert (calibrated["action_unit_logits"] < -40).all()
     # One half of the images says 1 for every unit and the other 0: that is an error of presence whatever the labels.
-    assert (
-        record["crossfitted"]["drawn"]["action_unit_ece"]
-        > record["before"]["drawn"]["action_unit_ece"]
-    )
+    assert record.crossfitted["drawn"].action_unit_ece > record.before["drawn"].action_unit_ece
 
 
 def test_a_unit_is_fitted_to_its_presence_and_not_to_its_intensity(tiny_mma):
@@ -167,9 +164,9 @@ def test_a_unit_is_fitted_to_its_presence_and_not_to_its_intensity(tiny_mma):
         "expression_labels": rows.expression,
         "action_unit_labels": presence_target(rows.intensity),
     }
-    shift = calibrate_extractor(tiny_mma, outputs, labels, rows)[1]["action_unit_shift"]
-    assert float(shift[0].sigmoid()) == pytest.approx(0.5)
-    assert float(shift[1].sigmoid()) == pytest.approx(
+    shift = calibrate_extractor(tiny_mma, outputs, labels, rows)[1].action_unit_shift
+    assert float(torch.tensor(shift[0]).sigmoid()) == pytest.approx(0.5)
+    assert float(torch.tensor(shift[1]).sigmoid()) == pytest.approx(
         0.4, abs=0.02
     )  # the ramp's mean would be .475
 
@@ -183,28 +180,16 @@ def test_the_record_tells_what_was_done(tiny_mma):
     }
     before = {name: value.clone() for name, value in outputs.items()}
     calibrated, record = calibrate_extractor(tiny_mma, outputs, labels, rows)
-    assert list(record) == [
-        *(
-            "fitted_on",
-            "temperature",
-            "action_unit_scale",
-            "action_unit_shift",
-            "before",
-            "crossfitted",
-        )
-    ]
-    assert record["temperature"] > 2  # labels that have nothing to do with so sure an output
-    assert record["before"] == calibration_errors(before, rows)
+    assert record.fitted_on == "validation"
+    assert record.temperature > 2  # labels that have nothing to do with so sure an output
+    assert record.before == measure_calibration(before, rows)
     assert all(
         torch.equal(outputs[name], before[name]) for name in before
     )  # nothing that came in was changed
     torch.testing.assert_close(
-        calibrated["expression_logits"], before["expression_logits"] / record["temperature"]
+        calibrated["expression_logits"], before["expression_logits"] / record.temperature
     )
-    assert (
-        record["crossfitted"]["drawn"]["expression_ece"]
-        < record["before"]["drawn"]["expression_ece"]
-    )
+    assert record.crossfitted["drawn"].expression_ece < record.before["drawn"].expression_ece
 
 
 def test_training_leaves_a_calibrated_model_and_reports_it(tmp_path):

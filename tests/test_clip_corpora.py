@@ -35,7 +35,7 @@ from mma_mrnnet.train import main
 from mma_mrnnet.training.arguments import parse_arguments
 from mma_mrnnet.training.clip_corpora import ClipSplit, read_corpus
 from mma_mrnnet.training.datasets import ClipDataset
-from mma_mrnnet.training.reports import mean_label, mrnn_report, split_report
+from mma_mrnnet.training.reports import mean_label, score_clips, score_split
 from mma_mrnnet.video.writing import write_video
 
 FACE = np.ascontiguousarray(astronaut()[:240, 100:340])
@@ -709,7 +709,7 @@ def test_a_report_takes_any_number_of_targets_lengths_above_30_and_missing_label
     labels = [(0.0, 0.5), (0.5, math.nan), (1.0, 0.1)]
     rows = affect_rows({"0": 35, "1": 40, "2": 12}, labels)
     intensities = torch.tensor([[0.1, 0.2], [0.2, 0.9], [0.3, 0.3]])
-    report = mrnn_report(intensities, torch.tensor(labels), rows, ["joy", "calm"])
+    report = score_clips(intensities, torch.tensor(labels), rows, ["joy", "calm"])
     assert list(report["mean_pearson_by_length"])[-1] == "31-40"
     assert report["mean_pearson_by_length"]["31-40"]["clips"] == 2
     # joy rises with its labels: 1; calm has two labelled rows, 0.5 -> 0.2 and 0.1 -> 0.3, that fall: -1.
@@ -963,7 +963,7 @@ def test_scores_over_all_clips_and_over_those_with_a_face_by_hand():
     intensities = torch.tensor(
         [[0.1, 0.2], [0.2, 0.9], [0.3, 0.3], [0.9, 0.9]]
     )  # the last is an unrated clip's
-    report = split_report(intensities, split, ["joy", "calm"], torch.tensor([0.4, 0.3]))
+    report = score_split(intensities, split, ["joy", "calm"], torch.tensor([0.4, 0.3]))
     assert (report["clips"], report["predicted_as_training_mean"]) == (4, 1)
     # joy: errors 0.1, 0.3, 0.7 with a face, |1 - 0.4| without; calm: 0.3, 0.2 and |0.5 - 0.3|.
     assert report["reactions_with_face"]["mae"] == pytest.approx({"joy": 1.1 / 3, "calm": 0.25})

@@ -19,11 +19,11 @@ from mma_mrnnet.metrics import rounded
 from mma_mrnnet.model.labels import EXPRESSIONS
 from mma_mrnnet.model.modeling_mma_mrnnet import IntensityOutput
 from mma_mrnnet.model.video_processing_mma_mrnnet import MMAMRNNetVideoProcessor
-from mma_mrnnet.results import MMAResults, MRNNResults
+from mma_mrnnet.results import LabelFacts, MMAResults, MRNNResults
 from mma_mrnnet.train import main
 from mma_mrnnet.training import facts as facts_module
 from mma_mrnnet.training.datasets import ClipDataset
-from mma_mrnnet.training.facts import _exchange_drops, input_facts, label_facts
+from mma_mrnnet.training.facts import describe_inputs, describe_labels, measure_drops
 
 ROOT = Path(__file__).resolve().parents[1]
 pytestmark = pytest.mark.usefixtures("settings_kept")
@@ -502,7 +502,7 @@ def test_an_exchanged_channel_is_anothers_cut_or_going_on_with_its_last_value():
     clips = [torch.tensor([[1.0, 7.0]]), torch.tensor([[3.0, 8.0], [5.0, 9.0], [6.0, 9.5]])]
     affect, frame_mask = MMAMRNNetVideoProcessor().pad(clips, 4)
     model = MeanOfFirstInput()
-    whole, drops = _exchange_drops(model, affect, frame_mask, torch.tensor([[0.1], [0.9]]))
+    whole, drops = measure_drops(model, affect, frame_mask, torch.tensor([[0.1], [0.9]]))
     # Two clips: 1 and 14/3 rise with the labels, r = 1; exchanged 3 and 1 fall, r = -1. The second says nothing.
     assert (whole, drops) == (pytest.approx(1.0), [pytest.approx(2.0), pytest.approx(0.0)])
     first, second = model.shown[1], model.shown[2]
@@ -516,7 +516,7 @@ def test_nobody_keeps_its_own_channel_in_an_exchange():
     affect = torch.arange(3.0)[:, None, None].expand(3, 2, 1).contiguous()
     model = MeanOfFirstInput()
     # Whichever way round, 0, 1, 2 in a ring correlate by -1/2 with themselves.
-    whole, drops = _exchange_drops(
+    whole, drops = measure_drops(
         model, affect, torch.ones(3, 2, dtype=torch.bool), torch.arange(3.0)[:, None]
     )
     assert (whole, drops) == (pytest.approx(1.0), [pytest.approx(1.5)])
@@ -542,22 +542,23 @@ def feature_model(num_frames=4, size=2):
 
 def test_inputs_are_looked_at_in_reactions_alone_and_at_most_512_of_them():
     rows = clip_rows([2] * 1200, ["reaction", "neutral"] * 600)
-    facts = input_facts(feature_model(), MMAMRNNetVideoProcessor(num_frames=4), rows)
-    assert (facts["clips"], facts["exchanged_clips"]) == (512, 512)
-    assert facts["channels"]["f1"]["deviation"] == pytest.approx(1, abs=0.1)
+    facts = describe_inputs(feature_model(), MMAMRNNetVideoProcessor(num_frames=4), rows)
+    assert (facts.clips, facts.exchanged_clips) == (512, 512)
+    assert facts.channels["f1"].deviation == pytest.approx(1, abs=0.1)
     assert (
-        input_facts(feature_model(), MMAMRNNetVideoProcessor(), clip_rows([2], ["talking"])) is None
+        describe_inputs(feature_model(), MMAMRNNetVideoProcessor(), clip_rows([2], ["talking"]))
+        is None
     )
 
 
 @pytest.mark.parametrize("count", [1, 2])
 def test_facts_of_very_few_clips_are_numbers_or_nothing(count):
-    facts = input_facts(
+    facts = describe_inputs(
         feature_model(), MMAMRNNetVideoProcessor(num_frames=4), clip_rows([1] * count)
     )
-    assert facts["exchanged_clips"] == (0 if count == 1 else 2)
-    assert (facts["channels"]["f0"]["drop"] is None) == (count == 1)
-    json.dumps(rounded(facts), allow_nan=False)
+    assert facts.exchanged_clips == (0 if count == 1 else 2)
+    assert (facts.channels["f0"].drop is None) == (count == 1)
+    json.dumps(rounded(facts.to_json()), allow_nan=False)
 
 
 def test_inputs_that_would_take_long_to_exchange_are_not_and_their_check_is_not_recorded(
@@ -567,24 +568,22 @@ def test_inputs_that_would_take_long_to_exchange_are_not_and_their_check_is_not_
         facts_module, "FRAMES", 63 * 3 * 4
     )  # 63 clips, of 4 frames, once whole and with 2 channels
     model, processor = feature_model(), MMAMRNNetVideoProcessor(num_frames=4)
-    facts = input_facts(model, processor, clip_rows([3] * 100))
-    assert (facts["clips"], facts["exchanged_clips"], facts["mean_pearson"]) == (100, 0, None)
-    results = changed(healthy_clips(), "facts.inputs", facts)
+    facts = describe_inputs(model, processor, clip_rows([3] * 100))
+    assert (facts.clips, facts.exchanged_clips, facts.mean_pearson) == (100, 0, None)
+    results = changed(healthy_clips(), "facts.inputs", facts.to_json())
     assert find("inputs carry something", results) == []
     assert find("more than one input counts", results) is None
     monkeypatch.setattr(facts_module, "FRAMES", 64 * 3 * 4)
-    assert input_facts(model, processor, clip_rows([3] * 100))["exchanged_clips"] == 64
+    assert describe_inputs(model, processor, clip_rows([3] * 100)).exchanged_clips == 64
 
 
 def test_facts_of_labels_by_hand_and_of_none():
     column = torch.tensor([[0.0], [0.0], [1.0], [float("nan")]])
-    (facts,) = label_facts(column, ["joy"]).values()
-    assert facts.pop("deviation") == pytest.approx(2**0.5 / 3)  # variance 1/3 * 2/3
+    (facts,) = describe_labels(column, ["joy"]).values()
+    deviation = pytest.approx(2**0.5 / 3)  # variance 1/3 * 2/3
     mean, share = pytest.approx(1 / 3), pytest.approx(2 / 3)
-    assert facts == {
-        "labelled": 3, "mean": mean, "share_at_0": share, "share_at_1": mean, "share_of_the_most_frequent": share
-    }  # fmt: skip
-    assert label_facts(column[3:], ["joy"]) == {"joy": {"labelled": 0}}
+    assert facts == LabelFacts(3, mean, deviation, share, mean, share)
+    assert describe_labels(column[3:], ["joy"]) == {"joy": LabelFacts(0)}
 
 
 # Real runs with planted failures -----------------------------------------------------------------------------------

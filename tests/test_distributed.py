@@ -18,7 +18,7 @@ SCRIPT = textwrap.dedent(
     from types import SimpleNamespace
     from accelerate import Accelerator
     from mma_mrnnet import MMAConfig, MMAMRNNetConfig, MMAMRNNetForIntensity, MMAModel
-    from mma_mrnnet.training.gradients import backward
+    from mma_mrnnet.training.updates import backward
 
     torch.set_num_threads(1)
     accelerator = Accelerator(cpu=True)

@@ -1,6 +1,7 @@
 """Measured errors of an extractor, and the simulated report that repeats them."""
 
 import json
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -10,10 +11,10 @@ import torch
 from mma_mrnnet.model.labels import ACTION_UNITS, EXPRESSIONS, NO_CLASS
 from mma_mrnnet.synthetic.extractor_noise import ExtractorNoise, noise_from_errors, report_affect
 from mma_mrnnet.training.extractor_errors import (
-    extractor_errors,
-    numbered,
-    recorded_errors,
-    spread_of,
+    measure_errors,
+    number_people,
+    read_errors,
+    split_spread,
 )
 
 UNITS = len(ACTION_UNITS)
@@ -60,11 +61,11 @@ def measured(
         **crops,
     }
     rows = Crops(intensity=torch.as_tensor(intensity), **given)
-    return extractor_errors(outputs, labels, rows, ACTION_UNITS, ["warp", "render", "drawn-units"])
+    return measure_errors(outputs, labels, rows, ACTION_UNITS, ["warp", "render", "drawn-units"])
 
 
 def test_people_are_numbered_and_an_unknown_one_is_nobody():
-    assert numbered(["ben", "", "anna", "ben"]).tolist() == [2, -1, 1, 2]
+    assert number_people(["ben", "", "anna", "ben"]).tolist() == [2, -1, 1, 2]
 
 
 @pytest.fixture(scope="module")
@@ -90,30 +91,30 @@ def reporter():
 
 
 def test_a_linear_reporter_gives_back_its_floor_slope_and_cross_talk(reporter):
-    units = measured(reporter.intensity, reporter.logits)["made"]["action_units"]
+    units = measured(reporter.intensity, reporter.logits)["made"].action_units
     place = ACTION_UNITS.index(2)
-    assert units["AU02"]["floor"] == pytest.approx(reporter.floor[place], abs=1e-6)
-    assert units["AU02"]["slope"] == pytest.approx(reporter.slope[place], abs=1e-6)
-    assert units["AU02"]["cross_talk"] == pytest.approx({"AU01": 3.0})
-    assert units["AU02"]["annotated"] == ROWS
-    assert units["AU02"]["person"] == pytest.approx(0, abs=1e-6)
-    assert units["AU02"]["frame"] == pytest.approx(0, abs=1e-6)
-    assert units["AU12"]["cross_talk"] == pytest.approx({"AU15": -1.5})
-    assert units["AU01"]["cross_talk"] == {}
+    assert units["AU02"].floor == pytest.approx(reporter.floor[place], abs=1e-6)
+    assert units["AU02"].slope == pytest.approx(reporter.slope[place], abs=1e-6)
+    assert units["AU02"].cross_talk == pytest.approx({"AU01": 3.0})
+    assert units["AU02"].annotated == ROWS
+    assert units["AU02"].person == pytest.approx(0, abs=1e-6)
+    assert units["AU02"].frame == pytest.approx(0, abs=1e-6)
+    assert units["AU12"].cross_talk == pytest.approx({"AU15": -1.5})
+    assert units["AU01"].cross_talk == {}
 
 
 def test_cross_talk_of_less_than_half_a_logit_counts_as_noise(reporter):
-    unit = measured(reporter.intensity, reporter.logits)["made"]["action_units"]["AU26"]
-    assert unit["cross_talk"] == {}
+    unit = measured(reporter.intensity, reporter.logits)["made"].action_units["AU26"]
+    assert unit.cross_talk == {}
     # What is left varies as 0.3 times the intensity of unit 25 does, within a person and between people.
     left = 0.3 * reporter.shown[:, ACTION_UNITS.index(25)].std()
-    assert np.hypot(unit["person"], unit["frame"]) == pytest.approx(left, rel=0.1)
+    assert np.hypot(unit.person, unit.frame) == pytest.approx(left, rel=0.1)
 
 
 def test_units_without_a_varying_label_have_no_errors(reporter):
     still = reporter.intensity.copy()
     still[:, 0] = 0.0
-    units = measured(still, reporter.logits)["made"]["action_units"]
+    units = measured(still, reporter.logits)["made"].action_units
     assert units["AU11"] is None and units["AU23"] is None and units["AU01"] is None
     assert units["AU04"] is not None
 
@@ -121,21 +122,21 @@ def test_units_without_a_varying_label_have_no_errors(reporter):
 def test_another_unit_explains_nothing_where_it_is_not_annotated_in_every_row(reporter):
     partial = reporter.intensity.copy()
     partial[0, ACTION_UNITS.index(1)] = np.nan
-    units = measured(partial, reporter.logits)["made"]["action_units"]
-    assert units["AU02"]["cross_talk"] == {}  # its row 0 has no unit 1
-    assert units["AU02"]["frame"] > 0.5
-    assert units["AU01"]["annotated"] == ROWS - 1
+    units = measured(partial, reporter.logits)["made"].action_units
+    assert units["AU02"].cross_talk == {}  # its row 0 has no unit 1
+    assert units["AU02"].frame > 0.5
+    assert units["AU01"].annotated == ROWS - 1
 
 
 def test_the_person_part_and_the_frame_part_are_those_of_an_analysis_of_variance():
     # People of two images: means 2 and -2 around 0. Within: four squares of 1 over 4 - 2 = 2. Between: 2 * 2^2 twice
     # over 2 - 1 = 16. Person: (16 - 2) / 2 = 7.
-    person, frame = spread_of(np.array([3.0, 1.0, -1.0, -3.0]), np.array([0, 0, 1, 1]))
+    person, frame = split_spread(np.array([3.0, 1.0, -1.0, -3.0]), np.array([0, 0, 1, 1]))
     assert (person, frame) == pytest.approx((np.sqrt(7), np.sqrt(2)))
 
 
 def test_people_who_differ_less_than_their_images_have_no_part():
-    assert spread_of(np.array([1.0, -1.0, 1.0, -1.0]), np.array([0, 0, 1, 1])) == pytest.approx(
+    assert split_spread(np.array([1.0, -1.0, 1.0, -1.0]), np.array([0, 0, 1, 1])) == pytest.approx(
         (0, np.sqrt(2))
     )
 
@@ -143,14 +144,14 @@ def test_people_who_differ_less_than_their_images_have_no_part():
 def test_all_is_the_frames_where_no_person_is_seen_twice():
     left = np.array([1.0, -1.0, 3.0, -3.0])
     for people in ([0, 1, 2, 3], [-1, -1, -1, -1], [5, 5, 5, 5]):
-        assert spread_of(left, np.array(people)) == pytest.approx((0, np.sqrt(5)))
+        assert split_spread(left, np.array(people)) == pytest.approx((0, np.sqrt(5)))
 
 
 def test_many_people_give_back_the_spreads_that_they_were_made_with():
     rng = np.random.default_rng(1)
     people = np.repeat(np.arange(2000), rng.integers(1, 6, 2000))
     left = 0.8 * rng.standard_normal(2000)[people] + 0.5 * rng.standard_normal(len(people))
-    assert spread_of(left, people) == pytest.approx((0.8, 0.5), rel=0.05)
+    assert split_spread(left, people) == pytest.approx((0.8, 0.5), rel=0.05)
 
 
 def test_expressions_are_told_by_what_they_are_reported_as_on_average():
@@ -163,31 +164,29 @@ def test_expressions_are_told_by_what_they_are_reported_as_on_average():
         expression=expression,
         expression_logits=logits,
     )
-    found = found["made"]["expressions"]
+    found = found["made"].expressions
     own = np.exp(3) / (np.exp(3) + 6)
     expected = np.full((7, 7), (1 - own) / 6) + np.eye(7) * (own - (1 - own) / 6)
-    np.testing.assert_allclose(found["mean_probability_rows_are_labels"], expected, atol=1e-9)
-    np.testing.assert_allclose(
-        found["mean_logits_rows_are_labels"], 3 * np.eye(7) - 3 / 7, atol=1e-9
-    )
-    assert list(found["person"]) == list(EXPRESSIONS)
-    assert max(found["frame"].values()) == pytest.approx(0, abs=1e-9)
+    np.testing.assert_allclose(found.mean_probability_rows_are_labels, expected, atol=1e-9)
+    np.testing.assert_allclose(found.mean_logits_rows_are_labels, 3 * np.eye(7) - 3 / 7, atol=1e-9)
+    assert list(found.person) == list(EXPRESSIONS)
+    assert max(found.frame.values()) == pytest.approx(0, abs=1e-9)
 
 
 def test_an_expression_of_fewer_than_twenty_rows_leaves_expressions_unmeasured():
     expression = np.array([*range(7)] * 20 + [NO_CLASS])
     expression[0] = NO_CLASS  # nineteen neutral rows
     zeros = np.zeros((141, UNITS))
-    assert measured(zeros, zeros, expression=expression)["made"]["expressions"] is None
+    assert measured(zeros, zeros, expression=expression)["made"].expressions is None
 
 
 def test_valence_gives_back_gain_and_offset_and_arousal_without_labels_nothing():
     label = np.column_stack([np.linspace(-1, 1, 50), np.full(50, np.nan)])
     values = np.column_stack([0.8 * label[:, 0] + 0.1, np.zeros(50)])
     zeros = np.zeros((50, UNITS))
-    found = measured(zeros, zeros, label=label, values=values)["made"]["valence_arousal"]
-    assert found["valence"]["gain"] == pytest.approx(0.8)
-    assert found["valence"]["offset"] == pytest.approx(0.1)
+    found = measured(zeros, zeros, label=label, values=values)["made"].valence_arousal
+    assert found["valence"].gain == pytest.approx(0.8)
+    assert found["valence"].offset == pytest.approx(0.1)
     assert found["arousal"] is None
 
 
@@ -211,25 +210,25 @@ def test_neutral_talkers_are_those_with_nothing_but_an_open_mouth():
     arousal = np.where(np.arange(60) < 20, 0.0, 0.2)
     values = np.column_stack([np.zeros(60), arousal])
     found = measured(intensity, np.zeros((60, UNITS)), expression_logits=logits, values=values)
-    found = found["made"]["neutral_talkers"]
-    assert (found["rows"], found["at_rest"]) == (20, 20)
+    found = found["made"].neutral_talkers
+    assert (found.rows, found.at_rest) == (20, 20)
     # At an opening of 0.5, so twice that at a full one.
-    assert found["logits_added"]["surprise"] == pytest.approx(3.6)
-    assert found["logits_added"]["neutral"] == pytest.approx(-0.6)
-    assert found["valence_arousal_added"] == pytest.approx({"valence": 0.0, "arousal": 0.4})
-    assert found["mean_probability"]["surprise"] > found["mean_probability_at_rest"]["surprise"]
+    assert found.logits_added["surprise"] == pytest.approx(3.6)
+    assert found.logits_added["neutral"] == pytest.approx(-0.6)
+    assert found.valence_arousal_added == pytest.approx({"valence": 0.0, "arousal": 0.4})
+    assert found.mean_probability["surprise"] > found.mean_probability_at_rest["surprise"]
 
 
 def test_too_few_talkers_tell_nothing():
     intensity, logits = talkers()
     found = measured(intensity[1:], np.zeros((59, UNITS)), expression_logits=logits[1:])
-    assert found["made"]["neutral_talkers"] is None
+    assert found["made"].neutral_talkers is None
 
 
 def test_errors_are_told_by_source_for_made_faces_and_for_all(reporter):
     sources = ["photo"] * 100 + ["warp"] * 100 + ["drawn-units"] * 200
     errors = measured(reporter.intensity, reporter.logits, sources=sources)
-    assert {name: found["rows"] for name, found in errors.items()} == {
+    assert {name: found.rows for name, found in errors.items()} == {
         "all": 400,
         "made": 300,
         "photo": 100,
@@ -237,7 +236,7 @@ def test_errors_are_told_by_source_for_made_faces_and_for_all(reporter):
         "drawn-units": 200,
     }
     assert "made" not in measured(reporter.intensity, reporter.logits, sources=["photo"] * ROWS)
-    json.dumps(errors, allow_nan=False)
+    json.dumps([found.to_json() for found in errors.values()], allow_nan=False)
 
 
 # Repeating
@@ -314,29 +313,34 @@ def test_errors_without_any_measured_unit_are_refused():
 
 # Results on disk
 
+SHIPPED = Path(__file__).resolve().parents[1] / "mma_mrnnet" / "pretrained" / "results_mma.json"
+
 
 @pytest.mark.parametrize("place", ["model/results_mma.json", "model/results.json"])
 def test_errors_are_found_in_the_checkpoint(tmp_path, place):
     (tmp_path / "model").mkdir()
-    (tmp_path / place).write_text(json.dumps({"errors": {"all": {"rows": 3}}}))
-    assert recorded_errors(str(tmp_path / "model")) == {"all": {"rows": 3}}
+    (tmp_path / place).write_text(SHIPPED.read_text("utf-8"))
+    found = read_errors(str(tmp_path / "model"))
+    assert found["made"].rows == json.loads(SHIPPED.read_text("utf-8"))["errors"]["made"]["rows"]
 
 
 def test_errors_of_the_run_are_not_those_of_its_uncalibrated_weights(tmp_path):
     (tmp_path / "best").mkdir()
-    (tmp_path / "results.json").write_text(json.dumps({"errors": {"all": {"rows": 3}}}))
+    (tmp_path / "results.json").write_text(SHIPPED.read_text("utf-8"))
     with pytest.raises(ValueError, match="there are none"):
-        recorded_errors(str(tmp_path / "best"))
+        read_errors(str(tmp_path / "best"))
 
 
 def test_a_checkpoint_whose_results_have_no_errors_is_refused(tmp_path):
-    (tmp_path / "results_mma.json").write_text("{}")
+    results = json.loads(SHIPPED.read_text("utf-8"))
+    del results["errors"]
+    (tmp_path / "results_mma.json").write_text(json.dumps(results))
     with pytest.raises(ValueError, match=r"there are none under \"errors\" in .*results_mma.json"):
-        recorded_errors(str(tmp_path))
+        read_errors(str(tmp_path))
 
 
 @pytest.mark.parametrize("content", ["{", "[]"])
 def test_results_that_cannot_be_read_are_named(tmp_path, content):
     (tmp_path / "results_mma.json").write_text(content)
-    with pytest.raises(ValueError, match=r"results_mma.json: not a stage's results"):
-        recorded_errors(str(tmp_path))
+    with pytest.raises(ValueError, match=r"results_mma.json: not .* result"):
+        read_errors(str(tmp_path))

@@ -31,7 +31,7 @@ from mma_mrnnet.prediction import NO_ROW, write_table
 from mma_mrnnet.tables.features import exactly, read_feature_table
 from mma_mrnnet.train import main
 from mma_mrnnet.training.datasets import ClipDataset
-from mma_mrnnet.training.intensity_models import feature_scaling
+from mma_mrnnet.training.stages import measure_features
 from mma_mrnnet.video.reading import VideoError
 from mma_mrnnet.video.writing import write_video
 
@@ -1027,7 +1027,7 @@ def test_a_feature_that_never_changes_has_scale_1():
         "affect": affect,
         "labels": [[0.5]] * 2,
     }
-    mean, scale = feature_scaling(
+    mean, scale = measure_features(
         ClipDataset.from_rows(datasets.Dataset.from_dict(rows, features=clip_features(1, 2)))
     )
     assert mean.tolist() == [3, 7]

@@ -120,7 +120,7 @@ def test_the_description_says_what_an_epoch_draws(
     caplog.set_level(
         logging.INFO, logger="mma_mrnnet"
     )  # the command line, tested before, may have raised it
-    drawn = mma_stage(arguments(two_corpora, balance=balance)).description["items_an_epoch"]
+    drawn = mma_stage(arguments(two_corpora, balance=balance)).data.items_an_epoch
     assert (drawn["drawn"]["images"], drawn["labelled_folder"]["images"]) == images
     assert drawn["labelled_folder"] == {"images": images[1], **photos_labels}
     assert caplog.text.count("an epoch draws") == 1
@@ -133,7 +133,7 @@ def test_the_description_is_what_is_drawn(two_corpora):
     labels = stage.train.expression[items[photos[items]]].tolist()
     assert sorted(labels) == [-100] * 2 + [1] * 3 + [4] * 3  # one anger and five smiles: three each
     drawn = stage.train.expression[items[~photos[items]]]
-    expected = stage.description["items_an_epoch"]["drawn"]["expression"]
+    expected = stage.data.items_an_epoch["drawn"]["expression"]
     assert (
         int((drawn != -100).sum())
         == expected
@@ -456,7 +456,7 @@ def test_labels_of_other_channels_are_hidden_from_training_alone(channels, taugh
         else ["neutral", "anger", "disgust", "fear", "happiness", "sadness", "surprise"]
     )
     assert config.untrained_outputs == untrained + ([] if taught[2] else UNITS_OF_NO_LABEL)
-    drawn = stage.description["items_an_epoch"]["drawn"]
+    drawn = stage.data.items_an_epoch["drawn"]
     assert [drawn[kind] for kind in ("valence_arousal", "expression", "action_units")] == shown
 
 
@@ -529,8 +529,8 @@ def test_partial_training_validates_on_all_labels():
     assert labelled(partial.train) == [14, 13, 13]
     assert partial.validation.fingerprint() == whole.validation.fingerprint()
     assert set(partial.validation.sources) == {"drawn"}
-    assert partial.description["data"] == "drawn faces, one kind of label each"
-    assert {name: row["images"] for name, row in partial.description["items_an_epoch"].items()} == {
+    assert partial.data.data == "drawn faces, one kind of label each"
+    assert {name: row["images"] for name, row in partial.data.items_an_epoch.items()} == {
         "drawn-action-units": 14,
         "drawn-expressions": 13,
         "drawn-valence-arousal": 13,

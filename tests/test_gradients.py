@@ -7,7 +7,7 @@ import torch
 from accelerate import Accelerator
 
 from mma_mrnnet import MMAConfig, MMAModel, MMAMRNNetConfig, MMAMRNNetForIntensity
-from mma_mrnnet.training.gradients import backward
+from mma_mrnnet.training.updates import backward
 
 BACKBONE = {"embedding_size": 8, "hidden_sizes": [8, 16], "depths": [1, 1], "layer_type": "basic"}
 STAGE_1 = SimpleNamespace(loss_names=("valence_arousal", "expression_logits", "action_unit_logits"))

@@ -205,7 +205,7 @@ def test_two_steps_on_drawn_clips_give_a_model_scores_and_tables(drawn, tmp_path
     args = arguments(tmp_path / "run", "--data", f"hume:{drawn}")
     stage = pixel_stage(args)
     begun = {name: value.clone() for name, value in stage.model.state_dict().items()}
-    results = fit(stage, args)
+    results = fit(stage, args).to_json()
     assert results == json.loads((tmp_path / "run" / "results.json").read_text("utf-8"))
     assert results["data"]["data"] == (
         "drawn faces of simulated reactions in the layout of Hume-Reaction, as stored face crops"

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from mma_mrnnet.training.routing import RoutedAdamW
+from mma_mrnnet.training.updates import RoutedAdamW
 
 FRAMES, HIDDEN, UNITS = 4, 3, 2
 SETTINGS = {"lr": 0.1, "weight_decay": 0.01}

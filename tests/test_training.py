@@ -8,7 +8,7 @@ import shutil
 import socket
 import subprocess
 import sys
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 
 import datasets
@@ -21,11 +21,12 @@ from safetensors.torch import load_file
 from transformers import AutoImageProcessor, AutoModel, AutoVideoProcessor
 
 from mma_mrnnet import MMAModel, MMAMRNNetConfig, MMAMRNNetForIntensity
-from mma_mrnnet.files import replaced_folder
+from mma_mrnnet.files import MARK, replaced_folder
 from mma_mrnnet.hub.checkpoints import load_checkpoint
 from mma_mrnnet.hub.export import export_checkpoint
 from mma_mrnnet.model.labels import ACTION_UNITS, action_unit_name
 from mma_mrnnet.model.losses import squared_error_loss
+from mma_mrnnet.results import RunResults, read_results
 from mma_mrnnet.synthetic.drawn_faces import drawn_faces
 from mma_mrnnet.train import main
 from mma_mrnnet.training import loop
@@ -220,7 +221,7 @@ def test_simulated_clips_come_at_the_rate_that_is_asked_for(stage1, tmp_path, ca
     assert stage.train.lengths.max() <= 15
     assert stage.model.config.sampling_fps == 1.0
     what = "simulated reactions; no person was recorded or rated; 1 frames a second"
-    assert stage.description["data"] == what
+    assert stage.data.data == what
     assert "thinned" not in caplog.text
 
 
@@ -231,7 +232,7 @@ def test_a_domain_with_a_rate_of_its_own_hands_its_frames_over_as_they_come_and_
     stage = mrnn_stage(stage_arguments(words, tmp_path))
     lengths = np.concatenate([stage.train.lengths, stage.validation.lengths])
     assert 30 < lengths.max() <= 45
-    assert stage.description["data"] == (
+    assert stage.data.data == (
         "simulated reactions; no person was recorded or rated; 3 frames a second; "
         "domain rate: frames handed over as they come, 3 a second"
     )
@@ -272,9 +273,13 @@ def measured_errors():
     return {"all": found | {"valence_arousal": {"valence": None, "arousal": None}}}
 
 
+def with_errors(path, errors):
+    path.write_text(json.dumps({**json.loads(path.read_text("utf-8")), "errors": errors}))
+
+
 def test_stage_2_trains_on_the_errors_that_stage_1_measured(stage1, tmp_path):
     mma = shutil.copytree(stage1 / "model", tmp_path / "mma")
-    (mma / "results_mma.json").write_text(json.dumps({"errors": measured_errors()}))
+    with_errors(mma / "results_mma.json", measured_errors())
     words = [
         *CLIPS,
         "--mma",
@@ -302,7 +307,7 @@ def test_other_measured_errors_are_other_data_to_a_run_that_goes_on(stage1, tmp_
         errors["all"]["action_units"]["AU01"] = errors["all"]["action_units"]["AU02"] | {
             "floor": floor
         }
-        (mma / "results_mma.json").write_text(json.dumps({"errors": errors}))
+        with_errors(mma / "results_mma.json", errors)
         seen.append(mrnn_stage(stage_arguments(words, tmp_path)).fingerprint)
     assert seen[0] == seen[1] != seen[2]
 
@@ -446,10 +451,13 @@ def test_half_written_checkpoints_are_passed_over(stage1, tmp_path, monkeypatch)
     with monkeypatch.context() as patch:
         stop_after_first_checkpoint(patch)
         assert main(words) == 1
-    for name in ("epoch-0002", ".epoch-0002.tmp"):
+    gone = subprocess.Popen(["true"])
+    gone.wait()
+    left = f"{MARK}0123456789ab-{gone.pid}-01234567"  # of a process that was killed
+    for name in ("epoch-0002", left):
         (run / "checkpoints" / name).mkdir()
         (run / "checkpoints" / name / "model.safetensors").write_bytes(b"half")
-    (run / ".model.tmp").mkdir()  # cut off while the last model was written
+    (run / left).mkdir()  # cut off while the last model was written
     assert main([*words, "--resume"]) == 0
     assert same(weights(run / "model"), weights(stage1 / "model"))
     assert not leftovers(run)
@@ -458,7 +466,11 @@ def test_half_written_checkpoints_are_passed_over(stage1, tmp_path, monkeypatch)
 def test_resuming_with_another_number_of_processes_is_refused(stage1, tmp_path, capsys):
     run = shutil.copytree(stage1, tmp_path / "run")
     marker = run / "checkpoints" / "epoch-0002" / "COMPLETE"
-    marker.write_text(json.dumps({**json.loads(marker.read_text()), "processes": 2}))
+    content = json.loads(marker.read_text())
+    content["settings"]["processes"] = 2
+    content["files"]["random_states_1.pkl"] = content["files"]["random_states_0.pkl"]
+    shutil.copy(marker.parent / "random_states_0.pkl", marker.parent / "random_states_1.pkl")
+    marker.write_text(json.dumps(content))
     assert main([*FACES, "--output", str(run), "--resume"]) == 1
     assert "was written with processes 2, now 1" in capsys.readouterr().err
 
@@ -466,7 +478,7 @@ def test_resuming_with_another_number_of_processes_is_refused(stage1, tmp_path, 
 def test_a_new_run_does_not_mix_with_an_old_one_in_the_same_folder(stage1, tmp_path, capsys):
     run = shutil.copytree(stage1, tmp_path / "run")
     assert main([*FACES, "--output", str(run)]) == 1
-    assert "holds an earlier run: --resume goes on with it" in capsys.readouterr().err
+    assert "holds an earlier run: --resume continues it" in capsys.readouterr().err
     assert same(weights(run / "model"), weights(stage1 / "model"))
 
 
@@ -506,7 +518,7 @@ def test_the_best_epochs_model_is_what_lands_in_model_and_not_the_last(tmp_path,
     args = stage_arguments([*FACES, "--epochs", "3", "--keep_checkpoints", "3"], tmp_path)
     args.output.mkdir(exist_ok=True)
     results = loop.fit(scripted(mma_stage(args), scores), args)
-    assert results["training"]["best_epoch"] == best
+    assert results.training.best_epoch == best
     assert same(weights(tmp_path / "best"), weights(tmp_path / "checkpoints" / f"epoch-{best:04d}"))
     # The model is the best epoch's, but for two heads that calibration changed.
     model, kept = (
@@ -514,14 +526,14 @@ def test_the_best_epochs_model_is_what_lands_in_model_and_not_the_last(tmp_path,
         for place in ("model", "best")
     )
     assert same(model, kept)
-    assert results == results_of(tmp_path)
+    assert results.to_json() == results_of(tmp_path)
 
 
 def test_patience_stops_after_epochs_without_a_better_score(tmp_path):
     args = stage_arguments([*FACES, "--epochs", "9", "--patience", "2"], tmp_path)
     results = loop.fit(scripted(mma_stage(args), [0.1, 0.3, 0.2, 0.3, 0.9]), args)
-    assert results["training"]["epochs"] == 4
-    assert results["training"]["best_epoch"] == 2
+    assert results.training.epochs == 4
+    assert results.training.best_epoch == 2
 
 
 # Calibration -------------------------------------------------------------------------------------------------------
@@ -589,8 +601,10 @@ def test_calibration_is_fitted_on_validation_to_its_labels(stage1, tmp_path):
     with torch.no_grad():
         model.output.bias.sub_(1.0)  # far from the labels
     predict = lambda rows: loop.predict_dataset(stage, model, rows, args)  # noqa: E731
+    written = read_results(stage1 / "results.json")
+    record = RunResults(**{part.name: getattr(written, part.name) for part in fields(RunResults)})
     before, labels = predict(stage.validation)
-    stage.finish(model, predict)
+    stage.finish(model, predict, record)
     after, _ = predict(stage.validation)
     assert len(before["intensities"]) == 24
     errors = [
@@ -1106,8 +1120,8 @@ def test_any_of_a_stages_scores_can_choose_the_best_epoch(tmp_path):
         stage, score=lambda outputs, labels: dict(zip(names, next(scores), strict=True))
     )
     results = loop.fit(stage, args)
-    assert results["training"]["best_epoch"] == 2
-    assert results["training"]["selected_by"] == "expression_f1"
+    assert results.training.best_epoch == 2
+    assert results.training.selected_by == "expression_f1"
 
 
 def test_a_score_that_is_not_there_is_refused_before_training(tmp_path, capsys):

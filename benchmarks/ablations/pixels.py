@@ -18,14 +18,23 @@ from transformers.utils.generic import can_return_tuple
 from mma_mrnnet.faces.affect import scale_crops
 from mma_mrnnet.faces.detection import TEMPLATE_SIZE
 from mma_mrnnet.features.clip_rows import FaceCache, scaling_settings
+from mma_mrnnet.files import content_digest
 from mma_mrnnet.model.modeling_mma_mrnnet import INTENSITY_LOSS, IntensityOutput
 from mma_mrnnet.model.video_processing_mma_mrnnet import MMAMRNNetVideoProcessor
+from mma_mrnnet.results import ClipData, MRNNResults, RunResults
 from mma_mrnnet.training.arguments import TrainArguments
 from mma_mrnnet.training.clip_corpora import cache_folder, load_stored, read_corpus
 from mma_mrnnet.training.datasets import ClipCollator
+from mma_mrnnet.training.facts import Predict
 from mma_mrnnet.training.reports import mrnn_scores
 from mma_mrnnet.training.sampling import shuffled
-from mma_mrnnet.training.stages import Stage, digest_of, held_out_of, monitored_score, report_splits
+from mma_mrnnet.training.stages import (
+    Stage,
+    choose_score,
+    describe_data,
+    held_out_of,
+    report_splits,
+)
 
 
 class PixelIntensityConfig(PreTrainedConfig):
@@ -184,7 +193,7 @@ def pixel_stage(args: TrainArguments) -> Stage:
         raise ValueError(
             f"--data {args.data}: its clips hold no pixels; videos or face crops are needed"
         )
-    monitored = monitored_score(args, [*corpus.names, "mean_pearson"], "mean_pearson")
+    monitored = choose_score(args, [*corpus.names, "mean_pearson"], "mean_pearson")
     torch.manual_seed(args.seed)
     config = PixelIntensityConfig(
         intensity_loss=args.intensity_loss,
@@ -203,6 +212,12 @@ def pixel_stage(args: TrainArguments) -> Stage:
     clips = load_stored(corpus, args, cache)
     splits = clips.splits
     names, train, validation = config.label_names, splits["train"].rows, splits["validation"].rows
+    data, provenance = describe_data(ClipData, clips.description)
+
+    def finish(model: PreTrainedModel, predict: Predict, run: RunResults) -> MRNNResults:
+        scores, _ = report_splits(predict, splits, names, corpus.id_column, args.output)
+        return MRNNResults(**vars(run), data=data, **scores)
+
     return Stage(
         name="pixels",
         model=PixelIntensityModel(config),
@@ -216,10 +231,9 @@ def pixel_stage(args: TrainArguments) -> Stage:
         loss_names=("logits",),
         score=lambda outputs, labels: mrnn_scores(outputs, labels, validation, names),
         score_name=monitored,
-        finish=lambda model, predict: report_splits(
-            predict, splits, names, corpus.id_column, args.output
-        )[0],
-        description=clips.description,
+        finish=finish,
+        data=data,
+        provenance=provenance,
         held_out=held_out_of(splits),
-        fingerprint=digest_of(*clips.fingerprint),
+        fingerprint=content_digest(*clips.fingerprint),
     )

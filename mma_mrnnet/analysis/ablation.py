@@ -35,6 +35,7 @@ from mma_mrnnet.analysis.study_page import draw_differences, make_page
 from mma_mrnnet.analysis.study_summary import PREDICTIONS, StudySummary, summarise_study
 from mma_mrnnet.analysis.variants import TRANSFER, Variant, choose_variants
 from mma_mrnnet.files import replaced_file, write_json, write_text
+from mma_mrnnet.results import Results
 from mma_mrnnet.synthetic.domains import domain_named
 from mma_mrnnet.training.arguments import TrainArguments
 from mma_mrnnet.training.checkpoints import complete_checkpoints
@@ -255,9 +256,9 @@ def train_extractor(study: Study, variant: Variant, seed: int) -> None:
     args = study.extractor_arguments(variant, seed)
     started = time.perf_counter()
     results = _train(mma_stage, args)
-    best = results["training"]["history"][results["training"]["best_epoch"] - 1]
+    best = results.training.history[results.training.best_epoch - 1]
     seconds = time.perf_counter() - started
-    record = ExtractorRecord(seed, seconds, best["scores"], list_settings(args))
+    record = ExtractorRecord(seed, seconds, best.scores, list_settings(args))
     write_record(args.output / RUN, record)
     _remove_states(args.output)
 
@@ -286,16 +287,17 @@ def train_clips(study: Study, variant: Variant, seed: int) -> None:
         arrays |= {f"{data}|{name}": values for name, values in found.items()}
     with replaced_file(folder / PREDICTIONS) as staging:
         np.savez_compressed(staging, allow_pickle=False, **arrays)
-    kept = results["training"].keys() - {"history", "hardware"}
+    training = results.training.to_json()
+    del training["history"], training["hardware"]
     record = RunRecord(
         variant=variant.name,
         seed=seed,
         seconds=time.perf_counter() - started,
         labels=list(model.config.label_names),
         evaluated_on="validation" if stage.held_out is None else "test",
-        data=results["data"],
+        data=results.data.to_json(),
         parameters_of_stage_2=_count_own_parameters(model),
-        training={name: results["training"][name] for name in results["training"] if name in kept},
+        training=training,
         not_tried_on=refused,
         settings=list_settings(args),
     )
@@ -304,11 +306,14 @@ def train_clips(study: Study, variant: Variant, seed: int) -> None:
     shutil.rmtree(args.output / "model", ignore_errors=True)
 
 
-def _train(make_stage: Callable[[TrainArguments], Stage], args: TrainArguments) -> dict:
+def _train(make_stage: Callable[[TrainArguments], Stage], args: TrainArguments) -> Results:
     """Train, going on where a killed training stopped, and return the results."""
     args.output.mkdir(parents=True, exist_ok=True)
     args = replace(args, resume=bool(complete_checkpoints(args.output)))
-    return fit(make_stage(args), args)
+    results = fit(make_stage(args), args)
+    if results is None:
+        raise RuntimeError("a study trains in one process")
+    return results
 
 
 def _read_held_out(args: TrainArguments, stage: Stage, model: PreTrainedModel) -> ClipDataset:

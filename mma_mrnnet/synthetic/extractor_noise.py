@@ -2,12 +2,14 @@
 
 from dataclasses import dataclass, replace
 from math import sqrt
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mma_mrnnet.model.labels import ACTION_UNITS, EXPRESSIONS, VALENCE_AROUSAL, action_unit_name
 from mma_mrnnet.model.priors import action_unit_prior
+from mma_mrnnet.results import ExtractorErrors
 
 Array = NDArray[np.float64]
 Each = float | tuple[float, ...]  # one number for all channels of a kind, or one for each
@@ -197,7 +199,7 @@ def _report_units(shown: Array, error: Array, noise: ExtractorNoise) -> Array:
     return 1 / (1 + np.exp(-logits))
 
 
-def noise_from_errors(errors: dict) -> ExtractorNoise:
+def noise_from_errors(errors: dict[str, ExtractorErrors]) -> ExtractorNoise:
     """Return an extractor that errs as a trained one was measured to.
 
     Errors on made-up faces are preferred, since their labels are true by construction; else those of
@@ -211,7 +213,7 @@ def noise_from_errors(errors: dict) -> ExtractorNoise:
         ValueError: no action unit was measured.
     """
     measured = errors.get("made") or errors["all"]
-    units = [measured["action_units"].get(action_unit_name(unit)) for unit in ACTION_UNITS]
+    units = [measured.action_units.get(action_unit_name(unit)) for unit in ACTION_UNITS]
     if not any(units):
         raise ValueError(
             "errors of the extractor: no action unit was measured; at least 20 rows of varying labels do"
@@ -221,13 +223,13 @@ def noise_from_errors(errors: dict) -> ExtractorNoise:
     def each(key: str, otherwise: Each) -> tuple[float, ...]:
         defaults = np.broadcast_to(otherwise, len(units)).tolist()
         pairs = zip(units, defaults, strict=True)
-        return tuple(value if unit is None else unit[key] for unit, value in pairs)
+        return tuple(value if unit is None else getattr(unit, key) for unit, value in pairs)
 
     numbers = {action_unit_name(unit): unit for unit in ACTION_UNITS}
     cross_talk = [
         (numbers[name], unit, added)
         for unit, found in zip(ACTION_UNITS, units, strict=True)
-        for name, added in (found or {"cross_talk": {}})["cross_talk"].items()
+        for name, added in (found.cross_talk if found else {}).items()
         if name in numbers
     ]
     return replace(
@@ -247,29 +249,29 @@ def noise_from_errors(errors: dict) -> ExtractorNoise:
     )
 
 
-def _measured_expressions(measured: dict) -> dict:
+def _measured_expressions(measured: ExtractorErrors) -> dict[str, Any]:
     """Return the measured fields of `ExtractorNoise` about expressions and speech."""
-    fields: dict = {}
-    if expressions := measured["expressions"]:
-        fields["expression_logits"] = tuple(map(tuple, expressions["mean_logits_rows_are_labels"]))
-        fields["expression_bias"] = tuple(expressions["person"][name] for name in EXPRESSIONS)
-        fields["expression_noise"] = tuple(expressions["frame"][name] for name in EXPRESSIONS)
-    if talkers := measured["neutral_talkers"]:
-        fields["speech_seen_as"] = tuple(talkers["logits_added"].items())
+    fields: dict[str, Any] = {}
+    if expressions := measured.expressions:
+        fields["expression_logits"] = tuple(map(tuple, expressions.mean_logits_rows_are_labels))
+        fields["expression_bias"] = tuple(expressions.person[name] for name in EXPRESSIONS)
+        fields["expression_noise"] = tuple(expressions.frame[name] for name in EXPRESSIONS)
+    if talkers := measured.neutral_talkers:
+        fields["speech_seen_as"] = tuple(talkers.logits_added.items())
         fields["speech_moves"] = tuple(
-            talkers["valence_arousal_added"][name] for name in VALENCE_AROUSAL
+            talkers.valence_arousal_added[name] for name in VALENCE_AROUSAL
         )
     return fields
 
 
-def _measured_values(measured: dict) -> dict:
+def _measured_values(measured: ExtractorErrors) -> dict[str, Any]:
     """Return the measured fields of `ExtractorNoise` about valence and arousal."""
-    values = [measured["valence_arousal"][name] for name in VALENCE_AROUSAL]
+    values = [measured.valence_arousal[name] for name in VALENCE_AROUSAL]
     if None in values:
         return {}
     keys = {"gain": "gain", "offset": "offset", "bias": "person", "noise": "frame"}
     return {
-        f"valence_arousal_{name}": tuple(value[key] for value in values)
+        f"valence_arousal_{name}": tuple(getattr(value, key) for value in values)
         for name, key in keys.items()
     }
 

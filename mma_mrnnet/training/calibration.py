@@ -1,4 +1,4 @@
-"""Calibration: of stage 2's outputs by a line each, of stage 1's logits by lines that its heads can hold."""
+"""Calibration: one line for each output of stage 2, and lines that stage 1's heads can hold."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -11,24 +11,27 @@ from torch import Tensor
 from mma_mrnnet.metrics import expression_calibration_error, presence_calibration_error
 from mma_mrnnet.model.labels import NO_CLASS, is_present
 from mma_mrnnet.model.modeling_mma import MMAModel
+from mma_mrnnet.results import CalibrationErrors, ExtractorCalibration
 from mma_mrnnet.training.datasets import FrameDataset
 
-# Stage 2 -----------------------------------------------------------------------------------------------------------
+Tensors = dict[str, Tensor]
+
+# Stage 2 ---------------------------------------------------------------------------------------
 
 LEAST_SLOPE = 1e-3
-"""Of a calibration: an output that falls as its label rises is made nearly constant, never turned round."""
+"""Minimum slope: an output that falls as its label rises is flattened, never inverted."""
 
 
 def affine_calibration(prediction: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-    """The least-squares line of each output, its slope kept positive so that no order is turned round.
+    """Fit the least-squares line of each output, with a positive slope so that no order changes.
 
     Args:
         prediction: (N, K) outputs before calibration.
         target: (N, K) labels; NaN where unlabelled.
 
     Returns:
-        scale and shift, (K,) float32 each. An output that does not rise with its target gets a slope of 0.001
-        around the target's mean; one without labels stays as it is.
+        Scale and shift, (K,) float32 each. An output that does not rise with its target gets a
+        slope of 0.001 around the target's mean; one without labels keeps 1 and 0.
     """
     scales, shifts = [], []
     for column in range(target.shape[1]):
@@ -45,28 +48,28 @@ def affine_calibration(prediction: Tensor, target: Tensor) -> tuple[Tensor, Tens
     return torch.tensor(scales), torch.tensor(shifts)
 
 
-# Stage 1 -----------------------------------------------------------------------------------------------------------
+# Stage 1 ---------------------------------------------------------------------------------------
 
 FULL_WEIGHT = 50
-"""Images from which on a source weighs as much as any other; with fewer it weighs in proportion (our choice)."""
+"""Images from which on a source has full weight; with fewer, in proportion (our choice)."""
 
 
 @dataclass(frozen=True)
-class ExtractorCalibration:
-    """A straight line of each of stage 1's logits, which its heads can hold: the architecture stays as it is.
+class HeadCalibration:
+    """A line for each of stage 1's logits that its heads can hold: the architecture stays.
 
     Attributes:
-        temperature: divides the expression logits; above 1 where the model was too sure.
-        scale: (A,) float64, positive, of the action units' logits; 1 for a unit that nothing says anything of.
-        shift: (A,) float64, added to them afterwards; 0 for such a unit.
+        temperature: divides the expression logits; above 1 if the model was too sure.
+        scale: (A,) float64, positive, of the action units' logits; 1 for a unit without labels.
+        shift: (A,) float64, added afterwards; 0 for a unit without labels.
     """
 
     temperature: float
     scale: Tensor
     shift: Tensor
 
-    def applied(self, outputs: dict[str, Tensor]) -> dict[str, Tensor]:
-        """The outputs of a split as the model gives them once this is folded into it."""
+    def apply(self, outputs: Tensors) -> Tensors:
+        """Return the outputs of a split as the model gives them once this is folded into it."""
         units = outputs["action_unit_logits"]
         return {
             **outputs,
@@ -76,7 +79,7 @@ class ExtractorCalibration:
 
     @torch.no_grad()
     def fold_into(self, model: MMAModel) -> None:
-        """Changes the weights and biases of two heads so that the model says what `applied` says."""
+        """Change the weights of two heads, so that the model gives what `apply` gives."""
         model.expression_head.weight.div_(self.temperature)
         model.expression_head.bias.div_(self.temperature)
         units = model.action_unit_head
@@ -85,68 +88,64 @@ class ExtractorCalibration:
 
 
 def calibrate_extractor(
-    model: MMAModel, outputs: dict[str, Tensor], labels: dict[str, Tensor], rows: FrameDataset
-) -> tuple[dict[str, Tensor], dict]:
-    """Fits a calibration on a split and folds it into the model.
+    model: MMAModel, outputs: Tensors, labels: Tensors, rows: FrameDataset
+) -> tuple[Tensors, ExtractorCalibration]:
+    """Fit a calibration on a split and fold it into the model.
 
     Args:
-        model: changed in place.
+        model: is changed in place.
         outputs: of the split, by the model as it came.
-        labels: of the split, as `FrameCollator` gives them; the expressions are read.
+        labels: of the split; the expressions are read.
         rows: the split; its sources, people and intensities are read.
 
     Returns:
-        The outputs after calibration, and the record for the results: what was fitted, and the errors of each source
-        before it and `crossfitted`: each half of the people calibrated by what the other half says, so that no error
-        is measured on its own fit; None where all images are one person's.
+        The outputs after calibration, and the record for the results. Its `crossfitted` errors are
+        of each half of the people, calibrated by the other half, so that no error is measured on
+        its own fit; None if all images are of one person.
     """
-    # An action unit's output promises the probability of presence. Against the ramp that training aims at, the error
-    # of presence grew on every source of the labelled crops, and F1 fell.
-    presence = torch.where(
-        rows.intensity.isnan(), rows.intensity, is_present(rows.intensity).to(rows.intensity)
-    )
-    # Nor must calibration be the first to teach a unit: what no training label reached follows the prior alone.
+    # The output of a unit promises the probability of presence. Against the ramp that training aims
+    # at, the error of presence grew on every source of the labelled crops, and F1 fell.
+    presence = is_present(rows.intensity).to(rows.intensity)
+    presence[rows.intensity.isnan()] = torch.nan
+    # What no training label reached follows the prior alone; calibration must not teach it.
     taught = model.config.supervised_action_units
-    presence[
-        :, [taught is not None and unit not in taught for unit in model.config.action_units]
-    ] = torch.nan
+    if taught is not None:
+        untaught = [unit not in taught for unit in model.config.action_units]
+        presence[:, untaught] = torch.nan
     labels = {"expression_labels": labels["expression_labels"], "action_unit_labels": presence}
     fitted = fit_extractor(outputs, labels, rows.sources)
     fitted.fold_into(model)
-    halves = _halves_of_people(rows.subjects)
+    first_half = _split_people(rows.subjects)
     crossed = {name: value.clone() for name, value in outputs.items()}
-    for half in (halves, ~halves):
-        other = fit_extractor(
-            *(_rows_of(values, ~half) for values in (outputs, labels)), _chosen(rows.sources, ~half)
-        )
-        for name, value in other.applied(_rows_of(outputs, half)).items():
+    for half in (first_half, ~first_half):
+        sources = list(compress(rows.sources, (~half).tolist()))
+        other = fit_extractor(_select(outputs, ~half), _select(labels, ~half), sources)
+        for name, value in other.apply(_select(outputs, half)).items():
             crossed[name][half] = value.to(crossed[name])
-    return fitted.applied(outputs), {
-        "fitted_on": "validation",
-        "temperature": fitted.temperature,
-        "action_unit_scale": fitted.scale,
-        "action_unit_shift": fitted.shift,
-        "before": calibration_errors(outputs, rows),
-        "crossfitted": calibration_errors(crossed, rows) if len(set(rows.subjects)) > 1 else None,
-    }
+    return fitted.apply(outputs), ExtractorCalibration(
+        fitted_on="validation",
+        temperature=fitted.temperature,
+        action_unit_scale=fitted.scale.tolist(),
+        action_unit_shift=fitted.shift.tolist(),
+        before=measure_calibration(outputs, rows),
+        crossfitted=measure_calibration(crossed, rows) if len(set(rows.subjects)) > 1 else None,
+    )
 
 
-def fit_extractor(
-    outputs: dict[str, Tensor], labels: dict[str, Tensor], sources: Sequence[str]
-) -> ExtractorCalibration:
-    """The temperature of the expressions and the line of each action unit that make a split's labels most likely.
+def fit_extractor(outputs: Tensors, labels: Tensors, sources: Sequence[str]) -> HeadCalibration:
+    """Fit the temperature of the expressions and the line of each unit by cross-entropy.
 
-    Cross-entropy with the labels; Guo et al., ICML 2017, for the temperature, Platt 1999 for the lines. For a unit
-    every source weighs the same, however many images it has: the scores are told source by source, and the largest
-    one would decide for all. One of fewer than `FULL_WEIGHT` images weighs in proportion: five photos must not count
-    as much as a thousand. For the expressions every image weighs the same: some sources show neutral faces alone,
-    which say nothing of how sure to be of anger. A normal prior of deviation 1 on each logarithm of a scale and on
-    each shift, worth one image, keeps what few labels say within bounds. All our choice.
+    Sources: Guo et al., ICML 2017, for the temperature; Platt 1999 for the lines. The rest is our
+    choice. For a unit every source weighs the same, however many images it has, since scores are
+    reported by source; one of fewer than `FULL_WEIGHT` images weighs in proportion. For the
+    expressions every image weighs the same: some sources show neutral faces only, which say nothing
+    of how sure to be of anger. A normal prior of deviation 1 on the logarithm of each scale and on
+    each shift, worth one image, bounds what few labels say.
 
     Args:
         outputs: `expression_logits` (N, 7) and `action_unit_logits` (N, A).
-        labels: `expression_labels` (N,), -100 where unlabelled; `action_unit_labels` (N, A) in [0, 1], NaN where
-            unlabelled.
+        labels: `expression_labels` (N,), -100 where unlabelled; `action_unit_labels` (N, A) in
+            [0, 1], NaN where unlabelled.
         sources: of the N images.
     """
     expression, units = labels["expression_labels"], labels["action_unit_labels"]
@@ -154,11 +153,10 @@ def fit_extractor(
     chosen = outputs["expression_logits"][labelled].double().clone()
 
     def expression_cost(parameters: Tensor) -> Tensor:
-        return F.cross_entropy(chosen * parameters[0].exp(), expression[labelled]) + _prior(
-            parameters
-        ) / len(chosen)
+        cost = F.cross_entropy(chosen * parameters[0].exp(), expression[labelled])
+        return cost + _prior(parameters) / len(chosen)
 
-    sharpness = _minimum(expression_cost, 1) if len(chosen) else torch.zeros(1, dtype=torch.float64)
+    sharpness = _minimize(expression_cost, 1) if len(chosen) else torch.zeros(1).double()
     annotated = ~units.isnan()
     logits, target = outputs["action_unit_logits"].double().clone(), units.double().nan_to_num(0.0)
     weights = _source_weights(sources, annotated)
@@ -171,34 +169,28 @@ def fit_extractor(
         )
         return (cost * weights).sum() + (_prior(torch.stack([log_scale, shift])) / count).sum()
 
-    lines = _minimum(unit_cost, 2 * units.shape[1])
-    log_scale, shift = torch.where(
-        annotated.any(0).repeat(2), lines, torch.zeros_like(lines)
-    ).chunk(2)
-    return ExtractorCalibration(float((-sharpness).exp()), log_scale.exp(), shift)
+    lines = _minimize(unit_cost, 2 * units.shape[1])
+    lines = torch.where(annotated.any(0).repeat(2), lines, torch.zeros_like(lines))
+    log_scale, shift = lines.chunk(2)
+    return HeadCalibration(float((-sharpness).exp()), log_scale.exp(), shift)
 
 
-def calibration_errors(
-    outputs: dict[str, Tensor], rows: FrameDataset
-) -> dict[str, dict[str, float]]:
-    """Of each source the calibration errors of the expressions and, mean over its labelled units, of presence."""
+def measure_calibration(outputs: Tensors, rows: FrameDataset) -> dict[str, CalibrationErrors]:
+    """Return the calibration errors of each source: of expressions, and of presence over units."""
     errors = {}
     for source in sorted(set(rows.sources)):
         chosen = torch.tensor([name == source for name in rows.sources])
-        own = _rows_of(outputs, chosen)
-        errors[source] = {
-            "expression_ece": expression_calibration_error(
-                own["expression_logits"].softmax(-1), rows.expression[chosen]
-            ),
-            "action_unit_ece": presence_calibration_error(
-                own["action_unit_logits"].sigmoid(), rows.intensity[chosen]
-            ),
-        }
+        expressions = outputs["expression_logits"][chosen].softmax(-1)
+        units = outputs["action_unit_logits"][chosen].sigmoid()
+        errors[source] = CalibrationErrors(
+            expression_ece=expression_calibration_error(expressions, rows.expression[chosen]),
+            action_unit_ece=presence_calibration_error(units, rows.intensity[chosen]),
+        )
     return errors
 
 
-def _minimum(cost: Callable[[Tensor], Tensor], count: int) -> Tensor:
-    """(count,) float64 where a smooth cost is least, looked for from 0 on."""
+def _minimize(cost: Callable[[Tensor], Tensor], count: int) -> Tensor:
+    """Return the (count,) float64 parameters where a smooth cost is least, starting from 0."""
     parameters = torch.zeros(count, dtype=torch.float64, requires_grad=True)
     search = torch.optim.LBFGS(
         [parameters], max_iter=300, tolerance_grad=1e-8, line_search_fn="strong_wolfe"
@@ -211,17 +203,17 @@ def _minimum(cost: Callable[[Tensor], Tensor], count: int) -> Tensor:
         return value
 
     with torch.enable_grad():
-        search.step(step)
+        search.step(step)  # type: ignore[arg-type]  # torch's hint asks for a float
     return parameters.detach()
 
 
 def _prior(parameters: Tensor) -> Tensor:
-    """-log of the normal prior, up to a constant: summed over the first dimension."""
+    """Return -log of the normal prior, up to a constant, summed over the first dimension."""
     return (parameters**2).sum(0) / 2
 
 
 def _source_weights(sources: Sequence[str], labelled: Tensor) -> Tensor:
-    """(N, K) float64: weights of the labelled rows of each column, which sum to 1 there; 0 for the others."""
+    """Return (N, K) float64 weights of the labelled rows, which sum to 1 in each column."""
     weights = torch.zeros(labelled.shape, dtype=torch.float64)
     for source in set(sources):
         own = torch.tensor([name == source for name in sources]).unsqueeze(1) & labelled  # (N, K)
@@ -229,17 +221,13 @@ def _source_weights(sources: Sequence[str], labelled: Tensor) -> Tensor:
     return weights / weights.sum(0).clamp(min=1e-12)
 
 
-def _halves_of_people(subjects: Sequence[str]) -> Tensor:
-    """(N,) bool, True for the images of every second person in an order that chance chose once."""
+def _split_people(subjects: Sequence[str]) -> Tensor:
+    """Return (N,) bool: the images of every second person, in an order drawn from a fixed seed."""
     people = sorted(set(subjects))
     order = torch.randperm(len(people), generator=torch.Generator().manual_seed(0)).tolist()
     first = {people[number] for number in order[::2]}
     return torch.tensor([subject in first for subject in subjects], dtype=torch.bool)
 
 
-def _rows_of(values: dict[str, Tensor], chosen: Tensor) -> dict[str, Tensor]:
+def _select(values: Tensors, chosen: Tensor) -> Tensors:
     return {name: value[chosen] for name, value in values.items()}
-
-
-def _chosen(names: Sequence[str], chosen: Tensor) -> list[str]:
-    return list(compress(names, chosen.tolist()))

@@ -1,242 +1,285 @@
-"""Complete states of a run on disk: written beside their place and renamed, found again, refused where they differ."""
+"""Complete states of a run on disk: written whole, found again, checked before they are read.
+
+A folder of somebody else must not run code here: progress is JSON, and Accelerate reads its own
+files with `weights_only=True`. Nothing is registered with it, since it unpickles what is.
+"""
 
 import json
 import logging
 import math
-import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from pickle import UnpicklingError
+from typing import Any
 
-from accelerate import Accelerator
-from accelerate.utils import gather_object
+from accelerate import Accelerator, PartialState
+from accelerate.utils import broadcast_object_list, gather_object
 from safetensors import SafetensorError
 
-from mma_mrnnet.files import flush_to_disk
+from mma_mrnnet.files import file_digest, replaced_folder, sweep_leftovers, write_json
 from mma_mrnnet.metrics import rounded
+from mma_mrnnet.results import Epoch, Record, Score
 from mma_mrnnet.training.arguments import MAY_CHANGE, TrainArguments, plain_values
 
 logger = logging.getLogger(__name__)
 
 COMPLETE = "COMPLETE"
-"""The file that a checkpoint gets last: it holds the run's settings. Without it the checkpoint was cut off."""
+"""The file that a checkpoint gets last: the run's settings, and a digest of every other file."""
+
+PROGRESS = "progress.json"
 
 
-class Progress:
+@dataclass
+class Progress(Record):
     """What a resumed run must know beside weights, optimiser and random states.
 
     Attributes:
         epoch: finished epochs.
         items: training items of the begun epoch that updates have used, over all processes.
-        loss_total: sum of the begun epoch's losses ...
-        updates: ... over so many updates.
-        best_score: of the best epoch so far; -inf before the first, and where it is NaN.
+        loss_total: sum of the losses of the begun epoch.
+        updates: number of those losses.
+        best_score: of the best epoch so far; None before the first, and if all were NaN.
         best_epoch: counted from 1; 0 before the first.
-        history: a row an epoch.
+        history: one row for each finished epoch.
         seconds: training and validation so far.
     """
 
-    def __init__(self) -> None:
-        self.epoch = 0
-        self.items = 0
-        self.loss_total = 0.0
-        self.updates = 0
-        self.best_score = -math.inf
-        self.best_epoch = 0
-        self.history: list[dict] = []
-        self.seconds = 0.0
-
-    def state_dict(self) -> dict:
-        """Plain numbers and lists, as Accelerate stores them."""
-        return dict(vars(self))
-
-    def load_state_dict(self, state: dict) -> None:
-        """Takes the numbers back."""
-        vars(self).update(state)
+    epoch: int = 0
+    items: int = 0
+    loss_total: float = 0.0
+    updates: int = 0
+    best_score: Score = None
+    best_epoch: int = 0
+    history: list[Epoch] = field(default_factory=list)
+    seconds: float = 0.0
 
     def end_epoch(self, score: float, scores: dict[str, float]) -> None:
         """Count the epoch that was just trained and validated."""
         self.epoch += 1
-        row = {"epoch": self.epoch, "train_loss": self.loss_total / self.updates, "score": score}
-        self.history.append(rounded({**row, "seconds": self.seconds, "scores": scores}))
+        loss = self.loss_total / self.updates
+        row = Epoch(self.epoch, loss, score, self.seconds, dict(scores))
+        self.history.append(Epoch.from_json(rounded(row.to_json())))
         self.items, self.loss_total, self.updates = 0, 0.0, 0
+        best = -math.inf if self.best_score is None else self.best_score
         if (
-            score > self.best_score or self.best_epoch == 0
-        ):  # NaN is never better, and any number is than NaN
-            self.best_score = -math.inf if math.isnan(score) else score
+            score > best or self.best_epoch == 0
+        ):  # NaN is never better, any number is better than it
+            self.best_score = None if math.isnan(score) else score
             self.best_epoch = self.epoch
 
+    def check(self, epoch_items: int) -> None:
+        """Check that numbers read from a file can be those of a run.
 
-def write_text(path: Path, text: str) -> None:
-    """`text` written beside its target and renamed."""
-    staging = path.with_name(f".{path.name}.tmp")
-    staging.write_text(text, encoding="utf-8")
-    staging.replace(path)
+        Args:
+            epoch_items: number of training items of an epoch.
+
+        Raises:
+            ValueError: they cannot.
+        """
+        counts = (self.epoch, self.updates, self.best_epoch, self.seconds)
+        begun = 0 < self.items <= epoch_items and self.updates > 0
+        if min(counts) < 0 or not (begun or self.items == self.updates == 0):
+            raise ValueError(f"{PROGRESS}: a count is out of range")
+        if [row.epoch for row in self.history] != [*range(1, self.epoch + 1)]:
+            raise ValueError(f"{PROGRESS}: the history is not that of {self.epoch} epochs")
+        if self.best_epoch > self.epoch or bool(self.best_epoch) != bool(self.epoch):
+            raise ValueError(f"{PROGRESS}: no epoch {self.best_epoch} can be the best")
 
 
-def write_json(path: Path, content: dict) -> None:
-    """`content`, rounded, as strict JSON."""
-    write_text(path, json.dumps(rounded(content), indent=1, allow_nan=False) + "\n")
-
-
-def settings_of(accelerator: Accelerator, args: TrainArguments, fingerprint: str) -> dict:
-    """All that decides on a run's weights beside its code: what a resumed run must have in common with it.
+def settings_of(accelerator: Accelerator, args: TrainArguments, fingerprint: str) -> dict[str, Any]:
+    """Return all that decides on a run's weights beside the code; a resumed run must have the same.
 
     Args:
         accelerator: of the run.
         args: the run's settings.
         fingerprint: of the stage.
     """
+    named = {f"--{name}": value for name, value in plain_values(args).items()}
     return {
         "processes": accelerator.num_processes,
         "precision": accelerator.mixed_precision,
         "device": accelerator.device.type,
         "data": fingerprint,
-        **{
-            f"--{name}": value
-            for name, value in plain_values(args).items()
-            if name not in MAY_CHANGE
-        },
+        **{name: value for name, value in named.items() if name[2:] not in MAY_CHANGE},
     }
 
 
 def save_checkpoint(
-    accelerator: Accelerator, args: TrainArguments, progress: Progress, settings: dict
+    accelerator: Accelerator, args: TrainArguments, progress: Progress, settings: dict[str, Any]
 ) -> None:
-    """Writes the whole state; older ones beyond `args.keep_checkpoints` go.
+    """Write the whole state, and remove older ones beyond `args.keep_checkpoints`.
 
     Args:
-        accelerator: with everything of the run prepared and registered.
+        accelerator: with everything of the run prepared.
         args: the run's settings.
         progress: names the checkpoint.
         settings: from `settings_of`.
     """
-    folder = args.output / "checkpoints"
-    name = f"epoch-{progress.epoch:04d}" + (
-        f"-items-{progress.items:010d}" if progress.items else ""
-    )
-    staging, final = folder / f".{name}.tmp", folder / name
+    name = f"epoch-{progress.epoch:04d}"
+    if progress.items:
+        name += f"-items-{progress.items:010d}"
+    with ExitStack() as stack:
+        place = [""]
+        if accelerator.is_main_process:
+            folder = args.output / "checkpoints" / name
+            place = [str(stack.enter_context(replaced_folder(folder)))]
+        (staging,) = broadcast_object_list(place)
+        accelerator.save_state(staging)
+        accelerator.wait_for_everyone()
+        if accelerator.is_main_process:
+            write_json(Path(staging, PROGRESS), progress.to_json())
+            digests = {path.name: file_digest(path) for path in Path(staging).iterdir()}
+            write_json(Path(staging, COMPLETE), {"settings": settings, "files": digests})
     if accelerator.is_main_process:
-        shutil.rmtree(staging, ignore_errors=True)
-        staging.mkdir(parents=True)
-    accelerator.wait_for_everyone()
-    accelerator.save_state(str(staging))
-    accelerator.wait_for_everyone()
-    if accelerator.is_main_process:
-        for path in staging.iterdir():
-            flush_to_disk(
-                path
-            )  # a machine that loses power must not keep the marker and lose what it vouches for
-        (staging / COMPLETE).write_text(json.dumps(settings, indent=1) + "\n", encoding="utf-8")
-        flush_to_disk(staging / COMPLETE)
-        shutil.rmtree(final, ignore_errors=True)
-        staging.rename(final)
         for old in complete_checkpoints(args.output)[: -args.keep_checkpoints]:
             shutil.rmtree(old)
 
 
 def complete_checkpoints(output: Path) -> list[Path]:
-    """Oldest first."""
+    """Return the folders of the complete checkpoints of a run, oldest first."""
     return sorted(path.parent for path in output.glob(f"checkpoints/epoch-*/{COMPLETE}"))
 
 
 def refuse_early(args: TrainArguments) -> None:
-    """Raises RuntimeError for what would stop the run in any case, before hours go into reading its data."""
-    processes = int(os.environ.get("WORLD_SIZE", "1"))
+    """Check what would stop the run in any case, before hours go into reading its data.
+
+    Raises:
+        RuntimeError: another number of processes than expected, or a folder that holds a run.
+    """
+    processes = PartialState().num_processes
     if args.expect_processes not in (0, processes):
         raise RuntimeError(f"expected {args.expect_processes} processes; {processes} are running")
     if complete_checkpoints(args.output) and not (args.resume or args.resume_anyway):
         raise RuntimeError(
-            f"{args.output} holds an earlier run: --resume goes on with it, a new --output starts anew"
+            f"{args.output} holds an earlier run: --resume continues it, a new --output starts anew"
         )
 
 
-def resume(accelerator: Accelerator, args: TrainArguments, settings: dict) -> bool:
-    """Takes up the newest complete checkpoint where asked to; otherwise refuses to mix two runs in one folder.
+def resume(
+    accelerator: Accelerator, args: TrainArguments, settings: dict[str, Any], epoch_items: int
+) -> Progress | None:
+    """Load the newest complete checkpoint if asked to; otherwise refuse to mix two runs.
 
-    All processes decide alike: they first make sure that they see the same settings, data and checkpoint.
+    All processes decide alike: they first make sure that they see the same settings, data and
+    checkpoint.
+
+    Args:
+        accelerator: with everything of the run prepared.
+        args: the run's settings.
+        settings: from `settings_of`.
+        epoch_items: number of training items of an epoch.
 
     Returns:
-        Whether there was one.
+        How far the run was; None if there is no checkpoint or nobody asked for it.
 
     Raises:
-        RuntimeError: the processes do not see the same; the folder holds a run that nobody asked to resume, or one with
-            other processes, settings or data, and `args.resume_anyway` is not set; or the checkpoint is damaged.
+        RuntimeError: the processes do not see the same; the folder holds a run that nobody asked to
+            resume, or one with other processes, settings or data, and `args.resume_anyway` is not
+            set; or the checkpoint is damaged.
     """
     found = complete_checkpoints(args.output)
     newest = found[-1] if found else None
     _require_same_everywhere(accelerator, {**settings, "newest checkpoint": newest and newest.name})
     if not (args.resume or args.resume_anyway):
         refuse_early(args)
-        return False
+        return None
     if accelerator.is_main_process:
-        _remove_half_written(args.output)
+        for folder in (args.output, args.output / "checkpoints"):
+            sweep_leftovers(folder)
     if newest is None:
         logger.warning("%s holds no complete checkpoint; starting anew", args.output)
-        return False
+        return None
     with _damage_named(newest):
-        differences = _differences(
-            json.loads((newest / COMPLETE).read_text(encoding="utf-8")), settings
-        )
+        written = _read_json(newest / COMPLETE)
+        _check_files(newest, written["files"], written["settings"]["processes"])
+        differences = _differences(written["settings"], settings)
     if differences and not args.resume_anyway:
         raise RuntimeError(
-            f"{newest} was written with {'; '.join(differences)}. --resume_anyway goes on all the same; the result "
-            "is then that of neither run"
+            f"{newest} was written with {'; '.join(differences)}. --resume_anyway continues all "
+            "the same; the result is then that of neither run"
         )
     for difference in differences:
         logger.warning("resumed although %s was written with %s", newest, difference)
     with _damage_named(newest):
+        progress = _read_progress(newest / PROGRESS)
+        progress.check(epoch_items)
         accelerator.load_state(str(newest))
     logger.info("resumed from %s", newest)
-    return True
+    return progress
+
+
+def _check_files(folder: Path, digests: dict[str, str], processes: int) -> None:
+    """Check that the files that loading needs are there, and that all are as they were written.
+
+    Accelerate only logs it if it cannot load the random states.
+    """
+    needed = {PROGRESS, "model.safetensors", "optimizer.bin", "scheduler.bin"}
+    needed |= {f"random_states_{number}.pkl" for number in range(processes)}
+    if missing := sorted(needed - digests.keys()):
+        raise ValueError(f"{missing[0]} is missing")
+    for name, digest in digests.items():
+        if not (folder / name).is_file():
+            raise ValueError(f"{name} is missing")
+        if file_digest(folder / name) != digest:
+            raise ValueError(f"{name} is not as it was written")
+
+
+def _read_progress(path: Path) -> Progress:
+    content = _read_json(path)
+    foreign = sorted(set(content) - {part.name for part in fields(Progress)})
+    if foreign:
+        raise ValueError(f"{path.name}: foreign keys {', '.join(foreign)}")
+    return Progress.from_json(content, path.name)
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    def refuse(constant: str) -> None:
+        raise ValueError(f"{path.name}: {constant} is no number")
+
+    content = json.loads(path.read_text("utf-8"), parse_constant=refuse)
+    if not isinstance(content, dict):
+        raise ValueError(f"{path.name}: must be an object")
+    return content
 
 
 @contextmanager
 def _damage_named(checkpoint: Path) -> Iterator[None]:
-    """Errors of reading a checkpoint as one line that names it."""
+    """Turn errors of reading a checkpoint into one line that names it."""
     try:
         yield
-    # What is raised for a damaged file, or another network's, depends on which file it is, and where.
+    # What is raised for a damaged file depends on which file it is, and where.
     except (
-        *(OSError, ValueError, KeyError, AttributeError, EOFError, RuntimeError),
-        *(UnpicklingError, SafetensorError),
+        *(OSError, ValueError, KeyError, AttributeError, EOFError, RuntimeError, TypeError),
+        *(IndexError, RecursionError, UnpicklingError, SafetensorError),
     ) as error:
-        why = str(error).strip().splitlines()[0]
+        why = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise RuntimeError(
-            f"{checkpoint}: damaged ({why}); remove it to go on from the one before"
+            f"{checkpoint}: damaged ({why}); remove it to continue from the one before"
         ) from error
 
 
-def _require_same_everywhere(accelerator: Accelerator, seen: dict) -> None:
+def _require_same_everywhere(accelerator: Accelerator, seen: dict[str, Any]) -> None:
     if accelerator.num_processes == 1:
         return
     others = gather_object([seen])
     odd = sorted({name for other in others for name in seen if other[name] != others[0][name]})
     if odd:
         raise RuntimeError(
-            f"the processes do not see the same {', '.join(odd)}: all need the same files and one --output folder"
+            f"the processes do not see the same {', '.join(odd)}: all need the same files and one "
+            "--output folder"
         )
 
 
-def _remove_half_written(output: Path) -> None:
-    """What a killed run left of a write that it could not end; what it was to replace is still there or made again."""
-    for pattern in (".*.tmp", ".*.old", "checkpoints/.*.tmp"):
-        for path in output.glob(pattern):
-            if path.is_dir():
-                shutil.rmtree(path)
-            else:
-                path.unlink()
-
-
-def _differences(written: dict, settings: dict) -> list[str]:
-    """What the checkpoint's run did otherwise, in words."""
-    pairs = [
-        (name, written.get(name), settings.get(name)) for name in sorted({*written, *settings})
-    ]
-    return [
-        "other data or another extractor" if name == "data" else f"{name} {before}, now {after}"
-        for name, before, after in pairs
-        if before != after
-    ]
+def _differences(written: dict[str, Any], settings: dict[str, Any]) -> list[str]:
+    """Return in words what the checkpoint's run did otherwise."""
+    different = []
+    for name in sorted({*written, *settings}):
+        before, now = written.get(name), settings.get(name)
+        if before != now and name == "data":
+            different.append("other data or another extractor")
+        elif before != now:
+            different.append(f"{name} {before}, now {now}")
+    return different

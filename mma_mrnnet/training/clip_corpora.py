@@ -30,7 +30,7 @@ from mma_mrnnet.synthetic.reactions import PROVENANCE, as_dataset, hume_like_spl
 from mma_mrnnet.tables.features import exactly, is_table
 from mma_mrnnet.training.arguments import NO_EXTRACTOR, TrainArguments
 from mma_mrnnet.training.datasets import ClipDataset
-from mma_mrnnet.training.extractor_errors import recorded_errors
+from mma_mrnnet.training.extractor_errors import read_errors
 
 logger = logging.getLogger(__name__)
 
@@ -123,7 +123,7 @@ def _simulated_corpus(args: TrainArguments, domain: str | None) -> ClipCorpus:
         raise ValueError("--features chooses columns of tables; --data simulated has none")
     noise = None
     if domain_named(domain).needs_errors and args.mma is not None:
-        noise = noise_from_errors(recorded_errors(args.mma))
+        noise = noise_from_errors(read_errors(args.mma))
     return ClipCorpus(
         list(REACTIONS),
         PROVENANCE,

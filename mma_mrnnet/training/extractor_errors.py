@@ -1,7 +1,7 @@
 """How a trained extractor errs on labelled crops, as numbers that a simulator can repeat."""
 
-import json
 from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -15,208 +15,210 @@ from mma_mrnnet.model.labels import (
     VALENCE_AROUSAL,
     action_unit_name,
 )
+from mma_mrnnet.results import (
+    ExpressionErrors,
+    ExtractorErrors,
+    MMAResults,
+    TalkerErrors,
+    UnitErrors,
+    ValueErrors,
+    read_results,
+)
 from mma_mrnnet.training.datasets import FrameDataset
 
 Array = NDArray[np.float64]
 
 LEAST_ROWS = 20
-"""Fewer rows than this tell nothing: the number that they would give is null."""
+"""With fewer rows than this a number is None."""
 LEAST_CROSS_TALK = 0.5
-"""In logits: a unit at full strength that moves another's report by less counts as not moving it. Our choice."""
+"""In logits: a unit at full strength that moves another's report by less does not count (ours)."""
 AT_REST = 0.15
-"""Units below this intensity count as at rest. Our choice."""
+"""Units below this intensity count as at rest (our choice)."""
 SPEECH_UNITS = (25, 26)
 """The units of a mouth that talks: lips part, jaw drops."""
 
 
-def extractor_errors(
+@dataclass(frozen=True)
+class _Crops:
+    """N labelled crops, and what the extractor reports of them.
+
+    Attributes:
+        units: (N, A) reported logits.
+        expressions: (N, 7) reported logits, centred so that each row's sum is 0.
+        values: (N, 2) reported valence and arousal.
+        intensity: (N, A) labels; NaN where unlabelled.
+        expression: (N,) labels; -100 where unlabelled.
+        valence_arousal: (N, 2) labels; NaN where unlabelled.
+        person: (N,) numbers; -1 where unknown.
+    """
+
+    units: Array
+    expressions: Array
+    values: Array
+    intensity: Array
+    expression: NDArray[np.int64]
+    valence_arousal: Array
+    person: NDArray[np.int64]
+
+    def select(self, chosen: NDArray[np.bool_]) -> "_Crops":
+        return _Crops(**{name: value[chosen] for name, value in vars(self).items()})
+
+
+def measure_errors(
     outputs: dict[str, Tensor],
     labels: dict[str, Tensor],
     rows: FrameDataset,
     action_units: Sequence[int],
     made_up_sources: Collection[str],
-) -> dict:
-    """How the reports differ from the labels: for all rows, for made faces, and for each source of images.
+) -> dict[str, ExtractorErrors]:
+    """Return how the reports differ from the labels.
 
-    A unit's reported logit is a straight line in its own intensity (`floor`, `slope`) plus what the other units'
-    intensities add to it (`cross_talk`); what is left splits into a part that a person keeps and one that changes from
-    image to image. All of it holds for faces like these: with made ones alone, not for photographs.
+    A unit's reported logit is modelled as a straight line in its own intensity (`floor`, `slope`)
+    plus what the other units' intensities add to it (`cross_talk`); the rest splits into a part
+    that a person keeps and one that changes from image to image. It holds for faces like these only:
+    what made-up faces show does not hold for photographs.
 
     Args:
-        outputs: `valence_arousal` (N, 2), `expression_logits` (N, 7) and `action_unit_logits` (N, A), as the extractor
-            gives them.
+        outputs: `valence_arousal` (N, 2), `expression_logits` (N, 7) and `action_unit_logits`
+            (N, A).
         labels: `valence_arousal_labels` (N, 2), NaN where unlabelled, and `expression_labels` (N,).
-        rows: the N labelled crops, with their units' intensities, sources and people.
+        rows: the N crops, with intensities, sources and people.
         action_units: the A units.
-        made_up_sources: the sources whose faces were made, so that their labels are true by construction.
+        made_up_sources: the sources whose labels are true by construction.
 
     Returns:
-        By `all`, `made` (where there are such rows) and source: `rows`, `action_units`, `expressions`,
-        `valence_arousal`, `neutral_talkers`. Null where fewer than 20 rows would tell. Logits are those that become
-        probabilities; those of expressions are centred, so that each row's sum is 0.
+        The errors by `all`, `made` (if there are such rows) and source.
     """
-    reported = {name: value.double().cpu().numpy() for name, value in outputs.items()}
-    true = {
-        "valence_arousal": labels["valence_arousal_labels"].double().cpu().numpy(),
-        "expression": labels["expression_labels"].cpu().numpy(),
-        "intensity": rows.intensity.double().numpy(),
-        "person": numbered(rows.subjects),
-    }
+    logits = outputs["expression_logits"].double().cpu().numpy()
+    crops = _Crops(
+        units=outputs["action_unit_logits"].double().cpu().numpy(),
+        expressions=logits - logits.mean(1, keepdims=True),
+        values=outputs["valence_arousal"].double().cpu().numpy(),
+        intensity=rows.intensity.double().numpy(),
+        expression=labels["expression_labels"].cpu().numpy(),
+        valence_arousal=labels["valence_arousal_labels"].double().cpu().numpy(),
+        person=number_people(rows.subjects),
+    )
     sources = np.array(rows.sources)
-    made = np.isin(sources, list(made_up_sources))
-    chosen = {"all": np.ones(len(rows), bool), "made": made}
+    chosen = {"all": np.ones(len(rows), bool), "made": np.isin(sources, list(made_up_sources))}
     chosen |= {source: sources == source for source in sorted(set(rows.sources))}
     return {
-        name: _errors_of(
-            {key: value[part] for key, value in reported.items()},
-            {key: value[part] for key, value in true.items()},
-            action_units,
-        )
+        name: _measure(crops.select(part), action_units)
         for name, part in chosen.items()
         if part.any()
     }
 
 
-def recorded_errors(mma: str) -> dict:
-    """The errors that stage 1 measured of the checkpoint in the folder `mma`.
+def read_errors(mma: str) -> dict[str, ExtractorErrors]:
+    """Return the errors that stage 1 measured of the checkpoint in the folder `mma`.
 
     Raises:
-        ValueError: the folder holds no results of a stage 1 that measured them, or they cannot be read.
+        ValueError: the folder holds no results of a stage 1 that measured them, or they cannot be
+            read.
     """
-    folder = Path(mma)
-    places = [folder / "results_mma.json", folder / "results.json"]
+    places = [Path(mma, name) for name in (MMAResults.name_of_file, "results.json")]
     for place in places:
-        if not place.is_file():
-            continue
-        try:
-            errors = json.loads(place.read_text("utf-8")).get("errors")
-        except (ValueError, AttributeError) as problem:
-            raise ValueError(f"{place}: not a stage's results: {problem}") from problem
-        if errors:
-            return errors
+        if place.is_file():
+            results = read_results(place)
+            if isinstance(results, MMAResults) and results.errors:
+                return results.errors
     raise ValueError(
-        f"--mma {mma}: --data simulated:measured repeats the extractor's measured errors, and there are none under "
-        f'"errors" in {", ".join(str(place) for place in places)}; stage 1 of this version records them'
+        f"--mma {mma}: --data simulated:measured repeats the extractor's measured errors, and "
+        f'there are none under "errors" in {", ".join(map(str, places))}; stage 1 of this version '
+        "records them"
     )
 
 
-def numbered(subjects: Sequence[str]) -> NDArray[np.int64]:
-    """(N,) a number for each person; -1 where the corpus does not name them."""
+def number_people(subjects: Sequence[str]) -> NDArray[np.int64]:
+    """Return (N,) a number for each person; -1 where the corpus does not name them."""
     _, number = np.unique(np.array(subjects), return_inverse=True)
     return np.where(np.array(subjects) == "", -1, number)
 
 
-def _errors_of(
-    reported: dict[str, Array], true: dict[str, NDArray], action_units: Sequence[int]
-) -> dict:
-    centred = reported["expression_logits"] - reported["expression_logits"].mean(
-        1, keepdims=True
-    )  # (N, 7)
-    return {
-        "rows": len(true["person"]),
-        "action_units": {
-            action_unit_name(unit): _unit_errors(
-                column, reported["action_unit_logits"], true, action_units
-            )
-            for column, unit in enumerate(action_units)
+def _measure(crops: _Crops, action_units: Sequence[int]) -> ExtractorErrors:
+    names = [action_unit_name(unit) for unit in action_units]
+    return ExtractorErrors(
+        rows=len(crops.person),
+        action_units={
+            name: _measure_unit(crops, column, names) for column, name in enumerate(names)
         },
-        "expressions": _expression_errors(centred, true),
-        "valence_arousal": {
-            name: _value_errors(
-                reported["valence_arousal"][:, column], true["valence_arousal"][:, column], true
-            )
-            for column, name in enumerate(VALENCE_AROUSAL)
+        expressions=_measure_expressions(crops),
+        valence_arousal={
+            name: _measure_value(crops, column) for column, name in enumerate(VALENCE_AROUSAL)
         },
-        "neutral_talkers": _talkers(centred, reported["valence_arousal"], true, action_units),
-    }
+        neutral_talkers=_measure_talkers(crops, action_units),
+    )
 
 
-def _unit_errors(
-    column: int, logits: Array, true: dict[str, NDArray], action_units: Sequence[int]
-) -> dict | None:
-    """Floor, slope, cross-talk and what is left, of one unit; null where its labels never vary."""
-    intensity = true["intensity"]
-    annotated = ~np.isnan(intensity[:, column])
-    if annotated.sum() < LEAST_ROWS or np.ptp(intensity[annotated, column]) == 0:
+def _measure_unit(crops: _Crops, column: int, names: list[str]) -> UnitErrors | None:
+    """Measure one unit; None if its labels never vary."""
+    annotated = ~np.isnan(crops.intensity[:, column])
+    given, logits = crops.intensity[annotated], crops.units[annotated, column]
+    if len(given) < LEAST_ROWS or np.ptp(given[:, column]) == 0:
         return None
-    given = intensity[annotated]
-    # Other units count where each of these rows has them: to fill in the missing ones would be to make them up.
+    # Other units count if each of these rows has them: to fill in labels would be to invent them.
+    complete = ~np.isnan(given).any(0)
     others = [
         other
-        for other in range(len(action_units))
-        if other != column and not np.isnan(given[:, other]).any() and np.ptp(given[:, other]) > 0
+        for other in range(len(names))
+        if other != column and complete[other] and np.ptp(given[:, other]) > 0
     ]
     others = others if len(given) >= LEAST_ROWS + len(others) else []
-    weights, _ = _least_squares(given[:, [column, *others]], logits[annotated, column])
+    weights, _ = _fit_line(given[:, [column, *others]], logits)
     others = [
         other
         for other, added in zip(others, weights[2:], strict=True)
         if abs(added) >= LEAST_CROSS_TALK
     ]
-    weights, left = _least_squares(given[:, [column, *others]], logits[annotated, column])
-    person, frame = spread_of(left, true["person"][annotated])
-    return {
-        "annotated": int(annotated.sum()),
-        "floor": float(weights[0]),
-        "slope": float(weights[1]),
-        "person": person,
-        "frame": frame,
-        "cross_talk": {
-            action_unit_name(action_units[other]): added
-            for other, added in zip(others, weights[2:].tolist(), strict=True)
-        },
-    }
+    weights, left = _fit_line(given[:, [column, *others]], logits)
+    person, frame = split_spread(left, crops.person[annotated])
+    cross_talk = zip([names[other] for other in others], weights[2:].tolist(), strict=True)
+    return UnitErrors(
+        annotated=len(given),
+        floor=float(weights[0]),
+        slope=float(weights[1]),
+        person=person,
+        frame=frame,
+        cross_talk=dict(cross_talk),
+    )
 
 
-def _expression_errors(centred: Array, true: dict[str, NDArray]) -> dict | None:
-    """What each expression is reported as, on average; null where one has hardly any row."""
-    expression, labelled = true["expression"], true["expression"] != NO_CLASS
-    of_class = [expression == number for number in range(len(EXPRESSIONS))]
+def _measure_expressions(crops: _Crops) -> ExpressionErrors | None:
+    """Average what each expression is reported as; None if one has hardly any row."""
+    labelled = crops.expression != NO_CLASS
+    of_class = [crops.expression == number for number in range(len(EXPRESSIONS))]
     if min(rows.sum() for rows in of_class) < LEAST_ROWS:
         return None
-    odds = np.exp(centred - centred.max(1, keepdims=True))
-    probability = odds / odds.sum(1, keepdims=True)
-    means = np.stack([centred[rows].mean(0) for rows in of_class])  # (7, 7)
-    left = centred[labelled] - means[expression[labelled]]
-    spreads = [
-        spread_of(left[:, column], true["person"][labelled]) for column in range(len(EXPRESSIONS))
-    ]
-    return {
-        "labelled": int(labelled.sum()),
-        "mean_probability_rows_are_labels": [
-            probability[rows].mean(0).tolist() for rows in of_class
-        ],
-        "mean_logits_rows_are_labels": means.tolist(),
-        "person": dict(zip(EXPRESSIONS, (person for person, _ in spreads), strict=True)),
-        "frame": dict(zip(EXPRESSIONS, (frame for _, frame in spreads), strict=True)),
-    }
+    probability = _softmax(crops.expressions)
+    means = np.stack([crops.expressions[rows].mean(0) for rows in of_class])  # (7, 7)
+    left = crops.expressions[labelled] - means[crops.expression[labelled]]
+    spreads = [split_spread(column, crops.person[labelled]) for column in left.T]
+    people, frames = zip(*spreads, strict=True)
+    return ExpressionErrors(
+        labelled=int(labelled.sum()),
+        mean_probability_rows_are_labels=[probability[rows].mean(0).tolist() for rows in of_class],
+        mean_logits_rows_are_labels=means.tolist(),
+        person=dict(zip(EXPRESSIONS, people, strict=True)),
+        frame=dict(zip(EXPRESSIONS, frames, strict=True)),
+    )
 
 
-def _value_errors(reported: Array, label: Array, true: dict[str, NDArray]) -> dict | None:
+def _measure_value(crops: _Crops, column: int) -> ValueErrors | None:
+    label = crops.valence_arousal[:, column]
     labelled = ~np.isnan(label)
     if labelled.sum() < LEAST_ROWS or np.ptp(label[labelled]) == 0:
         return None
-    weights, left = _least_squares(label[labelled, None], reported[labelled])
-    person, frame = spread_of(left, true["person"][labelled])
-    return {
-        "labelled": int(labelled.sum()),
-        "offset": float(weights[0]),
-        "gain": float(weights[1]),
-        "person": person,
-        "frame": frame,
-    }
+    weights, left = _fit_line(label[labelled, None], crops.values[labelled, column])
+    person, frame = split_spread(left, crops.person[labelled])
+    return ValueErrors(int(labelled.sum()), float(weights[0]), float(weights[1]), person, frame)
 
 
-def _talkers(
-    centred: Array, valence_arousal: Array, true: dict[str, NDArray], action_units: Sequence[int]
-) -> dict | None:
-    """What an open mouth alone adds to the report of a face at rest, at full opening."""
+def _measure_talkers(crops: _Crops, action_units: Sequence[int]) -> TalkerErrors | None:
+    """Measure what an open mouth alone, at full opening, adds to the report of a face at rest."""
     mouth = [column for column, unit in enumerate(action_units) if unit in SPEECH_UNITS]
     rest = [column for column in range(len(action_units)) if column not in mouth]
-    known = (~np.isnan(true["intensity"])).any(
-        1
-    )  # whoever has no unit label at all may show anything
-    intensity = np.nan_to_num(true["intensity"])
+    known = (~np.isnan(crops.intensity)).any(1)  # a face without any label may show anything
+    intensity = np.nan_to_num(crops.intensity)
     opening = intensity[:, mouth].max(1, initial=0)
     still = known & (intensity[:, rest].max(1, initial=0) < AT_REST)
     talkers, resting = still & (opening >= PRESENT_INTENSITY), still & (opening < AT_REST)
@@ -224,45 +226,49 @@ def _talkers(
         return None
 
     def added(reported: Array) -> list[float]:
-        """Slope through what faces at rest are reported as."""
+        """Fit a slope through the mean report of faces at rest."""
         change = reported[talkers] - reported[resting].mean(0)
         return ((opening[talkers] @ change) / (opening[talkers] ** 2).sum()).tolist()
 
-    odds = np.exp(centred - centred.max(1, keepdims=True))
-    probability = odds / odds.sum(1, keepdims=True)
-    return {
-        "rows": int(talkers.sum()),
-        "at_rest": int(resting.sum()),
-        "mean_probability": dict(
-            zip(EXPRESSIONS, probability[talkers].mean(0).tolist(), strict=True)
-        ),
-        "mean_probability_at_rest": dict(
-            zip(EXPRESSIONS, probability[resting].mean(0).tolist(), strict=True)
-        ),
-        "logits_added": dict(zip(EXPRESSIONS, added(centred), strict=True)),
-        "valence_arousal_added": dict(zip(VALENCE_AROUSAL, added(valence_arousal), strict=True)),
-    }
+    def by_expression(values: list[float]) -> dict[str, float]:
+        return dict(zip(EXPRESSIONS, values, strict=True))
+
+    probability = _softmax(crops.expressions)
+    return TalkerErrors(
+        rows=int(talkers.sum()),
+        at_rest=int(resting.sum()),
+        mean_probability=by_expression(probability[talkers].mean(0).tolist()),
+        mean_probability_at_rest=by_expression(probability[resting].mean(0).tolist()),
+        logits_added=by_expression(added(crops.expressions)),
+        valence_arousal_added=dict(zip(VALENCE_AROUSAL, added(crops.values), strict=True)),
+    )
 
 
-def _least_squares(given: Array, reported: Array) -> tuple[Array, Array]:
-    """The constant and the weights of the given columns (1 + F,), and what they leave (N,)."""
+def _softmax(logits: Array) -> Array:
+    odds = np.exp(logits - logits.max(1, keepdims=True))
+    return odds / odds.sum(1, keepdims=True)
+
+
+def _fit_line(given: Array, reported: Array) -> tuple[Array, Array]:
+    """Return the constant and the weights of the given columns (1 + F,), and the residuals (N,)."""
     design = np.column_stack([np.ones(len(given)), given])
     weights = np.linalg.lstsq(design, reported)[0]
     return weights, reported - design @ weights
 
 
-def spread_of(left: Array, person: NDArray[np.int64]) -> tuple[float, float]:
-    """Standard deviations of what people keep and of what changes from one of their images to the next.
+def split_spread(left: Array, person: NDArray[np.int64]) -> tuple[float, float]:
+    """Return the standard deviations of what people keep, and of what changes between their images.
 
-    One-way analysis of variance with random effects (Searle, Casella & McCulloch, Variance Components, 1992): the
-    people's means vary by the person part and by the frame part over the number of their images.
+    One-way analysis of variance with random effects (Searle, Casella & McCulloch, Variance
+    Components, 1992): the people's means vary by the person's part, and by the frame's part over
+    the number of their images.
 
     Args:
         left: (N,) residuals, N at least 1.
-        person: (N,) numbers; -1 where unknown, which counts as a person of its own.
+        person: (N,) numbers; -1 where unknown, each such row being a person of its own.
 
     Returns:
-        The person's part and the frame's; all of it is the frame's where no person has two images.
+        The person's part and the frame's; all is the frame's if no person has two images.
     """
     unknown = person < 0
     person = np.where(unknown, person.max(initial=0) + 1 + np.cumsum(unknown), person)

@@ -1,44 +1,65 @@
-"""What differs between the two stages: data, model, scores, and what is done with the best model."""
+"""What differs between the stages: data, model, scores, and what happens to the best model."""
 
-import hashlib
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
+from torch import Tensor
 from torch.utils.data import Dataset
 from transformers import PreTrainedModel
 
 from mma_mrnnet.features.clip_rows import model_digest
-from mma_mrnnet.model.configuration_mma_mrnnet import MMAConfig
+from mma_mrnnet.files import content_digest
+from mma_mrnnet.model.configuration_mma_mrnnet import MMAConfig, MMAMRNNetConfig
 from mma_mrnnet.model.modeling_mma import MMAModel
 from mma_mrnnet.model.modeling_mma_mrnnet import MMAMRNNetForIntensity
 from mma_mrnnet.model.video_processing_mma_mrnnet import MMAMRNNetVideoProcessor
+from mma_mrnnet.results import (
+    ClipData,
+    ClipScores,
+    FrameData,
+    IntensityCalibration,
+    MMAResults,
+    MRNNResults,
+    Provenance,
+    Results,
+    RunResults,
+    read_provenance,
+)
 from mma_mrnnet.training.arguments import TrainArguments
 from mma_mrnnet.training.calibration import LEAST_SLOPE, affine_calibration, calibrate_extractor
-from mma_mrnnet.training.clip_corpora import ClipSplit, read_corpus
+from mma_mrnnet.training.clip_corpora import (
+    ClipCorpus,
+    ClipSplit,
+    ExtractorInput,
+    LoadedClips,
+    TableInput,
+    load_clips,
+    read_corpus,
+)
 from mma_mrnnet.training.datasets import ClipCollator, ClipDataset, FrameCollator, FrameDataset
-from mma_mrnnet.training.extractor_errors import extractor_errors
-from mma_mrnnet.training.facts import clip_facts, frame_facts
+from mma_mrnnet.training.extractor_errors import measure_errors
+from mma_mrnnet.training.facts import Predict, collect_clip_facts, collect_frame_facts
 from mma_mrnnet.training.frame_corpora import describe_frames, frame_splits, untrained_outputs
-from mma_mrnnet.training.intensity_models import new_model
 from mma_mrnnet.training.reports import (
     Tensors,
     mean_label,
-    mma_report,
     mma_scores,
     mrnn_scores,
-    split_report,
+    score_frames,
+    score_split,
     write_predictions,
 )
 from mma_mrnnet.training.sampling import Order, corpus_draws, mixed, shuffled
 
 logger = logging.getLogger(__name__)
 
-Predict = Callable[[Dataset], tuple[Tensors, Tensors]]
+Data = TypeVar("Data", FrameData, ClipData)
 
 
 @dataclass
@@ -46,7 +67,7 @@ class Stage:
     """Everything `fit` needs of one stage.
 
     Attributes:
-        name: `mma`, `mrnn` or `pixels`; the model's results lie beside it under this name.
+        name: `mma` or `mrnn`; the model's results lie beside it under this name.
         model: what is trained.
         processor: saved beside the model.
         train: items for `train_collator`.
@@ -57,14 +78,15 @@ class Stage:
         output_names: fields of the model's output that `score` and `finish` read.
         loss_names: fields of the model's output that its `objective` reads.
         score: (outputs, labels) of a split -> named scores.
-        score_name: the one of its scores that chooses the best epoch; more is better.
-        finish: (best model, predict) -> the report; may calibrate the model.
-        description: what the data are, in words and numbers, for the results.
-        held_out: labelled clips of a test split, for `collator`; None where there are none.
-        fingerprint: a digest of the data, labels included, and of the extractor behind them: all processes must hold
-            the same, and a resumed run what it began with.
+        score_name: the score that chooses the best epoch; more is better.
+        finish: (best model, predict, what the loop records) -> results; may calibrate the model.
+        data: what the data are, for the results.
+        provenance: where they come from.
+        fingerprint: a digest of the data, labels included, and of the extractor behind them: all
+            processes and a resumed run must have the same.
+        held_out: labelled clips of a test split, for `collator`; None if there are none.
         carried_results: result files of an earlier stage that travel with the model.
-        begin_epoch: told the epoch's number, from 0, before its first item is read.
+        begin_epoch: is told the number of each epoch, from 0, before its first item is read.
     """
 
     name: str
@@ -79,79 +101,72 @@ class Stage:
     loss_names: tuple[str, ...]
     score: Callable[[Tensors, Tensors], dict[str, float]]
     score_name: str
-    finish: Callable[[PreTrainedModel, Predict], dict]
-    description: dict
+    finish: Callable[[PreTrainedModel, Predict, RunResults], Results]
+    data: FrameData | ClipData
+    provenance: list[Provenance]
     fingerprint: str
     held_out: ClipDataset | None = None
     carried_results: list[Path] = field(default_factory=list)
     begin_epoch: Callable[[int], None] = lambda epoch: None
 
 
-def monitored_score(args: TrainArguments, names: Sequence[str], default: str) -> str:
-    """The score that the user names, else the stage's own; asked for before anything is read that takes long."""
+def choose_score(args: TrainArguments, names: Sequence[str], default: str) -> str:
+    """Validate `--monitor` and return it (default: the stage's score). Called before slow reads."""
     if args.monitor is not None and args.monitor not in names:
         raise ValueError(f"--monitor must be one of {', '.join(names)}; got {args.monitor!r}")
     return args.monitor or default
 
 
-def digest_of(*parts: str) -> str:
-    """A digest of the parts in their order, as `Stage.fingerprint` takes it."""
-    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
-
-
-# Stage 1 -----------------------------------------------------------------------------------------------------------
+# Stage 1 ---------------------------------------------------------------------------------------
 
 SCORE_OF = {
     "action_units": "action_unit_correlation",
     "expressions": "expression_f1",
     "valence_arousal": "valence_arousal_ccc",
 }
-"""The score of each channel; where not all are taught, that of the last one taught chooses the best epoch."""
+"""The score of each channel; that of the last one taught chooses the epoch, unless all are."""
 
 
 def mma_stage(args: TrainArguments) -> Stage:
-    """Stage 1: the extractor on labelled face crops, or on drawn faces.
+    """Prepare stage 1: the extractor on labelled face crops, or on drawn faces.
 
     Args:
-        args: `data` is a folder or corpora (see `load_frames`), `drawn` or `drawn:partial`; `channels` the outputs that
-            labels teach.
-
-    Returns:
-        The `Stage`.
+        args: `data` is a folder or corpora (see `load_frames`), `drawn` or `drawn:partial`;
+            `channels` are the outputs that labels teach.
 
     Raises:
-        ValueError: settings or data that cannot be; it names them (see `frame_splits`).
+        ValueError: settings or data that cannot be (see `frame_splits`).
     """
     config = _extractor_config(args)
-    own_score = (
-        "mean_of_tasks" if len(args.channels) == len(SCORE_OF) else SCORE_OF[args.channels[-1]]
-    )
-    monitored = monitored_score(args, [*SCORE_OF.values(), "mean_of_tasks"], own_score)
+    teaches_all = len(args.channels) == len(SCORE_OF)
+    own_score = "mean_of_tasks" if teaches_all else SCORE_OF[args.channels[-1]]
+    score_name = choose_score(args, [*SCORE_OF.values(), "mean_of_tasks"], own_score)
     splits = frame_splits(args)
     train, validation = splits.train, splits.validation
     draws = corpus_draws(train.sources, train.expression, args.balance)
-    description = describe_frames(args.data, splits, draws)
-    logger.info("an epoch draws %s", description["items_an_epoch"])
+    data, provenance = describe_data(FrameData, describe_frames(args.data, splits, draws))
+    logger.info("an epoch draws %s", data.items_an_epoch)
     _record_supervision(config, train)
     processor = MMAMRNNetVideoProcessor(
         size={"height": args.image_size, "width": args.image_size}, num_frames=args.num_frames
     )
 
-    def finish(model: PreTrainedModel, predict: Predict) -> dict:
+    def finish(model: PreTrainedModel, predict: Predict, run: RunResults) -> MMAResults:
         outputs, labels = predict(validation)
         outputs, calibration = calibrate_extractor(model, outputs, labels, validation)
-        report = mma_report(outputs, labels, validation, config.action_units)
-        errors = extractor_errors(
-            outputs, labels, validation, config.action_units, splits.made_up_sources
+        units, made_up = config.action_units, splits.made_up_sources
+        return MMAResults(
+            **vars(run),
+            data=data,
+            calibration=calibration,
+            validation=score_frames(outputs, labels, validation, units),
+            errors=measure_errors(outputs, labels, validation, units, made_up),
+            facts=collect_frame_facts(train, config),
         )
-        return {
-            "calibration": calibration,
-            "validation": report,
-            "errors": errors,
-            "facts": frame_facts(train, config),
-        }
 
     torch.manual_seed(args.seed)
+    outputs = ("valence_arousal", "expression_logits", "action_unit_logits")
+    augmentations = args.augmentations if args.augment else ()
     return Stage(
         name="mma",
         model=MMAModel(config).to(memory_format=torch.channels_last),  # an eighth faster on a CPU
@@ -159,19 +174,25 @@ def mma_stage(args: TrainArguments) -> Stage:
         train=train,
         validation=validation,
         order=mixed(list(draws.values())),
-        train_collator=FrameCollator(
-            processor, augmentations=args.augmentations if args.augment else ()
-        ),
+        train_collator=FrameCollator(processor, augmentations=augmentations),
         collator=FrameCollator(processor),
-        output_names=("valence_arousal", "expression_logits", "action_unit_logits"),
-        loss_names=("valence_arousal", "expression_logits", "action_unit_logits"),
+        output_names=outputs,
+        loss_names=outputs,
         score=lambda outputs, labels: mma_scores(outputs, labels, validation.intensity),
-        score_name=monitored,
+        score_name=score_name,
         finish=finish,
-        description=description,
-        fingerprint=digest_of(train.fingerprint(), validation.fingerprint()),
+        data=data,
+        provenance=provenance,
+        fingerprint=content_digest(train.fingerprint(), validation.fingerprint()),
         begin_epoch=train.begin_epoch,
     )
+
+
+def describe_data(kind: type[Data], description: dict[str, Any]) -> tuple[Data, list[Provenance]]:
+    """Return what the data of a corpus are, and where they come from."""
+    provenance = list(read_provenance(description))
+    rest = {name: value for name, value in description.items() if name != "provenance"}
+    return kind.from_json(rest, "data"), provenance
 
 
 def _extractor_config(args: TrainArguments) -> MMAConfig:
@@ -197,41 +218,53 @@ def _extractor_config(args: TrainArguments) -> MMAConfig:
 
 
 def _record_supervision(config: MMAConfig, train: FrameDataset) -> None:
-    """Writes into the config which outputs the training labels reach, and which nothing teaches."""
+    """Record in the config which units have training labels, and which outputs nothing teaches."""
     labelled = (~train.intensity.isnan()).any(0).tolist()
-    config.supervised_action_units = [
-        unit for unit, seen in zip(config.action_units, labelled, strict=True) if seen
-    ]
+    units = zip(config.action_units, labelled, strict=True)
+    config.supervised_action_units = [unit for unit, is_labelled in units if is_labelled]
     config.untrained_outputs = untrained_outputs(train, config)
     if config.untrained_outputs:
         logger.warning("nothing teaches these outputs: %s", ", ".join(config.untrained_outputs))
 
 
-# Stage 2 -----------------------------------------------------------------------------------------------------------
+# Stage 2 ---------------------------------------------------------------------------------------
 
 
 def mrnn_stage(args: TrainArguments) -> Stage:
-    """Stage 2: the recurrent part on clips of affect, the extractor fixed inside, or on tables of features.
+    """Prepare stage 2: the recurrent part on clips of affect, the extractor fixed inside.
 
     Args:
-        args: `data` is `simulated`, `clips:FOLDER` (see `load_clip_folder`) or `hume:FOLDER` (see
-            `load_hume_reaction`); `mma` the stage-1 checkpoint that the model is built around, None for tables.
-
-    Returns:
-        The `Stage`.
+        args: `data` is `simulated`, `clips:FOLDER` or `hume:FOLDER`; `mma` the stage-1 checkpoint
+            that the model is built around, None for tables of features.
 
     Raises:
-        ValueError: data of a kind that is not read here, or no stage-1 checkpoint where `mma` points.
+        ValueError: data of a kind that is not read here, or no stage-1 checkpoint at `mma`.
     """
     corpus = read_corpus(args)
-    monitored = monitored_score(args, [*corpus.names, "mean_pearson"], "mean_pearson")
+    score_name = choose_score(args, [*corpus.names, "mean_pearson"], "mean_pearson")
     torch.manual_seed(args.seed)
-    model, processor, clips = new_model(args, corpus)
+    model, processor, clips = build_model(args, corpus)
     splits = clips.splits
     _warn_of_long_clips(splits, processor)
-    names = model.config.label_names
-    train, validation = splits["train"].rows, splits["validation"].rows
+    data, provenance = describe_data(ClipData, clips.description)
+    names, train, validation = corpus.names, splits["train"].rows, splits["validation"].rows
 
+    def finish(model: PreTrainedModel, predict: Predict, run: RunResults) -> MRNNResults:
+        before, calibration = _calibrate(model, predict, splits)
+        scores, predicted = report_splits(predict, splits, names, corpus.id_column, args.output)
+        return MRNNResults(
+            **vars(run),
+            data=data,
+            calibration=calibration,
+            validation_before_calibration=before,
+            validation=scores["validation"],
+            test=scores.get("test"),
+            facts=collect_clip_facts(model, processor, predict, splits, predicted),
+        )
+
+    behind = [] if model.mma is None else [model_digest(model.mma)]
+    if corpus.noise is not None:  # from a file beside the extractor, which no setting names
+        behind.append(repr(corpus.noise))
     return Stage(
         name="mrnn",
         model=model,
@@ -244,29 +277,103 @@ def mrnn_stage(args: TrainArguments) -> Stage:
         output_names=("intensities", "logits"),
         loss_names=("logits",),
         score=lambda outputs, labels: mrnn_scores(outputs, labels, validation, names),
-        score_name=monitored,
-        finish=lambda model, predict: _calibrated_report(
-            model, processor, predict, splits, corpus.id_column, args.output
-        ),
-        description=clips.description,
+        score_name=score_name,
+        finish=finish,
+        data=data,
+        provenance=provenance,
         held_out=held_out_of(splits),
-        fingerprint=digest_of(
-            *clips.fingerprint,
-            "" if model.mma is None else model_digest(model.mma),
-            *(
-                [] if corpus.noise is None else [repr(corpus.noise)]
-            ),  # a file beside the extractor, in no setting
-        ),
-        carried_results=sorted(Path(args.mma).glob("results_mma.json"))
-        if args.mma and Path(args.mma).is_dir()
-        else [],
+        fingerprint=content_digest(*clips.fingerprint, *behind),
+        carried_results=sorted(Path(args.mma).glob(MMAResults.name_of_file)) if args.mma else [],
     )
 
 
+def build_model(
+    args: TrainArguments, corpus: ClipCorpus
+) -> tuple[MMAMRNNetForIntensity, MMAMRNNetVideoProcessor, LoadedClips]:
+    """Build a new model for a corpus, with its processor and the clips that it reads.
+
+    Videos, crops and simulated clips get a model around the stage-1 checkpoint `args.mma`; tables
+    get a model without an extractor, whose scaling is fitted on the training clips.
+
+    Raises:
+        ValueError: no checkpoint at `args.mma`, or clips that cannot be used (see `load_clips`).
+    """
+    if corpus.holds_tables:
+        clips = load_clips(corpus, args, TableInput(args.features))
+        config = MMAMRNNetConfig(feature_names=clips.feature_names, **_recurrent_part(args, corpus))
+        model = MMAMRNNetForIntensity(config)
+        model.set_feature_scaling(*measure_features(clips.splits["train"].rows))
+        return model, MMAMRNNetVideoProcessor(**_lengths(args)), clips
+    try:
+        model = MMAMRNNetForIntensity.from_mma_pretrained(args.mma, **_recurrent_part(args, corpus))
+        processor = MMAMRNNetVideoProcessor.from_pretrained(args.mma, **_lengths(args))
+    except (OSError, SafetensorError) as error:
+        raise ValueError(
+            f"--mma {args.mma}: not a checkpoint that can be loaded: {error}"
+        ) from error
+    model.config.mma_config._name_or_path = ""  # a path of this machine, and config.json travels
+    return model, processor, load_clips(corpus, args, ExtractorInput(model.mma, processor))
+
+
+def _lengths(args: TrainArguments) -> dict[str, Any]:
+    """Return the processor's settings of clip length and sampling rate."""
+    return {
+        "num_frames": args.num_frames,
+        "fps": args.sampling_fps,
+        "length_policy": args.length_policy,
+    }
+
+
+def _recurrent_part(args: TrainArguments, corpus: ClipCorpus) -> dict[str, Any]:
+    """Return the fields of `MMAMRNNetConfig` that do not describe the input of a frame."""
+    return {
+        "channels": args.channels,
+        "num_frames": args.num_frames,
+        "sampling_fps": args.sampling_fps,
+        "hidden_size": args.hidden_size,
+        "num_hidden_layers": args.num_layers,
+        "temporal_pooling": args.temporal_pooling,
+        "dense_size": args.dense_size,
+        "dropout": args.dropout,
+        "intensity_loss": args.intensity_loss,
+        "id2label": dict(enumerate(corpus.names)),
+        "label2id": {name: number for number, name in enumerate(corpus.names)},
+        "relative_labels": corpus.relative_labels,
+        "simulated_labels": corpus.simulated_labels,
+    }
+
+
+CLIPS_AT_ONCE = 256  # that memory holds while the scaling is fitted
+
+
+def measure_features(clips: ClipDataset) -> tuple[Tensor, Tensor]:
+    """Return mean and standard deviation of each feature over the frames of all clips.
+
+    Returns:
+        Mean and scale, (F,) float32 each; the scale is 1 for a feature that never changes.
+    """
+    sums, count, low, high = 0.0, 0, np.inf, -np.inf
+    for frames in _iterate_frames(clips):
+        sums, count = sums + frames.sum(0, dtype=np.float64), count + len(frames)
+        low, high = np.minimum(low, frames.min(0)), np.maximum(high, frames.max(0))
+    mean = sums / count
+    squares = sum(((frames - mean) ** 2).sum(0) for frames in _iterate_frames(clips))
+    scale = torch.from_numpy(np.sqrt(squares / count)).float()
+    changes = torch.from_numpy(high > low)
+    return torch.from_numpy(mean).float(), torch.where(changes & (scale > 0), scale, 1.0)
+
+
+def _iterate_frames(clips: ClipDataset) -> Iterator[np.ndarray]:
+    """Yield (frames, F) of some clips after the other: memory never holds all of them."""
+    for first in range(0, len(clips), CLIPS_AT_ONCE):
+        items = clips.__getitems__([*range(first, min(first + CLIPS_AT_ONCE, len(clips)))])
+        yield np.concatenate([item["affect"] for item in items])
+
+
 def held_out_of(splits: dict[str, ClipSplit]) -> ClipDataset | None:
-    """The labelled test clips; None where there are none."""
-    rows = splits["test"].rows if "test" in splits else []
-    return rows if len(rows) else None
+    """Return the labelled test clips; None if there are none."""
+    rows = splits["test"].rows if "test" in splits else None
+    return rows if rows else None
 
 
 def _warn_of_long_clips(splits: dict[str, ClipSplit], processor: MMAMRNNetVideoProcessor) -> None:
@@ -279,19 +386,14 @@ def _warn_of_long_clips(splits: dict[str, ClipSplit], processor: MMAMRNNetVideoP
         )
 
 
-def _calibrated_report(
-    model: MMAMRNNetForIntensity,
-    processor: MMAMRNNetVideoProcessor,
-    predict: Predict,
-    splits: dict[str, ClipSplit],
-    id_column: str,
-    output: Path,
-) -> dict:
-    """Calibrates the model on validation; scores of validation and test, whose real clips' predictions are written."""
+def _calibrate(
+    model: MMAMRNNetForIntensity, predict: Predict, splits: dict[str, ClipSplit]
+) -> tuple[ClipScores, IntensityCalibration]:
+    """Calibrate the model on validation; return the scores there before it, and what was fitted."""
     names = model.config.label_names
-    training_mean = mean_label(splits["train"].files)
     outputs, labels = predict(splits["validation"].rows)
-    before = split_report(outputs["intensities"], splits["validation"], names, training_mean)
+    training_mean = mean_label(splits["train"].files)
+    before = score_split(outputs["intensities"], splits["validation"], names, training_mean)
     scale, shift = affine_calibration(outputs["intensities"], labels["labels"])
     flat = [name for name, slope in zip(names, scale.tolist(), strict=True) if slope <= LEAST_SLOPE]
     if flat:
@@ -300,31 +402,26 @@ def _calibrated_report(
             ", ".join(flat),
         )
     model.set_calibration(scale.to(model.device), shift.to(model.device))
-    report, predicted = report_splits(predict, splits, names, id_column, output)
-    return {
-        "calibration": {"scale": scale, "shift": shift, "fitted_on": "validation"},
-        "validation_before_calibration": before,
-        **report,
-        "facts": clip_facts(model, processor, predict, splits, predicted),
-    }
+    return before, IntensityCalibration(scale.tolist(), shift.tolist(), "validation")
 
 
 def report_splits(
     predict: Predict, splits: dict[str, ClipSplit], names: list[str], id_column: str, output: Path
-) -> tuple[dict, dict[str, Tensors]]:
-    """Scores of validation and of test, where there is one; their real clips' predictions are written to `output`.
+) -> tuple[dict[str, ClipScores], dict[str, Tensors]]:
+    """Score validation and test, and write the predictions of their real clips to `output`.
 
     Args:
-        predict: as `fit` gives it.
-        splits: from `load_clips`.
+        predict: as `Stage.finish` gets it.
+        splits: the clips.
         names: of the K targets.
         id_column: header of the clips' names in the tables of predictions.
         output: the run's folder.
 
     Returns:
-        `split_report` of each labelled split, and the outputs of each with a clip that can be predicted, by its name.
+        The scores of each labelled split, and the outputs of each split with a clip that can be
+        predicted.
     """
-    report: dict = {}
+    scores: dict[str, ClipScores] = {}
     predicted: dict[str, Tensors] = {}
     training_mean = mean_label(splits["train"].files)
     for name in [name for name in ("validation", "test") if name in splits]:
@@ -333,9 +430,8 @@ def report_splits(
             predicted[name] = predict(split.with_face)[0]
             intensities = predicted[name]["intensities"]
         if split.files:
-            write_predictions(
-                output / f"predictions_{name}.csv", intensities, split, id_column, training_mean
-            )
+            path = output / f"predictions_{name}.csv"
+            write_predictions(path, intensities, split, id_column, training_mean)
         if split.is_labelled:
-            report[name] = split_report(intensities, split, names, training_mean)
-    return report, predicted
+            scores[name] = score_split(intensities, split, names, training_mean)
+    return scores, predicted

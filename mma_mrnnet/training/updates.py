@@ -1,0 +1,181 @@
+"""One update of the weights: the exact gradient of its objective, and the routed step of AdamW.
+
+Means over labelled rows, CCC and Pearson of shares do not average to those of the whole; so the
+outputs and labels of all processes and micro-batches are joined before an objective is computed.
+"""
+
+from collections.abc import Callable, Iterable
+from contextlib import nullcontext
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+from transformers.utils.generic import ModelOutput
+
+from mma_mrnnet.training.reports import Tensors
+from mma_mrnnet.training.stages import Stage
+
+
+def backward(
+    accelerator: Accelerator, stage: Stage, model: nn.Module, batch: Tensors, micro_batch_size: int
+) -> Tensor:
+    """Add the gradient of the objective over all processes' batches to the parameters.
+
+    With micro-batches the network runs twice: once without a graph for the outputs, whose objective
+    gives the exact gradient at each output; and once more, micro-batch by micro-batch with the same
+    random numbers (dropout), to carry that gradient to the parameters. Memory is that of one
+    micro-batch. Batch norm in training mode sees its own micro-batch in its own process, and its
+    running statistics count each micro-batch once.
+
+    Args:
+        accelerator: of the run.
+        stage: names the outputs that its model's `objective` reads.
+        model: as `accelerator.prepare` returned it.
+        batch: this process's share of the update; names that end in `labels` go to the objective.
+        micro_batch_size: items that go through the network at once; 0: the whole share.
+
+    Returns:
+        The objective, a scalar without a graph.
+    """
+    labels = {name: value for name, value in batch.items() if name.endswith("labels")}
+    inputs = {name: value for name, value in batch.items() if name not in labels}
+    processes = accelerator.num_processes  # over which gradients are averaged
+    # Not decided by this share's size: another process's may differ, and all must meet in step.
+    if micro_batch_size == 0:
+        loss = global_loss(accelerator, stage, model, model(**inputs), labels)
+        accelerator.backward(loss * processes)
+        return loss.detach()
+    splits = [value.split(micro_batch_size) for value in inputs.values()]
+    parts = [dict(zip(inputs, values, strict=True)) for values in zip(*splits, strict=True)]
+    outputs = _outputs_without_graph(accelerator.unwrap_model(model), parts, stage.loss_names)
+    loss = global_loss(accelerator, stage, model, outputs, labels)
+    leaves = [outputs[name] for name in stage.loss_names]
+    gradients = torch.autograd.grad(loss * processes, leaves)
+    shares = zip(*(gradient.split(micro_batch_size) for gradient in gradients), strict=True)
+    for number, (part, share) in enumerate(zip(parts, shares, strict=True), 1):
+        with nullcontext() if number == len(parts) else accelerator.no_sync(model):
+            output = model(**part)
+            # Its gradient at each output is the given one; and it is a loss, which a scaler of
+            # float16 gradients needs.
+            carriers = [
+                (output[name] * gradient).sum()
+                for name, gradient in zip(stage.loss_names, share, strict=True)
+            ]
+            accelerator.backward(torch.stack(carriers).sum())
+    return loss.detach()
+
+
+def global_loss(
+    accelerator: Accelerator, stage: Stage, model: nn.Module, output: ModelOutput, labels: Tensors
+) -> Tensor:
+    """Return the objective of the whole update, of which each process holds a share; scalar.
+
+    Args:
+        accelerator: of the run.
+        stage: names the outputs that the objective reads.
+        model: as `accelerator.prepare` returned it.
+        output: of this process's share; only this share carries a gradient.
+        labels: of this process's share.
+    """
+    if accelerator.num_processes > 1:
+        count = torch.tensor([len(output[stage.loss_names[0]])], device=accelerator.device)
+        sizes = accelerator.gather(count).tolist()
+        rank = accelerator.process_index
+        whole = {name: _gather(output[name], sizes, rank) for name in stage.loss_names}
+        output = type(output)(**whole)
+        labels = {name: _gather(value, sizes, rank) for name, value in labels.items()}
+    return accelerator.unwrap_model(model).objective(output, **labels)
+
+
+def _gather(share: Tensor, sizes: list[int], rank: int) -> Tensor:
+    """Return the shares of all processes in the order of their ranks; only ours has a gradient."""
+    padding = share.new_zeros(max(sizes) - len(share), *share.shape[1:])
+    padded = torch.cat([share.detach(), padding]).contiguous()
+    parts = [torch.empty_like(padded) for _ in sizes]
+    torch.distributed.all_gather(parts, padded)
+    shares = [part[:size] for part, size in zip(parts, sizes, strict=True)]
+    shares[rank] = share
+    return torch.cat(shares)
+
+
+def _outputs_without_graph(
+    model: nn.Module, parts: list[Tensors], names: tuple[str, ...]
+) -> ModelOutput:
+    """Return the joined outputs of the parts as leaves; random states and buffers stay the same."""
+    device = next(model.parameters()).device
+    buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
+    kept: dict[str, Any] = {"devices": []}
+    if device.type != "cpu":
+        kept = {"devices": [device], "device_type": device.type}
+    with torch.random.fork_rng(**kept), torch.no_grad():
+        outputs = [model(**part) for part in parts]
+        for name, buffer in model.named_buffers():
+            buffer.copy_(buffers[name])
+    joined = {name: torch.cat([output[name] for output in outputs]) for name in names}
+    return type(outputs[0])(**{name: value.requires_grad_() for name, value in joined.items()})
+
+
+class RoutedAdamW(torch.optim.AdamW):
+    """AdamW for which the dense layer's columns of unrouted frames do not exist in that step.
+
+    The mask gives such columns a gradient of exactly 0, yet Adam's momentum and weight decay would
+    still move them. Here their weights and moments keep every bit, and each frame's columns count
+    their own steps: a frame that is first routed late starts with the bias correction of a first
+    step. Source: the routing rule of the authors' RACNet as we remember it (connections of outputs
+    that are not routed stay constant until another input routes them); the form is our choice.
+
+    Args:
+        parameters: what is trained, `routed` among it.
+        routed: the dense layer's weight, (D, T * H): T frames of H columns each.
+        num_frames: T.
+        settings: as `torch.optim.AdamW` takes them.
+    """
+
+    def __init__(
+        self,
+        parameters: Iterable[nn.Parameter],
+        routed: nn.Parameter,
+        num_frames: int,
+        **settings: Any,
+    ) -> None:
+        super().__init__(parameters, **settings)
+        self.routed = routed
+        self.num_frames = num_frames
+        self.longest = num_frames
+        """Frames of the longest clip of the coming update, over all processes and micro-batches."""
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], Tensor] | None = None) -> Tensor | None:
+        """Make one update; all parameters but `routed` change as in AdamW."""
+        gradient, self.routed.grad = self.routed.grad, None  # AdamW skips what has no gradient
+        try:
+            loss = super().step(closure)
+        finally:
+            self.routed.grad = gradient
+        if gradient is not None:
+            self._step_routed(gradient)
+        return loss
+
+    def _step_routed(self, gradient: Tensor) -> None:
+        (group,) = self.param_groups
+        rate, (beta1, beta2) = group["lr"], group["betas"]
+        state = self.state[self.routed]
+        if not state:
+            state["step"] = torch.zeros(self.num_frames, device=self.routed.device)
+            state["exp_avg"] = torch.zeros_like(self.routed)
+            state["exp_avg_sq"] = torch.zeros_like(self.routed)
+        whole = (self.routed, gradient, state["exp_avg"], state["exp_avg_sq"])
+        weight, gradient, mean, square = (
+            values.unflatten(1, (self.num_frames, -1))[:, : self.longest]  # (D, longest, H), views
+            for values in whole
+        )
+        state["step"][: self.longest] += 1
+        # In float64: 1 - 0.999 in float32 is off by 5e-5.
+        steps = state["step"][: self.longest, None].double()  # (longest, 1)
+        correction1, correction2 = (1 - beta1**steps).to(weight), (1 - beta2**steps).to(weight)
+        weight.mul_(1 - rate * group["weight_decay"])
+        mean.lerp_(gradient, 1 - beta1)
+        square.mul_(beta2).addcmul_(gradient, gradient, value=1 - beta2)
+        root = square.sqrt() / correction2.sqrt() + group["eps"]
+        weight.sub_(rate / correction1 * mean / root)
