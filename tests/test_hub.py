@@ -322,7 +322,7 @@ def test_a_hub_that_is_out_of_order_for_a_moment_is_waited_for(hub, user, checkp
         ("repos/create", 429, ("too many requests (429)", "nothing was uploaded")),
         ("validate-yaml", 502, ("it answered 502", "the repository was made, and is empty so far")),
         ("/objects/", 503, ("it answered 503", "the repository was made, and is empty so far")),
-        ("/commit/", 503, ("it answered 503", "whether the commit arrived is not known")),
+        ("/commit/", 503, ("it answered 503", "it is not known whether the commit arrived")),
     ],
 )
 def test_one_that_stays_so_gives_one_line_and_the_same_command_succeeds_later(

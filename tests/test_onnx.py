@@ -199,7 +199,7 @@ def test_the_script_keeps_the_frames_that_the_processor_keeps():
 def test_a_model_whose_numbers_differ_is_not_written(tmp_path, monkeypatch):
     feature_model(tmp_path / "trained")
     monkeypatch.setattr(
-        onnx_export._GRU, "_reordered", lambda self, weight: weight
+        onnx_export._GRU, "_reorder_gates", lambda self, weight: weight
     )  # PyTorch's order of the gates
     with pytest.raises(
         CheckpointError, match=r"intensities\.onnx: its outputs differ from PyTorch's by"

@@ -163,8 +163,8 @@ def model_card(model: PreTrainedModel, folder: Path) -> str:
     )
 
 
-def card_data(model_name: str, licence: dict[str, str], **fields: Any) -> ModelCardData:
-    """Return the metadata of a card, without the fields that are None."""
+def card_data(model_name: str, licence: dict[str, Any], **fields: Any) -> ModelCardData:
+    """Return the metadata of a card."""
     return ModelCardData(model_name=model_name, **licence, **fields)
 
 
@@ -329,8 +329,8 @@ def _intensity_results(task: str, stage2: MRNNResults, simulated: bool) -> list[
 class TrainingEnergy:
     """Wall time of a training and its estimated energy; nothing was metered.
 
-    `core_hours` are hours x processes x threads. `kilowatt_hours` assume `WATTS_A_CORE` and are None
-    for a training that used more than CPUs.
+    `core_hours` are hours x processes x threads. `kilowatt_hours` assume `WATTS_A_CORE` and are
+    None for a training that used more than CPUs.
     """
 
     hours: float

@@ -1,4 +1,4 @@
-"""Classify errors of the Hub: transient or not, with a one-line reason; looks through wrapped ones."""
+"""Classify errors of the Hub: transient or not, and why; looks through wrapped exceptions."""
 
 import json
 import os
@@ -42,7 +42,8 @@ def explain_error(error: BaseException) -> str | None:
             else None
         )
     by_kind = {
-        GatedRepoError: f"gated ({said}); ask for access on the repository's page, and log in (`hf auth login`)",
+        GatedRepoError: f"gated ({said}); ask for access on the repository's page, "
+        "and log in (`hf auth login`)",
         DisabledRepoError: "the Hub has disabled this repository",
         RevisionNotFoundError: f"no such branch, tag or commit ({said})",
         RepositoryNotFoundError: "no such repository, or a private one that your token may not see"
@@ -53,7 +54,8 @@ def explain_error(error: BaseException) -> str | None:
         if any(isinstance(each, kind) for each in _chain(error)):
             return text
     by_status = {
-        401: f"the Hub does not accept your token (revoked or expired?); get a new one{_source_of_token()}",
+        401: "the Hub does not accept your token (revoked or expired?); "
+        f"get a new one{_source_of_token()}",
         403: f"your token has no right to do that ({said}); take one that has",
         412: "somebody else has committed meanwhile; look at what is there now, and try again",
         429: "too many requests (429); try again later",
@@ -78,7 +80,8 @@ def describe_trouble(error: BaseException) -> str:
         )
     if _unconnected(error):
         first = [each for each in _chain(error) if isinstance(each, HTTPError)][-1]
-        return f"no connection to {constants.ENDPOINT}, or it broke ({shorten(first) or type(first).__name__})"
+        cause = shorten(first) or type(first).__name__
+        return f"no connection to {constants.ENDPOINT}, or it broke ({cause})"
     return "the Hub is out of order (its answer made no sense)"
 
 

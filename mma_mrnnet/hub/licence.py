@@ -1,6 +1,7 @@
 """The licence of weights, from the licences of the data that they learnt from."""
 
 from collections.abc import Iterable
+from typing import Any
 
 from mma_mrnnet.results import (
     UNKNOWN_LICENCE,
@@ -72,7 +73,7 @@ def checkpoint_sources(
     return list(dict.fromkeys(found))
 
 
-def licence_fields(licence: str) -> dict[str, str]:
+def licence_fields(licence: str) -> dict[str, Any]:
     """Return the metadata of a card for a licence that `weights_licence` gave.
 
     The Hub knows SPDX identifiers and `unknown`; whatever else is `other` with a name.

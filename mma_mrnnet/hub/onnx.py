@@ -1,19 +1,22 @@
-"""A checkpoint as ONNX: its networks, checked against PyTorch, their numbers, and a script that needs neither."""
+"""Export a checkpoint as ONNX: models checked against PyTorch, settings, script and card.
+
+transformers' `OnnxExporter` is not used: it exports a whole `ModelOutput`, unrolls the GRU frame
+by frame, and cannot leave the extractor out.
+"""
 
 import copy
-import json
 import os
 import shutil
 import warnings
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from mma_mrnnet.files import replaced_folder
+from mma_mrnnet.files import replaced_folder, write_json, write_text
 from mma_mrnnet.hub.cards import (
     CheckpointResults,
     card_data,
@@ -43,11 +46,11 @@ EXTRACTOR, INTENSITIES, SETTINGS, SCRIPT = (
 OPSET = 20  # what PyTorch's exporter writes by itself; onnxruntime reads it from 1.17 on
 TOLERANCE = 1e-4
 BATCHES = (1, 3, 7)
-"""Sizes of the batches that the check runs; none is the one that the export was traced with."""
+"""Batch sizes of the check; none is the size that the export is traced with."""
 
 
 class _Extractor(nn.Module):
-    """Crops to affect."""
+    """The extractor: crops to affect."""
 
     def __init__(self, model: MMAModel) -> None:
         super().__init__()
@@ -58,40 +61,39 @@ class _Extractor(nn.Module):
 
 
 class _GRU(nn.Module):
-    """A GRU as one node of ONNX a layer; the exporter itself would unroll it frame by frame before it finds the node.
+    """A GRU that exports as one ONNX node a layer; PyTorch's exporter would unroll it.
 
-    Outside an export it computes nothing. ONNX orders the gates update, reset, new; PyTorch reset, update, new.
+    It works in an export only. ONNX orders the gates update, reset, new; PyTorch reset, update,
+    new.
     """
 
     def __init__(self, gru: nn.GRU) -> None:
         super().__init__()
         self.hidden_size = gru.hidden_size
-        self.layers = nn.ModuleList(nn.Module() for _ in range(gru.num_layers))
-        for number, layer in enumerate(self.layers):
-            weight_ih, weight_hh, bias_ih, bias_hh = (
-                self._reordered(weight.detach()) for weight in gru.all_weights[number]
-            )
-            layer.register_buffer(
-                "weight_ih", weight_ih.unsqueeze(0)
-            )  # (1, 3 H, A): of one direction
-            layer.register_buffer("weight_hh", weight_hh.unsqueeze(0))  # (1, 3 H, H)
-            layer.register_buffer("bias", torch.cat([bias_ih, bias_hh]).unsqueeze(0))  # (1, 6 H)
+        self.num_layers = gru.num_layers
+        for number, weights in enumerate(gru.all_weights):
+            weight_ih, weight_hh, bias_ih, bias_hh = map(self._reorder_gates, weights)
+            bias = torch.cat([bias_ih, bias_hh])
+            # The first axis is the direction.
+            self.register_buffer(f"weight_ih_{number}", weight_ih.unsqueeze(0))  # (1, 3 H, A)
+            self.register_buffer(f"weight_hh_{number}", weight_hh.unsqueeze(0))  # (1, 3 H, H)
+            self.register_buffer(f"bias_{number}", bias.unsqueeze(0))  # (1, 6 H)
 
-    def _reordered(self, weight: Tensor) -> Tensor:
-        reset, update, new = weight.split(self.hidden_size)
+    def _reorder_gates(self, weight: Tensor) -> Tensor:
+        reset, update, new = weight.detach().split(self.hidden_size)
         return torch.cat([update, reset, new])
 
     def forward(self, values: Tensor) -> tuple[Tensor, None]:
         states = values.transpose(0, 1)  # (T, B, A)
-        attributes = {
-            "hidden_size": self.hidden_size,
-            "linear_before_reset": 1,
-        }  # as PyTorch, and cuDNN, apply the reset
-        for layer in self.layers:
+        for number in range(self.num_layers):
+            weights = (
+                self.get_buffer(f"{name}_{number}") for name in ("weight_ih", "weight_hh", "bias")
+            )
             states = torch.onnx.ops.symbolic(
                 "GRU",
-                (states, layer.weight_ih, layer.weight_hh, layer.bias),
-                attributes,
+                (states, *weights),
+                # Reset is applied as in PyTorch and cuDNN.
+                {"hidden_size": self.hidden_size, "linear_before_reset": 1},
                 dtype=states.dtype,
                 shape=(states.shape[0], 1, states.shape[1], self.hidden_size),
             ).squeeze(1)  # (T, B, H)
@@ -99,7 +101,7 @@ class _GRU(nn.Module):
 
 
 class _Intensities(nn.Module):
-    """A clip's affect, or features, to its intensities: scaling, GRU, mask, dense layers and calibration."""
+    """Stage 2 without the extractor: affect or features of clips to intensities and logits."""
 
     def __init__(self, model: MMAMRNNetForIntensity) -> None:
         super().__init__()
@@ -110,23 +112,24 @@ class _Intensities(nn.Module):
         return output.intensities, output.logits  # (B, K) both
 
 
-def _traced(model: MMAMRNNetForIntensity) -> _Intensities:
-    """A copy to export, without the extractor and with the GRU that ONNX has."""
+def _prepare_intensities(model: MMAMRNNetForIntensity) -> _Intensities:
+    """Copy stage 2 for the export, without the extractor and with `_GRU`; weights are shared."""
     kept = copy.copy(model)
     kept._modules = dict(model._modules)
     kept.mma, kept.rnn = None, copy.copy(model.rnn)
-    kept.rnn._modules = dict(model.rnn._modules)
-    kept.rnn.gru = _GRU(model.rnn.gru)
+    kept.rnn._modules = {**model.rnn._modules, "gru": _GRU(model.rnn.gru)}
     return _Intensities(kept)
 
 
 def export_onnx(source: str | os.PathLike[str], target: str | os.PathLike[str]) -> Path:
-    """Writes a folder that runs with numpy and onnxruntime alone: models, `settings.json`, `run_onnx.py`, `README.md`.
+    """Write a folder that runs with numpy and onnxruntime alone.
 
-    `extractor.onnx` takes `pixel_values` (N, 3, S, S) float32 and gives `affect` (N, A). `intensities.onnx` takes
-    `affect` (B, T, A) float32 and `frame_mask` (B, T) bool, real frames first, and gives `intensities` and `logits`
-    (B, K). N and B are free, T is the config's. A stage-1 checkpoint has no second model, and one that reads tables of
-    features no first. Both are float32, and run against PyTorch before anything stands at `target`.
+    It holds the models, `settings.json`, `run_onnx.py` and `README.md`. `extractor.onnx` takes
+    `pixel_values` (N, 3, S, S) float32 and returns `affect` (N, A). `intensities.onnx` takes
+    `affect` (B, T, A) float32 and `frame_mask` (B, T) bool, real frames first, and returns
+    `intensities` and `logits` (B, K). N and B are free, T is the config's. A stage-1 checkpoint
+    has only the first model, one that reads tables of features only the second. Both are float32
+    and are compared with PyTorch before the folder appears.
 
     Args:
         source: a stage-1 or stage-2 checkpoint, such as `runs/mrnn/model`.
@@ -136,14 +139,15 @@ def export_onnx(source: str | os.PathLike[str], target: str | os.PathLike[str]) 
         `target`.
 
     Raises:
-        CheckpointError: the source cannot be loaded, the target holds something, or a model's outputs differ from
-            PyTorch's by more than 1e-4 (of their size, where that exceeds 1).
+        CheckpointError: the source cannot be loaded, the target is no new folder, or outputs
+            differ from PyTorch's by more than 1e-4 (relative for outputs above 1).
         ValueError: the extra `onnx` is not installed.
     """
     missing = [name for name in ("onnx", "onnxscript", "onnxruntime") if find_spec(name) is None]
     if missing:
         raise ValueError(
-            f"an export to ONNX needs its extra: pip install 'mma-mrnnet[onnx]' ({', '.join(missing)} missing)"
+            "an export to ONNX needs its extra: pip install 'mma-mrnnet[onnx]' "
+            f"({', '.join(missing)} missing)"
         )
     target = Path(target)
     check_target(target)
@@ -156,34 +160,26 @@ def export_onnx(source: str | os.PathLike[str], target: str | os.PathLike[str]) 
     settings = _settings(model, extractor, processor)
     with replaced_folder(target) as folder:
         if extractor is not None:
+            network = _Extractor(extractor)
             side = extractor.config.image_size
+            inputs = {"pixel_values": torch.zeros(2, 3, side, side)}
             path = folder / EXTRACTOR
-            _write(
-                _Extractor(extractor),
-                {"pixel_values": torch.zeros(2, 3, side, side)},
-                ["affect"],
-                path,
-                licence,
-            )
-            settings["extractor"]["largest_difference"] = _checked(
-                path, _Extractor(extractor), _crops(side)
-            )
-        if extractor is not model:
-            config, path = model.config, folder / INTENSITIES
-            frames = torch.zeros(2, config.num_frames, config.input_size)
-            inputs = {
-                "affect": frames,
-                "frame_mask": torch.ones(frames.shape[:2], dtype=torch.bool),
-            }
-            _write(_traced(model), inputs, ["intensities", "logits"], path, licence)
-            settings["intensities"]["largest_difference"] = _checked(
-                path, _Intensities(model), _clips(model)
-            )
-        (folder / SETTINGS).write_text(
-            json.dumps(settings, indent=1, allow_nan=False) + "\n", encoding="utf-8"
-        )
+            _write(network, inputs, ["affect"], path, _describe(model, path, licence))
+            largest = _compare(path, network, _crops(side))
+            settings["extractor"]["largest_difference"] = largest
+        if not isinstance(model, MMAModel):
+            frames = torch.zeros(2, model.config.num_frames, model.config.input_size)
+            frame_mask = torch.ones(frames.shape[:2], dtype=torch.bool)
+            inputs = {"affect": frames, "frame_mask": frame_mask}
+            path = folder / INTENSITIES
+            outputs = ["intensities", "logits"]
+            facts = _describe(model, path, licence)
+            _write(_prepare_intensities(model), inputs, outputs, path, facts)
+            largest = _compare(path, _Intensities(model), _clips(model))
+            settings["intensities"]["largest_difference"] = largest
+        write_json(folder / SETTINGS, settings)
         shutil.copyfile(template_folder("examples") / SCRIPT, folder / SCRIPT)
-        (folder / "README.md").write_text(_card(model, settings, sources), encoding="utf-8")
+        write_text(folder / "README.md", _card(model, settings, sources))
     return target
 
 
@@ -193,7 +189,11 @@ def _check_processor(
     extractor: MMAModel | None,
     processor: MMAMRNNetVideoProcessor,
 ) -> None:
-    """Refuses a processor whose sizes are not the model's: the script beside the models could not do as it does."""
+    """Check that the processor has the sizes of the model, which the script relies on.
+
+    Raises:
+        CheckpointError: it has others.
+    """
     side = None if extractor is None else extractor.config.image_size
     size = dict(processor.size)
     if side is not None and (size.get("height"), size.get("width")) != (side, side):
@@ -202,11 +202,12 @@ def _check_processor(
         )
     if extractor is not model and processor.num_frames != model.config.num_frames:
         raise CheckpointError(
-            f"{source}: the processor pads to {processor.num_frames} frames, the model reads {model.config.num_frames}"
+            f"{source}: the processor pads to {processor.num_frames} frames, "
+            f"the model reads {model.config.num_frames}"
         )
 
 
-# The models --------------------------------------------------------------------------------------------------------
+# The models ------------------------------------------------------------------------------------
 
 
 def _write(
@@ -214,9 +215,9 @@ def _write(
     inputs: dict[str, Tensor],
     outputs: list[str],
     path: Path,
-    licence: str,
+    facts: dict[str, str],
 ) -> None:
-    """One ONNX file of a network, its batch free, that says nothing of the machine it was made on."""
+    """Write a network as an ONNX file with a free batch size and without paths of this machine."""
     import onnx
 
     batch = torch.export.Dim("batch")
@@ -232,25 +233,29 @@ def _write(
             opset_version=OPSET,
             verbose=False,
         )
-    model = program.model_proto
+    model = cast("torch.onnx.ONNXProgram", program).model_proto
     if not all(value.type.tensor_type.shape.dim[0].dim_param for value in model.graph.input):
         raise CheckpointError(
             f"{path.name}: PyTorch's exporter tied it to one batch size. Nothing was written"
         )
     _strip(model)
     model.graph.name = path.stem
-    facts = {
-        "name": f"{network.model.config.model_type.replace('_', '-')} {path.stem}",
-        "version": package_version(),
-        "license": licence,
-    }
     onnx.helper.set_model_props(model, facts)
     onnx.checker.check_model(model, full_check=True)
     onnx.save_model(model, path)
 
 
+def _describe(model: Model, path: Path, licence: str) -> dict[str, str]:
+    """Return name, version and licence for the metadata of a model file."""
+    return {
+        "name": f"{model.config.model_type.replace('_', '-')} {path.stem}",
+        "version": package_version() or "",
+        "license": "terms-of-the-training-data" if licence == "research-only" else licence,
+    }
+
+
 def _strip(message: "onnx.ModelProto") -> None:
-    """Takes out, at every depth, what the exporter notes of the source code: stack traces with this machine's paths."""
+    """Remove the exporter's notes on the source code (stack traces with paths) at every depth."""
     for field, value in message.ListFields():
         if field.name in ("metadata_props", "doc_string"):
             message.ClearField(field.name)
@@ -259,15 +264,17 @@ def _strip(message: "onnx.ModelProto") -> None:
                 _strip(part)
 
 
-# The check ---------------------------------------------------------------------------------------------------------
+# The check -------------------------------------------------------------------------------------
 
 
 @torch.inference_mode()
-def _checked(path: Path, network: nn.Module, batches: list[dict[str, Tensor]]) -> float:
-    """The largest difference between a file's outputs and its network's: of their size, where that exceeds 1.
+def _compare(path: Path, network: nn.Module, batches: list[dict[str, Tensor]]) -> float:
+    """Return the largest difference between the outputs of a file and of its network.
+
+    It is relative for outputs above 1.
 
     Raises:
-        CheckpointError: it exceeds the tolerance, or an output is not a number.
+        CheckpointError: it exceeds the tolerance, or an output is NaN.
     """
     import onnxruntime
 
@@ -278,23 +285,22 @@ def _checked(path: Path, network: nn.Module, batches: list[dict[str, Tensor]]) -
     for inputs in batches:
         wanted = network(**inputs)
         found = session.run(None, {name: value.numpy() for name, value in inputs.items()})
-        for ours, theirs in zip(
-            found, wanted if isinstance(wanted, tuple) else (wanted,), strict=True
-        ):
-            difference = float(
-                (np.abs(ours - theirs.numpy()) / np.maximum(np.abs(theirs.numpy()), 1.0)).max()
-            )
+        tensors = wanted if isinstance(wanted, tuple) else (wanted,)
+        for ours, tensor in zip(found, tensors, strict=True):
+            theirs = tensor.numpy()
+            errors = np.abs(ours - theirs) / np.maximum(np.abs(theirs), 1.0)
+            difference = float(errors.max())
             if not difference <= TOLERANCE:  # NaN too
                 raise CheckpointError(
-                    f"{path.name}: its outputs differ from PyTorch's by {difference:.1e}; at most {TOLERANCE:.0e} is "
-                    "accepted. Nothing was written"
+                    f"{path.name}: its outputs differ from PyTorch's by {difference:.1e}; "
+                    f"at most {TOLERANCE:.0e} is accepted. Nothing was written"
                 )
             largest = max(largest, difference)
     return largest
 
 
 def _crops(side: int) -> list[dict[str, Tensor]]:
-    """Batches of noise in the range of crops."""
+    """Make batches of noise in the range of crops."""
     draw = torch.Generator().manual_seed(0)
     return [
         {"pixel_values": 2 * torch.rand(size, 3, side, side, generator=draw) - 1}
@@ -303,30 +309,24 @@ def _crops(side: int) -> list[dict[str, Tensor]]:
 
 
 def _clips(model: MMAMRNNetForIntensity) -> list[dict[str, Tensor]]:
-    """Batches of clips of every kind of length, one without a frame among them, with NaN in the padding."""
+    """Make batches of clips of all lengths, 0 included, with NaN in the padding."""
     config, draw = model.config, torch.Generator().manual_seed(0)
     most, batches = config.num_frames, []
     for size in BATCHES:
         affect = torch.rand(size, most, config.input_size, generator=draw)  # (B, T, A)
         if config.feature_names is not None:
-            affect = model.feature_mean + model.feature_scale * (
-                4 * affect - 2
-            )  # where such features lie
+            affect = model.feature_mean + model.feature_scale * (4 * affect - 2)
         lengths = torch.randint(0, most + 1, (size,), generator=draw)
         lengths[:2] = torch.tensor([most, 0])[:size]
         frame_mask = torch.arange(most) < lengths.unsqueeze(1)  # (B, T)
-        # Without a mask what stands in padded frames counts: there zeros, as the processor pads.
+        # Without a mask the padding counts: zeros, as the processor pads.
         padding = 0.0 if config.temporal_pooling == "padded" else float("nan")
-        batches.append(
-            {
-                "affect": torch.where(frame_mask.unsqueeze(-1), affect, padding),
-                "frame_mask": frame_mask,
-            }
-        )
+        affect = torch.where(frame_mask.unsqueeze(-1), affect, padding)
+        batches.append({"affect": affect, "frame_mask": frame_mask})
     return batches
 
 
-# What stands beside the models -------------------------------------------------------------------------------------
+# Settings and card -----------------------------------------------------------------
 
 
 def _settings(
@@ -334,11 +334,13 @@ def _settings(
     extractor: MMAModel | None,
     processor: MMAMRNNetVideoProcessor,
 ) -> dict:
-    """What a reader of the two files has to know; None in the place of a model that is not there."""
+    """Return what a program needs to use the two models; None for a model that is not there."""
     return {
         "package": f"mma-mrnnet {package_version()}",
         "extractor": None if extractor is None else _extractor_settings(extractor, processor),
-        "intensities": None if extractor is model else _intensity_settings(model, processor),
+        "intensities": None
+        if isinstance(model, MMAModel)
+        else _intensity_settings(model, processor),
     }
 
 

@@ -1,4 +1,9 @@
-"""A checkpoint onto the Hub: exported, and sent as one commit, so that a repository never holds half of it."""
+"""Push a checkpoint to the Hub: exported, and sent as one commit, so that it is there whole or not.
+
+`HfApi.upload_folder` uploads and commits in one call: a failed upload could not be told from a
+commit whose answer was lost, and its patterns would delete files that people put beside ours.
+`huggingface_hub.utils.http_backoff` retries a URL, not the calls of `HfApi` that are needed here.
+"""
 
 import dataclasses
 import json
@@ -37,28 +42,27 @@ logger = logging.getLogger(__name__)
 Result = TypeVar("Result")
 
 WAITS_S = (1, 2, 4, 8)
-"""Between tries of what huggingface_hub asks once only: repositories, branches, the card's check, the commit."""
-FROM_THE_FORM = frozenset({".gitattributes", "README.md"})
-"""What the Hub's form for a new repository leaves in it: no reason to refuse one."""
+"""Waits between tries of calls that huggingface_hub does not retry itself."""
+FILES_OF_A_NEW_REPOSITORY = frozenset({".gitattributes", "README.md"})
 
 
 class PublishError(OSError):
-    """A push that did not happen; the message says why, what to do, and what is on the Hub now."""
+    """A push that failed; the message says why, what to do, and what is on the Hub now."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Published:
-    """Where a checkpoint went.
+    """A finished push.
 
     Attributes:
         repo_id: with its namespace.
-        url: what a browser opens.
-        commit: the hash of the commit that holds it.
-        files: how many it consists of.
-        size: of these together, in bytes.
-        removed: names of files of an earlier push that belong to it no longer.
-        private: whether others are kept out.
-        changed: False where the repository held exactly this already.
+        url: page of the repository.
+        commit: hash of the commit that holds the checkpoint.
+        files: number of files.
+        size: of all files, in bytes.
+        removed: names of files of an earlier push that were removed.
+        private: whether the repository is private.
+        changed: False if the repository held exactly this already.
     """
 
     repo_id: str
@@ -73,14 +77,14 @@ class Published:
 
 @dataclasses.dataclass
 class _State:
-    """How far a push came, for what its error has to say."""
+    """Progress of a push, for its error message."""
 
     created: bool = False
     sent: bool = False
 
 
 class _ExhaustedError(Exception):
-    """Wraps an error on which huggingface_hub has waited and tried again itself, several times."""
+    """Wraps an error after the retries of huggingface_hub itself."""
 
 
 def publish_checkpoint(
@@ -91,22 +95,23 @@ def publish_checkpoint(
     revision: str | None = None,
     message: str | None = None,
 ) -> Published:
-    """Exports a checkpoint (`hub.export_checkpoint`) and makes it a model repository's content, by one commit.
+    """Export a checkpoint and commit it to a model repository, in one commit.
 
-    The repository is made where there is none. Files of an earlier push that no longer belong to the export go by the
-    same commit; whatever else lies there stays. It can be called again after any failure.
+    The repository is created if it does not exist. The commit also removes files of an earlier
+    push that are no longer part of the export; other files stay. A failed call can be repeated.
 
     Args:
         source: a stage-1 or stage-2 checkpoint, such as `runs/mrnn/model`.
-        repo_id: `namespace/name`, or a name alone in one's own namespace.
-        private: of a repository that is made by this; one that is there must be private already.
-        revision: a branch, made from `main` where there is none.
-        message: the commit's title.
+        repo_id: `namespace/name`, or a name in your own namespace.
+        private: create a private repository; an existing one must be private already.
+        revision: a branch, created from `main` if it does not exist.
+        message: title of the commit.
 
     Raises:
         CheckpointError: the source cannot be loaded.
-        PublishError: it was not uploaded: no (valid) token, no right to write, a name that the Hub does not accept, a
-            repository that holds something else, no connection, a Hub out of order.
+        PublishError: it was not uploaded: no valid token, no right to write, a name that the Hub
+            does not accept, a repository that holds something else, no connection, or a broken
+            Hub.
     """
     try:
         validate_repo_id(repo_id)
@@ -120,12 +125,13 @@ def publish_checkpoint(
         )
     if get_token() is None:
         raise PublishError(
-            f"{repo_id}: not logged in; run `hf auth login`, or set HF_TOKEN to a token that may write"
+            f"{repo_id}: not logged in; run `hf auth login`, "
+            "or set HF_TOKEN to a token that may write"
         )
     with tempfile.TemporaryDirectory(prefix="mma-mrnnet-push-") as scratch:
         folder = export_checkpoint(source, Path(scratch) / "export")
         state = _State()
-        with _explained(repo_id, state):
+        with _one_line_errors(repo_id, state):
             return _push(
                 folder,
                 repo_id,
@@ -141,31 +147,33 @@ def _push(
 ) -> Published:
     api = HfApi(library_name="mma_mrnnet")
     if "/" not in repo_id:
-        repo_id = f"{_patiently(api.whoami)['name']}/{repo_id}"  # a name alone could be read as one of the old ones
-    found = _patiently(lambda: _look(api, repo_id, revision))
+        # The Hub could take a name alone for an old repository without a namespace.
+        repo_id = f"{_retry(api.whoami)['name']}/{repo_id}"
+    found = _retry(lambda: _look(api, repo_id, revision))
     if found is None:
-        _patiently(lambda: api.create_repo(repo_id, private=private or None, exist_ok=True))
+        _retry(lambda: api.create_repo(repo_id, private=private or None, exist_ok=True))
         state.created = True
     else:
-        _refuse_what_is_not_ours(api, found, folder, private)
+        _check_repository(api, found, folder, private)
     if revision is not None and not revision.startswith("refs/"):
-        _patiently(lambda: api.create_branch(repo_id, branch=revision, exist_ok=True))
+        _retry(lambda: api.create_branch(repo_id, branch=revision, exist_ok=True))
 
     def commit() -> Published:
-        # Looked at again: after an answer that was lost, this finds the commit made, and has nothing left to do.
+        # Asked again, since after a lost answer the commit may be there already.
         head = api.model_info(repo_id, revision=revision)
-        _refuse_what_is_not_ours(api, head, folder, private)
+        _check_repository(api, head, folder, private)
         made = _commit(api, head, folder, revision, message, state)
         return dataclasses.replace(made, changed=found is None or made.commit != found.sha)
 
-    return _patiently(commit)
+    return _retry(commit)
 
 
 def _commit(
     api: HfApi, head: ModelInfo, folder: Path, revision: str | None, message: str, state: _State
 ) -> Published:
     paths = sorted(folder.iterdir())
-    removed = sorted(_names(head) & _names_of_pushes(head, folder) - {path.name for path in paths})
+    kept = {path.name for path in paths}
+    removed = sorted(_names(head) & _names_of_exports(head, folder) - kept)
     additions = [CommitOperationAdd(path_in_repo=path.name, path_or_fileobj=path) for path in paths]
     ModelCard.load(folder / "README.md").validate()
     try:
@@ -193,7 +201,7 @@ def _commit(
 
 
 def _look(api: HfApi, repo_id: str, revision: str | None) -> ModelInfo | None:
-    """The repository at a branch, or at the one that it will start from; None where there is no repository."""
+    """Return the repository at a branch (or `main` without that branch); None if there is none."""
     try:
         return api.model_info(repo_id, revision=revision)
     except RevisionNotFoundError:
@@ -204,32 +212,27 @@ def _look(api: HfApi, repo_id: str, revision: str | None) -> ModelInfo | None:
         return None
 
 
-def _refuse_what_is_not_ours(api: HfApi, found: ModelInfo, folder: Path, private: bool) -> None:
-    """Raises where a push would publish what was to be private, or write over something else."""
+def _check_repository(api: HfApi, found: ModelInfo, folder: Path, private: bool) -> None:
+    """Raise PublishError if the repository is public against the wish, or holds something else."""
     where = f"{api.endpoint}/{found.id}"
     if private and not found.private:
         raise PublishError(
-            f"{found.id}: exists and is public, and --private asks for a private one; nothing was uploaded; make it "
-            f"private at {where}/settings, or choose another name"
+            f"{found.id}: exists and is public, and --private asks for a private one; nothing was "
+            f"uploaded; make it private at {where}/settings, or choose another name"
         )
-    if _names(found) <= FROM_THE_FORM:
+    if _names(found) <= FILES_OF_A_NEW_REPOSITORY:
         return
     theirs = None
     if "config.json" in _names(found):
         with tempfile.TemporaryDirectory(prefix="mma-mrnnet-push-") as cache:
-            theirs = _model_type(
-                Path(
-                    api.hf_hub_download(
-                        found.id, "config.json", revision=found.sha, local_dir=cache
-                    )
-                ).parent
-            )
+            api.hf_hub_download(found.id, "config.json", revision=found.sha, local_dir=cache)
+            theirs = _model_type(Path(cache))
     ours = _model_type(folder)
     if theirs != ours:
         holds = "files but no model of ours" if theirs is None else f"a model of type {theirs!r}"
         raise PublishError(
-            f"{found.id}: holds {holds}, and this checkpoint is of type {ours!r}; nothing was uploaded; choose another "
-            f"name, or empty that repository first ({where})"
+            f"{found.id}: holds {holds}, and this checkpoint is of type {ours!r}; nothing was "
+            f"uploaded; choose another name, or empty that repository first ({where})"
         )
 
 
@@ -237,8 +240,8 @@ def _names(found: ModelInfo) -> set[str]:
     return {sibling.rfilename for sibling in found.siblings or ()}
 
 
-def _names_of_pushes(found: ModelInfo, folder: Path) -> set[str]:
-    """Names that an export can have: what may be removed, other than what people put beside it."""
+def _names_of_exports(found: ModelInfo, folder: Path) -> set[str]:
+    """Return names that an export can have, and that a later push may thus remove."""
     weights = re.compile(r"model(-\d+-of-\d+)?\.safetensors(\.index\.json)?")
     code = {
         PIPELINE_FILE,
@@ -255,7 +258,7 @@ def _names_of_pushes(found: ModelInfo, folder: Path) -> set[str]:
 
 
 def _model_type(folder: Path) -> str | None:
-    """What `config.json` says; None where it says nothing."""
+    """Return the model type in `config.json`; None if there is none."""
     try:
         config = json.loads((folder / "config.json").read_text("utf-8"))
     except ValueError:
@@ -263,8 +266,8 @@ def _model_type(folder: Path) -> str | None:
     return config.get("model_type") if isinstance(config, dict) else None
 
 
-def _patiently(ask: Callable[[], Result]) -> Result:
-    """What `ask` gives, which is called again, after a while, where the Hub or the line to it fails for a moment."""
+def _retry(ask: Callable[[], Result]) -> Result:
+    """Call `ask` again after transient errors, with the waits of `WAITS_S`."""
     for wait in WAITS_S:
         try:
             return ask()
@@ -277,17 +280,15 @@ def _patiently(ask: Callable[[], Result]) -> Result:
 
 
 @contextmanager
-def _explained(repo_id: str, state: _State) -> Iterator[None]:
-    """Turns what the client raises into one `PublishError` line: why, what to do, and what is on the Hub now."""
+def _one_line_errors(repo_id: str, state: _State) -> Iterator[None]:
+    """Turn errors of the client into one line of `PublishError`."""
     try:
         yield
     except PublishError:
         raise
     except Exception as error:
         if is_transient(error) and state.sent:
-            left = (
-                "whether the commit arrived is not known; pushing again finds out, and does no harm"
-            )
+            left = "it is not known whether the commit arrived; push again to find out"
         elif state.created:
             left = "the repository was made, and is empty so far; push again"
         else:
