@@ -16,7 +16,8 @@ import pytest
 import torch
 from skimage.data import astronaut
 
-from mma_mrnnet import cli, tables
+from mma_mrnnet import cli
+from mma_mrnnet.tables import cells
 from mma_mrnnet.video.writing import write_video
 
 FACE = cv2.resize(astronaut()[:256, 96:352], (160, 160), interpolation=cv2.INTER_AREA)
@@ -585,14 +586,14 @@ def test_hidden_files_of_a_folder_are_no_clips(tmp_path, tiny_config):
 def test_a_table_that_cannot_be_written_does_not_cost_the_other_one(
     predict, clips, tmp_path, monkeypatch
 ):
-    real = tables.write_table
+    real = cells.write_table
 
     def full_disk(table, path):
         if path.name == "out.csv":
             raise OSError("No space left on device")
         real(table, path)
 
-    monkeypatch.setattr(tables, "write_table", full_disk)
+    monkeypatch.setattr(cells, "write_table", full_disk)
     words = ["--out", tmp_path / "out.csv", "--frames", tmp_path / "frames.csv"]
     code, out, err = predict(clips / "a.mp4", *words)
     assert (code, len(headings(out))) == (1, 1)

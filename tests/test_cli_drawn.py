@@ -148,7 +148,7 @@ def test_a_file_that_cannot_be_written_does_not_cost_the_others_and_is_named(
     def full(*_):
         raise OSError(28, "No space left on device", str(tmp_path / ".of.a.moment"))
 
-    monkeypatch.setattr("mma_mrnnet.tables.write_table", full)
+    monkeypatch.setattr("mma_mrnnet.tables.cells.write_table", full)
     monkeypatch.setattr("mma_mrnnet.report.page.write_page", full)
     table, page, video = (tmp_path / name for name in ("a.csv", "a.html", "a.mp4"))
     code, out, err = run("predict", clip, "--out", table, "--report", page, "--annotate", video)

@@ -1,4 +1,4 @@
-"""The command line: mma-mrnnet predict, compare, crop, draw, ablate, evaluate ... Only this room prints."""
+"""The command line: mma-mrnnet predict, compare, crop, draw ... Only this room prints."""
 
 import logging
 import sys
@@ -49,7 +49,7 @@ class PlainCommand(TyperCommand):
             formatter.write(f"\n{self.epilog}\n")
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Read words, such as `--pictures a b`, that click takes only as `--pictures a --pictures b`."""
+        """Read `--pictures a b`, which click takes only as `--pictures a --pictures b`."""
         params: list[Any] = self.params
         options = [param for param in params if param.param_type_name == "option"]
         valued = {name for param in options if not param.is_flag for name in param.opts}

@@ -1,4 +1,4 @@
-"""mma-mrnnet demo: a clip made from a public-domain photo, and the whole job on it. Needs the `demo` extra."""
+"""mma-mrnnet demo: the whole job on a public-domain photo. Needs the `demo` extra."""
 
 import sys
 from collections.abc import Iterator

@@ -95,8 +95,9 @@ Neutral = Annotated[
     Stretch | None,
     option(
         "START:END",
-        "Seconds in which the person's face rests, or `auto` for the calmest stretch. What the face "
-        "shows there is taken out of the frames' affect. Not shown to improve anything. Default: off.",
+        "Seconds in which the person's face rests, or `auto` for the calmest stretch. What the "
+        "face shows there is taken out of the frames' affect. Not shown to improve anything. "
+        "Default: off.",
         parse_stretch,
     ),
 ]

@@ -1,4 +1,4 @@
-"""What `predict` and `compare` print and write: results as lines, tables, a report, an annotated clip."""
+"""What `predict` and `compare` print and write: lines, tables, a report, an annotated clip."""
 
 import math
 import os
@@ -40,7 +40,8 @@ class Targets:
         """Check, before any work, that everything can be written, and each to a file of its own.
 
         Raises:
-            ValueError: a suffix, folder or file that cannot be written, or one path for two options.
+            ValueError: a suffix, folder or file that cannot be written, or one path for two
+                options.
         """
         from mma_mrnnet.tables.cells import check_table_path
 
@@ -349,14 +350,9 @@ def print_notes(config: "MMAMRNNetConfig", *, with_frames: bool) -> None:
         config: the model's config.
         with_frames: the frames' affect is shown too.
     """
-    from mma_mrnnet.model.configuration_mma_mrnnet import caveats
     from mma_mrnnet.model.labels import action_unit_name
 
-    notes = caveats(
-        simulated=config.simulated_labels,
-        relative=config.relative_labels,
-        calibrated=config.calibrated,
-    )
+    notes = config.caveats()
     prior_only = ", ".join(map(action_unit_name, config.prior_only_action_units))
     if with_frames and prior_only:
         notes.append(

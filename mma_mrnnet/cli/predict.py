@@ -49,10 +49,10 @@ PREDICT_EXAMPLES = """examples:
   mma-mrnnet predict clips/ --out results.csv --frames frames.parquet
   mma-mrnnet predict 'clips/*.mov' --fps native --frames frames.csv
   mma-mrnnet predict interview.mp4 --all-faces --out people.csv
-  mma-mrnnet predict clip.mp4 --neutral 0:2                  # a stretch in which the person's face rests
+  mma-mrnnet predict clip.mp4 --neutral 0:2                # seconds in which the face rests
   mma-mrnnet predict clip.mp4 --report clip.html --annotate clip_read.mp4
   mma-mrnnet predict long.mp4 --windows windows.csv --window 12 --hop 1
-  mma-mrnnet predict openface/ --model runs/tables/model     # one that was trained on tables of features"""
+  mma-mrnnet predict openface/ --model runs/tables/model   # trained on tables of features"""
 
 COMPARE_EXAMPLES = """examples:
   mma-mrnnet compare before.mp4 after.mp4
@@ -89,8 +89,8 @@ def predict_clips(
         list[str],
         typer.Argument(
             metavar="CLIPS...",
-            help="Video files, folders (searched for videos), or quoted patterns; tables (.csv) for a "
-            "model that was trained on tables of features.",
+            help="Video files, folders (searched for videos), or quoted patterns; tables (.csv) "
+            "for a model that was trained on tables of features.",
         ),
     ],
     model: Model = None,
@@ -237,7 +237,7 @@ def predict_one(clip: str, reading: Reading) -> list["VideoPrediction"]:
 
 
 def _check_options_of(config: "MMAMRNNetConfig", given: dict[str, Any]) -> None:
-    """Raise ValueError if an option for videos (None: not given) meets a model that reads tables."""
+    """Raise ValueError if an option for videos meets a model that reads tables."""
     if config.feature_names is None:
         return
     for option_name in (name for name, value in given.items() if value is not None):
@@ -255,7 +255,8 @@ def _check_windows(
         raise ValueError("--window and --hop need --windows FILE, which says where that table goes")
     if targets.windows is not None and fps is not None and fps.fps is not None:
         raise ValueError(
-            "--windows rests on the frames at the checkpoint's own rate: leave --fps out, or give native"
+            "--windows rests on the frames at the checkpoint's own rate: leave --fps out, "
+            "or give native"
         )
 
 
@@ -306,7 +307,8 @@ def find_clips(words: list[str], config: "MMAMRNNetConfig") -> list[str]:
     suffixes = clip_suffixes(config)
 
     def is_clip(path: str | Path) -> bool:
-        # `--data clips:FOLDER` keeps its labels in a table beside the clips, which may be tables too.
+        # `--data clips:FOLDER` keeps its labels in a table beside the clips, which may be tables
+        # too.
         return Path(path).suffix.lower() in suffixes and Path(path).name != METADATA
 
     found: list[str] = []
@@ -317,7 +319,8 @@ def find_clips(words: list[str], config: "MMAMRNNetConfig") -> list[str]:
         elif not Path(word).exists() and glob.has_magic(word):
             files = sorted(glob.glob(word, recursive=True))  # noqa: PTH207
             files = [path for path in files if Path(path).is_file()]
-            # A pattern may catch tables and notes beside clips; one without a clip is meant as it stands.
+            # A pattern may catch tables and notes beside clips; one without a clip is meant as it
+            # stands.
             matches = [path for path in files if is_clip(path)] or files
         if not matches:
             raise ValueError(f"{word}: no clip here; looked for {' '.join(sorted(suffixes))}")

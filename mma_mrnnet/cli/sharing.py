@@ -9,8 +9,8 @@ import typer
 from mma_mrnnet.cli.options import option
 
 EXPORT_EXAMPLES = """examples:
-  mma-mrnnet export runs/mrnn/model my-model      # to look at; mma-mrnnet push does both steps
-  mma-mrnnet export runs/mrnn/model my-onnx --format onnx     # runs with numpy and onnxruntime alone"""
+  mma-mrnnet export runs/mrnn/model my-model               # mma-mrnnet push does both steps
+  mma-mrnnet export runs/mrnn/model my-onnx --format onnx  # needs numpy and onnxruntime alone"""
 
 PUSH_EXAMPLES = """examples (after `hf auth login`, or with HF_TOKEN set):
   mma-mrnnet push runs/mrnn/model me/my-model --private

@@ -1,4 +1,4 @@
-"""mma-mrnnet crop, draw, ablate, diagnose and evaluate: clips to train on, and what trained models are worth."""
+"""mma-mrnnet crop, draw, ablate, diagnose, evaluate: clips to train on, trained models judged."""
 
 import os
 import shlex
@@ -22,8 +22,9 @@ DRAW_EXAMPLES = """example:
 ABLATE_EXAMPLES = """examples:
   mma-mrnnet ablate --list
   mma-mrnnet ablate --out ablations --seeds 5 --jobs 2 --transfer simulated:other \\
-      -- --data simulated --mma runs/mma/model --clips 8000 2000 2000 --epochs 8 --learning_rate 1e-3
-  mma-mrnnet ablate --out ablations --frames '--data affectnet:AFFECTNET,emotionet:EMOTIONET --epochs 20' \\
+      -- --data simulated --mma runs/mma/model --clips 8000 2000 2000 --epochs 8
+  mma-mrnnet ablate --out ablations \\
+      --frames '--data affectnet:AFFECTNET,emotionet:EMOTIONET --epochs 20' \\
       -- --data hume:c2_muse_reaction --epochs 30     # trains the extractors too"""
 
 DIAGNOSE_EXAMPLES = """examples:
@@ -31,8 +32,9 @@ DIAGNOSE_EXAMPLES = """examples:
   mma-mrnnet diagnose runs/mma runs/mrnn --json findings.json"""
 
 EVALUATE_EXAMPLES = """examples:
-  mma-mrnnet evaluate --data drawn --out evaluation                  # the checkpoint inside the package
-  mma-mrnnet evaluate runs/mma/model --data FACES --out evaluation --against shipped --pictures warp render"""
+  mma-mrnnet evaluate --data drawn --out evaluation        # the checkpoint in the package
+  mma-mrnnet evaluate runs/mma/model --data FACES --out evaluation \\
+      --against shipped --pictures warp render"""
 
 
 CROPPED_RATE = FrameRate(MMAMRNNetConfig().sampling_fps)
@@ -101,7 +103,7 @@ def draw_clips(
     seed: Annotated[int, option("N", "Seed of everything drawn.")] = 0,
     workers: Annotated[int, option("N", "Processes that draw.", parse_count)] = 1,
 ) -> int:
-    """Draw simulated reactions as clips of cartoon faces, laid out as Hume-Reaction. They show no people."""
+    """Draw simulated reactions as clips of cartoon faces, laid out as Hume-Reaction; no people."""
     from mma_mrnnet.synthetic.drawn_clips import write_drawn_reactions
 
     write_drawn_reactions(folder, clips, seed=seed, size=size, workers=workers)
@@ -221,7 +223,7 @@ def evaluate_extractor(
         list[str] | None,
         option(
             "SOURCE ...",
-            "Show the worst failures on crops of these sources in failures.png. No crop is shown otherwise.",
+            "Show the worst failures on crops of these sources in failures.png; no crop otherwise.",
         ),
     ] = None,
 ) -> int:

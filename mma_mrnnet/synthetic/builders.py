@@ -1,4 +1,4 @@
-"""Made-up corpora as `datasets` builders, and as folders with a card for the Hub. No person is in them."""
+"""Made-up corpora as `datasets` builders, and as folders with a card for the Hub."""
 
 import functools
 from collections.abc import Iterator
@@ -61,7 +61,7 @@ class _MadeUpCorpus(datasets.GeneratorBasedBuilder):
 
 @functools.cache
 def _digest_of_code() -> str:
-    """Return the digest of all code that a corpus depends on, and of the versions of its libraries."""
+    """Return the digest of the code and of the library versions that a corpus depends on."""
     package = Path(str(files("mma_mrnnet")))
     modules = [
         *sorted((package / "synthetic").glob("*.py")),
@@ -110,7 +110,7 @@ class SimulatedReactionsConfig(datasets.BuilderConfig):
         self.clips({})  # no clip: finds here, before anything is written, what is out of range
 
     def clips(self, counts: dict[str, int]) -> dict[str, list[SimulatedClip]]:
-        """Return `hume_like_splits` with these settings and counts; a split without a count has none."""
+        """Simulate clips with these settings; a split without a count has none."""
         train, validation, test = (counts.get(split, 0) for split in CLIP_SPLITS)
         return hume_like_splits(
             self.seed,
@@ -127,12 +127,13 @@ class SimulatedReactions(_MadeUpCorpus):
     """Simulated clips shaped like Hume-Reaction's, bit for bit those of `hume_like_splits`.
 
     Use `SimulatedReactions(counts=(800, 200, 200), seed=1).load()`, or the library's
-    `download_and_prepare`, `as_dataset` and `as_streaming_dataset` (a stream simulates a whole split
-    before its first row).
+    `download_and_prepare`, `as_dataset` and `as_streaming_dataset` (a stream simulates a whole
+    split before its first row).
 
     Args:
         cache_dir: where the library keeps what it made; its own place by default.
-        settings: fields of `SimulatedReactionsConfig`, and what else a `datasets.DatasetBuilder` takes.
+        settings: fields of `SimulatedReactionsConfig`, and what else a `datasets.DatasetBuilder`
+            takes.
     """
 
     BUILDER_CONFIG_CLASS = SimulatedReactionsConfig
@@ -192,8 +193,8 @@ class DrawnFacesConfig(datasets.BuilderConfig):
 class DrawnFaces(_MadeUpCorpus):
     """Drawn faces with partial labels, bit for bit those of `train.py --stage mma --data drawn`.
 
-    Use `DrawnFaces(items=200, size=64).load()`, or the library's `download_and_prepare`, `as_dataset`
-    and `as_streaming_dataset` (which draws a face when it is asked for).
+    Use `DrawnFaces(items=200, size=64).load()`, or the library's `download_and_prepare`,
+    `as_dataset` and `as_streaming_dataset` (which draws a face when it is asked for).
 
     Args:
         cache_dir: where the library keeps what it made; its own place by default.
@@ -261,7 +262,7 @@ def export_dataset(builder: SimulatedReactions | DrawnFaces, folder: str | Path)
 
 
 def dataset_card(builder: SimulatedReactions | DrawnFaces, splits: datasets.DatasetDict) -> str:
-    """Return the card: Markdown with YAML metadata; all numbers are settings or counted in `splits`."""
+    """Return the card; all its numbers are settings or counted in `splits`."""
     rows = sum(split.num_rows for split in splits.values())
     simulated = isinstance(builder, SimulatedReactions)
     data = DatasetCardData(

@@ -1,4 +1,4 @@
-"""How simulated faces show reactions: people, displays over time, speech, rest. No extractor is involved."""
+"""How simulated faces show reactions: people, displays over time, speech, rest."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -27,7 +27,8 @@ ASSOCIATIONS: dict[str, dict[int, float]] = {
     # Our choice: a weak fear with the jaw shut; no display is published.
     "Anxiety": {1: 0.8, 2: 0.4, 4: 0.8, 5: 0.3, 20: 0.5, 23: 0.15, 24: 0.5},
     "Disgust": ACTION_UNIT_PRIOR["disgust"],  # Du et al. 2014, Table 1
-    # 1, 17, 24: sympathy in Keltner et al. 2019, Table 2; the others, for pain and sadness, are our choice.
+    # 1, 17, 24: sympathy in Keltner et al. 2019, Table 2; the others, for pain and sadness, are
+    # our choice.
     "Empathic-Pain": {
         1: 1.0,
         17: 1.0,
@@ -43,9 +44,10 @@ ASSOCIATIONS: dict[str, dict[int, float]] = {
     "Fear": ACTION_UNIT_PRIOR["fear"],  # Du et al. 2014, Table 1
     "Surprise": ACTION_UNIT_PRIOR["surprise"],  # Du et al. 2014, Table 1
 }
-"""Action units of each reaction: 1 where part of the display, otherwise the share of people who show them.
+"""Action units of each reaction: 1 if part of the display, else the share of people who show them.
 
-Du, Tao & Martinez, PNAS 111(15), 2014; Keltner, Sauter, Tracy & Cowen, J. Nonverbal Behavior 43, 2019."""
+Du, Tao & Martinez, PNAS 111(15), 2014; Keltner, Sauter, Tracy & Cowen, J. Nonverbal Behavior 43,
+2019."""
 
 NEAREST_EXPRESSIONS: dict[str, dict[str, float]] = {
     "Adoration": {"happiness": 0.8},
@@ -56,7 +58,7 @@ NEAREST_EXPRESSIONS: dict[str, dict[str, float]] = {
     "Fear": {"fear": 1.0},
     "Surprise": {"surprise": 1.0},
 }
-"""How much of each basic expression a fully shown reaction looks like; neutral takes the rest. Our choice."""
+"""Share of each basic expression in a fully shown reaction; neutral takes the rest. Our choice."""
 
 CIRCUMPLEX: dict[str, tuple[float, float]] = {
     "Adoration": (0.60, 0.05),
@@ -76,9 +78,9 @@ Signs and order follow the circumplex of affect (Russell, 1980); the values are 
 class Looseness:
     """How loosely simulated faces follow simulated reports.
 
-    Every number is our choice, set so that a regressor on the simulated faces reaches about the mean Pearson
-    that is published for feature-based systems on real reactions (0.28 to 0.41). Pairs are the parameters of
-    a Beta; tuples of seven are in the order of `REACTIONS`.
+    Every number is our choice, set so that a regressor on the simulated faces reaches about the
+    mean Pearson that is published for feature-based systems on real reactions (0.28 to 0.41).
+    Pairs are the parameters of a Beta; tuples of seven are in the order of `REACTIONS`.
     """
 
     expressivity: tuple[float, float] = (2.0, 1.5)
@@ -126,7 +128,7 @@ class Looseness:
 
 
 def frame_times(fps: float) -> Array:
-    """Return (T,) times in seconds of the longest clip's frames: 30 of them at 2 frames a second."""
+    """Return (T,) times in seconds of the longest clip's frames; T is 30 at 2 frames a second."""
     return np.arange(ceil(LONGEST_S * fps)) / fps
 
 
@@ -180,7 +182,7 @@ def display(
     looseness: Looseness,
     rng: np.random.Generator,
 ) -> tuple[Array, Array]:
-    """Return what shows of the reactions (N, T, 7), and its action units (N, T, 17), both in [0, 1].
+    """Return what shows of the reactions (N, T, 7) and its action units (N, T, 17), in [0, 1].
 
     Args:
         labels: (N, 7).
@@ -223,7 +225,7 @@ def _blend(level: Array, looseness: Looseness, rng: np.random.Generator) -> Arra
 
 
 def _envelopes(pace: Array, fps: float, looseness: Looseness, rng: np.random.Generator) -> Array:
-    """Return (N, T, 7) onset, apex and offset of each reaction, in [0, 1]; some have a second bout."""
+    """Return (N, T, 7) the course of each reaction, in [0, 1]; some have a second bout."""
     time_s = frame_times(fps)[:, None] / pace[:, None, None]  # (N, T, 1)
     shape = (len(pace), 1, len(REACTIONS))
     rise_s, hold_s = (
@@ -253,9 +255,9 @@ def masking_smile(
 
 
 def speech_units(talks: NDArray[np.bool_], fps: float, rng: np.random.Generator) -> Array:
-    """Return (N, T, 17) the units of talking: 3 to 7 openings a second, so random at 2 frames a second.
+    """Return (N, T, 17) the units of talking: 3 to 7 openings a second.
 
-    Our choice.
+    So they look random at 2 frames a second. Our choice.
     """
     time_s = frame_times(fps)
     shape = (len(talks), len(time_s))
@@ -273,15 +275,15 @@ def speech_units(talks: NDArray[np.bool_], fps: float, rng: np.random.Generator)
 
 
 def wander(shape: tuple[int, int], fps: float, rng: np.random.Generator) -> Array:
-    """Return (N, T) random walks along axis 1, with a standard deviation of 0.15 after half a second.
+    """Return (N, T) random walks along axis 1.
 
-    At any rate. Our choice.
+    Their standard deviation is 0.15 after half a second, at any rate (our choice).
     """
     return 0.15 * sqrt(2 / fps) * rng.standard_normal(shape).cumsum(1)
 
 
 def resting_units(people: People, fps: float, rng: np.random.Generator) -> Array:
-    """Return (N, T, 17) the resting face with a slow drift: thin lips or a lowered brow in some people."""
+    """Return (N, T, 17) the resting face with a slow drift."""
     shape = (len(people.rest), len(frame_times(fps)), len(ACTION_UNITS))
     drift = autoregressive(shape, 0.95, fps, rng)
     return (people.rest[:, None] * (1 + 0.4 * drift)).clip(0, 0.4)

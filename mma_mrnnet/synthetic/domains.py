@@ -16,8 +16,9 @@ FPS = MMAMRNNetConfig().sampling_fps  # about what Hume-Reaction's organisers cr
 class Recording:
     """How long clips are, and in how many of their frames a face is found.
 
-    Published of Hume-Reaction: durations of 9.9 to 14.98 s; of its crops, median 23, mean 23.6, 95th percentile 29,
-    range 1 to 30, and 0.8 % of the clips below 16. The other defaults are our choice, set to agree with that.
+    Published of Hume-Reaction: durations of 9.9 to 14.98 s; of its crops, median 23, mean 23.6,
+    95th percentile 29, range 1 to 30, and 0.8 % of the clips below 16. The other defaults are our
+    choice, set to agree with that.
 
     Raises:
         ValueError: durations that are not in order, or longer than 15 s.
@@ -69,7 +70,8 @@ class Domain:
         recording: lengths and missed faces.
         fps: frames a second; one other than `FPS` is the corpus's own, whatever a model expects.
         short_everywhere: whether short clips are in all splits rather than in training's alone.
-        needs_errors: whether the noise is a trained extractor's measured one, which the caller has to give.
+        needs_errors: whether the noise is a trained extractor's measured one, which the caller
+            has to give.
     """
 
     what: str
@@ -122,15 +124,16 @@ DOMAINS: dict[str, Domain] = {
     "lengths": Domain("clips of 3 to 10 s, many faces missed", recording=_SHORT_RECORDING),
     "rate": Domain("frames handed over as they come, 3 a second", fps=_OTHER_FPS),
     "other": Domain(
-        "other people, a worse extractor, clips of 3 to 10 s with many faces missed, 3 frames a second",
+        "other people, a worse extractor, clips of 3 to 10 s with many faces missed, "
+        "3 frames a second",
         looseness=_OTHER_PEOPLE,
         noise=_WORSE_EXTRACTOR,
         recording=_SHORT_RECORDING,
         fps=_OTHER_FPS,
     ),
     "measured": Domain(
-        "the extractor's own errors as measured on its validation crops, heads that turn, stretches without a face, "
-        "more talking and blends",
+        "the extractor's own errors as measured on its validation crops, heads that turn, "
+        "stretches without a face, more talking and blends",
         looseness=Looseness(talks=0.45, blends=0.25),
         recording=Recording(
             missed_clips=0.0, found_otherwise=1.0, turns=0.30, lost_stretches=0.30, cut_share=0.6

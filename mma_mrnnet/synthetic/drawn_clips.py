@@ -51,11 +51,12 @@ def write_drawn_reactions(
     fps: float = FPS,
     workers: int = 1,
 ) -> None:
-    """Write `labels.csv`, `partition.csv` and `feats/Faces/<id>/<milliseconds>.jpg`, as MuSe 2022 did.
+    """Write `labels.csv`, `partition.csv` and `feats/Faces/<id>/<ms>.jpg`, as MuSe 2022 has it.
 
-    Labels and action units are those of `hume_like_splits`. A person looks the same in all frames of
-    all their clips, pose, light and grain included; nobody is in two splits. The same arguments give
-    the same folder bit by bit, whatever `workers` is. It appears when it is complete.
+    Labels and action units are those of `hume_like_splits`. A person looks the same in all frames
+    of all their clips, pose, light and grain included; nobody is in two splits. The same
+    arguments give the same folder bit by bit, whatever `workers` is. It appears when it is
+    complete.
 
     Args:
         folder: must not exist, or be empty.
@@ -63,7 +64,8 @@ def write_drawn_reactions(
         seed: not negative.
         size: height and width of the crops in pixels.
         fps: frames a second, for the names of the files; frames without a face have no number.
-        workers: processes that draw; for more than one, a script needs `if __name__ == "__main__"`.
+        workers: processes that draw; for more than one, a script needs `if __name__ ==
+            "__main__"`.
 
     Raises:
         ValueError: the folder holds something, or a number is out of range.

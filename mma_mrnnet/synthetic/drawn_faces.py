@@ -1,7 +1,7 @@
-"""Drawn faces whose geometry follows the action units: pixels to learn from without photographs of people.
+"""Drawn faces whose geometry follows the action units: pixels to learn from, no photographs.
 
-They are cartoons: a model trained on them has seen no person. Geometry, strengths and looks are our
-choice. Coordinates are pixels of a crop of `SIZE`; other sizes scale them.
+They are cartoons: a model trained on them has seen no person. Geometry, strengths and looks are
+our choice. Coordinates are pixels of a crop of `SIZE`; other sizes scale them.
 """
 
 from collections.abc import Iterator
@@ -31,7 +31,7 @@ EXPRESSION_CIRCUMPLEX: dict[str, tuple[float, float]] = {
     "sadness": (-0.65, -0.30),
     "surprise": CIRCUMPLEX["Surprise"],
 }
-"""Valence and arousal of each full expression, on the circumplex of the simulated reactions. Our choice."""
+"""Valence and arousal of each full expression, on the reactions' circumplex. Our choice."""
 
 Color = tuple[float, float, float]
 Point = tuple[float, float]
@@ -106,7 +106,7 @@ class Canvas:
     def finish(
         self, light: tuple[float, float], grain: float, rng: np.random.Generator
     ) -> NDArray[np.uint8]:
-        """Return (size, size, 3) uint8, lit from one side (shares, across and down), with grain (grey levels)."""
+        """Return (size, size, 3) uint8, lit (across and down), with grain (grey levels)."""
         small = cv2.resize(self.pixels, (self.size, self.size), interpolation=cv2.INTER_AREA)
         along = np.linspace(-1, 1, self.size, dtype=np.float32)
         across, down = np.float32(light[0]) * along, np.float32(light[1]) * along[:, None]
@@ -138,7 +138,7 @@ def ellipse(x: float, y: float, width: float, height: float) -> Points:
 
 
 def curve(start: Point, middle: Point, end: Point, count: int = 10) -> Points:
-    """Return (count, 2) points of the quadratic Bezier curve that passes through `middle` half way."""
+    """Return (count, 2) points of the quadratic Bezier curve through `middle` half way."""
     return _bezier(count) @ np.array((start, middle, end))
 
 
@@ -238,7 +238,8 @@ def draw_face(
 ) -> NDArray[np.uint8]:
     """Draw a face that shows the action units, where the alignment template would put a real one.
 
-    Person, light and pose come from `rng` alone, so equal generators give the same person with other units.
+    Person, light and pose come from `rng` alone, so equal generators give the same person with
+    other units.
 
     Args:
         action_units: (17,) intensities in [0, 1] in the order of `ACTION_UNITS`.
@@ -309,7 +310,7 @@ def _draw_head(canvas: Canvas, identity: Identity, units: dict[int, float]) -> N
 
 
 def _draw_nose_and_cheeks(canvas: Canvas, identity: Identity, units: dict[int, float]) -> None:
-    """Draw nose and cheeks: 9 wrinkles and lifts the nose, 6 raises the cheeks, 9 to 12 deepen the folds."""
+    """Draw nose and cheeks: 9 lifts the nose, 6 raises the cheeks, 9 to 12 deepen the folds."""
     x, y = CENTRE_X, _NOSE[1] - 2.2 * units[9] - 0.6 * units[10]
     wing = x + identity.nose_width
     raised = max(units[6], 0.5 * units[12])
@@ -390,7 +391,7 @@ def _draw_mouth(canvas: Canvas, identity: Identity, units: dict[int, float]) -> 
 
 
 def _draw_mouth_creases(canvas: Canvas, mouth: _Mouth, units: dict[int, float]) -> None:
-    """Draw creases beside the corners (15, 20, 24), above the lips (23, 24) and on the chin (17)."""
+    """Draw creases: beside the corners 15, 20, 24; above the lips 23, 24; on the chin 17."""
     x, corner, y, top, bottom = CENTRE_X, mouth.corner_x, mouth.corner_y, mouth.top, mouth.bottom
     chin = bottom + 5.5 + 1.5 * units[26]
     canvas.line(
@@ -417,7 +418,7 @@ def _draw_mouth_creases(canvas: Canvas, mouth: _Mouth, units: dict[int, float]) 
 
 
 def _draw_eye(canvas: Canvas, identity: Identity, units: dict[int, float], side: int) -> None:
-    """Draw an eye: 5 opens the upper lid, 7 (less: 6, 9) raises the lower one, 6 adds crow's feet."""
+    """Draw an eye: 5 opens it, 7 (less: 6, 9) raises the lower lid, 6 adds crow's feet."""
     x, y = (2 * CENTRE_X - _EYES[0][0], _EYES[0][1]) if side == -1 else _EYES[1]
     half, height = identity.eye_width, identity.eye_height
     squint = max(units[7], 0.6 * units[6], 0.5 * units[9])
@@ -461,7 +462,7 @@ def _draw_brow(canvas: Canvas, identity: Identity, units: dict[int, float], side
 
 
 def _draw_forehead(canvas: Canvas, units: dict[int, float]) -> None:
-    """Draw lines across the forehead (1 in the middle, 2 at the sides) and between the brows (4)."""
+    """Draw lines of the forehead: 1 in the middle, 2 at the sides, 4 between the brows."""
     x = CENTRE_X
     for y in (26.5 - 0.6 * units[1], 23.1 - 0.6 * units[1]):
         canvas.crease((x - 9, y - 0.4), (x, y + 0.6), (x + 9, y - 0.4), units[1])
@@ -484,14 +485,16 @@ ONE_KIND = (
 def drawn_faces(count: int, *, seed: int, size: int = SIZE, one_kind: bool = False) -> Dataset:
     """Draw faces with partial labels, as the corpora of stage 1 have them.
 
-    Three in five rows show a basic expression or neutral after Du et al. 2014, Table 1 (a unit that is
-    not prototypical with its published share). The others show one or two random units and have unit
-    labels alone. Of the expressions, a quarter has unit labels only, 0.3 the class only, 0.3 valence
-    and arousal only and the rest all three (our choice), so that masked training has something to mask.
+    Three in five rows show a basic expression or neutral after Du et al. 2014, Table 1 (a unit
+    that is not prototypical with its published share). The others show one or two random units
+    and have unit labels alone. Of the expressions, a quarter has unit labels only, 0.3 the class
+    only, 0.3 valence and arousal only and the rest all three (our choice), so that masked
+    training has something to mask.
 
-    With `one_kind`, rows are labelled with valence and arousal, the expression and the units in turn,
-    one kind each, as separate corpora are, and `source` says which. Only rows with units then show
-    anything but an expression; the faces are otherwise those of the same seed without it.
+    With `one_kind`, rows are labelled with valence and arousal, the expression and the units in
+    turn, one kind each, as separate corpora are, and `source` says which. Only rows with units
+    then show anything but an expression; the faces are otherwise those of the same seed without
+    it.
 
     Args:
         count: rows; a longer data set starts with the shorter one.
@@ -500,9 +503,9 @@ def drawn_faces(count: int, *, seed: int, size: int = SIZE, one_kind: bool = Fal
         one_kind: one kind of label a row.
 
     Returns:
-        Columns image, subject, source, valence, arousal (NaN where unlabelled), expression (class id in
-        the order of `EXPRESSIONS`; -100 where unlabelled), au01 ... au26 (intensities in [0, 1]; NaN
-        where unlabelled).
+        Columns image, subject, source, valence, arousal (NaN where unlabelled), expression (class
+        id in the order of `EXPRESSIONS`; -100 where unlabelled), au01 ... au26 (intensities in
+        [0, 1]; NaN where unlabelled).
 
     Raises:
         ValueError: `count` or `seed` is negative.

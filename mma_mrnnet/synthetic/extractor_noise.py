@@ -1,4 +1,4 @@
-"""What an extractor would report of a simulated face: biases, noise, confusions; our choice, or measured."""
+"""What an extractor would report of a simulated face: biases, noise, confusions."""
 
 from dataclasses import dataclass, replace
 from math import sqrt
@@ -21,9 +21,10 @@ _CHANNEL_GROUPS = (len(VALENCE_AROUSAL), len(VALENCE_AROUSAL) + len(EXPRESSIONS)
 class ExtractorNoise:
     """How an extractor's report differs from the face.
 
-    Every default is our choice; `noise_from_errors` puts measured errors in their place. Biases and noises are standard
-    deviations: of valence and arousal in their own unit, otherwise in logits. A unit of intensity 0.4 is reported at
-    probability 0.5 where sensitivity is 1, as `labels.presence_target` has it.
+    Every default is our choice; `noise_from_errors` puts measured errors in their place. Biases
+    and noises are standard deviations: of valence and arousal in their own unit, otherwise in
+    logits. A unit of intensity 0.4 is reported at probability 0.5 where sensitivity is 1, as
+    `labels.presence_target` has it.
     """
 
     unit_floor: Each = -3.2
@@ -51,7 +52,7 @@ class ExtractorNoise:
     )
     """(expression shown, expression seen instead, share that moves)."""
     expression_logits: tuple[tuple[float, ...], ...] | None = None
-    """(7, 7) logits that each fully shown expression is reported with, in place of `confusion` and floor."""
+    """(7, 7) logits of each fully shown expression, in place of `confusion` and floor."""
     expression_floor: float = 0.015
     """Added to each expression's probability before the logarithm, so that none is ever 0."""
     expression_bias: Each = 0.4
@@ -69,7 +70,7 @@ class ExtractorNoise:
     valence_arousal_bias: Each = 0.08
     valence_arousal_noise: Each = 0.08
     unsupervised_units: tuple[int, ...] = (11, 23)
-    """Units that no label reaches in training: reported as the prior expects them from the expressions."""
+    """Units that no label reaches in training: reported as the prior expects."""
     unsupervised_noise: float = 0.01
     """In probability."""
     memory: float = 0.7
@@ -79,11 +80,11 @@ class ExtractorNoise:
     turned_fade: float = 0.6
     """Share of a display that a head turned to the profile hides."""
     turned_bias: float = 1.5
-    """Size of the error that such a turn adds in each channel while it lasts, in standard deviations of its noise."""
+    """Error that such a turn adds in each channel, in standard deviations of its noise."""
 
 
 def sample_bias(noise: ExtractorNoise, rng: np.random.Generator) -> Array:
-    """Sample (26,) how the extractor misreads one person in every clip, in the unit of each channel."""
+    """Sample (26,) how the extractor misreads one person, in the unit of each channel."""
     scales = _by_channel(noise.valence_arousal_bias, noise.expression_bias, noise.unit_bias)
     return scales * rng.standard_normal(len(scales))
 
@@ -202,9 +203,10 @@ def _report_units(shown: Array, error: Array, noise: ExtractorNoise) -> Array:
 def noise_from_errors(errors: dict[str, ExtractorErrors]) -> ExtractorNoise:
     """Return an extractor that errs as a trained one was measured to.
 
-    Errors on made-up faces are preferred, since their labels are true by construction; else those of
-    all rows. Units without a measurement are reported as the prior expects. What else was not measured
-    keeps its default; so do memory, bad frames and turned heads, which no still picture shows.
+    Errors on made-up faces are preferred, since their labels are true by construction; else those
+    of all rows. Units without a measurement are reported as the prior expects. What else was not
+    measured keeps its default; so do memory, bad frames and turned heads, which no still picture
+    shows.
 
     Args:
         errors: from `training.extractor_errors`.
@@ -216,7 +218,8 @@ def noise_from_errors(errors: dict[str, ExtractorErrors]) -> ExtractorNoise:
     units = [measured.action_units.get(action_unit_name(unit)) for unit in ACTION_UNITS]
     if not any(units):
         raise ValueError(
-            "errors of the extractor: no action unit was measured; at least 20 rows of varying labels do"
+            "errors of the extractor: no action unit was measured; at least 20 rows of varying "
+            "labels do"
         )
     default = ExtractorNoise()
 

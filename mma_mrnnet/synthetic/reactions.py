@@ -1,7 +1,8 @@
-"""Simulated clips with Hume-Reaction's shape: labels, people who loosely show them, an extractor that errs.
+"""Simulated clips with Hume-Reaction's shape: labels, people who loosely show them, errors.
 
 Nothing here was recorded from people. Displays are in `display.py`, the extractor's errors in
-`extractor_noise.py`, corpora other than the usual one in `domains.py`, pictures in `drawn_faces.py`.
+`extractor_noise.py`, corpora other than the usual one in `domains.py`, pictures in
+`drawn_faces.py`.
 """
 
 from dataclasses import dataclass
@@ -89,18 +90,19 @@ def simulate_reactions(  # noqa: PLR0913 - each has a default
     fps: float = FPS,
     recording: Recording | None = None,
 ) -> list[SimulatedClip]:
-    """Simulate clips with Hume-Reaction's published lengths and label marginals; the rest is our choice.
+    """Simulate clips with Hume-Reaction's lengths and label marginals; the rest is our choice.
 
-    The same seed gives the same clips bit for bit, and a longer list starts with the shorter one. At
-    another rate the same people show the same reactions, with the same labels and for as long;
+    The same seed gives the same clips bit for bit, and a longer list starts with the shorter one.
+    At another rate the same people show the same reactions, with the same labels and for as long;
     talking, missed faces and noise are sampled anew, as fast or slow as before.
 
     Args:
         count: number of clips, at least 0.
         seed: not negative.
         quiet_share: share of clips without any reaction, in [0, 1]; the corpus has none.
-        short_share: share of clips of 1 to 10 s that hold the whole display, in [0, 1]; the corpus
-            has none. `recording` may cut a part of them out of longer ones, down to one frame.
+        short_share: share of clips of 1 to 10 s that hold the whole display, in [0, 1]; the
+            corpus has none. `recording` may cut a part of them out of longer ones, down to one
+            frame.
         name: first part of clip and subject names.
         looseness: how loosely faces follow reports; None for the defaults.
         noise: how the extractor errs; None for the defaults.
@@ -198,7 +200,7 @@ def as_dataset(clips: list[SimulatedClip]) -> Dataset:
 
 
 def simulated_info(fps: float) -> DatasetInfo:
-    """Return the description of a data set of simulated clips: nobody was recorded, columns, rate."""
+    """Return what a data set of simulated clips says of itself."""
     description = (
         "Simulated, not recorded from people.\n"
         f"labels: {', '.join(REACTIONS)}\n"
@@ -211,7 +213,7 @@ def simulated_info(fps: float) -> DatasetInfo:
 def _simulate_block(
     block: int, seed: int, shares: tuple[float, float], name: str, domain: Domain
 ) -> list[SimulatedClip]:
-    """Simulate the N = `BLOCK` clips of one block, T frames each before the faceless are removed."""
+    """Simulate the N = `BLOCK` clips of one block, T frames each before cutting."""
     looseness, noise, fps = domain.looseness, domain.noise, domain.fps
     rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(0, block)))
     # What a usual recording lacks has a generator of its own: without it no clip changes.
@@ -303,7 +305,7 @@ def _cut_out(count: int, fps: float, recording: Recording, rng: np.random.Genera
 
 
 def _head_turns(count: int, fps: float, recording: Recording, rng: np.random.Generator) -> Array:
-    """Return (N, T), 0 where the head faces the camera; in some clips it turns away and back once."""
+    """Return (N, T), 0 where the head faces the camera; some turn away and back once."""
     furthest = rng.uniform(0.3, 1.0, count) * (rng.random(count) < recording.turns)
     lasts_s = rng.uniform(*recording.turn_s, count)
     start_s = rng.uniform(0, recording.shortest_s, count)
@@ -368,8 +370,8 @@ MARGINALS: dict[str, Marginal] = {
 }
 """Hume-Reaction's training split, 15,806 clips: published aggregates, none of the corpus's data.
 
-Each label vector of the corpus is divided by its own maximum. The shares of exact 1 sum to 1, so each
-clip has one label at 1."""
+Each label vector of the corpus is divided by its own maximum. The shares of exact 1 sum to 1, so
+each clip has one label at 1."""
 
 CORRELATION = np.array(
     [  # Ador   Amus   Anxi   Disg   Pain   Fear   Surp
@@ -389,8 +391,8 @@ def sample_labels(count: int, rng: np.random.Generator) -> Array:
     """Sample (count, 7) labels in [0, 1] with the published marginals; each row has exactly one 1.
 
     The dominant reaction follows the shares of 1. Each other label is 0 with its published share,
-    otherwise Beta with the mean and variance that are left for it (the Beta is our choice). A Gaussian
-    copula, shifted by the dominant reaction, ties them together.
+    otherwise Beta with the mean and variance that are left for it (the Beta is our choice). A
+    Gaussian copula, shifted by the dominant reaction, ties them together.
     """
     shares = np.array([marginal.share_one for marginal in MARGINALS.values()])
     dominant = rng.choice(len(REACTIONS), size=count, p=shares / shares.sum())  # (count,)
@@ -426,7 +428,7 @@ def _score_distribution(column: int) -> tuple[Array, Array]:
 
 @cache
 def _label_distribution(column: int) -> tuple[float, Array, Array]:
-    """Return the share of 0, and values and quantiles of the Beta, where the reaction is not dominant."""
+    """Return share of 0, values and quantiles of the Beta where the reaction is not dominant."""
     mean, std, share_zero, share_one = list(MARGINALS.values())[column]
     share_between = 1 - share_zero - share_one
     # E[x] and E[x^2] are published: remove what the ones give, divide by the share between 0 and 1.
