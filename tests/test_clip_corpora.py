@@ -710,15 +710,15 @@ def test_a_report_takes_any_number_of_targets_lengths_above_30_and_missing_label
     rows = affect_rows({"0": 35, "1": 40, "2": 12}, labels)
     intensities = torch.tensor([[0.1, 0.2], [0.2, 0.9], [0.3, 0.3]])
     report = score_clips(intensities, torch.tensor(labels), rows, ["joy", "calm"])
-    assert list(report["mean_pearson_by_length"])[-1] == "31-40"
-    assert report["mean_pearson_by_length"]["31-40"]["clips"] == 2
+    assert list(report.mean_pearson_by_length)[-1] == "31-40"
+    assert report.mean_pearson_by_length["31-40"].clips == 2
     # joy rises with its labels: 1; calm has two labelled rows, 0.5 -> 0.2 and 0.1 -> 0.3, that fall: -1.
-    assert report["reactions"]["pearson"] == pytest.approx({"joy": 1.0, "calm": -1.0})
-    assert report["reactions"]["mean_pearson"] == pytest.approx(0.0, abs=1e-9)
+    assert report.reactions.pearson == pytest.approx({"joy": 1.0, "calm": -1.0})
+    assert report.reactions.mean_pearson == pytest.approx(0.0, abs=1e-9)
     # joy: (0.1 + 0.3 + 0.7) / 3; calm: (0.3 + 0.2) / 2.
-    assert report["reactions"]["mae"] == pytest.approx({"joy": 1.1 / 3, "calm": 0.25})
+    assert report.reactions.mae == pytest.approx({"joy": 1.1 / 3, "calm": 0.25})
     # Of the two long clips only joy has two labels: 1.
-    assert report["mean_pearson_by_length"]["31-40"]["mean_pearson"] == pytest.approx(1.0)
+    assert report.mean_pearson_by_length["31-40"].mean_pearson == pytest.approx(1.0)
 
 
 # The whole path ----------------------------------------------------------------------------------------------------
@@ -964,13 +964,13 @@ def test_scores_over_all_clips_and_over_those_with_a_face_by_hand():
         [[0.1, 0.2], [0.2, 0.9], [0.3, 0.3], [0.9, 0.9]]
     )  # the last is an unrated clip's
     report = score_split(intensities, split, ["joy", "calm"], torch.tensor([0.4, 0.3]))
-    assert (report["clips"], report["predicted_as_training_mean"]) == (4, 1)
+    assert (report.clips, report.predicted_as_training_mean) == (4, 1)
     # joy: errors 0.1, 0.3, 0.7 with a face, |1 - 0.4| without; calm: 0.3, 0.2 and |0.5 - 0.3|.
-    assert report["reactions_with_face"]["mae"] == pytest.approx({"joy": 1.1 / 3, "calm": 0.25})
-    assert report["reactions"]["mae"] == pytest.approx({"joy": 1.7 / 4, "calm": 0.7 / 3})
+    assert report.reactions_with_face.mae == pytest.approx({"joy": 1.1 / 3, "calm": 0.25})
+    assert report.reactions.mae == pytest.approx({"joy": 1.7 / 4, "calm": 0.7 / 3})
     # joy: labels 0, 1/2, 1, 1 against 0.1, 0.2, 0.3, 0.4: covariance 0.175 / 4, variances 0.6875 / 4 and 0.05 / 4.
-    assert report["reactions"]["pearson"]["joy"] == pytest.approx(0.175 / math.sqrt(0.6875 * 0.05))
-    assert report["reactions_with_face"]["pearson"]["joy"] == pytest.approx(1.0)
+    assert report.reactions.pearson["joy"] == pytest.approx(0.175 / math.sqrt(0.6875 * 0.05))
+    assert report.reactions_with_face.pearson["joy"] == pytest.approx(1.0)
 
 
 def test_a_mean_label_is_over_the_clips_that_have_it():
