@@ -6,7 +6,11 @@ from pathlib import Path
 
 from transformers import HfArgumentParser
 
-from mma_mrnnet.model.configuration_mma_mrnnet import TEMPORAL_POOLINGS
+from mma_mrnnet.model.configuration_mma_mrnnet import (
+    TEMPORAL_POOLINGS,
+    MMAConfig,
+    MMAMRNNetConfig,
+)
 from mma_mrnnet.model.labels import ACTION_UNITS, CHANNELS, check_channels
 from mma_mrnnet.model.video_processing_mma_mrnnet import LENGTH_POLICIES
 from mma_mrnnet.training.augmentation import AUGMENTATIONS
@@ -126,7 +130,7 @@ class TrainArguments:
         "stage mma on drawn faces: how many to draw for training (a fifth of it for validation)",
         2000,
     )
-    image_size: int = _option("stage mma: side of a crop in pixels", 112)
+    image_size: int = _option("stage mma: side of a crop in pixels", MMAConfig.image_size)
     layer_type: str = _option("stage mma: basic or bottleneck residual units", "bottleneck")
     embedding_size: int = _option("stage mma: channels of the backbone's stem", 64)
     hidden_sizes: list[int] = _option(
@@ -211,13 +215,15 @@ class TrainArguments:
         "stage mrnn, simulated: share of training clips of 1 to 10 s (simulated:measured: of all splits, from 1 frame)",
         0.0,
     )
-    num_frames: int = _option("stage mrnn: T, the most frames a clip may have", 30)
+    num_frames: int = _option(
+        "stage mrnn: T, the most frames a clip may have", MMAMRNNetConfig.num_frames
+    )
     length_policy: str = _option(
         "stage mrnn: thin (clips of more than T frames, evenly), truncate (these to their first T) or resample (every "
         "clip to T frames, short ones by repeating some)",
         "thin",
     )
-    sampling_fps: float = _option("stage mrnn: frames a second", 2.0)
+    sampling_fps: float = _option("stage mrnn: frames a second", MMAMRNNetConfig.sampling_fps)
     hidden_size: int = _option("stage mrnn: units of the GRU", 128)
     num_layers: int = _option("stage mrnn: layers of the GRU", 1)
     temporal_pooling: str = _option(
