@@ -488,8 +488,7 @@ def test_a_frame_of_aff_wild2_is_one_row_with_the_labels_of_all_tasks(
     assert set(splits["validation"]["subject"]) == {"2_left", "3"}
     assert "aff_wild2 train: 1 of 4 images are missing" in caplog.text
     assert (
-        "train: the tasks' files of 1 videos differ in length, for example those of 1-30"
-        in caplog.text
+        "train: the tasks' files of 1 videos differ in length, such as those of 1-30" in caplog.text
     )
 
 

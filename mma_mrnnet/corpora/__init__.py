@@ -1,4 +1,4 @@
-"""The corpora that `--data NAME:FOLDER` names: how each is read, for which stage, where it comes from."""
+"""The corpora that `--data NAME:FOLDER` names: how each is read, and its provenance."""
 
 import re
 from collections.abc import Callable, Sequence
@@ -147,7 +147,7 @@ def draw_frames(
 
 
 def load_frames(data: str, action_units: Sequence[int] = ACTION_UNITS) -> LabelledFrames:
-    """Read labelled face crops of one corpus, or of several, one after the other; a sampler mixes them.
+    """Read labelled face crops of one corpus, or of several one after the other.
 
     Args:
         data: a folder that `load_face_parquet` reads, or `NAME:FOLDER`, several between commas.

@@ -1,4 +1,4 @@
-"""Aff-Wild2 (Kollias & Zafeiriou, 2018 on): videos with valence-arousal, expressions and action units a frame."""
+"""Aff-Wild2 (Kollias & Zafeiriou, 2018 on): videos with valence-arousal, expressions, AUs."""
 
 import logging
 import re
@@ -41,42 +41,42 @@ MULTI_TASK_FILES = {
 def load_aff_wild2(
     folder: str | Path, action_units: Sequence[int] = ACTION_UNITS
 ) -> datasets.DatasetDict:
-    """Frames of Aff-Wild2 with the corpus's own split: the first edition, the challenges' or s-Aff-Wild2's files.
+    """Read Aff-Wild2 with its own split: the first edition, the challenges' or s-Aff-Wild2's files.
 
-    A frame that several tasks label is one row with all its labels. Where one task trains on a video and another
-    validates on it, the training labels are left out, so that each task's validation stays what it was and no video
-    is in both splits (our choice). `subject` is the video; a second person's is `<video>_left` or `<video>_right`.
-    "Other" is no expression. Built in memory at each call, so a changed file is always seen; images are left where
-    they are.
+    A frame that several tasks label becomes one row with all its labels. If one task trains on a
+    video and another validates on it, its training labels are left out, so that no video is in
+    both splits (our choice). `subject` is the video; a second person's is `<video>_left` or
+    `<video>_right`. The class "other" is no expression.
 
     Args:
-        folder: holds `cropped_aligned/<video>/00001.jpg` and, in it or in one folder in it, either the folders of the
-            tasks (`VA_Estimation_Challenge`, `EXPR_Recognition_Challenge` or `EXPR_Classification_Challenge`,
-            `AU_Detection_Challenge`; first edition `VA_Set`, `EXPR_Set`, `AU_Set`), each with
-            `{Train_Set or Training_Set, Validation_Set}/<video>.txt`, or s-Aff-Wild2's
+        folder: holds `cropped_aligned/<video>/00001.jpg` and, in it or in one folder in it,
+            either the tasks' folders (`VA_Estimation_Challenge`, `EXPR_Recognition_Challenge` or
+            `EXPR_Classification_Challenge`, `AU_Detection_Challenge`; first edition `VA_Set`,
+            `EXPR_Set`, `AU_Set`), each with `{Train_Set or Training_Set,
+            Validation_Set}/<video>.txt`, or s-Aff-Wild2's
             `{training,validation}_set_annotations.txt`.
-        action_units: the units whose columns come out.
-
-    Returns:
-        A `DatasetDict` with `train` and `validation`; columns of `records.frame_features`.
+        action_units: see `FrameReader.read`.
 
     Raises:
-        ValueError: no annotations or those of two editions, a header of another kind, or a label out of range.
+        ValueError: no annotations or those of two editions, another header, or a label out of
+            range.
     """
     folder = Path(folder).absolute()
-    root = _annotations(folder)
+    root = _find_annotations(folder)
     if (root / MULTI_TASK_FILES["train"]).is_file():
         tables = {split: _read_multi_task(root / name) for split, name in MULTI_TASK_FILES.items()}
     else:
         tables = _read_tasks(root)
     for table in tables.values():
         table["image"] = f"{folder.as_posix()}/cropped_aligned/" + table["image"]
-    tables["train"] = _outside(tables["train"], set(tables["validation"]["subject"]), folder)
+    tables["train"] = _leave_out_videos(
+        tables["train"], set(tables["validation"]["subject"]), folder
+    )
     return as_splits(tables, "aff_wild2", folder, action_units)
 
 
-def _annotations(folder: Path) -> Path:
-    """The folder that holds the annotations of one edition."""
+def _find_annotations(folder: Path) -> Path:
+    """Return the folder that holds the annotations of one edition."""
     marks = [name for names, _ in TASKS for name in names] + [MULTI_TASK_FILES["train"]]
     places = [
         folder,
@@ -87,7 +87,8 @@ def _annotations(folder: Path) -> Path:
     roots = [place for place in places if any((place / mark).exists() for mark in marks)]
     if len(roots) != 1:
         raise ValueError(
-            f"{folder}: the annotations of one edition must be here, one of {marks}; found {len(roots)}"
+            f"{folder}: the annotations of one edition must be here, one of {marks}; "
+            f"found {len(roots)}"
         )
     found = [mark for mark in marks if (roots[0] / mark).exists()]
     if len(found) > 1 and MULTI_TASK_FILES["train"] in found:
@@ -95,12 +96,12 @@ def _annotations(folder: Path) -> Path:
     return roots[0]
 
 
-def _outside(table: pd.DataFrame, videos: set[str], folder: Path) -> pd.DataFrame:
-    """The rows of other videos."""
+def _leave_out_videos(table: pd.DataFrame, videos: set[str], folder: Path) -> pd.DataFrame:
+    """Return the rows of other videos."""
     inside = table["subject"].isin(videos)
     if inside.any():
         logger.warning(
-            "%s: %d training frames of %d videos are left out: another task validates on these videos",
+            "%s: %d training frames of %d videos are left out: another task validates on them",
             folder,
             inside.sum(),
             table["subject"][inside].nunique(),
@@ -108,7 +109,7 @@ def _outside(table: pd.DataFrame, videos: set[str], folder: Path) -> pd.DataFram
     return table[~inside]
 
 
-# The tasks' files --------------------------------------------------------------------------------------------------
+# ---- the tasks' files ----------------------------------------------------------------------
 
 
 def _read_tasks(root: Path) -> dict[str, pd.DataFrame]:
@@ -117,7 +118,8 @@ def _read_tasks(root: Path) -> dict[str, pd.DataFrame]:
         places = [root / name for name in names if (root / name).is_dir()]
         if len(places) > 1:
             raise ValueError(
-                f"{root}: the annotations of two editions are here: {[place.name for place in places]}"
+                f"{root}: the annotations of two editions are here: "
+                f"{[place.name for place in places]}"
             )
         if not places:
             logger.warning(
@@ -125,37 +127,39 @@ def _read_tasks(root: Path) -> dict[str, pd.DataFrame]:
             )
             continue
         for split, folders in SPLIT_FOLDERS.items():
-            for path in _files(places[0], folders):
+            for path in _find_files(places[0], folders):
                 tables[split].setdefault(path.stem, []).append(read(path))
     for split, videos in tables.items():
         uneven = [
             video for video, tasks in videos.items() if len({len(task) for task in tasks}) > 1
         ]
         if uneven:
-            text = "%s: %s: the tasks' files of %d videos differ in length, for example those of %s; all lines count"
-            logger.warning(text, root, split, len(uneven), uneven[0])
+            logger.warning(
+                "%s: %s: the tasks' files of %d videos differ in length, such as those of %s",
+                *(root, split, len(uneven), uneven[0]),
+            )
     return {
-        split: pd.concat([_video(*item) for item in videos.items()])
+        split: pd.concat([_join_tasks(*item) for item in videos.items()])
         for split, videos in tables.items()
     }
 
 
-def _files(task: Path, folders: tuple[str, ...]) -> list[Path]:
+def _find_files(task: Path, folders: tuple[str, ...]) -> list[Path]:
     files = sorted(path for name in folders for path in (task / name).glob("*.txt"))
     if not files:
         raise ValueError(f"{task}: no {' or '.join(folders)} with <video>.txt in it")
     return files
 
 
-def _video(video: str, tasks: list[pd.DataFrame]) -> pd.DataFrame:
-    """One row a frame that any task has a line for, with the labels of all of them."""
+def _join_tasks(video: str, tasks: list[pd.DataFrame]) -> pd.DataFrame:
+    """Return one row for each frame that any task labels, with the labels of all of them."""
     frames = pd.concat(tasks, axis=1)
     images = [f"{video}/{frame:05d}.jpg" for frame in frames.index]
     return frames.assign(image=images, subject=video).reset_index(drop=True)
 
 
-def _frames(table: TextTable, columns: dict[str, np.ndarray]) -> pd.DataFrame:
-    """Columns by frame: line n after the header is frame n."""
+def _number_frames(table: TextTable, columns: dict[str, np.ndarray]) -> pd.DataFrame:
+    """Return columns by frame: line n after the header is frame n."""
     return pd.DataFrame(columns, index=np.array(table.lines, dtype=np.int64) - 1)
 
 
@@ -165,7 +169,7 @@ def _read_valence_arousal(path: Path) -> pd.DataFrame:
         raise ValueError(
             f"{path}:1: the header must be valence,arousal; got {','.join(table.header)}"
         )
-    return _frames(table, _valence_arousal(table, 0))
+    return _number_frames(table, _pick_valence_arousal(table, 0))
 
 
 def _read_expression(path: Path) -> pd.DataFrame:
@@ -175,25 +179,26 @@ def _read_expression(path: Path) -> pd.DataFrame:
         raise ValueError(
             f"{path}:1: the header must be {','.join(CLASSES)}; got {','.join(table.header)}"
         )
-    return _frames(table, {"expression": read_expressions(table, 0, classes, none=(-1,))})
+    return _number_frames(table, {"expression": read_expressions(table, 0, classes, none=(-1,))})
 
 
 def _read_action_units(path: Path) -> pd.DataFrame:
     table = read_text_table(path, delimiter=",")
-    return _frames(table, _action_units(table, 0, _unit_numbers(table)))
+    return _number_frames(table, _pick_action_units(table, 0, _read_units(table)))
 
 
-def _unit_numbers(table: TextTable) -> tuple[int, ...]:
-    """The units that the header names (`AU1` or `AU01`): one of the two sets that the editions have."""
+def _read_units(table: TextTable) -> tuple[int, ...]:
+    """Return the units that the header names (`AU1` or `AU01`), one of the editions' two sets."""
     units = tuple(int(name[2:]) if re.fullmatch(r"(?i)au\d+", name) else 0 for name in table.header)
     if units not in (CHALLENGE_UNITS, FIRST_EDITION_UNITS):
         raise ValueError(
-            f"{table.path}:1: the header must name units {CHALLENGE_UNITS} or {FIRST_EDITION_UNITS}; got {table.header}"
+            f"{table.path}:1: the header must name units {CHALLENGE_UNITS} or "
+            f"{FIRST_EDITION_UNITS}; got {table.header}"
         )
     return units
 
 
-def _valence_arousal(table: TextTable, column: int) -> dict[str, np.ndarray]:
+def _pick_valence_arousal(table: TextTable, column: int) -> dict[str, np.ndarray]:
     valence, arousal = (
         read_numbers(table, column + place, name, least=-1, most=1, none=(-5,))
         for place, name in enumerate(("valence", "arousal"))
@@ -205,7 +210,9 @@ def _valence_arousal(table: TextTable, column: int) -> dict[str, np.ndarray]:
     }
 
 
-def _action_units(table: TextTable, column: int, units: tuple[int, ...]) -> dict[str, np.ndarray]:
+def _pick_action_units(
+    table: TextTable, column: int, units: tuple[int, ...]
+) -> dict[str, np.ndarray]:
     return {
         action_unit_column(unit): read_presence(table, column + place, f"AU {unit}", none=(-1,))
         for place, unit in enumerate(units)
@@ -220,11 +227,11 @@ TASKS: tuple[tuple[tuple[str, ...], Callable[[Path], pd.DataFrame]], ...] = (
 """Folder names of each task, over the editions, and the reader of one video's file."""
 
 
-# s-Aff-Wild2 -------------------------------------------------------------------------------------------------------
+# ---- s-Aff-Wild2 ---------------------------------------------------------------------------
 
 
 def _read_multi_task(path: Path) -> pd.DataFrame:
-    """Rows `video/00001.jpg,valence,arousal,expression,12 units` below a header line of any kind."""
+    """Read rows `video/00001.jpg,valence,arousal,expression,12 units` below any header line."""
     table = read_text_table(path, delimiter=",", width=4 + len(CHALLENGE_UNITS))
     check_unique(table, 0)
     images = table.cells(0)
@@ -235,8 +242,8 @@ def _read_multi_task(path: Path) -> pd.DataFrame:
         {
             "image": images,
             "subject": [image.partition("/")[0] for image in images],
-            **_valence_arousal(table, 1),
+            **_pick_valence_arousal(table, 1),
             "expression": read_expressions(table, 3, CLASSES, none=(-1,)),
-            **_action_units(table, 4, CHALLENGE_UNITS),
+            **_pick_action_units(table, 4, CHALLENGE_UNITS),
         }
     )

@@ -1,4 +1,4 @@
-"""AffectNet (Mollahosseini, Hasani & Mahoor, IEEE TAC 2019): web photos with expression, valence and arousal."""
+"""AffectNet (Mollahosseini, Hasani & Mahoor, 2019): photos with expression and valence-arousal."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -24,7 +24,7 @@ CLASSES = (
     *("neutral", "happiness", "sadness", "surprise", "fear", "disgust", "anger"),
     *("contempt", "none", "uncertain", "non-face"),
 )
-"""The corpus's classes, in the order of its codes from 0. Contempt and the later ones are no expression of ours."""
+"""The corpus's classes by code from 0; contempt and the later ones are no expression of ours."""
 
 CSV_COLUMNS = (
     *("subDirectory_filePath", "face_x", "face_y", "face_width", "face_height"),
@@ -37,23 +37,21 @@ NPY_FOLDERS = {"train": "train_set", "validation": "val_set"}
 def load_affectnet(
     folder: str | Path, action_units: Sequence[int] = ACTION_UNITS
 ) -> datasets.DatasetDict:
-    """Photos of AffectNet, either release, with the corpus's own split.
+    """Read either release of AffectNet with its own split.
 
-    Contempt, none, uncertain and non-face become "no expression"; a row keeps its valence and arousal, and goes if it
-    has none (-2 in the corpus). Built in memory at each call, so a changed file is always seen; images are left where
-    they are, uncut: the first release's photos show more than the face. Each image is its own `subject`.
+    Contempt, none, uncertain and non-face are no expression; a row keeps its valence and arousal,
+    and is left out if it has none (-2 in the corpus). Images stay uncut: the first release's
+    photos show more than the face. Each image is its own `subject`.
 
     Args:
-        folder: holds `Manually_Annotated_file_lists/{training,validation}.csv` (with or without the header line) and
-            `Manually_Annotated_Images/`; or `{train_set,val_set}/{images/<id>.jpg, annotations/<id>_exp.npy}` with
-            `_val.npy` and `_aro.npy`.
-        action_units: the units whose columns come out.
-
-    Returns:
-        A `DatasetDict` with `train` and `validation`; columns of `records.frame_features`.
+        folder: holds `Manually_Annotated_file_lists/{training,validation}.csv` (with or without the
+            header) and `Manually_Annotated_Images/`; or `{train_set,val_set}/{images/<id>.jpg,
+            annotations/<id>_exp.npy}` with `_val.npy` and `_aro.npy` beside it.
+        action_units: see `FrameReader.read`; none is annotated.
 
     Raises:
-        ValueError: neither or both releases, a missing file, or a label that the corpus does not have.
+        ValueError: neither or both releases, another header, a label out of range, or an image
+            twice.
     """
     folder = Path(folder).absolute()
     lists, newer = folder / "Manually_Annotated_file_lists", folder / NPY_FOLDERS["train"]
@@ -78,7 +76,7 @@ def _read_csv(path: Path, folder: Path) -> pd.DataFrame:
         table = TextTable(path, table.rows[0], table.lines[1:], table.rows[1:])
     check_unique(table, 0)
     images = (folder / "Manually_Annotated_Images").as_posix()
-    return _labelled(
+    return _label_images(
         table,
         [f"{images}/{name}" for name in table.cells(0)],
         column=CSV_COLUMNS.index("expression"),
@@ -91,17 +89,19 @@ def _read_arrays(folder: Path) -> pd.DataFrame:
     if not names:
         raise ValueError(f"{annotations}: no <id>_exp.npy here")
     rows = [
-        [_scalar(annotations / f"{name}_{kind}.npy") for kind in ("exp", "val", "aro")]
+        [_read_scalar(annotations / f"{name}_{kind}.npy") for kind in ("exp", "val", "aro")]
         for name in tqdm(
             names, desc=f"reading {folder.name}", unit=" images", disable=len(names) < 10_000
         )
     ]
     table = TextTable(annotations, [], names, rows)
-    return _labelled(table, [f"{folder.as_posix()}/images/{name}.jpg" for name in names], column=0)
+    return _label_images(
+        table, [f"{folder.as_posix()}/images/{name}.jpg" for name in names], column=0
+    )
 
 
-def _scalar(path: Path) -> str:
-    """The one value of an array file, which the corpus stores as a number or as its text."""
+def _read_scalar(path: Path) -> str:
+    """Read the one value of an array file: the corpus stores a number or its text."""
     try:
         array = np.load(path, allow_pickle=False)
         return str(array.item())
@@ -109,7 +109,7 @@ def _scalar(path: Path) -> str:
         raise ValueError(f"{path}: not one number: {error}") from error
 
 
-def _labelled(table: TextTable, images: list[str], *, column: int) -> pd.DataFrame:
+def _label_images(table: TextTable, images: list[str], *, column: int) -> pd.DataFrame:
     valence = read_numbers(table, column + 1, "valence", least=-1, most=1, none=(-2,))
     arousal = read_numbers(table, column + 2, "arousal", least=-1, most=1, none=(-2,))
     return pd.DataFrame(

@@ -1,4 +1,4 @@
-"""BP4D-Spontaneous (Zhang et al., Image and Vision Computing 2014): 41 people in eight tasks, action units 0 or 1."""
+"""BP4D-Spontaneous (Zhang et al., 2014): 41 people in eight tasks, action units 0 or 1."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -27,22 +27,19 @@ UNKNOWN = 9
 def load_bp4d(
     folder: str | Path, action_units: Sequence[int] = ACTION_UNITS
 ) -> datasets.DatasetDict:
-    """Frames of BP4D with the units' presence, 0 or 1.
+    """Read frames of BP4D with the units' presence, 0 or 1.
 
-    The folds that papers use are not part of the corpus: a fifth of the people, chosen by their names, is validation
-    (our choice). Units that are not asked for (14, by default) are left out. Where the crops lie is our
-    convention. Built in memory at each call, so a changed file is always seen; images are left where they are.
+    The corpus has no split of its own: a fifth of the people is validation (our choice). Where
+    the crops lie is our convention.
 
     Args:
-        folder: holds `AUCoding/AU_OCC/F001_T1.csv` (header: `0` over the frames, then unit numbers) and the crops
-            `cropped_aligned/F001_T1/00001.jpg`, numbered by the rows' frames.
-        action_units: the units whose columns come out.
-
-    Returns:
-        A `DatasetDict` with `train` and `validation`; columns of `records.frame_features`.
+        folder: holds `AUCoding/AU_OCC/F001_T1.csv` (header: `0` over the frames, then unit
+            numbers) and the crops `cropped_aligned/F001_T1/00001.jpg`, numbered by the rows'
+            frames.
+        action_units: see `FrameReader.read`.
 
     Raises:
-        ValueError: no annotations, a header of another kind, a value other than 0, 1 and 9, or a frame twice.
+        ValueError: no annotations, another header, a value other than 0, 1 and 9, or a frame twice.
     """
     folder = Path(folder).absolute()
     files = sorted((folder / "AUCoding/AU_OCC").glob("*_T*.csv"))

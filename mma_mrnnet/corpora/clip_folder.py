@@ -1,4 +1,4 @@
-"""A user's own clips with their intensities in a metadata file, laid out as Hugging Face's `videofolder` is."""
+"""A user's own clips with their intensities in a metadata file, laid out as `videofolder` is."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -44,11 +44,11 @@ class _Row:
 def load_clip_folder(folder: str | Path, choice: LabelChoice | None = None) -> list[ClipFile]:
     """Read the clips of a folder with one metadata file for each split, or one for all.
 
-    The layouts are `{train,validation,test}/metadata.csv`, and one `metadata.csv` with a column `split`;
-    `metadata.jsonl` and `metadata.parquet` are read too. Columns: `file_name`, a video, a table of
-    features or a folder of crops as `mma-mrnnet crop` writes it, relative to the metadata file;
-    `subject`, optional, the person; every other column is a target. A cell that is empty or says that
-    there is no number (`NA`, `-nan(ind)`, `#N/A` ...) is unlabelled.
+    The layouts are `{train,validation,test}/metadata.csv`, and one `metadata.csv` with a column
+    `split`; `metadata.jsonl` and `metadata.parquet` are read too. Columns: `file_name`, a video,
+    a table of features or a folder of crops as `mma-mrnnet crop` writes it, relative to the
+    metadata file; `subject`, optional, the person; every other column is a target. A cell that is
+    empty or says that there is no number (`NA`, `-nan(ind)`, `#N/A` ...) is unlabelled.
 
     Args:
         folder: has one of the two layouts; `test` is optional.
@@ -58,8 +58,9 @@ def load_clip_folder(folder: str | Path, choice: LabelChoice | None = None) -> l
         The clips, file by file and line by line, with labels in [0, 1].
 
     Raises:
-        ValueError: a layout, line, label or clip that is not as described, a subject in two splits, or a
-            target without labels in train or validation; the message starts with the file, and the line.
+        ValueError: a layout, line, label or clip that is not as described, a subject in two
+            splits, or a target without labels in train or validation; the message starts with the
+            file, and the line.
     """
     folder, choice = Path(folder), choice or LabelChoice()
     targets, rows = _read_layout(folder, choice)
@@ -116,7 +117,7 @@ def _read_layout(folder: Path, choice: LabelChoice) -> tuple[list[str], list[_Ro
 def _read_metadata(
     path: Path, split: str | None, choice: LabelChoice
 ) -> tuple[list[str], list[_Row]]:
-    """Return target names and rows of a metadata file; None for `split` takes it from the column."""
+    """Return target names and rows; None for `split` takes the split from its column."""
     table = read_text_table(path)
     header = table.header
     needed = ("file_name", "split") if split is None else ("file_name",)
@@ -177,7 +178,8 @@ def _read_clip(row: _Row, folder: Path, targets: list[str], scale: tuple[float, 
         raise ValueError(f"{row.place}: the clip {name!r} is not in {row.folder}")
     if path.is_dir() and read_index(path) is None:
         raise ValueError(
-            f"{row.place}: {name!r} is a folder without {INDEX}, not one that `mma-mrnnet crop` made"
+            f"{row.place}: {name!r} is a folder without {INDEX}, "
+            "not one that `mma-mrnnet crop` made"
         )
     labels = {
         target: _read_label(row.cells[target], target, row.place, scale) for target in targets

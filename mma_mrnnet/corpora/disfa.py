@@ -1,4 +1,4 @@
-"""DISFA (Mavadati et al., IEEE TAC 2013): videos of 27 people with the intensity of twelve action units."""
+"""DISFA (Mavadati et al., 2013): videos of 27 people, intensities of twelve action units."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -28,23 +28,20 @@ HIGHEST = 5
 def load_disfa(
     folder: str | Path, action_units: Sequence[int] = ACTION_UNITS
 ) -> datasets.DatasetDict:
-    """Frames of DISFA with the units' intensities, divided by 5.
+    """Read frames of DISFA with the units' intensities, divided by 5.
 
-    The corpus defines no split: a fifth of the people, chosen by their names, is validation (our choice). It ships
-    videos, not crops: where the crops lie is our convention. Built in memory at each call, so a changed file is
-    always seen; images are left where they are.
+    The corpus has no split of its own: a fifth of the people is validation (our choice). It ships
+    videos: where the crops lie is our convention.
 
     Args:
-        folder: holds `ActionUnit_Labels/SN001/SN001_au1.txt` (rows `frame,intensity`) for each person and unit, and
-            the crops `cropped_aligned/SN001/00001.jpg`, numbered by the rows' frames.
-        action_units: the units whose columns come out.
-
-    Returns:
-        A `DatasetDict` with `train` and `validation`; columns of `records.frame_features`.
+        folder: holds `ActionUnit_Labels/SN001/SN001_au1.txt` (rows `frame,intensity`) for each
+            person and unit, and the crops `cropped_aligned/SN001/00001.jpg`, numbered by the
+            rows' frames.
+        action_units: see `FrameReader.read`.
 
     Raises:
-        ValueError: no annotations, a unit's file missing, an intensity outside 0 to 5, or a person's files that
-            disagree about the frames.
+        ValueError: no annotations, a unit's file is missing, an intensity is outside 0 to 5, or a
+            person's files disagree about the frames.
     """
     folder = Path(folder).absolute()
     people = sorted(path for path in (folder / "ActionUnit_Labels").glob("*") if path.is_dir())
@@ -64,7 +61,8 @@ def _read_person(person: Path, folder: Path) -> pd.DataFrame:
         frames = frames if columns else numbers
         if not np.array_equal(numbers, frames):
             raise ValueError(
-                f"{table.path}: its {len(table.rows)} frames are not the {len(frames)} of {person.name}_au1.txt"
+                f"{table.path}: its {len(table.rows)} frames are not the {len(frames)} of "
+                f"{person.name}_au1.txt"
             )
         intensity = read_numbers(table, 1, f"AU {unit}", least=0, most=HIGHEST)
         columns[action_unit_column(unit)] = intensity / HIGHEST

@@ -1,4 +1,4 @@
-"""EmotioNet (Fabian Benitez-Quiroz, Srinivasan & Martinez, CVPR 2016): web photos with action units."""
+"""EmotioNet (Fabian Benitez-Quiroz et al., CVPR 2016): web photos with action units."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -27,40 +27,39 @@ UNKNOWN = 999
 def load_emotionet(
     folder: str | Path, action_units: Sequence[int] = ACTION_UNITS
 ) -> datasets.DatasetDict:
-    """Photos of EmotioNet with the units' presence, 0 or 1; the expert-labelled table, or else the older lists.
+    """Read photos of EmotioNet with the units' presence, 0 or 1.
 
-    The corpus defines no split and names nobody: each image is its own `subject`, and a fifth of them, chosen by
-    their names, is validation (our choice). Units that are not asked for are left out. Built in memory at
-    each call, so a changed file is always seen; images are left where they are, uncut: crop them first.
+    The table labelled by experts is read if it is there, else the older lists. The corpus has no
+    split of its own and names nobody: each image is its own `subject`, and a fifth of them is
+    validation (our choice). Images stay uncut: crop them first.
 
     Args:
-        folder: holds one `EmotioNet_FACS*.csv` or `.xlsx` (the latter is read with openpyxl, which is not among our
-            dependencies) or `dataFile_*.txt`; images lie in `images/`, named by the last part of their URL.
-        action_units: the units whose columns come out.
-
-    Returns:
-        A `DatasetDict` with `train` and `validation`; columns of `records.frame_features`.
+        folder: holds one `EmotioNet_FACS*.csv` or `.xlsx` (needs openpyxl), or `dataFile_*.txt`;
+            images lie in `images/`, named by the last part of their URL.
+        action_units: see `FrameReader.read`.
 
     Raises:
-        ValueError: no annotation file, an unreadable one, a value other than 0, 1 and 999, or an image twice.
+        ValueError: no annotation file, an unreadable one, a value other than 0, 1 and 999, or an
+            image twice.
     """
     folder = Path(folder).absolute()
     experts = sorted([*folder.glob("EmotioNet_FACS*.csv"), *folder.glob("EmotioNet_FACS*.xlsx")])
     older = sorted(folder.glob("dataFile_*.txt"))
     if len(experts) > 1 or not (experts or older):
         raise ValueError(
-            f"{folder}: one EmotioNet_FACS*.csv or .xlsx, or dataFile_*.txt, must be here; got {[*map(str, experts)]}"
+            f"{folder}: one EmotioNet_FACS*.csv or .xlsx, or dataFile_*.txt, must be here; "
+            f"got {[*map(str, experts)]}"
         )
     if experts:
         path = experts[0]
         is_workbook = path.suffix == ".xlsx"
         table = _read_workbook(path) if is_workbook else read_text_table(path, delimiter=",")
-        rows = _labelled(table, folder, action_units)
+        rows = _label_images(table, folder, action_units)
     else:
         tables = [
-            _with_header(read_text_table(path, delimiter="\t", has_header=False)) for path in older
+            _name_columns(read_text_table(path, delimiter="\t", has_header=False)) for path in older
         ]
-        rows = pd.concat([_labelled(table, folder, action_units) for table in tables])
+        rows = pd.concat([_label_images(table, folder, action_units) for table in tables])
     return as_splits(split_by_subject(rows, folder), "emotionet", folder, action_units)
 
 
@@ -79,8 +78,8 @@ def _read_workbook(path: Path) -> TextTable:
     return TextTable(path, names, range(2, len(rows) + 2), rows)
 
 
-def _with_header(table: TextTable) -> TextTable:
-    """The older lists name no columns: two addresses, then one column a unit from AU 1 on."""
+def _name_columns(table: TextTable) -> TextTable:
+    """Name the columns of an older list: two addresses, then one column a unit from AU 1 on."""
     units = len(table.rows[0]) - 2
     return TextTable(
         table.path,
@@ -90,7 +89,7 @@ def _with_header(table: TextTable) -> TextTable:
     )
 
 
-def _labelled(table: TextTable, folder: Path, action_units: Sequence[int]) -> pd.DataFrame:
+def _label_images(table: TextTable, folder: Path, action_units: Sequence[int]) -> pd.DataFrame:
     columns = {
         int(number): column
         for column, name in enumerate(table.header)
@@ -101,7 +100,8 @@ def _labelled(table: TextTable, folder: Path, action_units: Sequence[int]) -> pd
     ]
     if unread:
         raise ValueError(
-            f"{table.path}:1: a unit's column must be called 'AU 1' and so on; got {', '.join(unread)}"
+            f"{table.path}:1: a unit's column must be called 'AU 1' and so on; "
+            f"got {', '.join(unread)}"
         )
     if "URL" not in table.header or not columns:
         raise ValueError(

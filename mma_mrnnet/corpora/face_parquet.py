@@ -1,4 +1,4 @@
-"""Labelled face crops in `train-*.parquet` and `validation-*.parquet`, as a Hub data set of images stores them."""
+"""Labelled face crops in `train-*.parquet` and `validation-*.parquet`, as on the Hub."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,20 +15,18 @@ from mma_mrnnet.model.labels import ACTION_UNITS, EXPRESSIONS, NO_CLASS
 def load_face_parquet(
     folder: str | Path, action_units: Sequence[int] = ACTION_UNITS
 ) -> datasets.DatasetDict:
-    """Train and validation rows of a folder of parquet files with the columns of `records.frame_features`.
+    """Read a folder of parquet files with the columns of `records.frame_features`.
 
-    A missing label may be written as NaN or null (real values), or as any negative class id.
+    A missing label is NaN or null, or any negative class. Further columns are left out. A file
+    `provenance.json` may declare where the sources come from, see `declared_provenance`.
 
     Args:
         folder: holds `train-*.parquet` and `validation-*.parquet`.
-        action_units: the units whose columns come out.
-
-    Returns:
-        A `DatasetDict` with the two splits; further columns of the files are left out.
+        action_units: see `FrameReader.read`.
 
     Raises:
-        ValueError: a split without files, a file or column that cannot be read, a label out of range, or a subject in
-            both splits; the message names it.
+        ValueError: a split without files, a file or column that cannot be read, a label out of
+            range, or a subject in both splits; the message names it.
     """
     folder = Path(folder)
     files = {split: sorted(map(str, folder.glob(f"{split}-*.parquet"))) for split in FRAME_SPLITS}
@@ -47,7 +45,10 @@ def load_face_parquet(
             f"{folder}: not readable as labelled crops: {error.__cause__ or error}"
         ) from error
     splits = datasets.DatasetDict(
-        {split: _checked(raw[split], f"{folder}: {split}", action_units) for split in FRAME_SPLITS}
+        {
+            split: _check_labels(raw[split], f"{folder}: {split}", action_units)
+            for split in FRAME_SPLITS
+        }
     )
     both = set(splits["train"]["subject"]) & set(splits["validation"]["subject"])
     if both:
@@ -58,7 +59,7 @@ def load_face_parquet(
 
 
 def _check_columns(path: str, features: datasets.Features) -> None:
-    """Raises ValueError for a missing column, which `load_dataset` fills with nulls in every file but the first."""
+    """Check that no column is missing: `load_dataset` would fill it with nulls."""
     try:
         columns = pq.read_schema(path).names
     except pa.ArrowInvalid as error:
@@ -68,10 +69,10 @@ def _check_columns(path: str, features: datasets.Features) -> None:
         raise ValueError(f"{path}: columns {missing} are missing; found {columns}")
 
 
-def _checked(
+def _check_labels(
     dataset: datasets.Dataset, place: str, action_units: Sequence[int]
 ) -> datasets.Dataset:
-    """The split with its labels in range and in our way of writing "none"."""
+    """Check that the labels are in range, and return the split with -100 for no expression."""
     table = dataset.remove_columns("image").with_format("pandas")[:]
     for name in ("valence", "arousal", *map(action_unit_column, action_units)):
         least = -1.0 if name in ("valence", "arousal") else 0.0
@@ -84,7 +85,8 @@ def _checked(
     if (table["expression"] >= len(EXPRESSIONS)).any():
         row = int((table["expression"] >= len(EXPRESSIONS)).idxmax())
         raise ValueError(
-            f"{place}: expression must be below {len(EXPRESSIONS)}; row {row} has {table['expression'][row]}"
+            f"{place}: expression must be below {len(EXPRESSIONS)}; "
+            f"row {row} has {table['expression'][row]}"
         )
     expression = table["expression"].fillna(NO_CLASS).astype("int64")
     labels = expression.where(expression >= 0, NO_CLASS)

@@ -1,4 +1,4 @@
-"""Rows of frame corpora, read once and kept in the cache of `datasets` until a file of the corpus changes."""
+"""Rows of frame corpora, read once and kept until a file of the corpus changes."""
 
 import hashlib
 import json
@@ -26,19 +26,16 @@ def cached_frames(
     folder: str | Path,
     action_units: Sequence[int] = ACTION_UNITS,
 ) -> datasets.DatasetDict:
-    """Return what `read(folder, action_units)` returns, memory-mapped from the cache if nothing changed.
+    """Return what `read` returns, memory-mapped from the cache if nothing changed.
 
-    The rows lie below `datasets.config.HF_DATASETS_CACHE`, under a digest of the corpus's files (see
-    `signature`), of the columns and of the readers' source. If they cannot be written there, they stay
-    in memory.
+    The rows lie below `datasets.config.HF_DATASETS_CACHE`, under a digest of the corpus's files
+    (see `signature`), of the columns and of the readers' source. If they cannot be written there,
+    they stay in memory.
 
     Args:
         read: a reader of a corpus whose images stay where they are.
         folder: the corpus.
         action_units: the units whose columns come out.
-
-    Returns:
-        `train` and `validation`, with the columns of `records.frame_features`.
 
     Raises:
         ValueError: what the reader raises.
@@ -101,10 +98,10 @@ def _store(splits: datasets.DatasetDict, folder: Path, features: datasets.Featur
 
 
 def signature(folder: Path) -> str:
-    """Return a digest that changes with a corpus's annotations, and if an image comes, goes or is renamed.
+    """Return a digest that changes with a corpus's annotations and with the names of its images.
 
-    Of images it holds the names alone, since rows only name their images; of all other files path, size
-    and time of change.
+    Rows only name their images, so the content of images does not count; of all other files path,
+    size and time of change do.
     """
     digest = hashlib.sha256()
     waiting, seen = [folder], set()

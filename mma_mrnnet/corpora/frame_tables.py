@@ -1,4 +1,4 @@
-"""What the readers of frame corpora share: text files with line numbers, checked labels, tables that become splits."""
+"""What the readers of frame corpora share: checked labels, and tables that become splits."""
 
 import hashlib
 import logging
@@ -22,7 +22,7 @@ VALIDATION_SHARE = 0.2
 
 
 def check_unique(table: TextTable, column: int) -> None:
-    """Raises ValueError where a cell that identifies a row comes a second time."""
+    """Check that no cell of an identifying column comes twice."""
     seen: dict[str, int | str] = {}
     for row, cell in enumerate(table.cells(column)):
         if cell in seen:
@@ -39,23 +39,24 @@ def read_numbers(
     most: float,
     none: Sequence[float] = (),
 ) -> NDArray[np.float64]:
-    """(N,) values of a column in [least, most]; NaN where a cell is `nan` or one of the marks `none`."""
-    values = _floats(table, column, name)
+    """Return (N,) values in [least, most]; NaN where a cell is `nan` or one of the marks `none`."""
+    values = _read_floats(table, column, name)
     values[np.isin(values, none)] = np.nan
     outside = (values < least) | (values > most)
     if outside.any():
         row = int(outside.argmax())
         raise table.error(
             row,
-            f"{name} must be in [{least:g}, {most:g}]{_or(none)}; got {table.rows[row][column]}",
+            f"{name} must be in [{least:g}, {most:g}]{_name_marks(none)}; "
+            f"got {table.rows[row][column]}",
         )
     return values
 
 
 def read_frame_numbers(table: TextTable, column: int) -> NDArray[np.int64]:
-    """(N,) whole numbers from 0 on, each of them once."""
+    """Return (N,) whole numbers from 0 on, each of them once."""
     check_unique(table, column)
-    values = _floats(table, column, "frame")
+    values = _read_floats(table, column, "frame")
     wrong = ~((values >= 0) & (values % 1 == 0))
     if wrong.any():
         row = int(wrong.argmax())
@@ -66,8 +67,8 @@ def read_frame_numbers(table: TextTable, column: int) -> NDArray[np.int64]:
 def read_presence(
     table: TextTable, column: int, name: str, *, none: Sequence[float]
 ) -> NDArray[np.float64]:
-    """(N,) values 0 and 1 of a column; NaN where a cell is one of the marks `none`."""
-    return _one_of(table, column, name, (0, 1), none)
+    """Return (N,) values 0 and 1; NaN where a cell is one of the marks `none`."""
+    return _read_choices(table, column, name, (0, 1), none)
 
 
 def read_expressions(
@@ -78,16 +79,17 @@ def read_expressions(
     first: int = 0,
     none: Sequence[float] = (),
 ) -> NDArray[np.int64]:
-    """(N,) indices into `labels.EXPRESSIONS`, or -100.
+    """Return (N,) indices into `labels.EXPRESSIONS`, or -100.
 
     Args:
         table: the file.
         column: holds the corpus's codes.
-        names: the corpus's classes in the order of its codes; the ones that we do not have become -100, counted.
+        names: the corpus's classes in the order of its codes; those that we do not have become
+            -100.
         first: the first class's code.
-        none: codes for "not labelled".
+        none: codes of "not labelled".
     """
-    codes = _one_of(table, column, "expression", range(first, first + len(names)), none)
+    codes = _read_choices(table, column, "expression", range(first, first + len(names)), none)
     own = np.array([EXPRESSIONS.index(name) if name in EXPRESSIONS else NO_CLASS for name in names])
     labelled = ~np.isnan(codes)
     indices = np.full(len(codes), NO_CLASS, dtype=np.int64)
@@ -106,22 +108,23 @@ def read_expressions(
     return indices
 
 
-def _one_of(
+def _read_choices(
     table: TextTable, column: int, name: str, choices: Iterable[int], none: Sequence[float]
 ) -> NDArray[np.float64]:
-    values = _floats(table, column, name)
+    values = _read_floats(table, column, name)
     wrong = ~np.isin(values, [*choices, *none])
     if wrong.any():
         row = int(wrong.argmax())
         accepted = ", ".join(map(str, choices))
         raise table.error(
-            row, f"{name} must be one of {accepted}{_or(none)}; got {table.rows[row][column]!r}"
+            row,
+            f"{name} must be one of {accepted}{_name_marks(none)}; got {table.rows[row][column]!r}",
         )
     values[np.isin(values, none)] = np.nan
     return values
 
 
-def _floats(table: TextTable, column: int, name: str) -> NDArray[np.float64]:
+def _read_floats(table: TextTable, column: int, name: str) -> NDArray[np.float64]:
     cells = table.cells(column)
     try:
         return np.array(cells, dtype=np.float64)
@@ -134,12 +137,12 @@ def _floats(table: TextTable, column: int, name: str) -> NDArray[np.float64]:
         raise
 
 
-def _or(none: Sequence[float]) -> str:
+def _name_marks(none: Sequence[float]) -> str:
     return f" (or {', '.join(f'{mark:g}' for mark in none)}: no label)" if none else ""
 
 
 def known_action_units(units: Iterable[int], place: Path, action_units: Sequence[int]) -> list[int]:
-    """The units that the model has an output for (`action_units`); the others are logged."""
+    """Return the units that are asked for; the others are logged."""
     units = list(units)
     foreign = [unit for unit in units if unit not in action_units]
     if foreign:
@@ -152,27 +155,23 @@ def known_action_units(units: Iterable[int], place: Path, action_units: Sequence
 def as_splits(
     tables: dict[str, pd.DataFrame], corpus: str, folder: Path, action_units: Sequence[int]
 ) -> datasets.DatasetDict:
-    """Tables of `train` and `validation` as data sets with the columns of `records.frame_features`.
+    """Return tables of train and validation with the columns of `records.frame_features`.
 
-    The data sets are built in memory at each call: nothing is cached on disk, so a changed file is always seen.
-    Images stay where they are; none is opened here. Rows without any label are dropped, and so are rows without an
-    image file; both are counted and logged.
+    Nothing is cached, and no image is opened. Rows without a label or without an image file are
+    left out and counted in the log.
 
     Args:
-        tables: columns `image` (path with forward slashes), `subject`, and any of the label columns.
+        tables: columns `image` (path with forward slashes), `subject`, and any of the labels.
         corpus: goes into the column `source`.
         folder: where the corpus lies, for messages.
-        action_units: the units whose columns come out; columns of others are left out, missing ones not annotated.
-
-    Returns:
-        A `DatasetDict` with the two splits.
+        action_units: the units whose columns come out; missing ones are not annotated.
 
     Raises:
-        ValueError: an image is listed twice, a subject is in both splits, or nothing is left of a split.
+        ValueError: an image is listed twice, a subject is in both splits, or a split is empty.
     """
     features = frame_features(action_units)
     splits = {
-        split: _kept(tables[split], f"{folder}: {corpus} {split}", features)
+        split: _keep_labelled(tables[split], f"{folder}: {corpus} {split}", features)
         for split in FRAME_SPLITS
     }
     both = set(splits["train"]["subject"]) & set(splits["validation"]["subject"])
@@ -181,11 +180,11 @@ def as_splits(
             f"{folder}: {len(both)} subjects are in both splits, for example {min(both)!r}"
         )
     return datasets.DatasetDict(
-        {split: _dataset(table, corpus, features) for split, table in splits.items()}
+        {split: _make_dataset(table, corpus, features) for split, table in splits.items()}
     )
 
 
-def _kept(table: pd.DataFrame, place: str, features: datasets.Features) -> pd.DataFrame:
+def _keep_labelled(table: pd.DataFrame, place: str, features: datasets.Features) -> pd.DataFrame:
     table = table.reindex(columns=list(features))
     twice = table["image"].duplicated()
     if twice.any():
@@ -216,7 +215,7 @@ def _kept(table: pd.DataFrame, place: str, features: datasets.Features) -> pd.Da
 
 
 def has_file(paths: Iterable[str]) -> NDArray[np.bool_]:
-    """(N,) whether each path is there; every folder is listed once, far faster than asking for every file."""
+    """Return (N,) whether each path exists; lists folders, far faster than asking for files."""
     listed: dict[str, set[str]] = {}
     found = []
     for path in paths:
@@ -229,7 +228,9 @@ def has_file(paths: Iterable[str]) -> NDArray[np.bool_]:
     return np.array(found, dtype=bool)
 
 
-def _dataset(table: pd.DataFrame, corpus: str, features: datasets.Features) -> datasets.Dataset:
+def _make_dataset(
+    table: pd.DataFrame, corpus: str, features: datasets.Features
+) -> datasets.Dataset:
     table = table.assign(source=corpus)
     columns = {
         name: pa.array(
@@ -243,9 +244,9 @@ def _dataset(table: pd.DataFrame, corpus: str, features: datasets.Features) -> d
 
 
 def split_by_subject(table: pd.DataFrame, folder: Path) -> dict[str, pd.DataFrame]:
-    """Train and validation with a fifth of the subjects in validation (our choice; the same at every call).
+    """Split by people: a fifth of the subjects, at least one, is validation (our choice).
 
-    Subjects are put in the order of the SHA-256 of their names; the first fifth, at least one, is validation.
+    The same at every call: subjects are ordered by the SHA-256 of their names.
 
     Raises:
         ValueError: fewer than two subjects.

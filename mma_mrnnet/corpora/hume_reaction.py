@@ -1,4 +1,4 @@
-"""Hume-Reaction as MuSe 2022 and as ABAW5 (ERI) published it; what lies in its clips and tables is read elsewhere."""
+"""Hume-Reaction as MuSe 2022 and as ABAW5 (ERI) published it."""
 
 import logging
 import math
@@ -25,24 +25,26 @@ Labels = dict[str, dict[str, float]]
 
 
 def load_hume_reaction(folder: str | Path, clips_from: str = "auto") -> list[ClipFile]:
-    """The clips with each label vector as it was published.
+    """Read the clips of Hume-Reaction with each label vector as it was published.
 
-    Two layouts: `labels.csv` and `partition.csv` (MuSe 2022), or `data_info.csv`, read by position (ABAW5). Everything
-    is joined by id; ids that are missing somewhere are counted and logged. Training ids without a clip are left out.
-    Validation and test ids are kept, so that each gets a prediction: without a clip their `path` is where it should
-    be, without labels theirs are NaN. A split of which no clip is here is left out as a whole.
+    Two layouts: `labels.csv` and `partition.csv` (MuSe 2022), or `data_info.csv`, read by
+    position (ABAW5). Ids that are missing somewhere are counted in the log. Training ids without
+    a clip are left out. Validation and test ids stay, so that each gets a prediction: without a
+    clip their `path` is where it should be, without labels theirs are NaN. A split without any
+    clip is left out.
 
     Args:
         folder: the corpus's root, `c2_muse_reaction` in MuSe 2022.
-        clips_from: `faces`: the crops `feats/Faces/<id>/<int>.jpg`; `videos`: `train|val|test/mp4/<id>.mp4`; `auto`:
-            crops where that folder exists, else videos; anything else: the set of features `feats/<SET>/<id>.csv`.
+        clips_from: `faces`: the crops `feats/Faces/<id>/<int>.jpg`; `videos`:
+            `train|val|test/mp4/<id>.mp4`; `auto`: crops if that folder exists, else videos;
+            anything else: the set of features `feats/<SET>/<id>.csv`.
 
     Returns:
-        The clips in order of their ids; `subject` is empty, since neither layout names the person.
+        The clips in order of their ids; `subject` is empty, since neither layout names people.
 
     Raises:
-        ValueError: neither layout, a table that is not as published, a label out of range, no such set, or no clip at
-            all; the message starts with the file, and the line where there is one.
+        ValueError: neither layout, a table that is not as published, a label out of range, no
+            such set, or no clip at all; the message starts with the file, and the line.
     """
     folder = Path(folder)
     if (folder / "labels.csv").is_file() and (folder / "partition.csv").is_file():
@@ -54,9 +56,10 @@ def load_hume_reaction(folder: str | Path, clips_from: str = "auto") -> list[Cli
         labels, splits = _read_data_info(folder / "data_info.csv")
     else:
         raise ValueError(
-            f"{folder}: neither labels.csv with partition.csv (MuSe 2022) nor data_info.csv (ABAW5) here"
+            f"{folder}: neither labels.csv with partition.csv (MuSe 2022) nor data_info.csv "
+            "(ABAW5) here"
         )
-    place, where = _place_of_clips(folder, clips_from)
+    place, where = _find_clips(folder, clips_from)
     unlabelled = dict.fromkeys(REACTIONS, math.nan)
     clips, without_label, missing = [], [], []
     for clip_id, split in sorted(splits.items()):
@@ -74,27 +77,31 @@ def load_hume_reaction(folder: str | Path, clips_from: str = "auto") -> list[Cli
         clips.append(clip)
         if not clip.files:
             missing.append(clip)
-    _log("left out", "with a split but no labels", without_label)
-    _log("left out", "with labels but no split", sorted(labels.keys() - splits.keys()))
+    _log_ids("left out", "with a split but no labels", without_label)
+    _log_ids("left out", "with labels but no split", sorted(labels.keys() - splits.keys()))
     absent = {clip.clip_id for clip in missing}
     here = {clip.split for clip in clips if clip.clip_id not in absent}
     if not here:
         raise ValueError(f"{folder}: no clip of {len(splits)} ids in {where}")
     left_out = {clip.clip_id for clip in missing if clip.split == "train" or clip.split not in here}
-    _log("left out", f"that are not in {where}", sorted(left_out))
-    _log("kept for the mean training label", f"that are not in {where}", sorted(absent - left_out))
+    _log_ids("left out", f"that are not in {where}", sorted(left_out))
+    _log_ids(
+        "kept for the mean training label", f"that are not in {where}", sorted(absent - left_out)
+    )
     return [clip for clip in clips if clip.clip_id not in left_out]
 
 
-def _place_of_clips(folder: Path, clips_from: str) -> tuple[Callable[[str, str], Path], str]:
-    """(id, split) -> where the clip lies or should, and that place in words."""
+def _find_clips(folder: Path, clips_from: str) -> tuple[Callable[[str, str], Path], str]:
+    """Return a function (id, split) -> where the clip should lie, and that place in words."""
     faces = folder / "feats" / "Faces"
     if clips_from == "faces" and not faces.is_dir():
         raise ValueError(f"{faces}: no such folder; --clips_from faces needs it")
     if clips_from == "faces" or (clips_from == "auto" and faces.is_dir()):
         return lambda clip_id, split: faces / clip_id, "feats/Faces/<id>/"
     if clips_from in ("auto", "videos"):
-        return lambda clip_id, split: _video(folder, clip_id, split), "train|val|test/mp4/<id>.mp4"
+        return lambda clip_id, split: _find_video(
+            folder, clip_id, split
+        ), "train|val|test/mp4/<id>.mp4"
     sets = {
         path.name: path
         for path in sorted(folder.glob("feats/*"))
@@ -102,7 +109,8 @@ def _place_of_clips(folder: Path, clips_from: str) -> tuple[Callable[[str, str],
     }
     if clips_from not in sets:
         raise ValueError(
-            f"{folder / 'feats'}: no set of features is called {clips_from!r}; there are: {', '.join(sets) or 'none'}"
+            f"{folder / 'feats'}: no set of features is called {clips_from!r}; "
+            f"there are: {', '.join(sets) or 'none'}"
         )
     return (
         lambda clip_id, split: sets[clips_from] / f"{clip_id}.csv",
@@ -110,12 +118,12 @@ def _place_of_clips(folder: Path, clips_from: str) -> tuple[Callable[[str, str],
     )
 
 
-def _video(folder: Path, clip_id: str, split: str) -> Path:
+def _find_video(folder: Path, clip_id: str, split: str) -> Path:
     paths = [folder / name / "mp4" / f"{clip_id}.mp4" for name in VIDEO_FOLDERS[split]]
     return next((path for path in paths if path.is_file()), paths[0])
 
 
-def _log(what: str, which: str, ids: list[str]) -> None:
+def _log_ids(what: str, which: str, ids: list[str]) -> None:
     if ids:
         logger.warning("%s %d ids %s, for example %s", what, len(ids), which, ids[0])
 

@@ -1,4 +1,4 @@
-"""A user's own labelled crops: a folder of images with a `metadata.csv`, as the Hub's `imagefolder` has it."""
+"""A user's own labelled crops: images and a `metadata.csv`, as the Hub's `imagefolder` has it."""
 
 import logging
 import re
@@ -28,29 +28,29 @@ logger = logging.getLogger(__name__)
 def load_labelled_folder(
     folder: str | Path, action_units: Sequence[int] = ACTION_UNITS
 ) -> datasets.DatasetDict:
-    """Images with the labels of a `metadata.csv`; an empty cell, `nan` or a negative class is "no label".
+    """Read images with the labels of a `metadata.csv`.
 
-    Columns: `file_name` (a path in the folder), `subject`, any of `valence`, `arousal` (-1 to 1), `expression` (a name
-    of `labels.EXPRESSIONS` or its index), `au01` ... (0 to 1), and `split` (`train` or `validation`). Without `split`
-    a fifth of the subjects is validation. Other columns are left out and logged. Built in memory at each call, so a
-    changed file is always seen; images are left where they are.
+    Columns: `file_name` (a path in the folder), `subject`, any of `valence`, `arousal` (-1 to 1),
+    `expression` (a name of `labels.EXPRESSIONS` or its index), `au01` ... (0 to 1), and `split`
+    (`train` or `validation`); without `split` a fifth of the subjects is validation. Other
+    columns are left out and logged. An empty cell, one that says that there is no number, and a
+    negative class are no label.
 
     Args:
         folder: holds `metadata.csv` and the images.
-        action_units: the units whose columns come out.
-
-    Returns:
-        A `DatasetDict` with `train` and `validation`; columns of `records.frame_features`.
+        action_units: see `FrameReader.read`.
 
     Raises:
-        ValueError: a column missing, a label out of range, a file twice, or a subject in both splits.
+        ValueError: a column is missing, a label out of range, a file listed twice, or a subject
+            in both splits.
     """
     folder = Path(folder).absolute()
     table = read_text_table(folder / "metadata.csv")
     missing = {"file_name", "subject"} - set(table.header)
     if missing or len(set(table.header)) < len(table.header):
         raise ValueError(
-            f"{table.path}:1: columns file_name and subject must be here, each name once; {table.header}"
+            f"{table.path}:1: columns file_name and subject must be here, each name once; "
+            f"found {table.header}"
         )
     check_unique(table, table.header.index("file_name"))
     rows = pd.DataFrame(
@@ -60,16 +60,16 @@ def load_labelled_folder(
                 for name in table.cells(table.header.index("file_name"))
             ],
             "subject": table.cells(table.header.index("subject")),
-            **_labels(table, action_units),
+            **_read_labels(table, action_units),
         }
     )
     splits = (
-        _named_splits(table, rows) if "split" in table.header else split_by_subject(rows, folder)
+        _split_by_name(table, rows) if "split" in table.header else split_by_subject(rows, folder)
     )
     return as_splits(splits, "labelled_folder", folder, action_units)
 
 
-def _labels(table: TextTable, action_units: Sequence[int]) -> dict[str, NDArray]:
+def _read_labels(table: TextTable, action_units: Sequence[int]) -> dict[str, NDArray]:
     units = [int(name[2:]) for name in table.header if re.fullmatch(r"au\d\d", name)]
     wanted = [
         "valence",
@@ -103,14 +103,14 @@ def _labels(table: TextTable, action_units: Sequence[int]) -> dict[str, NDArray]
     if "expression" in table.header:
         column = table.header.index("expression")
         labels["expression"] = np.array(
-            [_expression(table, row, column) for row in range(len(table.rows))]
+            [_read_expression(table, row, column) for row in range(len(table.rows))]
         )
     if not labels:
         raise ValueError(f"{table.path}:1: no column of labels here; got {table.header}")
     return labels
 
 
-def _expression(table: TextTable, row: int, column: int) -> int:
+def _read_expression(table: TextTable, row: int, column: int) -> int:
     cell = table.rows[row][column].lower()
     if is_missing(cell):
         return NO_CLASS
@@ -125,7 +125,7 @@ def _expression(table: TextTable, row: int, column: int) -> int:
     )
 
 
-def _named_splits(table: TextTable, rows: pd.DataFrame) -> dict[str, pd.DataFrame]:
+def _split_by_name(table: TextTable, rows: pd.DataFrame) -> dict[str, pd.DataFrame]:
     names = table.cells(table.header.index("split"))
     for row, name in enumerate(names):
         if name not in FRAME_SPLITS:

@@ -21,21 +21,17 @@ CLASSES = ("surprise", "fear", "disgust", "happiness", "sadness", "anger", "neut
 def load_raf_db(
     folder: str | Path, action_units: Sequence[int] = ACTION_UNITS
 ) -> datasets.DatasetDict:
-    """Aligned crops of RAF-DB with their expressions; its test part is our validation.
+    """Read aligned crops of RAF-DB with their expressions; its test part is our validation.
 
-    Built in memory at each call, so a changed file is always seen; images are left where they are. The corpus names
-    nobody, so each image is its own `subject`.
+    The corpus names nobody, so each image is its own `subject`.
 
     Args:
-        folder: holds `basic/EmoLabel/list_patition_label.txt` (spelled so by the corpus), rows `train_00001.jpg 5`,
-            and `basic/Image/aligned/train_00001_aligned.jpg`.
-        action_units: the units whose columns come out.
-
-    Returns:
-        A `DatasetDict` with `train` and `validation`; columns of `records.frame_features`.
+        folder: holds `basic/EmoLabel/list_patition_label.txt` (spelled so by the corpus), rows
+            `train_00001.jpg 5`, and `basic/Image/aligned/train_00001_aligned.jpg`.
+        action_units: see `FrameReader.read`; none is annotated.
 
     Raises:
-        ValueError: no list, a name or code that the corpus does not have, or a name twice; it names file and line.
+        ValueError: no list, a name or code that the corpus does not have, or a name twice.
     """
     folder = Path(folder).absolute()
     table = read_text_table(

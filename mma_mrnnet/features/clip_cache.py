@@ -1,4 +1,4 @@
-"""Rows of numbers, one a frame, of a corpus's clips: computed once and kept on disk, one file a clip.
+"""Rows of numbers, one a frame, of a corpus's clips: computed once and kept in one file a clip.
 
 What a row is, the extractor's affect or a table's features, is decided in `clip_rows.py`.
 """
@@ -30,9 +30,9 @@ MEMORY = 2**30
 class ClipCache:
     """A folder of cached rows, one file a clip.
 
-    A file's name is a digest of all that its content depends on: the settings, and path, size and time
-    of change of the clip's files. Files appear whole or not at all, so processes may share a folder and
-    a killed run continues where it stopped. A damaged file is computed again.
+    A file's name is a digest of all that its content depends on: the settings, and path, size and
+    time of change of the clip's files. Files appear whole or not at all, so processes may share a
+    folder and a killed run continues where it stopped. A damaged file is computed again.
 
     Args:
         folder: is created if it is missing.
@@ -171,7 +171,7 @@ class SplitRows:
 
 @dataclass(frozen=True)
 class _Entry:
-    """What is known of a readable clip: its cache key, the number of its rows, and the rows if they fit."""
+    """A readable clip: its cache key, the number of its rows, and the rows if memory holds them."""
 
     key: str
     length: int

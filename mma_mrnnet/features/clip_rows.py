@@ -1,4 +1,4 @@
-"""What a cached row of a clip is: a number or more for each face crop, or the features of a table's row."""
+"""What a cached row of a clip is: numbers of a face crop, or the features of a table's row."""
 
 import logging
 import os
@@ -35,7 +35,7 @@ UNEVEN = 0.1
 
 
 class FaceCache(ClipCache):
-    """A row for each face crop of a video, of stored crops or of a plain folder of crops, at one rate.
+    """A row for each face crop of a video, of stored crops or of a plain folder of crops.
 
     Args:
         folder: is created if it is missing.
@@ -43,7 +43,7 @@ class FaceCache(ClipCache):
         width: numbers a row.
         size: side in pixels of the crops cut from videos.
         fps: frames a second taken from videos; crops without an index are taken as they are.
-        rows_of: N crops, (H, W, 3) uint8 RGB each and of any size, N may be 0 -> (N, width) float32.
+        rows_of: N crops, (H, W, 3) uint8 RGB each, of any size, N may be 0 -> (N, width) float32.
     """
 
     def __init__(

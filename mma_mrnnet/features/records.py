@@ -1,4 +1,4 @@
-"""The label format behind every corpus: the columns of frames and clips, and a clip that lies in files."""
+"""The label format behind every corpus: columns of frames and clips, and a clip in files."""
 
 import math
 from collections.abc import Sequence
@@ -30,7 +30,8 @@ class ClipFile:
             whole numbers in time order.
         subject: the person; empty if the corpus does not say.
         split: one of `CLIP_SPLITS`.
-        labels: intensity by target name, NaN if unlabelled; the same names in all clips of a corpus.
+        labels: intensity by target name, NaN if unlabelled; the same names in all clips of a
+            corpus.
         listed_as: the clip's name in the corpus's own table, for tables of predictions.
     """
 
@@ -67,9 +68,10 @@ def action_unit_column(number: int) -> str:
 def frame_features(action_units: Sequence[int] = ACTION_UNITS) -> datasets.Features:
     """Return the columns of a data set of labelled face crops.
 
-    `image` is an aligned crop; `subject` a person, never in two splits; `source` says where the row
-    comes from; `valence` and `arousal` lie in [-1, 1], NaN if unlabelled; `expression` is an index into
-    `labels.EXPRESSIONS`, -100 if unlabelled; `au01` ... are intensities in [0, 1], NaN if not annotated.
+    `image` is an aligned crop; `subject` a person, never in two splits; `source` says where the
+    row comes from; `valence` and `arousal` lie in [-1, 1], NaN if unlabelled; `expression` is an
+    index into `labels.EXPRESSIONS`, -100 if unlabelled; `au01` ... are intensities in [0, 1], NaN
+    if not annotated.
     """
     return datasets.Features(
         {
@@ -87,9 +89,9 @@ def frame_features(action_units: Sequence[int] = ACTION_UNITS) -> datasets.Featu
 def clip_features(num_labels: int, input_size: int = AFFECT_SIZE) -> datasets.Features:
     """Return the columns of a data set of clips, one row a clip, whose affect is known.
 
-    `affect` is (L, input_size) at stage 2's frame rate, real frames only, and may be other features;
-    `labels` are K intensities, NaN if unlabelled; `kind` is `reaction`, or names what else the clip
-    shows.
+    `affect` is (L, input_size) at stage 2's frame rate, real frames only, and may be other
+    features; `labels` are K intensities, NaN if unlabelled; `kind` is `reaction`, or names what
+    else the clip shows.
     """
     return datasets.Features(
         {

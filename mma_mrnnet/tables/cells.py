@@ -1,4 +1,4 @@
-"""Cells of tables: reading .csv, .tsv, .txt and .parquet files as text, numbers in cells, writing tables."""
+"""Cells of tables: reading files as text, numbers in cells, writing tables."""
 
 import csv
 import io
@@ -53,7 +53,8 @@ def parse_numbers(cells: Sequence[str]) -> tuple[np.ndarray, int | None]:
     """Parse a column.
 
     Returns:
-        (N,) float64, NaN where there is no number; and the place of the first cell with text, if any.
+        (N,) float64, NaN where there is no number; and the place of the first cell with text, if
+        any.
     """
     try:
         return np.array(cells, np.float64), None

@@ -1,4 +1,4 @@
-"""Tables with one row a frame, as OpenFace, py-feat, MuSe 2022, others or our own `predict` write them."""
+"""Tables with one row a frame, as OpenFace, py-feat, MuSe 2022 or our own `predict` write them."""
 
 import math
 import os
@@ -161,7 +161,7 @@ def is_measure(name: str) -> bool:
 
 @dataclass(frozen=True, eq=False)
 class FeatureTable:
-    """The used rows of a table: of one person, at the wanted rate, each with a number in every column.
+    """The used rows of a table: of one person, at the wanted rate, with a number in every column.
 
     Attributes:
         kind: `mma-mrnnet`, `MuSe`, `OpenFace`, `py-feat` or `other`.
@@ -203,31 +203,35 @@ def read_feature_table(
 ) -> FeatureTable:
     """Read the features of one person from a table of frames.
 
-    The header tells the kind of table. Rows without a face, and rows where a used column has no finite
-    number, are left out. Of several people the one with most usable rows is kept, the lowest id of
-    equals; of several rows that py-feat wrote for a frame the one with the largest box.
+    The header tells the kind of table. Rows without a face, and rows where a used column has no
+    finite number, are left out. Of several people the one with most usable rows is kept, the
+    lowest id of equals; of several rows that py-feat wrote for a frame the one with the largest
+    box.
 
     If rows are denser than `fps` by more than a tenth, they are sampled by the rule of
-    `video.read_frames`: the first frame at or after each k / fps, counted from the table's first frame;
-    unusable ones are left out, not replaced. Other tables are taken row by row.
+    `video.read_frames`: the first frame at or after each k / fps, counted from the table's first
+    frame; unusable ones are left out, not replaced. Other tables are taken row by row.
 
-    Times that never change are none. Their unit is in the column's name, or is known for OpenFace and
-    our own tables, or follows from the steps: 10 or more are milliseconds, 10,000 or more microseconds.
+    Times that never change are none. Their unit is in the column's name, or is known for OpenFace
+    and our own tables, or follows from the steps: 10 or more are milliseconds, 10,000 or more
+    microseconds.
 
     Args:
-        path: a .csv, .tsv or .txt file in UTF-8, or a .parquet file, with named columns. Lines above the
-            header are skipped.
-        patterns: shell-style patterns of the columns to take (`AU*_r`), in the order of the patterns.
-            None takes the kind's own: OpenFace gaze, head rotation and action units; py-feat action
-            units, emotions and head rotation; MuSe everything; ours valence, arousal, expressions and
-            action units; of any other table each column of numbers whose name does not say that it
-            numbers or times the rows. Of the kind's own, columns without any number are left out.
+        path: a .csv, .tsv or .txt file in UTF-8, or a .parquet file, with named columns. Lines
+            above the header are skipped.
+        patterns: shell-style patterns of the columns to take (`AU*_r`), in the order of the
+            patterns. None takes the kind's own: OpenFace gaze, head rotation and action units;
+            py-feat action units, emotions and head rotation; MuSe everything; ours valence,
+            arousal, expressions and action units; of any other table each column of numbers whose
+            name does not say that it numbers or times the rows. Of the kind's own, columns
+            without any number are left out.
         fps: frames a second; None takes every frame.
         table_fps: frames a second of a table without times.
 
     Raises:
-        ValueError: no such file, not a table, a column that is missing or holds text, several clips in
-            one table, or several rows of one frame; the message starts with the file, and the line.
+        ValueError: no such file, not a table, a column that is missing or holds text, several
+            clips in one table, or several rows of one frame; the message starts with the file,
+            and the line.
     """
     content = _read_content(Path(path), patterns)
     _check_one_clip(content)

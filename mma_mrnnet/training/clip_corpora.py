@@ -1,4 +1,4 @@
-"""The clips that `--stage mrnn --data ...` names, simulated or in files, as splits of rows a frame."""
+"""The clips that `--stage mrnn --data ...` names, simulated or in files, as splits of rows."""
 
 import logging
 import os
@@ -75,8 +75,8 @@ def read_corpus(args: TrainArguments, *, needs_extractor: bool = True) -> ClipCo
         needs_extractor: False for a model that reads pixels: `mma` may then be missing.
 
     Raises:
-        ValueError: no such corpus or simulated domain; a corpus that is not as its reader describes;
-            tables beside videos; settings that do not go with the data.
+        ValueError: no such corpus or simulated domain; a corpus that is not as its reader
+            describes; tables beside videos; settings that do not go with the data.
     """
     kind, _, folder = args.data.partition(":")
     if kind != "hume" and args.clips_from != "auto":
@@ -299,15 +299,15 @@ def load_clips(corpus: ClipCorpus, args: TrainArguments, read: ClipInput) -> Loa
 
 
 def _leave_out_unmeasured(clips: LoadedClips, cache: TableCache) -> None:
-    """Leave out columns that measure nothing, unless the user named the columns; log what is taken."""
+    """Leave out columns that measure nothing, unless the user chose; log what is taken."""
     left_out = dict(cache.left_out)
     if cache.patterns is None:
         found = find_unmeasured(cache.names, clips.splits["train"].rows.frames)
         columns = [place for place, name in enumerate(cache.names) if name not in found]
         if not columns:
             raise ValueError(
-                f"{cache.first}: no column measures anything: {', '.join(found)} count with the rows "
-                "or are constant in each clip; --features takes columns nevertheless"
+                f"{cache.first}: no column measures anything: {', '.join(found)} count with the "
+                "rows or are constant in each clip; --features takes columns nevertheless"
             )
         if found:
             clips.feature_names = [cache.names[place] for place in columns]

@@ -1,4 +1,4 @@
-"""What the training loop reads: crops with partial labels, clips of affect, and how each becomes a batch."""
+"""What the training loop reads: crops with partial labels, clips of affect, and their batches."""
 
 import hashlib
 import sys
@@ -34,8 +34,8 @@ class FrameDataset(Dataset):
 
     Args:
         rows: a data set with the columns of `records.frame_features`.
-        action_units: the units, and their order, that the model predicts.
-        seed: of the run; with the epoch and the item's number it fixes how an item is augmented.
+        action_units: the units, in the order in which the model predicts them.
+        seed: of the run; with the epoch and the item's number it decides how an item is augmented.
     """
 
     def __init__(
@@ -68,7 +68,7 @@ class FrameDataset(Dataset):
         return len(self.images)
 
     def keep_labels(self, channels: Sequence[str]) -> None:
-        """Hide the labels of all but the given `CHANNELS`: from here on there are none."""
+        """Remove the labels of all but the given `CHANNELS`."""
         if "valence_arousal" not in channels:
             self.valence_arousal.fill_(torch.nan)
         if "expressions" not in channels:
@@ -77,9 +77,9 @@ class FrameDataset(Dataset):
             self.intensity.fill_(torch.nan)
 
     def label_talkers(self, sources: Collection[str]) -> None:
-        """Labels the rows of some sources that `neutral_talkers` finds, and that have no expression, neutral and calm.
+        """Label faces that talk, in some sources, as neutral and calm if they have no expression.
 
-        `talkers` then counts them.
+        `neutral_talkers` finds them; `talkers` then counts them.
         """
         talks = neutral_talkers(self.intensity, self.action_units) & (self.expression == NO_CLASS)
         talks &= torch.tensor([source in sources for source in self.sources])
@@ -88,7 +88,7 @@ class FrameDataset(Dataset):
         self.talkers = int(talks.sum())
 
     def fingerprint(self) -> str:
-        """A digest of labels, sources and the images' names, which changes with any of them."""
+        """Return a digest of labels, sources and the images' names."""
         digest = hashlib.sha256()
         for labels in (self.valence_arousal, self.expression, self.intensity):
             digest.update(labels.numpy().tobytes())
@@ -100,11 +100,11 @@ class FrameDataset(Dataset):
         return digest.hexdigest()
 
     def begin_epoch(self, epoch: int) -> None:
-        """Choose the epoch that augmentation depends on; before a loader's workers copy the data set."""
+        """Set the epoch that augmentation depends on, before a loader's workers start."""
         self.epoch = epoch
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        """One crop (H, W, 3) uint8 with its labels, action units as intensities, and the seed of its augmentation.
+        """Return one crop (H, W, 3) uint8 with its labels and the seed of its augmentation.
 
         Raises:
             OSError: an image that cannot be read; the message starts with its path.
@@ -129,14 +129,15 @@ class FrameDataset(Dataset):
 
 
 class FrameCollator:
-    """Stacks crops into what `MMAModel.forward` takes; augments them in training.
+    """Stack crops into what `MMAModel.forward` takes; augment them in training.
 
     Args:
         processor: scales the crops, as in inference.
-        augmentations: which of `AUGMENTATIONS` to make, each item's from its own seed; none outside training.
+        augmentations: some of `AUGMENTATIONS`, drawn from each item's own seed; none outside
+            training.
 
     Raises:
-        ValueError: a kind of augmentation that there is not.
+        ValueError: an unknown augmentation.
     """
 
     def __init__(
@@ -151,7 +152,7 @@ class FrameCollator:
         self.augmentations = frozenset(augmentations)
 
     def __call__(self, items: list[dict[str, Any]]) -> dict[str, Tensor]:
-        """N items, whose crops may differ in size, to `pixel_values` and the three label tensors."""
+        """Return `pixel_values` and three label tensors of N items; crops may differ in size."""
         crops = [item["crop"] for item in items]
         if len({crop.shape for crop in crops}) == 1:
             pixel_values = self.processor.scale(torch.stack(crops))  # (N, 3, S, S)
@@ -256,7 +257,7 @@ class ClipDataset(Dataset):
 
 
 class ClipCollator:
-    """Pads clips of affect into what `MMAMRNNetForIntensity.forward` takes; shortens longer ones without a word.
+    """Pad clips of affect into what `MMAMRNNetForIntensity.forward` takes; shorten longer ones.
 
     Args:
         processor: its `pad` is the one that inference uses.
@@ -266,7 +267,7 @@ class ClipCollator:
         self.processor = processor
 
     def __call__(self, items: list[dict[str, np.ndarray]]) -> dict[str, Tensor]:
-        """B items to `affect`, `frame_mask` and `labels`."""
+        """Return `affect`, `frame_mask` and `labels` of B items."""
         clips = [np.asarray(item["affect"], np.float32) for item in items]
         # As `pad` would, which warns each time: who trains is told once, of all clips.
         most, policy = self.processor.num_frames, self.processor.length_policy

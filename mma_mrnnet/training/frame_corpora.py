@@ -1,4 +1,4 @@
-"""The face crops that `--stage mma --data ...` names: their splits, their labels, and what an epoch draws of them."""
+"""The face crops that `--stage mma --data ...` names: splits, labels, what an epoch draws."""
 
 import logging
 from collections import Counter
@@ -47,12 +47,13 @@ def frame_splits(args: TrainArguments) -> FrameSplits:
     """Return train and validation.
 
     Args:
-        args: `data` is a folder or corpora (see `load_frames`), `drawn` or `drawn:partial`; `action_units` are those
-            wanted; `channels` whose labels the training rows keep. Validation keeps all labels.
+        args: `data` is a folder or corpora (see `load_frames`), `drawn` or `drawn:partial`;
+            `action_units` are those wanted; `channels` whose labels the training rows keep.
+            Validation keeps all labels.
 
     Raises:
-        ValueError: drawn faces with units that nobody draws, training rows that cannot teach what is asked (see
-            `check_supervision`), or what the corpora's readers raise.
+        ValueError: drawn faces with units that nobody draws, training rows that cannot teach what
+            is asked (see `check_supervision`), or what the corpora's readers raise.
     """
     frames = read_frames(
         args.data, args.action_units, items=args.items, seed=args.seed, image_size=args.image_size
@@ -70,7 +71,8 @@ def _label_talkers(train: FrameDataset, sources: Sequence[str]) -> None:
     unknown = sorted(set(sources) - set(present))
     if unknown:
         raise ValueError(
-            f"--neutral_talkers: no training row is of {', '.join(unknown)}; sources are {', '.join(present)}"
+            f"--neutral_talkers: no training row is of {', '.join(unknown)}; "
+            f"sources are {', '.join(present)}"
         )
     train.label_talkers(sources)
 
@@ -98,16 +100,16 @@ def read_frames(
 def check_supervision(
     train: FrameDataset, action_units: Sequence[int], channels: Sequence[str] = CHANNELS
 ) -> None:
-    """Warns of a task that no training row has a label for.
+    """Check that every task to teach has labels; warn of one that has none.
 
     Args:
         train: the rows, with all labels that their corpora have.
         action_units: the units wanted.
-        channels: the tasks to teach; the others may miss their labels.
+        channels: the tasks to teach; the others may lack labels.
 
     Raises:
-        ValueError: a corpus without a labelled row, not one label of the tasks to teach, or a unit to teach that
-            neither a label nor the expression prior does.
+        ValueError: a corpus without a labelled row, no label of the tasks to teach, or a unit to
+            teach that neither a label nor the expression prior teaches.
     """
     kinds = _label_kinds(train)
     counts = {kind: int(labelled.sum()) for kind, labelled in kinds.items()}
@@ -131,7 +133,8 @@ def check_supervision(
             raise ValueError(f"--data: none of the {count} training rows of {source} has a label")
     if not any(counts[kind] for kind in taught_kinds):
         raise ValueError(
-            f"--channels {' '.join(channels)}: no training row has such a label; labelled are {counts}"
+            f"--channels {' '.join(channels)}: no training row has such a label; "
+            f"labelled are {counts}"
         )
     if "action_units" not in channels:
         return
@@ -141,15 +144,16 @@ def check_supervision(
     ]
     if untaught:
         raise ValueError(
-            f"--action_units: no training row has a label of {untaught}, and the prior does not know them"
+            f"--action_units: no training row has a label of {untaught}, "
+            "and the prior does not know them"
         )
 
 
 def untrained_outputs(train: FrameDataset, config: MMAConfig) -> list[str]:
-    """Names of the outputs that neither a label nor, through the prior, another task's labels teach.
+    """Return the outputs that neither a label nor, through the prior, another task's label teaches.
 
-    Distribution matching teaches expressions from units and units from expressions, co-annotation expressions from
-    units, and units from expressions where it is `hard`.
+    Distribution matching teaches expressions from units and units from expressions; co-annotation
+    teaches expressions from units, and units from expressions if it is `hard`.
     """
     has = {kind: bool(labelled.any()) for kind, labelled in _label_kinds(train).items()}
     matched = config.distribution_matching != "off"
@@ -175,9 +179,9 @@ def untrained_outputs(train: FrameDataset, config: MMAConfig) -> list[str]:
 def items_an_epoch(
     train: FrameDataset, draws: Mapping[str, Sequence[Draw]]
 ) -> dict[str, dict[str, int]]:
-    """How many images of each corpus an epoch draws, and how many of them have a label of each kind.
+    """Return how many images of each corpus an epoch draws, and how many have a label of each kind.
 
-    Where only a part of some rows is drawn, the latter are what that part holds on average, rounded.
+    If only a part of some rows is drawn, the latter are what it holds on average, rounded.
     """
     kinds = _label_kinds(train)
     return {
@@ -197,7 +201,7 @@ def items_an_epoch(
 def describe_frames(
     data: str, splits: FrameSplits, draws: Mapping[str, Sequence[Draw]]
 ) -> dict[str, Any]:
-    """Describe the crops for the results: what they are, where they come from, what an epoch draws."""
+    """Describe the crops for the results: what and whose they are, and what an epoch draws."""
     train = splits.train
     sources = dict(sorted(Counter(train.sources).items()))
     return {
@@ -212,7 +216,7 @@ def describe_frames(
 
 
 def _label_kinds(rows: FrameDataset) -> dict[str, torch.Tensor]:
-    """(N,) bool for each task, in the order of `CHANNELS`: the rows that have a label of it."""
+    """Return (N,) bool for each task, in the order of `CHANNELS`: which rows have its label."""
     return {
         "valence_arousal": (~rows.valence_arousal.isnan()).any(1),
         "expression": rows.expression != NO_CLASS,
