@@ -6,7 +6,6 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-import torch
 from filelock import FileLock
 
 from mma_mrnnet.analysis.ablation import ablate, train_clips
@@ -24,12 +23,10 @@ from mma_mrnnet.analysis.study_summary import (
     compare,
     find_length_edges,
     resample_people,
-    score_weighted,
     summarise_study,
 )
 from mma_mrnnet.analysis.variants import QUESTIONS, choose_variants, list_variants
 from mma_mrnnet.cli import main
-from mma_mrnnet.metrics import pearson_scores
 from mma_mrnnet.training.arguments import TrainArguments, parse_arguments
 
 BASE = ["--data", "simulated", "--mma", "somewhere", "--clips", "64", "32", "32"]
@@ -110,23 +107,6 @@ def test_an_interval_of_one_seed_or_none_has_no_bounds():
     assert compare([]) == Difference(None, None, None, 0)
 
 
-def test_weighted_scores_count_a_clip_as_often_as_its_weight():
-    rng = np.random.default_rng(0)
-    labels, outputs = rng.random((6, 2)), rng.random((6, 2))
-    labels[4, 1] = np.nan
-    weights = np.array([[1.0] * 6, [2, 0, 1, 1, 1, 3]])
-    twice = np.repeat(np.arange(6), weights[1].astype(int))
-    expected = [
-        float(
-            pearson_scores(torch.from_numpy(outputs[rows]), torch.from_numpy(labels[rows])).mean()
-        )
-        for rows in (np.arange(6), twice)
-    ]
-    assert score_weighted(fake_run(outputs, labels, range(6)), weights).tolist() == pytest.approx(
-        expected
-    )
-
-
 def test_an_interval_over_people_is_wider_where_each_has_many_clips():
     rng = np.random.default_rng(0)
     person = np.repeat(np.arange(20), 20)
@@ -148,8 +128,11 @@ def test_an_interval_over_people_is_wider_where_each_has_many_clips():
 def test_targets_without_labels_count_neither_in_a_score_nor_in_its_interval():
     labels = np.random.default_rng(0).random((30, 3))
     labels[:, 1], labels[:, 2] = np.nan, 0.5
-    run = fake_run(labels[:, [0, 0, 0]], labels, range(30))
-    assert score_weighted(run, np.ones((1, 30))).tolist() == pytest.approx([1.0])
+    perfect = fake_run(labels[:, [0, 0, 0]], labels, range(30))
+    turned = fake_run(-labels[:, [0, 0, 0]], labels, range(30))
+    assert perfect.score() == pytest.approx(1.0)
+    bounds = resample_people([(perfect, turned)])
+    assert (bounds.low, bounds.high) == pytest.approx((2.0, 2.0))
 
 
 def test_seeds_with_other_clips_have_no_interval_over_people():

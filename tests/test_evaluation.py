@@ -8,9 +8,9 @@ import torch
 
 from mma_mrnnet import MMAMRNNetConfig, MMAMRNNetForIntensity, cli
 from mma_mrnnet.analysis.evaluation_page import find_wrong_expressions, find_wrong_units
-from mma_mrnnet.analysis.evaluation_results import EvaluationResults
 from mma_mrnnet.analysis.extractor_scores import (
     Answers,
+    EvaluationResults,
     Looks,
     estimate_yaw,
     group_looks,

@@ -35,6 +35,7 @@ from mma_mrnnet.analysis.study_page import draw_differences, make_page
 from mma_mrnnet.analysis.study_summary import PREDICTIONS, StudySummary, summarise_study
 from mma_mrnnet.analysis.variants import TRANSFER, Variant, choose_variants
 from mma_mrnnet.files import replaced_file, write_json, write_text
+from mma_mrnnet.model.modeling_mma_mrnnet import MMAMRNNetForIntensity
 from mma_mrnnet.results import Results
 from mma_mrnnet.synthetic.domains import domain_named
 from mma_mrnnet.training.arguments import TrainArguments
@@ -323,7 +324,8 @@ def _read_held_out(args: TrainArguments, stage: Stage, model: PreTrainedModel) -
         ValueError: the model cannot read them.
     """
     # A copy: reading clips may move the extractor to another device than the rest of the model.
-    read = input_of(copy.deepcopy(model), stage.processor)
+    own = cast("MMAMRNNetForIntensity", copy.deepcopy(model))
+    read = input_of(own, stage.processor)
     splits = load_clips(read_corpus(args), args, read).splits
     test = splits.get("test")
     return test.rows if test is not None and len(test.rows) else splits["validation"].rows

@@ -13,16 +13,14 @@ from torch import Tensor
 from tqdm import tqdm
 
 from mma_mrnnet.analysis.evaluation_page import draw_failures, draw_scores, make_page
-from mma_mrnnet.analysis.evaluation_results import (
+from mma_mrnnet.analysis.extractor_scores import (
+    Answers,
     Comparison,
     EvaluatedData,
     EvaluationResults,
     Group,
-    ModelCosts,
-)
-from mma_mrnnet.analysis.extractor_scores import (
-    Answers,
     Looks,
+    ModelCosts,
     group_looks,
     measure_looks,
     score_group,

@@ -1,21 +1,20 @@
 """The report of an extractor as a page of Markdown tables and as pictures."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from mma_mrnnet.analysis.evaluation_results import EvaluationResults, Group
 from mma_mrnnet.analysis.extractor_scores import (
     Answers,
-    ExpressionScores,
+    EvaluationResults,
+    Group,
     Interval,
     SourceScores,
-    UnitScores,
 )
-from mma_mrnnet.analysis.markdown import format_interval, format_number, format_table
+from mma_mrnnet.analysis.markdown import format_interval, format_number, render_page
 from mma_mrnnet.files import replaced_file
 from mma_mrnnet.metrics import reliability
 from mma_mrnnet.model.labels import (
@@ -43,25 +42,6 @@ WORST = 6
 
 # The page ---------------------------------------------------------------------------------------
 
-
-def make_page(results: EvaluationResults) -> str:
-    """Return `evaluation.md`: every number that a reader compares, source by source."""
-    sources = results.sources
-    parts = [
-        _make_heading(results),
-        _list_costs(results),
-        _summarise(sources),
-        _list_units(sources, "Action units: correlation with the intensity labels", "correlation"),
-        _list_units(sources, "Action units: F1 of presence (intensity .4 or more)", "f1"),
-        *(_list_confusions(source, scores.expression) for source, scores in sources.items()),
-        _list_calibration(sources),
-        _list_talkers(results),
-        *(_list_groups(kind, groups, list(sources)) for kind, groups in results.groups.items()),
-        _compare(results),
-    ]
-    return "\n\n".join(part for part in parts if part) + "\n"
-
-
 LABEL_KINDS = {
     "human": "by people",
     "pseudo": "another model's",
@@ -70,180 +50,120 @@ LABEL_KINDS = {
     "unknown": "of unknown origin",
 }
 
+GROUP_NOTES = {
+    "pose": "Degrees are estimated from where the nose's tip stands between the eyes of five "
+    "detected points; no label says how a head is turned.",
+    "blur": "Thirds of each source by the variance of the Laplacian.",
+    "grey": "Crops without colour against those with. Size is not compared: every crop is "
+    "stored at the same size, and how large the face was in its photo is not known.",
+}
 
-def _make_heading(results: EvaluationResults) -> str:
-    data = results.data
+Cells = dict[str, str]
+
+
+def make_page(results: EvaluationResults) -> str:
+    """Return `evaluation.md`: every number that a reader compares, source by source."""
+    sources, data, other = results.sources, results.data, results.against
     people = f"{data.people:,} people"
     if data.people >= data.images:
-        people = "as many people, or of people who are not named: then intervals are over images"
-    lines = [
-        f"# {results.model.name} on {data.split} faces",
-        f"`{results.command}`",
-        f"{results.what[0].upper()}{results.what[1:]}. {data.images:,} images of {people}.",
+        people = "as many people, or people without names: then intervals are over images"
+    summary = {source: _summarise(scores) for source, scores in sources.items()}
+    talkers = [
+        [source, str(found.images), *map(format_number, found.mean_expression.values())]
+        for source, found in results.neutral_talkers.items()
+        if found.images
     ]
-    if data.provenance:
-        labels = [f"{one.name} {LABEL_KINDS[one.labels]}" for one in data.provenance]
-        lines.append(f"Labels: {', '.join(labels)}.")
-    return "\n\n".join(lines)
-
-
-def _list_costs(results: EvaluationResults) -> str:
-    models = [results.model] + ([results.against.model] if results.against else [])
-    rows = [
-        [
-            model.name,
-            f"{model.parameters:,}",
-            f"{model.megabytes:.1f}",
-            f"{model.cpu_ms_a_face:.1f}",
-        ]
-        for model in models
-    ]
-    table = format_table(["model", "parameters", "MB", "CPU ms a face"], rows)
-    note = (
-        "The network alone, 16 faces at once, one thread of "
-        f"{results.model.processor}, the best of five."
+    return render_page(
+        "evaluation.md.j2",
+        results=results,
+        people=people,
+        label_kinds=LABEL_KINDS,
+        group_notes=GROUP_NOTES,
+        expressions=list(EXPRESSIONS),
+        models=[results.model, *([other.model] if other else [])],
+        sources=list(sources),
+        summary=_turn(summary),
+        units={
+            "correlation with the intensity labels": _list_units(sources, "correlation"),
+            "F1 of presence (intensity .4 or more)": _list_units(sources, "f1"),
+        },
+        calibration=[
+            [source, *_list_calibration(scores).values()] for source, scores in sources.items()
+        ],
+        talkers=talkers,
+        groups={
+            kind: [[group.name, *(_format_group(group, name) for name in sources)] for group in own]
+            for kind, own in results.groups.items()
+        },
+        compared=_compare(results),
     )
-    return f"## Cost\n\n{table}\n\n{note}"
+
+
+def _turn(columns: Mapping[str, Cells]) -> list[list[str]]:
+    """Return the rows of a table whose columns are given."""
+    names = next(iter(columns.values()))
+    return [[name, *(column[name] for column in columns.values())] for name in names]
 
 
 def _format_interval(score: Interval) -> str:
     return format_interval(score.value, score.low, score.high)
 
 
-SUMMARY: dict[str, Callable[[SourceScores], str]] = {
-    "images (people)": lambda scores: f"{scores.images:,} ({scores.people:,})",
-    "AU correlation, mean": lambda scores: _format_interval(scores.mean_action_unit_correlation),
-    "of AUs 4, 7, 12, 25": lambda scores: _format_interval(scores.mean_correlation_of_common_units),
-    "AU F1, mean": lambda scores: _format_interval(scores.mean_action_unit_f1),
-    "expression images": lambda scores: f"{scores.expression.images:,}",
-    "expression macro F1": lambda scores: _format_interval(scores.expression.macro_f1),
-    "expression balanced accuracy": lambda scores: _format_interval(
-        scores.expression.balanced_accuracy
-    ),
-    "smiling / neutral images": lambda scores: (
-        f"{scores.smiling_against_neutral.smiling} / {scores.smiling_against_neutral.neutral}"
-    ),
-    "smiling or neutral, balanced accuracy": lambda scores: _format_interval(
-        scores.smiling_against_neutral.balanced_accuracy
-    ),
-    "smiling or neutral, AUC": lambda scores: format_number(scores.smiling_against_neutral.auc),
-    "valence CCC": lambda scores: _format_interval(scores.valence_arousal.valence),
-    "arousal CCC": lambda scores: _format_interval(scores.valence_arousal.arousal),
-}
-"""The rows of the table of sources."""
-
-CALIBRATION: dict[str, Callable[[SourceScores], float | None]] = {
-    "expressions: ECE": lambda scores: scores.calibration.expression_ece,
-    "expressions: Brier": lambda scores: scores.calibration.expression_brier,
-    "action units: mean ECE": lambda scores: scores.calibration.action_unit_ece,
-}
+def _summarise(scores: SourceScores) -> Cells:
+    expression, smiling = scores.expression, scores.smiling_against_neutral
+    return {
+        "images (people)": f"{scores.images:,} ({scores.people:,})",
+        "AU correlation, mean": _format_interval(scores.mean_action_unit_correlation),
+        "of AUs 4, 7, 12, 25": _format_interval(scores.mean_correlation_of_common_units),
+        "AU F1, mean": _format_interval(scores.mean_action_unit_f1),
+        "expression images": f"{expression.images:,}",
+        "expression macro F1": _format_interval(expression.macro_f1),
+        "expression balanced accuracy": _format_interval(expression.balanced_accuracy),
+        "smiling / neutral images": f"{smiling.smiling} / {smiling.neutral}",
+        "smiling or neutral, balanced accuracy": _format_interval(smiling.balanced_accuracy),
+        "smiling or neutral, AUC": format_number(smiling.auc),
+        "valence CCC": _format_interval(scores.valence_arousal.valence),
+        "arousal CCC": _format_interval(scores.valence_arousal.arousal),
+    }
 
 
-def _summarise(sources: Mapping[str, SourceScores]) -> str:
-    rows = [[name, *map(format_cell, sources.values())] for name, format_cell in SUMMARY.items()]
-    note = (
-        "Means over units are over those whose labels vary in the source; macro F1 and balanced "
-        "accuracy over the expressions that occur there. Smiling or neutral: which of the two is "
-        "likelier."
-    )
-    return f"## By source\n\n{format_table(['', *sources], rows)}\n\n{note}"
+def _list_calibration(scores: SourceScores) -> Cells:
+    values = scores.calibration.to_json().items()
+    return {name.replace("_", " "): format_number(value) for name, value in values}
 
 
-def _list_units(sources: Mapping[str, SourceScores], title: str, score: str) -> str:
-    def format_cell(unit: UnitScores) -> str:
-        if not unit.annotated:
-            return "no labels"
-        shown = unit.correlation if score == "correlation" else unit.f1
-        return f"{_format_interval(shown)} ({unit.present})"
-
-    rows = [
-        [unit, *(format_cell(scores.action_units[unit]) for scores in sources.values())]
-        for unit in next(iter(sources.values())).action_units
-    ]
-    note = "In brackets behind it the images in which the unit is present."
-    return f"## {title}\n\n{note}\n\n{format_table(['', *sources], rows)}"
+def _list_units(sources: Mapping[str, SourceScores], score: str) -> list[list[str]]:
+    columns: dict[str, Cells] = {}
+    for source, scores in sources.items():
+        columns[source] = {
+            name: f"{_format_interval(getattr(unit, score))} ({unit.present})"
+            if unit.annotated
+            else "no labels"
+            for name, unit in scores.action_units.items()
+        }
+    return _turn(columns)
 
 
-def _list_confusions(source: str, expression: ExpressionScores) -> str:
-    if not expression.images:
+def _format_group(group: Group, source: str) -> str:
+    found = group.sources.get(source)
+    if found is None:
         return ""
-    pairs = zip(expression.names, expression.confusion, strict=True)
-    rows = [[name, *map(str, counts)] for name, counts in pairs if sum(counts)]
-    table = format_table(["", *expression.names], rows)
-    return f"## Expressions of {source}: rows are labels\n\n{table}"
+    correlation = format_number(found.mean_action_unit_correlation)
+    return f"{correlation}, {format_number(found.expression_macro_f1)} ({found.images})"
 
 
-def _list_calibration(sources: Mapping[str, SourceScores]) -> str:
-    rows = [
-        [source, *(format_number(measure(scores)) for measure in CALIBRATION.values())]
-        for source, scores in sources.items()
-    ]
-    note = (
-        "Expected calibration error over ten bins: of the likeliest expression, and of a unit's "
-        "presence at intensity .4 or more. With few images it is larger than it would be with many. "
-        "If these are the validation images of the model's own training, they also chose its epoch "
-        "and its calibration: the errors are those of the fit; `calibration` in the training's "
-        "results has cross-fitted ones."
-    )
-    return f"## Calibration\n\n{format_table(['', *CALIBRATION], rows)}\n\n{note}"
-
-
-def _list_talkers(results: EvaluationResults) -> str:
-    rows = [
-        [source, str(found.images), *map(format_number, found.mean_expression.values())]
-        for source, found in results.neutral_talkers.items()
-        if found.images
-    ]
-    if not rows:
-        return ""
-    text = (
-        "Faces that part the lips or drop the jaw and do nothing else: the mean probability of each "
-        "expression."
-    )
-    return f"## Calm talkers\n\n{text}\n\n{format_table(['', 'images', *EXPRESSIONS], rows)}"
-
-
-GROUP_NOTES = {
-    "pose": "Degrees are estimated from where the nose's tip stands between the eyes of five "
-    "detected points; no label says how a head is turned.",
-    "blur": "Thirds of each source by the variance of the Laplacian.",
-    "grey": "Crops without colour against those with. Size is not compared: every crop is stored at "
-    "the same size, and how large the face was in its photo is not known.",
-}
-
-
-def _list_groups(kind: str, groups: Sequence[Group], sources: Sequence[str]) -> str:
-    def format_cell(group: Group, source: str) -> str:
-        found = group.sources.get(source)
-        if found is None:
-            return ""
-        correlation = format_number(found.mean_action_unit_correlation)
-        return f"{correlation}, {format_number(found.expression_macro_f1)} ({found.images})"
-
-    rows = [[group.name, *(format_cell(group, source) for source in sources)] for group in groups]
-    text = (
-        f"{GROUP_NOTES[kind]} Mean AU correlation, expression macro F1 (images); left out below 20 "
-        "images."
-    )
-    return f"## By {kind}\n\n{text}\n\n{format_table(['', *sources], rows)}"
-
-
-def _compare(results: EvaluationResults) -> str:
-    other = results.against
-    if other is None:
-        return ""
+def _compare(results: EvaluationResults) -> list[list[str]]:
+    """Return the rows of both models' scores; without counts and what neither has."""
+    if results.against is None:
+        return []
     rows = []
-    for source, scores in results.sources.items():
-        theirs = other.sources[source]
-        for name, format_cell in SUMMARY.items():
-            if "images" not in name:
-                rows.append([f"{source}: {name}", format_cell(scores), format_cell(theirs)])
-        for name, measure in CALIBRATION.items():
-            both = [format_number(measure(scores)), format_number(measure(theirs))]
-            rows.append([f"{source}: {name}", *both])
-    rows = [row for row in rows if row[1:] != ["-", "-"]]
-    table = format_table(["", results.model.name, other.model.name], rows)
-    return f"## Against {other.model.name}, on the same images\n\n{table}"
+    for source, theirs in results.against.sources.items():
+        pair = (results.sources[source], theirs)
+        both = [{**_summarise(one), **_list_calibration(one)} for one in pair]
+        for name, ours in both[0].items():
+            if "images" not in name and (ours, both[1][name]) != ("-", "-"):
+                rows.append([f"{source}: {name}", ours, both[1][name]])
+    return rows
 
 
 # Pictures ---------------------------------------------------------------------------------------

@@ -1,8 +1,8 @@
-"""Scores of an extractor on the labelled face crops of one source, with intervals over people."""
+"""What `evaluation.json` holds: scores of an extractor on labelled face crops, source by source."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Self
+from dataclasses import dataclass, field, replace
+from typing import Any, Self
 
 import cv2
 import numpy as np
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from mma_mrnnet import metrics
 from mma_mrnnet.faces.detection import FaceDetector
-from mma_mrnnet.metrics import People, WeightedScores
+from mma_mrnnet.metrics import People, WeightedScores, rounded
 from mma_mrnnet.model.labels import (
     EXPRESSIONS,
     NO_CLASS,
@@ -20,7 +20,7 @@ from mma_mrnnet.model.labels import (
     is_present,
     neutral_talkers,
 )
-from mma_mrnnet.results import Record, Score, Scores
+from mma_mrnnet.results import Provenance, Record, Score, Scores
 from mma_mrnnet.training.datasets import FrameDataset
 
 COMMON_UNITS = (4, 7, 12, 25)
@@ -31,6 +31,9 @@ LEAST_PRESENT = 10
 
 LEAST_IMAGES = 20
 """Least number of images of a group that is scored: a correlation over fewer says nothing."""
+
+FORMAT = 1
+"""The number under `format` in `evaluation.json`; files without one are older."""
 
 HAPPINESS, NEUTRAL = EXPRESSIONS.index("happiness"), EXPRESSIONS.index("neutral")
 
@@ -132,6 +135,81 @@ class GroupScores(Record):
     images: int
     mean_action_unit_correlation: Score
     expression_macro_f1: Score
+
+
+@dataclass(frozen=True)
+class ModelCosts(Record):
+    """Size of a network, CPU time a face, and a digest of its weights (None: not recorded)."""
+
+    name: str
+    parameters: int
+    megabytes: float
+    cpu_ms_a_face: float
+    threads: int
+    processor: str
+    weights: str | None = None
+
+
+@dataclass(frozen=True)
+class EvaluatedData(Record):
+    """The images; `provenance` of their sources is empty if it was not recorded."""
+
+    data: str
+    split: str
+    images: int
+    people: int
+    provenance: list[Provenance] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Group(Record):
+    """Scores of the images that look alike, by source."""
+
+    name: str
+    sources: dict[str, GroupScores]
+
+
+@dataclass(frozen=True)
+class Comparison(Record):
+    """Another model on the same images."""
+
+    model: ModelCosts
+    sources: dict[str, SourceScores]
+
+
+@dataclass(frozen=True)
+class EvaluationResults(Record):
+    """The report of an extractor.
+
+    Attributes:
+        command: the command that wrote it.
+        model: what was evaluated.
+        data: on which images.
+        sources: scores of each source.
+        neutral_talkers: what calm talkers are taken for, by source; without the sources whose labels
+            are another model's.
+        groups: scores by `pose`, `blur` and `grey`.
+        against: another model on the same images.
+        what: description of the file.
+    """
+
+    command: str
+    model: ModelCosts
+    data: EvaluatedData
+    sources: dict[str, SourceScores]
+    neutral_talkers: dict[str, TalkerScores]
+    groups: dict[str, list[Group]]
+    against: Comparison | None
+    what: str = (
+        "stage 1 (face crop to valence-arousal, expressions and action units) on labelled face "
+        "crops; intervals are 95 %, by drawing people, not images, 1000 times; sources are never "
+        "put together"
+    )
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain values, rounded, with the format's number."""
+        content: dict[str, Any] = rounded(super().to_json())
+        return {"format": FORMAT, **content}
 
 
 # Answers ----------------------------------------------------------------------------------------

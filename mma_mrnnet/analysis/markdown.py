@@ -1,6 +1,9 @@
 """Numbers and tables of the pages in Markdown."""
 
 from collections.abc import Sequence
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
 
 
 def format_number(value: float | None) -> str:
@@ -28,3 +31,15 @@ def format_interval(value: float | None, low: float | None, high: float | None) 
 def format_table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """Return a Markdown table."""
     return "\n".join(f"| {' | '.join(row)} |" for row in [heads, ["---"] * len(heads), *rows])
+
+
+def render_page(template: str, **values: Any) -> str:
+    """Fill one of the templates of this folder."""
+    environment = Environment(
+        loader=PackageLoader("mma_mrnnet.analysis"),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["count"] = "{:,}".format
+    return environment.get_template(template).render(**values).rstrip() + "\n"

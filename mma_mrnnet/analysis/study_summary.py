@@ -22,7 +22,13 @@ from mma_mrnnet.analysis.study import (
     read_record,
 )
 from mma_mrnnet.analysis.variants import FULL, TRANSFER, Variant
-from mma_mrnnet.metrics import mean_where_labels_vary, pearson_scores, rounded
+from mma_mrnnet.metrics import (
+    People,
+    count_constant_as_zero,
+    mean_where_labels_vary,
+    pearson_scores,
+    rounded,
+)
 from mma_mrnnet.results import Record
 
 Array = NDArray[np.float64]
@@ -37,8 +43,6 @@ LENGTH_SHARES = (0.05, 0.25, 0.5, 0.75, 0.95)
 
 LEAST_GROUP = 30
 """Least number of clips of a group by length: a correlation over fewer says nothing."""
-
-RESAMPLES = 1000
 
 LEAST_PEOPLE = 20
 """Least number of people for an interval over people; with fewer it would be far too narrow."""
@@ -93,23 +97,15 @@ class VariantRow(Record):
     """Everything measured of one variant.
 
     Attributes:
-        name: of the variant.
-        question: that it answers; empty for the full model.
-        what: description.
         against: the variant that it is compared with; None for the full model.
-        seeds: of its runs.
-        mean_pearson: score of each run.
-        mean: of the scores.
-        sd: standard deviation of the scores; None with one seed.
+        mean_pearson: score of each seed's run; `mean` and `sd` are over the seeds.
         seconds: mean wall time of a run.
         parameters: weights without those of the extractor.
         pearson: {target: mean over the seeds}.
         length_correlation: mean over the targets of |correlation of output and clip length|.
-        difference: to `against`; None for the full model and if it has test clips of its own.
+        difference: to `against`; None if there are no common test clips.
         difference_over_people: interval of the same when people are drawn anew.
         expected_difference: the difference, if it is known beforehand.
-        by_length: the same by the length of the clip.
-        transfer: {other data: scores there}.
     """
 
     name: str
@@ -148,22 +144,17 @@ class StudySummary(Record):
     """All numbers of a study: `ablations.json`.
 
     Attributes:
-        data: description of the data.
         evaluated_on: `test` or `validation`.
-        evaluated_clips: how many.
-        labels: names of the targets.
         seeds: of the full model.
         data_differ_by_seed: whether data are drawn anew with each seed.
         resampled: what intervals over people draw: `people`, or clips.
         settings: of `clips` and `frames`.
         length_of_clips_and_labels: mean absolute correlation of a label with the clip's length.
-        variants: a row each, the full model first.
-        extractors: a row each.
+        variants: the full model first.
         left_out: {variant: why it was not trained, or not with every seed}.
         training_hours: of all processes, extractors included.
-        questions: {name: what is asked}; empty in files written before it was recorded.
+        questions: {name: what is asked}; empty in files of before it was recorded.
         jobs: runs at the same time.
-        what: description of the file.
     """
 
     data: dict[str, Any]
@@ -253,6 +244,10 @@ class Run:
             return mean_pearson(self.intensities, self.labels)
         return mean_pearson(self.intensities[chosen], self.labels[chosen])
 
+    def correlate(self) -> torch.Tensor:
+        """Return the (K,) correlations with the labels; NaN where not defined."""
+        return pearson_scores(torch.from_numpy(self.intensities), torch.from_numpy(self.labels))
+
     def score_elsewhere(self, data: str) -> float | None:
         """Return the mean Pearson on other data; None if the run was not tried there."""
         if f"{data}|labels" not in self.arrays:
@@ -338,7 +333,7 @@ def _summarise_variant(
     others = {run.record.seed: run for run in runs.get(variant.against, [])}
     pairs = [(run, others[run.record.seed]) for run in own if run.record.seed in others]
     scores = [run.score() for run in own]
-    targets = np.mean([_score_targets(run) for run in own], 0).tolist()
+    targets = torch.stack([run.correlate() for run in own]).mean(0).tolist()
     lengths = [correlate_with_length(run.intensities, run.seconds) for run in own]
     row: dict[str, Any] = {
         "name": variant.name,
@@ -438,47 +433,44 @@ def compare(differences: Sequence[float]) -> Difference:
 
 
 def resample_people(pairs: Sequence[tuple[Run, Run]]) -> Bounds | None:
-    """Return the 95 % interval of the mean difference over the seeds when people are drawn anew.
+    """Return the 95 % interval of the mean difference when people are drawn anew.
 
-    Percentiles of 1000 bootstrap samples; all seeds see the same people in each. Clips are drawn if
-    nobody knows whose they are.
+    All seeds see the same people in each resample. Clips are drawn if nobody knows whose they are.
 
     Returns:
-        None without a pair, with fewer than `LEAST_PEOPLE`, or if two runs were not scored on the
-        same clips.
+        None without a pair, with fewer than `LEAST_PEOPLE`, if two runs were not scored on the same
+        clips, or if resamples have no score.
     """
     runs = [run for pair in pairs for run in pair]
-    if not runs or any(
-        not np.array_equal(run.labels, runs[0].labels, equal_nan=True) for run in runs
-    ):
+    if not runs:
         return None
-    _, person = np.unique(runs[0].arrays["people"], return_inverse=True)
-    count = person.max() + 1
-    if count < LEAST_PEOPLE:
+    labels = runs[0].labels
+    people = People(runs[0].arrays["people"].tolist())
+    same = all(np.array_equal(run.labels, labels, equal_nan=True) for run in runs)
+    if not same or people.count < LEAST_PEOPLE:
         return None
-    even = np.full(count, 1 / count)
-    draws = np.random.default_rng(0).multinomial(count, even, RESAMPLES)  # (R, people)
-    weights = draws[:, person].astype(float)  # (R, N)
-    differences = np.mean(
-        [score_weighted(one, weights) - score_weighted(other, weights) for one, other in pairs],
-        axis=0,
-    )  # (R,)
-    low, high = np.percentile(differences, (2.5, 97.5))
-    return Bounds(float(low), float(high))
+
+    def differ(weights: torch.Tensor | None) -> torch.Tensor:
+        one, other = (
+            torch.stack([score_targets(pair[side], weights) for pair in pairs]).mean(0)
+            for side in (0, 1)
+        )
+        return one - other
+
+    found = people.mean_interval(differ)
+    return Bounds(found.low, found.high) if np.isfinite(found.low) else None
 
 
-def score_weighted(run: Run, weights: Array) -> Array:
-    """Return the (R,) mean Pearson of a run for each row of weights (R, N)."""
-    labels, outputs = run.labels, run.intensities
-    known = ~np.isnan(labels)  # (N, K)
-    x, y = np.where(known, outputs, 0.0), np.where(known, labels, 0.0)
-    total = (weights @ known).clip(1e-12)
-    mean_x, mean_y = weights @ x / total, weights @ y / total
-    covariance = weights @ (x * y) / total - mean_x * mean_y
-    variances = (weights @ (x * x) / total - mean_x**2) * (weights @ (y * y) / total - mean_y**2)
-    highest = np.where(known, y, -np.inf).max(0)
-    varies = highest > np.where(known, y, np.inf).min(0)  # as `Run.score`
-    return (covariance / np.sqrt(variances.clip(1e-24)))[:, varies].mean(1)
+def score_targets(run: Run, weights: torch.Tensor | None = None) -> torch.Tensor:
+    """Return the Pearson correlation of each target: (..., K), NaN if its labels do not vary.
+
+    Args:
+        run: of N clips.
+        weights: (..., N) weights of the clips; None: 1 each.
+    """
+    outputs, labels = torch.from_numpy(run.intensities), torch.from_numpy(run.labels)
+    scores = pearson_scores(outputs, labels, weights)
+    return count_constant_as_zero(scores, labels, weights)
 
 
 def mean_pearson(outputs: NDArray, labels: NDArray) -> float:
@@ -486,10 +478,6 @@ def mean_pearson(outputs: NDArray, labels: NDArray) -> float:
     target = torch.from_numpy(labels).double()
     scores = pearson_scores(torch.from_numpy(outputs).double(), target)
     return mean_where_labels_vary(scores, target)
-
-
-def _score_targets(run: Run) -> Array:
-    return pearson_scores(torch.from_numpy(run.intensities), torch.from_numpy(run.labels)).numpy()
 
 
 def correlate_with_length(values: Array, seconds: Array) -> float:
