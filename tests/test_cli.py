@@ -5,8 +5,10 @@ import json
 import os
 import re
 import shlex
+import stat
 import subprocess
 import sys
+import threading
 
 import av
 import cv2
@@ -682,3 +684,75 @@ def test_a_folder_that_takes_no_files_is_refused_before_any_work(predict, clips,
     assert code == 1
     assert out == []
     assert "cannot be written" in err[0]
+
+
+# ---- odd names, links, pipes, sources
+
+
+def test_a_name_that_no_file_can_have_fails_alone(predict, clips, tmp_path):
+    code, out, err = predict("x" * 300, clips / "a.mp4", "--out", tmp_path / "out.csv")
+    assert (code, len(headings(out))) == (1, 1)
+    assert any(line.startswith("mma-mrnnet: " + "x" * 300 + ": ") for line in err)
+    assert pd.read_csv(tmp_path / "out.csv")["error"].isna().tolist() == [False, True]
+
+
+def test_control_characters_of_a_name_reach_the_terminal_as_escapes(predict, clips, tmp_path):
+    odd = clips / "red\x1b[31m\nnext.mp4"
+    (clips / "a.mp4").rename(odd)
+    code, out, err = predict(clips, tmp_path / "no\x07file.mp4", "--out", tmp_path / "out.csv")
+    assert code == 1
+    assert headings(out)[1].startswith(rf"{clips}/red\x1b[31m\nnext.mp4: ")
+    assert any(r"no\x07file.mp4: no such file" in line for line in err)
+    assert not any("\x1b" in line or "\x07" in line for line in [*out, *err])
+
+
+def test_a_link_that_is_given_as_out_is_followed(predict, clips, tmp_path):
+    target, link = tmp_path / "target.csv", tmp_path / "link.csv"
+    target.write_text("old")
+    link.symlink_to(target)
+    assert predict(clips / "a.mp4", "--out", link)[0] == 0
+    assert link.is_symlink()
+    assert len(pd.read_csv(target)) == 1
+
+
+def test_a_named_pipe_that_is_given_as_out_is_written_into(predict, clips, tmp_path):
+    pipe, read = tmp_path / "pipe.csv", []
+    os.mkfifo(pipe)
+    reader = threading.Thread(target=lambda: read.append(pipe.read_text("utf-8")), daemon=True)
+    reader.start()
+    assert predict(clips / "a.mp4", "--out", pipe)[0] == 0
+    reader.join(20)
+    assert stat.S_ISFIFO(pipe.stat().st_mode)
+    assert read[0].splitlines()[1].startswith(str(clips / "a.mp4"))
+
+
+def test_a_home_folder_and_a_file_url_are_paths(predict, clips, monkeypatch):
+    monkeypatch.setenv("HOME", str(clips.parent))
+    (clips / "b.mp4").rename(clips / "b c.mp4")
+    code, out, _ = predict("~/clips/a.mp4", f"file://{clips}/b%20c.mp4", "~/clips/*.mp4")
+    assert code == 0
+    assert [line.split(": ")[0] for line in headings(out)] == [
+        str(clips / "a.mp4"),
+        str(clips / "b c.mp4"),
+    ]
+
+
+def test_addresses_stay_as_they_are(tiny_config):
+    words = ["https://x.org/a.mp4?sig=*", "hf://buckets/me/a.mp4", "zip://a.mp4::b.zip"]
+    assert cli.predict.find_clips([*words, words[0]], tiny_config) == words
+
+
+def test_a_revision_needs_a_repository_and_reaches_the_loader(run, clips, monkeypatch):
+    code, _, err = run("predict", clips / "a.mp4", "--revision", "v1")
+    assert (code, err[0]) == (1, "mma-mrnnet: --revision needs --model, a repository on the Hub")
+    asked = []
+
+    def load(*words):
+        asked.append(words)
+        raise ValueError("not here")
+
+    monkeypatch.setattr("mma_mrnnet.hub.checkpoints.load_checkpoint", load)
+    for command in (["predict", clips / "a.mp4"], ["compare", clips / "a.mp4", clips / "b.mp4"]):
+        code, _, err = run(*command, "--model", "me/my-model", "--revision", "v1")
+        assert (code, err) == (1, ["mma-mrnnet: not here"])
+    assert asked == [("me/my-model", "v1")] * 2

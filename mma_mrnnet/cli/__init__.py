@@ -9,6 +9,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from mma_mrnnet.cli import demo, predict, sharing, training
+from mma_mrnnet.cli.options import say
 from mma_mrnnet.cli.outputs import discard_stdout
 
 # typer exports only this subclass of click's error for wrong words.
@@ -161,19 +162,18 @@ def main(words: Sequence[str] | None = None) -> int:
     except typer.Exit as stop:
         return stop.exit_code
     except UsageError as error:
-        print(
-            f"{error.ctx.get_usage()}\n{error.ctx.command_path}: error: {_reason(error)}",
-            file=sys.stderr,
-        )
+        print(error.ctx.get_usage(), file=sys.stderr)
+        say(f"{error.ctx.command_path}: error: {_reason(error)}")
         return 2
     except BrokenPipeError:
         discard_stdout()
         return 0
     except (ValueError, OSError) as error:
-        print(f"mma-mrnnet: {error}", file=sys.stderr)
+        for line in f"mma-mrnnet: {error}".splitlines():
+            say(line)
         return 1
     except KeyboardInterrupt:
-        print("mma-mrnnet: interrupted", file=sys.stderr)
+        say("mma-mrnnet: interrupted")
         return 130
 
 

@@ -1,13 +1,12 @@
 """mma-mrnnet demo: the whole job on a public-domain photo. Needs the `demo` extra."""
 
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
 
-from mma_mrnnet.cli.options import Threads, option, set_threads
+from mma_mrnnet.cli.options import Threads, option, say, set_threads
 from mma_mrnnet.cli.outputs import print_notes, print_prediction
 
 if TYPE_CHECKING:
@@ -34,7 +33,7 @@ def show_demo(
     print_prediction(prediction)
     print_notes(default_checkpoint()[0].config, with_frames=True)
     for name, path in written.items():
-        print(f"wrote {name}: {path}", file=sys.stderr)
+        say(f"wrote {name}: {path}")
     return 0
 
 

@@ -1,5 +1,6 @@
 """What several commands share: the options of each kind, and how their values are read."""
 
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -88,6 +89,10 @@ Model = Annotated[
     str | None,
     option("NAME", "A stage-2 checkpoint: folder or repository. Default: the one in the package."),
 ]
+Revision = Annotated[
+    str | None,
+    option("BRANCH", "Branch, tag or commit of a --model on the Hub. Default: main."),
+]
 Device = Annotated[str, option("NAME", "A torch device, such as cuda.")]
 Threads = Annotated[int, option("N", "Compute threads.", parse_count)]
 Report = Annotated[Path | None, option("FILE", REPORT_HELP)]
@@ -103,6 +108,16 @@ Neutral = Annotated[
 ]
 
 
+def say(text: str) -> None:
+    """Print a line to stderr; see `printable`."""
+    print(printable(text), file=sys.stderr)
+
+
+def printable(text: str) -> str:
+    r"""Return text with what a terminal would obey or cannot show, such as ESC, as escapes (`\x1b`)."""
+    return "".join(each if each.isprintable() else ascii(each)[1:-1] for each in text)
+
+
 def set_threads(threads: int) -> None:
     """Set the compute threads of torch and of the face detector."""
     import cv2
@@ -112,15 +127,23 @@ def set_threads(threads: int) -> None:
     cv2.setNumThreads(threads)
 
 
-def load_model(name: str | None) -> tuple["MMAMRNNetForIntensity", "MMAMRNNetVideoProcessor"]:
-    """Load model and processor of `--model`; None loads the checkpoint in the package."""
+def load_model(
+    name: str | None, revision: str | None
+) -> tuple["MMAMRNNetForIntensity", "MMAMRNNetVideoProcessor"]:
+    """Load model and processor of `--model`; None loads the checkpoint in the package.
+
+    Raises:
+        ValueError: a revision without a name, or the checkpoint cannot be loaded.
+    """
+    if name is None and revision is not None:
+        raise ValueError("--revision needs --model, a repository on the Hub")
     if name is None:
         from mma_mrnnet.prediction import default_checkpoint
 
         return default_checkpoint()
     from mma_mrnnet.hub.checkpoints import load_checkpoint
 
-    return load_checkpoint(name)
+    return load_checkpoint(name, revision or "main")
 
 
 def move_to(model: "torch.nn.Module", name: str) -> None:

@@ -1,5 +1,6 @@
 """What `predict` and `compare` print and write: lines, tables, a report, an annotated clip."""
 
+import contextlib
 import math
 import os
 import sys
@@ -8,6 +9,8 @@ from dataclasses import dataclass, fields, replace
 from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from mma_mrnnet.cli.options import printable, say
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -117,8 +120,14 @@ def check_clips_stay(clips: Sequence[str], outputs: Sequence[Path]) -> None:
         ValueError: one would.
     """
     for path in (path for path in outputs if path.exists()):
-        if any(Path(clip).exists() and path.samefile(clip) for clip in clips):
+        if any(_is_same_file(path, clip) for clip in clips):
             raise ValueError(f"{path}: is one of the clips, which are never written over")
+
+
+def _is_same_file(path: Path, clip: str) -> bool:
+    with contextlib.suppress(OSError):  # no such file, or a URL, or a name that no file can have
+        return path.samefile(clip)
+    return False
 
 
 class Outputs:
@@ -185,7 +194,7 @@ class Outputs:
         for option, path in self._targets.given().items():
             try:
                 if getattr(self, f"_write_{option}")(path):
-                    print(f"wrote {path}", file=sys.stderr)
+                    say(f"wrote {path}")
             except Exception as error:  # a full disk, say; the other outputs may still find room
                 self.failed.append(describe_unwritten(path, error))
 
@@ -205,7 +214,7 @@ class Outputs:
             frames = prediction.frames
             if frames["time_s"].isna().any():
                 file = prediction.file
-                print(f"mma-mrnnet: {file}: no time stamps, so no windows", file=sys.stderr)
+                say(f"mma-mrnnet: {file}: no time stamps, so no windows")
                 continue
             table = sliding_windows(
                 frames["time_s"].to_numpy(),
@@ -259,7 +268,7 @@ class Outputs:
         from mma_mrnnet.report.annotation import annotate_video
 
         for lost in annotate_video(self._annotated, path):
-            print(f"mma-mrnnet: {path}: {lost}", file=sys.stderr)
+            say(f"mma-mrnnet: {path}: {lost}")
         return True
 
 
@@ -306,23 +315,22 @@ def print_prediction(prediction: "VideoPrediction", *, all_faces: bool = False) 
     file = shown(prediction.file)
     name = f"{file}, track {prediction.track}" if all_faces else file
     if prediction.warning:
-        print(f"mma-mrnnet: {name}: {prediction.warning}", file=sys.stderr)
+        say(f"mma-mrnnet: {name}: {prediction.warning}")
     if prediction.error is not None:
-        print(f"mma-mrnnet: {name}: {prediction.error}", file=sys.stderr)
+        say(f"mma-mrnnet: {name}: {prediction.error}")
         return
     length = "" if math.isnan(prediction.duration_s) else f"{prediction.duration_s:.1f} s, "
     faces = f"a face in {prediction.frames_with_face} of {prediction.frames_sampled} frames"
-    print(f"{name}: {length}{faces}")
+    print(printable(f"{name}: {length}{faces}"))
     if prediction.people > 1 and not all_faces:
-        print(
+        say(
             f"mma-mrnnet: {name}: {prediction.people} people were seen; this is who is in most "
-            "frames, --all-faces shows the others",
-            file=sys.stderr,
+            "frames, --all-faces shows the others"
         )
     print_neutral(prediction, name)
     ranked = [name for name, _ in prediction.ranked()] if prediction.calibrated else None
     for target in ranked or prediction.intensities:
-        print(f"  {target:<14} {format_intensity(prediction, target, BAR_LENGTH)}")
+        print(printable(f"  {target:<14} {format_intensity(prediction, target, BAR_LENGTH)}"))
 
 
 def format_intensity(prediction: "VideoPrediction", target: str, bar_length: int) -> str:
@@ -336,10 +344,9 @@ def print_neutral(prediction: "VideoPrediction", name: str) -> None:
     """Say that the person's own neutral was taken out of the affect, if it was."""
     if prediction.neutral_s is not None:
         start, end = prediction.neutral_s
-        print(
+        say(
             f"mma-mrnnet: {name}: the person's own neutral from {start:.3g} to {end:.3g} s was "
-            "taken out; without that: in brackets",
-            file=sys.stderr,
+            "taken out; without that: in brackets"
         )
 
 
@@ -362,7 +369,7 @@ def print_notes(config: "MMAMRNNetConfig", *, with_frames: bool) -> None:
         untrained = ", ".join(config.untrained_outputs)
         notes.append(f"nothing taught the extractor {untrained}: arbitrary numbers")
     for note in notes:
-        print(f"note: {note}", file=sys.stderr)
+        say(f"note: {note}")
 
 
 def discard_stdout() -> None:

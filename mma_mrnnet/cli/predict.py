@@ -1,12 +1,15 @@
 """mma-mrnnet predict and compare: intensities of clips, and two clips side by side."""
 
+import contextlib
 import glob
 import math
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
 
 import typer
 
@@ -17,12 +20,15 @@ from mma_mrnnet.cli.options import (
     Model,
     Neutral,
     Report,
+    Revision,
     Threads,
     load_model,
     move_to,
     option,
     parse_rate,
     parse_seconds,
+    printable,
+    say,
     set_threads,
 )
 from mma_mrnnet.cli.outputs import (
@@ -94,6 +100,7 @@ def predict_clips(
         ),
     ],
     model: Model = None,
+    revision: Revision = None,
     fps: Annotated[
         FrameRate | None,
         option(
@@ -153,7 +160,7 @@ def predict_clips(
     targets = Targets(out, frames, windows, report, annotate)
     targets.check()
     set_threads(threads)
-    network, processor = load_model(model)
+    network, processor = load_model(model, revision)
     config = network.config
     given = {"--fps": fps, "--all-faces": all_faces or None, "--neutral": neutral}
     _check_options_of(config, given)
@@ -190,7 +197,7 @@ def _predict_all(clips: list[str], reading: Reading, outputs: Outputs, targets: 
             done += 1
     except KeyboardInterrupt:
         is_interrupted = True
-        print(f"mma-mrnnet: interrupted after {done} of {len(clips)} clips", file=sys.stderr)
+        say(f"mma-mrnnet: interrupted after {done} of {len(clips)} clips")
     outputs.write()
     if None in errors:
         print_notes(reading.model.config, with_frames=targets.frames is not None)
@@ -294,41 +301,67 @@ def _show(people: list["VideoPrediction"], *, all_faces: bool, must_be_read: boo
 
 
 def find_clips(words: list[str], config: "MMAMRNNetConfig") -> list[str]:
-    """Return files in the order given; folders and patterns sorted, each file once.
+    """Return clips in the order given; those of folders and patterns sorted, each clip once.
+
+    A folder that `mma-mrnnet crop` wrote for a clip is a clip.
 
     Raises:
         ValueError: a folder or pattern without a clip that the model reads. A plain name that does
             not exist stays: it fails alone.
     """
-    from mma_mrnnet.crops.folder import find_files
-    from mma_mrnnet.crops.store import METADATA
     from mma_mrnnet.prediction import clip_suffixes
 
     suffixes = clip_suffixes(config)
-
-    def is_clip(path: str | Path) -> bool:
-        # `--data clips:FOLDER` keeps its labels in a table beside the clips, which may be tables
-        # too.
-        return Path(path).suffix.lower() in suffixes and Path(path).name != METADATA
-
-    found: list[str] = []
+    found: dict[Path | str, str] = {}  # by what makes two words the same clip
     for word in words:
-        matches = [word]
-        if Path(word).is_dir():
-            matches = [str(path) for path in find_files(Path(word), suffixes) if is_clip(path)]
-        elif not Path(word).exists() and glob.has_magic(word):
-            files = sorted(glob.glob(word, recursive=True))  # noqa: PTH207
-            files = [path for path in files if Path(path).is_file()]
-            # A pattern may catch tables and notes beside clips; one without a clip is meant as it
-            # stands.
-            matches = [path for path in files if is_clip(path)] or files
+        if "://" in word and not word.startswith("file://"):
+            found.setdefault(word, word)
+            continue
+        path = _read_path(word)
+        matches = [path]
+        if _holds(path.is_dir):
+            matches = _search_folder(path, suffixes, with_crops=config.feature_names is None)
+        elif not _holds(path.exists) and glob.has_magic(str(path)):
+            names = sorted(glob.glob(str(path), recursive=True))  # noqa: PTH207 - any pattern
+            files = [Path(name) for name in names if Path(name).is_file()]
+            # A pattern may catch tables and notes beside clips; one without a clip is meant as it is.
+            matches = [file for file in files if _is_clip(file, suffixes)] or files
         if not matches:
             raise ValueError(f"{word}: no clip here; looked for {' '.join(sorted(suffixes))}")
-        found += matches
-    once: dict[Path, str] = {}
-    for name in found:
-        once.setdefault(Path(name).absolute(), str(Path(name)))
-    return list(once.values())
+        for match in matches:
+            found.setdefault(match.absolute(), str(match))
+    return list(found.values())
+
+
+def _read_path(word: str) -> Path:
+    """Return the path of a word, which may be a file:// URL or start with `~`."""
+    path = Path(url2pathname(urlsplit(word).path) if word.startswith("file://") else word)
+    with contextlib.suppress(RuntimeError):  # no such user
+        return path.expanduser()
+    return path
+
+
+def _holds(test: Callable[[], bool]) -> bool:
+    """Return the test; False for a name that no file can have, such as one of 300 bytes."""
+    with contextlib.suppress(OSError, ValueError):
+        return test()
+    return False
+
+
+def _search_folder(folder: Path, suffixes: frozenset[str], *, with_crops: bool) -> list[Path]:
+    from mma_mrnnet.crops.folder import find_files
+    from mma_mrnnet.crops.store import INDEX
+
+    files = [path for path in find_files(folder, suffixes) if _is_clip(path, suffixes)]
+    crops = [path.parent for path in folder.rglob(INDEX)] if with_crops else []
+    return sorted([*files, *crops])
+
+
+def _is_clip(path: Path, suffixes: frozenset[str]) -> bool:
+    from mma_mrnnet.crops.store import METADATA
+
+    # `--data clips:FOLDER` keeps its labels in a table beside the clips, which may be tables too.
+    return path.suffix.lower() in suffixes and path.name != METADATA
 
 
 def _with_progress(clips: list[str]) -> Iterable[str]:
@@ -350,6 +383,7 @@ def compare_clips(
         ),
     ],
     model: Model = None,
+    revision: Revision = None,
     neutral: Neutral = None,
     report: Report = None,
     device: Device = "cpu",
@@ -359,7 +393,7 @@ def compare_clips(
     check_report(report)
     check_clips_stay(clips, [] if report is None else [report])
     set_threads(threads)
-    network, processor = load_model(model)
+    network, processor = load_model(model, revision)
     if network.config.feature_names is not None and neutral is not None:
         raise ValueError("--neutral is for videos; this model reads tables of features")
     move_to(network, device)
@@ -369,10 +403,7 @@ def compare_clips(
     _print_comparison(one, other)
     print_notes(network.config, with_frames=False)
     if network.config.relative_labels:
-        print(
-            "note: so a longer bar on one side does not mean that this person felt more",
-            file=sys.stderr,
-        )
+        say("note: so a longer bar on one side does not mean that this person felt more")
     if report is not None:
         _write_comparison(one, other, report)
     return int(one.error is not None or other.error is not None)
@@ -387,10 +418,10 @@ def _print_comparison(one: "VideoPrediction", other: "VideoPrediction") -> None:
         name = shown(each.file)
         for said in (each.warning, each.error, others_said(each)):
             if said:
-                print(f"mma-mrnnet: {name}: {said}", file=sys.stderr)
+                say(f"mma-mrnnet: {name}: {said}")
         print_neutral(each, name)
     for line in side_by_side(one, other):
-        print(line)
+        print(printable(line))
 
 
 def side_by_side(one: "VideoPrediction", other: "VideoPrediction") -> list[str]:
@@ -435,4 +466,4 @@ def _write_comparison(one: "VideoPrediction", other: "VideoPrediction", path: Pa
             write_page(comparison_page(one, other), path)
     except (OSError, ValueError) as error:
         raise OSError(describe_unwritten(path, error)) from error
-    print(f"wrote {path}", file=sys.stderr)
+    say(f"wrote {path}")

@@ -2,13 +2,12 @@
 
 import os
 import shlex
-import sys
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 
-from mma_mrnnet.cli.options import FrameRate, option, parse_count, parse_rate
+from mma_mrnnet.cli.options import FrameRate, option, parse_count, parse_rate, say
 from mma_mrnnet.model.configuration_mma_mrnnet import MMAConfig, MMAMRNNetConfig
 
 CROP_EXAMPLES = """examples:
@@ -72,20 +71,16 @@ def crop_videos(
     try:
         report = crop_corpus(folder, out, CropSettings(fps.fps, size, format), workers)
     except KeyboardInterrupt:
-        print(
-            "mma-mrnnet: interrupted; finished clips stay, and the same command goes on there",
-            file=sys.stderr,
-        )
+        say("mma-mrnnet: interrupted; finished clips stay, and the same command goes on there")
         return 130
     for place, what in [*report.warnings, *report.failed, *report.left_out]:
-        print(f"mma-mrnnet: {place}: {what}", file=sys.stderr)
+        say(f"mma-mrnnet: {place}: {what}")
     for table in report.tables:
-        print(f"wrote {table}", file=sys.stderr)
-    print(
+        say(f"wrote {table}")
+    say(
         f"{out}: {report.done} clips done, {report.skipped} skipped, {len(report.failed)} failed, "
         f"{len(report.without_face)} without a face; "
-        f"a face in {report.faces} of {report.frames} frames; {report.seconds:.1f} s",
-        file=sys.stderr,
+        f"a face in {report.faces} of {report.frames} frames; {report.seconds:.1f} s"
     )
     return int(bool(report.failed or report.left_out))
 
@@ -107,7 +102,7 @@ def draw_clips(
     from mma_mrnnet.synthetic.drawn_clips import write_drawn_reactions
 
     write_drawn_reactions(folder, clips, seed=seed, size=size, workers=workers)
-    print(f"wrote {folder}: {sum(clips)} clips", file=sys.stderr)
+    say(f"wrote {folder}: {sum(clips)} clips")
     return 0
 
 
@@ -165,10 +160,10 @@ def run_ablations(
         names=variants or [],
         seeds=seeds,
         jobs=jobs,
-        tell=lambda line: print(line, file=sys.stderr),
+        tell=say,
     )
     print((out / "ablations.md").read_text(encoding="utf-8"))
-    print(f"wrote {out}/ablations.json, ablations.md, ablations.png", file=sys.stderr)
+    say(f"wrote {out}/ablations.json, ablations.md, ablations.png")
     return int(any(reason.startswith(FAILED) for reason in left_out.values()))
 
 
@@ -190,13 +185,13 @@ def diagnose_runs(
         try:
             found += diagnose_files(run)
         except ValueError as error:
-            print(f"mma-mrnnet: {error}", file=sys.stderr)
+            say(f"mma-mrnnet: {error}")
             code = 1
     for diagnosis in found:
         print("\n".join(diagnosis.describe()))
     if json is not None:
         write_json(json, [diagnosis.to_json() for diagnosis in found])
-        print(f"wrote {json}", file=sys.stderr)
+        say(f"wrote {json}")
     return code
 
 
@@ -244,5 +239,5 @@ def evaluate_extractor(
         command=shlex.join(command),
     )
     written = "evaluation.json, evaluation.md, evaluation.png"
-    print(f"wrote {out}/{written}{', failures.png' if pictures else ''}", file=sys.stderr)
+    say(f"wrote {out}/{written}{', failures.png' if pictures else ''}")
     return 0
