@@ -190,9 +190,9 @@ def test_the_order_inside_model():
         )
 
 
-def test_only_the_two_video_modules_import_the_decoder():
+def test_only_the_video_room_imports_the_decoder():
     importing = [name_of(path) for path in SOURCES if "av" in outside_imports_of(path)]
-    assert importing == ["video.reading", "video.writing"]
+    assert importing == ["video.reading", "video.timeline", "video.writing"]
 
 
 def test_only_the_faces_module_knows_the_detector():
