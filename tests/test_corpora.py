@@ -667,6 +667,26 @@ def test_a_mistake_in_a_labelled_folder_is_named(tmp_path, text, message):
         load_labelled_folder(tmp_path)
 
 
+def test_a_folder_that_is_all_validation_is_read_for_evaluation(tmp_path, monkeypatch):
+    own = labelled_folder(
+        tmp_path / "own",
+        "file_name,subject,au12,split\na.jpg,A,1,validation\nc.jpg,C,N/A,validation\n"
+        "more/b.jpg,B,0.5,validation\n",
+    )
+    frames = load_frames(f"labelled_folder:{own}", required=("validation",))
+    assert frames.splits["validation"]["au12"][:] == [1.0, 0.5]  # C has no label
+    assert [source.name for source in frames.provenance] == ["labelled_folder"]
+    with pytest.raises(ValueError, match="labelled_folder train: no labelled row has its image"):
+        load_frames(f"labelled_folder:{own}")
+    monkeypatch.setattr(corpora.datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    faces = tmp_path / "faces"
+    faces.mkdir()
+    drawn_faces(3, seed=0, size=32).to_parquet(str(faces / "validation-0.parquet"))
+    assert list(load_frames(str(faces), required=("validation",)).splits) == ["validation"]
+    with pytest.raises(ValueError, match=r"no train-\*\.parquet here"):
+        load_frames(str(faces))
+
+
 def test_a_split_by_subject_is_a_fifth_and_the_same_in_any_order():
     table = corpora.labelled_folder.pd.DataFrame(
         {"subject": [f"person {number % 10}" for number in range(40)]}

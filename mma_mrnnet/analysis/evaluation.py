@@ -102,7 +102,12 @@ def evaluate(
         )
     config = extractor.network.config
     frames = read_frames(
-        data, units, items=DRAWN_ITEMS, seed=DRAWN_SEED, image_size=config.image_size
+        data,
+        units,
+        items=DRAWN_ITEMS,
+        seed=DRAWN_SEED,
+        image_size=config.image_size,
+        required=(split,),
     )
     rows = FrameDataset(frames.splits[split], units)
     _check_rows(rows, data, split, pictures)

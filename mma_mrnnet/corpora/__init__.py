@@ -37,11 +37,14 @@ class FrameReader:
             `records.frame_features`.
         provenance: None if the folder itself declares it, see `declared_provenance`.
         is_cached: whether its rows are kept for the next run, see `cached_frames`.
+        takes_required: whether `read` takes the splits that must be there as its third argument;
+            else both must be.
     """
 
-    read: Callable[[str | Path, Sequence[int]], datasets.DatasetDict]
+    read: Callable[..., datasets.DatasetDict]
     provenance: Provenance | None = None
     is_cached: bool = True
+    takes_required: bool = False
 
 
 @dataclass(frozen=True)
@@ -67,8 +70,10 @@ CORPORA: dict[str, FrameReader | ClipReader] = {
     "bp4d": FrameReader(bp4d.load_bp4d, bp4d.PROVENANCE),
     "disfa": FrameReader(disfa.load_disfa, disfa.PROVENANCE),
     "emotionet": FrameReader(emotionet.load_emotionet, emotionet.PROVENANCE),
-    "face_parquet": FrameReader(load_face_parquet, is_cached=False),  # `datasets` caches parquet
-    "labelled_folder": FrameReader(load_labelled_folder),
+    "face_parquet": FrameReader(
+        load_face_parquet, is_cached=False, takes_required=True
+    ),  # `datasets` caches parquet
+    "labelled_folder": FrameReader(load_labelled_folder, takes_required=True),
     "raf_db": FrameReader(raf_db.load_raf_db, raf_db.PROVENANCE),
     "clips": ClipReader(
         "a user's own clips",
@@ -102,7 +107,8 @@ class LabelledFrames:
 
     Attributes:
         splits: `train` and `validation`, with the columns of `records.frame_features`.
-        provenance: one entry a source of the training rows, in the order of their names.
+        provenance: one entry a source of the training rows (or of the only split that was asked
+            for), in the order of their names.
     """
 
     splits: datasets.DatasetDict
@@ -146,26 +152,31 @@ def draw_frames(
     return LabelledFrames(splits, provenance)
 
 
-def load_frames(data: str, action_units: Sequence[int] = ACTION_UNITS) -> LabelledFrames:
+def load_frames(
+    data: str,
+    action_units: Sequence[int] = ACTION_UNITS,
+    required: Sequence[str] = FRAME_SPLITS,
+) -> LabelledFrames:
     """Read labelled face crops of one corpus, or of several one after the other.
 
     Args:
         data: a folder that `load_face_parquet` reads, or `NAME:FOLDER`, several between commas.
         action_units: the units whose columns come out; a corpus that does not annotate one has no
             label of it.
+        required: splits that are read and must not be empty.
 
     Raises:
         ValueError: a name that is no corpus of stage 1, or what the corpus's reader raises.
     """
     if Path(data).is_dir():
-        return _load_part("face_parquet", data, action_units)
+        return _load_part("face_parquet", data, action_units, required)
     places = [part.strip() for part in data.split(",")]
     if "" in places or len(set(places)) < len(places):
         raise ValueError(f"--data: each NAME:FOLDER between commas once, none empty; got {data!r}")
-    parts = [_load_part(*_split_place(place), action_units) for place in places]
+    parts = [_load_part(*_split_place(place), action_units, required) for place in places]
     splits = datasets.DatasetDict()
     columns = list(frame_features(action_units))
-    for split in FRAME_SPLITS:
+    for split in required:
         rows = [part.splits[split].select_columns(columns) for part in parts]
         splits[split] = datasets.concatenate_datasets(rows)
     provenance = {entry: None for part in parts for entry in part.provenance}  # each once
@@ -187,14 +198,18 @@ def _split_place(place: str) -> tuple[str, str]:
     return name, folder
 
 
-def _load_part(name: str, folder: str, action_units: Sequence[int]) -> LabelledFrames:
+def _load_part(
+    name: str, folder: str, action_units: Sequence[int], required: Sequence[str]
+) -> LabelledFrames:
     reader = frame_readers()[name]
-    if reader.is_cached:
+    if reader.takes_required and set(required) != set(FRAME_SPLITS):
+        splits = reader.read(folder, action_units, required)
+    elif reader.is_cached:
         splits = cached_frames(reader.read, folder, action_units)
     else:
         splits = reader.read(folder, action_units)
     if reader.provenance is None:
-        provenance = declared_provenance(folder, set(splits["train"].unique("source")))
+        provenance = declared_provenance(folder, set(splits[required[0]].unique("source")))
     else:
         provenance = [reader.provenance]
     return LabelledFrames(splits, tuple(provenance))

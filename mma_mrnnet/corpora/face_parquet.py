@@ -1,6 +1,6 @@
 """Labelled face crops in `train-*.parquet` and `validation-*.parquet`, as on the Hub."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 import datasets
@@ -8,12 +8,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from datasets.exceptions import DatasetGenerationError
 
+from mma_mrnnet.corpora.frame_tables import check_people_apart
 from mma_mrnnet.features.records import FRAME_SPLITS, action_unit_column, frame_features
 from mma_mrnnet.model.labels import ACTION_UNITS, EXPRESSIONS, NO_CLASS
 
 
 def load_face_parquet(
-    folder: str | Path, action_units: Sequence[int] = ACTION_UNITS
+    folder: str | Path,
+    action_units: Sequence[int] = ACTION_UNITS,
+    required: Collection[str] = FRAME_SPLITS,
 ) -> datasets.DatasetDict:
     """Read a folder of parquet files with the columns of `records.frame_features`.
 
@@ -23,16 +26,20 @@ def load_face_parquet(
     Args:
         folder: holds `train-*.parquet` and `validation-*.parquet`.
         action_units: see `FrameReader.read`.
+        required: splits that must be there; another one may be missing.
 
     Raises:
-        ValueError: a split without files, a file or column that cannot be read, a label out of
+        ValueError: a required split without files, a file or column that cannot be read, a label out of
             range, or a subject in both splits; the message names it.
     """
     folder = Path(folder)
     files = {split: sorted(map(str, folder.glob(f"{split}-*.parquet"))) for split in FRAME_SPLITS}
     for split, found in files.items():
-        if not found:
-            raise ValueError(f"{folder}: no {split}-*.parquet here; both splits are needed")
+        if not found and split in required:
+            raise ValueError(
+                f"{folder}: no {split}-*.parquet here; {' and '.join(required)} needed"
+            )
+    files = {split: found for split, found in files.items() if found}
     features = frame_features(action_units)
     for path in (path for found in files.values() for path in found):
         _check_columns(path, features)
@@ -45,16 +52,9 @@ def load_face_parquet(
             f"{folder}: not readable as labelled crops: {error.__cause__ or error}"
         ) from error
     splits = datasets.DatasetDict(
-        {
-            split: _check_labels(raw[split], f"{folder}: {split}", action_units)
-            for split in FRAME_SPLITS
-        }
+        {split: _check_labels(raw[split], f"{folder}: {split}", action_units) for split in files}
     )
-    both = set(splits["train"]["subject"]) & set(splits["validation"]["subject"])
-    if both:
-        raise ValueError(
-            f"{folder}: {len(both)} subjects are in both splits, for example {min(both)!r}"
-        )
+    check_people_apart(splits, folder)
     return splits
 
 

@@ -2,7 +2,7 @@
 
 import hashlib
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 
 import datasets
@@ -153,7 +153,11 @@ def known_action_units(units: Iterable[int], place: Path, action_units: Sequence
 
 
 def as_splits(
-    tables: dict[str, pd.DataFrame], corpus: str, folder: Path, action_units: Sequence[int]
+    tables: dict[str, pd.DataFrame],
+    corpus: str,
+    folder: Path,
+    action_units: Sequence[int],
+    required: Collection[str] = FRAME_SPLITS,
 ) -> datasets.DatasetDict:
     """Return tables of train and validation with the columns of `records.frame_features`.
 
@@ -165,23 +169,35 @@ def as_splits(
         corpus: goes into the column `source`.
         folder: where the corpus lies, for messages.
         action_units: the units whose columns come out; missing ones are not annotated.
+        required: splits that must not be empty; others are left out if they are.
 
     Raises:
-        ValueError: an image is listed twice, a subject is in both splits, or a split is empty.
+        ValueError: an image is listed twice, a subject is in both splits, or a required split is
+            empty.
     """
     features = frame_features(action_units)
-    splits = {
-        split: _keep_labelled(tables[split], f"{folder}: {corpus} {split}", features)
-        for split in FRAME_SPLITS
-    }
-    both = set(splits["train"]["subject"]) & set(splits["validation"]["subject"])
-    if both:
-        raise ValueError(
-            f"{folder}: {len(both)} subjects are in both splits, for example {min(both)!r}"
-        )
-    return datasets.DatasetDict(
-        {split: _make_dataset(table, corpus, features) for split, table in splits.items()}
-    )
+    splits = datasets.DatasetDict()
+    for split in FRAME_SPLITS:
+        place = f"{folder}: {corpus} {split}"
+        table = _keep_labelled(tables[split], place, features)
+        if len(table):
+            splits[split] = _make_dataset(table, corpus, features)
+        elif split in required:
+            raise ValueError(f"{place}: no labelled row has its image")
+    check_people_apart(splits, folder)
+    return splits
+
+
+def check_people_apart(splits: datasets.DatasetDict, folder: Path) -> None:
+    """Check that nobody is in two splits."""
+    seen: set[str] = set()
+    for rows in splits.values():
+        both = seen.intersection(people := set(rows["subject"]))
+        if both:
+            raise ValueError(
+                f"{folder}: {len(both)} subjects are in both splits, for example {min(both)!r}"
+            )
+        seen |= people
 
 
 def _keep_labelled(table: pd.DataFrame, place: str, features: datasets.Features) -> pd.DataFrame:
@@ -209,8 +225,6 @@ def _keep_labelled(table: pd.DataFrame, place: str, features: datasets.Features)
             len(table),
             table["image"][~there].iloc[0],
         )
-    if not there.any():
-        raise ValueError(f"{place}: no labelled row has its image")
     return table[there]
 
 

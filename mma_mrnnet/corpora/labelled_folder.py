@@ -2,7 +2,7 @@
 
 import logging
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -26,7 +26,9 @@ logger = logging.getLogger(__name__)
 
 
 def load_labelled_folder(
-    folder: str | Path, action_units: Sequence[int] = ACTION_UNITS
+    folder: str | Path,
+    action_units: Sequence[int] = ACTION_UNITS,
+    required: Collection[str] = FRAME_SPLITS,
 ) -> datasets.DatasetDict:
     """Read images with the labels of a `metadata.csv`.
 
@@ -39,6 +41,7 @@ def load_labelled_folder(
     Args:
         folder: holds `metadata.csv` and the images.
         action_units: see `FrameReader.read`.
+        required: splits that must not be empty.
 
     Raises:
         ValueError: a column is missing, a label out of range, a file listed twice, or a subject
@@ -66,7 +69,7 @@ def load_labelled_folder(
     splits = (
         _split_by_name(table, rows) if "split" in table.header else split_by_subject(rows, folder)
     )
-    return as_splits(splits, "labelled_folder", folder, action_units)
+    return as_splits(splits, "labelled_folder", folder, action_units, required)
 
 
 def _read_labels(table: TextTable, action_units: Sequence[int]) -> dict[str, NDArray]:

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from mma_mrnnet.corpora import DRAWN, LabelledFrames, draw_frames, load_frames
+from mma_mrnnet.features.records import FRAME_SPLITS
 from mma_mrnnet.model.configuration_mma_mrnnet import MMAConfig
 from mma_mrnnet.model.labels import (
     CHANNELS,
@@ -78,7 +79,13 @@ def _label_talkers(train: FrameDataset, sources: Sequence[str]) -> None:
 
 
 def read_frames(
-    data: str, action_units: Sequence[int], *, items: int, seed: int, image_size: int
+    data: str,
+    action_units: Sequence[int],
+    *,
+    items: int,
+    seed: int,
+    image_size: int,
+    required: Sequence[str] = FRAME_SPLITS,
 ) -> LabelledFrames:
     """Read or draw the face crops that `--data` names.
 
@@ -88,13 +95,14 @@ def read_frames(
         items: drawn training faces; a fifth as many are validation.
         seed: of drawn faces.
         image_size: their side.
+        required: splits that must not be empty.
 
     Raises:
         ValueError: as `frame_splits`, but for what training asks of its rows.
     """
     if data in DRAWN:
         return draw_frames(data, action_units, items=items, seed=seed, image_size=image_size)
-    return load_frames(data, action_units)
+    return load_frames(data, action_units, required)
 
 
 def check_supervision(
