@@ -12,6 +12,7 @@ import datasets
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from skimage.data import astronaut
 from transformers import AutoVideoProcessor, pipeline
 from transformers.dynamic_module_utils import get_imports
@@ -23,8 +24,8 @@ from mma_mrnnet.hub.export import PIPELINE_FILE, TASK, export_checkpoint
 from mma_mrnnet.model.labels import REACTIONS
 from mma_mrnnet.prediction import predict_video
 from mma_mrnnet.prediction.pipeline import FacialExpressionIntensityPipeline
-from mma_mrnnet.video.reading import VideoError
-from mma_mrnnet.video.sources import local_video
+from mma_mrnnet.video.reading import VideoError, read_frames
+from mma_mrnnet.video.sources import local_file
 from mma_mrnnet.video.writing import write_video
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -101,6 +102,22 @@ def test_a_path_bytes_a_file_object_and_a_data_sets_entry_give_the_same(
     kind, pipe, checkpoint, clip
 ):
     assert pipe(kind(clip)) == intensities(clip, checkpoint)
+
+
+def test_frames_in_memory_are_one_video_at_the_rate_that_is_given(pipe, checkpoint, clip):
+    images = [Image.fromarray(frame.image) for frame in read_frames(clip)]
+    array = np.stack([np.asarray(image) for image in images])
+    expected = intensities(clip, checkpoint)
+    for video in (images, array, torch.from_numpy(array)):
+        assert pipe(video, fps=5) == expected
+    assert pipe([array, str(clip)], fps=5) == [expected] * 2
+
+
+def test_a_decoded_entry_of_datasets_is_read_from_its_bytes(pipe, checkpoint, clip):
+    class VideoDecoder:
+        _hf_encoded = {"path": "clip.mp4", "bytes": clip.read_bytes()}  # noqa: RUF012 - as theirs
+
+    assert pipe(VideoDecoder()) == intensities(clip, checkpoint)
 
 
 def test_top_k_ranks_the_strongest(pipe, checkpoint, clip):
@@ -228,7 +245,7 @@ def test_no_input_a_folder_text_and_arrays_are_errors_in_words(pipe, tmp_path):
         (None, "cannot be read from builtins.NoneType"),
         (tmp_path, "is a folder, not a file"),
         (tmp_path / "text.mp4", "is text, not a video"),
-        (np.zeros((2, 8, 8, 3), np.uint8), "arrays of frames are not"),
+        (np.zeros((2, 8, 8, 3), np.uint8), "give fps=, their frames per second"),
         (whole, r"give one column, such as dataset\['video'\]"),
     ]:
         with pytest.raises(VideoError, match=said):
@@ -290,11 +307,11 @@ def test_the_limits_reach_the_reading_and_a_fault_of_ours_is_no_video_error(
         seen.update(limits)
         raise RuntimeError("ours")
 
-    monkeypatch.setattr("mma_mrnnet.video.sources.local_video", broken)
+    monkeypatch.setattr("mma_mrnnet.video.sources.local_file", broken)
     with pytest.raises(RuntimeError, match="ours"):
         pipe([clip], on_error="return", timeout=3)
-    assert seen == {"timeout": 3}
-    assert local_video is not broken
+    assert seen["timeout"] == 3
+    assert local_file is not broken
 
 
 # It travels --------------------------------------------------------------------------------------------------------

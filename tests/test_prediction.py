@@ -1,5 +1,6 @@
 """What `prediction/` promises: on which frames the intensities rest, what the tables hold, what is refused."""
 
+import io
 import json
 import weakref
 from collections import Counter
@@ -13,16 +14,20 @@ from PIL import Image
 from skimage.data import astronaut
 
 from mma_mrnnet import (
+    LiveReader,
     MMAMRNNetConfig,
     MMAMRNNetForIntensity,
     load_pretrained,
     predict_image,
     predict_images,
+    predict_people,
     predict_video,
+    running_intensities,
+    sliding_windows,
 )
 from mma_mrnnet.faces.detection import FaceDetector, align_face
 from mma_mrnnet.faces.tracks import crop_faces
-from mma_mrnnet.hub.checkpoints import load_checkpoint
+from mma_mrnnet.hub.checkpoints import CheckpointError, load_checkpoint
 from mma_mrnnet.prediction import NO_FACE, clip_table, write_table
 from mma_mrnnet.video.reading import VideoError, read_frames
 from mma_mrnnet.video.writing import write_video
@@ -263,13 +268,116 @@ def test_what_a_truncated_file_lost_is_passed_on(predict, tmp_path):
     assert 0 < found.duration_s < 10
 
 
-def test_the_given_model_is_used_as_it_is_and_left_as_it_was(predict, tiny_model, tmp_path):
+def test_a_callers_model_keeps_the_mode_of_each_of_its_parts(
+    predict, tiny_model, tiny_processor, tmp_path
+):
     path = clip(tmp_path / "clip.mp4", "FFFF")
     before = predict(path)
+    assert not any(module.training for module in tiny_model.modules())
     tiny_model.train()
-    assert same(
-        before.intensities, predict(path).intensities
-    )  # dropout would differ from run to run
+    tiny_model.mma.eval()  # as if the extractor were frozen
+    modes = [module.training for module in tiny_model.modules()]
+    found = predict(path)
+    assert same(before.intensities, found.intensities)  # dropout would differ from run to run
+    pd.testing.assert_frame_equal(before.running, found.running)
+    times_s, affect = found.frames["time_s"].to_numpy(), found.frames[AFFECT].to_numpy(np.float32)
+    running_intensities(times_s, affect, tiny_model, tiny_processor)
+    sliding_windows(times_s, affect, tiny_model, tiny_processor, 2.0)
+    LiveReader(tiny_model, tiny_processor).add(FACE, 0.0)
+    predict_image(FACE, tiny_model, tiny_processor)
+    assert [module.training for module in tiny_model.modules()] == modes
+    with pytest.raises(VideoError):
+        predict(tmp_path / "none.mp4")
+    assert [module.training for module in tiny_model.modules()] == modes
+
+
+def test_a_model_may_be_named_by_its_folder_or_repository(
+    tiny_model, tiny_processor, tmp_path, monkeypatch
+):
+    folder = tmp_path / "my-model"
+    tiny_model.save_pretrained(folder)
+    tiny_processor.save_pretrained(folder)
+    path = clip(tmp_path / "clip.mp4", "FFFF")
+    expected = predict_video(path, tiny_model, tiny_processor)
+    for name in (folder, str(folder)):
+        assert same(predict_video(path, model=name).intensities, expected.intensities)
+    assert same(predict_people(path, folder)[0].intensities, expected.intensities)
+    (by_name,), (by_model,) = (
+        predict_image(FACE, folder),
+        predict_image(FACE, tiny_model, tiny_processor),
+    )
+    assert by_name.affect == pytest.approx(by_model.affect, abs=1e-6)
+    with pytest.raises(CheckpointError):
+        predict_video(path, tmp_path / "nothing")
+    asked = []
+    monkeypatch.setattr(
+        "mma_mrnnet.prediction.checkpoint.load_either",
+        lambda *given: asked.append(given) or (tiny_model, tiny_processor),
+    )
+    predict_video(path, "me/my-model", revision="v2")
+    assert asked == [("me/my-model", "v2")]
+
+
+@pytest.mark.parametrize("fps", [1.0, 1.5])
+def test_a_clip_with_fewer_frames_than_the_checkpoint_samples_says_so(predict, fps, tmp_path):
+    path = write_video(tmp_path / "slow.mp4", [FACE] * 4, fps)
+    assert predict(path).warning == (
+        f"sampled at {fps:g} frames a second, below the checkpoint's 2"
+    )
+
+
+@pytest.mark.parametrize("fps", [2.0, 3.0, 29.97])
+def test_a_clip_with_frames_enough_says_nothing_of_its_rate(predict, fps, tmp_path):
+    path = write_video(tmp_path / "clip.mp4", [FACE] * round(2 * fps), fps)
+    assert predict(path).warning is None
+
+
+def test_frames_in_memory_give_what_their_file_gives(tiny_model, tiny_processor, tmp_path):
+    path = clip(tmp_path / "clip.mp4", "FF.F")
+    expected = predict_video(path, tiny_model, tiny_processor)
+    frames = np.stack([frame.image for frame in read_frames(path)])
+    found = predict_video(frames, tiny_model, tiny_processor, fps=4)
+    assert same(found.intensities, expected.intensities)
+    assert found.file == "video of 4 frames"
+    assert found.duration_s == 1.0
+    assert found.frames_sampled == expected.frames_sampled == 2
+    dense = predict_video(frames, tiny_model, tiny_processor, fps=4, every_frame=True)
+    assert dense.frames_sampled == 4
+    with pytest.raises(VideoError, match="give fps=, their frames per second"):
+        predict_video(frames, tiny_model, tiny_processor)
+
+
+def test_a_video_may_be_bytes_an_open_file_or_a_data_sets_entry(predict, tmp_path):
+    path = clip(tmp_path / "clip.mp4", "FF.F")
+    expected = predict(path)
+    content = path.read_bytes()
+    for video in (content, io.BytesIO(content), {"path": None, "bytes": content}, path.as_uri()):
+        found = predict(video)
+        assert same(found.intensities, expected.intensities)
+        assert found.frames["file"].tolist() == [found.file] * 2
+    with pytest.raises(VideoError, match=r"^video of 5 bytes: is text, not a video"):
+        predict(b"hello")
+    with pytest.raises(VideoError, match=r"^a text of [\d,]+ characters is no path") as caught:
+        predict(content.decode("latin-1"))
+    assert len(str(caught.value)) < 500
+
+
+def test_a_photo_may_be_bytes_an_open_file_a_url_or_a_tensor(
+    tiny_mma, tiny_processor, tmp_path, monkeypatch
+):
+    path = tmp_path / "photo.png"
+    Image.fromarray(FACE).save(path)
+    (expected,) = predict_image(FACE, tiny_mma, tiny_processor)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    content = path.read_bytes()
+    forms = [content, io.BytesIO(content), {"path": None, "bytes": content}, path.as_uri()]
+    for photo in (*forms, "~/photo.png", torch.from_numpy(FACE)):
+        (found,) = predict_image(photo, tiny_mma, tiny_processor)
+        assert found.affect == expected.affect
+    with pytest.raises(ValueError, match=r"a photo cannot be read from builtins.int; accepted are"):
+        predict_image(3, tiny_mma, tiny_processor)
+    with pytest.raises(ValueError, match=r"^photo of 5 bytes: not an image"):
+        predict_image(b"hello", tiny_mma, tiny_processor)
 
 
 def test_what_the_checkpoint_says_of_itself_reaches_the_prediction(predict, tiny_model, tmp_path):

@@ -576,3 +576,19 @@ def test_the_shipped_checkpoint_reads_on_beyond_its_30_frames():
             offline(model, seen[max(0, count - 30) : count]),
             atol=1e-5,
         )
+
+
+def test_a_gap_has_no_windows(tiny_model, tiny_processor):
+    # Windows of 2 s at every second: frames at 0 to 1.5 s, then at 2e7 + (0, 0.5) s.
+    times_s = [0, 0.5, 1.0, 1.5, 2e7, 2e7 + 0.5]
+    affect = np.random.default_rng(0).random((6, 26)).astype(np.float32)
+    windows = sliding_windows(times_s, affect, tiny_model, tiny_processor, 2.0, 1.0)
+    assert windows["start_s"].tolist() == [0, 1, 2e7 - 1]
+    assert windows["frames_with_face"].tolist() == [4, 2, 2]
+
+
+def test_windows_of_a_clip_without_gaps_are_all_that_there_are(tiny_model, tiny_processor):
+    affect = np.zeros((9, 26), np.float32)
+    windows = sliding_windows(np.arange(9) / 2, affect, tiny_model, tiny_processor, 2.0, 0.7)
+    # 0, 0.7, ... to the first that reaches the last frame at 4 s: 2.1 s.
+    assert windows["start_s"].tolist() == pytest.approx([0, 0.7, 1.4, 2.1])

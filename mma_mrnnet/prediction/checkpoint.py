@@ -1,11 +1,19 @@
-"""Which model and processor a prediction is made with."""
+"""Which model and processor a prediction is made with, and in which mode."""
 
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 
-from mma_mrnnet.hub.checkpoints import load_pretrained
+from transformers import PreTrainedModel
+
+from mma_mrnnet.hub.checkpoints import load_either, load_pretrained
 from mma_mrnnet.model.modeling_mma import MMAModel
 from mma_mrnnet.model.modeling_mma_mrnnet import MMAMRNNetForIntensity
 from mma_mrnnet.model.video_processing_mma_mrnnet import MMAMRNNetVideoProcessor
+
+ModelOrName = PreTrainedModel | str | os.PathLike[str] | None
+"""A model, the folder or Hub repository of one, or None for the bundled checkpoint."""
 
 
 @cache
@@ -18,31 +26,35 @@ def default_checkpoint() -> tuple[MMAMRNNetForIntensity, MMAMRNNetVideoProcessor
 
 
 def resolve_checkpoint(
-    model: MMAModel | MMAMRNNetForIntensity | None, processor: MMAMRNNetVideoProcessor | None
+    model: ModelOrName, processor: MMAMRNNetVideoProcessor | None, revision: str = "main"
 ) -> tuple[MMAModel | MMAMRNNetForIntensity, MMAMRNNetVideoProcessor]:
-    """Return the given pair (model in eval mode), or the bundled checkpoint if both are None.
+    """Return the given pair, the checkpoint of that name, or the bundled one if both are None.
 
     Raises:
-        ValueError: one of the two is missing.
+        ValueError: a model without its processor, or a processor alone.
+        CheckpointError: the checkpoint is missing, damaged, or of another kind.
     """
+    if isinstance(model, str | os.PathLike):
+        loaded, own_processor = load_either(model, revision)
+        return loaded, processor or own_processor
     if model is None and processor is None:
         return default_checkpoint()
     if model is None or processor is None:
         raise ValueError(
             "give model and processor together, or neither for the checkpoint that ships"
         )
-    return model.eval(), processor
+    return model, processor  # type: ignore[return-value]  # the Hub's own code has other classes
 
 
 def resolve_stage_2(
-    model: MMAMRNNetForIntensity | None, processor: MMAMRNNetVideoProcessor | None
+    model: ModelOrName, processor: MMAMRNNetVideoProcessor | None, revision: str = "main"
 ) -> tuple[MMAMRNNetForIntensity, MMAMRNNetVideoProcessor]:
     """As `resolve_checkpoint`, but a stage-1 model is refused.
 
     Raises:
-        ValueError: one of the two is missing, or the model is of stage 1.
+        ValueError: also if the model is of stage 1.
     """
-    found, processor = resolve_checkpoint(model, processor)
+    found, processor = resolve_checkpoint(model, processor, revision)
     # Not by class: a model that was loaded with the Hub's own code has another one.
     if found.config.model_type != "mma_mrnnet":
         raise ValueError(
@@ -62,3 +74,15 @@ def get_extractor(model: MMAModel | MMAMRNNetForIntensity) -> MMAModel:
     if extractor is None:
         raise ValueError("this model reads tables of features and has no extractor for images")
     return extractor  # type: ignore[return-value]  # known by its attribute, not by its class
+
+
+@contextmanager
+def evaluating(model: PreTrainedModel) -> Iterator[None]:
+    """Open a context in which the model is in eval mode; each module gets its own mode back."""
+    training = [module for module in model.modules() if module.training]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module in training:
+            module.training = True

@@ -6,9 +6,8 @@ from functools import partial
 import numpy as np
 import pandas as pd
 
-from mma_mrnnet.model.modeling_mma_mrnnet import MMAMRNNetForIntensity
 from mma_mrnnet.model.video_processing_mma_mrnnet import MMAMRNNetVideoProcessor
-from mma_mrnnet.prediction.checkpoint import resolve_stage_2
+from mma_mrnnet.prediction.checkpoint import ModelOrName, evaluating, resolve_stage_2
 from mma_mrnnet.prediction.result import (
     NO_ROW,
     SampledAffect,
@@ -29,7 +28,11 @@ from mma_mrnnet.tables.features import (
 
 
 def predict_table(
-    path: str | os.PathLike[str], model: MMAMRNNetForIntensity, processor: MMAMRNNetVideoProcessor
+    path: str | os.PathLike[str],
+    model: ModelOrName,
+    processor: MMAMRNNetVideoProcessor | None = None,
+    *,
+    revision: str = "main",
 ) -> VideoPrediction:
     """Predict the intensities of a clip whose frames are rows of a feature table.
 
@@ -38,8 +41,9 @@ def predict_table(
 
     Args:
         path: a .csv, .tsv, .txt or .parquet file.
-        model: a stage-2 model with `config.feature_names`.
-        processor: the model's processor.
+        model: a stage-2 model with `config.feature_names`, or the folder or Hub repository of one.
+        processor: the model's processor; needed with a model that is given as such.
+        revision: branch, tag or commit of a Hub repository.
 
     Returns:
         A `VideoPrediction` whose `frames` are the rows that were used. A table without a usable row
@@ -48,8 +52,8 @@ def predict_table(
     Raises:
         ValueError: the model reads videos, a column is missing, or the table cannot be read.
     """
-    model, processor = resolve_stage_2(model, processor)
-    config = model.config
+    checkpoint, processor = resolve_stage_2(model, processor, revision)
+    config = checkpoint.config
     if config.feature_names is None:
         raise ValueError(
             f"{path}: this model reads videos, not tables; a model trained on such tables is needed"
@@ -70,7 +74,8 @@ def predict_table(
     lost = None
     if left_out:
         lost = f"{left_out} of {table.frames_sampled} frames left out: no face, or a number missing"
-    (intensities,) = predict_intensities([table.values], model, processor)
+    with evaluating(checkpoint):
+        (intensities,) = predict_intensities([table.values], checkpoint, processor)
     sampled = SampledAffect(table.values, np.asarray(table.frames), times_s)
     return VideoPrediction(
         file=str(path),
@@ -78,9 +83,13 @@ def predict_table(
         frames=frames,
         duration_s=table.duration_s,
         error=None if used else NO_ROW,
-        warning=join_notes(lost, length_warning(used, processor), table.warning),
+        warning=join_notes(
+            lost,
+            length_warning(used, processor),
+            table.warning,
+        ),
         calibrated=config.calibrated,
         relative=config.relative_labels,
         simulated=config.simulated_labels,
-        explain=partial(explain_intensities, sampled, model, processor),
+        explain=partial(explain_intensities, sampled, checkpoint, processor),
     )

@@ -1,8 +1,9 @@
 """Photos -> the affect of each face, by stage 1 alone."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -11,12 +12,14 @@ from mma_mrnnet.faces.affect import extract_affect
 from mma_mrnnet.faces.detection import FaceDetector, align_face
 from mma_mrnnet.model.labels import affect_names
 from mma_mrnnet.model.modeling_mma import MMAModel
-from mma_mrnnet.model.modeling_mma_mrnnet import MMAMRNNetForIntensity
 from mma_mrnnet.model.video_processing_mma_mrnnet import MMAMRNNetVideoProcessor
-from mma_mrnnet.prediction.checkpoint import get_extractor, resolve_checkpoint
-
-Photo = str | os.PathLike[str] | np.ndarray | Image.Image
-"""A file, a PIL image, or an (H, W, 3) uint8 RGB array."""
+from mma_mrnnet.prediction.checkpoint import (
+    ModelOrName,
+    evaluating,
+    get_extractor,
+    resolve_checkpoint,
+)
+from mma_mrnnet.video.sources import local_file
 
 
 @dataclass
@@ -37,75 +40,89 @@ class FacePrediction:
 
 
 def predict_images(
-    images: Sequence[Photo],
-    model: MMAModel | MMAMRNNetForIntensity | None = None,
+    images: Iterable[Any],
+    model: ModelOrName = None,
     processor: MMAMRNNetVideoProcessor | None = None,
+    *,
+    revision: str = "main",
 ) -> list[list[FacePrediction]]:
     """Predict valence-arousal, expressions and action units of every face of each photo.
 
     Args:
-        images: files, PIL images, or (H, W, 3) uint8 RGB arrays.
-        model: a stage-1 or stage-2 model; None takes the bundled checkpoint.
-        processor: the model's processor; needed with `model`.
+        images: paths, URLs, bytes, file objects or data-set entries (see `local_file`), PIL images,
+            or (H, W, 3) uint8 RGB arrays or tensors.
+        model: a stage-1 or stage-2 model, or the folder or Hub repository of one; None takes the
+            bundled checkpoint.
+        processor: the model's processor; needed with a model that is given as such.
+        revision: branch, tag or commit of a Hub repository.
 
     Returns:
         For each photo a list of faces, the largest first; empty if there is none.
 
     Raises:
-        ValueError: a file that is no image, an array of another shape, one path instead of a list,
-            a model without its processor or without an extractor.
+        ValueError: a source that is no image, an array of another shape, one photo instead of a
+            list, a model without its processor or without an extractor.
         FileNotFoundError: a file does not exist.
     """
-    if isinstance(images, str | os.PathLike):
+    if isinstance(images, str | bytes | os.PathLike | Image.Image | Mapping):
+        what = repr(str(images)) if isinstance(images, str | os.PathLike) else type(images).__name__
         raise ValueError(
-            f"images must be a list of photos; got one, {str(images)!r} (predict_image takes one)"
+            f"images must be a list of photos; got one, {what[:200]} (predict_image takes one)"
         )
-    model, processor = resolve_checkpoint(model, processor)
-    extractor = get_extractor(model)
-    names = affect_names(extractor.config.action_units)
-    size = extractor.config.image_size
+    checkpoint, processor = resolve_checkpoint(model, processor, revision)
+    extractor = get_extractor(checkpoint)
     detector = FaceDetector()
-    predictions = []
-    for image in images:
-        pixels = _read_image(image)
-        detections = detector(pixels)
-        crops = [align_face(pixels, found.landmarks, size) for found in detections]
-        rows = extract_affect(crops, extractor, processor)
-        affects = [dict(zip(names, row.tolist(), strict=True)) for row in rows]
-        predictions.append(
-            [
-                FacePrediction(found.box, found.score, affect, crop)
-                for found, affect, crop in zip(detections, affects, crops, strict=True)
-            ]
-        )
-    return predictions
+    with evaluating(checkpoint):
+        return [
+            _predict_faces(_read_photo(image), detector, extractor, processor) for image in images
+        ]
 
 
 def predict_image(
-    image: Photo,
-    model: MMAModel | MMAMRNNetForIntensity | None = None,
+    image: Any,
+    model: ModelOrName = None,
     processor: MMAMRNNetVideoProcessor | None = None,
+    *,
+    revision: str = "main",
 ) -> list[FacePrediction]:
     """Predict the affect of every face of one photo; see `predict_images`."""
-    return predict_images([image], model, processor)[0]
+    return predict_images([image], model, processor, revision=revision)[0]
 
 
-def _read_image(image: Photo) -> np.ndarray:
+def _predict_faces(
+    pixels: np.ndarray,
+    detector: FaceDetector,
+    extractor: MMAModel,
+    processor: MMAMRNNetVideoProcessor,
+) -> list[FacePrediction]:
+    names, size = affect_names(extractor.config.action_units), extractor.config.image_size
+    detections = detector(pixels)
+    crops = [align_face(pixels, found.landmarks, size) for found in detections]
+    rows = extract_affect(crops, extractor, processor)
+    affects = [dict(zip(names, row.tolist(), strict=True)) for row in rows]
+    return [
+        FacePrediction(found.box, found.score, affect, crop)
+        for found, affect, crop in zip(detections, affects, crops, strict=True)
+    ]
+
+
+def _read_photo(image: Any) -> np.ndarray:
     """Return (H, W, 3) uint8 RGB, upright."""
-    if isinstance(image, np.ndarray):
-        return image
     if isinstance(image, Image.Image):
         return _upright_rgb(image)
-    try:
-        with Image.open(image) as file:
-            return _upright_rgb(file)
-    except FileNotFoundError:
-        raise
-    # Pillow's error for a damaged file depends on the format; it refuses huge ones by its own rule.
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise ValueError(
-            f"{image}: not an image that can be read ({type(error).__name__})"
-        ) from error
+    if hasattr(image, "shape") and hasattr(image, "dtype"):
+        return np.asarray(image.cpu() if hasattr(image, "cpu") else image)
+    with local_file(image, kind="photo") as local:
+        try:
+            with Image.open(local.path) as file:
+                return _upright_rgb(file)
+        except FileNotFoundError:
+            raise
+        # Pillow's error for a damaged file depends on the format; it refuses huge ones itself.
+        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+            raise ValueError(
+                f"{local.name}: not an image that can be read ({type(error).__name__})"
+            ) from error
 
 
 def _upright_rgb(image: Image.Image) -> np.ndarray:

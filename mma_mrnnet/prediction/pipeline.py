@@ -14,6 +14,7 @@ from numbers import Integral, Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from PIL import Image
 from torch.utils.data import Dataset
 from transformers import AutoModel, Pipeline
 from transformers.pipelines import PIPELINE_REGISTRY
@@ -41,16 +42,16 @@ class FacialExpressionIntensityPipeline(Pipeline):
 
     `pipeline("facial-expression-intensity", model=...)(videos)` takes one video, a list or another
     sequence of them (a column of a `datasets.Dataset`), a generator, or a torch data set
-    (transformers' `KeyDataset`). A video is a path, an http(s) URL, the bytes of a file, a binary
-    file object, or `{"path", "bytes"}`, as `datasets.Video(decode=False)` gives it. Anything but a
-    path is written to a temporary file, which is always removed.
+    (transformers' `KeyDataset`). A video is anything that `open_video` takes: a path, a URL, the
+    bytes of a file, a file object, an entry of a data set, decoded or not, or frames in memory (an
+    array, a tensor, or a list of PIL images, which is one video) with their rate as `fps`.
 
     Options, of the pipeline or of one call:
         top_k: return the k strongest targets of a calibrated model, strongest first; None returns
             all, in the order of its labels.
         return_frames: also return the table of the frames, see below.
         fps: frames per second of that table; None takes the model's rate. The intensities do not
-            depend on it.
+            depend on it. For frames in memory: their rate, which they need.
         on_error: "raise" (as transformers does: a video that cannot be read, or has no face, ends
             the call) or "return" (it gives `{"error": message}`, and the others go on).
         timeout: seconds that fetching a URL may take (default 300).
@@ -97,7 +98,7 @@ class FacialExpressionIntensityPipeline(Pipeline):
     def __call__(self, inputs: Any, *args: Any, **kwargs: Any) -> Any:
         """Predict the intensities of one video, or of several: see the class."""
         if _is_one_video(inputs):
-            return super().__call__(inputs, *args, **kwargs)
+            return super().__call__(_Video(inputs), *args, **kwargs)
         is_list = isinstance(inputs, Sequence)
         sized = is_list or (isinstance(inputs, Dataset) and isinstance(inputs, Sized))
         if sized and len(inputs) == 0:
@@ -134,7 +135,7 @@ class FacialExpressionIntensityPipeline(Pipeline):
 
     def preprocess(self, input_: Any, **_: Any) -> dict[str, Any]:
         """Pass the video on: decoding, faces and model take turns, to keep memory small."""
-        return {"video": _Video(input_)}
+        return {"video": input_ if isinstance(input_, _Video) else _Video(input_)}
 
     def _forward(self, input_tensors: dict[str, Any], **options: Any) -> Any:
         batch: _Video | list[_Video] = input_tensors["video"]
@@ -150,22 +151,21 @@ class FacialExpressionIntensityPipeline(Pipeline):
         """Predict one video; with `on_error="return"`, a failure returns its message."""
         from mma_mrnnet.prediction import predict_video
         from mma_mrnnet.video.reading import VideoError
-        from mma_mrnnet.video.sources import local_video
+        from mma_mrnnet.video.sources import open_video
 
         try:
-            with local_video(video.given, **limits) as local:
+            with open_video(video.given, fps, **limits) as opened:
                 model: Any = self.model
                 processor: Any = self.video_processor
-                prediction = predict_video(local.path, model, processor, fps=fps)
+                prediction = predict_video(opened, model, processor, fps=fps)
             if prediction.error is not None:
-                raise VideoError(f"{local.name}: {prediction.error}")
+                raise VideoError(f"{prediction.file}: {prediction.error}")
         except VideoError as error:
             if on_error == "raise":
                 raise
             return str(error)
-        prediction.file = prediction.frames["file"] = local.name
         if prediction.warning is not None:
-            logger.warning("%s: %s", local.name, prediction.warning)
+            logger.warning("%s: %s", prediction.file, prediction.warning)
         return prediction
 
     def postprocess(  # type: ignore[override]  # named, so that others are refused
@@ -215,6 +215,8 @@ def _is_one_video(inputs: Any) -> bool:
     """Return whether inputs are one video, or cannot be several (an array, a whole data set)."""
     if isinstance(inputs, Dataset):  # torch's; transformers' KeyDataset is one
         return False
+    if isinstance(inputs, list | tuple) and inputs and isinstance(inputs[0], Image.Image):
+        return True
     if isinstance(inputs, str | bytes | bytearray | memoryview | Mapping | os.PathLike):
         return True
     is_value = hasattr(inputs, "read") or hasattr(inputs, "shape")

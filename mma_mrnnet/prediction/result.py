@@ -15,6 +15,7 @@ from mma_mrnnet.faces.strips import FaceSnapshot
 from mma_mrnnet.model.configuration_mma_mrnnet import MMAMRNNetConfig, caveats
 from mma_mrnnet.model.modeling_mma_mrnnet import MMAMRNNetForIntensity
 from mma_mrnnet.model.video_processing_mma_mrnnet import MMAMRNNetVideoProcessor, kept_indices
+from mma_mrnnet.prediction.checkpoint import evaluating
 from mma_mrnnet.tables.features import ROW_COLUMNS, TABLE_SUFFIXES
 from mma_mrnnet.video.reading import VIDEO_SUFFIXES
 
@@ -263,7 +264,7 @@ def explain_intensities(
     constant: dict[str, float] = {}
     if len(sampled.values):
         affect, frame_mask = _pad([sampled.values], model, processor)
-        with torch.inference_mode():
+        with evaluating(model), torch.inference_mode():
             contributions, constant = _contributions(model, affect, frame_mask)
             running = _running(model, affect, frame_mask)
     read = pd.DataFrame({"frame": sampled.frames[kept], "time_s": sampled.times_s[kept]})
@@ -280,6 +281,24 @@ def length_warning(faces: int, processor: MMAMRNNetVideoProcessor) -> str | None
         return f"{faces} frames with a face {processor.shortened()} {processor.num_frames}"
     if 0 < faces < FEW_FRAMES:
         return f"rests on {faces} frame{'s' * (faces > 1)} with a face: hardly a clip"
+    return None
+
+
+def rate_warning(times_s: Sequence[float] | np.ndarray, fps: float) -> str | None:
+    """Return what must be said of a clip whose frames are further apart than the sampling rate.
+
+    Args:
+        times_s: times of the sampled frames, with and without a face; NaN if they are not known.
+        fps: the checkpoint's sampling rate.
+    """
+    if len(times_s) < 2:
+        return None
+    # Over two steps: 3 frames a second sampled at 2 give steps of 2/3 and 1/3 s.
+    apart = min(2, len(times_s) - 1)
+    steps_s = np.subtract(times_s[apart:], times_s[:-apart]) / apart
+    rate = 1 / max(float(np.median(steps_s)), 1e-6)
+    if rate < 0.9 * fps:
+        return f"sampled at {rate:.2g} frames a second, below the checkpoint's {fps:g}"
     return None
 
 

@@ -18,7 +18,7 @@ from mma_mrnnet.model.configuration_mma_mrnnet import MMAMRNNetConfig
 from mma_mrnnet.model.frame_by_frame import StreamState
 from mma_mrnnet.model.modeling_mma_mrnnet import MMAMRNNetForIntensity
 from mma_mrnnet.model.video_processing_mma_mrnnet import MMAMRNNetVideoProcessor
-from mma_mrnnet.prediction.checkpoint import get_extractor, resolve_stage_2
+from mma_mrnnet.prediction.checkpoint import evaluating, get_extractor, resolve_stage_2
 from mma_mrnnet.prediction.result import predict_intensities
 from mma_mrnnet.video.reading import TIME_TOLERANCE_S, FrameClock
 
@@ -127,13 +127,14 @@ class LiveReader:
         config = self.model.config
         detection = self._follower.follow(self._detector(image), since_start_s)
         crop = affect = named_affect = None
-        if detection is not None:
-            crop = align_face(image, detection.landmarks, self._extractor.config.image_size)
-            affect = extract_affect([crop], self._extractor, self.processor)[0]  # (A,)
-            named_affect = dict(zip(config.input_names, affect.tolist(), strict=True))
+        with evaluating(self.model):
+            if detection is not None:
+                crop = align_face(image, detection.landmarks, self._extractor.config.image_size)
+                affect = extract_affect([crop], self._extractor, self.processor)[0]  # (A,)
+                named_affect = dict(zip(config.input_names, affect.tolist(), strict=True))
+            intensities = self._window.add(since_start_s, affect)  # (K,)
         self._sampled += 1
         self._with_face += detection is not None
-        intensities = self._window.add(since_start_s, affect)  # (K,)
         return LiveEstimate(
             time_s=time_s,
             intensities=dict(zip(config.label_names, intensities.tolist(), strict=True)),
@@ -236,9 +237,10 @@ def running_intensities(
     times_s, affect = _keep_due(times_s, affect, model.config)
     window = _Window(model, processor, _check_window(window_s, model, processor))
     rows = []
-    for time_s, row in zip(times_s.tolist(), affect, strict=True):
-        intensities = window.add(time_s, None if np.isnan(row).any() else row)
-        rows.append((time_s, len(window), *intensities.tolist()))
+    with evaluating(model):
+        for time_s, row in zip(times_s.tolist(), affect, strict=True):
+            intensities = window.add(time_s, None if np.isnan(row).any() else row)
+            rows.append((time_s, len(window), *intensities.tolist()))
     return pd.DataFrame(rows, columns=["time_s", "frames_in_window", *model.config.label_names])
 
 
@@ -253,7 +255,8 @@ def sliding_windows(
     """Return the intensities of a clip's windows, each from the frames in it alone.
 
     Windows start at whole multiples of `hop_s`: the first is the last one that starts at or before
-    the first frame, the last is the first one that reaches the last frame. A window holds the
+    the first frame, the last is the first one that reaches the last frame. Windows in between
+    without any frame, as in a gap of the recording, are left out. A window holds the
     frames from its start up to, but not including, its end; if uneven times bring one more than the
     network reads, the latest.
 
@@ -283,7 +286,8 @@ def sliding_windows(
         bounds_s = np.array([start_s, start_s + window_s]) - TIME_TOLERANCE_S
         first, end = np.searchsorted(times_s, bounds_s)
         clips.append(affect[first:end][has_face[first:end]][-processor.num_frames :])
-    intensities = predict_intensities(clips, model, processor).astype(float)
+    with evaluating(model):
+        intensities = predict_intensities(clips, model, processor).astype(float)
     windows = pd.DataFrame(
         {
             "start_s": starts_s,
@@ -296,15 +300,23 @@ def sliding_windows(
 
 def _window_starts(times_s: np.ndarray, window_s: float, hop_s: float) -> list[float]:
     """Return where windows start, see `sliding_windows`; none for a clip without frames."""
-    starts_s: list[float] = []
     if len(times_s) == 0:
-        return starts_s
+        return []
+    starts_s: list[float] = []
     number = math.floor((times_s[0] + TIME_TOLERANCE_S) / hop_s)
-    while number * hop_s <= times_s[-1] + TIME_TOLERANCE_S:
-        starts_s.append(number * hop_s)
-        if starts_s[-1] + window_s > times_s[-1] + TIME_TOLERANCE_S:
-            break
-        number += 1
+    last_s = times_s[-1] + TIME_TOLERANCE_S
+    while number * hop_s <= last_s:
+        start_s = number * hop_s
+        first = int(np.searchsorted(times_s, start_s - TIME_TOLERANCE_S))
+        next_s = times_s[min(first, len(times_s) - 1)]
+        if next_s < start_s + window_s - TIME_TOLERANCE_S:
+            starts_s.append(start_s)
+            if start_s + window_s > last_s:
+                break
+            number += 1
+        else:  # to the first window that reaches the next frame
+            reaching = math.floor((next_s + TIME_TOLERANCE_S - window_s) / hop_s) + 1
+            number = max(number + 1, reaching)
     return starts_s
 
 

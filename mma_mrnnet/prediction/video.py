@@ -1,10 +1,10 @@
 """A video file -> what the model says of each person in it."""
 
-import os
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -17,7 +17,12 @@ from mma_mrnnet.model.configuration_mma_mrnnet import MMAMRNNetConfig
 from mma_mrnnet.model.labels import action_unit_name
 from mma_mrnnet.model.modeling_mma_mrnnet import MMAMRNNetForIntensity
 from mma_mrnnet.model.video_processing_mma_mrnnet import MMAMRNNetVideoProcessor
-from mma_mrnnet.prediction.checkpoint import get_extractor, resolve_stage_2
+from mma_mrnnet.prediction.checkpoint import (
+    ModelOrName,
+    evaluating,
+    get_extractor,
+    resolve_stage_2,
+)
 from mma_mrnnet.prediction.neutral import (
     Neutral,
     NoNeutralError,
@@ -35,22 +40,25 @@ from mma_mrnnet.prediction.result import (
     join_notes,
     length_warning,
     predict_intensities,
+    rate_warning,
     shown,
 )
 from mma_mrnnet.tables.features import TABLE_SUFFIXES, is_table
-from mma_mrnnet.video.reading import VideoError, read_frames
+from mma_mrnnet.video.reading import VideoError
+from mma_mrnnet.video.sources import OpenVideo, open_video
 
 NOBODY = -1  # a track that no person has
 
 
 def predict_video(
-    path: str | os.PathLike[str],
-    model: MMAMRNNetForIntensity | None = None,
+    video: Any,
+    model: ModelOrName = None,
     processor: MMAMRNNetVideoProcessor | None = None,
     *,
     fps: float | None = None,
     every_frame: bool = False,
     neutral: Neutral = None,
+    revision: str = "main",
 ) -> VideoPrediction:
     """Predict the intensities of a clip, for the person who is in most of its frames.
 
@@ -59,36 +67,44 @@ def predict_video(
     grows with the length of the clip by one table row a frame and person only.
 
     Args:
-        path: a video file of any length, frame rate and pixel format that FFmpeg reads.
-        model: a stage-2 model; None takes the bundled checkpoint.
-        processor: the model's processor; needed with `model`.
-        fps: frames per second of the per-frame table; None takes the checkpoint's rate.
+        video: a path, URL, bytes, file object or data-set entry (see `local_file`) of a video of any
+            length, frame rate and pixel format that FFmpeg reads; or frames in memory: an array or
+            tensor (T, H, W, 3) uint8 RGB, or a list of PIL images.
+        model: a stage-2 model, or the folder or Hub repository of one, which is loaded at every
+            call; None takes the bundled checkpoint.
+        processor: the model's processor; needed with a model that is given as such.
+        fps: frames per second of the per-frame table; None takes the checkpoint's rate. For frames
+            in memory: their own rate, which they need.
         every_frame: put every frame of the file into the table; excludes `fps`.
         neutral: start and end in seconds of a stretch in which the person's face rests, or `auto`
             for the calmest one: what the face shows there is subtracted from the affect (see
             `OwnNeutral`). No model was trained with it.
+        revision: branch, tag or commit of a Hub repository.
 
     Returns:
         A `VideoPrediction`. A clip without a face, or without one in the neutral stretch, has NaN
         intensities and an `error`.
 
     Raises:
-        VideoError: the file cannot be read as a video.
+        VideoError: `video` is something else, or cannot be read as a video.
         ValueError: a model without its processor, of stage 1 or for feature tables; a rate that is
             not a positive number; both `fps` and `every_frame`; an invalid `neutral`.
     """
-    clip = _read_clip(path, model, processor, fps, every_frame, neutral)
-    return _predict_person(clip, 0)
+    checkpoint = resolve_stage_2(model, processor, revision)
+    with open_video(video, fps) as opened, evaluating(checkpoint[0]):
+        clip = _read_clip(opened, *checkpoint, fps, every_frame, neutral)
+        return _predict_person(clip, 0)
 
 
 def predict_people(
-    path: str | os.PathLike[str],
-    model: MMAMRNNetForIntensity | None = None,
+    video: Any,
+    model: ModelOrName = None,
     processor: MMAMRNNetVideoProcessor | None = None,
     *,
     fps: float | None = None,
     every_frame: bool = False,
     neutral: Neutral = None,
+    revision: str = "main",
 ) -> list[VideoPrediction]:
     """Predict the intensities of everybody in a clip; arguments and errors as in `predict_video`.
 
@@ -100,8 +116,10 @@ def predict_people(
     Returns:
         At least one `VideoPrediction`; a clip without a face gives one with an `error`.
     """
-    clip = _read_clip(path, model, processor, fps, every_frame, neutral)
-    return [_predict_person(clip, place) for place in range(max(len(clip.people), 1))]
+    checkpoint = resolve_stage_2(model, processor, revision)
+    with open_video(video, fps) as opened, evaluating(checkpoint[0]):
+        clip = _read_clip(opened, *checkpoint, fps, every_frame, neutral)
+        return [_predict_person(clip, place) for place in range(max(len(clip.people), 1))]
 
 
 @dataclass
@@ -112,7 +130,7 @@ class _Clip:
     the tracks, most frames first; `snapshots` some crops of each person.
     """
 
-    path: str
+    name: str
     model: MMAMRNNetForIntensity
     processor: MMAMRNNetVideoProcessor
     neutral: Neutral
@@ -128,29 +146,27 @@ class _Clip:
 
 
 def _read_clip(
-    path: str | os.PathLike[str],
-    model: MMAMRNNetForIntensity | None,
-    processor: MMAMRNNetVideoProcessor | None,
+    opened: OpenVideo,
+    model: MMAMRNNetForIntensity,
+    processor: MMAMRNNetVideoProcessor,
     fps: float | None,
     every_frame: bool,
     neutral: Neutral,
 ) -> _Clip:
     """Check the arguments, then read frames, people, crops and affect."""
-    if every_frame and fps is not None:
+    if every_frame and fps is not None and not opened.in_memory:
         raise ValueError(f"give either fps or every_frame; got fps={fps!r} and every_frame=True")
     check_neutral(neutral)
-    model, processor = resolve_stage_2(model, processor)
     config = model.config
-    _check_reads_videos(path, config)
+    _check_reads_videos(opened, config)
     extractor = get_extractor(model)
-    table_fps = None if every_frame else (config.sampling_fps if fps is None else fps)
-
-    video = read_frames(path, config.sampling_fps, table_fps)
+    table_fps = config.sampling_fps if fps is None or opened.in_memory else fps
+    video = opened.read(config.sampling_fps, None if every_frame else table_fps)
     snapshots = Strips()
     people = _keep_snapshots(crop_faces(video, extractor.config.image_size), snapshots)
     frames = list(extract_people(people, lambda crops: extract_affect(crops, extractor, processor)))
     return _Clip(
-        path=str(path),
+        name=opened.name,
         model=model,
         processor=processor,
         neutral=neutral,
@@ -162,15 +178,15 @@ def _read_clip(
     )
 
 
-def _check_reads_videos(path: str | os.PathLike[str], config: MMAMRNNetConfig) -> None:
+def _check_reads_videos(opened: OpenVideo, config: MMAMRNNetConfig) -> None:
     if config.feature_names is not None:
         raise ValueError(
-            f"{path}: this model reads tables of features ({', '.join(TABLE_SUFFIXES)}), not videos; "
-            "a video needs a model with an extractor, such as the one that ships"
+            f"{opened.name}: this model reads tables of features ({', '.join(TABLE_SUFFIXES)}), "
+            "not videos; a video needs a model with an extractor, such as the one that ships"
         )
-    if is_table(path):
+    if is_table(opened.name):
         raise VideoError(
-            f"{path}: is a table, and this model reads videos; "
+            f"{opened.name}: is a table, and this model reads videos; "
             "a model trained on such tables is needed"
         )
 
@@ -198,6 +214,7 @@ def _predict_person(clip: _Clip, place: int) -> VideoPrediction:
     ]
     sampled = _sampled_affect(frames, config)
     error = None if len(sampled.values) else _no_face_error(frames, config)
+    times_s = [frame.time_s for frame, _ in frames if frame.due[0]]
     neutral_s = uncorrected = None
     if error is None and clip.neutral is not None:
         try:
@@ -212,12 +229,16 @@ def _predict_person(clip: _Clip, place: int) -> VideoPrediction:
             frames = _calibrate(frames, sampled, neutral_s)
             sampled = _sampled_affect(frames, config)
     return VideoPrediction(
-        file=clip.path,
+        file=clip.name,
         intensities=_intensities(sampled, clip),
         frames=_frame_table(clip, place, frames),
         duration_s=clip.duration_s,
         error=error,
-        warning=join_notes(clip.warning, length_warning(len(sampled.values), clip.processor)),
+        warning=join_notes(
+            clip.warning,
+            rate_warning(times_s, config.sampling_fps),
+            length_warning(len(sampled.values), clip.processor),
+        ),
         calibrated=config.calibrated,
         relative=config.relative_labels,
         simulated=config.simulated_labels,
@@ -277,7 +298,7 @@ def _count_people(clip: _Clip) -> int:
 
 def _frame_table(clip: _Clip, place: int, frames: list[_PersonFrame]) -> pd.DataFrame:
     missing = np.full(clip.config.input_size, np.nan, np.float32)
-    file = shown(clip.path)
+    file = shown(clip.name)
     rows = [
         (
             file,
