@@ -171,16 +171,18 @@ def test_crops_get_pytorchs_affect_and_intensities_through_the_script(whole):
     processor = MMAMRNNetVideoProcessor.from_pretrained(folder.parent / "trained")
     for count in (1, 3, 4, 7):
         images = crops(count)
-        found = script.affect_of(images, extractor, settings["extractor"])
+        found = script.extract_affect(images, extractor, settings["extractor"])
         with torch.no_grad():
             affect = model.mma(processor.scale(images)).affect
             values, frame_mask = processor.pad([affect])
             wanted = model(affect=values, frame_mask=frame_mask).intensities[0]
         np.testing.assert_allclose(found, affect.numpy(), atol=1e-5)
         np.testing.assert_allclose(
-            script.intensities_of(found, clips, settings["intensities"]), wanted.numpy(), atol=1e-5
+            script.predict_intensities(found, clips, settings["intensities"]),
+            wanted.numpy(),
+            atol=1e-5,
         )
-    assert script.affect_of(crops(0), extractor, settings["extractor"]).shape == (0, 26)
+    assert script.extract_affect(crops(0), extractor, settings["extractor"]).shape == (0, 26)
 
 
 def test_the_script_keeps_the_frames_that_the_processor_keeps():
@@ -188,7 +190,7 @@ def test_the_script_keeps_the_frames_that_the_processor_keeps():
     for policy in LENGTH_POLICIES:
         for most in (1, 2, 3, 4, 29, 30, 31):
             for length in (0, 1, 2, 3, 5, 29, 30, 31, 32, 59, 60, 61, 88, 145, 146, 450, 899):
-                ours = script.kept_indices(length, most, policy)
+                ours = script.choose_frames(length, most, policy)
                 assert ours.tolist() == kept_indices(length, most, policy).tolist(), (
                     policy,
                     most,
