@@ -1,0 +1,179 @@
+"""Place packets and frames in time, whatever a file's own clock does."""
+
+import math
+from dataclasses import dataclass, field
+from fractions import Fraction
+
+import av
+from av.container import InputContainer
+from av.format import Flags
+from av.video.stream import VideoStream
+
+_BACK_S = 1.0  # stamps that fall back further come from a new clock, not from jitter
+_DEFAULT_RATE = Fraction(25)  # FFmpeg's own for files without any time
+
+# Formats that FFmpeg calls discontinuous (MPEG-TS and PS, live streams): there, two recordings can be
+# joined by writing one after the other. Their pictures come without long pauses, so that a step ahead
+# is a new clock too (thresholds are our choice).
+_BACK_IN_JOINED_S = 0.2
+_AHEAD_IN_JOINED_S = 1.0
+_WRAP_S = 2**33 / 90_000  # their stamps have 33 bits, and start again after 26.5 hours
+_WRAP_TOLERANCE_S = 10.0
+
+
+def may_be_joined(container: InputContainer) -> bool:
+    """Return whether the container's format allows the clock to jump."""
+    return bool(container.format.flags & Flags.ts_discont.value)
+
+
+@dataclass
+class Clock:
+    """One kind of time stamp as seconds since the first one; it continues where the stamps jump.
+
+    Attributes:
+        joined: whether the format allows the clock to jump ahead.
+        origin_s: the stamp that counts as 0; None before the first.
+        last_s: the last result.
+        faults: how many stamps were smaller than the one before.
+        jumps: (seconds since the start, size in seconds) of each jump of the clock.
+    """
+
+    joined: bool = False
+    origin_s: float | None = None
+    last_s: float = 0.0
+    faults: int = 0
+    jumps: list[tuple[float, float]] = field(default_factory=list)
+
+    def elapsed(self, stamp_s: float, expected_s: float) -> float:
+        """Return the seconds since the first stamp; `expected_s` is the end of what came before."""
+        if self.origin_s is None:
+            self.origin_s = stamp_s - expected_s
+        elapsed_s = stamp_s - self.origin_s
+        if self.joined and abs(elapsed_s + _WRAP_S - expected_s) < _WRAP_TOLERANCE_S:
+            self.origin_s -= _WRAP_S
+            elapsed_s += _WRAP_S
+        self.faults += elapsed_s < self.last_s
+        if self._jumps(elapsed_s, expected_s):
+            self.jumps.append((expected_s, elapsed_s - expected_s))
+            self.origin_s, elapsed_s = stamp_s - expected_s, expected_s
+        self.last_s = elapsed_s
+        return elapsed_s
+
+    def _jumps(self, elapsed_s: float, expected_s: float) -> bool:
+        if elapsed_s < self.last_s - (_BACK_IN_JOINED_S if self.joined else _BACK_S):
+            return True
+        return self.joined and elapsed_s > expected_s + _AHEAD_IN_JOINED_S
+
+
+class Timeline:
+    """Place decoded frames in time: the first at 0, and none before the one it follows.
+
+    Presentation stamps are used. If they go backwards more often than the decoding stamps, these are
+    used instead (the rule of FFmpeg's best-effort time stamp: AVI stores no presentation stamps). A
+    frame without a usable stamp follows the previous one after that frame's duration, or after
+    1 / average rate if it has none.
+
+    Attributes:
+        start_s: where the first frame lies on the file's clock; None before it.
+        end_s: end of the last frame, in seconds since the start of the first.
+    """
+
+    def __init__(self, stream: VideoStream, joined: bool) -> None:
+        self.start_s: float | None = None
+        self.end_s = 0.0
+        self._time_s = 0.0
+        rate = stream.average_rate or stream.guessed_rate or _DEFAULT_RATE
+        self._usual_length_s = float(1 / rate)
+        self._presentation, self._decoding = Clock(joined), Clock(joined)
+
+    def place(self, frame: av.VideoFrame) -> float:
+        """Return the seconds from the first frame to this one."""
+        unit_s = float(frame.time_base or 0)
+        shown_s = self._elapsed(self._presentation, frame.pts, unit_s)
+        decoded_s = self._elapsed(self._decoding, frame.dts, unit_s)
+        time_s = self.end_s
+        if shown_s is not None and self._presentation.faults <= self._decoding.faults:
+            time_s = shown_s
+        elif decoded_s is not None:
+            time_s = decoded_s
+        self._time_s = max(self._time_s, time_s)
+        if self.start_s is None:
+            origins = (self._presentation.origin_s, self._decoding.origin_s)
+            self.start_s = next((origin for origin in origins if origin is not None), 0.0)
+        length_s = (frame.duration or 0) * unit_s
+        self.end_s = self._time_s + (length_s if length_s > 0 else self._usual_length_s)
+        return self._time_s
+
+    @property
+    def jumps(self) -> list[tuple[float, float]]:
+        """The jumps of the clock, as `Clock` has them."""
+        return self._presentation.jumps or self._decoding.jumps
+
+    def _elapsed(self, clock: Clock, stamp: int | None, unit_s: float) -> float | None:
+        return None if stamp is None or unit_s == 0 else clock.elapsed(stamp * unit_s, self.end_s)
+
+
+class PacketExtent:
+    """How much there is of a stream, by its packets alone."""
+
+    def __init__(self, joined: bool) -> None:
+        self.packets = 0
+        self._clock = Clock(joined)
+        self._start_s, self._last_s, self._decoded_s = math.inf, -math.inf, 0.0
+        self._shortest_s = math.inf
+
+    def add(self, packet: av.Packet) -> None:
+        """Count a packet; empty ones are skipped."""
+        if not packet.size:
+            return
+        self.packets += 1
+        if packet.time_base is None or (packet.pts is None and packet.dts is None):
+            return
+        unit_s = float(packet.time_base)
+        length_s = (packet.duration or 0) * unit_s
+        if packet.dts is not None or self._clock.origin_s is None or self._clock.joined:
+            stamp = packet.pts if packet.dts is None else packet.dts
+            decoded_s = self._clock.elapsed(stamp * unit_s, self._decoded_s)
+            self._decoded_s = decoded_s + length_s
+            later_s = 0.0 if packet.pts is None else (packet.pts - stamp) * unit_s
+            # Where recordings were joined, one packet may have a stamp of each.
+            shown_s = decoded_s + (0.0 if self._clock.joined and abs(later_s) > 1 else later_s)
+        else:  # Matroska has no decoding stamps, and FFmpeg cannot guess the first ones
+            shown_s = packet.pts * unit_s - self._clock.origin_s
+        self._start_s, self._last_s = min(self._start_s, shown_s), max(self._last_s, shown_s)
+        if length_s > 0:
+            self._shortest_s = min(self._shortest_s, length_s)
+
+    @property
+    def duration_s(self) -> float:
+        """Seconds from the first picture to the end of the last, whose length is a guess."""
+        last_length_s = self._shortest_s if math.isfinite(self._shortest_s) else 0.0
+        return max(self._last_s - self._start_s, 0.0) + last_length_s
+
+
+def announced_s(container: InputContainer, stream: VideoStream) -> float:
+    """Return how long the header says that the pictures are; 0 if it does not say.
+
+    Formats without a length in the header have FFmpeg's guess from the stamps, which is left out.
+    Matroska has a duration of each stream in a tag. A length of the whole file counts only if it is
+    the stream's own or the only stream's, since sound may be longer than the pictures.
+    """
+    if may_be_joined(container):
+        return 0.0
+    lengths = []
+    if stream.duration is not None and stream.time_base is not None:
+        lengths.append(float(stream.duration * stream.time_base))
+    elif (tag := _tagged_end_s(stream)) is not None:
+        lengths.append(tag - float((stream.start_time or 0) * (stream.time_base or 0)))
+    if container.duration is not None and (lengths or len(container.streams) == 1):
+        lengths.append(container.duration / av.time_base)
+    return min(lengths, default=0.0)  # an edit list shortens the container's, not the stream's
+
+
+def _tagged_end_s(stream: VideoStream) -> float | None:
+    """Return Matroska's tag of a stream's end, such as `00:00:06.040000000`, in seconds."""
+    try:
+        hours, minutes, seconds = stream.metadata["DURATION"].split(":")
+        return 3600 * int(hours) + 60 * int(minutes) + float(seconds)
+    except (KeyError, ValueError):
+        return None
