@@ -9,7 +9,7 @@ import warnings
 import numpy as np
 import pytest
 import torch
-from accelerate import infer_auto_device_map
+from accelerate import infer_auto_device_map, init_empty_weights, load_checkpoint_and_dispatch
 from huggingface_hub.errors import StrictDataclassError
 from safetensors.torch import load_file, save_file
 from transformers import (
@@ -25,12 +25,19 @@ from transformers import (
 
 from mma_mrnnet import (
     MMAConfig,
+    MMAForImageClassification,
     MMAModel,
     MMAMRNNetConfig,
     MMAMRNNetForIntensity,
+    MMAMRNNetForVideoClassification,
     MMAMRNNetVideoProcessor,
 )
-from mma_mrnnet.hub.checkpoints import load_extractor, pretrained_folder
+from mma_mrnnet.hub.checkpoints import (
+    CheckpointError,
+    load_checkpoint,
+    load_extractor,
+    pretrained_folder,
+)
 
 KINDS = ("tiny_mma", "tiny_model")
 CLASSES = {
@@ -699,3 +706,115 @@ def test_stage_2_is_one_graph_where_torch_is_told_to_take_recurrences(tiny_model
     with torch.no_grad(), torch._dynamo.config.patch(allow_rnn=True):
         seen = torch.compile(tiny_model, fullgraph=True, backend="aot_eager")(**inputs)
         assert torch.allclose(seen.intensities, tiny_model(**inputs).intensities, atol=1e-5)
+
+
+# Offloaded weights -----------------------------------------------------------------------------
+
+
+@pytest.fixture
+def calibrated(tiny_model, tmp_path):
+    """A folder with a calibrated checkpoint, inputs of it, and its intensities."""
+    count = len(tiny_model.config.label_names)
+    tiny_model.set_calibration(torch.linspace(0.5, 0.9, count), torch.full((count,), 0.05))
+    tiny_model.save_pretrained(tmp_path / "calibrated")
+    affect = torch.rand(2, 3, tiny_model.config.input_size)
+    with torch.no_grad():
+        return tmp_path / "calibrated", affect, tiny_model.eval()(affect=affect).intensities
+
+
+def test_weights_offloaded_to_disk_keep_the_calibration(calibrated, tmp_path):
+    folder, affect, expected = calibrated
+    model = MMAMRNNetForIntensity.from_pretrained(
+        folder, device_map={"": "disk"}, offload_folder=tmp_path / "offload"
+    )
+    assert model.config.calibrated
+    with torch.no_grad():
+        assert torch.equal(model.eval()(affect=affect).intensities, expected)
+
+
+PARTS = ("rnn", "dense", "dropout", "output", "calibration_scale", "calibration_shift")
+
+
+@pytest.mark.parametrize("device_map", ["auto", {"mma": "disk", **dict.fromkeys(PARTS, "cpu")}])
+def test_load_checkpoint_and_dispatch_keeps_the_calibration(calibrated, device_map, tmp_path):
+    folder, affect, expected = calibrated
+    with init_empty_weights():
+        empty = MMAMRNNetForIntensity(MMAMRNNetConfig.from_pretrained(folder))
+    assert not empty.config.calibrated  # its weights are not there yet
+    model = load_checkpoint_and_dispatch(
+        empty,
+        str(folder / "model.safetensors"),
+        device_map=device_map,
+        offload_folder=tmp_path / "offload",
+    )
+    assert model.eval().config.calibrated
+    with torch.no_grad():
+        assert torch.equal(model(affect=affect).intensities, expected)
+
+
+def test_a_new_model_of_a_calibrated_config_is_not_calibrated(calibrated):
+    model = MMAMRNNetForIntensity(MMAMRNNetConfig.from_pretrained(calibrated[0]))
+    assert not model.eval().config.calibrated
+
+
+# Keywords --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["frames_mask", "attention_mask", "pixel_value"])
+def test_a_keyword_that_forward_does_not_know_is_refused(tiny_model, name):
+    affect = torch.rand(1, 3, tiny_model.config.input_size)
+    mask = torch.ones(1, 3, dtype=torch.bool)
+    accepted = "pixel_values, affect, frame_mask, labels, output_hidden_states"
+    for model in (tiny_model, MMAMRNNetForVideoClassification(tiny_model.config).eval()):
+        with pytest.raises(TypeError, match=rf"{name}.*accepted are {accepted}"):
+            model(affect=affect, **{name: mask})
+
+
+def test_a_keyword_that_the_extractor_does_not_know_is_refused(tiny_mma_config):
+    size = tiny_mma_config.image_size
+    crops = torch.zeros(1, 3, size, size)
+    for model in (MMAModel(tiny_mma_config), MMAForImageClassification(tiny_mma_config)):
+        with pytest.raises(TypeError, match=r"bool_masked_pos.*accepted are pixel_values"):
+            model(crops, bool_masked_pos=None)
+
+
+def test_keywords_that_transformers_itself_passes_are_accepted(tiny_model):
+    affect = torch.rand(1, 3, tiny_model.config.input_size)
+    tiny_model(affect=affect, return_dict=True, output_attentions=False, num_items_in_batch=1)
+    tiny_model(affect=affect, use_cache=False, return_loss=True)
+
+
+# Pickled weights -------------------------------------------------------------------------------
+
+
+def test_weights_in_a_pickle_are_not_read(tiny_model, tmp_path):
+    tiny_model.save_pretrained(tmp_path)
+    (tmp_path / "model.safetensors").unlink()
+    torch.save(tiny_model.state_dict(), tmp_path / "pytorch_model.bin")
+    for load in (MMAMRNNetForIntensity.from_pretrained, MMAModel.from_pretrained):
+        with pytest.raises(OSError, match="safetensors"):
+            load(tmp_path)
+    with pytest.raises(CheckpointError, match="safetensors") as refused:
+        load_checkpoint(tmp_path)
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize("how", ["index", "config"])
+def test_an_index_or_config_that_names_a_pickle_is_refused(tiny_model, tmp_path, how):
+    tiny_model.save_pretrained(tmp_path)
+    weights = tmp_path / "model.safetensors"
+    names = list(tiny_model.state_dict())
+    torch.save(tiny_model.state_dict(), tmp_path / "weights-1.bin")
+    weights.unlink()
+    if how == "index":
+        index = {"metadata": {}, "weight_map": dict.fromkeys(names, "weights-1.bin")}
+        (tmp_path / "model.safetensors.index.json").write_text(json.dumps(index))
+    else:
+        config = json.loads((tmp_path / "config.json").read_text())
+        config["transformers_weights"] = "weights-1.bin"
+        (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises((ValueError, OSError), match="safetensors"):
+        MMAMRNNetForIntensity.from_pretrained(tmp_path)
+    with pytest.raises(CheckpointError, match="safetensors") as refused:
+        load_checkpoint(tmp_path)
+    assert "\n" not in str(refused.value)

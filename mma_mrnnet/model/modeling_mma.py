@@ -1,8 +1,10 @@
 """Stage 1, MMA: a face crop in, valence-arousal, seven expressions and the action units out."""
 
+import inspect
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, Self, cast
 
 from torch import Tensor, nn
 from torch.func import functional_call
@@ -10,7 +12,7 @@ from transformers import PreTrainedModel, ResNetModel
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_outputs import ImageClassifierOutput
 from transformers.models.resnet.modeling_resnet import ResNetStage
-from transformers.utils.generic import ModelOutput, can_return_tuple
+from transformers.utils.generic import ModelOutput, TransformersKwargs, can_return_tuple
 
 from .configuration_mma_mrnnet import MMAConfig
 from .labels import EXPRESSIONS, VALENCE_AROUSAL, pack_affect
@@ -24,6 +26,49 @@ from .losses import (
     soft_expression_loss,
 )
 from .priors import action_unit_prior, prototypical_units
+
+HOOKS = frozenset({*TransformersKwargs.__annotations__, "return_loss", "use_cache"})
+"""Keywords of `forward` that transformers and its `Trainer` pass to any model; ours ignore them."""
+
+
+def check_keywords(kwargs: dict[str, Any], forward: Callable[..., Any]) -> None:
+    """Check that further keywords of a `forward` are transformers' own.
+
+    Raises:
+        TypeError: a keyword that nobody reads; the message names those that are accepted.
+    """
+    if unknown := kwargs.keys() - HOOKS:
+        accepted = [name for name in inspect.signature(forward).parameters if name != "self"]
+        raise TypeError(
+            f"forward does not know {', '.join(sorted(unknown))}; "
+            f"accepted are {', '.join(accepted[:-1])}"
+        )
+
+
+class SafeWeights(PreTrainedModel):
+    """A model that is loaded from safetensors only, never from a pickle."""
+
+    @classmethod
+    def from_pretrained(cls, *args: Any, **kwargs: Any) -> Self:
+        """Load as transformers does, from safetensors only."""
+        kwargs["use_safetensors"] = True
+        return super().from_pretrained(*args, **kwargs)
+
+    @staticmethod
+    def _load_pretrained_model(
+        model: PreTrainedModel,
+        state_dict: dict | None,
+        checkpoint_files: list[str] | None,
+        *args: Any,
+        **kwargs: Any,
+    ) -> Any:
+        # An index or a config can name any file, and transformers would unpickle it.
+        for file in checkpoint_files or ():
+            if not file.endswith(".safetensors"):
+                raise ValueError(f"{file}: weights are read from .safetensors files only")
+        return PreTrainedModel._load_pretrained_model(
+            model, state_dict, checkpoint_files, *args, **kwargs
+        )
 
 
 @dataclass
@@ -51,7 +96,7 @@ class MMAOutput(ModelOutput):
         return pack_affect(self.valence_arousal, self.expression_logits, self.action_unit_logits)
 
 
-class MMAPreTrainedModel(PreTrainedModel):
+class MMAPreTrainedModel(SafeWeights):
     """Settings of stage 1 that transformers reads from the class."""
 
     config: MMAConfig
@@ -143,7 +188,9 @@ class MMAModel(MMAPreTrainedModel):
 
         Raises:
             ValueError: `pixel_values` is not float (N, 3, S, S) with the config's S.
+            TypeError: an unknown keyword.
         """
+        check_keywords(kwargs, MMAModel.forward)
         wanted = (3, self.config.image_size, self.config.image_size)
         if (
             pixel_values.ndim != 4

@@ -8,7 +8,6 @@ from typing import Any, Self, cast
 
 import torch
 from torch import Tensor, nn
-from transformers import PreTrainedModel
 from transformers import initialization as init
 from transformers.utils.generic import ModelOutput, can_return_tuple
 
@@ -16,7 +15,7 @@ from .configuration_mma_mrnnet import MMAMRNNetConfig
 from .frame_by_frame import FrameByFrame
 from .losses import concordance_loss, pearson_loss, squared_error_loss
 from .masked_rnn import MaskedRNN
-from .modeling_mma import MMAModel
+from .modeling_mma import MMAModel, SafeWeights, check_keywords
 
 INTENSITY_LOSS = {"pearson": pearson_loss, "ccc": concordance_loss, "mse": squared_error_loss}
 
@@ -45,8 +44,8 @@ class IntensityOutput(ModelOutput):
 
 
 def _is_loaded(values: Tensor) -> bool:
-    """Return whether transformers filled a tensor from a checkpoint."""
-    return getattr(values, "_is_hf_initialized", False)
+    """Return whether a tensor comes from a checkpoint; one offloaded to disk is on `meta`."""
+    return values.is_meta or getattr(values, "_is_hf_initialized", False)
 
 
 def _check_line(name: str, offset: Tensor, scale: Tensor, wanted: tuple[int, ...]) -> None:
@@ -65,7 +64,7 @@ def _check_line(name: str, offset: Tensor, scale: Tensor, wanted: tuple[int, ...
         )
 
 
-class MMAMRNNetPreTrainedModel(PreTrainedModel):
+class MMAMRNNetPreTrainedModel(SafeWeights):
     """Initialisation and loading of stage 2."""
 
     config: MMAMRNNetConfig
@@ -147,6 +146,7 @@ class MMAMRNNetForIntensity(FrameByFrame, MMAMRNNetPreTrainedModel):  # type: ig
         if config.feature_names is not None:
             self.register_buffer("feature_mean", torch.zeros(config.input_size))
             self.register_buffer("feature_scale", torch.ones(config.input_size))
+        self._was_calibrated = config.calibrated
         self.post_init()
         if config.freeze_mma and self.mma is not None:
             self.freeze_mma()
@@ -224,6 +224,7 @@ class MMAMRNNetForIntensity(FrameByFrame, MMAMRNNetPreTrainedModel):  # type: ig
     def train(self, mode: bool = True) -> Self:
         """Set training mode; a frozen extractor stays in eval mode."""
         super().train(mode)
+        self._restore_calibration()
         if self.config.freeze_mma and self.mma is not None:
             self.mma.eval()
         return self
@@ -248,6 +249,17 @@ class MMAMRNNetForIntensity(FrameByFrame, MMAMRNNetPreTrainedModel):  # type: ig
         self.calibration_scale.fill_(1.0)
         self.calibration_shift.fill_(0.0)
         self.config.calibrated = False
+
+    def _restore_calibration(self) -> None:
+        """Set `config.calibrated` again if a fitted calibration was loaded into a new model.
+
+        Accelerate's `load_checkpoint_and_dispatch` writes into a model that was made from a config,
+        and tells it nothing.
+        """
+        scale = self.calibration_scale
+        if self._was_calibrated and not self.config.calibrated and not scale.is_meta:
+            is_identity = bool((scale == 1).all() and (self.calibration_shift == 0).all())
+            self.config.calibrated = not is_identity
 
     def set_feature_scaling(self, mean: Tensor, scale: Tensor) -> None:
         """Store with the weights a scaling of the features to about mean 0 and deviation 1.
@@ -325,7 +337,9 @@ class MMAMRNNetForIntensity(FrameByFrame, MMAMRNNetPreTrainedModel):  # type: ig
         Raises:
             ValueError: both or neither input, a wrong shape, more than T frames, a mask with
                 holes, or pixels for a model that reads features.
+            TypeError: an unknown keyword.
         """
+        check_keywords(kwargs, MMAMRNNetForIntensity.forward)
         if output_hidden_states is None:
             output_hidden_states = self.config.output_hidden_states
         affect, states, frame_mask = self._encode(pixel_values, affect, frame_mask)
