@@ -550,11 +550,20 @@ class OutputFacts(Record):
 
 @dataclass
 class ChannelFacts(Record):
-    """One input channel; `drop`: by how much exchanging it among clips lowers the mean Pearson."""
+    """One input channel.
+
+    Attributes:
+        mean: over frames.
+        deviation: over frames.
+        drop: by how much exchanging the channel among clips lowers the mean Pearson.
+        length_correlation: of its mean over a clip with the clip's number of frames; None: not
+            defined, or not recorded.
+    """
 
     mean: float
     deviation: float
     drop: Score
+    length_correlation: Score = None
 
 
 @dataclass

@@ -2,6 +2,7 @@
 
 import copy
 import csv
+import itertools
 import json
 from pathlib import Path
 
@@ -80,7 +81,8 @@ def outputs(**change):
 
 def inputs(**drops):
     drops = {"smile": 0.2, "frown": 0.1, **drops}
-    channels = {name: {"mean": 1.0, "deviation": 0.5, "drop": drop} for name, drop in drops.items()}
+    row = {"mean": 1.0, "deviation": 0.5, "length_correlation": 0.1}
+    channels = {name: {**row, "drop": drop} for name, drop in drops.items()}
     return {"clips": 512, "exchanged_clips": 512, "mean_pearson": 0.4, "channels": channels}
 
 
@@ -268,6 +270,14 @@ CASES = [
      (outputs(share_at_0=0.8), labels(share_at_0=0.5)), (outputs(share_at_0=0.8), labels(share_at_0=0.6)),
      "problem", "fear at 0 80%"),
     ("mrnn", "calibrated", "calibration.scale", [1.0, 0.001], [1.0, 0.0011], "problem", "constant (slope): fear 0.001"),
+    ("mrnn", "calibrated", "calibration.scale", [1.0, 5.0], [1.0, 4.9], "note",
+     "steep lines of calibration, fitted on 1,000 clips"),
+    ("mrnn", "calibrated", "calibration.scale validation.reactions.clips", ([35.0, 1.0], 14), ([1.0, 1.0], 14),
+     "problem", "fitted on 14 clips: these outputs vary far less than their labels, so that noise is stretched (slope): joy 35.0"),
+    ("mrnn", "calibrated", "calibration.scale facts.labels.validation", ([1.0, 35.0], labels(labelled=14)),
+     ([4.9, 4.9], labels(labelled=14)), "problem", "fitted on 14 clips"),
+    ("mrnn", "no input carries the length", "facts.inputs.channels.frown.length_correlation", -0.9, 0.89,
+     "problem", "inputs that carry the clip's length (correlation of their mean with it): frown -0.90"),
     ("mrnn", "labels vary", "facts.labels.train", labels(share_of_the_most_frequent=1.0, mean=0.25),
      labels(share_of_the_most_frequent=0.97), "problem", "labels of train that never vary (their value): fear 0.250"),
     ("mrnn", "labels vary", "facts.labels.test", labels(share_of_the_most_frequent=0.98), labels(), "note", "98.0%"),
@@ -357,6 +367,14 @@ def test_a_constant_label_is_told_once_and_not_as_a_flat_calibration_too():
     results["calibration"]["scale"] = [1.0, 0.001]
     assert find("labels vary", results)
     assert find("calibrated", results) == []
+
+
+def test_inputs_of_too_few_clips_or_of_older_runs_are_not_judged_by_length():
+    path = "facts.inputs.channels.frown.length_correlation"
+    few = changed(changed(healthy_clips(), path, 1.0), "facts.inputs.clips", 19)
+    assert find("no input carries the length", few) is None
+    older = changed(changed(healthy_clips(), path, None), path.replace("frown", "smile"), None)
+    assert find("no input carries the length", older) is None
 
 
 def test_a_missing_calibration_is_a_problem():
@@ -607,6 +625,7 @@ COUNT = 160  # clips a split
 def table_corpus(folder, targets):
     """Clips of 1 to 5 frames with a smile, a dead column and noise; `targets` are names of labels."""
     generator = np.random.default_rng(0)
+    dead = itertools.cycle([3.7, 3.7000004])  # a column of one value would be no feature at all
     for split in ("train", "validation"):
         rows = []
         for number in range(COUNT):
@@ -615,7 +634,7 @@ def table_corpus(folder, targets):
             smile = generator.uniform(0, 1)
             with path.open("w", encoding="utf-8", newline="") as file:
                 frames = [
-                    [smile + generator.normal(0, 0.1), 3.7, generator.normal()]
+                    [smile + generator.normal(0, 0.1), next(dead), generator.normal()]
                     for _ in range(1 + number % 5)
                 ]
                 csv.writer(file).writerows([["smile", "dead", "noise"], *frames])
@@ -667,7 +686,9 @@ def test_a_run_records_the_facts_and_they_are_right(planted):
         results["validation"]["reactions"]["mean_pearson"], abs=1e-4
     )
     channels = facts["inputs"]["channels"]
-    assert channels["dead"] == {"mean": 3.7, "deviation": pytest.approx(0, abs=1e-6), "drop": 0.0}
+    assert channels["dead"]["mean"] == 3.7
+    assert channels["dead"]["deviation"] == pytest.approx(0, abs=1e-6)
+    assert abs(channels["smile"]["length_correlation"]) < 0.3
     assert channels["smile"]["drop"] > 0.2 > abs(channels["noise"]["drop"])
     assert channels["noise"]["deviation"] == pytest.approx(1, abs=0.15)
 

@@ -19,11 +19,14 @@ ERRORS_OF_MANY = 3.0  # as ERRORS, if each of several targets has its chance to 
 DEAD = 1e-3  # deviation of logits among clips: intensities then differ by less than .00025
 SATURATED = 0.5  # share of intensities at one end ...
 SATURATED_BEYOND = 0.25  # ... and by how much the labels' share must be smaller
+STEEP = 5.0  # slope of a calibration: the output varies a fifth as much as its label, or less
 HARDLY_VARIES = 0.98  # share of the labels at one value
 FEW_LABELS = 100  # a correlation's standard error is then .1
 CONSTANT = 1e-6  # deviation of an input beside its mean: what float32 can tell
 NO_DROP = 1e-3  # of mean Pearson when a channel is exchanged
 ALONE = 0.8  # share of the mean Pearson that the exchange of one channel takes ...
+CARRIES_LENGTH = 0.9  # correlation of an input with the clip's length ...
+CLIPS_OF_LENGTH = 20  # ... over so many clips
 THE_OTHERS = 0.2  # ... while that of no other one takes more than this share of it
 WITHOUT_FACE, MANY_WITHOUT_FACE = 0.1, 0.3  # share of all clips: worth a note, a problem
 
@@ -210,7 +213,7 @@ def find_saturated_outputs(results: MRNNResults) -> Findings | None:
 
 
 def check_calibration(results: MRNNResults) -> Findings | None:
-    """Find a missing calibration, or one that flattened an output that falls as its label rises."""
+    """Find a missing calibration, a flattened output, and a line so steep that it rests on noise."""
     if results.calibration is None:
         return report_problem(
             "not calibrated: the outputs are on scales of their own",
@@ -218,24 +221,41 @@ def check_calibration(results: MRNNResults) -> Findings | None:
             "Do not rank targets by these outputs; let the run finish, which calibrates on "
             "validation.",
         )
-    names = results.validation.of_predicted.pearson
-    slopes = dict(zip(names, results.calibration.scale, strict=True))
+    scores = results.validation.of_predicted
+    slopes = dict(zip(scores.pearson, results.calibration.scale, strict=True))
     flat = {
         name: slope
         for name, slope in slopes.items()
         if slope <= LEAST_SLOPE and not _is_constant(_find_labels(results, name))
     }
-    if not flat:
-        return []
-    return report_problem(
-        join_numbers(
-            "outputs that do not rise with their labels, calibrated to nearly a constant (slope)",
+    steep = {name: slope for name, slope in slopes.items() if slope >= STEEP}
+    found = []
+    if flat:
+        found += report_problem(
+            join_numbers(
+                "outputs that do not rise with their labels, calibrated to nearly a constant (slope)",
+                flat,
+                ".1g",
+            ),
             flat,
-            ".1g",
-        ),
-        flat,
-        "Treat these targets as not learnt: look at their labels, or leave them out.",
-    )
+            "Treat these targets as not learnt: look at their labels, or leave them out.",
+        )
+    if steep:
+        labelled = [facts.labelled for name in steep if (facts := _find_labels(results, name))]
+        fewest = min([*labelled, scores.clips])
+        report = report_problem if fewest < FEW_LABELS else report_note
+        found += report(
+            join_numbers(
+                f"steep lines of calibration, fitted on {fewest:,} clips: these outputs vary far less "
+                "than their labels, so that noise is stretched (slope)",
+                steep,
+                ".1f",
+            ),
+            {**steep, "clips": fewest},
+            "Train longer or with a higher --learning_rate, and give validation more clips; until "
+            "then read the intensities of these targets as rough.",
+        )
+    return found
 
 
 # Labels -----------------------------------------------------------------------------------------
@@ -361,6 +381,30 @@ def find_single_input(results: MRNNResults) -> Findings | None:
     )
 
 
+def find_length_inputs(results: MRNNResults) -> Findings | None:
+    """Find inputs that carry the clip's length: counters, times, durations."""
+    inputs = None if results.facts is None else results.facts.inputs
+    if inputs is None or inputs.clips < CLIPS_OF_LENGTH:
+        return None
+    values = {name: facts.length_correlation for name, facts in inputs.channels.items()}
+    known = {name: value for name, value in values.items() if value is not None}
+    if not known:
+        return None  # not recorded, or all clips are as long
+    carriers = {name: value for name, value in known.items() if abs(value) >= CARRIES_LENGTH}
+    if not carriers:
+        return []
+    return report_problem(
+        join_numbers(
+            "inputs that carry the clip's length (correlation of their mean with it)",
+            carriers,
+            ".2f",
+        ),
+        carriers,
+        "Leave them out with --ignore or --features if they count frames or hold a time: a model "
+        "that reads them learns how long clips are.",
+    )
+
+
 def _list_drops(inputs: InputFacts) -> Mapping[str, float]:
     """Return the fall of the score when an input is exchanged; empty if there is none to lose."""
     whole, count = inputs.mean_pearson, inputs.exchanged_clips
@@ -408,6 +452,7 @@ CLIP_SIGNATURES = {
     "labels enough": find_few_labels,
     "inputs carry something": find_idle_inputs,
     "more than one input counts": find_single_input,
+    "no input carries the length": find_length_inputs,
     "clips have faces": find_lost_clips,
 }
 """What must hold in stage 2, and the signature that finds where it does not."""

@@ -172,7 +172,10 @@ def describe_inputs(
         facts.exchanged_clips = exchanged
         facts.mean_pearson, drops[:] = measure_drops(model, affect[few], frame_mask[few], labels)
     means, deviations = frames.mean(0).tolist(), frames.std(0, correction=0).tolist()
-    channels = map(ChannelFacts, means, deviations, drops)
+    lengths = frame_mask.sum(1, keepdim=True).double()  # (n, 1)
+    clip_means = torch.where(frame_mask.unsqueeze(-1), affect, 0.0).double().sum(1) / lengths
+    with_length = pearson_scores(clip_means, lengths.expand_as(clip_means)).tolist()
+    channels = map(ChannelFacts, means, deviations, drops, with_length)
     read = set(model.config.gru_input_names)
     facts.channels = {
         name: fact for name, fact in zip(names, channels, strict=True) if name in read
