@@ -623,7 +623,7 @@ def test_calibration_is_fitted_on_validation_to_its_labels(stage1, tmp_path):
         [],
         ["--augment", "False", "--seed", "7", "--learning_rate", "3e-05"],
         ["--hidden_sizes", "8", "16", "--depths", "1", "1", "--clips", "1", "2", "3"],
-        ["--mma", "a folder/with 'quotes'", "--sampling_fps", "2.5"],
+        ["--monitor", "a score with 'quotes'", "--sampling_fps", "2.5"],
         [
             "--augmentations",
             "mirror",

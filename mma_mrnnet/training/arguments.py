@@ -3,6 +3,7 @@
 import shlex
 from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
+from typing import Any
 
 from transformers import HfArgumentParser
 
@@ -18,13 +19,6 @@ from mma_mrnnet.training.sampling import BALANCES
 
 NO_EXTRACTOR = "--stage mrnn needs --mma: the stage-1 checkpoint that it builds on"
 
-
-def _option(text: str, default: object) -> object:
-    if isinstance(default, list):
-        return field(default_factory=lambda: list(default), metadata={"help": text})
-    return field(default=default, metadata={"help": text})
-
-
 SCHEDULES = {"cosine": "cosine", "linear": "linear", "constant": "constant_with_warmup"}
 """Our names of transformers' schedules."""
 
@@ -36,26 +30,22 @@ CHOICES = {
     "temporal_pooling": TEMPORAL_POOLINGS,
     "length_policy": LENGTH_POLICIES,
 }
-LEAST = {
-    **dict.fromkeys(("epochs", "batch_size", "threads", "items", "keep_checkpoints"), 1),
-    **dict.fromkeys(
-        ("micro_batch_size", "patience", "workers", "save_every", "expect_processes"), 0
-    ),
-}
+AT_LEAST_ONE = ("epochs", "batch_size", "threads", "items", "keep_checkpoints")
+AT_LEAST_ZERO = ("micro_batch_size", "patience", "workers", "save_every", "expect_processes")
 
 MAY_CHANGE = frozenset(
     {
-        "output",
-        "resume",
-        "resume_anyway",
-        "save_every",
-        "keep_checkpoints",
-        "expect_processes",
-        "workers",
+        *("output", "resume", "resume_anyway", "save_every", "keep_checkpoints"),
+        *("expect_processes", "workers", "patience", "cache", "log_with"),
     }
-    | {"patience", "cache", "log_with"}
 )
-"""Settings that a resumed run may have otherwise: no weight depends on them."""
+"""Settings that may differ in a resumed run: no weight depends on them."""
+
+
+def _option(default: Any, text: str) -> Any:
+    if isinstance(default, list):
+        return field(default_factory=lambda: list(default), metadata={"help": text})
+    return field(default=default, metadata={"help": text})
 
 
 @dataclass
@@ -69,186 +59,235 @@ class TrainArguments:
     )
     data: str = field(
         metadata={
-            "help": "stage mma: a folder of train-*/validation-*.parquet, `NAME:FOLDER` of a corpus (several between "
-            "commas; docs/training.md has the names), `drawn` or `drawn:partial` (one kind of label each); stage mrnn: "
-            "`simulated` or `simulated:DOMAIN`, `clips:FOLDER` (videos, or tables of features, and metadata.csv) or "
-            "`hume:FOLDER` (Hume-Reaction)"
+            "help": "stage mma: a folder of train-*/validation-*.parquet, NAME:FOLDER of a corpus "
+            "(several with commas; docs/training.md lists the names), `drawn` or `drawn:partial` "
+            "(one kind of label each); stage mrnn: `simulated` or `simulated:DOMAIN`, "
+            "`clips:FOLDER` (videos, or tables of features, and metadata.csv) or `hume:FOLDER` "
+            "(Hume-Reaction)"
         }
     )
     output: Path = field(
         metadata={"help": "the run's folder: model/, best/, checkpoints/, results.json, log.jsonl"}
     )
 
-    epochs: int = _option("passes over the training data", 30)
-    batch_size: int = _option("items a step and process; a correlation loss needs at least 16", 64)
-    learning_rate: float = _option("Adam's step size at its highest, after the warm-up", 1e-4)
-    weight_decay: float = _option("AdamW's decay", 0.0)
-    warmup: float = _option("share of all steps with a rising learning rate", 0.05)
-    schedule: str = _option(
-        "of the learning rate after the warm-up: cosine or linear, both to 0, or constant", "cosine"
+    epochs: int = _option(30, "passes over the training data")
+    batch_size: int = _option(
+        64, "items for each step and process; a correlation loss needs at least 16"
     )
-    max_gradient_norm: float = _option("gradients are clipped to this norm", 5.0)
+    learning_rate: float = _option(1e-4, "the highest step size, after the warm-up")
+    weight_decay: float = _option(0.0, "AdamW's weight decay")
+    warmup: float = _option(0.05, "share of all steps in which the learning rate rises")
+    schedule: str = _option(
+        "cosine", "learning rate after the warm-up: cosine or linear (both to 0), or constant"
+    )
+    max_gradient_norm: float = _option(5.0, "gradients are clipped to this norm")
     micro_batch_size: int = _option(
-        "items that go through the network at once; the step stays that of the whole batch. 0: all of them",
         0,
+        "items that go through the network at once; a step is still one of the whole batch. 0: all",
     )
     mixed_precision: str | None = _option(
-        "no, bf16 or fp16; what accelerate was launched with if not given", None
+        None, "no, bf16 or fp16; default: what accelerate was launched with"
     )
     monitor: str | None = _option(
-        "the validation score that chooses the best epoch; the stage's own if not given", None
+        None, "the validation score that chooses the best epoch; default: the stage's own"
     )
     patience: int = _option(
-        "stop after this many epochs without a better validation score; 0 never stops", 0
+        0, "stop after this many epochs without a better validation score; 0: never"
     )
-    seed: int = _option("of everything random in the run", 0)
-    workers: int = _option("processes that read data beside the training one", 0)
-    threads: int = _option(
-        "compute threads a process; one is the fast choice wherever cores are shared", 1
-    )
-    resume: bool = _option("go on from the newest complete checkpoint in the output folder", False)
+    seed: int = _option(0, "seed of everything random in the run")
+    workers: int = _option(0, "additional processes that read data")
+    threads: int = _option(1, "compute threads of each process; 1 is fastest if cores are shared")
+    resume: bool = _option(False, "continue from the newest complete checkpoint in OUTPUT")
     resume_anyway: bool = _option(
-        "the same, even if settings, data or the number of processes differ", False
+        False, "the same, even if settings, data or the number of processes differ"
     )
     save_every: int = _option(
-        "a checkpoint after so many steps within an epoch too; 0: between epochs only", 0
+        0, "write a checkpoint after so many steps within an epoch too; 0: after epochs only"
     )
-    keep_checkpoints: int = _option("complete checkpoints that stay", 2)
+    keep_checkpoints: int = _option(2, "number of complete checkpoints to keep")
     expect_processes: int = _option(
-        "refuse to run with another number of processes; 0 takes any", 0
+        0, "refuse to run with another number of processes; 0: accept any"
     )
     log_with: list[str] = _option(
-        "trackers that Accelerate knows, such as tensorboard, beside log.jsonl", []
+        [], "trackers that Accelerate knows, such as tensorboard, beside log.jsonl"
     )
 
     channels: list[str] = _option(
-        f"some of {', '.join(CHANNELS)}. Stage mma: the outputs that labels teach (those of the others are hidden from "
-        "training); stage mrnn: what of the affect the GRU reads",
         list(CHANNELS),
+        f"some of {', '.join(CHANNELS)}. Stage mma: the outputs that labels teach (labels of the "
+        "others are hidden); stage mrnn: the parts of the affect that the GRU reads",
     )
     items: int = _option(
-        "stage mma on drawn faces: how many to draw for training (a fifth of it for validation)",
-        2000,
+        2000, "stage mma on drawn faces: how many to draw for training (a fifth for validation)"
     )
-    image_size: int = _option("stage mma: side of a crop in pixels", MMAConfig.image_size)
-    layer_type: str = _option("stage mma: basic or bottleneck residual units", "bottleneck")
-    embedding_size: int = _option("stage mma: channels of the backbone's stem", 64)
+    image_size: int = _option(MMAConfig.image_size, "stage mma: side of a crop in pixels")
+    layer_type: str = _option("bottleneck", "stage mma: basic or bottleneck residual units")
+    embedding_size: int = _option(64, "stage mma: channels of the backbone's stem")
     hidden_sizes: list[int] = _option(
-        "stage mma: channels of the backbone's stages", [256, 512, 1024, 2048]
+        [256, 512, 1024, 2048], "stage mma: channels of the backbone's stages"
     )
-    depths: list[int] = _option("stage mma: residual units a stage", [3, 4, 6, 3])
+    depths: list[int] = _option([3, 4, 6, 3], "stage mma: residual units of each stage")
     downsample_in_first_stage: bool = _option(
-        "stage mma: halve the feature maps in the backbone's first stage too; a quarter of the arithmetic",
         False,
+        "stage mma: halve the feature maps in the backbone's first stage too; a quarter of the "
+        "arithmetic",
     )
-    valence_arousal_weight: float = _option("stage mma: of that objective in the loss", 1.0)
-    expression_weight: float = _option("stage mma: of that objective in the loss", 1.0)
-    action_unit_weight: float = _option("stage mma: of that objective in the loss", 1.0)
+    valence_arousal_weight: float = _option(1.0, "stage mma: weight of that objective in the loss")
+    expression_weight: float = _option(1.0, "stage mma: weight of that objective in the loss")
+    action_unit_weight: float = _option(1.0, "stage mma: weight of that objective in the loss")
     action_unit_concordance_weight: float = _option(
-        "stage mma: of 1 - the units' mean CCC, beside it", 0.0
+        0.0, "stage mma: weight of an additional 1 - mean CCC of the action units"
     )
-    distribution_matching: str = _option("stage mma: kl, bce, literal or off", "kl")
-    distribution_matching_weight: float = _option("stage mma: of that objective in the loss", 1.0)
+    distribution_matching: str = _option("kl", "stage mma: kl, bce, literal or off")
+    distribution_matching_weight: float = _option(
+        1.0, "stage mma: weight of that objective in the loss"
+    )
     co_annotation: str = _option(
-        "stage mma: off, soft or hard; make up expressions from action-unit labels (hard: also the reverse)",
         "off",
+        "stage mma: off, soft or hard; derive expression labels from action units (hard: also the "
+        "reverse)",
     )
     neutral_talkers: list[str] = _option(
-        "stage mma: sources of images (values of `source`) whose training rows without an expression, in which only "
-        "the units of parted lips are active (25, 26, a trace of 10), are labelled neutral: faces that talk",
         [],
+        "stage mma: sources of images (values of `source`) of which training rows become neutral: "
+        "those without an expression label, in which only the units of parted lips are active "
+        "(25, 26, a trace of 10), since such faces talk",
     )
     action_units: list[int] = _option(
-        "stage mma: FACS numbers of the units to predict, ascending", list(ACTION_UNITS)
+        list(ACTION_UNITS), "stage mma: FACS numbers of the units to predict, ascending"
     )
     balance: str = _option(
-        "stage mma: off (every item once an epoch), corpora (as many items of each) or classes (of each expression)",
         "off",
+        "stage mma: off (every item once an epoch), corpora (equally many items of each) or "
+        "classes (equally many of each expression)",
     )
-    augment: bool = _option("stage mma: change the training crops at random", True)
+    augment: bool = _option(True, "stage mma: change the training crops at random")
     augmentations: list[str] = _option(
-        f"stage mma: in which ways they are changed; some of {', '.join(AUGMENTATIONS)}",
         list(AUGMENTATIONS),
+        f"stage mma: the ways in which crops are changed; some of {', '.join(AUGMENTATIONS)}",
     )
 
     mma: str | None = _option(
-        "stage mrnn: the stage-1 checkpoint (folder or repository) to build on; not with tables of features",
         None,
+        "stage mrnn: the stage-1 checkpoint (folder or repository) to build on; not with tables of "
+        "features, and not with stage mma, which always trains from scratch",
     )
     features: list[str] = _option(
-        "stage mrnn on tables of features: patterns of the columns to take, such as 'AU*_r'; if not given, those that "
-        "docs/own_data.md names for each kind of table",
         [],
+        "stage mrnn on tables of features: patterns of the columns to take, such as 'AU*_r'; "
+        "default: those that docs/own_data.md lists for each kind of table",
     )
     table_fps: float | None = _option(
-        "stage mrnn on tables of features without times: their rows a second; if not given, rows are taken as they are",
         None,
+        "stage mrnn on tables of features without times: their rows a second; default: rows are "
+        "taken as they are",
     )
     targets: list[str] = _option(
-        "stage mrnn on clips:FOLDER: patterns of the metadata's columns that are targets; all others if not given",
         [],
+        "stage mrnn on clips:FOLDER: patterns of the metadata's columns that are targets; default: "
+        "all others",
     )
     ignore: list[str] = _option(
-        "stage mrnn on clips:FOLDER: patterns of the metadata's columns that are no targets", []
+        [], "stage mrnn on clips:FOLDER: patterns of the metadata's columns that are no targets"
     )
     label_range: list[float] = _option(
-        "stage mrnn on clips:FOLDER: the lowest and the highest rating, which become 0 and 1",
         [0.0, 1.0],
+        "stage mrnn on clips:FOLDER: the lowest and the highest rating, which become 0 and 1",
     )
     cache: str | None = _option(
-        "stage mrnn on real clips: where their affect is kept, for later runs too; OUTPUT/affect if not given",
-        None,
+        None, "stage mrnn on real clips: folder that keeps their affect; default: OUTPUT/affect"
     )
     clips_from: str = _option(
-        "stage mrnn on hume:FOLDER: auto (face crops where they are, else videos), faces, videos, or a set of features "
-        "such as FAUs (feats/FAUs/<id>.csv)",
         "auto",
+        "stage mrnn on hume:FOLDER: auto (face crops if there are any, else videos), faces, "
+        "videos, or a set of features such as FAUs (feats/FAUs/<id>.csv)",
     )
     clips: list[int] = _option(
-        "stage mrnn, simulated: clips to make for train, validation, test", [15806, 4657, 4604]
+        [15806, 4657, 4604], "stage mrnn, simulated: number of clips for train, validation, test"
     )
     quiet_share: float = _option(
-        "stage mrnn, simulated: share of clips, in each split, that are neutral or talking, all labels 0",
         0.0,
+        "stage mrnn, simulated: share of clips in each split that are neutral or talking, with all "
+        "labels 0",
     )
     short_share: float = _option(
-        "stage mrnn, simulated: share of training clips of 1 to 10 s (simulated:measured: of all splits, from 1 frame)",
         0.0,
+        "stage mrnn, simulated: share of training clips of 1 to 10 s (simulated:measured: of all "
+        "splits, from 1 frame)",
     )
     num_frames: int = _option(
-        "stage mrnn: T, the most frames a clip may have", MMAMRNNetConfig.num_frames
+        MMAMRNNetConfig.num_frames, "stage mrnn: T, the most frames of a clip"
     )
     length_policy: str = _option(
-        "stage mrnn: thin (clips of more than T frames, evenly), truncate (these to their first T) or resample (every "
-        "clip to T frames, short ones by repeating some)",
         "thin",
+        "stage mrnn: thin (clips of more than T frames, evenly), truncate (them to their first T) "
+        "or resample (every clip to T frames, short ones by repeating some)",
     )
-    sampling_fps: float = _option("stage mrnn: frames a second", MMAMRNNetConfig.sampling_fps)
-    hidden_size: int = _option("stage mrnn: units of the GRU", 128)
-    num_layers: int = _option("stage mrnn: layers of the GRU", 1)
+    sampling_fps: float = _option(MMAMRNNetConfig.sampling_fps, "stage mrnn: frames a second")
+    hidden_size: int = _option(128, "stage mrnn: units of the GRU")
+    num_layers: int = _option(1, "stage mrnn: layers of the GRU")
     temporal_pooling: str = _option(
-        "stage mrnn: what the dense layer reads: mask (all T outputs of the GRU, 0 where padded), padded (all T, as "
-        "they are), last, mean or attention",
         "mask",
+        "stage mrnn: what the dense layer reads: mask (all T outputs of the GRU, 0 in padding), "
+        "padded (all T as they are), last, mean or attention",
     )
-    dense_size: int = _option("stage mrnn: units of the dense layer", 32)
+    dense_size: int = _option(32, "stage mrnn: units of the dense layer")
     dropout: float = _option(
-        "stage mma: on the pooled features; stage mrnn: behind the dense layer", 0.0
+        0.0, "stage mma: on the pooled features; stage mrnn: after the dense layer"
     )
-    intensity_loss: str = _option("stage mrnn: pearson, ccc or mse", "pearson")
+    intensity_loss: str = _option("pearson", "stage mrnn: pearson, ccc or mse")
     strict_routing: bool = _option(
-        "stage mrnn: dense weights of frames beyond a step's longest clip keep every bit in that step",
         False,
+        "stage mrnn: dense weights of frames beyond a step's longest clip keep every bit in that "
+        "step",
     )
 
     def __post_init__(self) -> None:
-        """Check what no other place would check early enough.
+        """Check the settings, before any data is read.
 
         Raises:
             ValueError: what was wrong, what came, what is accepted.
         """
         self.output = Path(self.output)
-        # Clips in files may be tables of features, which need none: that shows when they are read.
+        self._check_choices()
+        self._check_stage()
+        unknown = [kind for kind in self.augmentations if kind not in AUGMENTATIONS]
+        if unknown:
+            raise ValueError(
+                f"--augmentations must be among {', '.join(AUGMENTATIONS)}; "
+                f"got {', '.join(unknown)}"
+            )
+        if len(self.hidden_sizes) != len(self.depths):
+            raise ValueError(
+                "--hidden_sizes and --depths need one number for each stage; "
+                f"got {self.hidden_sizes}, {self.depths}"
+            )
+        check_channels("--channels", self.channels)
+        self._check_ranges()
+        self._check_tables()
+
+    def _check_choices(self) -> None:
+        for name, accepted in CHOICES.items():
+            value, names = getattr(self, name), [choice for choice in accepted if choice]
+            if value not in accepted:
+                raise ValueError(f"--{name} must be one of {', '.join(names)}; got {value!r}")
+
+    def _check_stage(self) -> None:
+        """Check the settings that belong to one stage."""
+        if self.stage == "mma" and self.mma is not None:
+            raise ValueError(
+                f"--mma {self.mma} is for --stage mrnn; --stage mma trains from scratch"
+            )
+        if self.stage == "mma" and self.strict_routing:
+            raise ValueError(
+                "--strict_routing is for --stage mrnn: stage 1 has no dense layer over frames"
+            )
+        if self.strict_routing and self.temporal_pooling != "mask":
+            raise ValueError(
+                "--strict_routing needs --temporal_pooling mask: only there a frame has dense "
+                f"weights of its own that the mask routes; got {self.temporal_pooling!r}"
+            )
+        # Clips in files may be tables of features, which need no extractor; reading them shows it.
         in_files = ":" in self.data and not self.data.startswith("simulated:")
         if self.stage == "mrnn" and self.mma is None and not in_files:
             raise ValueError(NO_EXTRACTOR)
@@ -256,35 +295,6 @@ class TrainArguments:
             raise ValueError(
                 f"--clips needs three numbers from 1 on: train, validation, test; got {self.clips}"
             )
-        unknown = [kind for kind in self.augmentations if kind not in AUGMENTATIONS]
-        if unknown:
-            raise ValueError(
-                f"--augmentations must be among {', '.join(AUGMENTATIONS)}; got {', '.join(unknown)}"
-            )
-        if len(self.hidden_sizes) != len(self.depths):
-            raise ValueError(
-                f"--hidden_sizes and --depths go stage by stage; got {self.hidden_sizes}, {self.depths}"
-            )
-        if self.strict_routing and self.stage != "mrnn":
-            raise ValueError(
-                "--strict_routing is for --stage mrnn: stage 1 has no dense layer over frames"
-            )
-        check_channels("--channels", self.channels)
-        self._check_choices()
-        if self.strict_routing and self.temporal_pooling != "mask":
-            raise ValueError(
-                "--strict_routing needs --temporal_pooling mask: only there a frame has dense weights of its own that "
-                f"the mask routes; got {self.temporal_pooling!r}"
-            )
-        self._check_ranges()
-        self._check_tables()
-
-    def _check_choices(self) -> None:
-        for name, accepted in CHOICES.items():
-            if getattr(self, name) not in accepted:
-                raise ValueError(
-                    f"--{name} must be one of {', '.join(filter(None, accepted))}; got {getattr(self, name)!r}"
-                )
 
     def _check_tables(self) -> None:
         if len(self.label_range) != 2 or not self.label_range[0] < self.label_range[1]:
@@ -295,9 +305,10 @@ class TrainArguments:
             raise ValueError(f"--table_fps must be a number above 0; got {self.table_fps}")
 
     def _check_ranges(self) -> None:
-        for name, least in LEAST.items():
-            if getattr(self, name) < least:
-                raise ValueError(f"--{name} must be at least {least}; got {getattr(self, name)}")
+        for name in (*AT_LEAST_ONE, *AT_LEAST_ZERO):
+            value, least = getattr(self, name), int(name in AT_LEAST_ONE)
+            if value < least:
+                raise ValueError(f"--{name} must be at least {least}; got {value}")
         for name in ("learning_rate", "max_gradient_norm"):
             if not 0 < getattr(self, name) < float("inf"):
                 raise ValueError(f"--{name} must be a number above 0; got {getattr(self, name)}")
@@ -311,27 +322,25 @@ class TrainArguments:
 
 
 def parse_arguments(words: list[str] | None = None) -> TrainArguments:
-    """`TrainArguments` from the command line's words (None: the process's own)."""
+    """Return the settings that a command line gives (None: that of the process)."""
     (arguments,) = HfArgumentParser(TrainArguments).parse_args_into_dataclasses(words)
     return arguments
 
 
-def plain_values(args: TrainArguments) -> dict:
-    """Every setting as JSON can hold it."""
+def plain_values(args: TrainArguments) -> dict[str, Any]:
+    """Return every setting as JSON can hold it."""
     return {
         name: str(value) if isinstance(value, Path) else value for name, value in vars(args).items()
     }
 
 
 def command_line(args: TrainArguments) -> str:
-    """The command that repeats a run: `accelerate launch train.py` with every setting that is not the default."""
+    """Return the command that repeats a run, with every setting that is not the default."""
     words = ["accelerate", "launch", "train.py"]
     for option in fields(args):
         default = option.default if option.default_factory is MISSING else option.default_factory()
         value = getattr(args, option.name)
         if value != default and option.name != "resume":
-            words += [
-                f"--{option.name}",
-                *(map(str, value) if isinstance(value, list) else [str(value)]),
-            ]
+            values = value if isinstance(value, list) else [value]
+            words += [f"--{option.name}", *map(str, values)]
     return shlex.join(words)

@@ -1,4 +1,8 @@
-"""Changed copies of a face crop for training, from random numbers that depend on (seed, epoch, item) alone."""
+"""Random changes of a face crop for training; they depend on (seed, epoch, item) alone.
+
+torchvision's transforms have most of these kinds; ours stay, since other arithmetic would change
+the trained weights.
+"""
 
 import math
 from collections.abc import Collection
@@ -25,7 +29,7 @@ AUGMENTATIONS = (
 
 
 def mixed_seed(*numbers: int) -> int:
-    """One 63-bit seed from several whole numbers; neighbouring ones give unrelated seeds (SplitMix64's finaliser)."""
+    """Mix whole numbers into one 63-bit seed; neighbours give unrelated seeds (SplitMix64)."""
     state = 0
     for number in numbers:
         state = (state + 0x9E3779B97F4A7C15 + number) & (2**64 - 1)
@@ -36,10 +40,10 @@ def mixed_seed(*numbers: int) -> int:
 
 
 def augment_crop(pixels: Tensor, kinds: Collection[str], generator: torch.Generator) -> Tensor:
-    """A mirrored, jittered, greyed, blurred, re-lit, covered, noisy, compressed copy of one crop (sizes: our choice).
+    """Return a randomly changed copy of one crop; the sizes of the changes are our choice.
 
-    All labels are symmetric (a unit's intensity is the mean of both sides), so mirroring leaves them true. One crop
-    at a time: what comes out cannot depend on the batch that the crop is in.
+    All labels are symmetric (a unit's intensity is the mean of both sides), so mirroring keeps them
+    true. One crop at a time, so that the copy cannot depend on the rest of the batch.
 
     Args:
         pixels: (3, S, S) in [-1, 1].
@@ -60,14 +64,14 @@ def augment_crop(pixels: Tensor, kinds: Collection[str], generator: torch.Genera
     if "mirror" in kinds and coins["mirror"] < 0.5:
         pixels = pixels.flip(-1)
     if "geometry" in kinds:
-        # 3 degrees, 4 % of scale, 3 % of shift: about the scatter of five detected points, one standard deviation.
-        pixels = _moved(
+        # Standard deviations of 3 degrees, 4 % and 3 %: about the scatter of five detected points.
+        pixels = _move(
             pixels, angle=normal[0] * 0.052, zoom=1 + normal[1] * 0.04, shift=(normal[2], normal[3])
         )
     if "grey" in kinds and coins["grey"] < 0.2:
         pixels = pixels.mean(0, keepdim=True).expand(3, -1, -1)
     if "blur" in kinds and coins["blur"] < 0.25:
-        pixels = _blurred(
+        pixels = _blur(
             pixels, factor=2 if coins["blur"] < 0.15 else 3 if coins["blur"] < 0.22 else 4
         )
     if "colour" in kinds:
@@ -76,22 +80,22 @@ def augment_crop(pixels: Tensor, kinds: Collection[str], generator: torch.Genera
         )
         pixels = pixels * math.exp(normal[4] * 0.2) + brightness.view(3, 1, 1)
     if "light" in kinds and coins["light"] < 0.3:
-        pixels = _lit_from_aside(pixels, slope=(normal[9] * 0.4, normal[10] * 0.25))
+        pixels = _light_from_aside(pixels, slope=(normal[9] * 0.4, normal[10] * 0.25))
     if "occlusion" in kinds and coins["occlusion"] < 0.15:
-        pixels = _covered(pixels, place)
+        pixels = _cover(pixels, place)
     if "noise" in kinds and coins["noise"] < 0.3:
         strength = coins["noise"] / 3  # given the coin, even in [0, 0.1)
         pixels = torch.randn(pixels.shape, generator=generator).mul_(strength).add_(pixels)
     pixels = pixels.clamp(-1.0, 1.0)
     if "compression" in kinds and coins["compression"] < 0.25:
-        pixels = _compressed(
+        pixels = _compress(
             pixels, quality=15 + round(coins["compression"] * 240)
         )  # given the coin, 15 to 75
     return pixels
 
 
-def _moved(pixels: Tensor, *, angle: float, zoom: float, shift: tuple[float, float]) -> Tensor:
-    """Turned by radians, scaled, and shifted by 3 % of the side times `shift`; black where nothing was."""
+def _move(pixels: Tensor, *, angle: float, zoom: float, shift: tuple[float, float]) -> Tensor:
+    """Turn by `angle` (radians), scale, shift by 3 % of the side times `shift`; black outside."""
     side = pixels.shape[-1]
     along = (torch.arange(side) * 2 + 1) / side - 1  # centres of the pixels in [-1, 1]
     x, y = along, along.unsqueeze(1)  # (S,), (S, 1)
@@ -107,23 +111,23 @@ def _moved(pixels: Tensor, *, angle: float, zoom: float, shift: tuple[float, flo
     )
 
 
-def _blurred(pixels: Tensor, factor: int) -> Tensor:
-    """A soft picture: shrunk and blown up again, as small faces and strong compression leave it."""
+def _blur(pixels: Tensor, factor: int) -> Tensor:
+    """Shrink and enlarge again: the softness of small faces and strong compression."""
     side = pixels.shape[-1]
     small = F.interpolate(pixels.unsqueeze(0), size=max(side // factor, 8), mode="area")
     return F.interpolate(small, size=side, mode="bilinear", align_corners=False).squeeze(0)
 
 
-def _lit_from_aside(pixels: Tensor, *, slope: tuple[float, float]) -> Tensor:
-    """Light that falls off across the face: brightness times exp(slope . place), places in [-1, 1] from the middle."""
+def _light_from_aside(pixels: Tensor, *, slope: tuple[float, float]) -> Tensor:
+    """Multiply brightness by exp(slope . place), with places in [-1, 1] from the middle."""
     side = pixels.shape[-1]
     along = (torch.arange(side) * 2 + 1) / side - 1
     factor = torch.exp(slope[0] * along + slope[1] * along.unsqueeze(1))  # (S, S)
     return (pixels + 1) * factor - 1
 
 
-def _covered(pixels: Tensor, place: list[float]) -> Tensor:
-    """A hand's or a microphone's worth of one grey over the picture: 10 to 35 % of the side, high and wide."""
+def _cover(pixels: Tensor, place: list[float]) -> Tensor:
+    """Cover a rectangle of 10 to 35 % of each side with one grey, as a hand or microphone would."""
     side = pixels.shape[-1]
     height, width = (round(side * (0.1 + 0.25 * share)) for share in place[:2])
     top, left = round((side - height) * place[2]), round((side - width) * place[3])
@@ -132,8 +136,8 @@ def _covered(pixels: Tensor, place: list[float]) -> Tensor:
     return pixels
 
 
-def _compressed(pixels: Tensor, quality: int) -> Tensor:
-    """What JPEG of that quality leaves of the picture."""
+def _compress(pixels: Tensor, quality: int) -> Tensor:
+    """Compress as JPEG of that quality and decode again."""
     levels = (pixels.permute(1, 2, 0) * 127.5 + 127.5).round().to(torch.uint8).numpy()
     stored = BytesIO()
     Image.fromarray(levels).save(stored, "JPEG", quality=quality)

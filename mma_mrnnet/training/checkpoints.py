@@ -7,6 +7,7 @@ files with `weights_only=True`. Nothing is registered with it, since it unpickle
 import json
 import logging
 import math
+import os
 import shutil
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -147,14 +148,30 @@ def refuse_early(args: TrainArguments) -> None:
     """Check what would stop the run in any case, before hours go into reading its data.
 
     Raises:
-        RuntimeError: another number of processes than expected, or a folder that holds a run.
+        RuntimeError: another number of processes than expected, gradient accumulation by
+            Accelerate, or a folder that holds a run.
     """
     processes = PartialState().num_processes
     if args.expect_processes not in (0, processes):
         raise RuntimeError(f"expected {args.expect_processes} processes; {processes} are running")
+    check_accumulation()
     if complete_checkpoints(args.output) and not (args.resume or args.resume_anyway):
         raise RuntimeError(
             f"{args.output} holds an earlier run: --resume continues it, a new --output starts anew"
+        )
+
+
+def check_accumulation() -> None:
+    """Refuse Accelerate's gradient accumulation: it would divide gradients and accumulate none.
+
+    Raises:
+        RuntimeError: the launch asks for more than one step.
+    """
+    name = "ACCELERATE_GRADIENT_ACCUMULATION_STEPS"
+    if os.environ.get(name, "1") != "1":
+        raise RuntimeError(
+            f"{name}={os.environ[name]}: gradients are not accumulated over steps; set "
+            "--batch_size for the step, and --micro_batch_size for what memory holds"
         )
 
 

@@ -75,8 +75,8 @@ def measure_errors(
 
     A unit's reported logit is modelled as a straight line in its own intensity (`floor`, `slope`)
     plus what the other units' intensities add to it (`cross_talk`); the rest splits into a part
-    that a person keeps and one that changes from image to image. It holds for faces like these only:
-    what made-up faces show does not hold for photographs.
+    that a person keeps and one that changes from image to image. It holds for faces like these
+    only: what made-up faces show does not hold for photographs.
 
     Args:
         outputs: `valence_arousal` (N, 2), `expression_logits` (N, 7) and `action_unit_logits`

@@ -20,7 +20,13 @@ from transformers import PreTrainedModel, get_scheduler
 from mma_mrnnet.files import replaced_folder, write_json, write_text
 from mma_mrnnet.results import Results, RunResults, Training
 from mma_mrnnet.training.arguments import SCHEDULES, TrainArguments, command_line, plain_values
-from mma_mrnnet.training.checkpoints import Progress, resume, save_checkpoint, settings_of
+from mma_mrnnet.training.checkpoints import (
+    Progress,
+    check_accumulation,
+    resume,
+    save_checkpoint,
+    settings_of,
+)
 from mma_mrnnet.training.reports import Tensors
 from mma_mrnnet.training.sampling import EpochSampler
 from mma_mrnnet.training.stages import Stage
@@ -246,6 +252,7 @@ def _make_accelerator(args: TrainArguments) -> Accelerator:
     missing = sorted(set(args.log_with) - {tracker.value for tracker in get_available_trackers()})
     if missing:
         raise ValueError(f"--log_with: {', '.join(missing)}: not a tracker that is installed here")
+    check_accumulation()
     accelerator = Accelerator(
         mixed_precision=args.mixed_precision,
         log_with=args.log_with or None,

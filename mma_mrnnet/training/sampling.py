@@ -1,7 +1,7 @@
-"""The order in which an epoch visits its items: drawn from (seed, epoch) alone, so a resumed run draws it again."""
+"""The order of an epoch's items: drawn from (seed, epoch) alone, so a resumed run repeats it."""
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import NamedTuple
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -16,15 +16,16 @@ Order = Callable[[torch.Generator], Tensor]
 
 
 BALANCES = ("off", "corpora", "classes")
-"""Ways of choosing how many items of each kind an epoch draws; see `corpus_draws`."""
+"""How an epoch chooses the number of items of each kind; see `corpus_draws`."""
 
 
-class Draw(NamedTuple):
+@dataclass(frozen=True)
+class Draw:
     """How many of some items an epoch draws.
 
     Attributes:
         items: (n,) int64 item numbers, at least one.
-        count: each of them comes `count // n` times or once more; which come once more is drawn afresh each epoch.
+        count: each item comes `count // n` times or once more; each epoch draws which ones.
     """
 
     items: Tensor
@@ -32,50 +33,44 @@ class Draw(NamedTuple):
 
 
 def shuffled(count: int) -> Order:
-    """Every item once, in random order."""
+    """Return the order that visits every item once, at random."""
     return lambda generator: torch.randperm(count, generator=generator)
 
 
 def mixed(corpora: Sequence[Sequence[Draw]]) -> Order:
-    """The draws of several corpora, each corpus's spread evenly over the epoch, so that all end together.
+    """Return the order that spreads each corpus evenly over the epoch, so that all end together.
 
-    In any n items in a row, a corpus with share s of the epoch has n s items, give or take one where there are two
-    corpora, and (1 - s) + s (C - 1) where there are C.
+    In any n successive items a corpus with share s of the epoch has n s items, within 1 if there
+    are two corpora and within (1 - s) + s (C - 1) if there are C. The length is the sum of counts.
 
     Args:
-        corpora: of each corpus its draws, which are spread evenly over the corpus's items in their turn.
-
-    Returns:
-        The order; its length is the sum of all counts.
+        corpora: the draws of each corpus, which are spread evenly over its items.
     """
 
     def order(generator: torch.Generator) -> Tensor:
-        drawn = [[_drawn(draw, generator) for draw in draws] for draws in corpora]
-        return _interleaved([_interleaved(parts, generator) for parts in drawn], generator)
+        drawn = [[_draw_items(draw, generator) for draw in draws] for draws in corpora]
+        return _interleave([_interleave(parts, generator) for parts in drawn], generator)
 
     return order
 
 
 def corpus_draws(sources: Sequence[str], expression: Tensor, balance: str) -> dict[str, list[Draw]]:
-    """What an epoch draws of each corpus; as many items in all as there are, however they are balanced.
+    """Return what an epoch draws of each corpus, by name; always as many items as there are.
 
     - `off`: every item once.
-    - `corpora`: the same number of each corpus, items of small ones several times, of large ones a part.
-    - `classes`: of each corpus's rows with an expression as many as there are, but of each expression that occurs there
-      the same number; its other rows once.
+    - `corpora`: equally many items of each corpus: small ones repeat, large ones give a part.
+    - `classes`: for each corpus, its number of rows with an expression, spread equally over the
+      expressions that occur there; and its other rows once.
 
-    Numbers that do not divide give the first corpora, by name, or the first classes one more.
+    If numbers do not divide, the first corpora (by name) or classes get one item more.
 
     Args:
-        sources: of each item its corpus.
+        sources: the corpus of each item.
         expression: (N,) int64 class ids; -100 where unlabelled.
         balance: one of `BALANCES`.
 
-    Returns:
-        {corpus: its draws}, by name.
-
     Raises:
-        ValueError: an unknown way of balancing.
+        ValueError: another `balance`.
     """
     if balance not in BALANCES:
         raise ValueError(f"balance must be one of {', '.join(BALANCES)}; got {balance!r}")
@@ -85,8 +80,8 @@ def corpus_draws(sources: Sequence[str], expression: Tensor, balance: str) -> di
     corpora = [torch.from_numpy(np.flatnonzero(numbers == number)) for number in range(len(names))]
     if balance == "corpora":
         draws = [
-            [Draw(*pair)]
-            for pair in zip(corpora, _even_shares(len(sources), len(corpora)), strict=True)
+            [Draw(items, count)]
+            for items, count in zip(corpora, _even_shares(len(sources), len(corpora)), strict=True)
         ]
     elif balance == "classes":
         draws = [_class_draws(items, expression[items]) for items in corpora]
@@ -96,7 +91,7 @@ def corpus_draws(sources: Sequence[str], expression: Tensor, balance: str) -> di
 
 
 def _class_draws(items: Tensor, expression: Tensor) -> list[Draw]:
-    """Draws of one corpus: the same number of each expression in it, and the other rows as they are."""
+    """Draw equally many rows of each expression of one corpus, and its other rows once."""
     groups = {label: items[expression == label] for label in expression.unique().tolist()}
     others = groups.pop(NO_CLASS, items[:0])
     shares = _even_shares(len(items) - len(others), len(groups))
@@ -105,21 +100,21 @@ def _class_draws(items: Tensor, expression: Tensor) -> list[Draw]:
 
 
 def _even_shares(total: int, parts: int) -> list[int]:
-    """Whole numbers that add up to `total` and differ by one at most, the larger first."""
+    """Split `total` into whole numbers that differ by at most one, the larger first."""
     return [(total + parts - 1 - part) // parts for part in range(parts)]
 
 
-def _drawn(draw: Draw, generator: torch.Generator) -> Tensor:
-    """(count,) items in random order, round after round of all of them; the last round may stop early."""
-    items, count = draw
+def _draw_items(draw: Draw, generator: torch.Generator) -> Tensor:
+    """Return (count,) items: round after round of all in random order, the last one cut off."""
+    items, count = draw.items, draw.count
     rounds = -(-count // len(items))
     return torch.cat(
         [items[torch.randperm(len(items), generator=generator)] for _ in range(rounds)]
     )[:count]
 
 
-def _interleaved(parts: Sequence[Tensor], generator: torch.Generator) -> Tensor:
-    """The parts as one run: item k of n comes at the time (k + 1/2) / n, equal times in random order."""
+def _interleave(parts: Sequence[Tensor], generator: torch.Generator) -> Tensor:
+    """Merge the parts: item k of n is at time (k + 1/2) / n, equal times in random order."""
     times = torch.cat(
         [(torch.arange(len(part), dtype=torch.float64) + 0.5) / len(part) for part in parts]
     )
@@ -128,7 +123,7 @@ def _interleaved(parts: Sequence[Tensor], generator: torch.Generator) -> Tensor:
 
 
 class EpochSampler(Sampler[int]):
-    """Item numbers of one epoch after the other; the same in all processes, which each take their own batches of it.
+    """Item numbers of an epoch, the same in all processes, each of which takes its own batches.
 
     Args:
         order: draws an epoch.
@@ -141,7 +136,7 @@ class EpochSampler(Sampler[int]):
         self.length = len(order(self._generator(0)))
         self.epoch = 0
         self.start = 0
-        """Items at the head of the epoch that the next iteration leaves out, for a run that was cut off there."""
+        """Items that the next iteration skips, since a run was cut off after them."""
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the epoch that the next iteration draws."""
