@@ -3,7 +3,7 @@
 import shlex
 from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from transformers import HfArgumentParser
 
@@ -323,7 +323,8 @@ class TrainArguments:
 
 def parse_arguments(words: list[str] | None = None) -> TrainArguments:
     """Return the settings that a command line gives (None: that of the process)."""
-    (arguments,) = HfArgumentParser(TrainArguments).parse_args_into_dataclasses(words)
+    parser = HfArgumentParser(cast("Any", TrainArguments))  # its hint is an unbound type variable
+    (arguments,) = parser.parse_args_into_dataclasses(words)
     return arguments
 
 

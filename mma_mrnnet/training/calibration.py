@@ -203,7 +203,7 @@ def _minimize(cost: Callable[[Tensor], Tensor], count: int) -> Tensor:
         return value
 
     with torch.enable_grad():
-        search.step(step)  # type: ignore[arg-type]  # torch's hint asks for a float
+        search.step(step)
     return parameters.detach()
 
 

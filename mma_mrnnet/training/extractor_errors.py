@@ -157,7 +157,7 @@ def _measure_unit(crops: _Crops, column: int, names: list[str]) -> UnitErrors | 
     if len(given) < LEAST_ROWS or np.ptp(given[:, column]) == 0:
         return None
     # Other units count if each of these rows has them: to fill in labels would be to invent them.
-    complete = ~np.isnan(given).any(0)
+    complete = ~np.isnan(given).any(axis=0).reshape(-1)
     others = [
         other
         for other in range(len(names))
@@ -252,7 +252,7 @@ def _softmax(logits: Array) -> Array:
 def _fit_line(given: Array, reported: Array) -> tuple[Array, Array]:
     """Return the constant and the weights of the given columns (1 + F,), and the residuals (N,)."""
     design = np.column_stack([np.ones(len(given)), given])
-    weights = np.linalg.lstsq(design, reported)[0]
+    weights: Array = np.linalg.lstsq(design, reported)[0].astype(np.float64)
     return weights, reported - design @ weights
 
 

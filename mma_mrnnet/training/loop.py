@@ -7,6 +7,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import cast
 
 import torch
 import transformers
@@ -73,8 +74,8 @@ class Run:
         self.stage, self.args = stage, args
         self.accelerator = accelerator = _make_accelerator(args)
         set_seed(args.seed, device_specific=True)
-        train, validation = _make_loader(stage, args), _make_loader(stage, args, training=False)
-        self.sampler: EpochSampler = train.sampler
+        self.sampler = EpochSampler(stage.order, args.seed)
+        train, validation = _make_loader(stage, args, self.sampler), _make_loader(stage, args)
         # A last round that not all processes could join is dropped.
         steps = args.epochs * (len(train) // accelerator.num_processes)
         if steps == 0:
@@ -267,17 +268,23 @@ def _make_accelerator(args: TrainArguments) -> Accelerator:
 
 def _make_optimizer(model: PreTrainedModel, args: TrainArguments) -> torch.optim.AdamW:
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    settings = {"lr": args.learning_rate, "weight_decay": args.weight_decay}
-    if args.strict_routing:
-        return RoutedAdamW(parameters, model.dense.weight, model.config.num_frames, **settings)
-    return torch.optim.AdamW(parameters, **settings)
+    rate, decay = args.learning_rate, args.weight_decay
+    if not args.strict_routing:
+        return torch.optim.AdamW(parameters, lr=rate, weight_decay=decay)
+    routed = cast("torch.nn.Parameter", model.dense.weight)
+    frames = model.config.num_frames
+    return RoutedAdamW(parameters, routed, frames, lr=rate, weight_decay=decay)
 
 
-def _make_loader(stage: Stage, args: TrainArguments, *, training: bool = True) -> DataLoader:
+def _make_loader(
+    stage: Stage, args: TrainArguments, sampler: EpochSampler | None = None
+) -> DataLoader:
+    """Make the loader of the training items if there is a sampler, else of validation."""
+    training = sampler is not None
     return DataLoader(
         stage.train if training else stage.validation,
         batch_size=args.batch_size,
-        sampler=EpochSampler(stage.order, args.seed) if training else None,
+        sampler=sampler,
         drop_last=training,
         collate_fn=stage.train_collator if training else stage.collator,
         num_workers=args.workers,

@@ -146,7 +146,9 @@ class RoutedAdamW(torch.optim.AdamW):
         """Frames of the longest clip of the coming update, over all processes and micro-batches."""
 
     @torch.no_grad()
-    def step(self, closure: Callable[[], Tensor] | None = None) -> Tensor | None:
+    def step(  # type: ignore[override]  # torch declares overloads
+        self, closure: Callable[[], float] | None = None
+    ) -> float | None:
         """Make one update; all parameters but `routed` change as in AdamW."""
         gradient, self.routed.grad = self.routed.grad, None  # AdamW skips what has no gradient
         try:
