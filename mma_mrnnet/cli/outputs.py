@@ -77,6 +77,8 @@ class Targets:
             raise ValueError("--annotate is for videos; this model reads tables of features")
         if len(clips) > 1:
             raise ValueError(f"--annotate takes one clip; got {len(clips)}")
+        if os.path.isdir(clips[0]):  # noqa: PTH112 - a name may be one that no file can have
+            raise ValueError(f"{clips[0]}: is a folder of crops, with no frames to draw on")
         from mma_mrnnet.files import check_can_write_file
         from mma_mrnnet.video.writing import check_target
 

@@ -95,8 +95,8 @@ def predict_clips(
         list[str],
         typer.Argument(
             metavar="CLIPS...",
-            help="Video files, folders (searched for videos), or quoted patterns; tables (.csv) "
-            "for a model that was trained on tables of features.",
+            help="Video files or addresses, folders (searched for videos and for stored crops), or "
+            "quoted patterns; tables of features for a model that was trained on such.",
         ),
     ],
     model: Model = None,

@@ -43,9 +43,10 @@ from mma_mrnnet.prediction.result import (
     rate_warning,
     shown,
 )
+from mma_mrnnet.prediction.stored_crops import StoredClip
 from mma_mrnnet.tables.features import TABLE_SUFFIXES, is_table
-from mma_mrnnet.video.reading import VideoError
-from mma_mrnnet.video.sources import OpenVideo, open_video
+from mma_mrnnet.video.reading import VideoError, VideoReader
+from mma_mrnnet.video.sources import FrameReader, OpenVideo, open_video
 
 NOBODY = -1  # a track that no person has
 
@@ -69,7 +70,8 @@ def predict_video(
     Args:
         video: a path, URL, bytes, file object or data-set entry (see `local_file`) of a video of any
             length, frame rate and pixel format that FFmpeg reads; or frames in memory: an array or
-            tensor (T, H, W, 3) uint8 RGB, or a list of PIL images.
+            tensor (T, H, W, 3) uint8 RGB, or a list of PIL images; or a folder of crops, as
+            `mma-mrnnet crop` writes it for a clip.
         model: a stage-2 model, or the folder or Hub repository of one, which is loaded at every
             call; None takes the bundled checkpoint.
         processor: the model's processor; needed with a model that is given as such.
@@ -161,9 +163,15 @@ def _read_clip(
     _check_reads_videos(opened, config)
     extractor = get_extractor(model)
     table_fps = config.sampling_fps if fps is None or opened.in_memory else fps
-    video = opened.read(config.sampling_fps, None if every_frame else table_fps)
+    rates = config.sampling_fps, None if every_frame else table_fps
     snapshots = Strips()
-    people = _keep_snapshots(crop_faces(video, extractor.config.image_size), snapshots)
+    video: StoredClip | VideoReader | FrameReader
+    if opened.path is not None and opened.path.is_dir():
+        video = seen = StoredClip(opened.path, *rates)
+    else:
+        video = opened.read(*rates)
+        seen = crop_faces(video, extractor.config.image_size)
+    people = _keep_snapshots(seen, snapshots)
     frames = list(extract_people(people, lambda crops: extract_affect(crops, extractor, processor)))
     return _Clip(
         name=opened.name,
