@@ -381,3 +381,74 @@ def test_faces_of_real_clips_are_counted(
     found = [0 in item.faces for item in crop_faces(read_frames(shared_clips / name), 32, detector)]
     assert len(found) == frames
     assert abs(sum(found) - with_face) <= tolerance
+
+
+# ---- pictures that change their size, damaged frames
+
+
+def pictures(photo, *sizes):
+    """A walk to the right in pictures whose size changes."""
+    walk = [scene(photo, (20 * number, 240)) for number in range(len(sizes))]
+    return [
+        cv2.resize(image, (round(640 * size), round(300 * size)), interpolation=cv2.INTER_AREA)
+        for image, size in zip(walk, sizes, strict=True)
+    ]
+
+
+def test_a_face_is_followed_where_the_picture_changes_its_size(photo, detector):
+    images = pictures(photo, 1, 1, 3, 3, 0.5, 0.5, 2)
+    found = list(crop_faces(frames_of(images, fps=2.0), 32, detector))
+    assert [list(item.faces) for item in found] == [[0]] * 7
+
+
+def test_two_people_are_told_apart_where_the_picture_changes_its_size(photo, detector):
+    sizes = [1, 1, 2.5, 2.5, 1, 2.5]
+    images = [
+        cv2.resize(scene(photo, (20, 180), (380, 240)), (round(640 * size), round(300 * size)))
+        for size in sizes
+    ]
+    found = list(crop_faces(frames_of(images, fps=2.0), 32, detector))
+    assert [list(item.faces) for item in found] == [[0, 1]] * 6
+    for item, size in zip(found, sizes, strict=True):
+        assert item.faces[0].center[0] > 320 * size > item.faces[1].center[0]
+
+
+def test_a_live_stream_is_followed_where_the_picture_changes_its_size():
+    follower = FaceFollower()
+    box = (100.0, 100.0, 60.0, 60.0)
+    first = Detection(box, np.zeros((5, 2)), 0.9, (320, 240))
+    second = Detection(tuple(4 * side for side in box), np.zeros((5, 2)), 0.9, (1280, 960))
+    assert follower.follow([first], 0.0) is first
+    assert follower.follow([second], 0.5) is second
+    assert follower.follow([first], 1.0) is first
+
+
+def test_the_larger_face_is_the_larger_part_of_its_picture():
+    small = Detection((0, 0, 90, 90), np.zeros((5, 2)), 0.9, (1000, 1000))
+    large = Detection((0, 0, 60, 60), np.zeros((5, 2)), 0.9, (200, 200))
+    frames = [PeopleFrame(0, 0.0, (True,), {0: small}), PeopleFrame(1, 0.5, (True,), {1: large})]
+    assert rank_people(frames) == [1, 0]
+
+
+def test_a_damaged_frame_has_no_face_unless_asked_for(photo, detector):
+    frames = [VideoFrame(photo, n / 2, n, (True,), damaged=n == 1) for n in range(3)]
+    usual = list(crop_faces(frames, 32, detector))
+    asked = list(crop_faces(frames, 32, detector, use_damaged=True))
+    assert [list(item.faces) for item in usual] == [[0], [], [0]]
+    assert [list(item.faces) for item in asked] == [[0]] * 3
+
+
+@pytest.mark.parametrize(
+    ("name", "faces"),
+    [
+        ("base.mp4", 12),
+        ("joined_forward.ts", 13),
+        ("thumbnail_first.mkv", 12),
+        ("size_changes.webm", 12),
+        ("size_stays.webm", 12),
+        ("hdr_hlg.mp4", 12),
+    ],
+)
+def test_faces_are_found_in_all_frames_of_faulty_files(shared_faulty, detector, name, faces):
+    found = list(crop_faces(read_frames(shared_faulty / name, 2.0), 32, detector))
+    assert [list(item.faces) for item in found] == [[0]] * faces

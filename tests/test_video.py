@@ -254,8 +254,10 @@ def test_two_recordings_joined_in_one_file_play_one_after_the_other(tmp_path):
 
 
 def test_only_frames_that_are_due_are_turned_into_rgb(tmp_path, monkeypatch):
-    converted, convert = [], video._to_rgb
-    monkeypatch.setattr(video, "_to_rgb", lambda *given: converted.append(1) or convert(*given))
+    converted, convert = [], video.VideoReader._to_rgb
+    monkeypatch.setattr(
+        video.VideoReader, "_to_rgb", lambda *given: converted.append(1) or convert(*given)
+    )
     reader = read_frames(write(tmp_path / "clip.mp4", numbered(60)), 2.0)
     assert len(list(reader)) == len(converted) == 4
     assert reader.frames_decoded == 60
@@ -735,3 +737,295 @@ def test_the_extent_of_text_is_an_error_in_words(tmp_path):
     (tmp_path / "text.mp4").write_text("hello")
     with pytest.raises(VideoError, match="is text, not a video"):
         measure_video(tmp_path / "text.mp4")
+
+
+# ---- clocks that jump
+
+
+def by_another_clock(part, path, offset_s):
+    """The same packets with stamps that are later."""
+    with av.open(str(part)) as source:
+        options = {"avoid_negative_ts": "disabled"}
+        with av.open(str(path), "w", options=options) as output:
+            stream = output.add_stream_from_template(source.streams.video[0])
+            for packet in source.demux(video=0):
+                if packet.dts is not None:
+                    packet.pts += round(offset_s / packet.time_base)
+                    packet.dts += round(offset_s / packet.time_base)
+                    packet.stream = stream
+                    output.mux(packet)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("suffix", "codec", "rate"), [(".ts", "libx264", 30), (".mpg", "mpeg2video", 25)]
+)
+@pytest.mark.parametrize(
+    ("first_s", "second_s"),
+    [(0, 4000), (4000, 0), (100, 3), (20, 15), (15, 20), (10, 9.5), (80_000, 10)],
+)
+def test_a_clock_that_jumps_continues_where_the_recording_stopped(
+    tmp_path, suffix, codec, rate, first_s, second_s
+):
+    part = write(tmp_path / f"part{suffix}", numbered(2 * rate), codec, rate=rate, options=INTRA)
+    parts = [
+        by_another_clock(part, tmp_path / f"{n}{suffix}", s).read_bytes()
+        for n, s in enumerate((first_s, second_s))
+    ]
+    path = tmp_path / f"joined{suffix}"
+    path.write_bytes(b"".join(parts))
+    reader = read_frames(path)
+    times = [frame.time_s for frame in reader]
+    assert times == pytest.approx([n / rate for n in range(4 * rate)], abs=0.05)
+    assert reader.duration_s == pytest.approx(4.0, abs=0.05)
+    assert reader.warning.startswith("the file's clock jumps once at 2.0 s, by ")
+    assert measure_video(path).duration_s == pytest.approx(4.0, abs=0.05)
+
+
+def test_a_clock_of_33_bits_that_starts_again_is_no_jump(tmp_path):
+    part = write(tmp_path / "part.ts", numbered(60), options=INTRA)
+    path = by_another_clock(part, tmp_path / "clip.ts", 2**33 / 90_000 - 2.5)
+    reader = read_frames(path)
+    times = [frame.time_s for frame in reader]
+    assert times == pytest.approx([n / 30 for n in range(60)], abs=0.002)
+    assert reader.warning is None
+    assert measure_video(path).duration_s == pytest.approx(2.0, abs=0.01)
+
+
+def test_a_pause_in_a_format_without_jumps_stays_a_pause(tmp_path):
+    path = write(tmp_path / "a.mkv", numbered(4), options=INTRA, stamps_ms=[0, 500, 5000, 5500])
+    reader = read_frames(path)
+    assert [frame.time_s for frame in reader] == [0, 0.5, 5, 5.5]
+    assert reader.warning is None
+
+
+def test_clips_whose_clock_restarts_are_as_long_as_their_parts_together(tmp_path):
+    part = write(tmp_path / "part.ts", numbered(60), options=INTRA).read_bytes()
+    path = tmp_path / "joined.ts"
+    path.write_bytes(part * 20)
+    assert measure_video(path).duration_s == pytest.approx(40, abs=0.1)
+
+
+@pytest.mark.parametrize("fps", [331, 500, 999, 1000])
+def test_a_high_rate_keeps_each_frame_of_its_own_rate_once(fps):
+    clock = FrameClock(fps)
+    assert all(clock.keeps(round(n / fps, 3)) for n in range(50))
+    half = FrameClock(fps / 2)
+    kept = [n for n in range(50) if half.keeps(n / fps)]
+    assert kept == list(range(0, 50, 2))
+
+
+# ---- data that a decoder made up
+
+
+def drop_packets(path, start, count):
+    """Lose transport packets of a TS: `count` of them from that share of the file on."""
+    content = path.read_bytes()
+    packets = [content[place : place + 188] for place in range(0, len(content), 188)]
+    first = int(start * len(packets))
+    path.write_bytes(b"".join(packets[:first] + packets[first + count :]))
+
+
+def busy(count, size=(144, 176)):
+    generator = np.random.default_rng(0)
+    noise = generator.integers(0, 255, (size[0] + count, size[1], 3)).astype(np.uint8)
+    return [noise[n : n + size[0]] for n in range(count)]
+
+
+def test_damaged_frames_are_marked_up_to_the_next_key_frame_and_noted(tmp_path):
+    options = {"g": "10", "keyint_min": "10", "sc_threshold": "0", "bf": "0"}
+    path = write(tmp_path / "clip.ts", busy(40), options=options)
+    assert not any(frame.damaged for frame in read_frames(path))
+    drop_packets(path, 0.6, 3)
+    reader = read_frames(path)
+    damaged = [frame.index for frame in reader if frame.damaged]
+    assert damaged
+    assert damaged == list(range(damaged[0], damaged[-1] + 1))
+    assert 10 <= damaged[0] <= damaged[-1] < 30
+    assert f"{len(damaged)} of {reader.frames_decoded} frames are damaged (" in reader.warning
+    assert "count as frames without a face" in reader.warning
+
+
+def test_frames_shown_before_a_damaged_one_that_they_were_predicted_from_are_marked(shared_faulty):
+    frames = list(read_frames(shared_faulty / "packet_loss.ts"))
+    assert all(frame.damaged for frame in frames if 3.47 < frame.time_s < 3.99)
+    assert all(frame.damaged for frame in frames if frame.time_s > 4.13)
+    assert all(frame.damaged for frame in frames if frame.time_s < 1.99)
+    assert not frames[49].damaged  # the key frame at 2 s
+
+
+# ---- several picture tracks
+
+
+def write_tracks(path, *tracks):
+    """Tracks of (images, default?), one after the other."""
+    with av.open(str(path), "w") as container:
+        streams = []
+        for images, default in tracks:
+            stream = container.add_stream("libx264", rate=30, options=INTRA)
+            stream.height, stream.width = images[0].shape[:2]
+            stream.pix_fmt = "yuv420p"
+            stream.disposition = av.stream.Disposition.default if default else 0
+            streams.append((stream, images))
+        for stream, images in streams:
+            for number, image in enumerate(images):
+                frame = av.VideoFrame.from_ndarray(image, format="rgb24").reformat(format="yuv420p")
+                frame.pts, frame.time_base = number, Fraction(1, 30)
+                container.mux(stream.encode(frame))
+            container.mux(stream.encode(None))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("tracks", "chosen"),
+    [
+        ([(1, False), (40, True)], 1),  # a thumbnail before the default track
+        ([(1, True), (40, False)], 1),  # a thumbnail that calls itself the default
+        ([(60, False), (40, True)], 1),  # the default, though shorter
+        ([(30, True), (60, True)], 1),  # of two defaults the longer
+        ([(60, False), (30, False)], 0),
+    ],
+)
+def test_of_several_picture_tracks_the_default_then_the_longest_is_read(tmp_path, tracks, chosen):
+    sizes = [(32, 48), (64, 96)]
+    made = [
+        (numbered(count, *size), default)
+        for (count, default), size in zip(tracks, sizes, strict=True)
+    ]
+    path = write_tracks(tmp_path / "clip.mkv", *made)
+    reader = read_frames(path)
+    frames = list(reader)
+    assert len(frames) == tracks[chosen][0]
+    assert frames[0].image.shape[:2] == sizes[chosen]
+    assert f"the file has 2 picture tracks; track {chosen + 1} (" in reader.warning
+    assert measure_video(path).packets == tracks[chosen][0]
+
+
+# ---- HDR
+
+
+@pytest.mark.parametrize("transfer", [16, 18])  # PQ, HLG (ITU-T H.273)
+def test_hdr_is_converted_to_sdr(tmp_path, transfer):
+    grey = 0.58 if transfer == 16 else 0.75  # of reference white in each (ITU-R BT.2408)
+    image = np.full((32, 64, 3), round(255 * grey), np.uint8)
+    path = tmp_path / "hdr.mp4"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=30)
+        stream.height, stream.width, stream.pix_fmt = 32, 64, "yuv420p10le"
+        context = stream.codec_context
+        context.color_trc, context.color_primaries, context.colorspace = transfer, 9, 9
+        frame = av.VideoFrame.from_ndarray(image, format="rgb24").reformat(format="yuv420p10le")
+        container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    reader = read_frames(path)
+    (found,) = reader
+    assert found.image.mean() > 1.2 * image.mean()  # reference white is bright in SDR
+    assert found.image.std(axis=(0, 1)).max() < 1
+    assert reader.warning is None
+
+
+def test_hdr_that_cannot_be_converted_is_read_with_a_note(shared_faulty, monkeypatch):
+    convert = video._reformat
+
+    def old(frame, **settings):
+        if "dst_color_trc" in settings:
+            raise TypeError("unexpected keyword")
+        return convert(frame, **settings)
+
+    monkeypatch.setattr(video, "_reformat", old)
+    reader = read_frames(shared_faulty / "hdr_hlg.mp4", 2.0)
+    assert len(list(reader)) == 12
+    assert reader.warning == "HDR (PQ or HLG) could not be converted and was read as SDR"
+
+
+def test_an_hdr_recording_looks_like_the_same_in_sdr(shared_faulty):
+    for hdr, sdr in zip(
+        read_frames(shared_faulty / "hdr_hlg.mp4", 2.0),
+        read_frames(shared_faulty / "sdr_10bit.mp4", 2.0),
+        strict=True,
+    ):
+        assert np.abs(hdr.image.astype(int) - sdr.image).mean() < 5  # 22 before
+
+
+# ---- recordings that were cut off
+
+
+@pytest.mark.parametrize("tagged", [True, False])
+@pytest.mark.parametrize("cut", [True, False])
+def test_a_recording_with_sound_that_was_cut_off_says_so(tmp_path, tagged, cut):
+    path = tmp_path / "clip.mkv"
+    with av.open(str(path), "w") as container:
+        picture = container.add_stream("libx264", rate=30, options=INTRA)
+        picture.height, picture.width, picture.pix_fmt = 144, 176, "yuv420p"
+        sound = container.add_stream("pcm_s16le", rate=8000, layout="mono")
+        for number, image in enumerate(busy(90)):
+            frame = av.VideoFrame.from_ndarray(image, format="rgb24").reformat(format="yuv420p")
+            frame.pts, frame.time_base = number, Fraction(1, 30)
+            container.mux(picture.encode(frame))
+            samples = av.AudioFrame.from_ndarray(np.zeros((1, 266), np.int16), "s16", "mono")
+            samples.sample_rate, samples.pts = 8000, 266 * number
+            container.mux(sound.encode(samples))
+        container.mux(picture.encode(None))
+    content = path.read_bytes()
+    if not tagged:
+        content = content.replace(b"DURATION", b"DURATIOX")
+    path.write_bytes(content[: len(content) // 2] if cut else content)
+    reader = read_frames(path)
+    frames = len(list(reader))
+    if cut:
+        assert frames < 60
+        assert reader.warning.startswith(f"decoding stopped after {frames} frames (")
+        assert "its header announces 3.0 s" in reader.warning
+    else:
+        assert (frames, reader.warning) == (90, None)
+
+
+@pytest.mark.parametrize("name", ["cut_off_with_sound.mkv", "cut_off_silent.mkv"])
+def test_recordings_that_were_cut_off_are_noted(shared_faulty, name):
+    reader = read_frames(shared_faulty / name)
+    assert len(list(reader)) == 80
+    assert "its header announces 6.0 s" in reader.warning
+
+
+# ---- frames that are too large
+
+
+def test_a_frame_larger_than_the_limit_is_refused_by_the_header(tmp_path):
+    path = write(tmp_path / "clip.mp4", numbered(3))
+    assert len(list(read_frames(path, max_pixels=32 * 48))) == 3
+    with pytest.raises(VideoError, match=r"a frame of 48 x 32 is larger than 1,535 pixels"):
+        list(read_frames(path, max_pixels=32 * 48 - 1))
+
+
+def grows(tmp_path, suffix, codec):
+    parts = [
+        write(tmp_path / f"{n}{suffix}", numbered(10, *size), codec, rate=25, options=INTRA)
+        for n, size in enumerate([(32, 48), (320, 480)])
+    ]
+    path = tmp_path / f"grows{suffix}"
+    path.write_bytes(b"".join(part.read_bytes() for part in parts))
+    assert len(list(read_frames(path))) >= 19
+    return path
+
+
+def test_a_later_frame_larger_than_the_limit_is_refused(tmp_path):
+    path = grows(tmp_path, ".ts", "libx264")
+    with pytest.raises(VideoError, match=r"a frame of 480 x 320 is larger than 20,000 pixels"):
+        list(read_frames(path, max_pixels=20_000))
+
+
+def test_where_the_decoder_does_not_tell_the_size_it_stops_before_a_frame_that_is_too_large(
+    tmp_path,
+):
+    reader = read_frames(grows(tmp_path, ".mpg", "mpeg2video"), max_pixels=20_000)
+    assert {frame.image.shape for frame in reader} == {(32, 48, 3)}
+    assert "decoding stopped after" in reader.warning
+
+
+def test_a_frame_that_does_not_fit_in_memory_is_a_video_error(tmp_path, monkeypatch):
+    def full(*given, **settings):
+        raise MemoryError
+
+    monkeypatch.setattr(video, "_reformat", full)
+    with pytest.raises(VideoError, match="a frame of 48 x 32 is larger than memory"):
+        list(read_frames(write(tmp_path / "clip.mp4", numbered(3))))

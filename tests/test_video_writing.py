@@ -35,7 +35,9 @@ def recording(
         if tone:
             container.mux(tone.encode(None))
         for number, stamp in enumerate(stamps_ms):
-            frame = av.VideoFrame.from_ndarray(np.full((*size, 3), 20 * number, np.uint8), "rgb24")
+            frame = av.VideoFrame.from_ndarray(
+                np.full((*size, 3), 20 * number % 256, np.uint8), "rgb24"
+            )
             frame = frame.reformat(format="yuv420p")
             frame.pts, frame.time_base = stamp + start_ms, Fraction(1, 1000)
             container.mux(picture.encode(frame))
@@ -214,3 +216,43 @@ def test_what_a_damaged_file_lost_is_said(tmp_path):
     (said,) = redraw_video(tmp_path / "cut.mp4", tmp_path / "out.mp4", same)
     assert "frames" in said or "damaged" in said
     assert len(times_of(tmp_path / "out.mp4")) == len(times_of(tmp_path / "cut.mp4")) > 10
+
+
+# ---- files whose clock jumps, and sound with a broken header
+
+
+def by_another_clock(part, path, offset_s):
+    """The same packets with stamps that are later."""
+    with av.open(str(part)) as source, av.open(str(path), "w") as output:
+        streams = [output.add_stream_from_template(stream) for stream in source.streams]
+        for packet in source.demux():
+            if packet.dts is not None:
+                packet.pts += offset_s * 90_000
+                packet.dts += offset_s * 90_000
+                packet.stream = streams[packet.stream.index]
+                output.mux(packet)
+    return path
+
+
+@pytest.mark.parametrize(("first_s", "second_s"), [(0, 4000), (4000, 0), (20, 15), (15, 20)])
+def test_joined_recordings_keep_pictures_and_sound_together(tmp_path, first_s, second_s):
+    part = recording(tmp_path / "part.ts", "mp2", list(range(0, 2000, 40)))
+    first = by_another_clock(part, tmp_path / "first.ts", first_s)
+    second = by_another_clock(part, tmp_path / "second.ts", second_s)
+    source = tmp_path / "joined.ts"
+    source.write_bytes(first.read_bytes() + second.read_bytes())
+    jumped, encoded = redraw_video(source, tmp_path / "out.mp4", same)
+    assert jumped.startswith("the file's clock jumps once at 2.0 s")
+    assert encoded == "the sound (mp2) was encoded anew as AAC, which players of mp4 know"
+    assert times_of(tmp_path / "out.mp4") == pytest.approx([n / 25 for n in range(100)], abs=0.05)
+    sound = [time_s for time_s, _ in sound_of(tmp_path / "out.mp4")]
+    assert sound[-1] - sound[0] == pytest.approx(4.0, abs=0.2)
+    assert np.diff(sound).max() < 0.1
+
+
+def test_sound_whose_header_is_cut_is_left_out_and_said_so(shared_faulty, tmp_path):
+    source = shared_faulty / "m3_00090.ts"
+    assert redraw_video(source, tmp_path / "out.mp4", same) == [
+        "the sound (ac3) cannot be decoded: left out"
+    ]
+    assert len(times_of(tmp_path / "out.mp4")) == 5

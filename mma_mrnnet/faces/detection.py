@@ -40,11 +40,13 @@ class Detection:
         box: x, y, width, height in pixels of the image; may reach outside it.
         landmarks: (5, 2) x, y in pixels, in the order of `TEMPLATE`.
         score: the detector's confidence in [0, 1].
+        picture: width and height of the image.
     """
 
     box: tuple[float, float, float, float]
     landmarks: np.ndarray
     score: float
+    picture: tuple[int, int] = (1, 1)
 
     @property
     def center(self) -> np.ndarray:
@@ -56,6 +58,12 @@ class Detection:
     def side(self) -> float:
         """The longer side of the box in pixels."""
         return max(self.box[2:])
+
+    def scale_to(self, picture: tuple[int, int]) -> "Detection":
+        """Return where the face lies in a copy of the image of another size."""
+        factors = np.divide(picture, self.picture)
+        x, y, width, height = (np.reshape(self.box, (2, 2)) * factors).flatten().tolist()
+        return Detection((x, y, width, height), self.landmarks * factors, self.score, picture)
 
 
 @cache
@@ -112,7 +120,8 @@ class FaceDetector:
         found = []
         for row in [] if rows is None else rows:
             x, y, w, h = (row[:4].reshape(2, 2) * back).flatten().tolist()
-            found.append(Detection((x, y, w, h), row[4:14].reshape(5, 2) * back, float(row[14])))
+            landmarks = row[4:14].reshape(5, 2) * back
+            found.append(Detection((x, y, w, h), landmarks, float(row[14]), (width, height)))
         return sorted(found, key=lambda detection: detection.side, reverse=True)
 
 

@@ -86,6 +86,11 @@ class _Track:
         fits = 0.5 <= detection.side / self.last.side <= 2 and moved <= sides * self.last.side
         return moved if fits else None
 
+    def scale_to(self, picture: tuple[int, int]) -> None:
+        """Move to a picture of another size."""
+        self.last = self.last.scale_to(picture)
+        self.others = [(number, face.scale_to(picture)) for number, face in self.others]
+
 
 class FaceTracker:
     """Tell the people of a clip apart by where their faces are, how large, and when.
@@ -99,10 +104,14 @@ class FaceTracker:
          the track with the most sightings. Somebody who is alone, leaves and returns is one person;
        - begins a track if another face continues its track, or if there is no track to continue;
        - is dropped otherwise: the person who was just here, and is missing, may have jumped.
+
+    If the size of the picture changes, as in some browsers' recordings, faces are compared relative to
+    the picture.
     """
 
     def __init__(self) -> None:
         self._tracks: list[_Track] = []
+        self._picture = (1, 1)
 
     def update(self, detections: list[Detection], time_s: float) -> Found:
         """Assign a frame's faces to tracks, and continue from there.
@@ -132,6 +141,10 @@ class FaceTracker:
 
     def _assign(self, detections: list[Detection], time_s: float) -> Found:
         """Apply the three rules; sorted by track, and new tracks count on from the last one."""
+        if detections and detections[0].picture != self._picture:
+            self._picture = detections[0].picture
+            for track in self._tracks:
+                track.scale_to(self._picture)
         elapsed = [time_s - track.time_s for track in self._tracks]
         alive = [number for number, seconds in enumerate(elapsed) if seconds <= LOST_AFTER_S]
         lost = [number for number, seconds in enumerate(elapsed) if seconds > LOST_AFTER_S]
@@ -204,7 +217,11 @@ class FaceFollower:
 
 
 def crop_faces(
-    frames: Iterable[VideoFrame], size: int = TEMPLATE_SIZE, detector: FaceDetector | None = None
+    frames: Iterable[VideoFrame],
+    size: int = TEMPLATE_SIZE,
+    detector: FaceDetector | None = None,
+    *,
+    use_damaged: bool = False,
 ) -> Iterator[PeopleFrame]:
     """Yield one `PeopleFrame` per frame, with everybody's aligned crop.
 
@@ -215,12 +232,16 @@ def crop_faces(
         frames: in time order.
         size: S, side of the crops.
         detector: None makes one.
+        use_damaged: search damaged frames too; otherwise they have no faces, since what a decoder
+            makes up may look like one.
     """
     detector = detector or FaceDetector()
     tracker = FaceTracker()
     for frame in frames:
-        assign = tracker.update if frame.due[0] else tracker.pick
-        faces = assign(detector(frame.image), frame.time_s)
+        faces: Found = {}
+        if use_damaged or not frame.damaged:
+            assign = tracker.update if frame.due[0] else tracker.pick
+            faces = assign(detector(frame.image), frame.time_s)
         crops = {
             track: align_face(frame.image, face.landmarks, size) for track, face in faces.items()
         }
@@ -231,12 +252,13 @@ def rank_people(frames: Iterable[PeopleFrame]) -> list[int]:
     """Return the tracks of a clip, first whoever is in most of the frames due at the first rate.
 
     The first person is the one whom training and prediction use by default. Ties go to the larger
-    face on average, then to the earlier track.
+    face on average, relative to the picture, then to the earlier track.
     """
     sides: dict[int, list[float]] = {}
     for frame in frames:
         for track, face in frame.faces.items():
-            sides.setdefault(track, []).extend([face.side] if frame.due[0] else [])
+            side = face.side / max(face.picture)
+            sides.setdefault(track, []).extend([side] if frame.due[0] else [])
     means = {track: float(np.mean(seen)) if seen else 0.0 for track, seen in sides.items()}
     return sorted(sides, key=lambda track: (-len(sides[track]), -means[track], track))
 

@@ -1,21 +1,29 @@
-"""A video file as a stream of upright RGB frames with their times. It knows neither faces nor tensors."""
+"""Read a video file as a stream of upright RGB frames with their times.
+
+This module knows neither faces nor tensors.
+"""
 
 import contextlib
 import logging
 import math
 import os
 import stat
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from numbers import Real
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
 from av.container import InputContainer
 from av.stream import Disposition
+from av.video.reformatter import ColorPrimaries, ColorTrc
 from av.video.stream import VideoStream
+
+from mma_mrnnet.video.timeline import Clock, PacketExtent, Timeline, announced_s, may_be_joined
 
 logger = logging.getLogger(__name__)
 
@@ -24,17 +32,22 @@ VIDEO_SUFFIXES: frozenset[str] = frozenset({
     ".wmv", ".flv", ".3gp", ".ogv", ".mts", ".m2ts", ".ts", ".gif",
 })  # fmt: skip
 
-_ACCEPTED = "accepted are video files such as .mp4, .mov, .mkv, .webm, .avi or .mpg"
 TIME_TOLERANCE_S = 0.001  # containers round: Matroska to 1 ms, so 1/30 s is stored as 0.033 s
-_CLOCK_RESTART_S = (
-    1.0  # stamps that fall back further than this come from a new clock, not from jitter
-)
+MOST_PIXELS = 2**26
+"""The largest frame or photo by default, 8192 x 8192 pixels (our choice): twice an 8K video's frame,
+more than most cameras' photos, and 200 MB as RGB. A larger one is refused before it is decoded."""
+
+_ACCEPTED = "accepted are video files such as .mp4, .mov, .mkv, .webm, .avi or .mpg"
 _DAMAGED_IN_A_ROW = 100  # packets; beyond this nothing readable is expected to follow
+_DAMAGE_LASTS_S = 10.0  # at most, in streams without key frames (our choice)
+_MOST_B_FRAMES = 4  # that are shown before a frame they are predicted from, in usual encodings
+_MOST_WAITING = 256  # packets whose frames have not come yet
+_MOST_RANGES = 3  # of damaged frames that a note lists
 _LARGEST_STRETCH = 4  # a pixel aspect ratio beyond 4:1 is a broken header
-_DEFAULT_RATE = Fraction(25)  # FFmpeg's own for files without any time
-# FFmpeg draws plain text as video, and follows lists to other files, a live one without end: no clips.
+# FFmpeg draws plain text as video, and follows lists to other files, a live one without end.
 _LISTS = (b"#EXTM3U", b"ffconcat")
 _CONTROL_BYTES = frozenset(range(32)) - frozenset(b"\t\n\r\f\x1b")
+_HDR = frozenset({ColorTrc.SMPTE2084, ColorTrc.ARIB_STD_B67})  # PQ, HLG
 
 
 class VideoError(ValueError):
@@ -47,159 +60,343 @@ class VideoFrame:
 
     Attributes:
         image: (H, W, 3) uint8 RGB, upright, with square pixels.
-        time_s: seconds since the first frame of the file, never smaller than the frame before's.
+        time_s: seconds since the first frame of the file, never smaller than the previous frame's.
         index: number among all decoded frames in presentation order, from 0.
-        due: one flag for each rate that was asked, in that order; (True,) where none was asked.
+        due: one flag per requested rate, in that order; (True,) if no rate was requested.
+        damaged: whether data of this frame, or of one that it was predicted from, was lost.
     """
 
     image: np.ndarray
     time_s: float
     index: int
     due: tuple[bool, ...]
+    damaged: bool = False
 
 
 class FrameClock:
-    """Decides which frames are kept at a rate: the first one at or after each k / fps, k = 0, 1, ...
+    """Decide which frames are kept at a rate: the first one at or after each k / fps, k = 0, 1, ...
 
-    A frame is kept at most once, and after a gap the ticks that passed without a frame are dropped.
+    A frame is kept at most once. After a gap, the ticks that passed without a frame are dropped: a
+    frame that a variable-rate file holds for seconds counts once, not for the time it is shown.
 
     Args:
-        fps: frames a second to keep, a finite number above 0, else ValueError; None keeps every frame.
+        fps: frames per second to keep; None keeps every frame.
+
+    Raises:
+        ValueError: fps is not a finite number above 0.
     """
 
     def __init__(self, fps: float | None) -> None:
         if fps is not None:
             check_rate(fps)
         self.fps = fps
+        # A third of a tick keeps two ticks apart at rates above 333 a second.
+        self._tolerance_s = TIME_TOLERANCE_S if fps is None else min(TIME_TOLERANCE_S, 1 / fps / 3)
         self._next_tick = 0
 
     def keeps(self, time_s: float) -> bool:
-        """Whether the frame at `time_s` is kept; frames must come in order, each asked once."""
+        """Return whether the frame at `time_s` is kept; call it once per frame, in order."""
         if self.fps is None:
             return True
-        if time_s < self._next_tick / self.fps - TIME_TOLERANCE_S:
+        if time_s < self._next_tick / self.fps - self._tolerance_s:
             return False
-        passed = math.floor((time_s + TIME_TOLERANCE_S) * self.fps)
+        passed = math.floor((time_s + self._tolerance_s) * self.fps)
         self._next_tick = max(self._next_tick, passed) + 1
         return True
 
 
 class VideoReader:
-    """The frames of a video file that are due at any of the rates, streamed in presentation order.
+    """The frames of a video file that are due at any of the rates, in presentation order.
 
-    Iterating opens the file and decodes it once, from the start; only frames that are due are turned into
-    RGB, and none is held. The file is closed when the iteration ends, fails, or is dropped half way. A cut
-    that shows neither in a broken packet nor against a length in the header (.mpg, .ts) goes unnoticed.
+    Iterating opens the file and decodes it once, from the start. Only frames that are due are turned
+    into RGB, and none is held. The file is closed when the iteration ends, fails or is dropped. If
+    the file's clock jumps, as in joined recordings, time continues where the recording stopped. HDR
+    (PQ, HLG) is converted to SDR. A cut that shows neither in a broken packet nor against a length in
+    the header (.mpg, .ts) goes unnoticed.
 
     Args:
         path: the video file.
-        *rates: frames a second to keep, each None for every frame; no rate at all is the same as one None.
+        *rates: frames per second to keep, None for every frame; no rate at all means one None.
         threads: decoder threads; 0 lets FFmpeg choose.
+        max_pixels: a file with a larger frame is refused; checked before a frame is decoded.
 
     Attributes:
         frames_decoded: number of frames decoded so far, kept or not.
         duration_s: end of the last decoded frame, in seconds since the start of the first.
-        warning: what a damaged file lost, None where nothing was noticed; filled when the iteration ends.
-        start_s: where the first frame lies on the file's own clock, on which its sound lies too; once it was decoded.
-        time_base: seconds of one tick of that clock; None before, and where the file has no clock.
+        warning: what was lost or is unusual, None if nothing; set when the iteration ends.
+        start_s: where the first frame lies on the file's own clock, which its sound shares.
+        time_base: seconds per tick of that clock; None before the first frame, or without a clock.
 
     Raises:
-        VideoError: missing or unreadable file, at once; no video in it, when the iteration starts.
+        VideoError: the file is missing or unreadable (at once); it has no video, or a frame is too
+            large (when iterating).
         ValueError: a rate is not a finite number above 0.
     """
 
     def __init__(
-        self, path: str | os.PathLike[str], *rates: float | None, threads: int = 1
+        self,
+        path: str | os.PathLike[str],
+        *rates: float | None,
+        threads: int = 1,
+        max_pixels: int = MOST_PIXELS,
     ) -> None:
         self.path = Path(path)
         self.rates = rates or (None,)
         self.threads = threads
+        self.max_pixels = max_pixels
         self._restart()
         _check_file(self.path)
+
+    def _restart(self) -> None:
+        self.frames_decoded: int = 0
+        self.duration_s: float = 0.0
+        self.warning: str | None = None
+        self.start_s: float = 0.0
+        self.time_base: Fraction | None = None
+        self._clocks = [FrameClock(fps) for fps in self.rates]
+        self._lost_packets = 0  # packets that could not be read or decoded ...
+        self._lost_in_a_row = 0  # ... and those since the last good one
+        self._reason = ""
+        self._hdr_as_sdr = False
+        self._others_end_s = -math.inf  # end of the sound, on the file's clock
 
     def __iter__(self) -> Iterator[VideoFrame]:
         self._restart()
         with open_container(self.path) as container:
-            stream = _video_stream(self.path, container)
+            stream, other_tracks = choose_stream(self.path, container)
+            self._check_size(stream.width, stream.height)
             stream.codec_context.thread_count = self.threads
             stream.codec_context.thread_type = "NONE" if self.threads == 1 else "AUTO"
-            timeline = _Timeline(stream)
-            for frame in self._decode(container, stream):
+            # Decoders count rows with their padding: the exact check is made on each frame.
+            stream.codec_context.options = {"max_pixels": str(2 * self.max_pixels)}
+            timeline = Timeline(stream, may_be_joined(container))
+            damage = _Damage()
+            for frame, damaged in damage.follow(self._decode(container, stream, damage)):
                 time_s, index = timeline.place(frame), self.frames_decoded
                 self.frames_decoded, self.duration_s = index + 1, timeline.end_s
-                self.start_s, self.time_base = timeline.start_s, frame.time_base
+                self.start_s, self.time_base = timeline.start_s or 0.0, frame.time_base
+                if damaged:
+                    damage.note(time_s, timeline.end_s)
                 due = tuple(clock.keeps(time_s) for clock in self._clocks)
                 if any(due):
-                    image = _to_rgb(self.path, frame, stream.sample_aspect_ratio)
-                    yield VideoFrame(image, time_s, index, due)
-            self._finish(_announced_s(container, stream))
+                    image = self._to_rgb(frame, stream.sample_aspect_ratio)
+                    yield VideoFrame(image, time_s, index, due, damaged)
+            notes = [
+                self._describe_loss(container, stream),
+                damage.describe(self.frames_decoded),
+                _describe_jumps(timeline.jumps),
+                other_tracks,
+            ]
+        if self._hdr_as_sdr:
+            notes.append("HDR (PQ or HLG) could not be converted and was read as SDR")
+        self.warning = "; ".join(note for note in notes if note) or None
+        if self.warning:
+            logger.warning("%s: %s", self.path, self.warning)
 
-    def _restart(self) -> None:
-        self.frames_decoded = 0
-        self.duration_s = 0.0
-        self.warning: str | None = None
-        self.start_s = 0.0
-        self.time_base: Fraction | None = None
-        self._clocks = [FrameClock(fps) for fps in self.rates]
-        self._damaged = 0  # packets that could not be read or decoded ...
-        self._damaged_in_a_row = 0  # ... and those since the last good one
-        self._reason = ""
-
-    def _decode(self, container: InputContainer, stream: VideoStream) -> Iterator[av.VideoFrame]:
-        """Every frame that decodes; damaged packets are counted and stepped over."""
-        packets = container.demux(stream)
-        while self._damaged_in_a_row < _DAMAGED_IN_A_ROW:
+    def _decode(
+        self, container: InputContainer, stream: VideoStream, damage: "_Damage"
+    ) -> Iterator[av.VideoFrame]:
+        """Yield every frame that decodes; packets that do not are counted and skipped."""
+        # Where only the whole file has a length, the end of the sound tells whether it was cut off.
+        only_whole = announced_s(container, stream) == 0 and not may_be_joined(container)
+        streams = [stream, *(container.streams.audio if only_whole else ())]
+        packets = container.demux(streams)
+        while self._lost_in_a_row < _DAMAGED_IN_A_ROW:
             try:
                 packet = next(packets, None)
                 if packet is None:
                     return
+                if packet.stream.index != stream.index:
+                    self._note_sound(packet)
+                    continue
+                damage.add(packet)
                 frames = packet.decode()
-            except (
-                IndexError
-            ):  # PyAV 18 after the last packet, where a stream appeared late in the file
+            except IndexError:  # PyAV 18 after the last packet, if a stream appeared late
                 return
+            except MemoryError:
+                raise self._too_large(stream.width, stream.height, "memory") from None
             except av.FFmpegError as error:
-                self._damaged += 1
-                self._damaged_in_a_row += 1
+                context = stream.codec_context
+                self._check_size(context.width, context.height)
+                self._lost_packets += 1
+                self._lost_in_a_row += 1
                 self._reason = _reason(error)
-                packets = container.demux(
-                    stream
-                )  # a generator that raised is over; the file goes on
+                packets = container.demux(streams)  # a generator that raised cannot go on
                 continue
-            if packet.size:  # the last, empty packet only draws out delayed frames
-                self._damaged_in_a_row = 0
-            yield from frames
+            if packet.size:  # the last, empty packet only returns delayed frames
+                self._lost_in_a_row = 0
+            for frame in frames:
+                self._check_size(frame.width, frame.height)
+                yield frame
 
-    def _finish(self, announced_s: float) -> None:
-        """Raises where nothing was decoded; notes and logs what was lost of a damaged file."""
+    def _note_sound(self, packet: av.Packet) -> None:
+        if packet.size and packet.pts is not None and packet.time_base is not None:
+            end_s = float((packet.pts + (packet.duration or 0)) * packet.time_base)
+            self._others_end_s = max(self._others_end_s, end_s)
+
+    def _check_size(self, width: int, height: int) -> None:
+        if width * height > self.max_pixels:
+            raise self._too_large(width, height, f"{self.max_pixels:,} pixels (max_pixels)")
+
+    def _too_large(self, width: int, height: int, limit: str) -> VideoError:
+        return VideoError(f"{self.path}: a frame of {width} x {height} is larger than {limit}")
+
+    def _to_rgb(self, frame: av.VideoFrame, pixel_aspect: Fraction | None) -> np.ndarray:
+        """Return (H, W, 3) uint8 RGB of its own memory, upright, with square pixels, without alpha."""
+        width, height = _square_pixel_size(frame.width, frame.height, pixel_aspect)
+        self._check_size(width, height)
+        try:
+            image = self._convert(frame, width, height)
+            return np.array(_turn_upright(image, _display_matrix(frame)), order="C")
+        except MemoryError:
+            raise self._too_large(width, height, "memory") from None
+        except (av.FFmpegError, ValueError) as error:
+            what = f"pixels of format {frame.format.name} cannot be turned into RGB"
+            raise _video_error(self.path, f"{what} ({_reason(error)})") from error
+
+    def _convert(self, frame: av.VideoFrame, width: int, height: int) -> np.ndarray:
+        plain: dict[str, Any] = {"format": "rgb24", "width": width, "height": height}
+        if frame.color_trc in _HDR or frame.color_primaries == ColorPrimaries.BT2020:
+            sdr = {"dst_color_trc": ColorTrc.BT709, "dst_color_primaries": ColorPrimaries.BT709}
+            try:
+                return _reformat(frame, **plain, **sdr)
+            except (av.FFmpegError, ValueError, TypeError):  # TypeError: an older PyAV
+                self._hdr_as_sdr = True
+        return _reformat(frame, **plain)
+
+    def _describe_loss(self, container: InputContainer, stream: VideoStream) -> str | None:
+        """Return what was lost of a damaged file; raise VideoError if nothing was decoded."""
         if self.frames_decoded == 0:
             reason = f" ({self._reason})" if self._reason else ""
             raise _video_error(
                 self.path, f"has a video stream, but not one frame can be decoded{reason}"
             )
         stopped = f"decoding stopped after {self.frames_decoded} frames ({self.duration_s:.1f} s)"
-        missing_s = announced_s - self.duration_s
-        if self._damaged_in_a_row:
-            self.warning = f"{stopped}: {self._reason}"
-        elif missing_s > max(
-            0.5, 0.1 * announced_s
-        ):  # headers round, and the last frame's length is a guess
-            self.warning = f"{stopped}: the file ends, its header announces {announced_s:.1f} s"
-        elif self._damaged:
-            self.warning = f"skipped {self._damaged} damaged packets: {self._reason}"
-        if self.warning:
-            logger.warning("%s: %s", self.path, self.warning)
+        if self._lost_in_a_row:
+            return f"{stopped}: {self._reason}"
+        expected_s, found_s = announced_s(container, stream), self.duration_s
+        if expected_s == 0 and container.duration is not None and self._others_end_s > -math.inf:
+            # Only the whole file has a length: pictures or sound must reach it.
+            expected_s = container.duration / av.time_base
+            start_s = (container.start_time or 0) / av.time_base
+            found_s = max(self.start_s + self.duration_s, self._others_end_s) - start_s
+        # Headers round, and the last frame's length is a guess.
+        if expected_s - found_s > max(0.5, 0.1 * expected_s):
+            return f"{stopped}: the file ends, its header announces {expected_s:.1f} s"
+        if self._lost_packets:
+            return f"skipped {self._lost_packets} damaged packets: {self._reason}"
+        return None
+
+
+class _Damage:
+    """Which frames were decoded from damaged data.
+
+    A demuxer marks packets, and a decoder marks frames whose lost parts it has made up. Frames that are
+    decoded from there to the next key frame may be predicted from these parts, and are damaged too.
+    """
+
+    def __init__(self) -> None:
+        self._clock = Clock(joined=True)
+        self._packets_since_s: float | None = None  # when damage began, by packets; None if intact
+        self._frames_since_s: float | None = None  # the same, by frames
+        # The packets whose frames are still to come, by stamp, in decoding order; True if damaged.
+        self._packets: dict[int, bool] = {}
+        self._last: deque[int] = deque(maxlen=_MOST_B_FRAMES + 1)  # stamps of the last packets
+        self._ranges: list[tuple[float, float]] = []
+        self._count = 0
+
+    def add(self, packet: av.Packet) -> None:
+        """Take the next packet, in decoding order."""
+        stamp = packet.pts if packet.dts is None else packet.dts
+        if not packet.size or stamp is None or packet.time_base is None:
+            return
+        jumps = len(self._clock.jumps)
+        time_s = self._clock.elapsed(float(stamp * packet.time_base), self._clock.last_s)
+        if len(self._clock.jumps) > jumps and self._last:
+            # Joined recordings: the counters of transport packets break there, and nothing is lost.
+            before, *last = self._last
+            if not self._packets.get(before, False):
+                self._packets |= {stamp: False for stamp in last if stamp in self._packets}
+                self._packets_since_s = None
+        if packet.is_corrupt:
+            self._packets_since_s = time_s
+        elif packet.is_keyframe or _is_over(self._packets_since_s, time_s):
+            self._packets_since_s = None
+        if packet.pts is not None:
+            self._packets.pop(packet.pts, None)
+            self._packets[packet.pts] = self._packets_since_s is not None
+            self._last.append(packet.pts)
+        while len(self._packets) > _MOST_WAITING:  # of frames that never came
+            del self._packets[next(iter(self._packets))]
+
+    def follow(self, frames: Iterator[av.VideoFrame]) -> Iterator[tuple[av.VideoFrame, bool]]:
+        """Yield frames in presentation order, each with whether it is damaged.
+
+        A few frames are held back, since a frame may be shown before one that it was predicted from.
+        """
+        held: deque[av.VideoFrame] = deque()
+        for frame in frames:
+            if frame.is_corrupt:
+                self._mark_later_packets(frame, held)
+            held.append(frame)
+            if len(held) > _MOST_B_FRAMES:
+                yield self._release(held.popleft())
+        while held:
+            yield self._release(held.popleft())
+
+    def _mark_later_packets(self, frame: av.VideoFrame, held: Iterable[av.VideoFrame]) -> None:
+        """Mark the held frames that were decoded after a damaged one."""
+        orders = {stamp: order for order, stamp in enumerate(self._packets)}
+        start = orders.get(frame.pts, math.inf)
+        for other in held:
+            if orders.get(other.pts, -1) > start:
+                self._packets[other.pts] = True
+
+    def _release(self, frame: av.VideoFrame) -> tuple[av.VideoFrame, bool]:
+        time_s = float((frame.pts or 0) * (frame.time_base or 0))
+        if frame.is_corrupt:
+            self._frames_since_s = time_s
+        elif frame.key_frame or _is_over(self._frames_since_s, time_s):
+            self._frames_since_s = None
+        by_packet = frame.pts is not None and self._packets.pop(frame.pts, False)
+        return frame, by_packet or self._frames_since_s is not None
+
+    def note(self, time_s: float, end_s: float) -> None:
+        """Count a damaged frame for the description."""
+        self._count += 1
+        if self._ranges and time_s <= self._ranges[-1][1] + TIME_TOLERANCE_S:
+            self._ranges[-1] = self._ranges[-1][0], end_s
+        else:
+            self._ranges.append((time_s, end_s))
+
+    def describe(self, frames: int) -> str | None:
+        """Return how many of the frames are damaged, and when; None if none is."""
+        if not self._count:
+            return None
+        times = [f"{start:.1f}-{end:.1f} s" for start, end in self._ranges[:_MOST_RANGES]]
+        more = " and later" if len(self._ranges) > _MOST_RANGES else ""
+        return (
+            f"{self._count} of {frames} frames are damaged ({', '.join(times)}{more}) and count as "
+            "frames without a face"
+        )
+
+
+def _is_over(since_s: float | None, time_s: float) -> bool:
+    return since_s is not None and not 0 <= time_s - since_s <= _DAMAGE_LASTS_S
 
 
 def read_frames(
-    path: str | os.PathLike[str], *rates: float | None, threads: int = 1
+    path: str | os.PathLike[str],
+    *rates: float | None,
+    threads: int = 1,
+    max_pixels: int = MOST_PIXELS,
 ) -> VideoReader:
-    """Streams the frames of a video that are due at any of the rates; see `VideoReader`.
+    """Stream the frames of a video that are due at any of the rates; see `VideoReader`.
 
-    `for frame in (reader := read_frames("clip.mp4", 2.0)): ...` leaves the clip's length in
-    `reader.duration_s` and what a damaged file lost in `reader.warning`.
+    After `for frame in (reader := read_frames("clip.mp4", 2.0)): ...` the clip's length is in
+    `reader.duration_s`, and what a damaged file lost in `reader.warning`.
     """
-    return VideoReader(path, *rates, threads=threads)
+    return VideoReader(path, *rates, threads=threads, max_pixels=max_pixels)
 
 
 @dataclass(frozen=True)
@@ -207,10 +404,11 @@ class VideoExtent:
     """How much there is to read in a file, by its header and its packets.
 
     Attributes:
-        duration_s: the longer of what the header says and what the packets' time stamps span.
-        packets: of the video stream; of nearly all formats one a frame.
-        width: of the stored picture ...
-        height: ... in pixels, as the header says.
+        duration_s: the longer of what the header says and what the packets' time stamps span; a clock
+            that jumps or restarts adds up as it does in `VideoReader`.
+        packets: of the video stream; in nearly all formats one per frame.
+        width: of the stored picture in pixels, as the header says.
+        height: as `width`.
     """
 
     duration_s: float
@@ -220,60 +418,113 @@ class VideoExtent:
 
 
 def measure_video(path: str | os.PathLike[str]) -> VideoExtent:
-    """How much there is to read in a video; every packet is looked at and none decoded.
+    """Measure how much there is to read in a video, by looking at every packet and decoding none.
 
-    A header alone will not do: a browser's recording has no length in it, and a header may say anything.
+    The header alone is not enough: a browser's recording has no length in it, and it may be wrong.
 
     Raises:
-        VideoError: missing or unreadable file, or no video in it.
+        VideoError: the file is missing or unreadable, or has no video.
     """
     path = Path(path)
     with open_container(path) as container:
-        stream = _video_stream(path, container)
-        packets, first_s, end_s = 0, math.inf, -math.inf
-        # What a damaged packet means is for whoever decodes the file to say.
-        with contextlib.suppress(av.FFmpegError, IndexError):
-            for packet in container.demux(stream):
-                packets += packet.size > 0
-                stamp = packet.dts if packet.pts is None else packet.pts
-                if packet.size and stamp is not None:
-                    first_s = min(first_s, float(stamp * packet.time_base))
-                    end_s = max(end_s, float((stamp + (packet.duration or 0)) * packet.time_base))
-        spanned_s = max(end_s - first_s, 0.0)
-        return VideoExtent(
-            max(spanned_s, _announced_s(container, stream)), packets, stream.width, stream.height
-        )
+        stream, _ = choose_stream(path, container)
+        extent = _measure(container, [stream])[stream.index]
+        duration_s = max(extent.duration_s, announced_s(container, stream))
+        return VideoExtent(duration_s, extent.packets, stream.width, stream.height)
+
+
+def _measure(container: InputContainer, streams: Sequence[VideoStream]) -> dict[int, PacketExtent]:
+    """Read all packets of some streams; return their extents by the streams' numbers."""
+    joined = may_be_joined(container)
+    extents = {stream.index: PacketExtent(joined) for stream in streams}
+    # The decoder says what a damaged packet means.
+    with contextlib.suppress(av.FFmpegError, IndexError):
+        for packet in container.demux(streams):
+            extents[packet.stream.index].add(packet)
+    return extents
 
 
 def open_container(path: Path) -> InputContainer:
-    """The file for reading, through no protocol but the file system; VideoError where it cannot be."""
+    """Open a file for reading, by no protocol but the file system.
+
+    Raises:
+        VideoError: the file is missing, or FFmpeg cannot read it.
+    """
     _check_file(path)
     try:
         return av.open(
             f"file:{path}",  # so that a colon in the name is not taken for a protocol
             options={
-                "protocol_whitelist": "file"
-            },  # a file that names others must not reach the network
+                "protocol_whitelist": "file",  # a file that names others must not reach the network
+                "correct_ts_overflow": "0",  # it turns a jump back by a minute into 26.5 hours
+            },
             metadata_errors="replace",  # titles in old encodings are common
         )
     except (av.FFmpegError, OSError, ValueError, RuntimeError) as error:
         raise _video_error(path, f"is no video that can be read ({_reason(error)})") from error
 
 
+def choose_stream(path: Path, container: InputContainer) -> tuple[VideoStream, str | None]:
+    """Return the picture track to read, and a note if the file has others.
+
+    Cover pictures and thumbnails are never chosen, nor is a track of one picture beside longer ones.
+    Of the others the default track is chosen, and of several the longest.
+
+    Raises:
+        VideoError: there is no picture track, or no decoder for it.
+    """
+    covers = Disposition.attached_pic | Disposition.timed_thumbnails
+    streams = [stream for stream in container.streams.video if not stream.disposition & covers]
+    if not streams:
+        found = ", ".join(sorted({stream.type for stream in container.streams})) or "nothing"
+        found = found.replace("video", "a cover picture")
+        raise _video_error(path, f"holds no video stream (found: {found})")
+    chosen, note = streams[0], None
+    if len(streams) > 1:
+        with open_container(
+            path
+        ) as other:  # its packets are read, and this one's are still to come
+            extents = _measure(other, [other.streams[stream.index] for stream in streams])
+        chosen = max(streams, key=lambda stream: _rank_stream(stream, extents[stream.index]))
+        note = (
+            f"the file has {len(streams)} picture tracks; track {streams.index(chosen) + 1} "
+            f"({chosen.width} x {chosen.height}) was read"
+        )
+    if chosen.codec_context is None:
+        raise _video_error(path, "its video stream is in a format for which there is no decoder")
+    return chosen, note
+
+
+def _rank_stream(stream: VideoStream, extent: PacketExtent) -> tuple[bool, bool, bool, float]:
+    is_default = bool(stream.disposition & Disposition.default)
+    readable = stream.codec_context is not None
+    return readable, extent.packets > 1, is_default, round(extent.duration_s, 1)
+
+
 def check_rate(fps: float) -> None:
-    """Raises ValueError unless a rate is a finite number above 0."""
+    """Raise ValueError unless a rate is a finite number above 0."""
     if not (isinstance(fps, Real) and math.isfinite(fps) and fps > 0):
         raise ValueError(f"fps must be a finite number above 0, got {fps!r}")
 
 
+def _describe_jumps(jumps: list[tuple[float, float]]) -> str | None:
+    if not jumps:
+        return None
+    time_s, size_s = jumps[0]
+    times = "once" if len(jumps) == 1 else f"{len(jumps)} times, first"
+    return (
+        f"the file's clock jumps {times} at {time_s:.1f} s, by {size_s:+,.1f} s: joined recordings, "
+        "read as one"
+    )
+
+
 def _video_error(path: Path, what: str) -> VideoError:
-    return VideoError(
-        f"{path}: {what}; {_ACCEPTED}"
-    )  # one argument, so that it survives a worker process
+    # One argument, so that the error survives its way out of a worker process.
+    return VideoError(f"{path}: {what}; {_ACCEPTED}")
 
 
 def _check_file(path: Path) -> None:
-    """Refuses what the decoder must not see: a named pipe or a list of a live stream would block for ever."""
+    """Refuse what the decoder must not see: a named pipe or a live list would block for ever."""
     try:
         status = path.stat()
         head = b""
@@ -290,9 +541,8 @@ def _check_file(path: Path) -> None:
         raise _video_error(path, "is a device or pipe, not a file")
     if status.st_size == 0:
         raise _video_error(path, "is empty (0 bytes)")
-    if head.startswith(_LISTS) or not (
-        _CONTROL_BYTES.intersection(head) or head.startswith(b"YUV4MPEG2")
-    ):
+    is_binary = _CONTROL_BYTES.intersection(head) or head.startswith(b"YUV4MPEG2")
+    if head.startswith(_LISTS) or not is_binary:
         raise _video_error(path, "is text, not a video")
 
 
@@ -300,102 +550,12 @@ def _reason(error: Exception) -> str:
     return getattr(error, "strerror", None) or str(error)
 
 
-def _video_stream(path: Path, container: InputContainer) -> VideoStream:
-    """The first stream of moving pictures; the cover picture of an audio file is none."""
-    covers = Disposition.attached_pic | Disposition.timed_thumbnails
-    streams = [stream for stream in container.streams.video if not stream.disposition & covers]
-    if not streams:
-        found = ", ".join(sorted({stream.type for stream in container.streams})) or "nothing"
-        found = found.replace("video", "a cover picture")
-        raise _video_error(path, f"holds no video stream (found: {found})")
-    if streams[0].codec_context is None:
-        raise _video_error(path, "its video stream is in a format for which there is no decoder")
-    return streams[0]
-
-
-def _announced_s(container: InputContainer, stream: VideoStream) -> float:
-    """How long the header says the video is, 0 where it does not say or speaks of other streams too."""
-    lengths = []
-    if stream.duration is not None and stream.time_base is not None:
-        lengths.append(float(stream.duration * stream.time_base))
-    if container.duration is not None and (lengths or len(container.streams) == 1):
-        lengths.append(container.duration / av.time_base)
-    return min(lengths, default=0.0)  # an edit list shortens the container's, not the stream's
-
-
-@dataclass
-class _Stamps:
-    """One kind of time stamp as seconds since the first frame."""
-
-    origin_s: float | None = None
-    last_s: float = 0.0
-    faults: int = 0  # times it went backwards
-
-    def elapsed(self, stamp_s: float, expected_s: float) -> float:
-        if self.origin_s is None:
-            self.origin_s = stamp_s - expected_s
-        elapsed_s = stamp_s - self.origin_s
-        self.faults += elapsed_s < self.last_s
-        if (
-            elapsed_s < self.last_s - _CLOCK_RESTART_S
-        ):  # joined recordings: go on where the first one ended
-            self.origin_s, elapsed_s = stamp_s - expected_s, expected_s
-        self.last_s = elapsed_s
-        return elapsed_s
-
-
-class _Timeline:
-    """Places decoded frames in time: the first at 0, none before the one it follows.
-
-    Presentation stamps are used; where they went backwards more often than the decoding stamps, those (the
-    rule of FFmpeg's best-effort time stamp: AVI stores no presentation stamps). A frame without a usable
-    stamp follows its predecessor at that frame's own length, or at 1 / average rate where it has none.
-    """
-
-    def __init__(self, stream: VideoStream) -> None:
-        self.start_s: float | None = None
-        self.end_s = 0.0
-        self._time_s = 0.0
-        self._usual_length_s = float(
-            1 / (stream.average_rate or stream.guessed_rate or _DEFAULT_RATE)
-        )
-        self._presentation, self._decoding = _Stamps(), _Stamps()
-
-    def place(self, frame: av.VideoFrame) -> float:
-        """Seconds from the first frame to this one."""
-        unit_s = float(frame.time_base or 0)
-        shown_s = self._elapsed(self._presentation, frame.pts, unit_s)
-        decoded_s = self._elapsed(self._decoding, frame.dts, unit_s)
-        time_s = self.end_s
-        if shown_s is not None and self._presentation.faults <= self._decoding.faults:
-            time_s = shown_s
-        elif decoded_s is not None:
-            time_s = decoded_s
-        self._time_s = max(self._time_s, time_s)
-        if self.start_s is None:
-            origins = (self._presentation.origin_s, self._decoding.origin_s)
-            self.start_s = next((origin for origin in origins if origin is not None), 0.0)
-        length_s = (frame.duration or 0) * unit_s
-        self.end_s = self._time_s + (length_s if length_s > 0 else self._usual_length_s)
-        return self._time_s
-
-    def _elapsed(self, stamps: _Stamps, stamp: int | None, unit_s: float) -> float | None:
-        return None if stamp is None or unit_s == 0 else stamps.elapsed(stamp * unit_s, self.end_s)
-
-
-def _to_rgb(path: Path, frame: av.VideoFrame, pixel_aspect: Fraction | None) -> np.ndarray:
-    """(H, W, 3) uint8 RGB of its own memory, pixels made square, then turned upright; alpha is dropped."""
-    width, height = _square_pixel_size(frame.width, frame.height, pixel_aspect)
-    try:
-        image = frame.to_ndarray(format="rgb24", width=width, height=height, threads=1)
-    except (av.FFmpegError, ValueError) as error:
-        what = f"pixels of format {frame.format.name} cannot be turned into RGB ({_reason(error)})"
-        raise _video_error(path, what) from error
-    return np.array(_upright(image, _display_matrix(frame)), order="C")
+def _reformat(frame: av.VideoFrame, **settings: Any) -> np.ndarray:
+    return frame.reformat(threads=1, **settings).to_ndarray()
 
 
 def _square_pixel_size(width: int, height: int, pixel_aspect: Fraction | None) -> tuple[int, int]:
-    """Size at which pixels are square; the short side grows, so no detail is lost."""
+    """Return the size at which pixels are square; the short side grows, so no detail is lost."""
     if not pixel_aspect or not 1 / _LARGEST_STRETCH <= pixel_aspect <= _LARGEST_STRETCH:
         return width, height
     if pixel_aspect > 1:
@@ -404,21 +564,22 @@ def _square_pixel_size(width: int, height: int, pixel_aspect: Fraction | None) -
 
 
 def _display_matrix(frame: av.VideoFrame) -> tuple[int, int, int, int]:
-    """(a, b, c, d) by which a stored point is shown at x' = a x + c y, y' = b x + d y (ISO 14496-12)."""
+    """Return (a, b, c, d): a stored point is shown at x' = a x + c y, y' = b x + d y (ISO 14496-12)."""
     try:
-        matrix = np.frombuffer(frame.side_data["DISPLAYMATRIX"], np.int32)
+        matrix = np.frombuffer(frame.side_data["DISPLAYMATRIX"], np.int32)  # type: ignore[typeddict-item]  # the stub lacks keys
     except KeyError:
         return 1, 0, 0, 1
     except ValueError:
-        # PyAV 18 cannot list side data newer than itself, such as a photo's Exif; `rotation`, in degrees
-        # counter-clockwise, is still there, though blind to mirroring.
+        # PyAV 18 cannot list side data newer than itself, such as a photo's Exif. `rotation`, in
+        # degrees counter-clockwise, is still there, though blind to mirroring.
         quarters = round(frame.rotation / 90) % 4
         return ((1, 0, 0, 1), (0, -1, 1, 0), (-1, 0, 0, -1), (0, 1, -1, 0))[quarters]
-    return tuple(matrix[[0, 1, 3, 4]].tolist())
+    a, b, c, d = matrix[[0, 1, 3, 4]].tolist()
+    return a, b, c, d
 
 
-def _upright(image: np.ndarray, matrix: tuple[int, int, int, int]) -> np.ndarray:
-    """The image turned and mirrored as the matrix says, to the nearest quarter turn."""
+def _turn_upright(image: np.ndarray, matrix: tuple[int, int, int, int]) -> np.ndarray:
+    """Return the image turned and mirrored as the matrix says, to the nearest quarter turn."""
     a, b, c, d = matrix
     if abs(b) > abs(a):
         image, a, d = image.swapaxes(0, 1), c, b  # (H, W, 3) -> (W, H, 3)

@@ -1,5 +1,6 @@
 """Write RGB frames to a video file: frames alone, or another video's frames redrawn, with its sound."""
 
+import io
 import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
@@ -17,12 +18,14 @@ from av.video.stream import VideoStream
 
 from mma_mrnnet.files import check_can_write_file, replaced_file
 from mma_mrnnet.video.reading import VideoFrame, check_rate, open_container, read_frames
+from mma_mrnnet.video.timeline import Clock, may_be_joined
 
 _COPIED = frozenset({"aac", "mp3", "opus", "flac", "alac", "ac3", "eac3"})
 """Sound that players of mp4 know; FFmpeg would write more kinds into one than they play."""
 
 _FINE_TICK = Fraction(1, 90_000)  # MPEG's, for files without a clock
 _USUAL_RATE = 25
+_LONGEST_LEAD_S = 3600.0  # by which sound may begin before the pictures
 
 
 def write_video(path: str | os.PathLike[str], images: Iterable[np.ndarray], fps: float) -> Path:
@@ -121,6 +124,8 @@ def _redraw(source: Path, path: Path, draw: Callable[[VideoFrame], np.ndarray]) 
         # Otherwise the last frame gets the duration of the one before.
         stream.codec_context.flags |= Flags.frame_duration
         shift_s = (original.start_time or 0) / av.time_base
+        if not 0 <= reader.start_s - shift_s < _LONGEST_LEAD_S:  # the clock jumps there
+            shift_s = reader.start_s
         sound = _Sound(original, container, shift_s)
         pts = None
         for frame in chain([first], frames):
@@ -185,7 +190,9 @@ class _Sound:
         self._target, self._shift_s = target, shift_s
         # By the stream's number in the source: the stream in the target, and whether it is copied.
         self._streams: dict[int, tuple[AudioStream, bool]] = {}
-        self._next_dts: dict[int, int] = {}
+        self._names: dict[int, str] = {}
+        self._next_stamps: dict[int, int] = {}  # by number too: the smallest that may follow
+        self._joined = may_be_joined(source)
         for stream in source.streams.audio:
             self._add(stream)
         streams = [source.streams[number] for number in self._streams]
@@ -201,33 +208,55 @@ class _Sound:
             self._write(packet)
             self._waiting = next(self._packets, None)
         if time_s is None:
-            for stream, copied in self._streams.values():
+            for number, (stream, copied) in self._streams.items():
                 if not copied:
-                    self._target.mux(stream.encode(None))
+                    self._finish(number, stream)
+
+    def _finish(self, number: int, stream: AudioStream) -> None:
+        """Write what an encoder still holds, and say what became of the sound."""
+        name = self._names[number]
+        if number not in self._next_stamps:
+            self.lost.append(f"the sound ({name}) cannot be decoded: left out")
+            return
+        self._target.mux(stream.encode(None))
+        self.lost.append(f"the sound ({name}) was encoded anew as AAC, which players of mp4 know")
 
     def _add(self, stream: AudioStream) -> None:
         context = stream.codec_context
         name = "of an unknown kind" if context is None else context.codec.canonical_name
-        if name in _COPIED:
+        self._names[stream.index] = name
+        if name in _COPIED and _can_copy(stream):
             self._streams[stream.index] = self._target.add_stream_from_template(stream), True
             return
         try:
             rate = context.sample_rate if 8000 <= context.sample_rate <= 96_000 else 48_000
             layout = "mono" if context.channels == 1 else "stereo"  # which all players have
+            if context.channels == 0:
+                raise ValueError("its header is damaged")
             own = self._target.add_stream("aac", rate=rate, layout=layout)
         except (AttributeError, ValueError, av.FFmpegError):
             self.lost.append(f"the sound ({name}) cannot be decoded: left out")
             return
         self._streams[stream.index] = own, False
-        self.lost.append(f"the sound ({name}) was encoded anew as AAC, which players of mp4 know")
 
     def _read(self, source: InputContainer, streams: list[AudioStream]) -> Iterator[av.Packet]:
+        """Yield packets whose clock continues where it jumps, as that of the pictures does."""
+        clocks = {stream.index: Clock(self._joined) for stream in streams}
+        origins_s: dict[int, float] = {}
+        ends_s = dict.fromkeys(clocks, 0.0)
         try:
             for packet in source.demux(streams):
                 if packet.dts is None and packet.pts is None:  # also the empty one at the end
                     continue
                 packet.dts = packet.pts if packet.dts is None else packet.dts
                 packet.pts = packet.dts if packet.pts is None else packet.pts
+                number, unit_s = packet.stream.index, float(packet.time_base)
+                clock = clocks[number]
+                time_s = clock.elapsed(packet.dts * unit_s, ends_s[number])
+                ends_s[number] = time_s + (packet.duration or 0) * unit_s
+                jumped_s = clock.origin_s - origins_s.setdefault(number, clock.origin_s)
+                packet.dts -= round(jumped_s / unit_s)
+                packet.pts -= round(jumped_s / unit_s)
                 yield packet
         except IndexError:  # see VideoReader
             return
@@ -236,24 +265,49 @@ class _Sound:
 
     def _write(self, packet: av.Packet) -> None:
         number = packet.stream.index
-        stream, copied = self._streams[number]
-        if not copied:
-            self._encode(packet, stream)
+        if number not in self._streams:
             return
+        stream, copied = self._streams[number]
+        try:
+            if copied:
+                self._copy(packet, stream)
+            else:
+                self._encode(packet, stream)
+        except av.FFmpegError as error:
+            self.lost.append(f"the sound breaks off: {error.strerror}")
+            del self._streams[number]
+
+    def _copy(self, packet: av.Packet, stream: AudioStream) -> None:
+        number = packet.stream.index
         shift = round(self._shift_s / packet.time_base)
-        # If the clock falls back, as in joined recordings, the sound continues where it was.
-        late = max(self._next_dts.get(number, packet.dts - shift) - (packet.dts - shift), 0)
+        late = max(self._next_stamps.get(number, packet.dts - shift) - (packet.dts - shift), 0)
         packet.dts, packet.pts = packet.dts - shift + late, packet.pts - shift + late
-        self._next_dts[number] = packet.dts + 1
+        self._next_stamps[number] = packet.dts + 1
         packet.stream = stream
         self._target.mux(packet)
 
     def _encode(self, packet: av.Packet, stream: AudioStream) -> None:
+        number = packet.stream.index
         try:
             frames = packet.decode()
         except av.FFmpegError:
             return  # one damaged packet is a click, not the end
         for frame in frames:
+            start = frame.pts or 0
             if frame.pts is not None and frame.time_base:
-                frame.pts -= round(self._shift_s / frame.time_base)
+                start -= round(self._shift_s / frame.time_base)
+                frame.pts = start = max(start, self._next_stamps.get(number, start))
+                start += round(frame.samples / frame.sample_rate / frame.time_base)
+            self._next_stamps[number] = start
             self._target.mux(stream.encode(frame))
+
+
+def _can_copy(stream: AudioStream) -> bool:
+    """Return whether an mp4 takes the sound as it is: its header must be complete."""
+    try:
+        with av.open(io.BytesIO(), "w", format="mp4") as container:
+            container.add_stream_from_template(stream)
+            container.start_encoding()
+    except (av.FFmpegError, ValueError):
+        return False
+    return True
