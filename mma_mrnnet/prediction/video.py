@@ -166,6 +166,7 @@ def _read_clip(
     rates = config.sampling_fps, None if every_frame else table_fps
     snapshots = Strips()
     video: StoredClip | VideoReader | FrameReader
+    seen: Iterable[PeopleFrame]
     if opened.path is not None and opened.path.is_dir():
         video = seen = StoredClip(opened.path, *rates)
     else:

@@ -191,7 +191,8 @@ class ExtractorInput:
         """Open the cache of affect; the extractor moves to the GPU if one is used."""
         torch.set_num_threads(args.threads)
         if torch.cuda.is_available() and not parse_flag_from_env("ACCELERATE_USE_CPU"):
-            self.extractor.cuda(int(os.environ.get("LOCAL_RANK", "0")))
+            module: torch.nn.Module = self.extractor
+            module.cuda(int(os.environ.get("LOCAL_RANK", "0")))
         extractor = self.extractor.eval()
         return AffectCache(cache_folder(args), extractor, self.processor, args.sampling_fps)
 
