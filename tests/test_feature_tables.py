@@ -693,6 +693,25 @@ def test_a_table_gives_the_intensities_of_its_sampled_rows(table_model, tiny_pro
     assert short == "rests on 3 frames with a face: hardly a clip"
 
 
+def test_a_table_without_times_is_predicted_at_the_rate_that_is_given(
+    table_model, tiny_processor, tmp_path, capsys
+):
+    path = write(tmp_path / "a.csv", ["smile", "brow"], *[[n % 3, 500 + n] for n in range(8)])
+    found = predict_table(path, table_model, tiny_processor, table_fps=4)
+    assert found.frames["time_s"].tolist() == [0, 0.5, 1.0, 1.5]
+    assert found.frames["brow"].tolist() == [500, 502, 504, 506]
+    assert len(predict_table(path, table_model, tiny_processor).frames) == 8
+    table_model.save_pretrained(tmp_path / "model")
+    tiny_processor.save_pretrained(tmp_path / "model")
+    words = ["predict", str(path), "--model", str(tmp_path / "model"), "--table-fps"]
+    assert command([*words, "4"]) == 0
+    assert "2.0 s, a face in 4 of 4 frames" in capsys.readouterr().out
+    assert command([*words, "0"]) == 2
+    assert "must be a number above 0" in capsys.readouterr().err
+    assert command(["predict", str(path), "--table-fps", "4"]) == 1
+    assert "--table-fps is for models that read tables" in capsys.readouterr().err
+
+
 def test_a_table_without_a_usable_row_gets_no_invented_numbers(
     table_model, tiny_processor, tmp_path
 ):

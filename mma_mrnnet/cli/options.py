@@ -44,6 +44,14 @@ def parse_rate(text: str) -> FrameRate:
     return FrameRate(rate)
 
 
+def parse_table_rate(text: str) -> float:
+    """Read rows a second."""
+    rate = _number(str(text))
+    if not 0 < rate < float("inf"):
+        raise typer.BadParameter(f"must be a number above 0; got {str(text)!r}")
+    return rate
+
+
 def parse_count(text: str) -> int:
     """Read a whole number of at least 1."""
     if not str(text).isdecimal() or int(text) < 1:

@@ -27,6 +27,7 @@ from mma_mrnnet.cli.options import (
     option,
     parse_rate,
     parse_seconds,
+    parse_table_rate,
     printable,
     say,
     set_threads,
@@ -80,6 +81,7 @@ class Reading:
         every_frame: the frames' table holds every frame; then `fps` must be None.
         all_faces: a prediction for everybody in the clip.
         neutral: stretch of the person's own neutral; None for none.
+        table_fps: rows a second of tables without times; None takes them row by row.
     """
 
     model: "MMAMRNNetForIntensity"
@@ -88,6 +90,7 @@ class Reading:
     every_frame: bool = False
     all_faces: bool = False
     neutral: tuple[float, float] | str | None = None
+    table_fps: float | None = None
 
 
 def predict_clips(
@@ -108,6 +111,14 @@ def predict_clips(
             "Frames a second of the per-frame table, or `native` for all of them. The intensities "
             "always rest on the checkpoint's own rate.",
             parse_rate,
+        ),
+    ] = None,
+    table_fps: Annotated[
+        float | None,
+        option(
+            "RATE",
+            "Rows a second of tables of features that have no times; as in training.",
+            parse_table_rate,
         ),
     ] = None,
     all_faces: Annotated[
@@ -164,6 +175,8 @@ def predict_clips(
     config = network.config
     given = {"--fps": fps, "--all-faces": all_faces or None, "--neutral": neutral}
     _check_options_of(config, given)
+    if table_fps is not None and config.feature_names is None:
+        raise ValueError("--table-fps is for models that read tables; this one reads videos")
     _check_windows(targets, fps, window, hop)
     window_s = _choose_window(window, processor.num_frames / config.sampling_fps)
     found = find_clips(clips, config)
@@ -178,10 +191,11 @@ def predict_clips(
         every_frame=every_frame,
         all_faces=all_faces,
         neutral=None if neutral is None else neutral.seconds,
+        table_fps=table_fps,
     )
-    table_fps = config.sampling_fps if fps is None else fps.fps
+    shown_fps = config.sampling_fps if fps is None else fps.fps
     hop_s = HOP_S if hop is None else hop
-    outputs = Outputs(targets, network, processor, table_fps, window_s, hop_s)
+    outputs = Outputs(targets, network, processor, shown_fps, window_s, hop_s)
     return _predict_all(found, reading, outputs, targets)
 
 
@@ -223,7 +237,7 @@ def predict_one(clip: str, reading: Reading) -> list["VideoPrediction"]:
     model, processor = reading.model, reading.processor
     try:
         if model.config.feature_names is not None:
-            return [predict_table(clip, model, processor)]
+            return [predict_table(clip, model, processor, table_fps=reading.table_fps)]
         settings: dict[str, Any] = {
             "fps": reading.fps,
             "every_frame": reading.every_frame,

@@ -33,6 +33,7 @@ def predict_table(
     processor: MMAMRNNetVideoProcessor | None = None,
     *,
     revision: str = "main",
+    table_fps: float | None = None,
 ) -> VideoPrediction:
     """Predict the intensities of a clip whose frames are rows of a feature table.
 
@@ -44,6 +45,7 @@ def predict_table(
         model: a stage-2 model with `config.feature_names`, or the folder or Hub repository of one.
         processor: the model's processor; needed with a model that is given as such.
         revision: branch, tag or commit of a Hub repository.
+        table_fps: rows a second of a table without times, as in training; None takes each row.
 
     Returns:
         A `VideoPrediction` whose `frames` are the rows that were used. A table without a usable row
@@ -63,7 +65,8 @@ def predict_table(
             f"{path}: this model reads tables of features ({', '.join(TABLE_SUFFIXES)}); "
             "a video needs another model"
         )
-    table = read_feature_table(path, exactly(config.feature_names), config.sampling_fps)
+    names = exactly(config.feature_names)
+    table = read_feature_table(path, names, config.sampling_fps, table_fps)
     used, left_out = len(table.values), table.frames_sampled - len(table.values)
     times_s = np.full(used, np.nan) if table.times_s is None else table.times_s.round(6)
     frames = pd.DataFrame(table.values, columns=list(table.names))
