@@ -3,21 +3,32 @@
 Run it by `python spaces_demo/app.py`. The package reads clips, `mma_mrnnet.report` draws.
 """
 
+import base64
+import contextlib
+import io
 import json
 import math
 import os
+import stat
 import tempfile
+import threading
 import time
-from collections.abc import Iterator
+import warnings
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "0")
+# A folder of our own, since everything old in it is deleted, also what an earlier run left.
+os.environ.setdefault("GRADIO_TEMP_DIR", str(Path(tempfile.gettempdir()) / "mma-mrnnet-space"))
 
 import gradio as gr
 import numpy as np
 import pandas as pd
+from gradio.data_classes import ImageData
+from gradio.utils import get_upload_folder
 from markupsafe import Markup
+from PIL import Image
 
 from mma_mrnnet import predict_people
 from mma_mrnnet.prediction import VideoPrediction, default_checkpoint, write_table
@@ -33,6 +44,9 @@ LARGEST_MB = 100
 KEPT_S = 9 * 60
 """Uploads and results older than this are deleted every `CHECK_S`: within ten minutes."""
 CHECK_S = 30
+MOST_STORED_MB = 20 * LARGEST_MB
+"""All uploads and results together; beyond that the oldest are deleted, whatever their age."""
+SWEEP_S = 5
 WAITING = 12
 """Visitors in the queue; the next one is told to come back later."""
 LIVE_MINUTES = 3
@@ -60,37 +74,41 @@ EXAMPLES = sorted((HERE / "examples").glob("*.mp4"))
 TEXT = """
 # Seven reactions on a face
 
-How strongly does a face show Adoration, Amusement, Anxiety, Disgust, Empathic Pain, Fear, Surprise? Upload or
-record a short clip, pick an example, or let the camera run.
+How strongly does a face show Adoration, Amusement, Anxiety, Disgust, Empathic Pain, Fear,
+Surprise? Upload or record a short clip, pick an example, or let the camera run.
 
-**These numbers measure nobody's feelings.** The model's extractor learnt from pseudo-labels, bent photos and
-renders, its reactions from a *simulator*: it has never seen what a real person reported to feel.
+**These numbers measure nobody's feelings.** The model's extractor learnt from pseudo-labels,
+bent photos and renders, its reactions from a *simulator*: it has never seen what a real person
+reported to feel.
 """
 
 ABOUT = f"""
-**What it learnt from.** Stage 1, the extractor, reads each face's valence-arousal, expressions and action units; it
-learnt from photos labelled by another program (pseudo-labels), photos bent into other expressions, and renders. No
-label was coded by a person. Stage 2, the recurrent part, learnt seven reactions from simulated faces in motion.
-Nobody was recorded or asked.
+**What it learnt from.** Stage 1, the extractor, reads each face's valence-arousal, expressions
+and action units; it learnt from photos labelled by another program (pseudo-labels), photos bent
+into other expressions, and renders. No label was coded by a person. Stage 2, the recurrent
+part, learnt seven reactions from simulated faces in motion. Nobody was recorded or asked.
 
-**What it cannot know.** What anybody feels. Faces and feelings agree only loosely, people differ in what they show,
-and this model was never tested on real reactions. Calm talkers and crying faces are easily misread. Nobody knows
-for whom it errs more often: nothing was compared by age, gender, skin tone or culture.
+**What it cannot know.** What anybody feels. Faces and feelings agree only loosely, people
+differ in what they show, and this model was never tested on real reactions. Calm talkers and
+crying faces are easily misread. Nobody knows for whom it errs more often: nothing was compared
+by age, gender, skin tone or culture.
 
-**How to read the numbers.** They are relative within the clip: in the training labels the strongest reaction of a
-clip was 1, however faint. Two clips, or two people, do not compare.
+**How to read the numbers.** They are relative within the clip: in the training labels the
+strongest reaction of a clip was 1, however faint. Two clips, or two people, do not compare.
 
-**What it must not be used for.** To judge people, at work, in education, at a border, in health or anywhere else.
-In the European Union emotion recognition at work and in education is prohibited (AI Act, Article 5(1)(f)).
+**What it must not be used for.** To judge people, at work, in education, at a border, in health
+or anywhere else. In the European Union emotion recognition at work and in education is
+prohibited (AI Act, Article 5(1)(f)).
 
-**What happens to your clip.** It is analysed on this server and sent nowhere else. Files made on the way are gone
-at once; the upload and the results are deleted within ten minutes, what is held in memory as soon as you close the
-page. Camera frames of the live tab are read and let go, never written to a file. Clips may be {LONGEST_S} seconds
-long, {LARGEST_MB} MB large and have {MOST_FRAMES} frames; one is analysed at a time, and {WAITING} may wait.
-{LIVE_VISITORS} cameras are read at a time, each for {LIVE_MINUTES} minutes.
+**What happens to your clip.** It is analysed on this server and sent nowhere else. Files made
+on the way are gone at once; the upload and the results are deleted within ten minutes, what is
+held in memory as soon as you close the page. Camera frames of the live tab are read and let go,
+never written to a file. Clips may be {LONGEST_S} seconds long, {LARGEST_MB} MB large and have
+{MOST_FRAMES} frames; one is analysed at a time, and {WAITING} may wait. {LIVE_VISITORS} cameras
+are read at a time, each for {LIVE_MINUTES} minutes.
 
-The method is MMA-MRNNet ([arXiv 2303.00180](https://arxiv.org/abs/2303.00180)); this is an independent
-implementation.
+The method is MMA-MRNNet ([arXiv 2303.00180](https://arxiv.org/abs/2303.00180)); this is an
+independent implementation.
 """
 
 
@@ -286,6 +304,82 @@ def name_strongest(affect: dict[str, float]) -> str:
     return f"This frame: {', '.join(f'{name} {value:.2f}' for name, value in top) or 'neutral'}."
 
 
+def make_camera() -> gr.Image:
+    """Return a camera whose frames are checked for their size before they are decoded."""
+    camera = gr.Image(sources=["webcam"], streaming=True, type="numpy", label="Camera")
+    decode = camera.preprocess
+
+    def preprocess(payload: ImageData | None) -> np.ndarray | None:
+        if payload is not None:
+            refuse_large_picture(payload)
+        return decode(payload)
+
+    camera.preprocess = preprocess  # gradio writes a stub file beside a class of ours
+    return camera
+
+
+def refuse_large_picture(payload: ImageData) -> None:
+    """Raise an error for a picture of too many pixels, by its header."""
+    source: str | io.BytesIO | None = payload.path
+    if payload.url and payload.url.startswith("data:"):
+        source = io.BytesIO(base64.b64decode(payload.url.partition(",")[2]))
+    if source is None:
+        return
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Pillow's, of large pictures
+            with Image.open(source) as picture:
+                width, height = picture.size
+    except Image.DecompressionBombError as error:
+        raise refusal("This picture is too large to be a camera's.") from error
+    except OSError as error:
+        raise refusal("This is no picture that can be read.") from error
+    if width * height > LARGEST_FRAME:
+        raise refusal(
+            f"This picture is {width} x {height}; here up to 4096 x 2304 pixels are accepted."
+        )
+
+
+def sweep(folder: Path, kept_s: float, needed: Collection[str] = ()) -> None:
+    """Delete files that are too old or, the oldest first, too many; then empty folders.
+
+    Gradio deletes only what it finished receiving: uploads that break off, or whose name is no
+    file's, it forgets.
+
+    Args:
+        folder: the upload folder, with everything below it.
+        kept_s: age in seconds at which a file is deleted.
+        needed: paths that stay, such as the examples.
+    """
+    found = []
+    for path in folder.rglob("*"):
+        with contextlib.suppress(OSError):  # gradio deletes too
+            status = path.lstat()
+            if not stat.S_ISDIR(status.st_mode) and str(path) not in needed:
+                found.append((status.st_mtime, status.st_size, path))
+    room = MOST_STORED_MB * 1e6
+    for changed_s, size, path in sorted(found, reverse=True):
+        room -= size
+        if room < 0 or time.time() - changed_s > kept_s:
+            path.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # others are in it
+                if path.parent != folder:
+                    path.parent.rmdir()
+
+
+def keep_sweeping(blocks: gr.Blocks, kept_s: float, check_every_s: float) -> None:
+    """Sweep the upload folder now, and from time to time in a thread of its own."""
+    folder = Path(get_upload_folder())
+
+    def work() -> None:
+        while True:
+            components = list(blocks.blocks.values())
+            sweep(folder, kept_s, set().union(*(each.keep_in_cache for each in components)))
+            time.sleep(min(SWEEP_S, check_every_s))
+
+    threading.Thread(target=work, daemon=True, name="sweep uploads").start()
+
+
 def build(kept_s: float = KEPT_S, check_every_s: float = CHECK_S) -> gr.Blocks:
     """Return the page.
 
@@ -320,6 +414,7 @@ def build(kept_s: float = KEPT_S, check_every_s: float = CHECK_S) -> gr.Blocks:
         with gr.Tab("About"):
             gr.Markdown(ABOUT)
         blocks.unload(left)
+    keep_sweeping(blocks, kept_s, check_every_s)
     return blocks.queue(max_size=WAITING)
 
 
@@ -332,8 +427,8 @@ def _clip_tab(results: gr.State) -> None:
             )
             neutral = gr.Checkbox(
                 label="Calibrate by the quietest stretch of the clip (the person's own neutral)",
-                info="Takes out what the face shows when it rests; a mark shows each intensity without it. "
-                "No model was trained with it.",
+                info="Takes out what the face shows when it rests; a mark shows each intensity "
+                "without it. No model was trained with it.",
             )
             button = gr.Button("Analyse", variant="primary")
             if EXAMPLES:
@@ -378,11 +473,12 @@ def _clip_tab(results: gr.State) -> None:
 def _live_tab(live: gr.State) -> None:
     gr.Markdown(
         "Allow the camera and press record: two frames a second are read, the chart follows. After "
-        f"{LIVE_MINUTES} minutes it stops by itself. Frames are read on this server and let go; nothing is written."
+        f"{LIVE_MINUTES} minutes it stops by itself. Frames are read on this server and let go; "
+        "nothing is written."
     )
     with gr.Row():
         with gr.Column():  # columns are what a narrow window puts below each other
-            camera = gr.Image(sources=["webcam"], streaming=True, type="numpy", label="Camera")
+            camera = make_camera()
             again = gr.Button("Start over")
         with gr.Column():
             chart = gr.HTML()

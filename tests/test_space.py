@@ -1,6 +1,9 @@
 """The Space's server, called through its API: what it answers, what it refuses, what it leaves behind."""
 
+import base64
 import json
+import os
+import socket
 import tempfile
 import time
 from dataclasses import replace
@@ -9,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from huggingface_hub import SpaceCard
+from PIL import Image
 
 import mma_mrnnet
 from mma_mrnnet.cli.demo import astronaut, camera_move
@@ -36,7 +40,7 @@ def served(space_app, tmp_path, monkeypatch):
 
     def serve(**settings):
         folder = tmp_path / "temporary"
-        folder.mkdir()
+        folder.mkdir(exist_ok=True)
         monkeypatch.setenv("GRADIO_TEMP_DIR", str(folder / "gradio"))
         monkeypatch.setattr(tempfile, "tempdir", str(folder))
         blocks = space_app.build(**settings)
@@ -309,3 +313,108 @@ def test_temporary_files_of_a_visitor_who_leaves_in_between_are_gone(
     assert len(list(tmp_path.glob("*/frames.csv"))) == 1
     answer.close()  # as when the event is cancelled between the answer and its end
     assert list(tmp_path.glob("*/frames.csv")) == []
+
+
+# ---- what gradio itself leaves behind -----------------------------------------------------------
+
+
+def _open_upload(url, name, content):
+    """Begin an upload of a clip of 10 MB and send a part of it; return the socket."""
+    host, port = url.removeprefix("http://").rstrip("/").split(":")
+    head = (
+        b'--edge\r\nContent-Disposition: form-data; name="files"; filename="%s"\r\n'
+        b"Content-Type: video/mp4\r\n\r\n" % name
+    )
+    line = socket.create_connection((host, int(port)), timeout=10)
+    line.sendall(
+        b"POST /gradio_api/upload HTTP/1.1\r\nHost: a\r\nContent-Length: 10000000\r\n"
+        b"Content-Type: multipart/form-data; boundary=edge\r\n\r\n" + head + content
+    )
+    return line
+
+
+@pytest.mark.slow
+def test_an_upload_that_breaks_off_is_deleted_and_the_examples_stay(served):
+    url, folder, _ = served(kept_s=2, check_every_s=0.5)
+    examples = {path.name for path in folder.rglob("*.mp4")}
+    assert examples == {path.name for path in (SPACE / "examples").iterdir()}
+    line = _open_upload(url, b"clip.mp4", b"\0" * 100_000)
+    assert wait_until(lambda: visitors_files(folder))
+    line.close()
+    assert wait_until(lambda: not visitors_files(folder)), visitors_files(folder)
+    assert {path.name for path in folder.rglob("*.mp4")} == examples
+
+
+@pytest.mark.slow
+def test_an_upload_whose_name_is_no_files_is_deleted(served):
+    import httpx
+
+    url, folder, _ = served(kept_s=2, check_every_s=0.5)
+    body = (
+        b'--edge\r\nContent-Disposition: form-data; name="files"; filename="a\0b.mp4"\r\n\r\n'
+        + b"\1" * 50_000
+        + b"\r\n--edge--\r\n"
+    )
+    kind = {"Content-Type": "multipart/form-data; boundary=edge"}
+    httpx.post(f"{url}gradio_api/upload", content=body, headers=kind, timeout=20)
+    assert wait_until(lambda: not visitors_files(folder)), visitors_files(folder)
+
+
+@pytest.mark.slow
+def test_what_an_earlier_run_left_is_deleted_at_the_start(served, tmp_path):
+    left = tmp_path / "temporary" / "gradio" / "tmpabc"
+    left.parent.mkdir(parents=True)
+    left.write_bytes(b"half a clip")
+    os.utime(left, (0, 0))
+    served()
+    assert wait_until(lambda: not left.exists())
+
+
+def test_files_together_stay_below_the_cap_and_the_oldest_go_first(
+    space_app, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(space_app, "MOST_STORED_MB", 0.003)
+    now = time.time()
+    for number in range(5):
+        path = tmp_path / f"visit{number}" / "clip.mp4"
+        path.parent.mkdir()
+        path.write_bytes(b"\0" * 1000)
+        os.utime(path, (now - 100 + number, now - 100 + number))
+    needed = tmp_path / "visit0" / "clip.mp4"
+    space_app.sweep(tmp_path, 1000, {str(needed)})
+    assert sorted(path.parent.name for path in tmp_path.rglob("*.mp4")) == [
+        "visit0",
+        *("visit2", "visit3", "visit4"),
+    ]
+    assert not (tmp_path / "visit1").exists()
+    space_app.sweep(tmp_path, 97.5, {str(needed)})
+    assert [path.parent.name for path in sorted(tmp_path.rglob("*.mp4"))] == [
+        "visit0",
+        *("visit3", "visit4"),
+    ]
+
+
+@pytest.mark.parametrize("way", ["path", "data"])
+def test_a_camera_frame_of_too_many_pixels_is_refused_before_it_is_decoded(
+    space_app, tmp_path, way, monkeypatch
+):
+    path = tmp_path / "frame.png"
+    Image.new("1", (13_000, 13_000)).save(path)
+    assert path.stat().st_size < 100_000
+    content = base64.b64encode(path.read_bytes()).decode()
+    given = {"path": str(path)} if way == "path" else {"url": f"data:image/png;base64,{content}"}
+    camera = space_app.make_camera()
+    monkeypatch.setattr(Image.Image, "load", lambda self: pytest.fail("it was decoded"))
+    with pytest.raises(gradio.Error, match="This picture is 13000 x 13000; here up to"):
+        camera.preprocess(gradio.data_classes.ImageData(**given))
+
+
+def test_a_camera_frame_of_usual_size_is_read(space_app, tmp_path):
+    path = tmp_path / "frame.png"
+    Image.new("RGB", (640, 480), (1, 2, 3)).save(path)
+    camera = space_app.make_camera()
+    image = camera.preprocess(gradio.data_classes.ImageData(path=str(path)))
+    assert image.shape == (480, 640, 3)
+    (tmp_path / "text.png").write_text("no picture")
+    with pytest.raises(gradio.Error, match="no picture that can be read"):
+        camera.preprocess(gradio.data_classes.ImageData(path=str(tmp_path / "text.png")))
