@@ -13,7 +13,7 @@ from dataclasses import MISSING, dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
-from mma_mrnnet.metrics import rounded
+from mma_mrnnet.metrics import Interval, rounded
 
 FORMAT = 1
 """The number under `format` in the files that this version writes; files without one are older."""
@@ -115,7 +115,10 @@ def _read(kind: Any, value: Any, place: str) -> Any:
     accepted = (int, float) if kind is float else kind
     plain = kind in (float, int, str, bool) and isinstance(value, accepted)
     if plain and isinstance(value, bool) == (kind is bool):
-        return kind(value)
+        try:
+            return kind(value)
+        except OverflowError as error:  # a whole number beyond the range of a float
+            raise ResultsError(f"{place}: is too large a number") from error
     name = getattr(origin or kind, "__name__", kind)
     raise ResultsError(f"{place}: must be a {name}; got {_shown(value)}")
 
@@ -603,6 +606,13 @@ class MRNNResults(RunResults):
 Results = MMAResults | MRNNResults
 
 
+def _load(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise ResultsError(f"{path}: not a result file that can be read ({error})") from error
+
+
 def read_results(path: str | Path) -> Results:
     """Read `results.json`, `results_mma.json` or `results_mrnn.json`.
 
@@ -610,10 +620,7 @@ def read_results(path: str | Path) -> Results:
         ResultsError: the file cannot be read, or is not what a training of stage 1 or 2 writes.
     """
     path = Path(path)
-    try:
-        content = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise ResultsError(f"{path}: not a result file that can be read ({error})") from error
+    content = _load(path)
     stage = content.get("stage") if isinstance(content, dict) else None
     if stage == "mma":
         return MMAResults.from_json(content, str(path))
@@ -622,3 +629,219 @@ def read_results(path: str | Path) -> Results:
     raise ResultsError(
         f"{path}: not the results of a training run: its stage must be mma or mrnn; got {stage!r}"
     )
+
+
+# Evaluation ------------------------------------------------------------------------------------
+
+EVALUATION_FORMAT = 1
+"""The number under `format` in the evaluations that this version writes; others are older."""
+
+
+@dataclass(frozen=True)
+class ScoreInterval(Record):
+    """A score with its 95 % interval over people; None where it is not defined."""
+
+    value: Score
+    low: Score
+    high: Score
+
+    @classmethod
+    def of(cls, found: Interval) -> Self:
+        """Return the record of an interval."""
+        return cls(found.value, found.low, found.high)
+
+
+@dataclass(frozen=True)
+class EvaluatedUnit(Record):
+    """Scores of one action unit; the counts are of images."""
+
+    correlation: ScoreInterval
+    f1: ScoreInterval
+    annotated: int
+    present: int
+    predicted: int
+
+
+@dataclass(frozen=True)
+class EvaluatedExpressions(Record):
+    """Scores of the expressions; rows of `confusion` are labels, in the order of `names`."""
+
+    images: int
+    macro_f1: ScoreInterval
+    balanced_accuracy: ScoreInterval
+    confusion: list[list[int]]
+    names: list[str]
+
+
+@dataclass(frozen=True)
+class EvaluatedSmiles(Record):
+    """How well happiness and neutral are told apart by which of the two is likelier."""
+
+    smiling: int
+    neutral: int
+    balanced_accuracy: ScoreInterval
+    auc: Score
+
+
+@dataclass(frozen=True)
+class ValenceArousalScores(Record):
+    """Concordance of valence and arousal."""
+
+    images: int
+    valence: ScoreInterval
+    arousal: ScoreInterval
+
+
+@dataclass(frozen=True)
+class CalibrationScores(Record):
+    """How far probabilities are from shares of images."""
+
+    expression_ece: Score
+    expression_brier: Score
+    action_unit_ece: Score
+
+
+@dataclass(frozen=True)
+class SourceScores(Record):
+    """All scores of one source."""
+
+    images: int
+    people: int
+    action_units: dict[str, EvaluatedUnit]
+    mean_action_unit_correlation: ScoreInterval
+    mean_action_unit_f1: ScoreInterval
+    mean_correlation_of_common_units: ScoreInterval
+    expression: EvaluatedExpressions
+    smiling_against_neutral: EvaluatedSmiles
+    valence_arousal: ValenceArousalScores
+    calibration: CalibrationScores
+
+
+@dataclass(frozen=True)
+class TalkerScores(Record):
+    """Mean probability of each expression over `images` faces of calm talkers."""
+
+    images: int
+    mean_expression: Scores
+
+
+@dataclass(frozen=True)
+class GroupScores(Record):
+    """Scores of the images of one source in a group, without intervals; None with too few images."""
+
+    images: int
+    mean_action_unit_correlation: Score
+    expression_macro_f1: Score
+
+
+@dataclass(frozen=True)
+class ModelCosts(Record):
+    """Size of a network, CPU time a face, and a digest of its weights (None: not recorded)."""
+
+    name: str
+    parameters: int
+    megabytes: float
+    cpu_ms_a_face: float
+    threads: int
+    processor: str
+    weights: str | None = None
+
+
+@dataclass(frozen=True)
+class EvaluatedData(Record):
+    """The images; `provenance` of their sources is empty if it was not recorded."""
+
+    data: str
+    split: str
+    images: int
+    people: int
+    provenance: list[Provenance] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class LookGroup(Record):
+    """Scores of the images that look alike, by source."""
+
+    name: str
+    sources: dict[str, GroupScores]
+
+
+@dataclass(frozen=True)
+class ComparedModel(Record):
+    """Another model on the same images."""
+
+    model: ModelCosts
+    sources: dict[str, SourceScores]
+
+
+@dataclass(frozen=True)
+class EvaluationResults(Record):
+    """The report of an extractor.
+
+    Attributes:
+        command: the command that wrote it.
+        model: what was evaluated.
+        data: on which images.
+        sources: scores of each source.
+        neutral_talkers: what calm talkers are taken for, by source; without the sources whose labels
+            are another model's.
+        groups: scores by `pose`, `blur` and `grey`.
+        against: another model on the same images.
+        what: description of the file.
+    """
+
+    command: str
+    model: ModelCosts
+    data: EvaluatedData
+    sources: dict[str, SourceScores]
+    neutral_talkers: dict[str, TalkerScores]
+    groups: dict[str, list[LookGroup]]
+    against: ComparedModel | None
+    what: str = (
+        "stage 1 (face crop to valence-arousal, expressions and action units) on labelled face "
+        "crops; intervals are 95 %, by drawing people, not images, 1000 times; sources are never "
+        "put together"
+    )
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain values, rounded, with the format's number."""
+        content: dict[str, Any] = rounded(super().to_json())
+        return {"format": EVALUATION_FORMAT, **content}
+
+
+def read_evaluation(path: str | Path) -> EvaluationResults:
+    """Read `evaluation.json`, or `results_evaluation.json` beside a checkpoint.
+
+    Raises:
+        ResultsError: the file cannot be read, or is not what `mma-mrnnet evaluate` writes.
+    """
+    return EvaluationResults.from_json(_load(Path(path)), str(path))
+
+
+# Ceiling ---------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class CeilingResults(Record):
+    """Pearson of ridge regressions on simulated test clips: {target or `mean`: score}.
+
+    `true_affect` reads the simulator's own trajectories, `reported_affect` the noisy ones.
+    """
+
+    command: str
+    test_clips: int
+    true_affect: Scores
+    reported_affect: Scores
+
+
+def read_ceiling(path: str | Path) -> CeilingResults:
+    """Read `results_ceiling.json`.
+
+    Raises:
+        ResultsError: the file cannot be read, or is not what `simulator_ceiling.py` writes.
+    """
+    ceiling = CeilingResults.from_json(_load(Path(path)), str(path))
+    for name, scores in (("true", ceiling.true_affect), ("reported", ceiling.reported_affect)):
+        if scores.get("mean") is None:
+            raise ResultsError(f"{path}.{name}_affect.mean: is missing")
+    return ceiling

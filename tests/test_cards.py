@@ -11,6 +11,7 @@ from huggingface_hub.repocard_data import model_index_to_eval_results
 
 from mma_mrnnet.hub import cards
 from mma_mrnnet.hub.cards import (
+    RESULT_FILES,
     CheckpointResults,
     evaluated_macro_f1,
     model_card,
@@ -18,7 +19,7 @@ from mma_mrnnet.hub.cards import (
     training_energy,
 )
 from mma_mrnnet.hub.checkpoints import load_pretrained, pretrained_folder, weights_digest
-from mma_mrnnet.results import Provenance, read_results
+from mma_mrnnet.results import Provenance, SourceScores, read_results
 
 NOTHING = {"value": None, "low": None, "high": None}
 
@@ -79,6 +80,7 @@ def calm(correlation):
         "f1": NOTHING,
         "annotated": 40,
         "present": 3,
+        "predicted": 2,
     }
     return {
         **row,
@@ -93,10 +95,11 @@ def calm(correlation):
 
 def extractor(parameters, milliseconds):
     row = {"name": "some", "parameters": parameters, "megabytes": 11.25, "processor": "one core"}
-    return {**row, "cpu_ms_a_face": milliseconds}
+    return {**row, "cpu_ms_a_face": milliseconds, "threads": 1}
 
 
 EVALUATION = {
+    "command": "mma-mrnnet evaluate",
     "model": extractor(2_800_000, 9.5),
     "data": {
         "data": "faces",
@@ -144,6 +147,7 @@ EVALUATION = {
             "parameters": 2_805_562,
             "megabytes": 11.2,
             "cpu_ms_a_face": 20.0,
+            "threads": 1,
             "processor": "one core",
         },
         "sources": {"london": evaluated(0.52, 0.9)},
@@ -282,9 +286,37 @@ def test_names_of_users_cannot_break_a_table_or_bring_html(shipped, folder):
 
 
 def test_a_macro_f1_over_one_expression_is_none():
-    assert evaluated_macro_f1(evaluated(0.5, 0.5)) == 0.9
-    assert evaluated_macro_f1(calm(0.5)) is None
-    assert evaluated_macro_f1({"expression": None}) is None
+    assert evaluated_macro_f1(SourceScores.from_json(evaluated(0.5, 0.5))) == 0.9
+    assert evaluated_macro_f1(SourceScores.from_json(calm(0.5))) is None
+
+
+@pytest.mark.parametrize("name", RESULT_FILES)
+@pytest.mark.parametrize("content", ["", "{", "[]", "null", '{"stage": "mma"}', "[" * 100_000])
+def test_a_damaged_result_file_is_named_in_one_line(shipped, folder, name, content):
+    (folder / name).write_text(content)
+    with pytest.raises(ValueError, match=name) as error:
+        model_card(shipped, folder)
+    assert len(str(error.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "place", "value"),
+    [
+        ("results_evaluation.json", "model", {}),
+        ("results_evaluation.json", "sources", {"london": {"images": 30}}),
+        ("results_ceiling.json", "reported_affect", {}),
+        ("results_mrnn.json", "calibration", [1]),
+        ("results_ceiling.json", "true_affect", {"mean": 10**400}),
+        ("results_mma.json", "validation", {"all": None}),
+    ],
+)
+def test_a_result_file_that_holds_something_else_is_named_with_the_place(
+    shipped, folder, name, place, value
+):
+    content = json.loads((with_evaluation(folder) / name).read_text())
+    (folder / name).write_text(json.dumps({**content, place: value}))
+    with pytest.raises(ValueError, match=rf"{name}\.{place}"):
+        model_card(shipped, folder)
 
 
 # Text --------------------------------------------------------------------------------------------------------------

@@ -10,7 +10,6 @@ from mma_mrnnet import MMAMRNNetConfig, MMAMRNNetForIntensity, cli
 from mma_mrnnet.analysis.evaluation_page import find_wrong_expressions, find_wrong_units
 from mma_mrnnet.analysis.extractor_scores import (
     Answers,
-    EvaluationResults,
     Looks,
     estimate_yaw,
     group_looks,
@@ -23,6 +22,7 @@ from mma_mrnnet.faces.detection import TEMPLATE
 from mma_mrnnet.hub.checkpoints import CheckpointError, load_extractor, pretrained_folder
 from mma_mrnnet.metrics import pearson_scores
 from mma_mrnnet.model.labels import ACTION_UNITS, EXPRESSIONS, NO_CLASS, neutral_talkers
+from mma_mrnnet.results import EvaluationResults
 from mma_mrnnet.synthetic.drawn_faces import drawn_faces
 from mma_mrnnet.training.datasets import FrameDataset
 

@@ -15,12 +15,7 @@ from tqdm import tqdm
 from mma_mrnnet.analysis.evaluation_page import draw_failures, draw_scores, make_page
 from mma_mrnnet.analysis.extractor_scores import (
     Answers,
-    Comparison,
-    EvaluatedData,
-    EvaluationResults,
-    Group,
     Looks,
-    ModelCosts,
     group_looks,
     measure_looks,
     score_group,
@@ -36,6 +31,13 @@ from mma_mrnnet.hub.checkpoints import load_extractor, pretrained_folder, weight
 from mma_mrnnet.model.labels import NO_CLASS
 from mma_mrnnet.model.modeling_mma import MMAModel
 from mma_mrnnet.model.video_processing_mma_mrnnet import MMAMRNNetVideoProcessor
+from mma_mrnnet.results import (
+    ComparedModel,
+    EvaluatedData,
+    EvaluationResults,
+    LookGroup,
+    ModelCosts,
+)
 from mma_mrnnet.training.datasets import FrameDataset
 from mma_mrnnet.training.frame_corpora import read_frames
 
@@ -177,24 +179,26 @@ def _read_chunks(rows: FrameDataset) -> Any:
         yield [rows[place]["crop"].numpy() for place in places]
 
 
-def _score_groups(answers: Answers, looks: Looks, sources: np.ndarray) -> dict[str, list[Group]]:
-    groups: dict[str, list[Group]] = {}
+def _score_groups(
+    answers: Answers, looks: Looks, sources: np.ndarray
+) -> dict[str, list[LookGroup]]:
+    groups: dict[str, list[LookGroup]] = {}
     for kind, members in group_looks(looks, sources).items():
         groups[kind] = []
         for name, inside in members.items():
             own = split_by_source(answers.select(inside), sources[inside.numpy()])
             scores = {source: score_group(part) for source, part in own.items()}
-            groups[kind].append(Group(name, scores))
+            groups[kind].append(LookGroup(name, scores))
     return groups
 
 
-def _compare(other: Extractor, rows: FrameDataset, sources: np.ndarray) -> Comparison:
+def _compare(other: Extractor, rows: FrameDataset, sources: np.ndarray) -> ComparedModel:
     """Score another model, with the same units, on the same images."""
     chunks = [extract_affect(crops, other.network, other.processor) for crops in _read_chunks(rows)]
     answers = Answers.join(rows, torch.from_numpy(np.concatenate(chunks)))
     by_source = split_by_source(answers, sources)
     scores = {source: score_source(own) for source, own in by_source.items()}
-    return Comparison(measure_costs(other), scores)
+    return ComparedModel(measure_costs(other), scores)
 
 
 def measure_costs(extractor: Extractor) -> ModelCosts:

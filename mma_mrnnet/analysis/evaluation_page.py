@@ -9,10 +9,6 @@ from torch import Tensor
 
 from mma_mrnnet.analysis.extractor_scores import (
     Answers,
-    EvaluationResults,
-    Group,
-    Interval,
-    SourceScores,
 )
 from mma_mrnnet.analysis.markdown import format_interval, format_number, render_page
 from mma_mrnnet.files import replaced_file
@@ -24,6 +20,7 @@ from mma_mrnnet.model.labels import (
     is_present,
     presence_target,
 )
+from mma_mrnnet.results import EvaluationResults, LookGroup, ScoreInterval, SourceScores
 from mma_mrnnet.training.datasets import FrameDataset
 
 if TYPE_CHECKING:
@@ -105,7 +102,7 @@ def _turn(columns: Mapping[str, Cells]) -> list[list[str]]:
     return [[name, *(column[name] for column in columns.values())] for name in names]
 
 
-def _format_interval(score: Interval) -> str:
+def _format_interval(score: ScoreInterval) -> str:
     return format_interval(score.value, score.low, score.high)
 
 
@@ -144,7 +141,7 @@ def _list_units(sources: Mapping[str, SourceScores], score: str) -> list[list[st
     return _turn(columns)
 
 
-def _format_group(group: Group, source: str) -> str:
+def _format_group(group: LookGroup, source: str) -> str:
     found = group.sources.get(source)
     if found is None:
         return ""

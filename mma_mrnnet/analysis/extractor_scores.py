@@ -1,8 +1,8 @@
-"""What `evaluation.json` holds: scores of an extractor on labelled face crops, source by source."""
+"""Scores of an extractor on the labelled face crops of one source, and how the crops look."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any, Self
+from dataclasses import dataclass, replace
+from typing import Self
 
 import cv2
 import numpy as np
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from mma_mrnnet import metrics
 from mma_mrnnet.faces.detection import FaceDetector
-from mma_mrnnet.metrics import People, WeightedScores, rounded
+from mma_mrnnet.metrics import People, WeightedScores
 from mma_mrnnet.model.labels import (
     EXPRESSIONS,
     NO_CLASS,
@@ -20,7 +20,17 @@ from mma_mrnnet.model.labels import (
     is_present,
     neutral_talkers,
 )
-from mma_mrnnet.results import Provenance, Record, Score, Scores
+from mma_mrnnet.results import (
+    CalibrationScores,
+    EvaluatedExpressions,
+    EvaluatedSmiles,
+    EvaluatedUnit,
+    GroupScores,
+    ScoreInterval,
+    SourceScores,
+    TalkerScores,
+    ValenceArousalScores,
+)
 from mma_mrnnet.training.datasets import FrameDataset
 
 COMMON_UNITS = (4, 7, 12, 25)
@@ -32,185 +42,7 @@ LEAST_PRESENT = 10
 LEAST_IMAGES = 20
 """Least number of images of a group that is scored: a correlation over fewer says nothing."""
 
-FORMAT = 1
-"""The number under `format` in `evaluation.json`; files without one are older."""
-
 HAPPINESS, NEUTRAL = EXPRESSIONS.index("happiness"), EXPRESSIONS.index("neutral")
-
-# Records ----------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Interval(Record):
-    """A score with its 95 % interval over people; None where it is not defined."""
-
-    value: Score
-    low: Score
-    high: Score
-
-    @classmethod
-    def of(cls, found: metrics.Interval) -> Self:
-        """Return the record of an interval."""
-        return cls(found.value, found.low, found.high)
-
-
-@dataclass(frozen=True)
-class UnitScores(Record):
-    """Scores of one action unit; the counts are of images."""
-
-    correlation: Interval
-    f1: Interval
-    annotated: int
-    present: int
-    predicted: int
-
-
-@dataclass(frozen=True)
-class ExpressionScores(Record):
-    """Scores of the expressions; rows of `confusion` are labels, in the order of `names`."""
-
-    images: int
-    macro_f1: Interval
-    balanced_accuracy: Interval
-    confusion: list[list[int]]
-    names: list[str]
-
-
-@dataclass(frozen=True)
-class SmilingScores(Record):
-    """How well happiness and neutral are told apart by which of the two is likelier."""
-
-    smiling: int
-    neutral: int
-    balanced_accuracy: Interval
-    auc: Score
-
-
-@dataclass(frozen=True)
-class ValenceArousalScores(Record):
-    """Concordance of valence and arousal."""
-
-    images: int
-    valence: Interval
-    arousal: Interval
-
-
-@dataclass(frozen=True)
-class CalibrationScores(Record):
-    """How far probabilities are from shares of images."""
-
-    expression_ece: Score
-    expression_brier: Score
-    action_unit_ece: Score
-
-
-@dataclass(frozen=True)
-class SourceScores(Record):
-    """All scores of one source."""
-
-    images: int
-    people: int
-    action_units: dict[str, UnitScores]
-    mean_action_unit_correlation: Interval
-    mean_action_unit_f1: Interval
-    mean_correlation_of_common_units: Interval
-    expression: ExpressionScores
-    smiling_against_neutral: SmilingScores
-    valence_arousal: ValenceArousalScores
-    calibration: CalibrationScores
-
-
-@dataclass(frozen=True)
-class TalkerScores(Record):
-    """Mean probability of each expression over `images` faces of calm talkers."""
-
-    images: int
-    mean_expression: Scores
-
-
-@dataclass(frozen=True)
-class GroupScores(Record):
-    """Scores of the images of one source in a group, without intervals; None with too few images."""
-
-    images: int
-    mean_action_unit_correlation: Score
-    expression_macro_f1: Score
-
-
-@dataclass(frozen=True)
-class ModelCosts(Record):
-    """Size of a network, CPU time a face, and a digest of its weights (None: not recorded)."""
-
-    name: str
-    parameters: int
-    megabytes: float
-    cpu_ms_a_face: float
-    threads: int
-    processor: str
-    weights: str | None = None
-
-
-@dataclass(frozen=True)
-class EvaluatedData(Record):
-    """The images; `provenance` of their sources is empty if it was not recorded."""
-
-    data: str
-    split: str
-    images: int
-    people: int
-    provenance: list[Provenance] = field(default_factory=list)
-
-
-@dataclass(frozen=True)
-class Group(Record):
-    """Scores of the images that look alike, by source."""
-
-    name: str
-    sources: dict[str, GroupScores]
-
-
-@dataclass(frozen=True)
-class Comparison(Record):
-    """Another model on the same images."""
-
-    model: ModelCosts
-    sources: dict[str, SourceScores]
-
-
-@dataclass(frozen=True)
-class EvaluationResults(Record):
-    """The report of an extractor.
-
-    Attributes:
-        command: the command that wrote it.
-        model: what was evaluated.
-        data: on which images.
-        sources: scores of each source.
-        neutral_talkers: what calm talkers are taken for, by source; without the sources whose labels
-            are another model's.
-        groups: scores by `pose`, `blur` and `grey`.
-        against: another model on the same images.
-        what: description of the file.
-    """
-
-    command: str
-    model: ModelCosts
-    data: EvaluatedData
-    sources: dict[str, SourceScores]
-    neutral_talkers: dict[str, TalkerScores]
-    groups: dict[str, list[Group]]
-    against: Comparison | None
-    what: str = (
-        "stage 1 (face crop to valence-arousal, expressions and action units) on labelled face "
-        "crops; intervals are 95 %, by drawing people, not images, 1000 times; sources are never "
-        "put together"
-    )
-
-    def to_json(self) -> dict[str, Any]:
-        """Return plain values, rounded, with the format's number."""
-        content: dict[str, Any] = rounded(super().to_json())
-        return {"format": FORMAT, **content}
-
 
 # Answers ----------------------------------------------------------------------------------------
 
@@ -289,9 +121,9 @@ def score_source(answers: Answers) -> SourceScores:
     correlations, f1 = people.intervals(correlate), people.intervals(count_f1)
     common = torch.tensor([unit in COMMON_UNITS for unit in answers.action_units])
     units = {
-        action_unit_name(unit): UnitScores(
-            correlation=Interval.of(correlations[place]),
-            f1=Interval.of(f1[place]),
+        action_unit_name(unit): EvaluatedUnit(
+            correlation=ScoreInterval.of(correlations[place]),
+            f1=ScoreInterval.of(f1[place]),
             annotated=int(annotated[:, place].sum()),
             present=int(shown[place]),
             predicted=int((called & annotated)[:, place].sum()),
@@ -302,9 +134,11 @@ def score_source(answers: Answers) -> SourceScores:
         images=len(answers.subjects),
         people=people.count,
         action_units=units,
-        mean_action_unit_correlation=Interval.of(people.mean_interval(correlate)),
-        mean_action_unit_f1=Interval.of(people.mean_interval(count_f1, shown >= LEAST_PRESENT)),
-        mean_correlation_of_common_units=Interval.of(people.mean_interval(correlate, common)),
+        mean_action_unit_correlation=ScoreInterval.of(people.mean_interval(correlate)),
+        mean_action_unit_f1=ScoreInterval.of(
+            people.mean_interval(count_f1, shown >= LEAST_PRESENT)
+        ),
+        mean_correlation_of_common_units=ScoreInterval.of(people.mean_interval(correlate, common)),
         expression=_score_expressions(answers, people),
         smiling_against_neutral=_score_smiling(answers, people),
         valence_arousal=_score_valence_arousal(answers, people),
@@ -322,20 +156,20 @@ def _correlate(answers: Answers) -> WeightedScores:
     return correlate
 
 
-def _score_expressions(answers: Answers, people: People) -> ExpressionScores:
+def _score_expressions(answers: Answers, people: People) -> EvaluatedExpressions:
     given = (answers.named, answers.expression, len(EXPRESSIONS))
     f1 = people.mean_interval(lambda weights: metrics.class_f1_scores(*given, weights))
     recall = people.mean_interval(lambda weights: metrics.class_recalls(*given, weights))
-    return ExpressionScores(
+    return EvaluatedExpressions(
         images=int((answers.expression != NO_CLASS).sum()),
-        macro_f1=Interval.of(f1),
-        balanced_accuracy=Interval.of(recall),
+        macro_f1=ScoreInterval.of(f1),
+        balanced_accuracy=ScoreInterval.of(recall),
         confusion=metrics.count_confusions(*given).tolist(),
         names=list(EXPRESSIONS),
     )
 
 
-def _score_smiling(answers: Answers, people: People) -> SmilingScores:
+def _score_smiling(answers: Answers, people: People) -> EvaluatedSmiles:
     smiling, neutral = answers.expression == HAPPINESS, answers.expression == NEUTRAL
     two = answers.probabilities[:, [NEUTRAL, HAPPINESS]].double().clamp(min=1e-12)
     share = two[:, 1] / two.sum(1)
@@ -346,10 +180,10 @@ def _score_smiling(answers: Answers, people: People) -> SmilingScores:
         lambda weights: metrics.class_recalls(named, labels, 2, weights), both
     )
     chosen = smiling | neutral
-    return SmilingScores(
+    return EvaluatedSmiles(
         smiling=int(smiling.sum()),
         neutral=int(neutral.sum()),
-        balanced_accuracy=Interval.of(recall),
+        balanced_accuracy=ScoreInterval.of(recall),
         auc=float(metrics.area_under_roc(share[chosen], smiling[chosen])),
     )
 
@@ -364,8 +198,8 @@ def _score_valence_arousal(answers: Answers, people: People) -> ValenceArousalSc
     valence, arousal = people.intervals(concord)
     return ValenceArousalScores(
         images=int((~target.isnan()).any(1).sum()),
-        valence=Interval.of(valence),
-        arousal=Interval.of(arousal),
+        valence=ScoreInterval.of(valence),
+        arousal=ScoreInterval.of(arousal),
     )
 
 

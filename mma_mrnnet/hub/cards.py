@@ -1,6 +1,5 @@
 """Model cards: templates of `hub_cards/` filled in with the numbers of the result files."""
 
-import json
 import logging
 import re
 from dataclasses import dataclass
@@ -23,11 +22,17 @@ from mma_mrnnet.hub.licence import (
 from mma_mrnnet.model.modeling_mma import MMAModel
 from mma_mrnnet.model.video_processing_mma_mrnnet import MMAMRNNetVideoProcessor
 from mma_mrnnet.results import (
+    CeilingResults,
     ClipData,
+    EvaluationResults,
     MMAResults,
     MRNNResults,
     Provenance,
     RunResults,
+    ScoreInterval,
+    SourceScores,
+    read_ceiling,
+    read_evaluation,
     read_results,
 )
 
@@ -49,13 +54,13 @@ WATTS_A_CORE = 10.0
 class CheckpointResults:
     """What the result files beside a checkpoint say; None for a file that is not there.
 
-    `evaluation` and `ceiling` are JSON objects: `results_evaluation.json`, `results_ceiling.json`.
+    They are `results_mma.json`, `results_mrnn.json`, `results_evaluation.json`, `results_ceiling.json`.
     """
 
     stage1: MMAResults | None = None
     stage2: MRNNResults | None = None
-    evaluation: dict[str, Any] | None = None
-    ceiling: dict[str, Any] | None = None
+    evaluation: EvaluationResults | None = None
+    ceiling: CeilingResults | None = None
 
     @classmethod
     def read(cls, folder: Path) -> "CheckpointResults":
@@ -68,16 +73,12 @@ class CheckpointResults:
             name: read_results(folder / name) if (folder / name).is_file() else None
             for name in RESULT_FILES[:2]
         }
-        plain = {
-            name: json.loads((folder / name).read_text("utf-8"))
-            if (folder / name).is_file()
-            else None
-            for name in RESULT_FILES[2:]
-        }
+        ceiling_path, evaluation_path = (folder / name for name in RESULT_FILES[2:])
+        ceiling = read_ceiling(ceiling_path) if ceiling_path.is_file() else None
+        evaluation = read_evaluation(evaluation_path) if evaluation_path.is_file() else None
         stage1, stage2 = typed.values()
         if not isinstance(stage1, MMAResults | None) or not isinstance(stage2, MRNNResults | None):
             raise ValueError(f"{folder}: {' or '.join(typed)} holds the results of another stage")
-        ceiling, evaluation = plain.values()
         return cls(stage1, stage2, evaluation, ceiling)
 
     def sources(self, model: PreTrainedModel) -> list[Provenance]:
@@ -92,7 +93,7 @@ class CheckpointResults:
 
     def of(self, model: PreTrainedModel) -> "CheckpointResults":
         """Leave out an evaluation of other weights, which an earlier training left behind."""
-        recorded = None if self.evaluation is None else self.evaluation["model"].get("weights")
+        recorded = None if self.evaluation is None else self.evaluation.model.weights
         extractor = model if isinstance(model, MMAModel) else model.mma
         if recorded is None or (
             isinstance(extractor, MMAModel) and recorded == weights_digest(extractor)
@@ -197,13 +198,13 @@ def _number(value: float | jinja2.Undefined | None, digits: int = 2) -> str:
     return "–" if value is None or isinstance(value, jinja2.Undefined) else f"{value:.{digits}f}"
 
 
-def _interval(measured: dict[str, Any] | jinja2.Undefined | None, digits: int = 2) -> str:
-    if not measured or measured["value"] is None:
+def _interval(measured: ScoreInterval | jinja2.Undefined | None, digits: int = 2) -> str:
+    if not isinstance(measured, ScoreInterval) or measured.value is None:
         return "–"
-    value = _number(measured["value"], digits)
-    if measured.get("low") is None:
+    value = _number(measured.value, digits)
+    if measured.low is None or measured.high is None:
         return value
-    return f"{value} [{_number(measured['low'], digits)}, {_number(measured['high'], digits)}]"
+    return f"{value} [{_number(measured.low, digits)}, {_number(measured.high, digits)}]"
 
 
 def _text(value: object) -> str:
@@ -238,7 +239,9 @@ def model_index(task: str, results: CheckpointResults, *, simulated: bool) -> li
     return found
 
 
-def _extractor_results(stage1: MMAResults, evaluation: dict | None) -> list[EvalResult]:
+def _extractor_results(
+    stage1: MMAResults, evaluation: EvaluationResults | None
+) -> list[EvalResult]:
     """Return the mean correlation of action units and the macro F1 of each source of images."""
     made_up = [source.made_up for source in stage1.provenance or ()]
     is_made_up = bool(made_up) and all(made_up)
@@ -253,7 +256,7 @@ def _extractor_results(stage1: MMAResults, evaluation: dict | None) -> list[Eval
             dataset_type="made-up-faces" if is_made_up else "labelled-crops",
             dataset_name=f"{source}: {stage1.data.data}",
             dataset_config=source,
-            dataset_split="validation" if evaluation is None else evaluation["data"]["split"],
+            dataset_split="validation" if evaluation is None else evaluation.data.split,
             metric_type=kind,
             metric_name=names[kind],
             metric_value=value,
@@ -265,7 +268,7 @@ def _extractor_results(stage1: MMAResults, evaluation: dict | None) -> list[Eval
 
 
 def _extractor_scores(
-    stage1: MMAResults, evaluation: dict | None
+    stage1: MMAResults, evaluation: EvaluationResults | None
 ) -> dict[str, tuple[float | None, float | None]]:
     """Return correlation and macro F1 of each source with enough images.
 
@@ -273,9 +276,9 @@ def _extractor_scores(
     """
     if evaluation is not None:
         return {
-            source: (_value_of(row["mean_action_unit_correlation"]), evaluated_macro_f1(row))
-            for source, row in evaluation["sources"].items()
-            if row["images"] >= LEAST_IMAGES
+            source: (row.mean_action_unit_correlation.value, evaluated_macro_f1(row))
+            for source, row in evaluation.sources.items()
+            if row.images >= LEAST_IMAGES
         }
     scores = {}
     for source, row in stage1.validation.items():
@@ -287,21 +290,15 @@ def _extractor_scores(
     return scores
 
 
-def evaluated_macro_f1(row: dict[str, Any]) -> float | None:
+def evaluated_macro_f1(row: SourceScores) -> float | None:
     """Return the macro F1 of a source of an evaluation; None with fewer than two classes."""
-    expression = row.get("expression")
-    if not expression or _count_classes(expression["confusion"]) < 2:
-        return None
-    return _value_of(expression["macro_f1"])
+    has_classes = _count_classes(row.expression.confusion) > 1
+    return row.expression.macro_f1.value if has_classes else None
 
 
 def _count_classes(confusion: list[list[int]]) -> int:
     """Count the labelled classes: rows of a confusion matrix that are not all 0."""
     return sum(any(counts) for counts in confusion)
-
-
-def _value_of(interval: dict[str, Any] | None) -> float | None:
-    return None if interval is None else interval["value"]
 
 
 def _intensity_results(task: str, stage2: MRNNResults, simulated: bool) -> list[EvalResult]:
