@@ -2,6 +2,7 @@
 
 import json
 import logging
+import sys
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from transformers.video_utils import VideoMetadata
 
 from mma_mrnnet import MMAMRNNetVideoProcessor
 from mma_mrnnet.model.video_processing_mma_mrnnet import kept_indices, thinned_indices
-from mma_mrnnet.video.reading import FrameClock
+from mma_mrnnet.video.reading import FrameClock, read_frames
 
 
 def clip(frames, side=32, channels_first=False):
@@ -307,3 +308,28 @@ def test_an_array_has_the_models_rate_already_and_a_header_without_numbers_is_re
         ValueError, match=r"does not say how many frames it has.*convert it to \.mp4"
     ):
         processor.sample_frames(VideoMetadata(total_num_frames=0, fps=25.0))
+
+
+@pytest.mark.parametrize("name", ["crops.mp4", "crops_rotated.mp4", "crops_vfr.mp4"])
+def test_a_file_of_crops_gives_the_frames_that_the_packages_reader_gives(name, shared_faulty):
+    processor = MMAMRNNetVideoProcessor()
+    frames = np.stack([frame.image for frame in read_frames(shared_faulty / name, 2.0)])
+    inputs = processor(str(shared_faulty / name), return_tensors="pt", do_sample_frames=True)
+    expected = processor([frames], return_tensors="pt")
+    assert torch.equal(inputs["pixel_values"], expected["pixel_values"])
+    assert torch.equal(inputs["frame_mask"], expected["frame_mask"])
+
+
+def test_a_rate_of_the_call_goes_before_the_processors_own(shared_faulty):
+    place = str(shared_faulty / "crops.mp4")
+    processor = MMAMRNNetVideoProcessor()
+    inputs = processor(place, return_tensors="pt", do_sample_frames=True, fps=1.0)
+    assert inputs["frame_mask"].sum() == len(list(read_frames(place, 1.0)))
+
+
+def test_without_the_package_a_file_of_crops_is_refused_and_arrays_are_read(monkeypatch, tmp_path):
+    monkeypatch.setitem(sys.modules, "mma_mrnnet.video.sources", None)
+    processor = MMAMRNNetVideoProcessor()
+    with pytest.raises(ValueError, match=r"clip\.mp4: only the package mma-mrnnet reads video"):
+        processor(str(tmp_path / "clip.mp4"), return_tensors="pt")
+    assert processor([clip(2)], return_tensors="pt")["frame_mask"].sum() == 2

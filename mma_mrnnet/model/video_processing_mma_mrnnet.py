@@ -1,5 +1,6 @@
 """Clips of face crops to `pixel_values` and `frame_mask`: the only place that scales and pads."""
 
+import importlib
 import logging
 from collections.abc import Callable, Sequence
 from typing import Any, cast
@@ -11,7 +12,7 @@ from transformers import BatchFeature, ViTImageProcessor
 from transformers.image_utils import PILImageResampling, SizeDict
 from transformers.processing_utils import VideosKwargs
 from transformers.video_processing_utils import BaseVideoProcessor
-from transformers.video_utils import VideoMetadata, load_video
+from transformers.video_utils import VideoMetadata
 
 from .configuration_mma_mrnnet import MMAConfig, MMAMRNNetConfig
 
@@ -122,34 +123,59 @@ class MMAMRNNetVideoProcessor(BaseVideoProcessor):
     def fetch_videos(
         self, video_url_or_urls: Any, sample_indices_fn: Callable[..., np.ndarray] | None = None
     ) -> tuple[Any, Any]:
-        """Decode paths and URLs with PyAV (transformers' hook, which would use torchcodec).
+        """Read videos of crops with the package's own reader (transformers' hook).
 
-        Frames are always sampled at the model's rate.
+        Frames are upright and chosen by their time stamps, `fps` a second.
+
+        Args:
+            video_url_or_urls: a path, a URL, or a list of them.
+            sample_indices_fn: transformers' choice of frames; only an `fps` in it counts.
 
         Returns:
-            Frames and metadata of a video; a tuple of each for a list of videos.
+            Frames (T, S, S, 3) uint8 and metadata of a video; a tuple of each for a list.
 
         Raises:
-            ValueError: frames that are not square, so that they cannot be aligned crops.
+            ValueError: the package is not installed, the video cannot be read, or its frames are not
+                square, so that they cannot be aligned crops.
         """
         if isinstance(video_url_or_urls, list):
             videos = [self.fetch_videos(video, sample_indices_fn) for video in video_url_or_urls]
             frames, metadata = zip(*videos, strict=True)
             return frames, metadata
-        video = str(video_url_or_urls)
+        fps = getattr(sample_indices_fn, "keywords", {}).get("fps") or self.fps
+        return self._read_crops(video_url_or_urls, fps)
 
-        def sample(metadata: VideoMetadata, **kwargs: Any) -> np.ndarray:
-            if metadata.width != metadata.height:
-                raise ValueError(
-                    f"{video}: its frames are {metadata.width} x {metadata.height}, but "
-                    "aligned face crops are square, and no face is looked for here: whole videos "
-                    "are for predict_video or the pipeline facial-expression-intensity"
-                )
-            return (sample_indices_fn or self.sample_frames)(metadata=metadata, **kwargs)
-
-        # Transformers annotates neither the path nor the pair that it returns.
-        load: Callable[..., Any] = load_video
-        return load(video, backend="pyav", sample_indices_fn=sample)
+    def _read_crops(self, video: Any, fps: float) -> tuple[np.ndarray, VideoMetadata]:
+        try:
+            # By name: in an exported repository this file has to work without the package.
+            sources = importlib.import_module("mma_mrnnet.video.sources")
+        except ImportError as error:
+            raise ValueError(
+                f"{video}: only the package mma-mrnnet reads video files (turned pictures, variable "
+                f"rates), and it is not installed here: give the crops as an array (T, S, S, 3) "
+                f"uint8, {fps:g} frames a second"
+            ) from error
+        crops, indices = [], []
+        with sources.open_video(video) as opened:
+            reader = opened.read(fps)
+            for frame in reader:
+                height, width = frame.image.shape[:2]
+                if height != width:
+                    raise ValueError(
+                        f"{video}: its frames are {width} x {height}, but aligned face crops are "
+                        "square, and no face is looked for here: whole videos are for "
+                        "predict_video or the pipeline facial-expression-intensity"
+                    )
+                crops.append(frame.image)
+                indices.append(frame.index)
+        metadata = VideoMetadata(
+            total_num_frames=len(crops),
+            fps=fps,
+            duration=reader.duration_s,
+            video_backend="pyav",
+            frames_indices=indices,
+        )
+        return np.stack(crops), metadata
 
     def sample_frames(
         self,
