@@ -147,6 +147,47 @@ def test_no_exported_file_names_a_place_on_this_machine(stage2, tmp_path):
             assert str(tmp_path) not in text
 
 
+def test_an_export_names_folders_but_not_where_they_are(shipped_copy, tmp_path):
+    source = shipped_copy
+    for name in ("results_mma.json", "results_mrnn.json"):
+        results = json.loads((source / name).read_text())
+        results["command"] = (
+            "accelerate launch /home/alice/code/train.py --data "
+            "'face_parquet:/home/alice/my faces,affectnet:C:\\Users\\alice\\AffectNet' "
+            "--output ../alice/runs/mma --mma runs/alice/model --epochs 3"
+        )
+        results["arguments"] |= {
+            "data": "clips:/home/alice/clips/",
+            "output": "/mnt/alice b/runs/new",
+        }
+        results["data"]["data"] += " in /home/alice/clips, read and/or checked"
+        (source / name).write_text(json.dumps(results))
+    evaluation = json.loads((source / "results_evaluation.json").read_text())
+    evaluation["model"]["name"] = evaluation["data"]["data"] = "/home/alice c/faces"
+    (source / "results_evaluation.json").write_text(json.dumps(evaluation))
+    folder = export_checkpoint(source, tmp_path / "hub")
+    for path in folder.iterdir():
+        if path.suffix in (".json", ".md"):
+            assert "alice" not in path.read_text("utf-8"), path.name
+    results = json.loads((folder / "results_mma.json").read_text())
+    assert results["command"] == (
+        "accelerate launch train.py --data 'face_parquet:my faces,affectnet:AffectNet' "
+        "--output mma --mma model --epochs 3"
+    )
+    assert results["arguments"]["data"] == "clips:clips"
+    assert results["data"]["data"].endswith(" in clips, read and/or checked")
+    assert (
+        results["provenance"] == json.loads((source / "results_mma.json").read_text())["provenance"]
+    )
+    assert "https://doi.org/10.6084/m9.figshare.5047666.v5" in (folder / "README.md").read_text()
+
+
+@pytest.fixture
+def shipped_copy(tmp_path):
+    """The bundled checkpoint in a folder of its own."""
+    return shutil.copytree(pretrained_folder(), tmp_path / "shipped")
+
+
 @pytest.mark.parametrize(("mask", "mode"), [(0o022, 0o644), (0o027, 0o640)])
 def test_files_are_readable_by_whom_the_umask_lets(trained, tmp_path, mask, mode):
     before = os.umask(mask)

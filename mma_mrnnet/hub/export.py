@@ -1,13 +1,17 @@
 """Export a checkpoint as a folder for the Hub: weights, config, processor, code, results, card."""
 
+import json
 import os
+import re
+import shlex
 import shutil
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 from transformers import PreTrainedConfig
 
-from mma_mrnnet.files import check_new_folder, replaced_folder, write_text
+from mma_mrnnet.files import check_new_folder, replaced_folder, write_json, write_text
 from mma_mrnnet.hub.cards import RESULT_FILES, model_card
 from mma_mrnnet.hub.checkpoints import CheckpointError, extractor_of, load_either
 from mma_mrnnet.model.modeling_mma import MMAModel
@@ -54,7 +58,7 @@ def export_checkpoint(source: str | os.PathLike[str], target: str | os.PathLike[
             processor.image_processor().save_pretrained(staging)
         for name in RESULT_FILES:
             if (Path(source) / name).is_file():
-                shutil.copyfile(Path(source) / name, staging / name)
+                _copy_results(Path(source) / name, staging / name)
         write_text(staging / "README.md", model_card(model, staging))
     return target
 
@@ -81,3 +85,55 @@ def add_pipeline(config: PreTrainedConfig, folder: Path) -> None:
     shutil.copyfile(str(files("mma_mrnnet") / "prediction" / PIPELINE_FILE), folder / PIPELINE_FILE)
     implementation = f"{Path(PIPELINE_FILE).stem}.FacialExpressionIntensityPipeline"
     config.custom_pipelines = {TASK: {"impl": implementation, "pt": ["AutoModel"], "type": "video"}}
+
+
+# Local places ----------------------------------------------------------------------------------
+
+PLACES = ("command", "arguments", "model", "data")
+"""Keys of result files under which a text may be a path as a whole."""
+
+_STARTS_AS_PLACE = re.compile(r"(?:\w+:)?(?:~|\.{1,2})?[/\\]")
+_PLACE_IN_TEXT = re.compile(r"(?<![\w:/\\.<>)\]])(?:[A-Za-z]:|~|\.{1,2})?[/\\][^\s,;:'\"`()<>]+")
+
+
+def _copy_results(source: Path, target: Path) -> None:
+    """Copy a result file; folders of this machine are cut to their names."""
+    results = json.loads(source.read_text("utf-8"))
+    cleaned = _hide_places(results)
+    if cleaned == results:
+        shutil.copyfile(source, target)
+    else:
+        write_json(target, cleaned)
+
+
+def _hide_places(value: Any, key: str = "") -> Any:
+    if isinstance(value, dict):
+        inner = key if key in PLACES else ""
+        return {name: _hide_places(item, inner or name) for name, item in value.items()}
+    if isinstance(value, list):
+        return [_hide_places(item, key) for item in value]
+    if not isinstance(value, str):
+        return value
+    if key == "command":
+        try:
+            return shlex.join(map(_name_places, shlex.split(value)))
+        except ValueError:  # not a command line
+            pass
+    is_prose = re.search(r"\s\S*[/\\]", value) and not _STARTS_AS_PLACE.match(value)
+    if key == "arguments" or (key in PLACES and not is_prose):
+        return _name_places(value)
+    return _PLACE_IN_TEXT.sub(lambda found: _name_place(found[0]), value)
+
+
+def _name_places(word: str) -> str:
+    """Cut the paths in `PATH`, `NAME:PATH` or several of them between commas to their names."""
+    parts = []
+    for part in word.split(","):
+        corpus = re.match(r"\w{2,}:(?!//)", part)  # one letter before a colon is a drive
+        start = corpus.end() if corpus else 0
+        parts.append(part[:start] + _name_place(part[start:]))
+    return ",".join(parts)
+
+
+def _name_place(place: str) -> str:
+    return re.split(r"[/\\]+", place.rstrip("/\\"))[-1] if re.search(r"[/\\]", place) else place
