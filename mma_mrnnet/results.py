@@ -510,11 +510,19 @@ class ClipScores(Record):
 
 @dataclass
 class IntensityCalibration(Record):
-    """One line for each target, in the order of the targets."""
+    """One line for each target, in the order of the targets.
+
+    Attributes:
+        scale: slopes.
+        shift: added afterwards.
+        fitted_on: name of the split.
+        clips: number of labelled clips that each line was fitted on; None: not recorded.
+    """
 
     scale: list[float]
     shift: list[float]
     fitted_on: str
+    clips: list[int] | None = None
 
 
 @dataclass

@@ -1,6 +1,7 @@
 """The exact properties of both networks: padding, masking, batches, chunks, saving."""
 
 import json
+import logging
 import re
 
 import pytest
@@ -214,6 +215,23 @@ def test_an_unfrozen_extractor_learns(tiny_model):
     tiny_model.train()
     tiny_model(torch.rand(3, 4, 3, 32, 32), labels=torch.rand(3, 7)).loss.backward()
     assert all(parameter.grad is not None for parameter in tiny_model.mma.parameters())
+
+
+def test_training_on_resets_a_calibration_and_says_so_once(tiny_model, caplog):
+    caplog.set_level(logging.WARNING, "mma_mrnnet")
+    tiny_model.config.simulated_labels = True
+    tiny_model.set_calibration(torch.full((7,), 2.0), torch.full((7,), 0.1))
+    affect, labels = torch.rand(4, 3, 26), torch.rand(4, 7)
+    tiny_model.eval()(affect=affect, labels=labels)
+    with torch.no_grad():
+        tiny_model.train()(affect=affect, labels=labels)
+    assert tiny_model.config.calibrated  # a loss alone changes no weights
+    for _ in range(2):
+        tiny_model.train()(affect=affect, labels=labels).loss.backward()
+    assert not tiny_model.config.calibrated
+    assert torch.equal(tiny_model.calibration_scale, torch.ones(7))
+    assert caplog.text.count("their calibration was reset") == 1
+    assert "config.simulated_labels stays True" in caplog.text
 
 
 def test_calibration_is_affine_on_the_output_and_stays_in_range(tiny_model):

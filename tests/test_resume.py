@@ -3,18 +3,20 @@
 import json
 import logging
 import os
+import pickle
 import random
 import shutil
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import psutil
 import pytest
 import torch
 from safetensors.torch import load_file
 
-from mma_mrnnet.files import MARK
+from mma_mrnnet.files import MARK, file_digest
 from mma_mrnnet.train import main
 from mma_mrnnet.training import loop
 from mma_mrnnet.training.datasets import FrameDataset
@@ -217,6 +219,137 @@ def test_a_damaged_checkpoint_is_named(straight, tmp_path, capsys, file):
     shutil.rmtree(damaged.parent)
     assert main([*FACES, "--output", str(run), "--resume"]) == 0
     assert same(weights(run / "model"), weights(straight / "model"))
+
+
+# A folder of somebody else -----------------------------------------------------------------------
+
+
+class Touch:
+    """Leaves a mark when it is unpickled."""
+
+    def __init__(self, mark):
+        self.mark = str(mark)
+
+    def __reduce__(self):
+        return (Path.touch, (Path(self.mark),))
+
+
+def change_file(folder, name, content, *, listed=True):
+    """Writes a file of a checkpoint, and its digest into the list if an attacker would."""
+    (folder / name).write_bytes(content)
+    if listed:
+        manifest = json.loads((folder / "COMPLETE").read_text("utf-8"))
+        manifest["files"][name] = file_digest(folder / name)
+        (folder / "COMPLETE").write_text(json.dumps(manifest), "utf-8")
+
+
+@pytest.mark.parametrize("listed", [True, False], ids=["listed", "not listed"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("custom_checkpoint_0.pkl", "random_states_0.pkl", "optimizer.bin", "scheduler.bin"),
+        *("model.safetensors", "pytorch_model.bin", "progress.json", "sampler.bin"),
+    ],
+)
+def test_no_file_of_a_checkpoint_can_run_code(straight, tmp_path, capsys, name, listed):
+    mark = tmp_path / "mark"
+    pickle.loads(pickle.dumps(Touch(mark)))  # noqa: S301
+    assert mark.exists()  # so the pickle works
+    mark.unlink()
+    run = without_last_checkpoint(straight, tmp_path / "run")
+    change_file(run / "checkpoints" / "epoch-0002", name, pickle.dumps(Touch(mark)), listed=listed)
+    done = main([*FACES, "--output", str(run), "--resume"])
+    assert not mark.exists()
+    harmless = listed and name in ("pytorch_model.bin", "sampler.bin")  # nothing reads them
+    assert done == (0 if harmless else 1)
+    if done:
+        assert "epoch-0002: damaged (" in capsys.readouterr().err
+
+
+STATE_FILES = (
+    *("model.safetensors", "optimizer.bin", "scheduler.bin", "random_states_0.pkl"),
+    "progress.json",
+)
+
+
+@pytest.mark.parametrize("name", STATE_FILES)
+@pytest.mark.parametrize("how", ["missing", "missing and not listed", "empty", "empty and listed"])
+def test_a_missing_or_empty_state_file_is_damage(straight, tmp_path, capsys, name, how):
+    run = without_last_checkpoint(straight, tmp_path / "run")
+    folder = run / "checkpoints" / "epoch-0002"
+    if how.startswith("empty"):
+        change_file(folder, name, b"", listed="listed" in how)
+    else:
+        (folder / name).unlink()
+    if how == "missing and not listed":
+        manifest = json.loads((folder / "COMPLETE").read_text("utf-8"))
+        del manifest["files"][name]
+        (folder / "COMPLETE").write_text(json.dumps(manifest), "utf-8")
+    assert main([*FACES, "--output", str(run), "--resume"]) == 1
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert said.startswith(f"train: {folder}: damaged (")
+    assert said.endswith("remove it to continue from the one before")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"epoch": "2"}, "progress.json.epoch: must be a int; got str"),
+        ({"epoch": True}, "progress.json.epoch: must be a int; got bool"),
+        ({"epoch": 10**12}, "history is not that of 1000000000000 epochs"),
+        ({"items": 10**12, "updates": 5}, "a count is out of range"),
+        ({"items": 8, "updates": 0}, "a count is out of range"),
+        ({"items": -8, "updates": 1}, "a count is out of range"),
+        ({"best_epoch": 3}, "no epoch 3 can be the best"),
+        ({"history": []}, "history is not that of 2 epochs"),
+        ({"history": "rows"}, "progress.json.history: must be a list"),
+        ({"loss_total": [1.0]}, "progress.json.loss_total: must be a float"),
+        ({"seconds": float("nan")}, "NaN is no number"),
+        ({"best_score": float("inf")}, "Infinity is no number"),
+        ({"__class__": "os"}, "foreign keys __class__"),
+    ],
+)
+def test_progress_that_no_run_can_have_is_damage(straight, tmp_path, capsys, changes, message):
+    run = without_last_checkpoint(straight, tmp_path / "run")
+    folder = run / "checkpoints" / "epoch-0002"
+    progress = json.loads((folder / "progress.json").read_text("utf-8"))
+    change_file(folder, "progress.json", json.dumps({**progress, **changes}).encode())
+    assert main([*FACES, "--output", str(run), "--resume"]) == 1
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert "damaged (" in said
+    assert message in said
+
+
+@pytest.mark.parametrize(
+    ("manifest", "message"),
+    [
+        ({"--seed": 0}, "does not list the files; another version wrote it"),
+        ([], "must be an object"),
+        ({"settings": {"processes": 10**12}, "files": {}}, "1000000000000 processes"),
+        ({"settings": {"processes": "1"}, "files": {}}, "'1' processes"),
+        ({"settings": {"processes": 1}, "files": {"../../x": "0"}}, "is missing"),
+    ],
+)
+def test_a_list_of_files_that_no_run_wrote_is_damage(straight, tmp_path, capsys, manifest, message):
+    run = without_last_checkpoint(straight, tmp_path / "run")
+    (run / "checkpoints" / "epoch-0002" / "COMPLETE").write_text(json.dumps(manifest), "utf-8")
+    assert main([*FACES, "--output", str(run), "--resume"]) == 1
+    assert message in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_resuming_sweeps_nothing_but_what_training_itself_left(straight, tmp_path):
+    run = without_last_checkpoint(straight, tmp_path / "run")
+    gone = subprocess.Popen(["true"])
+    gone.wait()
+    ours = run / f"{MARK}0123456789ab-{gone.pid}-01234567"
+    ours.mkdir()
+    of_the_user = [run / ".env.old", run / ".notes.tmp", run / "checkpoints" / ".mine.tmp"]
+    for path in of_the_user[:2]:
+        path.write_text("precious", "utf-8")
+    (of_the_user[2] / "inside").mkdir(parents=True)
+    assert main([*FACES, "--output", str(run), "--resume"]) == 0
+    assert all(path.exists() for path in of_the_user)
+    assert not ours.exists()
 
 
 def test_what_no_weight_depends_on_may_change(straight, tmp_path):

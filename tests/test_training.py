@@ -1,6 +1,7 @@
 """The whole of training on tiny data: hand-over, resume, calibration, best model, results, errors, two processes."""
 
 import json
+import logging
 import math
 import os
 import re
@@ -31,9 +32,10 @@ from mma_mrnnet.synthetic.drawn_faces import drawn_faces
 from mma_mrnnet.train import main
 from mma_mrnnet.training import loop
 from mma_mrnnet.training.arguments import TrainArguments, command_line, parse_arguments
-from mma_mrnnet.training.calibration import affine_calibration
+from mma_mrnnet.training.calibration import STEEP_SLOPE, affine_calibration
+from mma_mrnnet.training.clip_corpora import ClipSplit
 from mma_mrnnet.training.reports import mma_scores
-from mma_mrnnet.training.stages import mma_stage, mrnn_stage
+from mma_mrnnet.training.stages import _calibrate, mma_stage, mrnn_stage
 
 ROOT = Path(__file__).resolve().parents[1]
 NAN = float("nan")
@@ -443,6 +445,44 @@ def test_stage_2_stopped_and_resumed_is_bit_equal(stage1, tmp_path, monkeypatch)
         assert main([*words, "--output", str(tmp_path / "stopped")]) == 1
     assert main([*words, "--output", str(tmp_path / "stopped"), "--resume"]) == 0
     assert same(weights(tmp_path / "straight" / "model"), weights(tmp_path / "stopped" / "model"))
+
+
+def test_gradient_accumulation_by_accelerate_is_refused(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", "4")
+    assert main([*FACES, "--output", str(tmp_path / "run")]) == 1
+    said = capsys.readouterr().err
+    assert "ACCELERATE_GRADIENT_ACCUMULATION_STEPS=4: gradients are not accumulated" in said
+    assert not (tmp_path / "run").exists()
+    args = stage_arguments(FACES, tmp_path)
+    with pytest.raises(RuntimeError, match="gradients are not accumulated"):
+        loop.fit(mma_stage(args), args)
+
+
+def test_stage_1_refuses_a_checkpoint_that_it_would_not_use(tmp_path, capsys):
+    assert main([*FACES, "--mma", "somewhere", "--output", str(tmp_path / "run")]) == 1
+    assert "--stage mma trains from scratch" in capsys.readouterr().err
+
+
+def test_a_steep_line_of_calibration_is_said_and_recorded(stage1, tmp_path, caplog):
+    caplog.set_level(logging.WARNING, "mma_mrnnet")
+    args = stage_arguments([*CLIPS, "--mma", str(stage1 / "model")], tmp_path)
+    stage = mrnn_stage(args)
+    with torch.no_grad():
+        stage.model.output.weight.mul_(1e-3)  # outputs that hardly vary
+    _, calibration = _calibrate(
+        stage.model.eval(),
+        lambda rows: loop.predict_dataset(stage, stage.model, rows, args),
+        {"train": ClipSplit(stage.train, stage.train), "validation": validation_of(stage)},
+    )
+    steep = [slope for slope in calibration.scale if slope >= STEEP_SLOPE]
+    assert steep
+    assert caplog.text.count("it stretches noise") == len(steep)
+    assert f"a line of slope {steep[0]:.1f}, fitted on 24 clips" in caplog.text
+    assert calibration.clips == [24] * 7
+
+
+def validation_of(stage):
+    return ClipSplit(stage.validation, stage.validation)
 
 
 def test_half_written_checkpoints_are_passed_over(stage1, tmp_path, monkeypatch):

@@ -12,14 +12,13 @@ from mma_mrnnet.analysis.findings import (
     standard_error,
 )
 from mma_mrnnet.results import InputFacts, IntensityScores, LabelFacts, MRNNResults
-from mma_mrnnet.training.calibration import LEAST_SLOPE
+from mma_mrnnet.training.calibration import LEAST_SLOPE, STEEP_SLOPE
 
 OVERFIT_GAP = 0.15  # of mean Pearson; half of what good models reach on Hume-Reaction
 ERRORS_OF_MANY = 3.0  # as ERRORS, if each of several targets has its chance to lie off
 DEAD = 1e-3  # deviation of logits among clips: intensities then differ by less than .00025
 SATURATED = 0.5  # share of intensities at one end ...
 SATURATED_BEYOND = 0.25  # ... and by how much the labels' share must be smaller
-STEEP = 5.0  # slope of a calibration: the output varies a fifth as much as its label, or less
 HARDLY_VARIES = 0.98  # share of the labels at one value
 FEW_LABELS = 100  # a correlation's standard error is then .1
 CONSTANT = 1e-6  # deviation of an input beside its mean: what float32 can tell
@@ -228,7 +227,7 @@ def check_calibration(results: MRNNResults) -> Findings | None:
         for name, slope in slopes.items()
         if slope <= LEAST_SLOPE and not _is_constant(_find_labels(results, name))
     }
-    steep = {name: slope for name, slope in slopes.items() if slope >= STEEP}
+    steep = {name: slope for name, slope in slopes.items() if slope >= STEEP_SLOPE}
     found = []
     if flat:
         found += report_problem(

@@ -1,6 +1,7 @@
 """Stage 2, MMA-MRNNet: a clip of face crops (or affect, or features) in, intensities out."""
 
 import copy
+import logging
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,8 @@ from .frame_by_frame import FrameByFrame
 from .losses import concordance_loss, pearson_loss, squared_error_loss
 from .masked_rnn import MaskedRNN
 from .modeling_mma import MMAModel, SafeWeights, check_keywords
+
+logger = logging.getLogger(__name__)
 
 INTENSITY_LOSS = {"pearson": pearson_loss, "ccc": concordance_loss, "mse": squared_error_loss}
 
@@ -250,6 +253,20 @@ class MMAMRNNetForIntensity(FrameByFrame, MMAMRNNetPreTrainedModel):  # type: ig
         self.calibration_shift.fill_(0.0)
         self.config.calibrated = False
 
+    def _forget_calibration(self) -> None:
+        """Reset a calibration that is about to be of other weights, and say so once."""
+        if not self.config.calibrated:
+            return
+        self.reset_calibration()
+        words = (
+            "training goes on from calibrated weights: their calibration was reset; fit it again"
+        )
+        if self.config.simulated_labels:
+            words += (
+                ". config.simulated_labels stays True: set it to False if people gave the labels"
+            )
+        logger.warning(words)
+
     def _restore_calibration(self) -> None:
         """Set `config.calibrated` again if a fitted calibration was loaded into a new model.
 
@@ -342,6 +359,8 @@ class MMAMRNNetForIntensity(FrameByFrame, MMAMRNNetPreTrainedModel):  # type: ig
         check_keywords(kwargs, MMAMRNNetForIntensity.forward)
         if output_hidden_states is None:
             output_hidden_states = self.config.output_hidden_states
+        if labels is not None and self.training and torch.is_grad_enabled():
+            self._forget_calibration()
         affect, states, frame_mask = self._encode(pixel_values, affect, frame_mask)
         logits = self._logits(self.dense(self.rnn.pooled(states, frame_mask)))
         output = IntensityOutput(

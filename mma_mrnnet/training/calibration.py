@@ -20,6 +20,8 @@ Tensors = dict[str, Tensor]
 
 LEAST_SLOPE = 1e-3
 """Minimum slope: an output that falls as its label rises is flattened, never inverted."""
+STEEP_SLOPE = 5.0
+"""A line this steep stretches noise: the output varies a fifth as much as its label, or less."""
 
 
 def affine_calibration(prediction: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:

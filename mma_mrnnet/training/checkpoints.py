@@ -16,8 +16,10 @@ from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
 
+import torch
 from accelerate import Accelerator, PartialState
 from accelerate.utils import broadcast_object_list, gather_object
+from accelerate.utils.other import load
 from safetensors import SafetensorError
 
 from mma_mrnnet.files import file_digest, replaced_folder, sweep_leftovers, write_json
@@ -84,7 +86,8 @@ class Progress(Record):
         begun = 0 < self.items <= epoch_items and self.updates > 0
         if min(counts) < 0 or not (begun or self.items == self.updates == 0):
             raise ValueError(f"{PROGRESS}: a count is out of range")
-        if [row.epoch for row in self.history] != [*range(1, self.epoch + 1)]:
+        rows = [row.epoch for row in self.history]
+        if len(rows) != self.epoch or rows != [*range(1, len(rows) + 1)]:
             raise ValueError(f"{PROGRESS}: the history is not that of {self.epoch} epochs")
         if self.best_epoch > self.epoch or bool(self.best_epoch) != bool(self.epoch):
             raise ValueError(f"{PROGRESS}: no epoch {self.best_epoch} can be the best")
@@ -210,9 +213,8 @@ def resume(
         logger.warning("%s holds no complete checkpoint; starting anew", args.output)
         return None
     with _damage_named(newest):
-        written = _read_json(newest / COMPLETE)
-        _check_files(newest, written["files"], written["settings"]["processes"])
-        differences = _differences(written["settings"], settings)
+        written = _read_manifest(newest)
+        differences = _differences(written, settings)
     if differences and not args.resume_anyway:
         raise RuntimeError(
             f"{newest} was written with {'; '.join(differences)}. --resume_anyway continues all "
@@ -224,24 +226,48 @@ def resume(
         progress = _read_progress(newest / PROGRESS)
         progress.check(epoch_items)
         accelerator.load_state(str(newest))
+        _check_random_states(newest, accelerator.process_index)
     logger.info("resumed from %s", newest)
     return progress
 
 
-def _check_files(folder: Path, digests: dict[str, str], processes: int) -> None:
-    """Check that the files that loading needs are there, and that all are as they were written.
+def _read_manifest(folder: Path) -> dict[str, Any]:
+    """Return the settings of a checkpoint; check that its files are those that were written.
 
-    Accelerate only logs it if it cannot load the random states.
+    Accelerate only logs it if it cannot load the random states, so a missing file must be found.
+
+    Raises:
+        ValueError: a file is missing, was added or was changed.
     """
+    content = _read_json(folder / COMPLETE)
+    settings, digests = content.get("settings"), content.get("files")
+    if not isinstance(settings, dict) or not isinstance(digests, dict):
+        raise ValueError(f"{COMPLETE} does not list the files; another version wrote it")
+    processes = settings.get("processes")
+    if not isinstance(processes, int) or not 0 < processes <= len(digests):
+        raise ValueError(f"{COMPLETE}: {processes!r} processes")
     needed = {PROGRESS, "model.safetensors", "optimizer.bin", "scheduler.bin"}
     needed |= {f"random_states_{number}.pkl" for number in range(processes)}
-    if missing := sorted(needed - digests.keys()):
+    present = {path.name for path in folder.iterdir() if path.is_file()} - {COMPLETE}
+    if missing := sorted((needed | digests.keys()) - (present & digests.keys())):
         raise ValueError(f"{missing[0]} is missing")
-    for name, digest in digests.items():
-        if not (folder / name).is_file():
-            raise ValueError(f"{name} is missing")
-        if file_digest(folder / name) != digest:
+    if foreign := sorted(present - digests.keys()):
+        raise ValueError(f"{foreign[0]} is not of this run")
+    for name in sorted(present):
+        if file_digest(folder / name) != digests[name]:
             raise ValueError(f"{name} is not as it was written")
+    return settings
+
+
+def _check_random_states(folder: Path, process: int) -> None:
+    """Check that Accelerate could load the random states of this process, if it had any.
+
+    Raises:
+        UnpicklingError, ValueError: it could not.
+    """
+    path = folder / f"random_states_{process}.pkl"
+    if path.is_file() and not torch.equal(load(path)["torch_manual_seed"], torch.get_rng_state()):
+        raise ValueError(f"{path.name} cannot be loaded")
 
 
 def _read_progress(path: Path) -> Progress:

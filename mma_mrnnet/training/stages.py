@@ -32,7 +32,12 @@ from mma_mrnnet.results import (
     read_provenance,
 )
 from mma_mrnnet.training.arguments import NO_EXTRACTOR, TrainArguments
-from mma_mrnnet.training.calibration import LEAST_SLOPE, affine_calibration, calibrate_extractor
+from mma_mrnnet.training.calibration import (
+    LEAST_SLOPE,
+    STEEP_SLOPE,
+    affine_calibration,
+    calibrate_extractor,
+)
 from mma_mrnnet.training.clip_corpora import (
     ClipCorpus,
     ClipSplit,
@@ -409,8 +414,15 @@ def _calibrate(
             "on validation %s do not rise with their labels: calibrated to nearly a constant",
             ", ".join(flat),
         )
+    labelled = (~labels["labels"].isnan()).sum(0).tolist()
+    for name, slope, clips in zip(names, scale.tolist(), labelled, strict=True):
+        if slope >= STEEP_SLOPE:
+            logger.warning(
+                "calibration of %s is a line of slope %.1f, fitted on %d clips: it stretches noise",
+                *(name, slope, clips),
+            )
     model.set_calibration(scale.to(model.device), shift.to(model.device))
-    return before, IntensityCalibration(scale.tolist(), shift.tolist(), "validation")
+    return before, IntensityCalibration(scale.tolist(), shift.tolist(), "validation", labelled)
 
 
 def report_splits(
