@@ -560,8 +560,18 @@ def test_a_preamble_is_skipped_and_columns_without_any_number_are_left_out_by_na
         ("a.csv", "# time, smile\n0,0.5\n0.5,1.5\n"),
         ("a.csv", "time,smile,\n0,0.5,\n0.5,1.5,\n"),
         ("a.csv", "A recording of Monday\n\ntime,smile\n0,0.5\n0.5,1.5\n"),
+        ("a.txt", "time  smile\n0.0   0.5\n0.5   1.5\n"),
+        ("a.txt", '"time" "smile"\n"1" 0 0.5\n"2" 0.5 1.5\n'),
+        (
+            "a.txt",
+            "Video analysis detailed log\nFace Model:\tGeneral\n\nVideo Time\tHappy\tStimulus\n"
+            "00:00:00.000\t0.5\ta\n00:00:00.500\t1.5\ta\n00:00:01.000\tFIT_FAILED\ta\n",
+        ),
     ],
-    ids=["OpenFace 1", "tabs", "decimal commas", "behind a #", "comma at the end", "a title"],
+    ids=[
+        *("OpenFace 1", "tabs", "decimal commas", "behind a #", "comma at the end", "a title"),
+        *("blanks", "R's row names", "FaceReader"),
+    ],
 )
 def test_tables_with_other_suffixes_delimiters_and_headers(tmp_path, name, text):
     (tmp_path / name).write_text(text)

@@ -28,6 +28,7 @@ _NO_NUMBER = re.compile(
     | [-+]?nan ( \( \w* \) )?         # C, Python, R: nan, -nan, -nan(ind), nan(0x8000)
     | [-+]?\d\.\#[a-z]+\d*            # Microsoft's C runtime: 1.#IND, -1.#QNAN0, 1.#J
     | \#[^\d\s]\S* ( [ ]n/?a )?       # spreadsheets: #N/A, #DIV/0!, #NV, #WERT!, #N/A N/A
+    | fit_failed | find_failed        # FaceReader
     | n/?a | <na> | null | none | nil | missing | undefined | [-.?]+
     """,
     re.IGNORECASE | re.VERBOSE,
@@ -104,34 +105,25 @@ def read_text_table(
     Args:
         path: the file.
         delimiter: between cells. None finds a comma, a semicolon (numbers may then have a decimal
-            comma) or a tab, and skips lines above the header.
+            comma), a tab or blanks, and skips lines above the header.
         has_header: whether the first line names the columns.
         width: cells that every row must have; None takes it from the first line.
 
     Raises:
         ValueError: no such file, not a table, empty, or a row with another number of cells.
     """
-    try:
-        if path.suffix.lower() == ".parquet":
-            return _read_parquet(path)
-        text = path.read_text(encoding="utf-8-sig")
-        if path.suffix.lower() == ".jsonl":
-            return _read_json_lines(path, text)
-        separator = delimiter or _find_delimiter(text)
-        reader = csv.reader(
-            io.StringIO(text, newline=""), delimiter=separator, skipinitialspace=True
-        )
-        found = [(reader.line_num, [_strip(cell) for cell in row]) for row in reader]
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise ValueError(f"{path}: not a table in UTF-8: {error}") from error
-    except OSError as error:
-        raise ValueError(f"{path}: cannot be read: {error.strerror or error}") from error
-    found = [(line, row) for line, row in found if any(row)]
-    if not found:
-        raise ValueError(f"{path}: the file is empty")
+    if path.suffix.lower() == ".parquet":
+        return _read_parquet(path)
+    text = _read_text(path)
+    if path.suffix.lower() == ".jsonl":
+        return _read_json_lines(path, text)
+    separator = delimiter or _find_delimiter(text)
+    found = _split_cells(path, text, separator)
     place = _find_header([row for _, row in found[:_LINES_AHEAD]]) if delimiter is None else 0
     header_line, first = found[place]
     first[0] = first[0].removeprefix("#").strip()
+    if delimiter is None and _has_row_names(len(first), [row for _, row in found[place + 1 :]]):
+        first.insert(0, "")
     width = width or len(first)
     rows = found[place + 1 :] if has_header else found[place:]
     for line, row in rows:
@@ -145,6 +137,36 @@ def read_text_table(
     return TextTable(path, first if has_header else [], lines, cells, header_line)
 
 
+def _has_row_names(width: int, rows: list[list[str]]) -> bool:
+    """Return whether rows begin with their number, above which R writes no name in the header."""
+    numbers = [str(number) for number in range(1, len(rows) + 1)]
+    has_one_more = all(len(row) == width + 1 for row in rows)
+    return bool(rows) and has_one_more and [row[0] for row in rows] == numbers
+
+
+def _read_text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path}: not a table in UTF-8: {error}") from error
+    except OSError as error:
+        raise ValueError(f"{path}: cannot be read: {error.strerror or error}") from error
+
+
+def _split_cells(path: Path, text: str, delimiter: str) -> list[tuple[int, list[str]]]:
+    """Return line number and cells of every line that is not blank; at least one."""
+    lines = io.StringIO(text, newline="")
+    reader = csv.reader(lines, delimiter=delimiter, skipinitialspace=True)
+    try:
+        found = [(reader.line_num, [_strip(cell) for cell in row]) for row in reader]
+    except csv.Error as error:
+        raise ValueError(f"{path}: not a table in UTF-8: {error}") from error
+    found = [(line, row) for line, row in found if any(row)]
+    if not found:
+        raise ValueError(f"{path}: the file is empty")
+    return found
+
+
 _DECIMAL_COMMA = re.compile(r"^([-+]?\d+),(\d+)$")
 
 
@@ -153,10 +175,10 @@ def _strip(cell: str) -> str:
 
 
 def _read_parquet(path: Path) -> TextTable:
+    if not path.is_file():
+        raise ValueError(f"{path}: cannot be read: No such file")
     try:
         table = pd.read_parquet(path).reset_index(drop=True)
-    except FileNotFoundError:
-        raise
     except (ValueError, OSError) as error:
         raise ValueError(f"{path}: not a parquet file: {error}") from error
     columns = [["" if cell is None else str(cell) for cell in table[name]] for name in table]
@@ -196,7 +218,8 @@ def _find_delimiter(text: str) -> str:
         usual = max(counts, key=lambda count: (counts[count], count), default=0)
         if usual > most:
             best, most = delimiter, usual
-    return best
+    words = {len(line.split()) for line in lines}
+    return " " if most == 0 and max(words, default=0) > 1 and len(words) <= 2 else best
 
 
 def _find_header(rows: list[list[str]]) -> int:
