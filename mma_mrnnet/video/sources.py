@@ -240,7 +240,7 @@ def _name_of(source: Any, kind: str) -> str:
             raise VideoError(f"a {kind}'s path is empty or not text; {accepted}")
         if len(path) > _LONGEST_PATH or "\0" in path:
             raise VideoError(f"a text of {len(path):,} characters is no path; {accepted}")
-        return _strip_secrets(path) if _is_remote(path) else path
+        return strip_secrets(path) if _is_remote(path) else path
     if isinstance(source, bytes | bytearray | memoryview):
         return f"{kind} of {memoryview(source).nbytes:,} bytes"
     if hasattr(source, "read"):
@@ -275,7 +275,7 @@ def _split_entry(entry: Mapping, kind: str) -> tuple[Any, str]:
     return path, _name_of(path, kind)
 
 
-def _strip_secrets(url: str) -> str:
+def strip_secrets(url: str) -> str:
     """Return the URL, or chain of URLs, without user, password and query, which may be secret."""
     return "::".join(_strip_one(part) if "://" in part else part for part in _links(url))
 
