@@ -35,6 +35,7 @@ from mma_mrnnet.prediction import VideoPrediction, default_checkpoint, write_tab
 from mma_mrnnet.prediction.streaming import LiveEstimate, LiveReader
 from mma_mrnnet.report import page
 from mma_mrnnet.video.reading import VideoError, measure_video
+from mma_mrnnet.video.sources import open_video
 
 LONGEST_S = 120
 MOST_FRAMES = 60 * LONGEST_S
@@ -179,7 +180,8 @@ def predict_clip(clip: str | None, neutral: bool) -> list[VideoPrediction]:
         raise refusal("This clip was deleted in the meantime. Upload it again.")
     try:
         refuse_large(clip)
-        people = predict_people(clip, neutral="auto" if neutral else None)
+        with open_video(clip, max_pixels=LARGEST_FRAME) as opened:
+            people = predict_people(opened, neutral="auto" if neutral else None)
     except VideoError as error:
         reason = str(error).removeprefix(f"{clip}: ")
         raise refusal(f"This file cannot be read as a video: {reason}") from error

@@ -418,3 +418,11 @@ def test_a_camera_frame_of_usual_size_is_read(space_app, tmp_path):
     (tmp_path / "text.png").write_text("no picture")
     with pytest.raises(gradio.Error, match="no picture that can be read"):
         camera.preprocess(gradio.data_classes.ImageData(path=str(tmp_path / "text.png")))
+
+
+def test_a_clip_that_grows_is_refused_by_the_size_of_its_frames(space_app, tmp_path):
+    grows = SPACE.parent.parent / "shared" / "data" / "faulty" / "grows.ts"
+    if not grows.is_file():
+        pytest.skip("the shared data is not here")
+    with pytest.raises(gradio.Error, match="16000 x 16000"):
+        space_app.predict_clip(str(grows), False)

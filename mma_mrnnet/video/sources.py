@@ -21,6 +21,7 @@ from huggingface_hub.utils import httpx
 from PIL import Image, ImageOps
 
 from mma_mrnnet.video.reading import (
+    MOST_PIXELS,
     VIDEO_SUFFIXES,
     FrameClock,
     VideoError,
@@ -70,12 +71,14 @@ class OpenVideo:
         path: the file; None for frames in memory.
         frames: (T, H, W, 3) uint8 RGB, or T PIL images; None for a file.
         fps: frames per second of `frames`.
+        max_pixels: a file with a larger frame is refused.
     """
 
     name: str
     path: Path | None = None
     frames: Any = None
     fps: float | None = None
+    max_pixels: int = MOST_PIXELS
 
     @property
     def in_memory(self) -> bool:
@@ -85,7 +88,7 @@ class OpenVideo:
     def read(self, *rates: float | None) -> "VideoReader | FrameReader":
         """Return the frames that are due at any of the rates, as `read_frames` does."""
         if self.path is not None:
-            return read_frames(self.path, *rates)
+            return read_frames(self.path, *rates, max_pixels=self.max_pixels)
         assert self.fps is not None
         return FrameReader(self.frames, self.fps, *rates)
 
@@ -119,6 +122,7 @@ def open_video(
     *,
     timeout: float = FETCH_TIMEOUT_S,
     max_bytes: int = MOST_FETCHED_BYTES,
+    max_pixels: int = MOST_PIXELS,
 ) -> Iterator[OpenVideo]:
     """Open a context in which the video can be read.
 
@@ -128,6 +132,7 @@ def open_video(
         fps: frames per second of frames in memory, which need it; not used for others.
         timeout: seconds that fetching may take in all.
         max_bytes: the most that is read of a URL or a file object.
+        max_pixels: a file with a larger frame is refused.
 
     Raises:
         VideoError: something else was handed in, or it cannot be fetched, takes too long or is too
@@ -140,7 +145,7 @@ def open_video(
     frames = _frames_in_memory(video)
     if frames is None:
         with local_file(video, timeout=timeout, max_bytes=max_bytes) as local:
-            yield OpenVideo(local.name, local.path)
+            yield OpenVideo(local.name, local.path, max_pixels=max_pixels)
         return
     if fps is None:
         raise VideoError("frames in memory have no rate: give fps=, their frames per second")
