@@ -9,6 +9,7 @@ import stat
 import subprocess
 import sys
 import threading
+import zipfile
 
 import av
 import cv2
@@ -740,6 +741,19 @@ def test_a_home_folder_and_a_file_url_are_paths(predict, clips, monkeypatch):
 def test_addresses_stay_as_they_are(tiny_config):
     words = ["https://x.org/a.mp4?sig=*", "hf://buckets/me/a.mp4", "zip://a.mp4::b.zip"]
     assert cli.predict.find_clips([*words, words[0]], tiny_config) == words
+
+
+def test_a_clip_inside_an_archive_is_read_and_an_address_shows_no_secret(predict, clips, tmp_path):
+    archive = tmp_path / "clips.zip"
+    with zipfile.ZipFile(archive, "w") as file:
+        file.write(clips / "a.mp4", "deep/a.mp4")
+    inside, secret = f"zip://deep/a.mp4::{archive}", "http://me:pw@127.0.0.1:9/a.mp4?sig=SECRET"
+    code, out, err = predict(inside, secret, "--out", tmp_path / "out.csv")
+    assert code == 1
+    assert headings(out) == [f"{inside}: 0.5 s, a face in 1 of 1 frames"]
+    files = pd.read_csv(tmp_path / "out.csv")["file"].tolist()
+    assert files == [inside, "http://127.0.0.1:9/a.mp4"]
+    assert not any("SECRET" in line or "pw" in line for line in err)
 
 
 def test_a_revision_needs_a_repository_and_reaches_the_loader(run, clips, monkeypatch):

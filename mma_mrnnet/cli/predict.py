@@ -246,15 +246,25 @@ def predict_one(clip: str, reading: Reading) -> list["VideoPrediction"]:
         if reading.all_faces:
             return predict_people(clip, model, processor, **settings)
         return [predict_video(clip, model, processor, **settings)]
-    except (
-        Exception
-    ) as error:  # whatever one clip does, the others go on; its row says what happened
-        reason = " ".join(str(error).split()).removeprefix(f"{clip}: ") or type(error).__name__
-        if reason.startswith(f"{clip}:"):  # of a table, with the line's number behind
-            reason = f"line {reason.removeprefix(f'{clip}:')}"
+    except Exception as error:  # whatever one clip does, the others go on; its row says why
+        name = _strip_secrets(clip)
+        reason = " ".join(str(error).split()).removeprefix(f"{name}: ") or type(error).__name__
+        if reason.startswith(f"{name}:"):  # of a table, with the line's number behind
+            reason = f"line {reason.removeprefix(f'{name}:')}"
         empty = pd.DataFrame(columns=frame_columns(model.config)).astype({"face": bool})
         nothing = dict.fromkeys(model.config.label_names, float("nan"))
-        return [VideoPrediction(clip, nothing, empty, duration_s=float("nan"), error=reason)]
+        return [VideoPrediction(name, nothing, empty, duration_s=float("nan"), error=reason)]
+
+
+def _strip_secrets(clip: str) -> str:
+    """Return an address without user, password and query; a path as it is."""
+    from mma_mrnnet.video.reading import VideoError
+    from mma_mrnnet.video.sources import strip_secrets
+
+    try:
+        return strip_secrets(clip) if "://" in clip else clip
+    except VideoError:  # no address after all
+        return clip.partition("?")[0]
 
 
 def _check_options_of(config: "MMAMRNNetConfig", given: dict[str, Any]) -> None:
@@ -350,6 +360,8 @@ def find_clips(words: list[str], config: "MMAMRNNetConfig") -> list[str]:
 def _read_path(word: str) -> Path:
     """Return the path of a word, which may be a file:// URL or start with `~`."""
     path = Path(url2pathname(urlsplit(word).path) if word.startswith("file://") else word)
+    if _holds(path.exists):  # a file may be called `~`
+        return path
     with contextlib.suppress(RuntimeError):  # no such user
         return path.expanduser()
     return path
