@@ -33,7 +33,7 @@ DIAGNOSE_EXAMPLES = """examples:
 EVALUATE_EXAMPLES = """examples:
   mma-mrnnet evaluate --data drawn --out evaluation        # the checkpoint in the package
   mma-mrnnet evaluate runs/mma/model --data FACES --out evaluation \\
-      --against shipped --pictures warp render"""
+      --against shipped --pictures studio"""
 
 
 CROPPED_RATE = FrameRate(MMAMRNNetConfig().sampling_fps)
