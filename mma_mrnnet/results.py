@@ -614,7 +614,12 @@ class MRNNResults(RunResults):
 Results = MMAResults | MRNNResults
 
 
-def _load(path: Path) -> Any:
+def load_json(path: Path) -> Any:
+    """Load a JSON file.
+
+    Raises:
+        ResultsError: the file cannot be read.
+    """
     try:
         return json.loads(path.read_text("utf-8"))
     except (OSError, ValueError, RecursionError) as error:
@@ -628,7 +633,7 @@ def read_results(path: str | Path) -> Results:
         ResultsError: the file cannot be read, or is not what a training of stage 1 or 2 writes.
     """
     path = Path(path)
-    content = _load(path)
+    content = load_json(path)
     stage = content.get("stage") if isinstance(content, dict) else None
     if stage == "mma":
         return MMAResults.from_json(content, str(path))
@@ -823,7 +828,7 @@ def read_evaluation(path: str | Path) -> EvaluationResults:
     Raises:
         ResultsError: the file cannot be read, or is not what `mma-mrnnet evaluate` writes.
     """
-    return EvaluationResults.from_json(_load(Path(path)), str(path))
+    return EvaluationResults.from_json(load_json(Path(path)), str(path))
 
 
 # Ceiling ---------------------------------------------------------------------------------------
@@ -848,7 +853,7 @@ def read_ceiling(path: str | Path) -> CeilingResults:
     Raises:
         ResultsError: the file cannot be read, or is not what `simulator_ceiling.py` writes.
     """
-    ceiling = CeilingResults.from_json(_load(Path(path)), str(path))
+    ceiling = CeilingResults.from_json(load_json(Path(path)), str(path))
     for name, scores in (("true", ceiling.true_affect), ("reported", ceiling.reported_affect)):
         if scores.get("mean") is None:
             raise ResultsError(f"{path}.{name}_affect.mean: is missing")

@@ -182,6 +182,18 @@ def test_an_export_names_folders_but_not_where_they_are(shipped_copy, tmp_path):
     assert "https://doi.org/10.6084/m9.figshare.5047666.v5" in (folder / "README.md").read_text()
 
 
+@pytest.mark.parametrize("name", ["results_mrnn.json", "results_evaluation.json"])
+@pytest.mark.parametrize("content", ["{", '{"stage": 3}', "[" * 100_000, "[" * 900 + "]" * 900])
+def test_a_damaged_result_file_is_named_before_anything_is_written(
+    shipped_copy, tmp_path, name, content, capsys
+):
+    (shipped_copy / name).write_text(content)
+    assert main(["export", str(shipped_copy), str(tmp_path / "hub")]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"mma-mrnnet: {shipped_copy / name}")
+    assert not (tmp_path / "hub").exists()
+
+
 @pytest.fixture
 def shipped_copy(tmp_path):
     """The bundled checkpoint in a folder of its own."""

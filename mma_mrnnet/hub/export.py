@@ -1,6 +1,5 @@
 """Export a checkpoint as a folder for the Hub: weights, config, processor, code, results, card."""
 
-import json
 import os
 import re
 import shlex
@@ -12,9 +11,10 @@ from typing import Any
 from transformers import PreTrainedConfig
 
 from mma_mrnnet.files import check_new_folder, replaced_folder, write_json, write_text
-from mma_mrnnet.hub.cards import RESULT_FILES, model_card
+from mma_mrnnet.hub.cards import RESULT_FILES, CheckpointResults, model_card
 from mma_mrnnet.hub.checkpoints import CheckpointError, extractor_of, load_either
 from mma_mrnnet.model.modeling_mma import MMAModel
+from mma_mrnnet.results import ResultsError, load_json
 
 TASK = "facial-expression-intensity"
 """The task of `transformers.pipeline` that reads a video and returns its intensities."""
@@ -40,6 +40,7 @@ def export_checkpoint(source: str | os.PathLike[str], target: str | os.PathLike[
     target = Path(target)
     check_target(target)
     model, processor = load_either(source)
+    CheckpointResults.read(Path(source))  # names a damaged file before anything is written
     extractor = extractor_of(model)
     if extractor is not None:
         extractor.config._name_or_path = ""  # the place of the extractor during training
@@ -97,9 +98,16 @@ _PLACE_IN_TEXT = re.compile(r"(?<![\w:/\\.<>)\]])(?:[A-Za-z]:|~|\.{1,2})?[/\\][^
 
 
 def _copy_results(source: Path, target: Path) -> None:
-    """Copy a result file; folders of this machine are cut to their names."""
-    results = json.loads(source.read_text("utf-8"))
-    cleaned = _hide_places(results)
+    """Copy a result file; folders of this machine are cut to their names.
+
+    Raises:
+        ResultsError: the file cannot be read.
+    """
+    results = load_json(source)
+    try:
+        cleaned = _hide_places(results)
+    except RecursionError as error:
+        raise ResultsError(f"{source}: is nested too deeply for a result file") from error
     if cleaned == results:
         shutil.copyfile(source, target)
     else:
