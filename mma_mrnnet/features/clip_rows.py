@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from mma_mrnnet.crops.store import CropError, read_index
 from mma_mrnnet.faces.affect import CHUNK, extract_affect, extract_people
@@ -20,11 +19,12 @@ from mma_mrnnet.hub.checkpoints import weights_digest
 from mma_mrnnet.model.modeling_mma import MMAModel
 from mma_mrnnet.model.video_processing_mma_mrnnet import SCALING, MMAMRNNetVideoProcessor
 from mma_mrnnet.tables.features import FeatureTable, exactly, is_measure, read_feature_table
+from mma_mrnnet.video.pictures import PictureError, read_picture
 from mma_mrnnet.video.reading import read_frames
 
 logger = logging.getLogger(__name__)
 
-FACE_FORMAT = 2
+FACE_FORMAT = 3
 """Raise it if decoding, detection, tracking or alignment change a clip's crops."""
 TABLE_FORMAT = 2
 """Raise it if reading a table gives other rows."""
@@ -89,14 +89,11 @@ def _read_chunks(files: list[Path]) -> Iterator[list[np.ndarray]]:
 
 
 def _read_crop(path: Path) -> np.ndarray:
-    """Return an image as (H, W, 3) uint8 RGB."""
+    """Return a crop as (H, W, 3) uint8 RGB, upright."""
     try:
-        with Image.open(path) as image:
-            return np.asarray(image.convert("RGB"))
-    # What Pillow raises on a damaged file depends on the format.
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        problem = type(error).__name__
-        raise CropError(f"{path}: not an image that can be read ({problem})") from error
+        return read_picture(path)
+    except (OSError, PictureError) as error:
+        raise CropError(str(error)) from error
 
 
 class AffectCache(FaceCache):

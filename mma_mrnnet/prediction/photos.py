@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
 
 from mma_mrnnet.faces.affect import extract_affect
 from mma_mrnnet.faces.detection import FaceDetector, align_face
@@ -19,6 +19,7 @@ from mma_mrnnet.prediction.checkpoint import (
     get_extractor,
     resolve_checkpoint,
 )
+from mma_mrnnet.video.pictures import read_picture
 from mma_mrnnet.video.sources import local_file
 
 
@@ -109,21 +110,8 @@ def _predict_faces(
 def _read_photo(image: Any) -> np.ndarray:
     """Return (H, W, 3) uint8 RGB, upright."""
     if isinstance(image, Image.Image):
-        return _upright_rgb(image)
+        return read_picture(image)
     if hasattr(image, "shape") and hasattr(image, "dtype"):
         return np.asarray(image.cpu() if hasattr(image, "cpu") else image)
     with local_file(image, kind="photo") as local:
-        try:
-            with Image.open(local.path) as file:
-                return _upright_rgb(file)
-        except FileNotFoundError:
-            raise
-        # Pillow's error for a damaged file depends on the format; it refuses huge ones itself.
-        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-            raise ValueError(
-                f"{local.name}: not an image that can be read ({type(error).__name__})"
-            ) from error
-
-
-def _upright_rgb(image: Image.Image) -> np.ndarray:
-    return np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
+        return read_picture(local.path, local.name)

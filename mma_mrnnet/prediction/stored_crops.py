@@ -4,11 +4,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from mma_mrnnet.crops.store import CropError, read_index
 from mma_mrnnet.faces.detection import Detection
 from mma_mrnnet.faces.tracks import PeopleFrame
+from mma_mrnnet.video.pictures import PictureError, read_picture
 from mma_mrnnet.video.reading import FrameClock
 
 PERSON = 0  # crops are of the person in most frames
@@ -60,8 +60,6 @@ class StoredClip:
         """Read a crop as (S, S, 3) uint8 RGB."""
         path = self._folder / self._index.settings.name_of(number)
         try:
-            with Image.open(path) as image:
-                return np.asarray(image.convert("RGB"))
-        except (OSError, SyntaxError, ValueError) as error:
-            problem = type(error).__name__
-            raise CropError(f"{path}: not an image that can be read ({problem})") from error
+            return read_picture(path)
+        except (OSError, PictureError) as error:
+            raise CropError(str(error)) from error

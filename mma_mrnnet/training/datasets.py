@@ -10,7 +10,6 @@ import datasets
 import numpy as np
 import pyarrow.compute as pc
 import torch
-from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
@@ -25,6 +24,7 @@ from mma_mrnnet.model.labels import (
 )
 from mma_mrnnet.model.video_processing_mma_mrnnet import MMAMRNNetVideoProcessor, kept_indices
 from mma_mrnnet.training.augmentation import AUGMENTATIONS, augment_crop, mixed_seed
+from mma_mrnnet.video.pictures import PictureError, read_picture
 
 ROWS = 100_000  # whose images' names memory holds at once
 
@@ -111,16 +111,15 @@ class FrameDataset(Dataset):
         """
         stored = self.images[index]["image"]
         source = BytesIO(stored["bytes"]) if stored["bytes"] is not None else stored["path"]
+        name = stored["path"] or f"row {index}"
         try:
-            with Image.open(source) as image:
-                crop = np.asarray(image.convert("RGB"))
-        # What Pillow raises on a damaged file depends on the format.
-        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-            raise OSError(
-                f"{stored['path'] or f'row {index}'}: not an image that can be read ({error})"
-            ) from error
+            crop = read_picture(source, name)
+        except PictureError as error:
+            raise OSError(str(error)) from error
+        except FileNotFoundError as error:
+            raise OSError(f"{name}: no such file") from error
         return {
-            "crop": torch.from_numpy(crop.copy()),
+            "crop": torch.from_numpy(crop),
             "valence_arousal_labels": self.valence_arousal[index],
             "expression_labels": self.expression[index],
             "action_unit_intensities": self.intensity[index],

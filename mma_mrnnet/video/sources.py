@@ -18,8 +18,9 @@ from urllib.parse import unquote, urlsplit
 
 import numpy as np
 from huggingface_hub.utils import httpx
-from PIL import Image, ImageOps
+from PIL import Image
 
+from mma_mrnnet.video.pictures import read_picture
 from mma_mrnnet.video.reading import (
     MOST_PIXELS,
     VIDEO_SUFFIXES,
@@ -342,7 +343,7 @@ def _check_array(array: Any, dimensions: int) -> None:
 def _as_rgb(frame: Any) -> np.ndarray:
     """Return one frame as contiguous (H, W, 3) uint8 RGB; channels may come first."""
     if isinstance(frame, Image.Image):
-        return np.array(ImageOps.exif_transpose(frame).convert("RGB"))
+        return read_picture(frame, "frame")
     array = np.asarray(frame.cpu() if hasattr(frame, "cpu") else frame)
     if array.shape[-1] != 3:
         array = array.transpose(1, 2, 0)
