@@ -697,6 +697,18 @@ def test_a_name_that_no_file_can_have_fails_alone(predict, clips, tmp_path):
     assert pd.read_csv(tmp_path / "out.csv")["error"].isna().tolist() == [False, True]
 
 
+def test_a_gap_of_months_makes_few_windows_and_harms_no_other_clip(
+    predict, clips, shared_faulty, tmp_path
+):
+    tables = "--windows", tmp_path / "windows.csv", "--window", 1, "--out", tmp_path / "out.csv"
+    code, out, _ = predict(shared_faulty / "gap20000000.mkv", clips / "b.mp4", *tables)
+    assert (code, len(headings(out)), len(pd.read_csv(tmp_path / "out.csv"))) == (0, 2, 2)
+    windows = pd.read_csv(tmp_path / "windows.csv")
+    assert len(windows) < 20
+    assert (windows["frames_with_face"] > 0).all()
+    assert set(windows["file"]) == {str(shared_faulty / "gap20000000.mkv"), str(clips / "b.mp4")}
+
+
 def test_control_characters_of_a_name_reach_the_terminal_as_escapes(predict, clips, tmp_path):
     odd = clips / "red\x1b[31m\nnext.mp4"
     (clips / "a.mp4").rename(odd)
