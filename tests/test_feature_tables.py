@@ -548,6 +548,19 @@ def test_a_preamble_is_skipped_and_columns_without_any_number_are_left_out_by_na
     assert table.times_s.tolist() == pytest.approx([0, 0.033, 0.067])
 
 
+def test_of_two_columns_of_times_the_first_counts(tmp_path):
+    header = ["smile", "Timestamp RAW", "TimestampUTC"]
+    path = write(tmp_path / "a.csv", header, [4, 0, 0], [1, 500, 9000], [3, 1000, 18000])
+    assert read_feature_table(path).times_s.tolist() == [0, 0.5, 1]
+
+
+def test_an_empty_column_is_left_out_of_a_pattern_but_not_if_it_is_named(tmp_path):
+    path = write(tmp_path / "a.csv", ["AU01", "AU02"], [1, ""], [2, "NA"])
+    assert read_feature_table(path, ["AU*"]).names == ("AU01",)
+    assert len(read_feature_table(path, ["AU01", "AU02"]).values) == 0
+    assert len(read_feature_table(path, exactly(["AU01", "AU02"])).values) == 0
+
+
 @pytest.mark.parametrize(
     ("name", "text"),
     [

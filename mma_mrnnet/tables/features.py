@@ -223,8 +223,8 @@ def read_feature_table(
             patterns. None takes the kind's own: OpenFace gaze, head rotation and action units;
             py-feat action units, emotions and head rotation; MuSe everything; ours valence,
             arousal, expressions and action units; of any other table each column of numbers whose
-            name does not say that it numbers or times the rows. Of the kind's own, columns
-            without any number are left out.
+            name does not say that it numbers or times the rows. Columns without any number
+            are left out unless a pattern is their very name.
         fps: frames a second; None takes every frame.
         table_fps: frames a second of a table without times.
 
@@ -293,7 +293,7 @@ class _Content:
         numbers: (N, F) float32 of all rows, NaN where there is no number.
         lines: (N,) line numbers of the rows.
         cells: text of the columns that are no features, by name.
-        empty: columns of the kind's own choice without any number.
+        empty: columns without any number that nobody asked for by name.
         ignored: the other columns that are not taken.
         chosen: `names` and `empty` in the table's order.
     """
@@ -346,8 +346,8 @@ def _read_content(path: Path, patterns: Sequence[str] | None) -> _Content:
         if name:
             columns[name] = [row[place] for row in table.rows]
     chosen = _choose_columns(table, kind, patterns)
-    is_own_choice = patterns is None
-    skips_text = is_own_choice and kind is _OTHER
+    skips_text = patterns is None and kind is _OTHER
+    named = set(patterns or ())  # by their own name, not by a pattern
     numbers: dict[str, np.ndarray] = {}
     empty = []
     for name in chosen:
@@ -359,7 +359,7 @@ def _read_content(path: Path, patterns: Sequence[str] | None) -> _Content:
             )
         if text is not None:
             continue
-        if is_own_choice and len(values) and np.isnan(values).all():
+        if escape(name) not in named and len(values) and np.isnan(values).all():
             empty.append(name)
             continue
         numbers[name] = values
@@ -374,7 +374,7 @@ def _read_content(path: Path, patterns: Sequence[str] | None) -> _Content:
         tuple(numbers),
         matrix,
         table.lines,
-        {name: columns[name] for name in special if name in columns},
+        {name: cells for name, cells in columns.items() if name in special},
         tuple(empty),
         tuple(name for name in columns if name not in numbers and name not in empty),
         tuple(name for name in chosen if name in numbers or name in empty),
