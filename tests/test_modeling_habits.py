@@ -818,3 +818,82 @@ def test_an_index_or_config_that_names_a_pickle_is_refused(tiny_model, tmp_path,
     with pytest.raises(CheckpointError, match="safetensors") as refused:
         load_checkpoint(tmp_path)
     assert "\n" not in str(refused.value)
+
+
+# Bad configs -----------------------------------------------------------------------------------
+
+NAMES = {str(number): f"target {number}" for number in range(7)}
+
+
+@pytest.mark.parametrize(
+    ("part", "fields", "message"),
+    [
+        ("stage 2", {"id2label": ["joy"]}, r"id2label must be an object .*got \['joy'\]"),
+        ("stage 2", {"id2label": 7}, "id2label must be an object .*got 7"),
+        ("stage 2", {"id2label": {**NAMES, "3": 3}}, "id2label must hold texts; got 3"),
+        ("stage 2", {"id2label": {**NAMES, "3": "a\ud800"}}, r"half characters; got 'a\\ud800'"),
+        ("stage 2", {"id2label": {**NAMES, "3": "\x1b]0;x"}}, r"control .*; got '\\x1b\]0;x'"),
+        ("stage 2", {"id2label": None, "num_labels": 10**7}, "num_labels may be at most 10000"),
+        ("stage 2", {"num_hidden_layers": 10**4}, "num_hidden_layers may be at most 1000"),
+        ("stage 2", {"hidden_size": 10**7}, "parameters of stage 2 may be at most"),
+        ("stage 2", {"num_frames": 10**9}, "num_frames may be at most"),
+        ("stage 2", {"quantization_config": "4 bits"}, "cannot|can be|not a checkpoint"),
+        ("stage 2", {"dtype": "float7"}, "float7"),
+        ("stage 1", {"image_size": 10**6}, "image_size may be at most"),
+        ("stage 1", {"action_units": [-1, 2]}, r"1 to 999.*got \[-1, 2\]"),
+        ("stage 1", {"backbone_config": {"model_type": "vit"}}, "backbone_config must be a ResNet"),
+        ("backbone", {"depths": [10**4, 1]}, "depths of backbone_config.* may be at most"),
+        ("backbone", {"hidden_sizes": [10**6, 10**6]}, "parameters of backbone_config may be"),
+    ],
+)
+def test_a_bad_config_is_refused_in_one_line_before_memory_is_spent(
+    tiny_model, tiny_processor, tmp_path, part, fields, message
+):
+    tiny_model.save_pretrained(tmp_path)
+    tiny_processor.save_pretrained(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    stage1 = config["mma_config"]
+    {"stage 2": config, "stage 1": stage1, "backbone": stage1["backbone_config"]}[part].update(
+        fields
+    )
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(CheckpointError, match=message) as refused:
+        load_checkpoint(tmp_path)
+    assert "\n" not in str(refused.value)
+    assert str(refused.value).isprintable()
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"size": {"height": 10**4, "width": 10**4}}, "size of the processor must be 1 to 2048"),
+        ({"num_frames": 0}, "num_frames of the processor must be 1 to"),
+        ({"image_std": [0.5, 0.0, 0.5]}, "image_std must be finite and not 0"),
+    ],
+)
+def test_a_bad_processor_is_refused_in_one_line(
+    tiny_model, tiny_processor, tmp_path, fields, message
+):
+    tiny_model.save_pretrained(tmp_path)
+    tiny_processor.save_pretrained(tmp_path)
+    place = tmp_path / "video_preprocessor_config.json"
+    place.write_text(json.dumps({**json.loads(place.read_text()), **fields}))
+    with pytest.raises(CheckpointError, match=message) as refused:
+        load_checkpoint(tmp_path)
+    assert "\n" not in str(refused.value)
+
+
+def test_a_processor_file_that_is_no_object_is_refused(tiny_model, tmp_path):
+    tiny_model.save_pretrained(tmp_path)
+    (tmp_path / "video_preprocessor_config.json").write_text("[1]")
+    with pytest.raises(CheckpointError, match="not a checkpoint that can be loaded"):
+        load_checkpoint(tmp_path)
+
+
+def test_weights_that_are_not_finite_are_refused(tiny_model, tiny_processor, tmp_path):
+    with torch.no_grad():
+        tiny_model.dense.weight[0, 0] = float("nan")
+    tiny_model.save_pretrained(tmp_path)
+    tiny_processor.save_pretrained(tmp_path)
+    with pytest.raises(CheckpointError, match=r"dense\.weight holds NaN or infinite weights"):
+        load_checkpoint(tmp_path)

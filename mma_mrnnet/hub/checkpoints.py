@@ -135,6 +135,9 @@ def _load_model(place: str | os.PathLike[str], revision: str) -> Model:
         raise CheckpointError(
             f"{place}: {len(missing)} weights are missing, for example {missing[0]}; not loaded"
         )
+    for name, value in model.state_dict().items():
+        if value.is_floating_point() and not value.isfinite().all():
+            raise CheckpointError(f"{place}: {name} holds NaN or infinite weights; not loaded")
     return model.eval()
 
 
@@ -155,11 +158,15 @@ def _one_line_errors(place: str | os.PathLike[str]) -> Iterator[None]:
     try:
         yield
     except (
+        ArithmeticError,
+        AttributeError,
+        ImportError,
+        LookupError,
+        MemoryError,
         OSError,
-        ValueError,
-        KeyError,
-        TypeError,
         RuntimeError,
+        TypeError,
+        ValueError,
         SafetensorError,
         HTTPError,
         HFValidationError,

@@ -1,5 +1,7 @@
 """MMAConfig and MMAMRNNetConfig: every number of both networks, validated."""
 
+import unicodedata
+from collections.abc import Sequence
 from typing import Any, ClassVar, Literal, cast
 
 from huggingface_hub.dataclasses import strict
@@ -30,6 +32,13 @@ LOSS_WEIGHTS = (
     "distribution_matching_weight",
 )
 
+MOST_PARAMETERS = 10**9
+"""A config that asks for more is refused before memory is spent (our choice, like what follows)."""
+MOST_LAYERS = 1000
+MOST_TARGETS = 10_000
+MOST_IMAGE_SIZE = 2048
+MOST_FRAMES = 100_000
+
 
 def caveats(*, simulated: bool, relative: bool, calibrated: bool) -> list[str]:
     """Return the sentences that must stand wherever a model's intensities are shown.
@@ -59,11 +68,35 @@ def _require_at_least(name: str, value: float, least: float) -> None:
         raise ValueError(f"{name} must be at least {least}; got {value!r}")
 
 
+def _require_at_most(name: str, value: float, most: float) -> None:
+    if value > most:
+        raise ValueError(f"{name} may be at most {most}; got {value!r:.80}")
+
+
+def _require_names(name: str, values: Sequence[object]) -> None:
+    """Check that names are texts which every table, card and terminal can show."""
+    for value in values:
+        if not isinstance(value, str):
+            raise ValueError(f"{name} must hold texts; got {value!r:.80}")
+        if any(unicodedata.category(letter) in ("Cc", "Cs", "Zl", "Zp") for letter in value):
+            raise ValueError(
+                f"{name} must not hold control characters or half characters; got {value!a:.80}"
+            )
+
+
 class NamedOutputsConfig(PreTrainedConfig):
     """A config whose `label2id` always follows its `id2label`."""
 
     def __post_init__(self, **kwargs: Any) -> None:
         """Derive `label2id` from `id2label`."""
+        if self.id2label is not None and not isinstance(self.id2label, dict):
+            raise ValueError(
+                "id2label must be an object of numbers and names, such as {0: 'joy'}; "
+                f"got {self.id2label!r:.80}"
+            )
+        names = {} if self.id2label is None else self.id2label
+        _require_at_most("num_labels", kwargs.get("num_labels") or len(names), MOST_TARGETS)
+        _require_names("id2label", list(names.values()))
         super().__post_init__(**kwargs)
         self.label2id = {name: index for index, name in self.output_names.items()}
 
@@ -178,6 +211,22 @@ class MMAConfig(NamedOutputsConfig):
     def validate_sizes(self) -> None:
         """Check sizes and rates."""
         _require_at_least("image_size", self.image_size, 32)
+        _require_at_most("image_size", self.image_size, MOST_IMAGE_SIZE)
+        backbone = self.resnet_config
+        if getattr(backbone, "model_type", None) != "resnet":
+            raise ValueError(f"backbone_config must be a ResNet's; got {backbone!r:.80}")
+        depths = cast("Sequence[int]", backbone.depths)
+        widths = cast("Sequence[int]", backbone.hidden_sizes)
+        if len(depths) != len(widths) or not depths or min(*depths, *widths) < 1:
+            raise ValueError(
+                "backbone_config needs one depth and one hidden size above 0 for each stage; "
+                f"got {depths!r:.80}, {widths!r:.80}"
+            )
+        _require_at_most("depths of backbone_config, in all,", sum(depths), MOST_LAYERS)
+        # Nearly all parameters of a unit are in its convolutions of 3 x 3.
+        parameters = sum(9 * depth * width**2 for depth, width in zip(depths, widths, strict=True))
+        parameters += 49 * 3 * backbone.embedding_size
+        _require_at_most("parameters of backbone_config", parameters, 4 * MOST_PARAMETERS)
         _require_at_least("dropout", self.dropout, 0.0)
         if self.dropout >= 1:
             raise ValueError(f"dropout must be below 1; got {self.dropout!r}")
@@ -193,9 +242,11 @@ class MMAConfig(NamedOutputsConfig):
 
     def validate_action_units(self) -> None:
         """Check that units are ascending FACS numbers, and the supervised ones among them."""
-        if not self.action_units or self.action_units != sorted(set(self.action_units)):
+        units = self.action_units
+        if not units or units != sorted(set(units)) or units[0] < 1 or units[-1] > 999:
             raise ValueError(
-                f"action_units must be ascending FACS numbers, each once; got {self.action_units!r}"
+                "action_units must be ascending FACS numbers (1 to 999), each once; "
+                f"got {units!r:.200}"
             )
         unknown = set(self.supervised_action_units or ()) - set(self.action_units)
         if unknown:
@@ -361,6 +412,13 @@ class MMAMRNNetConfig(NamedOutputsConfig):
         """Check sizes and rates."""
         for name in ("num_frames", "hidden_size", "num_hidden_layers", "dense_size"):
             _require_at_least(name, getattr(self, name), 1)
+        _require_at_most("num_frames", self.num_frames, MOST_FRAMES)
+        _require_at_most("num_hidden_layers", self.num_hidden_layers, MOST_LAYERS)
+        units, inputs, targets = self.hidden_size, self.gru_input_size, len(self.output_names)
+        frames = self.num_frames if self.temporal_pooling in ("mask", "padded") else 1
+        parameters = 3 * units * (inputs + units + 2 * units * (self.num_hidden_layers - 1))
+        parameters += self.dense_size * (frames * units + targets)
+        _require_at_most("parameters of stage 2", parameters, MOST_PARAMETERS)
         if not 0 < self.sampling_fps < float("inf"):
             raise ValueError(
                 "sampling_fps must be a positive number of frames a second; "
@@ -378,6 +436,7 @@ class MMAMRNNetConfig(NamedOutputsConfig):
             raise ValueError(
                 f"feature_names must name at least one feature, none of them empty; got {names}"
             )
+        _require_names("feature_names", names)
         repeated = sorted({name for name in names if names.count(name) > 1})
         if repeated:
             raise ValueError(f"feature_names must name each feature once; {repeated} are repeated")

@@ -2,6 +2,7 @@
 
 import importlib
 import logging
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, cast
 
@@ -14,7 +15,12 @@ from transformers.processing_utils import VideosKwargs
 from transformers.video_processing_utils import BaseVideoProcessor
 from transformers.video_utils import VideoMetadata
 
-from .configuration_mma_mrnnet import MMAConfig, MMAMRNNetConfig
+from .configuration_mma_mrnnet import (
+    MOST_FRAMES,
+    MOST_IMAGE_SIZE,
+    MMAConfig,
+    MMAMRNNetConfig,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -97,7 +103,7 @@ class MMAMRNNetVideoProcessor(BaseVideoProcessor):
     `predict_video` and the pipeline `facial-expression-intensity`.
 
     Raises:
-        ValueError: an unknown `length_policy`.
+        ValueError: an unknown `length_policy`, an absurd size, or an `image_std` of 0.
     """
 
     valid_kwargs = ClipsKwargs  # type: ignore[assignment]  # the base is for images too
@@ -119,6 +125,16 @@ class MMAMRNNetVideoProcessor(BaseVideoProcessor):
     def __init__(self, **settings: Any) -> None:
         super().__init__(**settings)
         kept_indices(0, self.num_frames, self.length_policy)  # refuses an unknown policy
+        size = SizeDict(**dict(self.size))
+        for name, value, most in (
+            ("size", size.height, MOST_IMAGE_SIZE),
+            ("size", size.width, MOST_IMAGE_SIZE),
+            ("num_frames", self.num_frames, MOST_FRAMES),
+        ):
+            if not (isinstance(value, int) and 1 <= value <= most):
+                raise ValueError(f"{name} of the processor must be 1 to {most}; got {value!r:.80}")
+        if self.do_normalize and not all(0 < abs(each) < math.inf for each in self.image_std):
+            raise ValueError(f"image_std must be finite and not 0; got {self.image_std!r:.80}")
 
     def fetch_videos(
         self, video_url_or_urls: Any, sample_indices_fn: Callable[..., np.ndarray] | None = None
