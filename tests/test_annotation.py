@@ -137,18 +137,20 @@ def test_the_bars_are_the_estimate_of_the_frames_so_far(read, tmp_path):
     assert person.running["time_s"].tolist() == pytest.approx([0, 0.5, 1.0])
     values = person.running[list(person.intensities)].to_numpy()
     for time_s, row in ((0.0, 0), (0.25, 0), (0.5, 1), (0.75, 1), (1.25, 2)):
-        assert np.array_equal(drawn.estimate(time_s), values[row])
-    assert drawn.estimate(-0.1) is None
+        assert drawn.running_place(time_s) == row
+        assert np.array_equal(drawn.running[row], values[row])
+    assert drawn.running_place(-0.1) is None
 
 
 def test_a_panel_is_filled_to_the_share_that_it_stands_for():
+    shares = np.array([[0.0, 0], [0.5, 0], [1.0, 0], [1.7, 0]])
     person = annotation._Person(
-        "person 0", COLOURS[0], np.zeros((1, 4)), {}, np.array([0.0]), np.zeros((1, 2))
+        "person 0", COLOURS[0], np.zeros((1, 4)), {}, np.arange(4.0), shares
     )
     painter = annotation._Painter([person], ["Joy", "Fear"], "a note", (720, 1280))
     counts = []
-    for share in (0.0, 0.5, 1.0, 1.7):
-        panel = painter._panel(person, np.array([share, 0.0]))
+    for place in range(4):
+        panel = painter._draw_panel(person, place)
         rows = near(panel[..., :3], COLOURS[0], 3)[
             panel.shape[0] // 3 :
         ]  # below the name, in the same colour

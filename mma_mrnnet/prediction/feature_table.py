@@ -1,7 +1,6 @@
 """A table of features -> what the model says of the clip."""
 
 import os
-from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -12,10 +11,7 @@ from mma_mrnnet.prediction.result import (
     NO_ROW,
     SampledAffect,
     VideoPrediction,
-    explain_intensities,
-    join_notes,
-    length_warning,
-    predict_intensities,
+    predict_sampled,
     shown,
 )
 from mma_mrnnet.tables.features import (
@@ -77,22 +73,15 @@ def predict_table(
     lost = None
     if left_out:
         lost = f"{left_out} of {table.frames_sampled} frames left out: no face, or a number missing"
-    with evaluating(checkpoint):
-        (intensities,) = predict_intensities([table.values], checkpoint, processor)
     sampled = SampledAffect(table.values, np.asarray(table.frames), times_s)
-    return VideoPrediction(
-        file=str(path),
-        intensities=dict(zip(config.label_names, intensities.tolist(), strict=True)),
-        frames=frames,
-        duration_s=table.duration_s,
-        error=None if used else NO_ROW,
-        warning=join_notes(
-            lost,
-            length_warning(used, processor),
-            table.warning,
-        ),
-        calibrated=config.calibrated,
-        relative=config.relative_labels,
-        simulated=config.simulated_labels,
-        explain=partial(explain_intensities, sampled, checkpoint, processor),
-    )
+    with evaluating(checkpoint):
+        return predict_sampled(
+            sampled,
+            checkpoint,
+            processor,
+            file=str(path),
+            frames=frames,
+            duration_s=table.duration_s,
+            error=None if used else NO_ROW,
+            warnings=(lost, table.warning),
+        )

@@ -185,11 +185,6 @@ def shown(path: str) -> str:
     return path.encode("utf-8", "backslashreplace").decode()
 
 
-def join_notes(*notes: str | None) -> str | None:
-    """Return the notes in one line, or None if there is none."""
-    return "; ".join(filter(None, notes)) or None
-
-
 # ---- tables of predictions ----------------------------------------------------------------------
 
 
@@ -230,7 +225,37 @@ class SampledAffect:
     times_s: np.ndarray
 
 
+def predict_sampled(
+    sampled: SampledAffect,
+    model: MMAMRNNetForIntensity,
+    processor: MMAMRNNetVideoProcessor,
+    *,
+    warnings: Sequence[str | None],
+    **details: Any,
+) -> VideoPrediction:
+    """Return the prediction for sampled affect; `details` are fields that stage 2 does not know."""
+    config = model.config
+    length = length_warning(len(sampled.values), processor)
+    return VideoPrediction(
+        intensities=predict_intensities(sampled, model, processor),
+        warning="; ".join(filter(None, (*warnings, length))) or None,
+        calibrated=config.calibrated,
+        relative=config.relative_labels,
+        simulated=config.simulated_labels,
+        explain=partial(explain_intensities, sampled, model, processor),
+        **details,
+    )
+
+
 def predict_intensities(
+    sampled: SampledAffect, model: MMAMRNNetForIntensity, processor: MMAMRNNetVideoProcessor
+) -> dict[str, float]:
+    """Return the intensities by label name; NaN without a frame."""
+    (values,) = run_stage_2([sampled.values], model, processor)
+    return dict(zip(model.config.label_names, values.tolist(), strict=True))
+
+
+def run_stage_2(
     clips: Sequence[np.ndarray], model: MMAMRNNetForIntensity, processor: MMAMRNNetVideoProcessor
 ) -> np.ndarray:
     """Run stage 2 on clips.

@@ -19,7 +19,7 @@ from mma_mrnnet.model.frame_by_frame import StreamState
 from mma_mrnnet.model.modeling_mma_mrnnet import MMAMRNNetForIntensity
 from mma_mrnnet.model.video_processing_mma_mrnnet import MMAMRNNetVideoProcessor
 from mma_mrnnet.prediction.checkpoint import evaluating, get_extractor, resolve_stage_2
-from mma_mrnnet.prediction.result import predict_intensities
+from mma_mrnnet.prediction.result import run_stage_2
 from mma_mrnnet.video.reading import TIME_TOLERANCE_S, FrameClock
 
 
@@ -29,11 +29,10 @@ class LiveEstimate:
 
     Attributes:
         time_s: the frame's time stamp, as given.
-        intensities: by label name, of the frames with a face in the last `window_s`; NaN if there
-            is none.
-        affect: the frame's affect by name; None without a face.
-        detection: the followed face; None without one.
-        crop: (S, S, 3) uint8 RGB, the input of the extractor; None without a face.
+        intensities: by label name, of the frames with a face in the window; NaN if there is none.
+        affect: the frame's affect by name; None without a face, like the next two.
+        detection: the followed face.
+        crop: (S, S, 3) uint8 RGB, the input of the extractor.
         frames_in_window: frames with a face that the intensities rest on.
         frames_sampled: frames looked at since the start.
         frames_with_face: those of them with a face.
@@ -200,7 +199,7 @@ class _Window:
     def _estimate(self) -> np.ndarray:
         stepped = 0 if self._state is None else self._state.frames
         if not (self._can_step and stepped == len(self) - 1):
-            return predict_intensities([np.array(self._affect)], self.model, self.processor)[0]
+            return run_stage_2([np.array(self._affect)], self.model, self.processor)[0]
         newest = torch.from_numpy(self._affect[-1]).to(self.model.device)
         output: Any = self.model.step(newest.unsqueeze(0), self._state)
         self._state = output.state
@@ -287,7 +286,7 @@ def sliding_windows(
         first, end = np.searchsorted(times_s, bounds_s)
         clips.append(affect[first:end][has_face[first:end]][-processor.num_frames :])
     with evaluating(model):
-        intensities = predict_intensities(clips, model, processor).astype(float)
+        intensities = run_stage_2(clips, model, processor).astype(float)
     windows = pd.DataFrame(
         {
             "start_s": starts_s,

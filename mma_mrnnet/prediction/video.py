@@ -2,8 +2,8 @@
 
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -35,17 +35,15 @@ from mma_mrnnet.prediction.result import (
     NO_FACE,
     SampledAffect,
     VideoPrediction,
-    explain_intensities,
     frame_columns,
-    join_notes,
-    length_warning,
     predict_intensities,
+    predict_sampled,
     rate_warning,
     shown,
 )
 from mma_mrnnet.prediction.stored_crops import StoredClip
 from mma_mrnnet.tables.features import TABLE_SUFFIXES, is_table
-from mma_mrnnet.video.reading import VideoError, VideoReader
+from mma_mrnnet.video.reading import VideoError, VideoReader, check_rate
 from mma_mrnnet.video.sources import FrameReader, OpenVideo, open_video
 
 NOBODY = -1  # a track that no person has
@@ -92,9 +90,7 @@ def predict_video(
         ValueError: a model without its processor, of stage 1 or for feature tables; a rate that is
             not a positive number; both `fps` and `every_frame`; an invalid `neutral`.
     """
-    checkpoint = resolve_stage_2(model, processor, revision)
-    with open_video(video, fps) as opened, evaluating(checkpoint[0]):
-        clip = _read_clip(opened, *checkpoint, fps, every_frame, neutral)
+    with _read_clip(video, model, processor, fps, every_frame, neutral, revision) as clip:
         return _predict_person(clip, 0)
 
 
@@ -118,9 +114,7 @@ def predict_people(
     Returns:
         At least one `VideoPrediction`; a clip without a face gives one with an `error`.
     """
-    checkpoint = resolve_stage_2(model, processor, revision)
-    with open_video(video, fps) as opened, evaluating(checkpoint[0]):
-        clip = _read_clip(opened, *checkpoint, fps, every_frame, neutral)
+    with _read_clip(video, model, processor, fps, every_frame, neutral, revision) as clip:
         return [_predict_person(clip, place) for place in range(max(len(clip.people), 1))]
 
 
@@ -147,23 +141,43 @@ class _Clip:
         return self.model.config
 
 
+@contextmanager
 def _read_clip(
-    opened: OpenVideo,
-    model: MMAMRNNetForIntensity,
-    processor: MMAMRNNetVideoProcessor,
+    video: Any,
+    model: ModelOrName,
+    processor: MMAMRNNetVideoProcessor | None,
     fps: float | None,
     every_frame: bool,
     neutral: Neutral,
-) -> _Clip:
-    """Check the arguments, then read frames, people, crops and affect."""
-    if every_frame and fps is not None and not opened.in_memory:
-        raise ValueError(f"give either fps or every_frame; got fps={fps!r} and every_frame=True")
+    revision: str,
+) -> Iterator[_Clip]:
+    """Check the arguments, then read frames, people, crops and affect; the model is in eval mode."""
     check_neutral(neutral)
-    config = model.config
-    _check_reads_videos(opened, config)
+    if fps is not None:
+        check_rate(fps)
+    checkpoint, processor = resolve_stage_2(model, processor, revision)
+    with open_video(video, fps) as opened, evaluating(checkpoint):
+        if every_frame and fps is not None and not opened.in_memory:
+            raise ValueError(
+                f"give either fps or every_frame; got fps={fps!r} and every_frame=True"
+            )
+        config = checkpoint.config
+        _check_reads_videos(opened, config)
+        table_fps = config.sampling_fps if fps is None or opened.in_memory else fps
+        yield _read_people(
+            opened, checkpoint, processor, None if every_frame else table_fps, neutral
+        )
+
+
+def _read_people(
+    opened: OpenVideo,
+    model: MMAMRNNetForIntensity,
+    processor: MMAMRNNetVideoProcessor,
+    table_fps: float | None,
+    neutral: Neutral,
+) -> _Clip:
     extractor = get_extractor(model)
-    table_fps = config.sampling_fps if fps is None or opened.in_memory else fps
-    rates = config.sampling_fps, None if every_frame else table_fps
+    rates = model.config.sampling_fps, table_fps
     snapshots = Strips()
     video: StoredClip | VideoReader | FrameReader
     seen: Iterable[PeopleFrame]
@@ -234,30 +248,24 @@ def _predict_person(clip: _Clip, place: int) -> VideoPrediction:
             error = str(reason)
             sampled = _sampled_affect([], config)
         else:
-            uncorrected = _intensities(sampled, clip)
+            uncorrected = predict_intensities(sampled, clip.model, clip.processor)
             frames = _calibrate(frames, sampled, neutral_s)
             sampled = _sampled_affect(frames, config)
-    return VideoPrediction(
+    return predict_sampled(
+        sampled,
+        clip.model,
+        clip.processor,
         file=clip.name,
-        intensities=_intensities(sampled, clip),
         frames=_frame_table(clip, place, frames),
         duration_s=clip.duration_s,
         error=error,
-        warning=join_notes(
-            clip.warning,
-            rate_warning(times_s, config.sampling_fps),
-            length_warning(len(sampled.values), clip.processor),
-        ),
-        calibrated=config.calibrated,
-        relative=config.relative_labels,
-        simulated=config.simulated_labels,
+        warnings=(clip.warning, rate_warning(times_s, config.sampling_fps)),
         prior_only=tuple(map(action_unit_name, config.prior_only_action_units)),
         track=place,
         people=_count_people(clip),
         strip=clip.snapshots.of(track),
         neutral_s=neutral_s,
         uncorrected=uncorrected,
-        explain=partial(explain_intensities, sampled, clip.model, clip.processor),
     )
 
 
@@ -292,11 +300,6 @@ def _calibrate(
         (frame, None if affect is None else own.taken_from(affect[None])[0])
         for frame, affect in frames
     ]
-
-
-def _intensities(sampled: SampledAffect, clip: _Clip) -> dict[str, float]:
-    (values,) = predict_intensities([sampled.values], clip.model, clip.processor)
-    return dict(zip(clip.config.label_names, values.tolist(), strict=True))
 
 
 def _count_people(clip: _Clip) -> int:

@@ -1,8 +1,9 @@
 """A clip with what the model read drawn over its frames: boxes, affect, estimates so far, notes."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import cv2
 import numpy as np
@@ -115,10 +116,10 @@ class _Person:
             running=running[:, 1:],
         )
 
-    def estimate(self, time_s: float) -> np.ndarray | None:
-        """Return the (K,) estimate at a time; None before the first one."""
+    def running_place(self, time_s: float) -> int | None:
+        """Return the number of the estimate at a time; None before the first one."""
         place = int(np.searchsorted(self.running_s, time_s + 1e-3, side="right")) - 1
-        return None if place < 0 else self.running[place]
+        return None if place < 0 else place
 
     def box(self, index: int) -> Rect | None:
         """Return the box in a frame; None without a face, or beyond the frames that were read."""
@@ -151,10 +152,8 @@ class _Painter:
         shown = [person for person in people if len(person.running)]
         self._corners = self._choose_corners(shown)
         self._without_room = [person.name for person in shown if person.name not in self._corners]
-        # What was drawn last for each person, and where their caption stood.
-        self._panels: dict[str, tuple[bytes, np.ndarray]] = {}
-        self._captions: dict[str, tuple[tuple[str, ...], np.ndarray]] = {}
-        self._sides: dict[str, int] = {}
+        self._last: dict[tuple[str, str], tuple[Any, np.ndarray]] = {}  # patches to draw again
+        self._sides: dict[str, int] = {}  # where each person's caption stood
 
     def without_room(self) -> list[str]:
         """Return a sentence about the people whose estimates are not on the frames."""
@@ -201,10 +200,7 @@ class _Painter:
         taken: Sequence[Rect],
     ) -> Rect:
         """Draw a person's caption beside their face, where it hides least; return its place."""
-        last_lines, patch = self._captions.get(person.name, (None, None))
-        if patch is None or last_lines != lines:
-            patch = self._draw_lines(lines, person.colour)
-            self._captions[person.name] = lines, patch
+        patch = self._reuse("caption", person, lines, self._draw_caption)
         side, place = self._free_side(person.name, box, patch.shape, taken)
         self._sides[person.name] = side
         return _blend(image, patch, *place)
@@ -238,26 +234,27 @@ class _Painter:
         *_, side, place = min(found)
         return side, place
 
-    def _draw_lines(self, lines: Sequence[str], colour: tuple[int, int, int]) -> np.ndarray:
+    def _draw_caption(self, person: _Person, lines: tuple[str, ...]) -> np.ndarray:
         """Return an (h, w, 4) dark label with lines of text, the first in the person's colour."""
-        size = self._font.size
-        step, pad = round(1.25 * size), round(size) // 3
+        pad = round(self._font.size) // 3
         width = max(round(self._font.getlength(line)) for line in lines) + 2 * pad
-        patch, pen = _new_patch(width, step * len(lines) + pad)
-        for number, line in enumerate(lines):
-            place = (pad, pad // 2 + step * number)
-            pen.text(place, line, _WHITE if number else colour, self._font)
-        return _reduce(patch)
+        return _draw_lines(lines, self._font, width, 1.25, first_colour=person.colour)
 
     def _draw_notes(self, notes: str) -> np.ndarray:
         """Return (h, W, 4) the notes, wrapped to the width of the frames."""
-        pad = round(self._small.size) // 3
-        lines = _wrap(notes, self._small, _FINE * self._width - 2 * pad)
-        patch, pen = _new_patch(_FINE * self._width, self._row_height() * len(lines) + pad)
-        for number, line in enumerate(lines):
-            place = (pad, pad // 2 + self._row_height() * number)
-            pen.text(place, line, _WHITE, self._small)
-        return _reduce(patch)
+        width = _FINE * self._width
+        lines = _wrap(notes, self._small, width - 2 * (round(self._small.size) // 3))
+        return _draw_lines(lines, self._small, width, 1.35)
+
+    def _reuse(
+        self, kind: str, person: _Person, content: Any, draw: Callable[[_Person, Any], np.ndarray]
+    ) -> np.ndarray:
+        """Return the person's last patch of a kind, drawn anew if its content is another."""
+        last, patch = self._last.get((kind, person.name), (None, None))
+        if patch is None or last != content:
+            patch = draw(person, content)
+            self._last[kind, person.name] = content, patch
+        return patch
 
     # ---- panels of estimates
 
@@ -273,15 +270,11 @@ class _Painter:
         return -(-width // _FINE) * _FINE, -(-height // _FINE) * _FINE
 
     def _place_panel(self, image: np.ndarray, person: _Person, time_s: float) -> Rect:
-        estimate = person.estimate(time_s)
-        key = b"" if estimate is None else estimate.tobytes()
-        last_key, panel = self._panels.get(person.name, (None, None))
-        if panel is None or last_key != key:
-            panel = self._panel(person, estimate)
-            self._panels[person.name] = key, panel
+        place = person.running_place(time_s)
+        panel = self._reuse("panel", person, place, self._draw_panel)
         return _blend(image, panel, *self._corners[person.name])
 
-    def _panel(self, person: _Person, estimate: np.ndarray | None) -> np.ndarray:
+    def _draw_panel(self, person: _Person, place: int | None) -> np.ndarray:
         """Return (h, w, 4) a person's estimates so far, a bar a target."""
         width, height = self._panel_size()
         step, size = self._row_height(), round(self._small.size)
@@ -295,7 +288,7 @@ class _Painter:
             pen.text((pad, top), _shorten(name, self._small, left - 2 * pad), _WHITE, self._small)
             upper, lower = top + step // 6, top + step - step // 6
             pen.rectangle((left, upper, left + length, lower), _EMPTY_BAR)
-            value = float("nan") if estimate is None else float(estimate[row])
+            value = float("nan") if place is None else float(person.running[place, row])
             if not np.isnan(value):
                 end = left + round(length * min(max(value, 0.0), 1.0))
                 pen.rectangle((left, upper, end, lower), person.colour)
@@ -407,6 +400,22 @@ def _new_patch(width: int, height: int) -> tuple[Image.Image, ImageDraw.ImageDra
 
 def _load_font(size: int) -> ImageFont.FreeTypeFont:
     return ImageFont.load_default(size)  # type: ignore[return-value]  # scalable, given a size
+
+
+def _draw_lines(
+    lines: Sequence[str],
+    font: ImageFont.FreeTypeFont,
+    width: int,
+    spacing: float,
+    first_colour: tuple[int, int, int] = _WHITE,
+) -> np.ndarray:
+    """Return an (h, w, 4) patch with lines of text, `spacing` letter heights apart."""
+    pad, step = round(font.size) // 3, round(spacing * font.size)
+    patch, pen = _new_patch(width, step * len(lines) + pad)
+    for number, line in enumerate(lines):
+        colour = _WHITE if number else first_colour
+        pen.text((pad, pad // 2 + step * number), line, colour, font)
+    return _reduce(patch)
 
 
 def _reduce(patch: Image.Image) -> np.ndarray:
