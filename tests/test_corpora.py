@@ -791,7 +791,7 @@ def test_each_corpus_read_alone_comes_with_its_own_provenance(affectnet, raf_db,
 def test_drawn_faces_are_made_up_and_free():
     frames = draw_frames("drawn:partial", ACTION_UNITS, items=6, seed=0, image_size=32)
     assert len(frames.provenance) == 3
-    assert frames.made_up_sources == [source.name for source in frames.provenance]
+    assert frames.constructed_sources == [source.name for source in frames.provenance]
     assert all(source.made_up for source in frames.provenance)
     assert weights_licence(frames.provenance) == "apache-2.0"
 
@@ -820,7 +820,7 @@ def test_a_folder_of_crops_declares_its_sources(mixed_crops):
         Provenance("photo", "cc-by-4.0", labels="pseudo", attribution="A. Lovelace"),
         Provenance("render", "mit", made_up=True, labels="constructed"),
     )
-    assert frames.made_up_sources == ["render"]
+    assert frames.constructed_sources == ["render"]
     assert weights_licence(frames.provenance) == "cc-by-4.0"
 
 
@@ -838,7 +838,7 @@ def test_affectnet_mixed_with_undeclared_crops_of_any_name_stays_unknown(affectn
         "unknown",
         "unknown",
     ]
-    assert frames.made_up_sources == []
+    assert frames.constructed_sources == []
     assert weights_licence(frames.provenance) == "unknown"
 
 

@@ -115,10 +115,10 @@ class LabelledFrames:
     provenance: tuple[Provenance, ...]
 
     @property
-    def made_up_sources(self) -> list[str]:
-        """Names of the sources whose faces are made up."""
-        real = {source.name for source in self.provenance if not source.made_up}
-        return [source.name for source in self.provenance if source.name not in real]
+    def constructed_sources(self) -> list[str]:
+        """Names of the sources whose labels are true by construction, since their faces were made."""
+        others = {source.name for source in self.provenance if source.labels != "constructed"}
+        return [source.name for source in self.provenance if source.name not in others]
 
 
 def draw_frames(

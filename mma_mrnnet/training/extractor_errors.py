@@ -69,7 +69,7 @@ def measure_errors(
     labels: dict[str, Tensor],
     rows: FrameDataset,
     action_units: Sequence[int],
-    made_up_sources: Collection[str],
+    constructed_sources: Collection[str],
 ) -> dict[str, ExtractorErrors]:
     """Return how the reports differ from the labels.
 
@@ -84,7 +84,7 @@ def measure_errors(
         labels: `valence_arousal_labels` (N, 2), NaN where unlabelled, and `expression_labels` (N,).
         rows: the N crops, with intensities, sources and people.
         action_units: the A units.
-        made_up_sources: the sources whose labels are true by construction.
+        constructed_sources: the sources whose labels are true by construction.
 
     Returns:
         The errors by `all`, `made` (if there are such rows) and source.
@@ -100,7 +100,7 @@ def measure_errors(
         person=number_people(rows.subjects),
     )
     sources = np.array(rows.sources)
-    chosen = {"all": np.ones(len(rows), bool), "made": np.isin(sources, list(made_up_sources))}
+    chosen = {"all": np.ones(len(rows), bool), "made": np.isin(sources, list(constructed_sources))}
     chosen |= {source: sources == source for source in sorted(set(rows.sources))}
     return {
         name: _measure(crops.select(part), action_units)

@@ -35,13 +35,13 @@ class FrameSplits:
         train: with the labels of the channels that are taught.
         validation: with all labels.
         provenance: one entry a source of the training rows.
-        made_up_sources: names of the sources whose faces are made up.
+        constructed_sources: names of the sources whose labels are true by construction.
     """
 
     train: FrameDataset
     validation: FrameDataset
     provenance: tuple[Provenance, ...]
-    made_up_sources: list[str]
+    constructed_sources: list[str]
 
 
 def frame_splits(args: TrainArguments) -> FrameSplits:
@@ -64,7 +64,7 @@ def frame_splits(args: TrainArguments) -> FrameSplits:
     check_supervision(train, args.action_units, args.channels)
     train.keep_labels(args.channels)
     validation = FrameDataset(frames.splits["validation"], args.action_units)
-    return FrameSplits(train, validation, frames.provenance, frames.made_up_sources)
+    return FrameSplits(train, validation, frames.provenance, frames.constructed_sources)
 
 
 def _label_talkers(train: FrameDataset, sources: Sequence[str]) -> None:

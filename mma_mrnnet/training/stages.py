@@ -159,13 +159,13 @@ def mma_stage(args: TrainArguments) -> Stage:
     def finish(model: MMAModel, predict: Predict, run: RunResults) -> MMAResults:
         outputs, labels = predict(validation)
         outputs, calibration = calibrate_extractor(model, outputs, labels, validation)
-        units, made_up = list(config.action_units), splits.made_up_sources
+        units, constructed = list(config.action_units), splits.constructed_sources
         return MMAResults(
             **vars(run),
             data=data,
             calibration=calibration,
             validation=score_frames(outputs, labels, validation, units),
-            errors=measure_errors(outputs, labels, validation, units, made_up),
+            errors=measure_errors(outputs, labels, validation, units, constructed),
             facts=collect_frame_facts(train, config),
         )
 
