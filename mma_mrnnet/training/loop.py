@@ -271,7 +271,8 @@ def _make_optimizer(model: PreTrainedModel, args: TrainArguments) -> torch.optim
     rate, decay = args.learning_rate, args.weight_decay
     if not args.strict_routing:
         return torch.optim.AdamW(parameters, lr=rate, weight_decay=decay)
-    routed = cast("torch.nn.Linear", model.dense).weight
+    dense = cast("torch.nn.Linear", model.dense)
+    routed = cast("torch.nn.Parameter", dense.weight)
     frames = model.config.num_frames
     return RoutedAdamW(parameters, routed, frames, lr=rate, weight_decay=decay)
 

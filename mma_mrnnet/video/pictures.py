@@ -83,10 +83,10 @@ def _scale_grey(values: np.ndarray) -> np.ndarray:
     depths = (1, *_DEPTHS) if values.dtype.kind == "f" else _DEPTHS
     values = np.nan_to_num(values.astype(np.float64))
     low, high = float(values.min()), float(values.max())
-    depth = next((depth for depth in depths if high <= depth), None)
-    if low < 0 or depth is None:
-        values, depth = values - low, max(high - low, 1e-12)
-    return (values * (255 / depth)).round().clip(0, 255).astype(np.uint8)
+    largest: float | None = next((depth for depth in depths if high <= depth), None)
+    if low < 0 or largest is None:
+        values, largest = values - low, max(high - low, 1e-12)
+    return (values * (255 / largest)).round().clip(0, 255).astype(np.uint8)
 
 
 def _to_srgb(image: Image.Image, name: str) -> Image.Image:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from numbers import Real
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import av
 import numpy as np
@@ -210,7 +210,7 @@ class VideoReader:
                     self._note_sound(packet)
                     continue
                 damage.add(packet)
-                frames = packet.decode()
+                frames = cast("list[av.VideoFrame]", packet.decode())
             except IndexError:  # PyAV 18 after the last packet, if a stream appeared late
                 return
             except MemoryError:
@@ -300,7 +300,7 @@ class _Damage:
         self._packets_since_s: float | None = None  # when damage began, by packets; None if intact
         self._frames_since_s: float | None = None  # the same, by frames
         # The packets whose frames are still to come, by stamp, in decoding order; True if damaged.
-        self._packets: dict[int, bool] = {}
+        self._packets: dict[int | None, bool] = {}
         self._last: deque[int] = deque(maxlen=_MOST_B_FRAMES + 1)  # stamps of the last packets
         self._ranges: list[tuple[float, float]] = []
         self._count = 0
@@ -484,7 +484,8 @@ def choose_stream(path: Path, container: InputContainer) -> tuple[VideoStream, s
         with open_container(
             path
         ) as other:  # its packets are read, and this one's are still to come
-            extents = _measure(other, [other.streams[stream.index] for stream in streams])
+            same = [cast("VideoStream", other.streams[stream.index]) for stream in streams]
+            extents = _measure(other, same)
         chosen = max(streams, key=lambda stream: _rank_stream(stream, extents[stream.index]))
         note = (
             f"the file has {len(streams)} picture tracks; track {streams.index(chosen) + 1} "

@@ -3,6 +3,7 @@
 import math
 from dataclasses import dataclass, field
 from fractions import Fraction
+from typing import cast
 
 import av
 from av.container import InputContainer
@@ -23,7 +24,7 @@ _WRAP_TOLERANCE_S = 10.0
 
 def may_be_joined(container: InputContainer) -> bool:
     """Return whether the container's format allows the clock to jump."""
-    return bool(container.format.flags & Flags.ts_discont.value)
+    return bool(container.format.flags & cast("int", Flags.ts_discont.value))
 
 
 @dataclass
@@ -127,19 +128,19 @@ class PacketExtent:
         if not packet.size:
             return
         self.packets += 1
-        if packet.time_base is None or (packet.pts is None and packet.dts is None):
+        stamp = packet.pts if packet.dts is None else packet.dts
+        if packet.time_base is None or stamp is None:
             return
         unit_s = float(packet.time_base)
         length_s = (packet.duration or 0) * unit_s
         if packet.dts is not None or self._clock.origin_s is None or self._clock.joined:
-            stamp = packet.pts if packet.dts is None else packet.dts
             decoded_s = self._clock.elapsed(stamp * unit_s, self._decoded_s)
             self._decoded_s = decoded_s + length_s
             later_s = 0.0 if packet.pts is None else (packet.pts - stamp) * unit_s
             # Where recordings were joined, one packet may have a stamp of each.
             shown_s = decoded_s + (0.0 if self._clock.joined and abs(later_s) > 1 else later_s)
         else:  # Matroska has no decoding stamps, and FFmpeg cannot guess the first ones
-            shown_s = packet.pts * unit_s - self._clock.origin_s
+            shown_s = stamp * unit_s - self._clock.origin_s
         self._start_s, self._last_s = min(self._start_s, shown_s), max(self._last_s, shown_s)
         if length_s > 0:
             self._shortest_s = min(self._shortest_s, length_s)

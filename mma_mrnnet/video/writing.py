@@ -7,6 +7,7 @@ from contextlib import ExitStack
 from fractions import Fraction
 from itertools import chain
 from pathlib import Path
+from typing import cast
 
 import av
 import numpy as np
@@ -195,7 +196,7 @@ class _Sound:
         self._joined = may_be_joined(source)
         for stream in source.streams.audio:
             self._add(stream)
-        streams = [source.streams[number] for number in self._streams]
+        streams = [stream for stream in source.streams.audio if stream.index in self._streams]
         self._packets = self._read(source, streams) if streams else iter(())
         self._waiting = next(self._packets, None)
 
@@ -203,6 +204,7 @@ class _Sound:
         """Write what lies before that time; None writes all the rest."""
         while self._waiting is not None:
             packet = self._waiting
+            assert packet.dts is not None and packet.time_base is not None  # see `_read`
             if time_s is not None and packet.dts * packet.time_base - self._shift_s > time_s:
                 return
             self._write(packet)
@@ -246,17 +248,17 @@ class _Sound:
         ends_s = dict.fromkeys(clocks, 0.0)
         try:
             for packet in source.demux(streams):
-                if packet.dts is None and packet.pts is None:  # also the empty one at the end
+                stamp = packet.pts if packet.dts is None else packet.dts
+                if stamp is None or packet.time_base is None:  # also the empty one at the end
                     continue
-                packet.dts = packet.pts if packet.dts is None else packet.dts
-                packet.pts = packet.dts if packet.pts is None else packet.pts
+                shown = stamp if packet.pts is None else packet.pts
                 number, unit_s = packet.stream.index, float(packet.time_base)
                 clock = clocks[number]
-                time_s = clock.elapsed(packet.dts * unit_s, ends_s[number])
+                time_s = clock.elapsed(stamp * unit_s, ends_s[number])
                 ends_s[number] = time_s + (packet.duration or 0) * unit_s
-                jumped_s = clock.origin_s - origins_s.setdefault(number, clock.origin_s)
-                packet.dts -= round(jumped_s / unit_s)
-                packet.pts -= round(jumped_s / unit_s)
+                origin_s = clock.origin_s or 0.0
+                jumped = round((origin_s - origins_s.setdefault(number, origin_s)) / unit_s)
+                packet.dts, packet.pts = stamp - jumped, shown - jumped
                 yield packet
         except IndexError:  # see VideoReader
             return
@@ -279,6 +281,8 @@ class _Sound:
 
     def _copy(self, packet: av.Packet, stream: AudioStream) -> None:
         number = packet.stream.index
+        assert packet.dts is not None and packet.pts is not None  # see `_read`
+        assert packet.time_base is not None
         shift = round(self._shift_s / packet.time_base)
         late = max(self._next_stamps.get(number, packet.dts - shift) - (packet.dts - shift), 0)
         packet.dts, packet.pts = packet.dts - shift + late, packet.pts - shift + late
@@ -289,7 +293,7 @@ class _Sound:
     def _encode(self, packet: av.Packet, stream: AudioStream) -> None:
         number = packet.stream.index
         try:
-            frames = packet.decode()
+            frames = cast("list[av.AudioFrame]", packet.decode())
         except av.FFmpegError:
             return  # one damaged packet is a click, not the end
         for frame in frames:
