@@ -997,8 +997,8 @@ def test_a_test_split_in_which_no_face_was_found_is_all_training_mean(
     card = (
         export_checkpoint(tmp_path / "run" / "model", tmp_path / "export") / "README.md"
     ).read_text("utf-8")
-    assert "(2 test clips; who is in them is not known, so people may be in training too)" in card
-    assert "2 of these clips show no face" in card
+    assert "(0 test clips; who is in them is not known, so people may be in training too)" in card
+    assert "2 more clips show no face" in card
     assert predictions(tmp_path / "run" / "predictions_test.csv")[1:] == [
         ["x.mp4", "0.500000", "0.718750"],
         ["y.mp4", "0.500000", "0.718750"],
