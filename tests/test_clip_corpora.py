@@ -122,6 +122,11 @@ HEADER = ["file_name", "subject", "joy", "boredom"]
             [HEADER, ["gone.mp4", "v", "0", "1"]],
             ":2: the clip 'gone.mp4' is not in",
         ),
+        "above the folder": (
+            [HEADER, ["../../a.mp4", "v", "0", "1"]],
+            ":2: '../../a.mp4' is not in",
+        ),
+        "elsewhere": ([HEADER, ["/etc/hostname", "v", "0", "1"]], ":2: '/etc/hostname' is not in"),
         "listed twice": (
             [HEADER, ["a.mp4", "v", "0", "1"], ["a.mp4", "v", "0", "1"]],
             ":3: a.mp4 is listed twice",

@@ -21,7 +21,7 @@ from mma_mrnnet.features.clip_rows import FaceCache, scaling_settings
 from mma_mrnnet.files import content_digest
 from mma_mrnnet.model.modeling_mma_mrnnet import INTENSITY_LOSS, IntensityOutput
 from mma_mrnnet.model.video_processing_mma_mrnnet import MMAMRNNetVideoProcessor
-from mma_mrnnet.results import ClipData, MRNNResults, RunResults
+from mma_mrnnet.results import MRNNResults, RunResults
 from mma_mrnnet.training.arguments import TrainArguments
 from mma_mrnnet.training.clip_corpora import cache_folder, load_stored, read_corpus
 from mma_mrnnet.training.datasets import ClipCollator
@@ -31,7 +31,6 @@ from mma_mrnnet.training.sampling import shuffled
 from mma_mrnnet.training.stages import (
     Stage,
     choose_score,
-    describe_data,
     held_out_of,
     report_splits,
 )
@@ -212,11 +211,10 @@ def pixel_stage(args: TrainArguments) -> Stage:
     clips = load_stored(corpus, args, cache)
     splits = clips.splits
     names, train, validation = config.label_names, splits["train"].rows, splits["validation"].rows
-    data, provenance = describe_data(ClipData, clips.description)
 
     def finish(model: PreTrainedModel, predict: Predict, run: RunResults) -> MRNNResults:
         scores, _ = report_splits(predict, splits, names, corpus.id_column, args.output)
-        return MRNNResults(**vars(run), data=data, **scores)
+        return MRNNResults(**vars(run), data=clips.data, **scores)
 
     return Stage(
         name="pixels",
@@ -232,8 +230,8 @@ def pixel_stage(args: TrainArguments) -> Stage:
         score=lambda outputs, labels: mrnn_scores(outputs, labels, validation, names),
         score_name=monitored,
         finish=finish,
-        data=data,
-        provenance=provenance,
+        data=clips.data,
+        provenance=clips.provenance,
         held_out=held_out_of(splits),
         fingerprint=content_digest(*clips.fingerprint),
     )

@@ -7,7 +7,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 
 from mma_mrnnet.crops.store import INDEX, read_index
-from mma_mrnnet.features.records import CLIP_SPLITS, ClipFile
+from mma_mrnnet.features.records import CLIP_SPLITS, ClipFile, check_inside
 from mma_mrnnet.tables.cells import parse_number, read_text_table
 
 METADATA_FILES = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
@@ -173,6 +173,7 @@ def _choose_targets(path: Path, header: list[str], choice: LabelChoice) -> list[
 
 def _read_clip(row: _Row, folder: Path, targets: list[str], scale: tuple[float, float]) -> ClipFile:
     name = row.cells["file_name"]
+    check_inside(name, row.folder, folder, row.place)
     path = row.folder / name
     if not name or not path.exists():
         raise ValueError(f"{row.place}: the clip {name!r} is not in {row.folder}")

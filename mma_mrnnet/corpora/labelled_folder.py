@@ -18,7 +18,7 @@ from mma_mrnnet.corpora.frame_tables import (
     read_numbers,
     split_by_subject,
 )
-from mma_mrnnet.features.records import FRAME_SPLITS, action_unit_column
+from mma_mrnnet.features.records import FRAME_SPLITS, action_unit_column, check_inside
 from mma_mrnnet.model.labels import ACTION_UNITS, EXPRESSIONS, NO_CLASS
 from mma_mrnnet.tables.cells import TextTable, is_missing, read_text_table
 
@@ -56,12 +56,12 @@ def load_labelled_folder(
             f"found {table.header}"
         )
     check_unique(table, table.header.index("file_name"))
+    names = table.cells(table.header.index("file_name"))
+    for line, name in zip(table.lines, names, strict=True):
+        check_inside(name, folder, folder, f"{table.path}:{line}")
     rows = pd.DataFrame(
         {
-            "image": [
-                f"{folder.as_posix()}/{name}"
-                for name in table.cells(table.header.index("file_name"))
-            ],
+            "image": [f"{folder.as_posix()}/{name}" for name in names],
             "subject": table.cells(table.header.index("subject")),
             **_read_labels(table, action_units),
         }

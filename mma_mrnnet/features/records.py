@@ -1,6 +1,7 @@
 """The label format behind every corpus: columns of frames and clips, and a clip in files."""
 
 import math
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -58,6 +59,17 @@ class ClipFile:
             if path.suffix.lower() in CROP_SUFFIXES and path.stem.isdecimal()
         ]
         return sorted(crops, key=lambda path: (int(path.stem), path.name))
+
+
+def check_inside(name: str, folder: Path, root: Path, place: str) -> None:
+    """Check that a file that a table names lies in the data's folder; links in it may lead out.
+
+    Raises:
+        ValueError: the name leads out of `root`.
+    """
+    path = Path(os.path.abspath(folder / name))  # noqa: PTH100 - resolve() would follow links
+    if not path.is_relative_to(os.path.abspath(root)):  # noqa: PTH100
+        raise ValueError(f"{place}: {name!r} is not in {root}; link to it or copy it there")
 
 
 def action_unit_column(number: int) -> str:

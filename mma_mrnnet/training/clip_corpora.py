@@ -6,7 +6,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
 from accelerate.utils import parse_flag_from_env
@@ -22,7 +22,7 @@ from mma_mrnnet.model.labels import ACTION_UNITS, REACTIONS
 from mma_mrnnet.model.modeling_mma import MMAModel
 from mma_mrnnet.model.modeling_mma_mrnnet import MMAMRNNetForIntensity
 from mma_mrnnet.model.video_processing_mma_mrnnet import MMAMRNNetVideoProcessor
-from mma_mrnnet.results import Provenance
+from mma_mrnnet.results import ClipData, Provenance
 from mma_mrnnet.synthetic.domains import domain_named
 from mma_mrnnet.synthetic.drawn_clips import is_drawn
 from mma_mrnnet.synthetic.extractor_noise import ExtractorNoise, noise_from_errors
@@ -265,14 +265,16 @@ class LoadedClips:
 
     Attributes:
         splits: `train`, `validation` and, if the corpus has it, `test`, which may be unlabelled.
-        description: what they are, in words and numbers, for the results.
+        data: what they are, for the results.
+        provenance: where they come from.
         fingerprint: a digest of each split's clips, labels and rows; empty for simulated clips,
             which follow from the settings.
         feature_names: of tables; empty for affect.
     """
 
     splits: dict[str, ClipSplit]
-    description: dict[str, Any]
+    data: ClipData
+    provenance: list[Provenance]
     fingerprint: list[str] = field(default_factory=list)
     feature_names: list[str] = field(default_factory=list)
 
@@ -292,8 +294,8 @@ def load_clips(corpus: ClipCorpus, args: TrainArguments, read: ClipInput) -> Loa
     cache = read.open_cache(corpus, args)
     clips = load_stored(corpus, args, cache, read.usable)
     if isinstance(cache, TableCache):
-        clips.description["data"] += f" ({cache.kind})"
-        clips.description["without_usable_rows"] = clips.description.pop("without_face")
+        clips.data.data += f" ({cache.kind})"
+        clips.data.without_usable_rows, clips.data.without_face = clips.data.without_face, None
         clips.feature_names = cache.names
         _leave_out_unmeasured(clips, cache)
     return clips
@@ -334,8 +336,7 @@ def _simulate_clips(corpus: ClipCorpus, args: TrainArguments) -> LoadedClips:
     )
     if corpus.domain is not None:
         what += f"; domain {corpus.domain}: {domain.what}"
-    provenance = [corpus.provenance.to_json()]
-    return LoadedClips(splits, {"data": what, "provenance": provenance, **_count_kinds(splits)})
+    return LoadedClips(splits, ClipData(what, _count_kinds(splits)), [corpus.provenance])
 
 
 @lru_cache(maxsize=8)
@@ -382,18 +383,17 @@ def load_stored(
         if name not in splits or len(splits[name].rows) == 0:
             raise ValueError(f"{args.data}: no labelled {usable} in {name}")
     files = corpus.files or []
-    description = {
-        "data": f"{_name_of(corpus)}, {_kinds_of(wanted)}",
-        "provenance": [corpus.provenance.to_json()],
+    data = ClipData(
+        f"{_name_of(corpus)}, {_kinds_of(wanted)}",
+        _count_kinds(splits),
         # Readers that know the people refuse one in two splits.
-        "people_apart": all(clip.subject for clip in files),
-        **_count_kinds(splits),
-        "without_face": sum(len(split.without_rows) for split in done.values()),
-        "unreadable": sum(len(split.unreadable) for split in done.values()),
-        "unlabelled": sum(not clip.is_labelled for clip in files),
-    }
+        people_apart=all(clip.subject for clip in files),
+        without_face=sum(len(split.without_rows) for split in done.values()),
+        unreadable=sum(len(split.unreadable) for split in done.values()),
+        unlabelled=sum(not clip.is_labelled for clip in files),
+    )
     fingerprint = [f"{name} {split.fingerprint}" for name, split in sorted(done.items())]
-    return LoadedClips(splits, description, fingerprint)
+    return LoadedClips(splits, data, [corpus.provenance], fingerprint)
 
 
 def _name_of(corpus: ClipCorpus) -> str:

@@ -4,7 +4,6 @@ import logging
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 
@@ -19,7 +18,7 @@ from mma_mrnnet.model.labels import (
     action_unit_name,
 )
 from mma_mrnnet.model.priors import action_unit_prior
-from mma_mrnnet.results import Provenance
+from mma_mrnnet.results import FrameData, Provenance
 from mma_mrnnet.training.arguments import TrainArguments
 from mma_mrnnet.training.datasets import FrameDataset
 from mma_mrnnet.training.sampling import Draw
@@ -208,19 +207,18 @@ def items_an_epoch(
 
 def describe_frames(
     data: str, splits: FrameSplits, draws: Mapping[str, Sequence[Draw]]
-) -> dict[str, Any]:
-    """Describe the crops for the results: what and whose they are, and what an epoch draws."""
+) -> FrameData:
+    """Describe the crops for the results: what they are, and what an epoch draws."""
     train = splits.train
     sources = dict(sorted(Counter(train.sources).items()))
-    return {
-        "data": DRAWN.get(data) or f"labelled crops of {', '.join(sources)}",
-        "provenance": [source.to_json() for source in splits.provenance],
-        "train": len(train),
-        "validation": len(splits.validation),
-        "train_images_by_source": sources,
-        "items_an_epoch": items_an_epoch(train, draws),
-        "labelled_neutral_talkers": train.talkers,
-    }
+    return FrameData(
+        DRAWN.get(data) or f"labelled crops of {', '.join(sources)}",
+        train=len(train),
+        validation=len(splits.validation),
+        train_images_by_source=sources,
+        items_an_epoch=items_an_epoch(train, draws),
+        labelled_neutral_talkers=train.talkers,
+    )
 
 
 def _label_kinds(rows: FrameDataset) -> dict[str, torch.Tensor]:

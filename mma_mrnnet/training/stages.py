@@ -4,7 +4,7 @@ import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -29,7 +29,6 @@ from mma_mrnnet.results import (
     Provenance,
     Results,
     RunResults,
-    read_provenance,
 )
 from mma_mrnnet.training.arguments import NO_EXTRACTOR, TrainArguments
 from mma_mrnnet.training.calibration import (
@@ -63,8 +62,6 @@ from mma_mrnnet.training.reports import (
 from mma_mrnnet.training.sampling import Order, corpus_draws, mixed, shuffled
 
 logger = logging.getLogger(__name__)
-
-Data = TypeVar("Data", FrameData, ClipData)
 
 
 @dataclass
@@ -149,7 +146,7 @@ def mma_stage(args: TrainArguments) -> Stage:
     splits = frame_splits(args)
     train, validation = splits.train, splits.validation
     draws = corpus_draws(train.sources, train.expression, args.balance)
-    data, provenance = describe_data(FrameData, describe_frames(args.data, splits, draws))
+    data = describe_frames(args.data, splits, draws)
     logger.info("an epoch draws %s", data.items_an_epoch)
     _record_supervision(config, train)
     processor = MMAMRNNetVideoProcessor(
@@ -191,17 +188,10 @@ def mma_stage(args: TrainArguments) -> Stage:
         score_name=score_name,
         finish=finish,
         data=data,
-        provenance=provenance,
+        provenance=list(splits.provenance),
         fingerprint=content_digest(train.fingerprint(), validation.fingerprint()),
         begin_epoch=train.begin_epoch,
     )
-
-
-def describe_data(kind: type[Data], description: dict[str, Any]) -> tuple[Data, list[Provenance]]:
-    """Return what the data of a corpus are, and where they come from."""
-    provenance = list(read_provenance(description))
-    rest = {name: value for name, value in description.items() if name != "provenance"}
-    return kind.from_json(rest, "data"), provenance
 
 
 def _extractor_config(args: TrainArguments) -> MMAConfig:
@@ -255,7 +245,6 @@ def mrnn_stage(args: TrainArguments) -> Stage:
     model, processor, clips = build_model(args, corpus)
     splits = clips.splits
     _warn_of_long_clips(splits, processor)
-    data, provenance = describe_data(ClipData, clips.description)
     names, train, validation = corpus.names, splits["train"].rows, splits["validation"].rows
 
     def finish(model: MMAMRNNetForIntensity, predict: Predict, run: RunResults) -> MRNNResults:
@@ -263,7 +252,7 @@ def mrnn_stage(args: TrainArguments) -> Stage:
         scores, predicted = report_splits(predict, splits, names, corpus.id_column, args.output)
         return MRNNResults(
             **vars(run),
-            data=data,
+            data=clips.data,
             calibration=calibration,
             validation_before_calibration=before,
             validation=scores["validation"],
@@ -288,8 +277,8 @@ def mrnn_stage(args: TrainArguments) -> Stage:
         score=lambda outputs, labels: mrnn_scores(outputs, labels, validation, names),
         score_name=score_name,
         finish=finish,
-        data=data,
-        provenance=provenance,
+        data=clips.data,
+        provenance=clips.provenance,
         held_out=held_out_of(splits),
         fingerprint=content_digest(*clips.fingerprint, *behind),
         carried_results=sorted(Path(args.mma).glob(MMAResults.name_of_file)) if args.mma else [],
