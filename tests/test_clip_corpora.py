@@ -809,7 +809,7 @@ def test_a_users_own_clips_become_a_model_that_predicts_their_targets(
     assert "| calm down |" in card
     assert "simulat" not in card
     assert "on validation, the split that chose the epoch" in card
-    assert "1 more of these clips show no face or cannot be read" in card
+    assert "1 more clips show no face or cannot be read" in card
 
 
 def predictions(path):
