@@ -18,7 +18,7 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator, PartialState
-from accelerate.utils import broadcast_object_list, gather_object
+from accelerate.utils import broadcast_object_list, gather_object, parse_flag_from_env
 from accelerate.utils.other import load
 from safetensors import SafetensorError
 
@@ -154,7 +154,7 @@ def refuse_early(args: TrainArguments) -> None:
         RuntimeError: another number of processes than expected, gradient accumulation by
             Accelerate, or a folder that holds a run.
     """
-    processes = PartialState().num_processes
+    processes = PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU")).num_processes
     if args.expect_processes not in (0, processes):
         raise RuntimeError(f"expected {args.expect_processes} processes; {processes} are running")
     check_accumulation()
