@@ -1,6 +1,7 @@
 """What the command line promises: exit codes, one clear line a failure, results on stdout, notes beside."""
 
 import contextlib
+import io
 import json
 import os
 import re
@@ -10,6 +11,7 @@ import subprocess
 import sys
 import threading
 import zipfile
+from pathlib import Path
 
 import av
 import cv2
@@ -717,6 +719,25 @@ def test_control_characters_of_a_name_reach_the_terminal_as_escapes(predict, cli
     assert headings(out)[1].startswith(rf"{clips}/red\x1b[31m\nnext.mp4: ")
     assert any(r"no\x07file.mp4: no such file" in line for line in err)
     assert not any("\x1b" in line or "\x07" in line for line in [*out, *err])
+
+
+def test_letters_that_stdout_cannot_hold_are_escaped(predict, clips, monkeypatch):
+    (clips / "a.mp4").rename(clips / "mélange.mp4")
+    ascii_only = io.TextIOWrapper(io.BytesIO(), encoding="ascii", write_through=True)
+    monkeypatch.setattr(sys, "stdout", ascii_only)
+    assert predict(clips)[0] == 0
+    text = ascii_only.buffer.getvalue().decode("ascii")
+    assert f"{clips}/b.mp4: 1.0 s" in text
+    assert rf"{clips}/m\xe9lange.mp4: 0.5 s" in text
+
+
+def test_a_full_disk_behind_stdout_does_not_cost_the_table(checkpoint, clips, tmp_path, capsys):
+    words = ["predict", clips, "--model", checkpoint, "--out", tmp_path / "results.csv"]
+    with Path("/dev/full").open("w") as full, contextlib.redirect_stdout(full):
+        assert cli.main([str(word) for word in words]) == 1
+    assert len(pd.read_csv(tmp_path / "results.csv")) == 2
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert line == "mma-mrnnet: standard output: not written: No space left on device"
 
 
 def test_a_link_that_is_given_as_out_is_followed(predict, clips, tmp_path):

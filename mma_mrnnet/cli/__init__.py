@@ -1,5 +1,6 @@
 """The command line: mma-mrnnet predict, compare, crop, draw ... Only this room prints."""
 
+import io
 import logging
 import sys
 from collections.abc import Sequence
@@ -152,6 +153,8 @@ def parse_words(words: Sequence[str]) -> tuple[str, dict[str, Any]]:
 
 def main(words: Sequence[str] | None = None) -> int:
     """Run one command and return the exit code: 0, 1 if something failed, 2 for wrong words."""
+    if isinstance(sys.stdout, io.TextIOWrapper):  # no name ends the work for its letters
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         with GROUP.make_context(
             "mma-mrnnet", list(sys.argv[1:] if words is None else words)

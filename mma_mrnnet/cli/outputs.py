@@ -155,7 +155,7 @@ class Outputs:
         window_s: float,
         hop_s: float,
     ) -> None:
-        self._targets = targets
+        self.given = targets.given()
         self._model, self._processor = model, processor
         self._table_fps, self._window_s, self._hop_s = table_fps, window_s, hop_s
         self._rows: list[dict[str, object]] = []
@@ -172,8 +172,7 @@ class Outputs:
 
         For `--annotate` they come with every frame.
         """
-        given = self._targets.given()
-        if "annotate" in given:
+        if "annotate" in self.given:
             self._annotated = people
             people = [_keep_frames_at(each, self._table_fps) for each in people]
         for option, add in (
@@ -182,18 +181,18 @@ class Outputs:
             ("windows", self._add_windows),
             ("report", self._add_to_report),
         ):
-            if option not in given:
+            if option not in self.given:
                 continue
             try:
                 add(people)
             except Exception as error:  # whatever one clip does here, the others keep their results
                 reason = " ".join(str(error).split()) or type(error).__name__
-                self.failed.append(f"{given[option]}: without {people[0].file}: {reason}")
+                self.failed.append(f"{self.given[option]}: without {people[0].file}: {reason}")
         return people
 
     def write(self) -> None:
         """Write what was asked for."""
-        for option, path in self._targets.given().items():
+        for option, path in self.given.items():
             try:
                 if getattr(self, f"_write_{option}")(path):
                     say(f"wrote {path}")
@@ -231,7 +230,7 @@ class Outputs:
             self._windows.append(table)
 
     def _add_to_report(self, people: list["VideoPrediction"]) -> None:
-        if self._targets.report and self._targets.report.suffix.lower() == ".png":
+        if self.given["report"].suffix.lower() == ".png":
             self._pictured = people[0]
             return
         from mma_mrnnet.prediction import shown

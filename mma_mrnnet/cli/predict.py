@@ -207,7 +207,7 @@ def _predict_all(clips: list[str], reading: Reading, outputs: Outputs, targets: 
         for clip in _with_progress(clips):
             people = outputs.add(predict_one(clip, reading))
             errors += [prediction.error for prediction in people]
-            _show(people, all_faces=reading.all_faces, must_be_read=not targets.given())
+            _show(people, outputs, all_faces=reading.all_faces)
             done += 1
     except KeyboardInterrupt:
         is_interrupted = True
@@ -306,22 +306,22 @@ def _choose_window(window: float | None, most_s: float) -> float:
     return min(WINDOW_S, most_s) if window is None else window
 
 
-def _show(people: list["VideoPrediction"], *, all_faces: bool, must_be_read: bool) -> None:
-    """Print results at once.
+def _show(people: list["VideoPrediction"], outputs: Outputs, *, all_faces: bool) -> None:
+    """Print one clip's results at once.
 
-    Args:
-        people: of one clip.
-        all_faces: each person needs a number.
-        must_be_read: nothing is written, so that a reader who left ends the work.
+    A reader who left (`| head`) or a full disk behind stdout ends the work only if nothing else is
+    written.
     """
     try:
         for prediction in people:
             print_prediction(prediction, all_faces=all_faces)
         sys.stdout.flush()
-    except BrokenPipeError:
-        if must_be_read:
+    except OSError as error:
+        if not outputs.given:
             raise
         discard_stdout()
+        if not isinstance(error, BrokenPipeError):
+            outputs.failed.append(describe_unwritten(Path("standard output"), error))
 
 
 def find_clips(words: list[str], config: "MMAMRNNetConfig") -> list[str]:
