@@ -1,5 +1,6 @@
 """What a drawn clip promises: every frame, boxes where faces are, nothing over anything else, notes on each frame."""
 
+import zipfile
 from dataclasses import replace
 
 import cv2
@@ -11,7 +12,7 @@ from skimage.data import astronaut
 from mma_mrnnet.prediction import predict_people
 from mma_mrnnet.report import annotation
 from mma_mrnnet.report.annotation import COLOURS, annotate_video
-from mma_mrnnet.video.reading import VideoFrame, read_frames
+from mma_mrnnet.video.reading import VideoError, VideoFrame, read_frames
 from mma_mrnnet.video.writing import write_video
 
 FACE = cv2.resize(astronaut()[:256, 96:352], (240, 240), interpolation=cv2.INTER_AREA)
@@ -289,3 +290,20 @@ def test_a_prediction_of_some_frames_of_other_clips_or_of_none_is_refused(read, 
     with pytest.raises(ValueError, match="is the clip itself"):
         annotate_video([person], clip)
     assert [path.name for path in tmp_path.iterdir()] == ["a.mp4"]
+
+
+def test_a_clip_in_an_archive_is_fetched_again_and_frames_in_memory_are_refused(
+    tiny_model, tiny_processor, tmp_path
+):
+    clip = write_video(tmp_path / "a.mp4", [on_grey(120)] * 3, 4)
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        archive.write(clip, "a.mp4")
+    url = f"zip://a.mp4::{tmp_path / 'a.zip'}"
+    annotate_video(
+        predict_people(url, tiny_model, tiny_processor, every_frame=True), tmp_path / "b.mp4"
+    )
+    assert len(list(read_frames(tmp_path / "b.mp4"))) == 3
+    frames = np.stack([frame.image for frame in read_frames(clip)])
+    people = predict_people(frames, tiny_model, tiny_processor, fps=4, every_frame=True)
+    with pytest.raises(VideoError, match=r"^video of 3 frames: no such file"):
+        annotate_video(people, tmp_path / "c.mp4")

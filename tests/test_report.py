@@ -169,6 +169,11 @@ def test_a_file_that_could_not_be_read_is_a_section_with_its_reason():
     assert "nan" not in re.sub(r"base64,[^\"]*", "", text).lower()
 
 
+def test_a_page_of_nobody_is_refused():
+    with pytest.raises(ValueError, match="at least one prediction"):
+        report_page([])
+
+
 def test_people_of_one_clip_stand_below_each_other_under_their_numbers():
     text = report_page([made([0, 0.5], track=0), made([0, 0.5], track=1)])
     assert re.findall(r'<h2 class="who">(.*?)</h2>', text) == ["Person 0", "Person 1"]

@@ -425,3 +425,13 @@ def test_a_url_is_fetched_inside_a_running_event_loop(server, clip):
             return local.path.read_bytes()
 
     assert asyncio.run(inside()) == clip.read_bytes()
+
+
+def test_an_object_whose_read_is_another_one_is_refused_in_one_line(clip):
+    cv2 = pytest.importorskip("cv2")
+    with (
+        pytest.raises(VideoError, match=r"^file object: ") as caught,
+        local_file(cv2.VideoCapture(str(clip))),
+    ):
+        raise AssertionError("it was taken")
+    assert "\n" not in str(caught.value)

@@ -13,6 +13,7 @@ from PIL import Image, ImageDraw, ImageFont
 from mma_mrnnet.prediction import BOX_NAMES, VideoPrediction
 from mma_mrnnet.report.figures import action_unit_columns, expression_names
 from mma_mrnnet.video.reading import FrameClock, VideoFrame
+from mma_mrnnet.video.sources import local_file
 from mma_mrnnet.video.writing import redraw_video
 
 READINGS_PER_S = 2.0  # text beside a face changes no faster, so that it can be read (our choice)
@@ -54,7 +55,7 @@ def annotate_video(
         Sentences about what was lost or had no room; usually empty.
 
     Raises:
-        VideoError: the clip can no longer be read.
+        VideoError: the clip can no longer be read, or was never a file or URL.
         ValueError: no predictions, of several clips, or without a row for every frame; a path that
             is no .mp4, or is the clip itself.
     """
@@ -73,7 +74,8 @@ def annotate_video(
         return painter.paint(frame)
 
     known = predictions[0].warning or ""
-    lost = [note for note in redraw_video(predictions[0].file, path, draw) if note not in known]
+    with local_file(predictions[0].file) as local:  # a URL is fetched again
+        lost = [note for note in redraw_video(local.path, path, draw) if note not in known]
     return lost + ([] if painter is None else painter.without_room())
 
 

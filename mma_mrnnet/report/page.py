@@ -109,7 +109,13 @@ def render_timeline(prediction: VideoPrediction) -> Markup:
 
 
 def report_page(predictions: Sequence[VideoPrediction]) -> str:
-    """Return a page about at least one person of one clip or of several, a section a clip."""
+    """Return a page about at least one person of one clip or of several, a section a clip.
+
+    Raises:
+        ValueError: there are no predictions.
+    """
+    if not predictions:
+        raise ValueError("a report needs at least one prediction")
     clips: dict[str, list[VideoPrediction]] = {}
     for prediction in predictions:
         clips.setdefault(prediction.file, []).append(prediction)

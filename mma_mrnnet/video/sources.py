@@ -438,8 +438,8 @@ def _read_piece(source: BinaryIO, name: str) -> Any:
         return source.read(_PIECE)
     except UnicodeDecodeError as error:
         raise VideoError(f'{name}: is open as text; open a video file with "rb"') from error
-    except (OSError, ValueError) as error:  # ValueError: it is closed
-        raise VideoError(f"{name}: cannot be read: {error}") from error
+    except Exception as error:  # an object of any library, with a `read` of any meaning
+        raise VideoError(f"{name}: cannot be read: {_one_line(error)}") from error
 
 
 def _too_large(name: str, max_bytes: int, more: str = "") -> VideoError:
