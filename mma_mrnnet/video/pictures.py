@@ -80,13 +80,12 @@ def _scale_grey(values: np.ndarray) -> np.ndarray:
     They are taken for 8, 10, 12, 14 or 16 bits by their largest value, and floats up to 1 for [0, 1].
     Anything else is stretched from its smallest to its largest value (our choice).
     """
-    depths = (1, *_DEPTHS) if values.dtype.kind == "f" else _DEPTHS
-    values = np.nan_to_num(values.astype(np.float64))
-    low, high = float(values.min()), float(values.max())
-    largest: float | None = next((depth for depth in depths if high <= depth), None)
-    if low < 0 or largest is None:
-        values, largest = values - low, max(high - low, 1e-12)
-    return (values * (255 / largest)).round().clip(0, 255).astype(np.uint8)
+    whitest = (1, *_DEPTHS) if values.dtype.kind == "f" else _DEPTHS
+    levels = np.nan_to_num(values.astype(np.float64))
+    low, high = float(levels.min()), float(levels.max())
+    if low >= 0 and high <= whitest[-1]:
+        return (levels * (255 / min(w for w in whitest if high <= w))).round().astype(np.uint8)
+    return ((levels - low) * (255 / max(high - low, 1e-12))).round().astype(np.uint8)
 
 
 def _to_srgb(image: Image.Image, name: str) -> Image.Image:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from numbers import Real
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import av
 import numpy as np
@@ -210,7 +210,7 @@ class VideoReader:
                     self._note_sound(packet)
                     continue
                 damage.add(packet)
-                frames = cast("list[av.VideoFrame]", packet.decode())
+                frames = packet.decode()
             except IndexError:  # PyAV 18 after the last packet, if a stream appeared late
                 return
             except MemoryError:
@@ -226,8 +226,9 @@ class VideoReader:
             if packet.size:  # the last, empty packet only returns delayed frames
                 self._lost_in_a_row = 0
             for frame in frames:
-                self._check_size(frame.width, frame.height)
-                yield frame
+                if isinstance(frame, av.VideoFrame):
+                    self._check_size(frame.width, frame.height)
+                    yield frame
 
     def _note_sound(self, packet: av.Packet) -> None:
         if packet.size and packet.pts is not None and packet.time_base is not None:
@@ -300,7 +301,7 @@ class _Damage:
         self._packets_since_s: float | None = None  # when damage began, by packets; None if intact
         self._frames_since_s: float | None = None  # the same, by frames
         # The packets whose frames are still to come, by stamp, in decoding order; True if damaged.
-        self._packets: dict[int | None, bool] = {}
+        self._packets: dict[int, bool] = {}
         self._last: deque[int] = deque(maxlen=_MOST_B_FRAMES + 1)  # stamps of the last packets
         self._ranges: list[tuple[float, float]] = []
         self._count = 0
@@ -347,9 +348,9 @@ class _Damage:
     def _mark_later_packets(self, frame: av.VideoFrame, held: Iterable[av.VideoFrame]) -> None:
         """Mark the held frames that were decoded after a damaged one."""
         orders = {stamp: order for order, stamp in enumerate(self._packets)}
-        start = orders.get(frame.pts, math.inf)
+        start = math.inf if frame.pts is None else orders.get(frame.pts, math.inf)
         for other in held:
-            if orders.get(other.pts, -1) > start:
+            if other.pts is not None and orders.get(other.pts, -1) > start:
                 self._packets[other.pts] = True
 
     def _release(self, frame: av.VideoFrame) -> tuple[av.VideoFrame, bool]:
@@ -481,11 +482,10 @@ def choose_stream(path: Path, container: InputContainer) -> tuple[VideoStream, s
         raise _video_error(path, f"holds no video stream (found: {found})")
     chosen, note = streams[0], None
     if len(streams) > 1:
-        with open_container(
-            path
-        ) as other:  # its packets are read, and this one's are still to come
-            same = [cast("VideoStream", other.streams[stream.index]) for stream in streams]
-            extents = _measure(other, same)
+        numbers = {stream.index for stream in streams}
+        # Opened again, since this container's packets are still to be read.
+        with open_container(path) as other:
+            extents = _measure(other, [s for s in other.streams.video if s.index in numbers])
         chosen = max(streams, key=lambda stream: _rank_stream(stream, extents[stream.index]))
         note = (
             f"the file has {len(streams)} picture tracks; track {streams.index(chosen) + 1} "

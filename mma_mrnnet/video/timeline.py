@@ -3,11 +3,9 @@
 import math
 from dataclasses import dataclass, field
 from fractions import Fraction
-from typing import cast
 
 import av
 from av.container import InputContainer
-from av.format import Flags
 from av.video.stream import VideoStream
 
 _BACK_S = 1.0  # stamps that fall back further come from a new clock, not from jitter
@@ -20,11 +18,12 @@ _BACK_IN_JOINED_S = 0.2
 _AHEAD_IN_JOINED_S = 1.0
 _WRAP_S = 2**33 / 90_000  # their stamps have 33 bits, and start again after 26.5 hours
 _WRAP_TOLERANCE_S = 10.0
+_TS_DISCONT = 0x0200  # AVFMT_TS_DISCONT, the flag of these formats
 
 
 def may_be_joined(container: InputContainer) -> bool:
     """Return whether the container's format allows the clock to jump."""
-    return bool(container.format.flags & cast("int", Flags.ts_discont.value))
+    return bool(container.format.flags & _TS_DISCONT)
 
 
 @dataclass
@@ -128,19 +127,21 @@ class PacketExtent:
         if not packet.size:
             return
         self.packets += 1
-        stamp = packet.pts if packet.dts is None else packet.dts
-        if packet.time_base is None or stamp is None:
+        shown = packet.dts if packet.pts is None else packet.pts
+        if shown is None or packet.time_base is None:
             return
         unit_s = float(packet.time_base)
         length_s = (packet.duration or 0) * unit_s
-        if packet.dts is not None or self._clock.origin_s is None or self._clock.joined:
-            decoded_s = self._clock.elapsed(stamp * unit_s, self._decoded_s)
+        if packet.dts is None and self._clock.origin_s is not None and not self._clock.joined:
+            # Matroska has no decoding stamps, and FFmpeg cannot guess the first ones.
+            shown_s = shown * unit_s - self._clock.origin_s
+        else:
+            decoded = shown if packet.dts is None else packet.dts
+            decoded_s = self._clock.elapsed(decoded * unit_s, self._decoded_s)
             self._decoded_s = decoded_s + length_s
-            later_s = 0.0 if packet.pts is None else (packet.pts - stamp) * unit_s
+            later_s = (shown - decoded) * unit_s
             # Where recordings were joined, one packet may have a stamp of each.
             shown_s = decoded_s + (0.0 if self._clock.joined and abs(later_s) > 1 else later_s)
-        else:  # Matroska has no decoding stamps, and FFmpeg cannot guess the first ones
-            shown_s = stamp * unit_s - self._clock.origin_s
         self._start_s, self._last_s = min(self._start_s, shown_s), max(self._last_s, shown_s)
         if length_s > 0:
             self._shortest_s = min(self._shortest_s, length_s)

@@ -7,7 +7,6 @@ from contextlib import ExitStack
 from fractions import Fraction
 from itertools import chain
 from pathlib import Path
-from typing import cast
 
 import av
 import numpy as np
@@ -204,8 +203,7 @@ class _Sound:
         """Write what lies before that time; None writes all the rest."""
         while self._waiting is not None:
             packet = self._waiting
-            assert packet.dts is not None and packet.time_base is not None  # see `_read`
-            if time_s is not None and packet.dts * packet.time_base - self._shift_s > time_s:
+            if time_s is not None and _decoding_time_s(packet) - self._shift_s > time_s:
                 return
             self._write(packet)
             self._waiting = next(self._packets, None)
@@ -248,17 +246,15 @@ class _Sound:
         ends_s = dict.fromkeys(clocks, 0.0)
         try:
             for packet in source.demux(streams):
-                stamp = packet.pts if packet.dts is None else packet.dts
-                if stamp is None or packet.time_base is None:  # also the empty one at the end
+                if packet.dts is None and packet.pts is None:  # also the empty one at the end
                     continue
-                shown = stamp if packet.pts is None else packet.pts
-                number, unit_s = packet.stream.index, float(packet.time_base)
-                clock = clocks[number]
-                time_s = clock.elapsed(stamp * unit_s, ends_s[number])
-                ends_s[number] = time_s + (packet.duration or 0) * unit_s
-                origin_s = clock.origin_s or 0.0
-                jumped = round((origin_s - origins_s.setdefault(number, origin_s)) / unit_s)
-                packet.dts, packet.pts = stamp - jumped, shown - jumped
+                packet.dts = packet.pts if packet.dts is None else packet.dts
+                packet.pts = packet.dts if packet.pts is None else packet.pts
+                number, stamp_s = packet.stream.index, _decoding_time_s(packet)
+                time_s = clocks[number].elapsed(stamp_s, ends_s[number])
+                ends_s[number] = time_s + float((packet.duration or 0) * packet.time_base)
+                origin_s = origins_s.setdefault(number, stamp_s - time_s)
+                _shift(packet, origin_s - (stamp_s - time_s))
                 yield packet
         except IndexError:  # see VideoReader
             return
@@ -281,11 +277,10 @@ class _Sound:
 
     def _copy(self, packet: av.Packet, stream: AudioStream) -> None:
         number = packet.stream.index
-        assert packet.dts is not None and packet.pts is not None  # see `_read`
-        assert packet.time_base is not None
-        shift = round(self._shift_s / packet.time_base)
-        late = max(self._next_stamps.get(number, packet.dts - shift) - (packet.dts - shift), 0)
-        packet.dts, packet.pts = packet.dts - shift + late, packet.pts - shift + late
+        _shift(packet, -self._shift_s)
+        stamp = packet.dts or 0
+        late = max(self._next_stamps.get(number, stamp) - stamp, 0)
+        packet.dts, packet.pts = stamp + late, (packet.pts or 0) + late
         self._next_stamps[number] = packet.dts + 1
         packet.stream = stream
         self._target.mux(packet)
@@ -293,10 +288,12 @@ class _Sound:
     def _encode(self, packet: av.Packet, stream: AudioStream) -> None:
         number = packet.stream.index
         try:
-            frames = cast("list[av.AudioFrame]", packet.decode())
+            frames = packet.decode()
         except av.FFmpegError:
             return  # one damaged packet is a click, not the end
         for frame in frames:
+            if not isinstance(frame, av.AudioFrame):
+                continue
             start = frame.pts or 0
             if frame.pts is not None and frame.time_base:
                 start -= round(self._shift_s / frame.time_base)
@@ -304,6 +301,16 @@ class _Sound:
                 start += round(frame.samples / frame.sample_rate / frame.time_base)
             self._next_stamps[number] = start
             self._target.mux(stream.encode(frame))
+
+
+def _decoding_time_s(packet: av.Packet) -> float:
+    return float((packet.dts or 0) * packet.time_base)
+
+
+def _shift(packet: av.Packet, shift_s: float) -> None:
+    """Move a packet in time."""
+    shift = round(shift_s / packet.time_base)
+    packet.dts, packet.pts = (packet.dts or 0) + shift, (packet.pts or 0) + shift
 
 
 def _can_copy(stream: AudioStream) -> bool:
