@@ -575,6 +575,7 @@ def test_an_empty_column_is_left_out_of_a_pattern_but_not_if_it_is_named(tmp_pat
         ("a.csv", "A recording of Monday\n\ntime,smile\n0,0.5\n0.5,1.5\n"),
         ("a.txt", "time  smile\n0.0   0.5\n0.5   1.5\n"),
         ("a.txt", '"time" "smile"\n"1" 0 0.5\n"2" 0.5 1.5\n'),
+        ("a.csv", "sep=;\ntime;smile\n0;0,5\n0,5;1,5\n"),
         (
             "a.txt",
             "Video analysis detailed log\nFace Model:\tGeneral\n\nVideo Time\tHappy\tStimulus\n"
@@ -583,7 +584,7 @@ def test_an_empty_column_is_left_out_of_a_pattern_but_not_if_it_is_named(tmp_pat
     ],
     ids=[
         *("OpenFace 1", "tabs", "decimal commas", "behind a #", "comma at the end", "a title"),
-        *("blanks", "R's row names", "FaceReader"),
+        *("blanks", "R's row names", "Excel's separator", "FaceReader"),
     ],
 )
 def test_tables_with_other_suffixes_delimiters_and_headers(tmp_path, name, text):

@@ -225,7 +225,7 @@ def _find_delimiter(text: str) -> str:
 def _find_header(rows: list[list[str]]) -> int:
     """Return the place of the header: the first row, or the first one below lines of a preamble."""
     start = 0
-    while start < len(rows) - 1 and rows[start][0].startswith("#"):
+    while start < len(rows) - 1 and rows[start][0].startswith(("#", "sep=")):  # Excel's: sep=;
         start += 1
     if start and len(rows[start - 1]) == len(rows[start]) > 1 and is_all_numbers(rows[start]):
         return start - 1  # the header itself stands behind a #
