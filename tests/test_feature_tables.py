@@ -868,6 +868,8 @@ def test_tables_become_a_calibrated_model_that_predicts_by_the_command_line(
     )
 
     capsys.readouterr()
+    (openface_clips / "validation" / "README.txt").write_text("no clip")
+    (openface_clips / "validation" / "metadata.parquet").write_bytes(b"no clip")
     out, frames = tmp_path / "out.csv", tmp_path / "frames.csv"
     words = [str(openface_clips / "validation"), "--model", str(run / "model"), "--out", str(out)]
     assert command(["predict", *words, "--frames", str(frames)]) == 1  # 8.csv shows no face

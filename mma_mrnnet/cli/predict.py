@@ -384,10 +384,9 @@ def _search_folder(folder: Path, suffixes: frozenset[str], *, with_crops: bool) 
 
 
 def _is_clip(path: Path, suffixes: frozenset[str]) -> bool:
-    from mma_mrnnet.crops.store import METADATA
-
     # `--data clips:FOLDER` keeps its labels in a table beside the clips, which may be tables too.
-    return path.suffix.lower() in suffixes and path.name != METADATA
+    is_note = path.stem.lower() in ("metadata", "readme")
+    return path.suffix.lower() in suffixes and not is_note
 
 
 def _with_progress(clips: list[str]) -> Iterable[str]:
