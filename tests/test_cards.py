@@ -279,10 +279,15 @@ def test_names_of_users_cannot_break_a_table_or_bring_html(shipped, folder):
     path = folder / "results_mma.json"
     results = json.loads(path.read_text())
     results["provenance"][0]["name"] = "a|b\n<script>`x`"
+    results["provenance"][0]["attribution"] = "Somebody\n# Heading <script> <https://doi.org/1>"
+    results["command"] = "train.py\n```\n# Heading"
     path.write_text(json.dumps(results))
     text = card_of(shipped, folder).text
     assert "| a\\|b &lt;script>'x' | cc-by-4.0 |" in text
+    assert ": Somebody # Heading &lt;script> <https://doi.org/1>" in text
     assert "<script>" not in text
+    assert "\n# Heading" not in text
+    assert text.count("```") % 2 == 0
 
 
 def test_a_macro_f1_over_one_expression_is_none():

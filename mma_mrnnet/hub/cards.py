@@ -183,7 +183,13 @@ def render_card(
     loader = jinja2.FileSystemLoader(template_folder("hub_cards"))
     # No autoescape: a card is Markdown, so names and texts of users go through `text` instead.
     environment = jinja2.Environment(loader=loader)
-    environment.filters |= {"number": _number, "interval": _interval, "text": _text}
+    environment.filters |= {
+        "number": _number,
+        "interval": _interval,
+        "text": _text,
+        "prose": _prose,
+        "code": _code,
+    }
     card = environment.get_template(f"{template}.md").render(
         card_data=data.to_yaml(),
         sources=sources,
@@ -211,6 +217,16 @@ def _text(value: object) -> str:
     """Return a user's text on one line, without what Markdown or HTML would act on in a table."""
     line = " ".join(str(value).split())
     return line.replace("|", "\\|").replace("`", "'").replace("<", "&lt;")
+
+
+def _prose(value: str) -> str:
+    """Return a text of one paragraph that may hold links, but no HTML."""
+    return re.sub(r"<(?!https?://)", "&lt;", " ".join(value.split()))
+
+
+def _code(value: str) -> str:
+    """Return a command on one line that cannot end its code block."""
+    return " ".join(value.splitlines()).replace("`", "'")
 
 
 def _clip_counts(data: ClipData) -> dict[str, int]:
