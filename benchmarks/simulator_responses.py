@@ -22,15 +22,15 @@ from mma_mrnnet import MMAMRNNetForIntensity, MMAMRNNetVideoProcessor
 from mma_mrnnet.files import write_json
 from mma_mrnnet.metrics import rounded
 from mma_mrnnet.model.labels import ACTION_UNITS, REACTIONS
-from mma_mrnnet.synthetic.display import ASSOCIATIONS, affect_of, speech_units
+from mma_mrnnet.synthetic.display import ASSOCIATIONS, compose_affect, sample_speech
 from mma_mrnnet.synthetic.domains import domain_named
 from mma_mrnnet.synthetic.extractor_noise import (
     ExtractorNoise,
-    columns_of,
+    find_columns,
     noise_from_errors,
     report_affect,
     sample_bias,
-    turned_away,
+    turn_away,
 )
 from mma_mrnnet.training.extractor_errors import read_errors
 
@@ -74,13 +74,13 @@ def displays(frames: int) -> np.ndarray:
     for row, reaction in enumerate(REACTIONS):
         for unit, share in ASSOCIATIONS[reaction].items():
             if share >= MOST_SHOW_IT:
-                units[row][:, columns_of(unit)] = rise[:, None]
-    return affect_of(shown, np.zeros(shown.shape[:2]), units)
+                units[row][:, find_columns(unit)] = rise[:, None]
+    return compose_affect(shown, np.zeros(shown.shape[:2]), units)
 
 
 def resting(speech: np.ndarray) -> np.ndarray:
     """Make true affect (N, T, 26) of calm faces with only the units of speech (N, T, 17)."""
-    return affect_of(
+    return compose_affect(
         np.zeros((*speech.shape[:2], len(REACTIONS))), np.zeros(speech.shape[:2]), speech
     )
 
@@ -90,21 +90,21 @@ def stimuli(frames: int, fps: float, noise: ExtractorNoise) -> dict[str, np.ndar
     rng = np.random.default_rng(0)
     clear = without_noise(noise)
     still = np.zeros((DRAWS, frames, len(ACTION_UNITS)))
-    speech = speech_units(np.ones(DRAWS, bool), fps, rng)[:, :frames]
+    speech = sample_speech(np.ones(DRAWS, bool), fps, rng)[:, :frames]
 
     def seen(true: np.ndarray, mouth: np.ndarray) -> np.ndarray:
         nobody = np.zeros((len(true), true.shape[-1]))
-        return report_affect(true, mouth[..., columns_of(25)], nobody, clear, rng, fps)
+        return report_affect(true, mouth[..., find_columns(25)], nobody, clear, rng, fps)
 
     calm, people = resting(still), np.stack([sample_bias(noise, rng) for _ in range(DRAWS)])
     turn = rng.uniform(0, 0.8, (DRAWS, 1)) * np.sin(np.linspace(0, np.pi, frames))
-    moving = turned_away(calm, people, turn, noise, rng)
+    moving = turn_away(calm, people, turn, noise, rng)
     return {
         "displays": seen(displays(frames), still[: len(REACTIONS)]),
         "neutral_still": seen(calm[:1], still[:1]),
         "neutral_talking": seen(resting(speech), speech),
         "neutral_moving": report_affect(
-            moving[0], still[..., columns_of(25)], moving[1], noise, rng, fps
+            moving[0], still[..., find_columns(25)], moving[1], noise, rng, fps
         ),
     }
 

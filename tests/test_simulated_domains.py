@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 
 from mma_mrnnet.model.labels import ACTION_UNITS, REACTIONS
-from mma_mrnnet.synthetic.display import Looseness, frame_times, wander
+from mma_mrnnet.synthetic.display import Looseness, list_frame_times, sample_wander
 from mma_mrnnet.synthetic.domains import DOMAINS, Domain, Recording, domain_named
 from mma_mrnnet.synthetic.extractor_noise import (
     ExtractorNoise,
-    autoregressive,
     report_affect,
-    turned_away,
+    sample_autoregressive,
+    turn_away,
 )
 from mma_mrnnet.synthetic.reactions import (
     as_dataset,
@@ -45,8 +45,8 @@ def splits_of(name, seed, counts, **shares):
 
 
 def test_the_longest_clip_has_fifteen_seconds_of_frames():
-    assert [len(frame_times(fps)) for fps in (1, 2.0, 2.5, 3, 4)] == [15, 30, 38, 45, 60]
-    assert frame_times(4)[:4].tolist() == [0, 0.25, 0.5, 0.75]
+    assert [len(list_frame_times(fps)) for fps in (1, 2.0, 2.5, 3, 4)] == [15, 30, 38, 45, 60]
+    assert list_frame_times(4)[:4].tolist() == [0, 0.25, 0.5, 0.75]
 
 
 @pytest.mark.parametrize("fps", [0.5, 1.0, 3.0, 4.0, 12.5])
@@ -95,7 +95,7 @@ def test_errors_last_as_long_at_every_rate(fps):
 
 @pytest.mark.parametrize("fps", [1, 2, 4])
 def test_noise_keeps_its_variance_and_memory_at_every_rate(fps):
-    drift = autoregressive((6000, 4 * fps), 0.95, fps, np.random.default_rng(0))
+    drift = sample_autoregressive((6000, 4 * fps), 0.95, fps, np.random.default_rng(0))
     assert drift[:, -1].std() == pytest.approx(1, abs=0.04)
     assert np.corrcoef(drift[:, -1 - fps], drift[:, -1])[0, 1] == pytest.approx(0.95**2, abs=0.02)
 
@@ -103,7 +103,7 @@ def test_noise_keeps_its_variance_and_memory_at_every_rate(fps):
 @pytest.mark.parametrize("fps", [1, 2, 4])
 def test_speech_wanders_as_far_in_a_second_at_every_rate(fps):
     # Two half seconds: 0.15 * sqrt(2) = 0.212
-    phase = wander((8000, 3 * fps), fps, np.random.default_rng(1))
+    phase = sample_wander((8000, 3 * fps), fps, np.random.default_rng(1))
     assert (phase[:, -1] - phase[:, -1 - fps]).std() == pytest.approx(0.212, rel=0.05)
 
 
@@ -349,7 +349,7 @@ def test_a_turned_head_shows_less_and_is_misread_in_one_direction():
     face[..., 2 + 4] = 1.0  # happiness
     face[..., 0] = 0.8
     turn = np.tile([0.0, 1.0], (3000, 1))
-    seen, bias = turned_away(face, np.zeros((3000, 26)), turn, noise, np.random.default_rng(0))
+    seen, bias = turn_away(face, np.zeros((3000, 26)), turn, noise, np.random.default_rng(0))
     np.testing.assert_array_equal(seen[:, 0], face[:, 0])
     assert seen[0, 1, [0, 2, 6]].tolist() == [0.4, 0.5, 0.5]  # paler, and half of it neutral
     assert not bias[:, 0].any()

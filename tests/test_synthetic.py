@@ -9,7 +9,12 @@ from mma_mrnnet.features.records import clip_features
 from mma_mrnnet.model.labels import ACTION_UNITS, EXPRESSIONS, REACTIONS, affect_names
 from mma_mrnnet.model.priors import ACTION_UNIT_PRIOR
 from mma_mrnnet.synthetic.display import ASSOCIATIONS, CIRCUMPLEX, Looseness
-from mma_mrnnet.synthetic.extractor_noise import ExtractorNoise, columns_of, either, report_affect
+from mma_mrnnet.synthetic.extractor_noise import (
+    ExtractorNoise,
+    combine_causes,
+    find_columns,
+    report_affect,
+)
 from mma_mrnnet.synthetic.reactions import (
     CORRELATION,
     MARGINALS,
@@ -36,7 +41,7 @@ def mean_units(clips, reaction, *units, field="affect"):
     """Mean of the units over the clips in which the reaction is the strongest."""
     column = REACTIONS.index(reaction)
     frames = np.concatenate([getattr(clip, field) for clip in clips if clip.labels[column] == 1])
-    return frames[:, [FIRST_UNIT + place for place in columns_of(*units)]].mean()
+    return frames[:, [FIRST_UNIT + place for place in find_columns(*units)]].mean()
 
 
 # Labels
@@ -311,7 +316,7 @@ def test_units_without_supervision_follow_the_expressions():
     # Under the prior AU11 occurs in sadness alone, in 26 % of people; AU23 in anger alone, in 29 %.
     reported = report(face(au11=1.0, au23=1.0), ExtractorNoise())
     expressions = dict(zip(EXPRESSIONS, reported[0, 0, 2:9], strict=True))
-    eleven, twenty_three = reported[0, 0, [FIRST_UNIT + place for place in columns_of(11, 23)]]
+    eleven, twenty_three = reported[0, 0, [FIRST_UNIT + place for place in find_columns(11, 23)]]
     assert eleven == pytest.approx(0.26 * expressions["sadness"], rel=1e-4)
     assert twenty_three == pytest.approx(0.29 * expressions["anger"], rel=1e-4)
 
@@ -324,7 +329,7 @@ def test_a_talking_mouth_looks_a_little_like_surprise():
 
 def test_two_causes_of_a_unit_add_up_below_one():
     # 1 - 0.5 * 0.5 = 0.75
-    assert either(np.array(0.5), np.array(0.5)) == 0.75
+    assert combine_causes(np.array(0.5), np.array(0.5)) == 0.75
 
 
 def test_the_numbers_of_the_noise_cannot_be_changed_in_place():

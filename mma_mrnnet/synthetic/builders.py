@@ -35,13 +35,13 @@ from mma_mrnnet.model.labels import (
     is_present,
 )
 from mma_mrnnet.synthetic.domains import FPS, domain_named
-from mma_mrnnet.synthetic.drawn_faces import PROVENANCE, SIZE, drawn_faces, drawn_rows
+from mma_mrnnet.synthetic.drawn_faces import PROVENANCE, SIZE, draw_rows, drawn_faces
 from mma_mrnnet.synthetic.extractor_noise import ExtractorNoise
 from mma_mrnnet.synthetic.reactions import (
     HUME_COUNTS,
     SimulatedClip,
+    describe_simulated,
     hume_like_splits,
-    simulated_info,
 )
 
 
@@ -144,7 +144,7 @@ class SimulatedReactions(_MadeUpCorpus):
         return domain_named(self.config.domain).rate(self.config.fps)
 
     def _info(self) -> datasets.DatasetInfo:
-        return simulated_info(self.fps)
+        return describe_simulated(self.fps)
 
     def _split_generators(self, dl_manager: object) -> list[datasets.SplitGenerator]:
         return [
@@ -216,7 +216,7 @@ class DrawnFaces(_MadeUpCorpus):
 
     def _generate_examples(self, split: str, count: int, seed: int) -> Iterator[tuple[int, dict]]:
         one_kind = self.config.one_kind and split == "train"
-        yield from enumerate(drawn_rows(count, seed=seed, size=self.config.size, one_kind=one_kind))
+        yield from enumerate(draw_rows(count, seed=seed, size=self.config.size, one_kind=one_kind))
 
 
 def drawn_splits(items: int, seed: int) -> dict[str, tuple[int, int]]:

@@ -13,9 +13,9 @@ from mma_mrnnet.model.priors import ACTION_UNIT_PRIOR
 from mma_mrnnet.synthetic.extractor_noise import (
     Array,
     ExtractorNoise,
-    autoregressive,
-    columns_of,
-    either,
+    combine_causes,
+    find_columns,
+    sample_autoregressive,
     sample_bias,
 )
 
@@ -127,7 +127,7 @@ class Looseness:
     """Chance that a unit is a lasting part of a person's resting face."""
 
 
-def frame_times(fps: float) -> Array:
+def list_frame_times(fps: float) -> Array:
     """Return (T,) times in seconds of the longest clip's frames; T is 30 at 2 frames a second."""
     return np.arange(ceil(LONGEST_S * fps)) / fps
 
@@ -163,7 +163,7 @@ def _sample_person(
     rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(1, subject)))
     units = len(ACTION_UNITS)
     habits = (rng.random(units) < looseness.rest_habit) * rng.uniform(0.05, 0.25, units)
-    habits[columns_of(25, 26)] *= 0.3  # calm mouths are closed
+    habits[find_columns(25, 26)] *= 0.3  # calm mouths are closed
     return (
         rng.beta(*looseness.expressivity),
         np.exp(looseness.unit_spread * rng.standard_normal(units)),
@@ -174,7 +174,7 @@ def _sample_person(
     )
 
 
-def display(
+def show_reactions(
     labels: Array,
     people: People,
     pace: Array,
@@ -210,7 +210,7 @@ def display(
             rng.random(spread.shape) >= looseness.unit_dropped
         )
         strength = apex * stays * spread * people.unit_strength  # (N, 17)
-        units = either(units, (shown[..., reaction, None] * strength[:, None]).clip(0, 1))
+        units = combine_causes(units, (shown[..., reaction, None] * strength[:, None]).clip(0, 1))
     return shown, units
 
 
@@ -226,7 +226,7 @@ def _blend(level: Array, looseness: Looseness, rng: np.random.Generator) -> Arra
 
 def _envelopes(pace: Array, fps: float, looseness: Looseness, rng: np.random.Generator) -> Array:
     """Return (N, T, 7) the course of each reaction, in [0, 1]; some have a second bout."""
-    time_s = frame_times(fps)[:, None] / pace[:, None, None]  # (N, T, 1)
+    time_s = list_frame_times(fps)[:, None] / pace[:, None, None]  # (N, T, 1)
     shape = (len(pace), 1, len(REACTIONS))
     rise_s, hold_s = (
         rng.gamma(2, np.array(mean) / 2, shape) + 0.1
@@ -245,7 +245,7 @@ def _envelopes(pace: Array, fps: float, looseness: Looseness, rng: np.random.Gen
     return np.maximum(bout(onset_s), again * bout(again_s))
 
 
-def masking_smile(
+def sample_masking_smile(
     shown: Array, people: People, looseness: Looseness, rng: np.random.Generator
 ) -> Array:
     """Return (N, T) the smile that some people put over negative reactions while these show."""
@@ -254,16 +254,16 @@ def masking_smile(
     return looseness.masking_smile * masked[:, None] * shown[..., negative].max(-1)
 
 
-def speech_units(talks: NDArray[np.bool_], fps: float, rng: np.random.Generator) -> Array:
+def sample_speech(talks: NDArray[np.bool_], fps: float, rng: np.random.Generator) -> Array:
     """Return (N, T, 17) the units of talking: 3 to 7 openings a second.
 
     So they look random at 2 frames a second. Our choice.
     """
-    time_s = frame_times(fps)
+    time_s = list_frame_times(fps)
     shape = (len(talks), len(time_s))
     openings_a_second = rng.uniform(3, 7, (len(talks), 1))
-    phase = openings_a_second * time_s + wander(shape, fps, rng)
-    speaks = talks[:, None] & (autoregressive(shape, 0.8, fps, rng) > -0.6)  # with pauses
+    phase = openings_a_second * time_s + sample_wander(shape, fps, rng)
+    speaks = talks[:, None] & (sample_autoregressive(shape, 0.8, fps, rng) > -0.6)  # with pauses
     opening = np.abs(np.sin(np.pi * phase)) * speaks
     units = np.zeros((*shape, len(ACTION_UNITS)))
     for unit, strength in ((25, 0.75), (26, 0.5)):
@@ -274,7 +274,7 @@ def speech_units(talks: NDArray[np.bool_], fps: float, rng: np.random.Generator)
     return units
 
 
-def wander(shape: tuple[int, int], fps: float, rng: np.random.Generator) -> Array:
+def sample_wander(shape: tuple[int, int], fps: float, rng: np.random.Generator) -> Array:
     """Return (N, T) random walks along axis 1.
 
     Their standard deviation is 0.15 after half a second, at any rate (our choice).
@@ -282,14 +282,14 @@ def wander(shape: tuple[int, int], fps: float, rng: np.random.Generator) -> Arra
     return 0.15 * sqrt(2 / fps) * rng.standard_normal(shape).cumsum(1)
 
 
-def resting_units(people: People, fps: float, rng: np.random.Generator) -> Array:
+def sample_rest(people: People, fps: float, rng: np.random.Generator) -> Array:
     """Return (N, T, 17) the resting face with a slow drift."""
-    shape = (len(people.rest), len(frame_times(fps)), len(ACTION_UNITS))
-    drift = autoregressive(shape, 0.95, fps, rng)
+    shape = (len(people.rest), len(list_frame_times(fps)), len(ACTION_UNITS))
+    drift = sample_autoregressive(shape, 0.95, fps, rng)
     return (people.rest[:, None] * (1 + 0.4 * drift)).clip(0, 0.4)
 
 
-def affect_of(shown: Array, smile: Array, units: Array) -> Array:
+def compose_affect(shown: Array, smile: Array, units: Array) -> Array:
     """Return (N, T, 26) the face's true affect; a masking smile reads as some happiness."""
     valence_arousal = shown @ np.array(list(CIRCUMPLEX.values()))  # (N, T, 2)
     valence_arousal[..., 0] += smile * CIRCUMPLEX["Adoration"][0]

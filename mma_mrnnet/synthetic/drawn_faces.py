@@ -511,16 +511,14 @@ def drawn_faces(count: int, *, seed: int, size: int = SIZE, one_kind: bool = Fal
         ValueError: `count` or `seed` is negative.
     """
     features = frame_features()
-    rows = list(drawn_rows(count, seed=seed, size=size, one_kind=one_kind))
+    rows = list(draw_rows(count, seed=seed, size=size, one_kind=one_kind))
     columns = {name: [row[name] for row in rows] for name in features}
     description = "Drawn faces, no photographs. expression: " + ", ".join(EXPRESSIONS)
     info = DatasetInfo(description=description, features=features)
     return Dataset.from_dict(columns, features=features, info=info)
 
 
-def drawn_rows(
-    count: int, *, seed: int, size: int = SIZE, one_kind: bool = False
-) -> Iterator[dict]:
+def draw_rows(count: int, *, seed: int, size: int = SIZE, one_kind: bool = False) -> Iterator[dict]:
     """Yield the rows of `drawn_faces` one by one: images as PNG, numbers rounded to float32."""
     if count < 0 or seed < 0:
         raise ValueError(f"count and seed must be at least 0; got {count} and {seed}")

@@ -89,7 +89,7 @@ def sample_bias(noise: ExtractorNoise, rng: np.random.Generator) -> Array:
     return scales * rng.standard_normal(len(scales))
 
 
-def turned_away(
+def turn_away(
     true_affect: Array, bias: Array, turn: Array, noise: ExtractorNoise, rng: np.random.Generator
 ) -> tuple[Array, Array]:
     """Return what can be seen of faces that turn away, and how the extractor then misreads them.
@@ -142,7 +142,7 @@ def report_affect(
     """
     clips, frames, channels = true_affect.shape
     bad = rng.random((clips, frames, 1)) < noise.bad_frames
-    steady = autoregressive((clips, frames, channels), noise.memory, fps, rng)
+    steady = sample_autoregressive((clips, frames, channels), noise.memory, fps, rng)
     noises = np.where(bad, 4 * rng.standard_normal(steady.shape), steady)  # standard deviations
     shown = np.split(true_affect * ~bad, _CHANNEL_GROUPS, axis=-1)
     bias = bias[:, None] if bias.ndim == 2 else bias
@@ -159,7 +159,7 @@ def report_affect(
     valence_arousal = np.array(noise.valence_arousal_gain) * shown[0] + moved + error[0]
     expressions = _report_expressions(shown[1], speech, error[1], noise)
     units = _report_units(shown[2], error[2], noise)
-    prior_only = columns_of(*noise.unsupervised_units)
+    prior_only = find_columns(*noise.unsupervised_units)
     prior = action_unit_prior(ACTION_UNITS).double().numpy()  # (7, 17)
     expected = (expressions @ prior)[..., prior_only]  # (N, T, 2)
     unsupervised = expected + noise.unsupervised_noise * jitter[2][..., prior_only]
@@ -191,12 +191,12 @@ def _confuse(shown: Array, noise: ExtractorNoise) -> Array:
 def _report_units(shown: Array, error: Array, noise: ExtractorNoise) -> Array:
     seen = shown * np.array(noise.sensitivity)  # (N, T, 17)
     for unit, also, share in noise.cross_talk:
-        seen[..., columns_of(also)] = either(
-            seen[..., columns_of(also)], share * shown[..., columns_of(unit)]
+        seen[..., find_columns(also)] = combine_causes(
+            seen[..., find_columns(also)], share * shown[..., find_columns(unit)]
         )
     logits = np.array(noise.unit_floor) + np.array(noise.unit_slope) * seen + error
     for unit, moves, added in noise.logit_cross_talk:
-        logits[..., columns_of(moves)] += added * shown[..., columns_of(unit)]
+        logits[..., find_columns(moves)] += added * shown[..., find_columns(unit)]
     return 1 / (1 + np.exp(-logits))
 
 
@@ -279,17 +279,17 @@ def _measured_values(measured: ExtractorErrors) -> dict[str, Any]:
     }
 
 
-def columns_of(*units: int) -> list[int]:
+def find_columns(*units: int) -> list[int]:
     """Return the places of action units in `ACTION_UNITS`."""
     return [ACTION_UNITS.index(unit) for unit in units]
 
 
-def either(one: Array, other: Array) -> Array:
+def combine_causes(one: Array, other: Array) -> Array:
     """Return the strength of two causes together: 1 - (1 - one)(1 - other)."""
     return 1 - (1 - one) * (1 - other)
 
 
-def autoregressive(
+def sample_autoregressive(
     shape: tuple[int, ...], memory: float, fps: float, rng: np.random.Generator
 ) -> Array:
     """Sample AR(1) noise of unit variance along axis 1.

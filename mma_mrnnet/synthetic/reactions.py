@@ -21,22 +21,22 @@ from mma_mrnnet.results import Provenance
 from mma_mrnnet.synthetic.display import (
     LONGEST_S,
     Looseness,
-    affect_of,
-    display,
-    frame_times,
-    masking_smile,
-    resting_units,
+    compose_affect,
+    list_frame_times,
+    sample_masking_smile,
     sample_people,
-    speech_units,
+    sample_rest,
+    sample_speech,
+    show_reactions,
 )
 from mma_mrnnet.synthetic.domains import FPS, Domain, Recording, domain_named
 from mma_mrnnet.synthetic.extractor_noise import (
     Array,
     ExtractorNoise,
-    columns_of,
-    either,
+    combine_causes,
+    find_columns,
     report_affect,
-    turned_away,
+    turn_away,
 )
 
 PROVENANCE = Provenance("simulated", "apache-2.0", made_up=True, labels="simulated")
@@ -195,11 +195,11 @@ def as_dataset(clips: list[SimulatedClip]) -> Dataset:
         "affect": affect_column([clip.affect for clip in clips], features),
         "labels": pa.FixedSizeListArray.from_arrays(labels.ravel(), len(REACTIONS)),
     }
-    info = simulated_info(clips[0].fps if clips else FPS)
+    info = describe_simulated(clips[0].fps if clips else FPS)
     return Dataset(pa.table(columns, schema=features.arrow_schema), info=info)
 
 
-def simulated_info(fps: float) -> DatasetInfo:
+def describe_simulated(fps: float) -> DatasetInfo:
     """Return what a data set of simulated clips says of itself."""
     description = (
         "Simulated, not recorded from people.\n"
@@ -231,17 +231,19 @@ def _simulate_block(
     quiet, talker = rng.random(BLOCK) < quiet_share, rng.random(BLOCK) < 0.5
     labels[quiet] = 0.0
     talks = np.where(quiet, talker, rng.random(BLOCK) < looseness.talks)
-    shown, units = display(labels, people, pace, fps, looseness, rng)  # (N, T, 7), (N, T, 17)
-    smile = masking_smile(shown, people, looseness, rng)  # (N, T)
-    speech = speech_units(talks, fps, rng)  # (N, T, 17)
-    for column in columns_of(12, 25):
-        units[..., column] = either(units[..., column], smile)
-    units = either(either(units, speech), resting_units(people, fps, rng))
-    true = affect_of(shown, smile, units)  # (N, T, 26)
+    shown, units = show_reactions(
+        labels, people, pace, fps, looseness, rng
+    )  # (N, T, 7), (N, T, 17)
+    smile = sample_masking_smile(shown, people, looseness, rng)  # (N, T)
+    speech = sample_speech(talks, fps, rng)  # (N, T, 17)
+    for column in find_columns(12, 25):
+        units[..., column] = combine_causes(units[..., column], smile)
+    units = combine_causes(combine_causes(units, speech), sample_rest(people, fps, rng))
+    true = compose_affect(shown, smile, units)  # (N, T, 26)
     seen, bias = true, people.bias
     if turn.any():
-        seen, bias = turned_away(true, people.bias, turn, noise, events)
-    reported = report_affect(seen, speech[..., columns_of(25)], bias, noise, rng, fps)
+        seen, bias = turn_away(true, people.bias, turn, noise, events)
+    reported = report_affect(seen, speech[..., find_columns(25)], bias, noise, rng, fps)
     kinds: list[Kind] = ["reaction"] * BLOCK
     for row in np.flatnonzero(quiet):
         kinds[row] = "talking" if talks[row] else "neutral"
@@ -277,7 +279,7 @@ def sample_happenings(
     """Sample what happens in N clips.
 
     Args:
-        pace: (N,) as in `display`; below 1 in short clips.
+        pace: (N,) as in `show_reactions`; below 1 in short clips.
         fps: frames a second.
         recording: how often it happens.
         rng: source of all chance; how many numbers are taken does not depend on `fps`.
@@ -300,7 +302,7 @@ def _cut_out(count: int, fps: float, recording: Recording, rng: np.random.Genera
     start_s = rng.random(count) * (recording.shortest_s - length_s).clip(0)
     first = np.floor(start_s * fps)
     end = first + np.floor(length_s * fps).clip(1)
-    frames = np.arange(len(frame_times(fps)))
+    frames = np.arange(len(list_frame_times(fps)))
     return (frames >= first[:, None]) & (frames < end[:, None])
 
 
@@ -309,7 +311,7 @@ def _head_turns(count: int, fps: float, recording: Recording, rng: np.random.Gen
     furthest = rng.uniform(0.3, 1.0, count) * (rng.random(count) < recording.turns)
     lasts_s = rng.uniform(*recording.turn_s, count)
     start_s = rng.uniform(0, recording.shortest_s, count)
-    done = (frame_times(fps) - start_s[:, None]) / lasts_s[:, None]  # 0 to 1 while it lasts
+    done = (list_frame_times(fps) - start_s[:, None]) / lasts_s[:, None]  # 0 to 1 while it lasts
     away = np.minimum(4 * done, 4 * (1 - done)).clip(0, 1)  # a quarter there, a quarter back
     return furthest[:, None] * away
 
@@ -320,7 +322,7 @@ def _lost_stretches(count: int, fps: float, recording: Recording, rng: np.random
     happens = np.arange(MOST_STRETCHES) < stretches  # (N, S)
     start_s = rng.uniform(0, LONGEST_S, happens.shape)
     end_s = start_s + rng.exponential(recording.lost_s, happens.shape)
-    time_s = frame_times(fps)[:, None]  # (T, 1)
+    time_s = list_frame_times(fps)[:, None]  # (T, 1)
     lost = happens[:, None] & (time_s >= start_s[:, None]) & (time_s < end_s[:, None])  # (N, T, S)
     return np.asarray(lost.any(-1))
 
@@ -331,7 +333,7 @@ def _frames_with_face(
     """Return (N, T), True where a frame exists and its face is found."""
     span_s = recording.longest_s - recording.shortest_s
     duration_s = recording.shortest_s + span_s * rng.beta(*recording.duration, BLOCK)
-    frames = np.arange(len(frame_times(fps)))
+    frames = np.arange(len(list_frame_times(fps)))
     exists = (frames < np.floor(fps * duration_s * happened.pace)[:, None] + 1) & happened.kept
     often_missed = rng.random(BLOCK) < recording.missed_clips
     found_share = np.where(
