@@ -21,7 +21,7 @@ from PIL import Image
 from skimage.data import astronaut
 from transformers.utils import logging as transformers_logging
 
-from mma_mrnnet import cli
+from mma_mrnnet import cli, predict_video
 from mma_mrnnet.corpora.clip_folder import load_clip_folder
 from mma_mrnnet.crops import folder as crop_corpus_module
 from mma_mrnnet.crops.folder import crop_corpus
@@ -305,6 +305,23 @@ def test_crops_of_another_rate_or_with_a_hole_are_refused(
     assert (done.unreadable, [clip.clip_id for clip in done.clips]) == (["store"], ["clip.mp4"])
     with pytest.raises(CropError, match=r"1 of its crops are missing, first 00003\.jpg"):
         index.files_at(folder, 2.0)
+
+
+def test_damaged_frames_are_left_out_of_crops_training_and_predictions_alike(
+    shared_faulty, tmp_path, store, tiny_model, tiny_processor
+):
+    video = shared_faulty / "packet_loss.ts"
+    folder, index = store(video, CropSettings(2.0, 32, "png"))
+    times = [time_s for _, time_s, has_face in index.frames if has_face]
+    assert times == pytest.approx([2.0, 4.0], abs=0.001)  # where key frames came through whole
+    assert len(index.frames) == 12
+    assert "frames are damaged" in index.warning
+    rows = affect_at(2.0, [video, folder], tmp_path / "cache", tiny_model.mma, tiny_processor)
+    assert [len(of_clip) for of_clip in rows] == [2, 2]
+    assert (rows[0] == rows[1]).all()
+    predicted = predict_video(video, tiny_model, tiny_processor)
+    assert (predicted.frames_with_face, predicted.frames_sampled) == (2, 12)
+    assert index.warning in predicted.warning
 
 
 # ---- a corpus

@@ -1029,3 +1029,13 @@ def test_a_frame_that_does_not_fit_in_memory_is_a_video_error(tmp_path, monkeypa
     monkeypatch.setattr(video, "_reformat", full)
     with pytest.raises(VideoError, match="a frame of 48 x 32 is larger than memory"):
         list(read_frames(write(tmp_path / "clip.mp4", numbered(3))))
+
+
+def test_a_frame_of_16000_pixels_a_side_is_refused_while_memory_stays_flat(shared_faulty):
+    resource = pytest.importorskip("resource")
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(VideoError, match="a frame of 16000 x 16000 is larger than 67,108,864"):
+        list(read_frames(shared_faulty / "grows.ts", 2.0))
+    assert (
+        resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 300_000
+    )  # kB; 768 MB as RGB
