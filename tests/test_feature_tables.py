@@ -473,6 +473,7 @@ def test_measures_are_features(tmp_path, name):
         ("MediaTime", ["00:00:10.000", "00:00:10.500", "00:00:11.000", "00:00:11.500"]),
         ("Timecode", ["10:15:27:00.0", "10:15:27:15.0", "10:15:28:00.0", "10:15:28:15.0"]),
         ("time", [7.0, 7.5, 8.0, 8.5]),
+        ("timestamp", ["00:07.0", "00:07.5", "00:08.0", "00:08.5"]),
         (
             "DateTime time",
             [f"2026-01-01 10:00:0{second}" for second in ("0.0", "0.5", "1.0", "1.5")],
@@ -496,6 +497,14 @@ def test_whole_seconds_that_many_frames_share_are_spread_over_them(tmp_path):
     table = read_feature_table(path, fps=2.0)
     assert table.times_s[1] == pytest.approx(0.5)
     assert table.frames.tolist() == [0, 5, 10, 15, 20, 25, 30, 35]
+
+
+def test_several_people_at_one_time_are_no_coarse_clock(tmp_path):
+    rows = [(second, person, 10 * person + second) for second in range(4) for person in (1, 2, 3)]
+    path = write(tmp_path / "a.csv", ["TimeStamp", "face_id", "smile"], *rows)
+    table = read_feature_table(path)
+    assert table.values[:, 0].tolist() == [10, 11, 12, 13]
+    assert table.times_s.tolist() == [0, 1, 2, 3]
 
 
 def test_a_given_rate_times_the_rows_of_a_table_without_times(tmp_path):

@@ -422,22 +422,31 @@ def _read_times(content: _Content, numbers: np.ndarray) -> np.ndarray | None:
         return None
     column = next((name for name in kind.time if name in content.cells), None)
     if column is not None:
-        times = content.read_numbers(column)
         per_second = 1.0 if kind.in_seconds or column == "time_s" else None
-        return _as_seconds(times, column, per_second)
-    for name in content.cells:  # columns that name a time in another way
-        if not _names_time(name) or kind.in_seconds:
-            continue
-        times, text = parse_numbers(content.cells[name])
-        per_second = None
-        if text is not None:
-            times, per_second = _parse_time_codes(content.cells[name]), 1.0
+        codes = _parse_clock(content.cells[column])
+        times = codes if codes is not None else content.read_numbers(column)
+        return _as_seconds(times, column, 1.0 if codes is not None else per_second)
+    others = [] if kind.in_seconds else filter(_names_time, content.cells)
+    for name in others:  # columns that name a time in another way
+        codes = _parse_clock(content.cells[name])
+        times = codes if codes is not None else parse_numbers(content.cells[name])[0]
         if not np.isfinite(times).all() or (np.diff(_first_of_frames(times, numbers)) < 0).any():
             continue
-        found = _as_seconds(times, name, per_second)
-        if found is not None:
-            return _spread_coarse(found, numbers)
+        found = _as_seconds(times, name, None if codes is None else 1.0)
+        if found is None:
+            continue
+        one_row_a_frame = kind.person not in content.cells
+        has_frames = any(frame in content.cells for frame in kind.frame)
+        return _spread_coarse(found, numbers) if one_row_a_frame or has_frames else found
     return None
+
+
+def _parse_clock(cells: list[str]) -> np.ndarray | None:
+    """Return (N,) seconds of a column of time codes or dates; None if it is none."""
+    if parse_numbers(cells)[1] is None:
+        return None
+    codes = _parse_time_codes(cells)
+    return codes if np.isfinite(codes).all() else None
 
 
 def _check_one_clip(content: _Content) -> None:
