@@ -147,6 +147,28 @@ def test_two_runs_on_different_clips_have_no_interval_over_people():
     assert resample_people([]) is None
 
 
+def test_a_difference_is_taken_between_runs_of_the_same_seed(tmp_path):
+    study = parse_study(tmp_path, BASE, None, [])
+    by_name = {variant.name: variant for variant in study.variants}
+    labels = np.linspace(0, 1, 40)[:, None]
+    noise = np.random.default_rng(0).standard_normal((40, 1))
+    # Every seed has noise of its own size; seed 0 of the other variant is missing.
+    for name, seed, size in (("full", 0, 0.1), ("full", 1, 3.0), ("mse", 1, 0.2)):
+        folder = study.run_folder(by_name[name], seed)
+        folder.mkdir(parents=True)
+        record = RunRecord(name, seed, 1.0, ["joy"], "test", {"data": ""}, 1, {}, {}, {})
+        write_record(folder / RUN, record)
+        arrays = {"intensities": labels + size * noise, "labels": labels}
+        extra = {"seconds": np.ones(40), "people": np.arange(40).astype(str)}
+        np.savez(folder / PREDICTIONS, **arrays, **extra)
+    rows = {row.name: row for row in summarise_study(study, study.variants, {}).variants}
+    assert rows["full"].seeds == [0, 1]
+    assert rows["mse"].difference.seeds == 1
+    expected = rows["mse"].mean_pearson[0] - rows["full"].mean_pearson[1]
+    assert rows["mse"].difference.mean == pytest.approx(expected)
+    assert expected > 0.3
+
+
 def test_length_groups_hold_every_clip_of_every_seed_once():
     edges = find_length_edges(np.repeat([4.0, 5, 6, 7, 8, 9, 10], 60))
     assert len(edges) > 3

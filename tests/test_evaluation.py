@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from mma_mrnnet import MMAMRNNetConfig, MMAMRNNetForIntensity, cli
+from mma_mrnnet.analysis.evaluation import score_groups
 from mma_mrnnet.analysis.evaluation_page import find_wrong_expressions, find_wrong_units
 from mma_mrnnet.analysis.extractor_scores import (
     Answers,
@@ -202,6 +203,21 @@ def test_groups_are_thirds_of_each_source_and_leave_out_who_has_no_pose():
         [0, 3],
     ]
     assert groups["grey"]["grey"].tolist() == [True, False, False, True, False, True]
+
+
+def test_the_images_of_a_group_are_scored_by_their_own_source():
+    sources = np.array(["a", "b"] * 20)
+    looks = Looks(
+        yaw=torch.tensor([30.0, 0.0] * 20),  # all of a are turned, none of b
+        sharpness=torch.arange(40.0),
+        colour=torch.full((40,), 30.0),
+    )
+    groups = score_groups(answers(), looks, sources)
+    turned = {group.name: group.sources for group in groups["pose"]}
+    assert {source: row.images for source, row in turned["20 degrees or more"].items()} == {"a": 20}
+    frontal = turned["turned by less than 10 degrees"]
+    assert {source: row.images for source, row in frontal.items()} == {"b": 20}
+    assert list(groups["grey"][0].sources) == []
 
 
 # Failures ----------------------------------------------------------------------------------------------------------

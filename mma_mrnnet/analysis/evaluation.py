@@ -128,7 +128,7 @@ def evaluate(
         neutral_talkers={
             source: score_talkers(own) for source, own in by_source.items() if source not in pseudo
         },
-        groups=_score_groups(answers, looks, sources),
+        groups=score_groups(answers, looks, sources),
         against=comparison,
     )
     content = results.to_json()
@@ -179,9 +179,8 @@ def _read_chunks(rows: FrameDataset) -> Any:
         yield [rows[place]["crop"].numpy() for place in places]
 
 
-def _score_groups(
-    answers: Answers, looks: Looks, sources: np.ndarray
-) -> dict[str, list[LookGroup]]:
+def score_groups(answers: Answers, looks: Looks, sources: np.ndarray) -> dict[str, list[LookGroup]]:
+    """Score the images that look alike, each source of them on its own."""
     groups: dict[str, list[LookGroup]] = {}
     for kind, members in group_looks(looks, sources).items():
         groups[kind] = []
