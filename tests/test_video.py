@@ -846,6 +846,17 @@ def test_damaged_frames_are_marked_up_to_the_next_key_frame_and_noted(tmp_path):
     assert "count as frames without a face" in reader.warning
 
 
+def test_segments_of_a_stream_written_one_after_the_other_are_whole(tmp_path):
+    # As people join the segments of an HLS stream: packet counters start again, the clock does not.
+    part = write(tmp_path / "part.ts", busy(60), options={"g": "30"})
+    segments = [by_another_clock(part, tmp_path / f"{n}.ts", 2 * n).read_bytes() for n in range(3)]
+    path = tmp_path / "joined.ts"
+    path.write_bytes(b"".join(segments))
+    reader = read_frames(path)
+    assert not any(frame.damaged for frame in reader)
+    assert (reader.frames_decoded, reader.warning) == (180, None)
+
+
 def test_frames_shown_before_a_damaged_one_that_they_were_predicted_from_are_marked(shared_faulty):
     frames = list(read_frames(shared_faulty / "packet_loss.ts"))
     assert all(frame.damaged for frame in frames if 3.47 < frame.time_s < 3.99)

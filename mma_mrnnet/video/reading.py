@@ -311,10 +311,12 @@ class _Damage:
         stamp = packet.pts if packet.dts is None else packet.dts
         if not packet.size or stamp is None or packet.time_base is None:
             return
-        jumps = len(self._clock.jumps)
+        jumps_before = len(self._clock.jumps)
         time_s = self._clock.elapsed(float(stamp * packet.time_base), self._clock.last_s)
-        if len(self._clock.jumps) > jumps and self._last:
-            # Joined recordings: the counters of transport packets break there, and nothing is lost.
+        jumps = len(self._clock.jumps) > jumps_before
+        if (jumps or packet.is_keyframe) and not packet.is_corrupt and self._last:
+            # Joined recordings and segments: the counters of transport packets break there, which
+            # marks the last packets before, and nothing is lost. If it was, the decoder tells.
             before, *last = self._last
             if not self._packets.get(before, False):
                 self._packets |= {stamp: False for stamp in last if stamp in self._packets}
