@@ -243,7 +243,7 @@ def test_no_input_a_folder_text_and_arrays_are_errors_in_words(pipe, tmp_path):
     whole = datasets.Dataset.from_dict({"video": ["clip.mp4"]})
     for given, said in [
         (None, "cannot be read from builtins.NoneType"),
-        (tmp_path, "is a folder, not a file"),
+        (tmp_path, "is a folder, and none that `mma-mrnnet crop` made"),
         (tmp_path / "text.mp4", "is text, not a video"),
         (np.zeros((2, 8, 8, 3), np.uint8), "give fps=, their frames per second"),
         (whole, r"give one column, such as dataset\['video'\]"),

@@ -9,8 +9,9 @@ import pytest
 from skimage.data import astronaut
 
 from mma_mrnnet import cli, predict_people, predict_video
-from mma_mrnnet.crops.store import CropError, CropSettings, store_crops
+from mma_mrnnet.crops.store import CropSettings, store_crops
 from mma_mrnnet.faces.detection import FaceDetector
+from mma_mrnnet.video.reading import VideoError
 from mma_mrnnet.video.writing import write_video
 
 FACE = cv2.resize(astronaut()[:256, 96:352], (160, 160), interpolation=cv2.INTER_AREA)
@@ -58,18 +59,18 @@ def test_crops_without_a_face_say_so(tmp_path, tiny_model, tiny_processor):
 @pytest.mark.parametrize("settings", [{"fps": 1}, {"every_frame": True}])
 def test_crops_at_another_rate_are_refused_by_name(video, tiny_model, tiny_processor, settings):
     folder = store(video)
-    with pytest.raises(CropError, match="holds crops at 2 a second, not"):
+    with pytest.raises(VideoError, match="holds crops at 2 a second, not"):
         predict_video(folder, tiny_model, tiny_processor, **settings)
 
 
 def test_a_folder_without_an_index_and_one_with_a_missing_crop_are_refused(
     video, tmp_path, tiny_model, tiny_processor
 ):
-    with pytest.raises(CropError, match="none that `mma-mrnnet crop` made of a clip"):
+    with pytest.raises(VideoError, match="none that `mma-mrnnet crop` made of a clip"):
         predict_video(tmp_path, tiny_model, tiny_processor)
     folder = store(video)
     (folder / "00001.png").unlink()
-    with pytest.raises(CropError, match=r"1 of its crops are missing, first 00001\.png"):
+    with pytest.raises(VideoError, match=r"1 of its crops are missing, first 00001\.png"):
         predict_video(folder, tiny_model, tiny_processor)
 
 

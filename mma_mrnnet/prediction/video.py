@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from mma_mrnnet.crops.store import CropError
 from mma_mrnnet.faces.affect import extract_affect, extract_people
 from mma_mrnnet.faces.detection import Detection
 from mma_mrnnet.faces.strips import FaceSnapshot, Strips
@@ -163,10 +164,13 @@ def _read_clip(
             )
         config = checkpoint.config
         _check_reads_videos(opened, config)
-        table_fps = config.sampling_fps if fps is None or opened.in_memory else fps
-        yield _read_people(
-            opened, checkpoint, processor, None if every_frame else table_fps, neutral
-        )
+        table_fps: float | None = config.sampling_fps if fps is None or opened.in_memory else fps
+        table_fps = None if every_frame else table_fps
+        try:
+            clip = _read_people(opened, checkpoint, processor, table_fps, neutral)
+        except CropError as error:
+            raise VideoError(str(error)) from error
+        yield clip
 
 
 def _read_people(
