@@ -109,6 +109,13 @@ def test_macro_f1_by_hand():
     assert macro_f1(predicted, labels) == pytest.approx((1 / 2 + 2 / 3) / 2)
 
 
+def test_a_class_that_does_not_occur_counts_neither_as_0_nor_as_1_in_macro_f1():
+    labels = torch.tensor([0, 0, 2, 2])  # nobody shows class 1
+    assert macro_f1(labels, labels) == 1
+    # One 2 is called a 1: F1 of 0 is 1, of 2 it is 2/3, and the called class is no class of the mean.
+    assert macro_f1(torch.tensor([0, 0, 2, 1]), labels) == pytest.approx(5 / 6)
+
+
 def test_macro_f1_without_a_label_is_nan():
     assert np.isnan(macro_f1(torch.tensor([1, 2]), torch.tensor([-100, -100])))
 
