@@ -67,8 +67,8 @@ def predict_video(
     grows with the length of the clip by one table row a frame and person only.
 
     Args:
-        video: a path, URL, bytes, file object or data-set entry (see `local_file`) of a video of any
-            length, frame rate and pixel format that FFmpeg reads; or frames in memory: an array or
+        video: a path, URL, bytes, file object or data-set entry (see `local_file`) of a video of
+            any length, frame rate and pixel format that FFmpeg reads; or frames in memory: an array or
             tensor (T, H, W, 3) uint8 RGB, or a list of PIL images; or a folder of crops, as
             `mma-mrnnet crop` writes it for a clip.
         model: a stage-2 model, or the folder or Hub repository of one, which is loaded at every
@@ -152,7 +152,7 @@ def _read_clip(
     neutral: Neutral,
     revision: str,
 ) -> Iterator[_Clip]:
-    """Check the arguments, then read frames, people, crops and affect; the model is in eval mode."""
+    """Check the arguments, put the model in eval mode, read frames, people, crops and affect."""
     check_neutral(neutral)
     if fps is not None:
         check_rate(fps)

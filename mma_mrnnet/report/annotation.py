@@ -42,8 +42,8 @@ def annotate_video(
 ) -> list[str]:
     """Write the clip with what was read drawn on it; size, times and sound are kept.
 
-    Boxes are the detector's, smoothed by the median of five frames. Beside a box stand the likeliest
-    expressions and action units of that face, updated `READINGS_PER_S` times a second; in a corner
+    Boxes are the detector's, smoothed by the median of five frames. Beside a box stand the
+    likeliest expressions and action units of that face, updated `READINGS_PER_S` times a second; in a corner
     the estimates of the intensities so far; at the bottom the notes. A clip without a face says so.
 
     Args:
@@ -298,7 +298,7 @@ class _Painter:
         return _reduce(patch)
 
     def _choose_corners(self, people: Sequence[_Person]) -> dict[str, tuple[int, int]]:
-        """Return where each person's panel stands throughout the clip, hiding as little as possible.
+        """Return where each person's panel stands throughout the clip, hiding as little as can be.
 
         Panels stand at the left and right. People for whom there is no room are missing.
         """

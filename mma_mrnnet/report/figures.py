@@ -31,7 +31,7 @@ class Tick:
 
 @dataclass(frozen=True)
 class Mark:
-    """A rectangle of a row: left and width in thousandths of the width, top and height in its units."""
+    """A rectangle of a row: left and width in thousandths, top and height in the row's units."""
 
     kind: str
     left: float
@@ -123,7 +123,7 @@ class TimeLine:
         return list(zip(starts, np.minimum(starts + step_s, following), strict=True))
 
     def means(self, values: np.ndarray) -> np.ndarray:
-        """Return (C,) means over the frames of each column, of (N,) values; NaN without a number."""
+        """Return (C,) means of (N,) values over each column's frames; NaN without a number."""
         known, columns = ~np.isnan(values), len(self.edges_s) - 1
         count = np.bincount(self.column[known], minlength=columns)
         total = np.bincount(self.column[known], values[known], minlength=columns)
@@ -187,7 +187,7 @@ def tallest_moment(prediction: VideoPrediction) -> float | None:
 
 
 def draw_running(prediction: VideoPrediction, line: TimeLine) -> list[Row]:
-    """Return a row a target: the estimate up to each frame, from 0 at the bottom to 1 at the top."""
+    """Return a row a target: the estimate up to each frame, from 0 (bottom) to 1 (top)."""
     running = prediction.running
     if running.empty:
         return []
@@ -269,7 +269,7 @@ def check_comparable(one: VideoPrediction, other: VideoPrediction) -> None:
 
 
 def list_intensities(prediction: VideoPrediction) -> list[tuple[str, float]]:
-    """Return names and intensities, strongest first if targets compare, else in the model's order."""
+    """Return names and intensities, strongest first if targets compare."""
     return prediction.ranked() if prediction.calibrated else list(prediction.intensities.items())
 
 
