@@ -54,7 +54,8 @@ WATTS_A_CORE = 10.0
 class CheckpointResults:
     """What the result files beside a checkpoint say; None for a file that is not there.
 
-    They are `results_mma.json`, `results_mrnn.json`, `results_evaluation.json`, `results_ceiling.json`.
+    They are `results_mma.json`, `results_mrnn.json`,
+    `results_evaluation.json`, `results_ceiling.json`.
     """
 
     stage1: MMAResults | None = None
@@ -111,8 +112,9 @@ def model_card(model: PreTrainedModel, folder: Path) -> str:
 
     Args:
         model: the checkpoint.
-        folder: holds the processor and any of `RESULT_FILES`; scores whose file is missing are
-            called unmeasured. `results_evaluation.json` replaces the scores of stage 1.
+        folder: holds the processor and any of `RESULT_FILES`; scores whose
+            file is missing are called unmeasured. `results_evaluation.json`
+            replaces the scores of stage 1.
 
     Returns:
         Markdown with YAML metadata.
@@ -181,7 +183,8 @@ def render_card(
         facts: what the template reads beside.
     """
     loader = jinja2.FileSystemLoader(template_folder("hub_cards"))
-    # No autoescape: a card is Markdown, so names and texts of users go through `text` instead.
+    # No autoescape: a card is Markdown, so names and texts of users go through
+    # `text` instead.
     environment = jinja2.Environment(loader=loader)
     environment.filters |= {
         "number": _number,
@@ -246,7 +249,8 @@ def model_index(task: str, results: CheckpointResults, *, simulated: bool) -> li
 
     Args:
         task: the Hub's name for what the checkpoint does.
-        results: of the checkpoint; an evaluation replaces the scores of stage 1.
+        results: of the checkpoint; an evaluation replaces the scores of stage
+            1.
         simulated: whether the labels of stage 2 came from a simulator.
     """
     found = [] if results.stage1 is None else _extractor_results(results.stage1, results.evaluation)
@@ -288,7 +292,8 @@ def _extractor_scores(
 ) -> dict[str, tuple[float | None, float | None]]:
     """Return correlation and macro F1 of each source with enough images.
 
-    A macro F1 over images of one class is None. Scores of several sources together are left out.
+    A macro F1 over images of one class is None. Scores of several sources
+    together are left out.
     """
     if evaluation is not None:
         return {
@@ -342,8 +347,8 @@ def _intensity_results(task: str, stage2: MRNNResults, simulated: bool) -> list[
 class TrainingEnergy:
     """Wall time of a training and its estimated energy; nothing was metered.
 
-    `core_hours` are hours x processes x threads. `kilowatt_hours` assume `WATTS_A_CORE` and are
-    None for a training that used more than CPUs.
+    `core_hours` are hours x processes x threads. `kilowatt_hours` assume
+    `WATTS_A_CORE` and are None for a training that used more than CPUs.
     """
 
     hours: float

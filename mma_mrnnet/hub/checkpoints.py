@@ -40,7 +40,8 @@ def pretrained_folder() -> Path:
 def load_pretrained() -> tuple[MMAMRNNetForIntensity, MMAMRNNetVideoProcessor]:
     """Load the small bundled checkpoint, in eval mode, and its processor; needs no network.
 
-    Its stage 1 learnt from labels that no person coded, its stage 2 from a simulator: see its card.
+    Its stage 1 learnt from labels that no person coded, its stage 2 from a
+    simulator: see its card.
     """
     return load_checkpoint(pretrained_folder())
 
@@ -145,7 +146,8 @@ def _load_processor(place: str | os.PathLike[str], revision: str) -> MMAMRNNetVi
     with _one_line_errors(place):
         if not Path(place).exists():
             with suppress(RemoteEntryNotFoundError):
-                # For its error alone: transformers does not tell why it got no processor.
+                # For its error alone: transformers does not tell why it got no
+                # processor.
                 hf_hub_download(str(place), VIDEO_PROCESSOR_NAME, revision=revision)
         return MMAMRNNetVideoProcessor.from_pretrained(place, revision=revision)
 
@@ -172,7 +174,8 @@ def _one_line_errors(place: str | os.PathLike[str]) -> Iterator[None]:
         HFValidationError,
         StrictDataclassError,
     ) as error:
-        # transformers wraps a broken download in advice about folders; the cause says more.
+        # transformers wraps a broken download in advice about folders; the
+        # cause says more.
         told = explain_error(error) if absent else None
         if told is None:
             short = shorten(error) or type(error).__name__

@@ -23,7 +23,8 @@ PASSING_STATUS = frozenset({408, 429, 500, 502, 503, 504})
 
 def is_transient(error: BaseException) -> bool:
     """Return whether the Hub or the connection failed, so that a later try may succeed."""
-    # The check of cards reads an answer as JSON before its status; a broken Hub sends a page.
+    # The check of cards reads an answer as JSON before its status; a broken
+    # Hub sends a page.
     garbled = isinstance(error, json.JSONDecodeError)
     return garbled or _unconnected(error) or _status(error) in PASSING_STATUS
 

@@ -25,7 +25,8 @@ PIPELINE_FILE = "pipeline_mma_mrnnet.py"
 def export_checkpoint(source: str | os.PathLike[str], target: str | os.PathLike[str]) -> Path:
     """Write a folder that can be uploaded to the Hub as it is.
 
-    It loads without the package by `trust_remote_code=True`, and with it by our own classes.
+    It loads without the package by `trust_remote_code=True`, and with it by
+    our own classes.
 
     Args:
         source: a stage-1 or stage-2 checkpoint, such as `runs/mrnn/model`.
@@ -35,7 +36,8 @@ def export_checkpoint(source: str | os.PathLike[str], target: str | os.PathLike[
         `target`.
 
     Raises:
-        CheckpointError: the source cannot be loaded, or the target is no new folder.
+        CheckpointError: the source cannot be loaded, or the target is no new
+            folder.
     """
     target = Path(target)
     check_target(target)
@@ -68,7 +70,8 @@ def check_target(target: Path) -> None:
     """Check that a folder can be made at `target`.
 
     Raises:
-        CheckpointError: it is a file, a folder that is not empty, or the current folder.
+        CheckpointError: it is a file, a folder that is not empty, or the
+            current folder.
     """
     try:
         check_new_folder(target)
@@ -80,7 +83,8 @@ def add_pipeline(config: PreTrainedConfig, folder: Path) -> None:
     """Make `pipeline(model=folder, trust_remote_code=True)` find our pipeline.
 
     Args:
-        config: of a stage-2 model that reads videos; must be saved into the folder afterwards.
+        config: of a stage-2 model that reads videos; must be saved into the
+            folder afterwards.
         folder: gets the pipeline's file.
     """
     shutil.copyfile(str(files("mma_mrnnet") / "prediction" / PIPELINE_FILE), folder / PIPELINE_FILE)

@@ -34,8 +34,8 @@ def weights_licence(sources: Iterable[Provenance]) -> str:
     """Return the licence of weights that learnt from `sources`: that of the most restrictive one.
 
     Returns:
-        One of `LICENCES`; `unknown` if there is no source, or if the licence of one is unknown or
-        has no place in that order.
+        One of `LICENCES`; `unknown` if there is no source, or if the licence
+        of one is unknown or has no place in that order.
     """
     licences = [source.licence for source in sources]
     if not licences or not set(licences) <= set(LICENCES):
@@ -59,8 +59,8 @@ def checkpoint_sources(
         has_intensities: whether it holds stage 2.
 
     Returns:
-        What the results declare. A stage without results, or whose results declare nothing, is one
-        source with an unknown licence.
+        What the results declare. A stage without results, or whose results
+        declare nothing, is one source with an unknown licence.
     """
     found: list[Provenance] = []
     for name, results, is_held in (
@@ -76,7 +76,8 @@ def checkpoint_sources(
 def licence_fields(licence: str) -> dict[str, Any]:
     """Return the metadata of a card for a licence that `weights_licence` gave.
 
-    The Hub knows SPDX identifiers and `unknown`; whatever else is `other` with a name.
+    The Hub knows SPDX identifiers and `unknown`; whatever else is `other` with
+    a name.
     """
     names = {"research-only": "terms-of-the-training-data", "public-domain": "public-domain"}
     if licence in names:

@@ -1,7 +1,7 @@
 """Export a checkpoint as ONNX: models checked against PyTorch, settings, script and card.
 
-transformers' `OnnxExporter` is not used: it exports a whole `ModelOutput`, unrolls the GRU frame
-by frame, and cannot leave the extractor out.
+transformers' `OnnxExporter` is not used: it exports a whole `ModelOutput`,
+unrolls the GRU frame by frame, and cannot leave the extractor out.
 """
 
 import copy
@@ -63,8 +63,8 @@ class _Extractor(nn.Module):
 class _GRU(nn.Module):
     """A GRU that exports as one ONNX node a layer; PyTorch's exporter would unroll it.
 
-    It works in an export only. ONNX orders the gates update, reset, new; PyTorch reset, update,
-    new.
+    It works in an export only. ONNX orders the gates update, reset, new;
+    PyTorch reset, update, new.
     """
 
     def __init__(self, gru: nn.GRU) -> None:
@@ -124,12 +124,14 @@ def _prepare_intensities(model: MMAMRNNetForIntensity) -> _Intensities:
 def export_onnx(source: str | os.PathLike[str], target: str | os.PathLike[str]) -> Path:
     """Write a folder that runs with numpy and onnxruntime alone.
 
-    It holds the models, `settings.json`, `run_onnx.py` and `README.md`. `extractor.onnx` takes
-    `pixel_values` (N, 3, S, S) float32 and returns `affect` (N, A). `intensities.onnx` takes
-    `affect` (B, T, A) float32 and `frame_mask` (B, T) bool, real frames first, and returns
-    `intensities` and `logits` (B, K). N and B are free, T is the config's. A stage-1 checkpoint
-    has only the first model, one that reads tables of features only the second. Both are float32
-    and are compared with PyTorch before the folder appears.
+    It holds the models, `settings.json`, `run_onnx.py` and `README.md`.
+    `extractor.onnx` takes `pixel_values` (N, 3, S, S) float32 and returns
+    `affect` (N, A). `intensities.onnx` takes `affect` (B, T, A) float32 and
+    `frame_mask` (B, T) bool, real frames first, and returns `intensities` and
+    `logits` (B, K). N and B are free, T is the config's. A stage-1 checkpoint
+    has only the first model, one that reads tables of features only the
+    second. Both are float32 and are compared with PyTorch before the folder
+    appears.
 
     Args:
         source: a stage-1 or stage-2 checkpoint, such as `runs/mrnn/model`.
@@ -139,8 +141,9 @@ def export_onnx(source: str | os.PathLike[str], target: str | os.PathLike[str]) 
         `target`.
 
     Raises:
-        CheckpointError: the source cannot be loaded, the target is no new folder, or outputs
-            differ from PyTorch's by more than 1e-4 (relative for outputs above 1).
+        CheckpointError: the source cannot be loaded, the target is no new
+            folder, or outputs differ from PyTorch's by more than 1e-4
+            (relative for outputs above 1).
         ValueError: the extra `onnx` is not installed.
     """
     missing = [name for name in ("onnx", "onnxscript", "onnxruntime") if find_spec(name) is None]

@@ -1,8 +1,9 @@
 """Push a checkpoint to the Hub: exported, and sent as one commit, so that it is there whole or not.
 
-`HfApi.upload_folder` uploads and commits in one call: a failed upload could not be told from a
-commit whose answer was lost, and its patterns would delete files that people put beside ours.
-`huggingface_hub.utils.http_backoff` retries a URL, not the calls of `HfApi` that are needed here.
+`HfApi.upload_folder` uploads and commits in one call: a failed upload could
+not be told from a commit whose answer was lost, and its patterns would delete
+files that people put beside ours. `huggingface_hub.utils.http_backoff` retries
+a URL, not the calls of `HfApi` that are needed here.
 """
 
 import dataclasses
@@ -97,21 +98,23 @@ def publish_checkpoint(
 ) -> Published:
     """Export a checkpoint and commit it to a model repository, in one commit.
 
-    The repository is created if it does not exist. The commit also removes files of an earlier
-    push that are no longer part of the export; other files stay. A failed call can be repeated.
+    The repository is created if it does not exist. The commit also removes
+    files of an earlier push that are no longer part of the export; other files
+    stay. A failed call can be repeated.
 
     Args:
         source: a stage-1 or stage-2 checkpoint, such as `runs/mrnn/model`.
         repo_id: `namespace/name`, or a name in your own namespace.
-        private: create a private repository; an existing one must be private already.
+        private: create a private repository; an existing one must be private
+            already.
         revision: a branch, created from `main` if it does not exist.
         message: title of the commit.
 
     Raises:
         CheckpointError: the source cannot be loaded.
-        PublishError: it was not uploaded: no valid token, no right to write, a name that the Hub
-            does not accept, a repository that holds something else, no connection, or a broken
-            Hub.
+        PublishError: it was not uploaded: no valid token, no right to write, a
+            name that the Hub does not accept, a repository that holds
+            something else, no connection, or a broken Hub.
     """
     try:
         validate_repo_id(repo_id)
@@ -147,7 +150,8 @@ def _push(
 ) -> Published:
     api = HfApi(library_name="mma_mrnnet")
     if "/" not in repo_id:
-        # The Hub could take a name alone for an old repository without a namespace.
+        # The Hub could take a name alone for an old repository without a
+        # namespace.
         repo_id = f"{_retry(api.whoami)['name']}/{repo_id}"
     found = _retry(lambda: _look(api, repo_id, revision))
     if found is None:
@@ -159,7 +163,8 @@ def _push(
         _retry(lambda: api.create_branch(repo_id, branch=revision, exist_ok=True))
 
     def commit() -> Published:
-        # Asked again, since after a lost answer the commit may be there already.
+        # Asked again, since after a lost answer the commit may be there
+        # already.
         head = api.model_info(repo_id, revision=revision)
         _check_repository(api, head, folder, private)
         made = _commit(api, head, folder, revision, message, state)

@@ -117,38 +117,46 @@ class NamedOutputsConfig(PreTrainedConfig):
 class MMAConfig(NamedOutputsConfig):
     """Numbers of stage 1, the multi-task extractor of one face crop.
 
-    The defaults follow the paper's extractor as far as it is known: a residual network (here
-    ResNet-50) on 112 x 112 crops. The list of 17 action units, the tanh on valence-arousal and the
-    loss weights of 1 are our choice.
+    The defaults follow the paper's extractor as far as it is known: a residual
+    network (here ResNet-50) on 112 x 112 crops. The list of 17 action units,
+    the tanh on valence-arousal and the loss weights of 1 are our choice.
 
     Args:
-        backbone_config: transformers' `ResNetConfig` (or its fields): depth and width.
+        backbone_config: transformers' `ResNetConfig` (or its fields): depth
+            and width.
         image_size: height and width of a crop in pixels.
-        action_units: FACS numbers, ascending, in the order of the action-unit logits.
-        supervised_action_units: units that had a label in training; None if not recorded. The
-            others were learnt from the prior alone and are shown as "prior only".
-        untrained_outputs: names of outputs that nothing taught, such as `valence` if no image had
+        action_units: FACS numbers, ascending, in the order of the action-unit
+            logits.
+        supervised_action_units: units that had a label in training; None if
+            not recorded. The others were learnt from the prior alone and are
+            shown as "prior only".
+        untrained_outputs: names of outputs that nothing taught, such as
+            `valence` if no image had
             one: their numbers are arbitrary. None if not recorded.
         distribution_matching: `kl`, `bce`, `literal` or `off`; see `losses`.
-        binary_prior: keep only prototypical units in the prior (0 or 1), not shares of people.
-        co_annotation: `off`; `soft`: images with action-unit labels alone get a distribution over
-            the expressions; `hard`: they get an expression, and images with an expression alone
-            get units. See `losses`.
-        co_annotation_temperature: of the soft distribution. The default (our choice) turns scores
-            of 0.9 and 0.5 into odds of 55 to 1.
+        binary_prior: keep only prototypical units in the prior (0 or 1), not
+            shares of people.
+        co_annotation: `off`; `soft`: images with action-unit labels alone get
+            a distribution over the expressions; `hard`: they get an
+            expression, and images with an expression alone get units. See
+            `losses`.
+        co_annotation_temperature: of the soft distribution. The default (our
+            choice) turns scores of 0.9 and 0.5 into odds of 55 to 1.
         valence_arousal_weight: weight of 1 - CCC in the loss.
         expression_weight: weight of the cross-entropy in the loss.
-        action_unit_weight: weight of the masked binary cross-entropy in the loss.
-        action_unit_concordance_weight: weight of 1 - the mean CCC of the units' probabilities with
-            their targets (our addition, off by default): it weighs rare units as much as frequent
-            ones.
+        action_unit_weight: weight of the masked binary cross-entropy in the
+            loss.
+        action_unit_concordance_weight: weight of 1 - the mean CCC of the
+            units' probabilities with their targets (our addition, off by
+            default): it weighs rare units as much as frequent ones.
         distribution_matching_weight: weight of the distribution-matching loss.
         co_annotation_weight: weight of the soft distribution's cross-entropy.
         dropout: on the pooled features, in training.
         initializer_range: standard deviation of the heads' initial weights.
 
     Raises:
-        StrictDataclassError: (huggingface_hub's) a wrong type or a value out of range.
+        StrictDataclassError: (huggingface_hub's) a wrong type or a value out
+            of range.
     """
 
     model_type = "mma"
@@ -273,42 +281,55 @@ class MMAMRNNetConfig(NamedOutputsConfig):
     `id2label` names the K targets; the default is Hume-Reaction's seven.
 
     Args:
-        mma_config: the extractor's `MMAConfig` (or its fields); None if `feature_names` is set.
-        feature_names: names of the features of a frame that replace the extractor's affect, in the
-            order of the model's input: columns of the tables that it reads. Such a model holds no
-            extractor. None means the affect of the model's own extractor.
-        channels: those of `labels.CHANNELS` of the extractor's affect that the GRU reads, in their
-            order; `affect` holds all of them in any case. Must be all if `feature_names` is set.
-        num_frames: T, the most face frames of a clip; the processor makes longer clips fit.
-        sampling_fps: frames a second that stage 2 expects. The dense layer is tied to positions,
-            hence to this rate.
+        mma_config: the extractor's `MMAConfig` (or its fields); None if
+            `feature_names` is set.
+        feature_names: names of the features of a frame that replace the
+            extractor's affect, in the order of the model's input: columns of
+            the tables that it reads. Such a model holds no extractor. None
+            means the affect of the model's own extractor.
+        channels: those of `labels.CHANNELS` of the extractor's affect that the
+            GRU reads, in their order; `affect` holds all of them in any case.
+            Must be all if `feature_names` is set.
+        num_frames: T, the most face frames of a clip; the processor makes
+            longer clips fit.
+        sampling_fps: frames a second that stage 2 expects. The dense layer is
+            tied to positions, hence to this rate.
         hidden_size: H, hidden units of the GRU.
         num_hidden_layers: layers of the GRU.
-        temporal_pooling: what the dense layer reads of the GRU's outputs. `mask` (the paper's):
-            all T frames, 0 if padded. To compare with (our choice): `padded`: the GRU runs over
-            padding as if it were frames, and nothing is masked; `last`: the last real frame;
-            `mean`: the mean over the real frames; `attention`: their mean weighted by a learnt
-                score a frame.
+        temporal_pooling: what the dense layer reads of the GRU's outputs.
+            `mask` (the paper's): all T frames, 0 if padded. To compare with
+            (our choice): `padded`: the GRU runs over padding as if it were
+            frames, and nothing is masked; `last`: the last real frame;
+            `mean`: the mean over the real frames; `attention`: their mean
+                weighted by a learnt score a frame.
         dense_size: units of the dense layer behind the mask.
         dropout: on the dense layer's output, in training.
         output_activation: `sigmoid` (intensities in [0, 1]) or `linear`.
-        intensity_loss: `pearson` (1 - mean Pearson, the paper's), `ccc` or `mse`.
-        freeze_mma: keep the extractor fixed and in eval mode, as the paper's stage 2 does.
-        calibrated: True once each output's affine calibration was fitted; without it outputs of
-            different targets have different scales and must not be ranked.
-        relative_labels: True if each label vector was divided by its own maximum, as
-            Hume-Reaction's are: an intensity then compares with the others of the same clip only.
-        simulated_labels: True if the targets came from a simulator, not from people.
-        initializer_range: standard deviation of the dense layers' initial weights.
+        intensity_loss: `pearson` (1 - mean Pearson, the paper's), `ccc` or
+            `mse`.
+        freeze_mma: keep the extractor fixed and in eval mode, as the paper's
+            stage 2 does.
+        calibrated: True once each output's affine calibration was fitted;
+            without it outputs of different targets have different scales and
+            must not be ranked.
+        relative_labels: True if each label vector was divided by its own
+            maximum, as Hume-Reaction's are: an intensity then compares with
+            the others of the same clip only.
+        simulated_labels: True if the targets came from a simulator, not from
+            people.
+        initializer_range: standard deviation of the dense layers' initial
+            weights.
 
     Raises:
-        StrictDataclassError: (huggingface_hub's) a wrong type or a value out of range.
+        StrictDataclassError: (huggingface_hub's) a wrong type or a value out
+            of range.
     """
 
     model_type = "mma_mrnnet"
     # A class alone is accepted too.
     sub_configs_defaults: ClassVar = {"mma_config": MMAConfig}  # type: ignore[dict-item]
-    # `Trainer` then gives `compute_metrics` the intensities, without every frame's affect.
+    # `Trainer` then gives `compute_metrics` the intensities, without every
+    # frame's affect.
     keys_to_ignore_at_inference: ClassVar = ["logits", "affect", "hidden_states"]
 
     mma_config: dict | PreTrainedConfig | None = None

@@ -19,8 +19,9 @@ class FrameContributions(ModelOutput):
     `logits` equal `constant` plus the sum of `contributions` over the frames.
 
     Attributes:
-        contributions: (B, T, K) on the scale of `logits`; above 0 if the frame raised the target.
-            0 in padded frames, except with `padded` pooling, which reads them as frames.
+        contributions: (B, T, K) on the scale of `logits`; above 0 if the frame
+            raised the target. 0 in padded frames, except with `padded`
+            pooling, which reads them as frames.
         constant: (B, K) what the biases give, through the clip's own gates.
         logits: (B, K) as in `IntensityOutput`.
     """
@@ -38,11 +39,15 @@ class StreamState:
     Attributes:
         frames: number of frames so far, the same in all B streams.
         hidden: (layers, B, H) the GRU's hidden state.
-        total: sum over the frames. `mask` pooling: of their parts of the dense layer, (B, D).
-            `mean`: of the GRU's outputs, (B, H). `attention`: of these outputs, each weighted by
+        total: sum over the frames. `mask` pooling: of their parts of the dense
+            layer, (B, D).
+            `mean`: of the GRU's outputs, (B, H). `attention`: of these
+                outputs, each weighted by
             exp(score - `peak`). `last`: the newest output alone.
-        weight: (B, 1) divisor of `total`: the number of frames, or the sum of these exponentials.
-        peak: (B, 1) the largest attention score so far; -inf without attention.
+        weight: (B, 1) divisor of `total`: the number of frames, or the sum of
+            these exponentials.
+        peak: (B, 1) the largest attention score so far; -inf without
+            attention.
     """
 
     frames: int
@@ -95,18 +100,19 @@ class FrameByFrame:
     ) -> FrameContributions:
         """Compute how much each frame added to each logit, exactly (our addition).
 
-        Behind the GRU the network is linear except for the dense layer's ReLU. With the clip's own
-        gates g (1 if a dense unit's input is above 0, else 0), dense weights W and b, output
-        weights w and c,
+        Behind the GRU the network is linear except for the dense layer's ReLU.
+        With the clip's own gates g (1 if a dense unit's input is above 0, else
+        0), dense weights W and b, output weights w and c,
 
             z_k = c_k + sum_u w_ku g_u b_u + sum_t sum_u w_ku g_u (W_t h_t)_u
 
-        where W_t are the dense layer's columns for frame t or, if frames are pooled, W times the
-        frame's share (`MaskedRNN.shares`).
+        where W_t are the dense layer's columns for frame t or, if frames are
+        pooled, W times the frame's share (`MaskedRNN.shares`).
 
-        Contributions are no causes: h_t depends on earlier frames too, and gates and shares
-            depend on
-        the whole clip, so the outputs without a frame differ by another amount.
+        Contributions are no causes: h_t depends on earlier frames too, and
+            gates and shares depend on
+        the whole clip, so the outputs without a frame differ by another
+        amount.
 
         Args:
             pixel_values: as in `forward`.
@@ -114,11 +120,13 @@ class FrameByFrame:
             frame_mask: as in `forward`.
 
         Returns:
-            A `FrameContributions`; its `logits` are those of `forward` outside autocast.
+            A `FrameContributions`; its `logits` are those of `forward` outside
+            autocast.
 
         Raises:
-            ValueError: the model is in training mode (dropout would break the sum), its weights
-                are quantised, or an input that `forward` refuses.
+            ValueError: the model is in training mode (dropout would break the
+                sum), its weights are quantised, or an input that `forward`
+                refuses.
         """
         self._require_eval("frame_contributions")
         self._require_plain_weights("frame_contributions")
@@ -148,22 +156,25 @@ class FrameByFrame:
     def step(self, affect: Tensor, state: StreamState | None = None) -> StepOutput:
         """Estimate the intensities after one more frame, at constant cost (our addition).
 
-        Equals `forward` on all frames so far up to float rounding, for up to T frames. The frames
-        must be those that `forward` would get: sampled at `config.sampling_fps`, without those
+        Equals `forward` on all frames so far up to float rounding, for up to T
+        frames. The frames must be those that `forward` would get: sampled at
+        `config.sampling_fps`, without those
             that
         show no face (`LiveReader` does this). No gradients.
 
         Args:
-            affect: (B, A) float, one new frame of each of B streams, in the order of
-                `config.input_names`.
-            state: of the step before, which stays unchanged; None for the first frame.
+            affect: (B, A) float, one new frame of each of B streams, in the
+                order of `config.input_names`.
+            state: of the step before, which stays unchanged; None for the
+                first frame.
 
         Returns:
             A `StepOutput`; its `state` goes into the next step.
 
         Raises:
-            ValueError: training mode; a wrong shape or NaN; a state of another model or batch; a
-                frame after the T-th; `padded` pooling; `mask` pooling with quantised weights.
+            ValueError: training mode; a wrong shape or NaN; a state of another
+                model or batch; a frame after the T-th; `padded` pooling;
+                `mask` pooling with quantised weights.
         """
         self._check_step(affect, state)
         real = torch.ones(len(affect), 1, dtype=torch.bool, device=affect.device)

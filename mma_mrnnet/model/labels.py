@@ -60,8 +60,9 @@ PRESENT_PROBABILITY = 0.5
 def presence_target(intensity: Tensor) -> Tensor:
     """Convert intensity labels of action units to probabilities of presence (our choice).
 
-    A ramp from 0 at intensity 0 to 1 at twice `PRESENT_INTENSITY`, so that this intensity becomes
-    `PRESENT_PROBABILITY`, and the labels 0 and 1 of a corpus without intensities stay 0 and 1.
+    A ramp from 0 at intensity 0 to 1 at twice `PRESENT_INTENSITY`, so that
+    this intensity becomes `PRESENT_PROBABILITY`, and the labels 0 and 1 of a
+    corpus without intensities stay 0 and 1.
 
     Args:
         intensity: any shape, in [0, 1]; NaN if unlabelled.
@@ -83,9 +84,10 @@ def is_present(intensity: Tensor) -> Tensor:
 def neutral_talkers(intensity: Tensor, action_units: Sequence[int]) -> Tensor:
     """Return a mask of faces that show only parted lips, as a calm talker does (our choice).
 
-    AU25 or AU26 exceeds `PARTED_INTENSITY`, and every other unit is below `QUIET_INTENSITY`,
-    except that AU10 may be higher by a quarter of AU25, since parted lips raise it. AU1, 4 and 12
-    (brows and smile) must be annotated.
+    AU25 or AU26 exceeds `PARTED_INTENSITY`, and every other unit is below
+    `QUIET_INTENSITY`, except that AU10 may be higher by a quarter of AU25,
+    since parted lips raise it. AU1, 4 and 12 (brows and smile) must be
+    annotated.
 
     Args:
         intensity: (N, A) in [0, 1]; NaN if unlabelled.
@@ -123,7 +125,8 @@ def affect_names(
     """Return the names of the affect vector: valence, arousal, expressions, action units.
 
     Args:
-        action_units: the extractor's units; by default the vector has 26 numbers.
+        action_units: the extractor's units; by default the vector has 26
+            numbers.
         channels: those of `CHANNELS` whose names are wanted.
     """
     units = tuple(map(action_unit_name, action_units))

@@ -1,7 +1,7 @@
 """All objectives, masked: a missing label adds nothing to loss or gradient.
 
-Missing labels are NaN, or -100 for classes. Masking uses `where`, never a product, so that a NaN
-label cannot reach a gradient.
+Missing labels are NaN, or -100 for classes. Masking uses `where`, never a
+product, so that a NaN label cannot reach a gradient.
 """
 
 import torch
@@ -25,7 +25,8 @@ def _moments(prediction: Tensor, target: Tensor) -> tuple[Tensor, Tensor, Tensor
     """Compute moments of each column over its labelled rows, in float32 or better.
 
     Returns:
-        Difference of the means, both variances, covariance and count of labelled rows, (K,) each.
+        Difference of the means, both variances, covariance and count of
+        labelled rows, (K,) each.
     """
     _require_same_shape(prediction, target)
     labelled = ~target.isnan()  # (N, K)
@@ -54,7 +55,8 @@ def concordance(prediction: Tensor, target: Tensor) -> Tensor:
         target: (N, K) float, in the unit of `prediction`; NaN if unlabelled.
 
     Returns:
-        (K,) float in [-1, 1]; 0 if a column has no labelled row or neither side varies.
+        (K,) float in [-1, 1]; 0 if a column has no labelled row or neither
+        side varies.
 
     Raises:
         ValueError: the two shapes differ.
@@ -71,14 +73,16 @@ def pearson(prediction: Tensor, target: Tensor) -> Tensor:
         target: (N, K) float; NaN if unlabelled.
 
     Returns:
-        (K,) float in [-1, 1]; 0 if a column has no labelled row or one side does not vary (our
+        (K,) float in [-1, 1]; 0 if a column has no labelled row or one side
+        does not vary (our
         choice: it avoids NaN and gives no gradient).
 
     Raises:
         ValueError: the two shapes differ.
     """
     _, var_x, var_y, covariance, _ = _moments(prediction, target)
-    # The floor is under the root, since the gradient of the root is infinite at 0.
+    # The floor is under the root, since the gradient of the root is infinite
+    # at 0.
     return covariance / (var_x * var_y).clamp(min=EPSILON**4).sqrt()
 
 
@@ -145,7 +149,8 @@ def soft_expression_loss(logits: Tensor, targets: Tensor) -> Tensor:
 
     Args:
         logits: (N, C) float.
-        targets: (N, C) float; each row sums to 1, or is NaN if there is no target.
+        targets: (N, C) float; each row sums to 1, or is NaN if there is no
+            target.
 
     Returns:
         Scalar: the mean over rows with a target.
@@ -159,14 +164,16 @@ def soft_expression_loss(logits: Tensor, targets: Tensor) -> Tensor:
 def action_unit_loss(logits: Tensor, targets: Tensor, weights: Tensor | None = None) -> Tensor:
     """Average binary cross-entropy over the annotated units of a row, then over rows that have any.
 
-    L = mean over rows of [1 / sum_i d_i] sum_i d_i BCE(p_i, y_i), d_i = 1 if unit i is annotated:
-    an image with two annotated units weighs as much as one with seventeen (our choice, after
-    FaceBehaviorNet as we remember it).
+    L = mean over rows of [1 / sum_i d_i] sum_i d_i BCE(p_i, y_i), d_i = 1 if
+    unit i is annotated: an image with two annotated units weighs as much as
+    one with seventeen (our choice, after FaceBehaviorNet as we remember it).
 
     Args:
         logits: (N, A) float.
-        targets: (N, A) float in [0, 1], probabilities of presence; NaN if not annotated.
-        weights: (N, A) float above 0, used as d_i of annotated units; None means 1.
+        targets: (N, A) float in [0, 1], probabilities of presence; NaN if not
+            annotated.
+        weights: (N, A) float above 0, used as d_i of annotated units; None
+            means 1.
 
     Returns:
         Scalar; 0 where no row has an annotated unit.
@@ -189,11 +196,14 @@ def distribution_matching_loss(
 ) -> Tensor:
     """Compare predicted action units with those that the predicted expressions imply, on every row.
 
-    With q_i = sum_e p(e) P(unit i | e) from the prior and p_i the unit's predicted probability:
+    With q_i = sum_e p(e) P(unit i | e) from the prior and p_i the unit's
+    predicted probability:
 
-    - `kl`: KL(Bernoulli(q) || Bernoulli(p)), with gradients of both sides; our default.
+    - `kl`: KL(Bernoulli(q) || Bernoulli(p)), with gradients of both sides; our
+    default.
     - `bce`: Bernoulli cross-entropy with q as a fixed soft target.
-    - `literal`: -p log q, the form of sibling papers as we remember it: smallest at p = 0.
+    - `literal`: -p log q, the form of sibling papers as we remember it:
+    smallest at p = 0.
 
     A unit without a prior is left out, so it is not pulled to 0.
 
@@ -204,7 +214,8 @@ def distribution_matching_loss(
         form: `kl`, `bce` or `literal`.
 
     Returns:
-        Scalar: the mean over rows and over the units with a prior; 0 if there is none.
+        Scalar: the mean over rows and over the units with a prior; 0 if there
+            is none.
 
     Raises:
         ValueError: an unknown form.
@@ -228,8 +239,9 @@ def distribution_matching_loss(
 
 
 # Co-annotation ---------------------------------------------------------------------------------
-# The idea is from sibling papers (Kollias, Sharmanska & Zafeiriou, arXiv 2105.03790); the details
-# are our choice. Both functions read labels only, so a target never carries a gradient.
+# The idea is from sibling papers (Kollias, Sharmanska & Zafeiriou, arXiv
+# 2105.03790); the details are our choice. Both functions read labels only, so
+# a target never carries a gradient.
 
 
 def soft_co_annotation(
@@ -237,16 +249,17 @@ def soft_co_annotation(
 ) -> Tensor:
     """Derive distributions over the expressions for rows with action-unit labels only.
 
-    score(e) = sum_i w_ei y_i / sum_i w_ei over the annotated units i, with w from the prior;
-    neutral, which has no units, scores 1 - max_i y_i. The distribution is softmax(score /
-    temperature). A row gets no target if an expression other than neutral has no annotated unit.
+    score(e) = sum_i w_ei y_i / sum_i w_ei over the annotated units i, with w
+    from the prior; neutral, which has no units, scores 1 - max_i y_i. The
+    distribution is softmax(score / temperature). A row gets no target if an
+    expression other than neutral has no annotated unit.
 
     Args:
         expression_labels: (N,) int64 class ids; -100 if unlabelled.
         action_unit_labels: (N, A) float in [0, 1]; NaN if not annotated.
         prior: (7, A) in [0, 1], P(unit | expression).
-        temperature: above 0. Scores differ by at most 1, so at 1 no expression gets more than
-            0.31.
+        temperature: above 0. Scores differ by at most 1, so at 1 no expression
+            gets more than 0.31.
 
     Returns:
         (N, 7) float; NaN in rows without a target.
@@ -268,11 +281,12 @@ def hard_co_annotation(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Fill in missing labels from the present ones and the prior.
 
-    A row with an expression and no annotated unit gets that expression's units as present: the
-    target is 1, and the prior's share of people is the unit's weight in the loss. The other units
-    stay unannotated. A row with annotated units and no expression gets the expression whose
-    prototypical units are all annotated and present; of several the one with most units; none if
-    two have equally many.
+    A row with an expression and no annotated unit gets that expression's units
+    as present: the target is 1, and the prior's share of people is the unit's
+    weight in the loss. The other units stay unannotated. A row with annotated
+    units and no expression gets the expression whose prototypical units are
+    all annotated and present; of several the one with most units; none if two
+    have equally many.
 
     Args:
         expression_labels: (N,) int64 class ids; -100 if unlabelled.
@@ -281,8 +295,8 @@ def hard_co_annotation(
         prototypes: (7, A) bool; see `priors.prototypical_units`.
 
     Returns:
-        Expression labels (N,), action-unit labels (N, A), and weights of the latter (N, A), which
-        are 1 for given labels.
+        Expression labels (N,), action-unit labels (N, A), and weights of the
+        latter (N, A), which are 1 for given labels.
     """
     has_expression = expression_labels != NO_CLASS  # (N,)
     called_for = prior.to(action_unit_labels)[expression_labels.clamp(min=0)]  # (N, A)

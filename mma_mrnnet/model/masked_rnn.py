@@ -8,12 +8,13 @@ from torch import Tensor, nn
 class MaskedRNN(nn.Module):
     """A GRU over padded clips and the mask layer behind it (arXiv 2303.00180, v3 abstract).
 
-    Padding is at the end and the GRU runs forward, so padding cannot affect real frames. The mask
-    then sets every padded output to 0, so the dense layer's weights for those frames get a
-    gradient of exactly 0.
+    Padding is at the end and the GRU runs forward, so padding cannot affect
+    real frames. The mask then sets every padded output to 0, so the dense
+    layer's weights for those frames get a gradient of exactly 0.
 
-    The mask layer is the method; the other poolings are for comparison (our choice). Only `padded`
-    has no mask: the content of padded frames changes its outputs.
+    The mask layer is the method; the other poolings are for comparison (our
+    choice). Only `padded` has no mask: the content of padded frames changes
+    its outputs.
 
     Args:
         input_size: numbers of a frame that the GRU reads.
@@ -35,7 +36,8 @@ class MaskedRNN(nn.Module):
         self.num_frames = num_frames
         self.pooling = pooling
         self.gru = nn.GRU(input_size, hidden_size, num_layers, batch_first=True)
-        # Only with `attention`. No bias: a softmax ignores what is added to every score.
+        # Only with `attention`. No bias: a softmax ignores what is added to
+        # every score.
         self.score: nn.Linear | None = None
         if pooling == "attention":
             self.score = nn.Linear(hidden_size, 1, bias=False)
@@ -50,9 +52,10 @@ class MaskedRNN(nn.Module):
         """Run the GRU and mask its outputs.
 
         Args:
-            affect: (B, t, A) with t <= T. The content of padded frames, NaN included, has no
-                effect, except with `padded`.
-            frame_mask: (B, t) bool, True for real frames, which come first in each row.
+            affect: (B, t, A) with t <= T. The content of padded frames, NaN
+                included, has no effect, except with `padded`.
+            frame_mask: (B, t) bool, True for real frames, which come first in
+                each row.
 
         Returns:
             (B, T, H); exactly 0 in padded frames, except with `padded`.
@@ -72,8 +75,8 @@ class MaskedRNN(nn.Module):
             frame_mask: (B, t) as there.
 
         Returns:
-            (B, P): all T frames one after the other (`mask`, `padded`), else a weighted sum of
-            frames, which is 0 for a clip without a frame.
+            (B, P): all T frames one after the other (`mask`, `padded`), else a
+            weighted sum of frames, which is 0 for a clip without a frame.
         """
         if self.pooling in ("mask", "padded"):
             return states.flatten(1)  # (B, T * H)
@@ -87,12 +90,13 @@ class MaskedRNN(nn.Module):
             frame_mask: (B, t) as there.
 
         Returns:
-            (B, T); 0 in padded frames, and 1 in sum for a clip with frames. For a clip without a
-            frame the weights have no effect, since all its states are 0.
+            (B, T); 0 in padded frames, and 1 in sum for a clip with frames.
+            For a clip without a frame the weights have no effect, since all
+            its states are 0.
 
         Raises:
-            ValueError: `mask` or `padded` pooling, where the dense layer has weights for each
-                frame.
+            ValueError: `mask` or `padded` pooling, where the dense layer has
+                weights for each frame.
         """
         if self.pooling in ("mask", "padded"):
             raise ValueError(
@@ -106,7 +110,8 @@ class MaskedRNN(nn.Module):
         if self.pooling == "mean":
             return real.to(states.dtype) / lengths.clamp(min=1)  # (B, T)
         scores = self.attention_scores(states).squeeze(-1)  # (B, T)
-        # The smallest number, since -inf would give NaN for a clip without a frame.
+        # The smallest number, since -inf would give NaN for a clip without a
+        # frame.
         return torch.where(real, scores, torch.finfo(scores.dtype).min).softmax(1)  # (B, T)
 
     def attention_scores(self, states: Tensor) -> Tensor:

@@ -35,7 +35,8 @@ def check_keywords(kwargs: dict[str, Any], forward: Callable[..., Any]) -> None:
     """Check that further keywords of a `forward` are transformers' own.
 
     Raises:
-        TypeError: a keyword that nobody reads; the message names those that are accepted.
+        TypeError: a keyword that nobody reads; the message names those that
+            are accepted.
     """
     if unknown := kwargs.keys() - HOOKS:
         accepted = [name for name in inspect.signature(forward).parameters if name != "self"]
@@ -62,7 +63,8 @@ class SafeWeights(PreTrainedModel):
         *args: Any,
         **kwargs: Any,
     ) -> Any:
-        # An index or a config can name any file, and transformers would unpickle it.
+        # An index or a config can name any file, and transformers would
+        # unpickle it.
         for file in checkpoint_files or ():
             if not file.endswith(".safetensors"):
                 raise ValueError(f"{file}: weights are read from .safetensors files only")
@@ -76,14 +78,18 @@ class MMAOutput(ModelOutput):
     """Output of stage 1 for N face crops.
 
     Attributes:
-        loss: scalar, the weighted sum of the masked objectives; None without labels.
+        loss: scalar, the weighted sum of the masked objectives; None without
+            labels.
         valence_arousal: (N, 2) in [-1, 1].
-        expression_logits: (N, 7) before the softmax, in the order of `labels.EXPRESSIONS`.
-        action_unit_logits: (N, A) before the sigmoid, in the order of `config.action_units`.
+        expression_logits: (N, 7) before the softmax, in the order of
+            `labels.EXPRESSIONS`.
+        action_unit_logits: (N, A) before the sigmoid, in the order of
+            `config.action_units`.
         hidden_states: the backbone's feature maps; None unless asked for.
     """
 
-    # The None of the three outputs is only what a `ModelOutput` asks for: they are always set.
+    # The None of the three outputs is only what a `ModelOutput` asks for: they
+    # are always set.
     loss: Tensor | None = None
     valence_arousal: Tensor = None  # type: ignore[assignment]
     expression_logits: Tensor = None  # type: ignore[assignment]
@@ -100,7 +106,8 @@ class MMAPreTrainedModel(SafeWeights):
     """Settings of stage 1 that transformers reads from the class."""
 
     config: MMAConfig
-    # The attribute's name in stage 2, so that `MMAModel` loads from a stage-2 repository too.
+    # The attribute's name in stage 2, so that `MMAModel` loads from a stage-2
+    # repository too.
     base_model_prefix = "mma"
     main_input_name = "pixel_values"
     input_modalities = ["image"]
@@ -108,15 +115,17 @@ class MMAPreTrainedModel(SafeWeights):
     supports_gradient_checkpointing = True
     # A device map that cuts a residual block in two cannot run.
     _no_split_modules = ["ResNetModel"]
-    # Stage 2's layers: no warning where the extractor is loaded from a stage-2 repository.
+    # Stage 2's layers: no warning where the extractor is loaded from a stage-2
+    # repository.
     _keys_to_ignore_on_load_unexpected = [r"^rnn\.", r"^dense\.", r"^output\.", r"^calibration_"]
 
 
 class BackboneStage(GradientCheckpointingLayer):
     """A stage of the backbone with gradient checkpointing, which `ResNetStage` does not offer.
 
-    Checkpointing computes a stage a second time in the backward pass. The second time leaves the
-    running statistics of the batch norms alone; otherwise they would be updated twice a step.
+    Checkpointing computes a stage a second time in the backward pass. The
+    second time leaves the running statistics of the batch norms alone;
+    otherwise they would be updated twice a step.
     """
 
     def __init__(self, stage: ResNetStage) -> None:
@@ -145,8 +154,8 @@ class BackboneStage(GradientCheckpointingLayer):
 class MMAModel(MMAPreTrainedModel):
     """The multi-task extractor: a residual network and three linear heads on its pooled features.
 
-    Source: arXiv 2303.00180, abstract (three tasks on static frames); heads and sizes are our
-    choice.
+    Source: arXiv 2303.00180, abstract (three tasks on static frames); heads
+    and sizes are our choice.
     """
 
     def __init__(self, config: MMAConfig) -> None:
@@ -175,19 +184,22 @@ class MMAModel(MMAPreTrainedModel):
         """Estimate the affect of N face crops, and the masked multi-task loss if labels are given.
 
         Args:
-            pixel_values: (N, 3, S, S) float, RGB scaled to [-1, 1] by the processor; cast to the
-                weights' type.
+            pixel_values: (N, 3, S, S) float, RGB scaled to [-1, 1] by the
+                processor; cast to the weights' type.
             valence_arousal_labels: (N, 2) in [-1, 1]; NaN if unlabelled.
             expression_labels: (N,) int64; -100 if unlabelled.
-            action_unit_labels: (N, A) in [0, 1], probabilities of presence; NaN if unlabelled.
-            output_hidden_states: also return the backbone's feature maps; None: as in the config.
+            action_unit_labels: (N, A) in [0, 1], probabilities of presence;
+                NaN if unlabelled.
+            output_hidden_states: also return the backbone's feature maps;
+                None: as in the config.
             kwargs: transformers' own keywords.
 
         Returns:
             An `MMAOutput`.
 
         Raises:
-            ValueError: `pixel_values` is not float (N, 3, S, S) with the config's S.
+            ValueError: `pixel_values` is not float (N, 3, S, S) with the
+                config's S.
             TypeError: an unknown keyword.
         """
         check_keywords(kwargs, MMAModel.forward)
@@ -230,12 +242,15 @@ class MMAModel(MMAPreTrainedModel):
     ) -> Tensor:
         """Compute the loss of a whole batch: the weighted sum over tasks and distribution matching.
 
-        Tasks without labels are left out. Co-annotation, if the config asks for it, needs tensors
-        of both expression and action-unit labels, even if no entry is labelled.
+        Tasks without labels are left out. Co-annotation, if the config asks
+        for it, needs tensors of both expression and action-unit labels, even
+        if no entry is labelled.
 
-        Separate from `forward`, because a batch spread over processes must be gathered first:
+        Separate from `forward`, because a batch spread over processes must be
+        gathered first:
             masked
-        means and correlations of its shares do not average to those of the whole.
+        means and correlations of its shares do not average to those of the
+        whole.
 
         Args:
             output: of the batch's N crops.
@@ -294,7 +309,8 @@ class MMAModel(MMAPreTrainedModel):
     def save_pretrained(self, save_directory: str | os.PathLike, *args: Any, **kwargs: Any) -> None:
         """Save weights, config and code; the config names both auto classes, whichever this is.
 
-        A second `register_for_auto_class` would overwrite the first, so this writes the map.
+        A second `register_for_auto_class` would overwrite the first, so this
+        writes the map.
         """
         module = __name__.rsplit(".", 1)[-1]
         self.config.auto_map = {
@@ -316,7 +332,8 @@ class MMAForImageClassification(MMAModel):
 
         Args:
             pixel_values: (N, 3, S, S) float, as in `MMAModel.forward`.
-            labels: (N,) int64 expressions, -100 if unlabelled: the `expression_labels` there.
+            labels: (N,) int64 expressions, -100 if unlabelled: the
+                `expression_labels` there.
             kwargs: the other arguments of `MMAModel.forward`.
 
         Returns:

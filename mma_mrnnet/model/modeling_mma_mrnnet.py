@@ -29,16 +29,17 @@ class IntensityOutput(ModelOutput):
 
     Attributes:
         loss: scalar; None without labels.
-        intensities: (B, K) in the order of `config.label_names`, calibrated; in [0, 1] with the
-            sigmoid output.
+        intensities: (B, K) in the order of `config.label_names`, calibrated;
+            in [0, 1] with the sigmoid output.
         logits: (B, K) before the sigmoid and the calibration.
-        affect: (B, T, A) affect of the frames, or scaled features; 0 in padded frames (with
-            `padded` pooling the given values).
-        hidden_states: ((B, T, H),) the masked GRU outputs (with `padded` pooling not masked); None
-            unless asked for.
+        affect: (B, T, A) affect of the frames, or scaled features; 0 in padded
+            frames (with `padded` pooling the given values).
+        hidden_states: ((B, T, H),) the masked GRU outputs (with `padded`
+            pooling not masked); None unless asked for.
     """
 
-    # The None of the three outputs is only what a `ModelOutput` asks for: they are always set.
+    # The None of the three outputs is only what a `ModelOutput` asks for: they
+    # are always set.
     loss: Tensor | None = None
     intensities: Tensor = None  # type: ignore[assignment]
     logits: Tensor = None  # type: ignore[assignment]
@@ -55,7 +56,8 @@ def _check_line(name: str, offset: Tensor, scale: Tensor, wanted: tuple[int, ...
     """Check the offset and the scale of an affine map.
 
     Raises:
-        ValueError: a wrong shape, a value that is not finite, or a scale that is not positive.
+        ValueError: a wrong shape, a value that is not finite, or a scale that
+            is not positive.
     """
     if tuple(scale.shape) != wanted or tuple(offset.shape) != wanted:
         raise ValueError(
@@ -71,7 +73,8 @@ class MMAMRNNetPreTrainedModel(SafeWeights):
     """Initialisation and loading of stage 2."""
 
     config: MMAMRNNetConfig
-    # Not the name of an attribute, so that a stage-1 checkpoint is never loaded as a stage-2 one.
+    # Not the name of an attribute, so that a stage-1 checkpoint is never
+    # loaded as a stage-2 one.
     base_model_prefix = "mrnn"
     main_input_name = "pixel_values"
     input_modalities = ["video"]
@@ -105,20 +108,23 @@ class MMAMRNNetPreTrainedModel(SafeWeights):
             elif name.startswith("weight_hh"):
                 init.orthogonal_(parameter)
             else:
-                # Normals of 0.02 would start the dense layer, with T * H bounded inputs, near 0.
+                # Normals of 0.02 would start the dense layer, with T * H
+                # bounded inputs, near 0.
                 init.xavier_uniform_(parameter)
 
 
 class MMAMRNNetForIntensity(FrameByFrame, MMAMRNNetPreTrainedModel):  # type: ignore[misc]
     """The whole network: extractor, GRU, mask, dense layer, and one output for each target.
 
-    Source: arXiv 2303.00180 (GRU, mask layer, dense layer, Pearson loss, extractor fixed in the
-    second stage). The layers' sizes, ReLU and sigmoid are our choice, as is the affine calibration
-    of each output, which is the identity until one is fitted.
+    Source: arXiv 2303.00180 (GRU, mask layer, dense layer, Pearson loss,
+    extractor fixed in the second stage). The layers' sizes, ReLU and sigmoid
+    are our choice, as is the affine calibration of each output, which is the
+    identity until one is fitted.
 
-    With `config.feature_names` other features replace the extractor (our addition): `mma` is None,
-    `affect` takes the features in the unit of their source, and the GRU receives
-    (feature - mean) / scale, which is the identity until a scaling is set. `config.channels` and
+    With `config.feature_names` other features replace the extractor (our
+    addition): `mma` is None, `affect` takes the features in the unit of their
+    source, and the GRU receives (feature - mean) / scale, which is the
+    identity until a scaling is set. `config.channels` and
     `config.temporal_pooling` make networks to compare the method with.
     """
 
@@ -128,7 +134,8 @@ class MMAMRNNetForIntensity(FrameByFrame, MMAMRNNetPreTrainedModel):  # type: ig
     feature_scale: Tensor  # (F,)
 
     def __init__(self, config: MMAMRNNetConfig) -> None:
-        # A copy: freezing and calibration are written into it, and models may share a config.
+        # A copy: freezing and calibration are written into it, and models may
+        # share a config.
         super().__init__(copy.deepcopy(config))
         config = self.config
         config.validate()  # as in `MMAModel`
@@ -158,7 +165,8 @@ class MMAMRNNetForIntensity(FrameByFrame, MMAMRNNetPreTrainedModel):  # type: ig
     def from_pretrained(cls, *args: Any, **kwargs: Any) -> Self:
         """Load as transformers does, then freeze the extractor again if the config says so."""
         loaded = super().from_pretrained(*args, **kwargs)
-        # With `output_loading_info` transformers returns a pair, other than its annotation says.
+        # With `output_loading_info` transformers returns a pair, other than
+        # its annotation says.
         model: Self = loaded[0] if isinstance(loaded, tuple) else loaded
         if model.config.freeze_mma and model.mma is not None:
             model.freeze_mma()
@@ -169,7 +177,8 @@ class MMAMRNNetForIntensity(FrameByFrame, MMAMRNNetPreTrainedModel):  # type: ig
         """Build a stage-2 model around a trained extractor; its other layers are new.
 
         Args:
-            folder_or_repo: a stage-1 checkpoint, or a stage-2 one whose extractor is taken.
+            folder_or_repo: a stage-1 checkpoint, or a stage-2 one whose
+                extractor is taken.
             config: fields of `MMAMRNNetConfig` that differ from its defaults.
 
         Returns:
@@ -177,8 +186,8 @@ class MMAMRNNetForIntensity(FrameByFrame, MMAMRNNetPreTrainedModel):  # type: ig
 
         Raises:
             OSError: there is nothing that can be loaded.
-            ValueError: weights of the extractor are missing, or the model reads features and has
-                none.
+            ValueError: weights of the extractor are missing, or the model
+                reads features and has none.
         """
         if MMAMRNNetConfig.get_config_dict(folder_or_repo)[0].get("feature_names") is not None:
             raise ValueError(f"{folder_or_repo}: a model that reads features holds no extractor")
@@ -236,11 +245,13 @@ class MMAMRNNetForIntensity(FrameByFrame, MMAMRNNetPreTrainedModel):  # type: ig
         """Store an affine calibration of the outputs with the weights.
 
         Args:
-            scale: (K,) positive, so that the order of clips within a target does not change.
+            scale: (K,) positive, so that the order of clips within a target
+                does not change.
             shift: (K,).
 
         Raises:
-            ValueError: a wrong shape, a value that is not finite, or a scale that is not positive.
+            ValueError: a wrong shape, a value that is not finite, or a scale
+                that is not positive.
         """
         _check_line("shift", shift, scale, tuple(self.calibration_scale.shape))
         self.calibration_scale.copy_(scale)
@@ -270,8 +281,8 @@ class MMAMRNNetForIntensity(FrameByFrame, MMAMRNNetPreTrainedModel):  # type: ig
     def _restore_calibration(self) -> None:
         """Set `config.calibrated` again if a fitted calibration was loaded into a new model.
 
-        Accelerate's `load_checkpoint_and_dispatch` writes into a model that was made from a config,
-        and tells it nothing.
+        Accelerate's `load_checkpoint_and_dispatch` writes into a model that
+        was made from a config, and tells it nothing.
         """
         scale = self.calibration_scale
         if self._was_calibrated and not self.config.calibrated and not scale.is_meta:
@@ -286,8 +297,8 @@ class MMAMRNNetForIntensity(FrameByFrame, MMAMRNNetPreTrainedModel):  # type: ig
             scale: (F,) positive, the divisor.
 
         Raises:
-            ValueError: a model with an extractor, a wrong shape, a value that is not finite, or a
-                scale that is not positive.
+            ValueError: a model with an extractor, a wrong shape, a value that
+                is not finite, or a scale that is not positive.
         """
         if self.config.feature_names is None:
             raise ValueError(
@@ -338,22 +349,26 @@ class MMAMRNNetForIntensity(FrameByFrame, MMAMRNNetPreTrainedModel):  # type: ig
         """Estimate the intensities of B clips from face crops, affect or features.
 
         Args:
-            pixel_values: (B, t, 3, S, S) float, RGB scaled to [-1, 1], t <= T; or None.
-            affect: (B, t, A) float in the order of `config.input_names`: affect, or features in
-                the unit of their source; or None. Exactly one of the two must be given, and never
-                pixels to a model that reads features.
-            frame_mask: (B, t) bool, True for real frames, which must come first in each row; None
-                means all are real.
+            pixel_values: (B, t, 3, S, S) float, RGB scaled to [-1, 1], t <= T;
+                or None.
+            affect: (B, t, A) float in the order of `config.input_names`:
+                affect, or features in the unit of their source; or None.
+                Exactly one of the two must be given, and never pixels to a
+                model that reads features.
+            frame_mask: (B, t) bool, True for real frames, which must come
+                first in each row; None means all are real.
             labels: (B, K) float in [0, 1]; NaN if unlabelled.
-            output_hidden_states: also return the masked GRU outputs; None: as in the config.
+            output_hidden_states: also return the masked GRU outputs; None: as
+                in the config.
             kwargs: transformers' own keywords.
 
         Returns:
             An `IntensityOutput`.
 
         Raises:
-            ValueError: both or neither input, a wrong shape, more than T frames, a mask with
-                holes, or pixels for a model that reads features.
+            ValueError: both or neither input, a wrong shape, more than T
+                frames, a mask with holes, or pixels for a model that reads
+                features.
             TypeError: an unknown keyword.
         """
         check_keywords(kwargs, MMAMRNNetForIntensity.forward)
@@ -397,7 +412,8 @@ class MMAMRNNetForIntensity(FrameByFrame, MMAMRNNetPreTrainedModel):  # type: ig
 
     def _logits(self, dense: Tensor) -> Tensor:
         """Compute logits (B, K) from the dense layer's outputs (B, D) before its ReLU."""
-        # Not under autocast: steps of half precision are as large as the differences of clips.
+        # Not under autocast: steps of half precision are as large as the
+        # differences of clips.
         with torch.autocast(dense.device.type, enabled=False):
             return self.output(self.dropout(dense.relu()).to(self.calibration_scale.dtype))
 
@@ -430,8 +446,9 @@ class MMAMRNNetForIntensity(FrameByFrame, MMAMRNNetPreTrainedModel):  # type: ig
     def objective(self, output: IntensityOutput, labels: Tensor) -> Tensor:
         """Compute the loss of a whole batch, `config.intensity_loss`.
 
-        Separate from `forward`, because a batch spread over processes must be gathered first:
-        correlations of its shares do not average to that of the whole.
+        Separate from `forward`, because a batch spread over processes must be
+        gathered first: correlations of its shares do not average to that of
+            the whole.
 
         Args:
             output: of the batch's B clips; its `logits` are read.
@@ -440,7 +457,8 @@ class MMAMRNNetForIntensity(FrameByFrame, MMAMRNNetPreTrainedModel):  # type: ig
         Returns:
             Scalar.
         """
-        # Not clipped to [0, 1], since a clipped estimate would have no gradient.
+        # Not clipped to [0, 1], since a clipped estimate would have no
+        # gradient.
         return INTENSITY_LOSS[self.config.intensity_loss](self._calibrate(output.logits), labels)
 
     def _calibrate(self, logits: Tensor) -> Tensor:
@@ -481,7 +499,8 @@ class MMAMRNNetForIntensity(FrameByFrame, MMAMRNNetPreTrainedModel):  # type: ig
                 f"frame_mask must be bool ({clips}, {frames}); "
                 f"got {frame_mask.dtype} {tuple(frame_mask.shape)}"
             )
-        # Reading values back is a graph break, so a compiled model skips this check.
+        # Reading values back is a graph break, so a compiled model skips this
+        # check.
         if not torch.compiler.is_compiling():
             starts_again = frame_mask[:, 1:] & ~frame_mask[:, :-1]  # (B, t - 1)
             if bool(starts_again.any()):
@@ -493,8 +512,9 @@ class MMAMRNNetForIntensity(FrameByFrame, MMAMRNNetPreTrainedModel):  # type: ig
     def save_pretrained(self, save_directory: str | os.PathLike, *args: Any, **kwargs: Any) -> None:
         """Save weights, config and code; the config names both auto classes, whichever this is.
 
-        A second `register_for_auto_class` would overwrite the first, so this writes the map. A
-        pipeline that the config names is dropped if its file is not in the folder.
+        A second `register_for_auto_class` would overwrite the first, so this
+        writes the map. A pipeline that the config names is dropped if its file
+        is not in the folder.
         """
         module = __name__.rsplit(".", 1)[-1]
         self.config.auto_map = {
@@ -513,8 +533,9 @@ class MMAMRNNetForIntensity(FrameByFrame, MMAMRNNetPreTrainedModel):  # type: ig
 class MMAMRNNetForVideoClassification(MMAMRNNetForIntensity):
     """The same network with the intensities as `logits`, for `pipeline("video-classification")`.
 
-    That pipeline shows the `logits` of a regression as they are. `objective` and
-    `frame_contributions` still refer to the logits of `MMAMRNNetForIntensity`.
+    That pipeline shows the `logits` of a regression as they are. `objective`
+    and `frame_contributions` still refer to the logits of
+    `MMAMRNNetForIntensity`.
     """
 
     @can_return_tuple
@@ -529,8 +550,8 @@ class MMAMRNNetForVideoClassification(MMAMRNNetForIntensity):
     ) -> IntensityOutput:
         """Do as `MMAMRNNetForIntensity.forward`, with the intensities as `logits`.
 
-        The arguments are named again, because transformers' `Trainer` drops every column that is
-        not in a model's signature.
+        The arguments are named again, because transformers' `Trainer` drops
+        every column that is not in a model's signature.
         """
         kwargs["return_dict"] = True
         output = super().forward(

@@ -17,8 +17,8 @@ ACTION_UNIT_PRIOR: dict[str, dict[int, float]] = {
     "surprise": {1: 1.0, 2: 1.0, 25: 1.0, 26: 1.0, 5: 0.66},
 }
 """Action units by expression: 1.0 if prototypical (used by more than 70 % of 230 people), otherwise
-the share of people who used it. Source: Du, Tao & Martinez, "Compound facial expressions of
-emotion", PNAS 111(15), 2014, Table 1."""
+the share of people who used it. Source: Du, Tao & Martinez, "Compound facial
+expressions of emotion", PNAS 111(15), 2014, Table 1."""
 
 
 def action_unit_prior(
@@ -27,7 +27,8 @@ def action_unit_prior(
     """Return P(action unit | expression) as a table.
 
     Args:
-        action_units: the columns; a unit without a prior gets a column of zeros.
+        action_units: the columns; a unit without a prior gets a column of
+            zeros.
         binary: keep only prototypical units (1), and set the others to 0.
 
     Returns:
@@ -47,8 +48,8 @@ def prototypical_units(action_units: Sequence[int] = ACTION_UNITS) -> Tensor:
         action_units: the columns.
 
     Returns:
-        (7, A) bool; all False for neutral, and for an expression with a prototypical unit that is
-        not in `action_units`.
+        (7, A) bool; all False for neutral, and for an expression with a
+        prototypical unit that is not in `action_units`.
     """
     table = action_unit_prior(action_units) == 1.0
     needed = [list(ACTION_UNIT_PRIOR[expression].values()).count(1.0) for expression in EXPRESSIONS]

@@ -56,13 +56,13 @@ def kept_indices(length: int, most: int, policy: str = "thin") -> Tensor:
     Args:
         length: number of frames of the clip.
         most: T.
-        policy: `thin` (T frames of a longer clip, evenly spread, with both ends), `truncate` (the
-            first T), or `resample` (always T, evenly spread, with both ends; frames of a short
-            clip are repeated).
+        policy: `thin` (T frames of a longer clip, evenly spread, with both
+            ends), `truncate` (the first T), or `resample` (always T, evenly
+            spread, with both ends; frames of a short clip are repeated).
 
     Returns:
-        (min(length, T),) int64 indices in time order; for `resample` (T,), or (0,) for a clip
-        without frames.
+        (min(length, T),) int64 indices in time order; for `resample` (T,), or
+        (0,) for a clip without frames.
 
     Raises:
         ValueError: another policy.
@@ -94,16 +94,19 @@ class ClipsKwargs(VideosKwargs, total=False):
 class MMAMRNNetVideoProcessor(BaseVideoProcessor):
     """Turn clips of aligned face crops into padded, masked batches.
 
-    A crop becomes (x - 127.5) / 127.5, after a bilinear resize to `size` if it has another one.
-    Clips are padded with zeros at the end to `num_frames`; `length_policy` (see `kept_indices`)
-    shortens longer ones, with a warning. `pad` does the same to affect.
+    A crop becomes (x - 127.5) / 127.5, after a bilinear resize to `size` if it
+    has another one. Clips are padded with zeros at the end to `num_frames`;
+    `length_policy` (see `kept_indices`) shortens longer ones, with a warning.
+    `pad` does the same to affect.
 
-    A clip is an array of crops at the model's rate, or the path or URL of a video *of crops*,
-    which is sampled at `fps` a second. No face is looked for: whole videos are for
-    `predict_video` and the pipeline `facial-expression-intensity`.
+    A clip is an array of crops at the model's rate, or the path or URL of a
+    video *of crops*, which is sampled at `fps` a second. No face is looked
+    for: whole videos are for `predict_video` and the pipeline
+    `facial-expression-intensity`.
 
     Raises:
-        ValueError: an unknown `length_policy`, an absurd size, or an `image_std` of 0.
+        ValueError: an unknown `length_policy`, an absurd size, or an
+            `image_std` of 0.
     """
 
     valid_kwargs = ClipsKwargs  # type: ignore[assignment]  # the base is for images too
@@ -145,14 +148,17 @@ class MMAMRNNetVideoProcessor(BaseVideoProcessor):
 
         Args:
             video_url_or_urls: a path, a URL, or a list of them.
-            sample_indices_fn: transformers' choice of frames; only an `fps` in it counts.
+            sample_indices_fn: transformers' choice of frames; only an `fps` in
+                it counts.
 
         Returns:
-            Frames (T, S, S, 3) uint8 and metadata of a video; a tuple of each for a list.
+            Frames (T, S, S, 3) uint8 and metadata of a video; a tuple of each
+            for a list.
 
         Raises:
-            ValueError: the package is not installed, the video cannot be read, or its frames are not
-                square, so that they cannot be aligned crops.
+            ValueError: the package is not installed, the video cannot be read,
+                or its frames are not square, so that they cannot be aligned
+                crops.
         """
         if isinstance(video_url_or_urls, list):
             videos = [self.fetch_videos(video, sample_indices_fn) for video in video_url_or_urls]
@@ -163,7 +169,8 @@ class MMAMRNNetVideoProcessor(BaseVideoProcessor):
 
     def _read_crops(self, video: Any, fps: float) -> tuple[np.ndarray, VideoMetadata]:
         try:
-            # By name: in an exported repository this file has to work without the package.
+            # By name: in an exported repository this file has to work without
+            # the package.
             sources = importlib.import_module("mma_mrnnet.video.sources")
         except ImportError as error:
             raise ValueError(
@@ -209,10 +216,12 @@ class MMAMRNNetVideoProcessor(BaseVideoProcessor):
             kwargs: transformers' own keywords.
 
         Returns:
-            (L,) int64 indices: the first frame at or after each k / fps; all frames of an array.
+            (L,) int64 indices: the first frame at or after each k / fps; all
+            frames of an array.
 
         Raises:
-            ValueError: a video whose header lacks the number of frames or the rate.
+            ValueError: a video whose header lacks the number of frames or the
+                rate.
         """
         total, rate = metadata.total_num_frames, metadata.fps
         if rate is None:
@@ -223,7 +232,8 @@ class MMAMRNNetVideoProcessor(BaseVideoProcessor):
                 ".webm and .mkv): convert it to .mp4, or give its frames as an array"
             )
         fps = self.fps if fps is None else fps
-        # A frame is taken if a tick lies after the frame before; containers round times to 1 ms.
+        # A frame is taken if a tick lies after the frame before; containers
+        # round times to 1 ms.
         times_s = np.arange(total) / rate + 0.001
         ticks = np.floor(times_s * fps).astype(np.int64)  # ticks passed by each frame
         return np.flatnonzero(np.diff(ticks, prepend=-1) > 0)
@@ -237,17 +247,20 @@ class MMAMRNNetVideoProcessor(BaseVideoProcessor):
         """Pad per-frame values of B clips (crops or affect) to one length.
 
         Args:
-            sequences: B arrays (L_b, ...) of real frames in time order, with equal shapes behind
-                the first axis; L_b may be 0.
+            sequences: B arrays (L_b, ...) of real frames in time order, with
+                equal shapes behind the first axis; L_b may be 0.
             num_frames: T; None means the processor's own.
-            length_policy: one of `LENGTH_POLICIES`; None means the processor's own.
+            length_policy: one of `LENGTH_POLICIES`; None means the processor's
+                own.
 
         Returns:
-            values: (B, T, ...) in the arrays' own dtype, zeros behind each clip's last frame.
+            values: (B, T, ...) in the arrays' own dtype, zeros behind each
+                clip's last frame.
             frame_mask: (B, T) bool, True for real frames.
 
         Raises:
-            ValueError: no clip, clips whose frames differ in shape, or an unknown policy.
+            ValueError: no clip, clips whose frames differ in shape, or an
+                unknown policy.
         """
         most = self.num_frames if num_frames is None else num_frames
         policy = self.length_policy if length_policy is None else length_policy
@@ -275,7 +288,8 @@ class MMAMRNNetVideoProcessor(BaseVideoProcessor):
     def image_processor(self) -> ViTImageProcessor:
         """Return transformers' own image processor with the same scaling.
 
-        Saved beside a stage-1 model it makes `AutoImageProcessor` work without our code.
+        Saved beside a stage-1 model it makes `AutoImageProcessor` work without
+        our code.
         """
         return ViTImageProcessor(
             size=dict(self.size),
