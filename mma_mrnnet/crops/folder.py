@@ -70,7 +70,7 @@ def count_usable_cores() -> int:
 
 
 def find_files(folder: Path, suffixes: Container[str]) -> list[Path]:
-    """Return the files below a folder with one of the suffixes, sorted; hidden files are left out."""
+    """Return the files below a folder with one of the suffixes, sorted; no hidden files."""
     found = sorted(path for path in folder.rglob("*") if path.suffix.lower() in suffixes)
     # macOS writes hidden companions such as `._clip.mp4`.
     return [path for path in found if path.is_file() and not path.name.startswith(".")]
@@ -94,8 +94,8 @@ def crop_corpus(
         workers: processes; None takes as many as there are usable cores.
 
     Raises:
-        ValueError: no video, `out` is or contains `folder`, two clips would get one place, or another
-            run is writing to `out`.
+        ValueError: no video, `out` is or contains `folder`, two clips would get one place, or
+            another run is writing to `out`.
         OSError: the disk is full, or the detector's file is missing.
     """
     folder, out, start = Path(folder), Path(out), time.monotonic()
@@ -166,8 +166,8 @@ def _assign_places(folder: Path, out: Path) -> dict[Path, Path]:
 def _lock(folder: Path) -> Iterator[None]:
     """Hold a lock on the folder itself, until the process ends in any way.
 
-    `filelock` would leave a file of its own among the crops. Windows, and network file systems without
-    locks, go without.
+    `filelock` would leave a file of its own among the crops. Windows, and network file systems
+    without locks, go without.
     """
     if fcntl is None:
         yield
@@ -188,7 +188,7 @@ def _lock(folder: Path) -> Iterator[None]:
 
 
 def _copy_tables(folder: Path, out: Path, clips: dict[Path, Path], report: CropReport) -> None:
-    """Copy every metadata file with the crops' folders as `file_name`, and only lines with crops."""
+    """Copy every metadata file: crops' folders as `file_name`, and only lines with crops."""
     for table in sorted(folder.rglob(METADATA)):
         if table.is_relative_to(out):
             continue

@@ -1,4 +1,4 @@
-"""Store one clip's face crops: images named by frame number, and `crops.json`, which says how they were made."""
+"""Store one clip's face crops: images named by frame number, and their index `crops.json`."""
 
 import io
 import json
@@ -18,7 +18,7 @@ INDEX = "crops.json"
 METADATA = "metadata.csv"
 CROP_FORMAT = 2  # raise it if decoding, detection, following or alignment change a clip's crops
 FOLLOWED_FPS = 2.0
-"""The rate at which people are followed if every frame is stored: stage 2's own, as in prediction."""
+"""The rate at which people are followed if every frame is stored: stage 2's own."""
 
 ENCODINGS: dict[str, dict[str, Any]] = {
     "jpg": {"format": "JPEG", "quality": 95, "subsampling": 0},
@@ -32,7 +32,7 @@ class CropError(ValueError):
 
 
 class OlderCropsError(CropError):
-    """Face crops stored by an older version, which may show another person than the video's affect."""
+    """Face crops stored by an older version, which may show another person."""
 
 
 @dataclass(frozen=True)
@@ -126,7 +126,8 @@ def read_index(folder: Path) -> CropIndex | None:
         version = content.pop("format")
         if version in range(1, CROP_FORMAT):
             raise OlderCropsError(
-                f"{path}: of an older version of `mma-mrnnet crop`; run it again, and it is replaced"
+                f"{path}: of an older version of `mma-mrnnet crop`; "
+                "run it again, and it is replaced"
             )
         if version != CROP_FORMAT:
             raise ValueError("another version's")
@@ -145,7 +146,7 @@ def read_index(folder: Path) -> CropIndex | None:
 
 
 def read_current_index(video: Path, folder: Path, settings: CropSettings) -> CropIndex | None:
-    """Read the folder's index if its crops are complete and made of this video with these settings."""
+    """Read the index if the crops are complete, and of this video and these settings."""
     try:
         index = read_index(folder)
     except CropError:
@@ -161,9 +162,9 @@ def store_crops(
 ) -> CropIndex:
     """Write a video's crops and their index; the folder appears, or is replaced, when complete.
 
-    The crops are those of prediction: the same frames, person and alignment. Who is in most frames is
-    known only at the end, so until then everybody's crops are on disk. A frame without a face has no
-    file. Only one process may work on a folder.
+    The crops are those of prediction: the same frames, person and alignment. Who is in most
+    frames is known only at the end, so until then everybody's crops are on disk. A frame without
+    a face has no file. Only one process may work on a folder.
 
     Raises:
         VideoError: the video cannot be read.
@@ -199,7 +200,8 @@ def _require_ours(folder: Path) -> None:
         return
     if foreign and (not folder.is_dir() or any(folder.iterdir())):
         raise CropError(
-            f"{folder}: is here already and holds no {INDEX}: not made by this command, and left alone"
+            f"{folder}: is here already and holds no {INDEX}: "
+            "not made by this command, and left alone"
         )
 
 

@@ -127,9 +127,10 @@ def _start(settings: CropSettings, task: Task) -> _Worker:
 
 
 def _prepare_context() -> BaseContext:
-    """Return the way to start workers: not `fork`, which OpenCV's and torch's threads do not survive.
+    """Return the way to start workers: not `fork`, which threads of OpenCV do not survive.
 
-    A fork server imports the package once. With `spawn`, the only way on Windows, every worker does.
+    A fork server imports the package once. With `spawn`, the only way on Windows, every worker
+    does.
     """
     if "forkserver" not in multiprocessing.get_all_start_methods():
         return multiprocessing.get_context("spawn")

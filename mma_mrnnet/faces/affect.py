@@ -18,8 +18,8 @@ def extract_people(
 ) -> Iterator[tuple[PeopleFrame, dict[int, np.ndarray]]]:
     """Yield each frame without its crops, and a row of numbers for each track in it.
 
-    Each person's crops go through `rows_of` separately, so that the rows do not depend on who else is
-    there, to the last bit.
+    Each person's crops go through `rows_of` separately, so that the rows do not depend on who
+    else is there, to the last bit.
 
     Args:
         frames: as `crop_faces` gives them.

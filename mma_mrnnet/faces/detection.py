@@ -23,8 +23,8 @@ TEMPLATE = np.array(
 )
 """Where the five landmarks lie in a crop of 112 x 112 pixels, as (x, y): left eye, right eye, nose
 tip, left mouth corner, right mouth corner; left and right as seen in the image. It is the ArcFace
-template shrunk to 80 %, so that brows, chin and an open jaw stay inside. Training crops were aligned
-to the same numbers."""
+template shrunk to 80 %, so that brows, chin and an open jaw stay inside. Training crops were
+aligned to the same numbers."""
 
 DETECTION_SIDE = 320  # pixels of the longest side of the copy that the detector sees
 SMALLEST_SIDE = 33  # YuNet reads uninitialised memory if a side of its input has 32 pixels or fewer
@@ -84,7 +84,7 @@ def detector_path() -> Path:
 
 
 class FaceDetector:
-    """YuNet on a copy of the image whose longest side is 320 pixels; a thin copy is padded with black.
+    """YuNet on a copy of the image whose longest side is 320 pixels, padded if it is thin.
 
     An instance keeps OpenCV's state: use one per thread.
     """
@@ -128,8 +128,8 @@ class FaceDetector:
 def similarity_transform(points: np.ndarray, targets: np.ndarray) -> np.ndarray:
     """Fit rotation, scale and shift (no reflection) that map points onto targets by least squares.
 
-    In the plane, Umeyama's solution (IEEE TPAMI 13(4), 1991) is one complex division: with both sets
-    centred, a = sum(conj(p) q) / sum(|p|^2).
+    In the plane, Umeyama's solution (IEEE TPAMI 13(4), 1991) is one complex division: with both
+    sets centred, a = sum(conj(p) q) / sum(|p|^2).
 
     Args:
         points: (N, 2).
@@ -172,7 +172,7 @@ def align_face(image: np.ndarray, landmarks: np.ndarray, size: int = TEMPLATE_SI
 def _reduce(
     image: np.ndarray, matrix: np.ndarray, factor: float, size: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return the part of the image that the crop needs, shrunk by `factor`, and the matrix for it."""
+    """Return the part of the image that the crop needs, shrunk, and the matrix for it."""
     inverse = cv2.invertAffineTransform(matrix)
     corners = np.array([[0, 0, 1], [size, 0, 1], [0, size, 1], [size, size, 1]]) @ inverse.T
     margin = 2 / factor

@@ -1,4 +1,4 @@
-"""Keep a few aligned crops of each person of a clip, for a report; memory does not grow with the clip."""
+"""Keep a few aligned crops of each person of a clip of any length, for a report."""
 
 from dataclasses import dataclass, field
 

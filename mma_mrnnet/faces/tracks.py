@@ -95,18 +95,19 @@ class _Track:
 class FaceTracker:
     """Tell the people of a clip apart by where their faces are, how large, and when.
 
-    1. A face continues the track of a person who was seen in the last `LOST_AFTER_S`, was nearest to
-       it, and has not been found elsewhere. It must lie within one face side plus two per second, and
-       its size must have changed by at most a factor of 2 (our choice).
+    1. A face continues the track of a person who was seen in the last `LOST_AFTER_S`, was
+       nearest to it, and has not been found elsewhere. It must lie within one face side plus two
+       per second, and its size must have changed by at most a factor of 2 (our choice).
     2. A remaining face continues a lost track if it lies within one side of it.
     3. A face that remains then:
-       - continues a lost track if nobody has been seen for `LOST_AFTER_S`: the largest face continues
-         the track with the most sightings. Somebody who is alone, leaves and returns is one person;
+       - continues a lost track if nobody has been seen for `LOST_AFTER_S`: the largest face
+         continues the track with the most sightings. Somebody who is alone, leaves and returns
+         is one person;
        - begins a track if another face continues its track, or if there is no track to continue;
        - is dropped otherwise: the person who was just here, and is missing, may have jumped.
 
-    If the size of the picture changes, as in some browsers' recordings, faces are compared relative to
-    the picture.
+    If the size of the picture changes, as in some browsers' recordings, faces are compared
+    relative to the picture.
     """
 
     def __init__(self) -> None:
@@ -168,11 +169,11 @@ class FaceTracker:
     ) -> Found:
         """Assign one face per track, nearest first; `reaches` gives the allowed distance in sides.
 
-        Greedy, and not `scipy.optimize.linear_sum_assignment`: a face may be refused because somebody
-        else stood nearer, which no matrix of costs can say.
+        Greedy, and not `scipy.optimize.linear_sum_assignment`: a face may be refused because
+        somebody else stood nearer, which no matrix of costs can say.
 
-        One second without being seen counts as one side (our choice), so that a person in front, who
-        is seen all the time, is not taken for somebody hidden there.
+        One second without being seen counts as one side (our choice), so that a person in front,
+        who is seen all the time, is not taken for somebody hidden there.
         """
         pairs = []
         for number, sides in reaches.items():
@@ -196,7 +197,8 @@ class FaceTracker:
 class FaceFollower:
     """Follow one person of a live stream, of whom nobody knows yet who is in most frames.
 
-    It starts with the largest face; after `LOST_AFTER_S` without that person, the largest face in view.
+    It starts with the largest face; after `LOST_AFTER_S` without that person, the largest face
+    in view.
     """
 
     def __init__(self) -> None:
@@ -205,7 +207,7 @@ class FaceFollower:
         self._time_s = 0.0
 
     def follow(self, detections: list[Detection], time_s: float) -> Detection | None:
-        """Return the person's face among a frame's detections (largest first); None if not there."""
+        """Return the person's face among detections (largest first); None if not there."""
         found = self._tracker.update(detections, time_s)
         gone = self._track is None or time_s - self._time_s > LOST_AFTER_S
         if found and gone and self._track not in found:
@@ -226,7 +228,8 @@ def crop_faces(
     """Yield one `PeopleFrame` per frame, with everybody's aligned crop.
 
     People are followed along the frames that are due at the first rate. Frames in between are only
-    compared with the last of these, so that further rates do not change the result at the first one.
+    compared with the last of these, so that further rates do not change the result at the first
+    one.
 
     Args:
         frames: in time order.

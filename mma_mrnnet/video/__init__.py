@@ -1,1 +1,1 @@
-"""Video: a file, URL, bytes or data-set entry into upright frames with times; frames into a file."""
+"""Video: whatever is handed in into upright frames with times, and frames into a file."""

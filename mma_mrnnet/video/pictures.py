@@ -28,8 +28,9 @@ def read_picture(
 ) -> np.ndarray:
     """Return a picture as (H, W, 3) uint8 RGB.
 
-    It is turned upright as its EXIF data say. Greys of more than 8 bits, and floating-point greys, are
-    scaled by their range. Colours of another profile become sRGB, and transparent parts white.
+    It is turned upright as its EXIF data say. Greys of more than 8 bits, and floating-point
+    greys, are scaled by their range. Colours of another profile become sRGB, and transparent
+    parts white.
 
     Args:
         source: a file, an open binary file, or an image of Pillow.
@@ -77,8 +78,8 @@ def _to_rgb(image: Image.Image, name: str) -> Image.Image:
 def _scale_grey(values: np.ndarray) -> np.ndarray:
     """Return deep or floating-point greys as (H, W) uint8.
 
-    They are taken for 8, 10, 12, 14 or 16 bits by their largest value, and floats up to 1 for [0, 1].
-    Anything else is stretched from its smallest to its largest value (our choice).
+    They are taken for 8, 10, 12, 14 or 16 bits by their largest value, and floats up to 1 for
+    [0, 1]. Anything else is stretched from its smallest to its largest value (our choice).
     """
     whitest = (1, *_DEPTHS) if values.dtype.kind == "f" else _DEPTHS
     levels = np.nan_to_num(values.astype(np.float64))

@@ -34,8 +34,9 @@ VIDEO_SUFFIXES: frozenset[str] = frozenset({
 
 TIME_TOLERANCE_S = 0.001  # containers round: Matroska to 1 ms, so 1/30 s is stored as 0.033 s
 MOST_PIXELS = 2**26
-"""The largest frame or photo by default, 8192 x 8192 pixels (our choice): twice an 8K video's frame,
-more than most cameras' photos, and 200 MB as RGB. A larger one is refused before it is decoded."""
+"""The largest frame or photo by default, 8192 x 8192 pixels (our choice): twice an 8K video's
+frame, more than most cameras' photos, and 200 MB as RGB. A larger one is refused before it is
+decoded."""
 
 _ACCEPTED = "accepted are video files such as .mp4, .mov, .mkv, .webm, .avi or .mpg"
 _DAMAGED_IN_A_ROW = 100  # packets; beyond this nothing readable is expected to follow
@@ -108,11 +109,11 @@ class FrameClock:
 class VideoReader:
     """The frames of a video file that are due at any of the rates, in presentation order.
 
-    Iterating opens the file and decodes it once, from the start. Only frames that are due are turned
-    into RGB, and none is held. The file is closed when the iteration ends, fails or is dropped. If
-    the file's clock jumps, as in joined recordings, time continues where the recording stopped. HDR
-    (PQ, HLG) is converted to SDR. A cut that shows neither in a broken packet nor against a length in
-    the header (.mpg, .ts) goes unnoticed.
+    Iterating opens the file and decodes it once, from the start. Only frames that are due are
+    turned into RGB, and none is held. The file is closed when the iteration ends, fails or is
+    dropped. If the file's clock jumps, as in joined recordings, time continues where the
+    recording stopped. HDR (PQ, HLG) is converted to SDR. A cut that shows neither in a broken
+    packet nor against a length in the header (.mpg, .ts) goes unnoticed.
 
     Args:
         path: the video file.
@@ -243,7 +244,7 @@ class VideoReader:
         return VideoError(f"{self.path}: a frame of {width} x {height} is larger than {limit}")
 
     def _to_rgb(self, frame: av.VideoFrame, pixel_aspect: Fraction | None) -> np.ndarray:
-        """Return (H, W, 3) uint8 RGB of its own memory, upright, with square pixels, without alpha."""
+        """Return (H, W, 3) uint8 RGB of its own memory, upright, with square pixels."""
         width, height = _square_pixel_size(frame.width, frame.height, pixel_aspect)
         self._check_size(width, height)
         try:
@@ -292,8 +293,9 @@ class VideoReader:
 class _Damage:
     """Which frames were decoded from damaged data.
 
-    A demuxer marks packets, and a decoder marks frames whose lost parts it has made up. Frames that are
-    decoded from there to the next key frame may be predicted from these parts, and are damaged too.
+    A demuxer marks packets, and a decoder marks frames whose lost parts it has made up. Frames
+    that are decoded from there to the next key frame may be predicted from these parts, and are
+    damaged too.
     """
 
     def __init__(self) -> None:
@@ -335,7 +337,8 @@ class _Damage:
     def follow(self, frames: Iterator[av.VideoFrame]) -> Iterator[tuple[av.VideoFrame, bool]]:
         """Yield frames in presentation order, each with whether it is damaged.
 
-        A few frames are held back, since a frame may be shown before one that it was predicted from.
+        A few frames are held back, since a frame may be shown before one that it was predicted
+        from.
         """
         held: deque[av.VideoFrame] = deque()
         for frame in frames:
@@ -407,8 +410,8 @@ class VideoExtent:
     """How much there is to read in a file, by its header and its packets.
 
     Attributes:
-        duration_s: the longer of what the header says and what the packets' time stamps span; a clock
-            that jumps or restarts adds up as it does in `VideoReader`.
+        duration_s: the longer of what the header says and what the packets' time stamps span; a
+            clock that jumps or restarts adds up as it does in `VideoReader`.
         packets: of the video stream; in nearly all formats one per frame.
         width: of the stored picture in pixels, as the header says.
         height: as `width`.
@@ -470,8 +473,8 @@ def open_container(path: Path) -> InputContainer:
 def choose_stream(path: Path, container: InputContainer) -> tuple[VideoStream, str | None]:
     """Return the picture track to read, and a note if the file has others.
 
-    Cover pictures and thumbnails are never chosen, nor is a track of one picture beside longer ones.
-    Of the others the default track is chosen, and of several the longest.
+    Cover pictures and thumbnails are never chosen, nor is a track of one picture beside longer
+    ones. Of the others the default track is chosen, and of several the longest.
 
     Raises:
         VideoError: there is no picture track, or no decoder for it.
@@ -516,8 +519,8 @@ def _describe_jumps(jumps: list[tuple[float, float]]) -> str | None:
     time_s, size_s = jumps[0]
     times = "once" if len(jumps) == 1 else f"{len(jumps)} times, first"
     return (
-        f"the file's clock jumps {times} at {time_s:.1f} s, by {size_s:+,.1f} s: joined recordings, "
-        "read as one"
+        f"the file's clock jumps {times} at {time_s:.1f} s, by {size_s:+,.1f} s: "
+        "joined recordings, read as one"
     )
 
 
@@ -567,7 +570,7 @@ def _square_pixel_size(width: int, height: int, pixel_aspect: Fraction | None) -
 
 
 def _display_matrix(frame: av.VideoFrame) -> tuple[int, int, int, int]:
-    """Return (a, b, c, d): a stored point is shown at x' = a x + c y, y' = b x + d y (ISO 14496-12)."""
+    """Return (a, b, c, d): (x, y) is shown at (a x + c y, b x + d y), by ISO 14496-12."""
     try:
         matrix = np.frombuffer(frame.side_data["DISPLAYMATRIX"], np.int32)  # type: ignore[typeddict-item]  # the stub lacks keys
     except KeyError:

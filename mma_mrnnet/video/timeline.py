@@ -11,9 +11,9 @@ from av.video.stream import VideoStream
 _BACK_S = 1.0  # stamps that fall back further come from a new clock, not from jitter
 _DEFAULT_RATE = Fraction(25)  # FFmpeg's own for files without any time
 
-# Formats that FFmpeg calls discontinuous (MPEG-TS and PS, live streams): there, two recordings can be
-# joined by writing one after the other. Their pictures come without long pauses, so that a step ahead
-# is a new clock too (thresholds are our choice).
+# Formats that FFmpeg calls discontinuous (MPEG-TS and PS, live streams): there, two recordings
+# can be joined by writing one after the other. Their pictures come without long pauses, so that
+# a step ahead is a new clock too (thresholds are our choice).
 _BACK_IN_JOINED_S = 0.2
 _AHEAD_IN_JOINED_S = 1.0
 _WRAP_S = 2**33 / 90_000  # their stamps have 33 bits, and start again after 26.5 hours
@@ -68,10 +68,10 @@ class Clock:
 class Timeline:
     """Place decoded frames in time: the first at 0, and none before the one it follows.
 
-    Presentation stamps are used. If they go backwards more often than the decoding stamps, these are
-    used instead (the rule of FFmpeg's best-effort time stamp: AVI stores no presentation stamps). A
-    frame without a usable stamp follows the previous one after that frame's duration, or after
-    1 / average rate if it has none.
+    Presentation stamps are used. If they go backwards more often than the decoding stamps, these
+    are used instead (the rule of FFmpeg's best-effort time stamp: AVI stores no presentation
+    stamps). A frame without a usable stamp follows the previous one after that frame's duration,
+    or after 1 / average rate if it has none.
 
     Attributes:
         start_s: where the first frame lies on the file's clock; None before it.

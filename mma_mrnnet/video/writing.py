@@ -1,4 +1,4 @@
-"""Write RGB frames to a video file: frames alone, or another video's frames redrawn, with its sound."""
+"""Write RGB frames to a video file: alone, or redrawn from another video with its sound."""
 
 import io
 import os
@@ -33,8 +33,8 @@ def write_video(path: str | os.PathLike[str], images: Iterable[np.ndarray], fps:
 
     Args:
         path: the file to write; it is replaced if it exists.
-        images: (H, W, 3) uint8 RGB of one size; an odd side grows by a repeated row or column, since
-            yuv420p needs even sides.
+        images: (H, W, 3) uint8 RGB of one size; an odd side grows by a repeated row or column,
+            since yuv420p needs even sides.
         fps: frames per second.
 
     Raises:
