@@ -1,4 +1,4 @@
-"""TrainArguments: everything that `train.py` can be told, and its parser."""
+"""TrainArguments: every setting of `train.py`, and its parser."""
 
 import shlex
 from dataclasses import MISSING, dataclass, field, fields
@@ -39,7 +39,7 @@ MAY_CHANGE = frozenset(
         *("expect_processes", "workers", "patience", "cache", "log_with"),
     }
 )
-"""Settings that may differ in a resumed run: no weight depends on them."""
+"""Settings that may change when a run resumes: the weights do not depend on them."""
 
 
 def _option(default: Any, text: str) -> Any:
@@ -243,7 +243,7 @@ class TrainArguments:
     )
 
     def __post_init__(self) -> None:
-        """Check the settings, before any data is read.
+        """Check the settings before any data are read.
 
         Raises:
             ValueError: what was wrong, what came, what is accepted.
@@ -273,7 +273,6 @@ class TrainArguments:
                 raise ValueError(f"--{name} must be one of {', '.join(names)}; got {value!r}")
 
     def _check_stage(self) -> None:
-        """Check the settings that belong to one stage."""
         if self.stage == "mma" and self.mma is not None:
             raise ValueError(
                 f"--mma {self.mma} is for --stage mrnn; --stage mma trains from scratch"
@@ -287,7 +286,7 @@ class TrainArguments:
                 "--strict_routing needs --temporal_pooling mask: only there a frame has dense "
                 f"weights of its own that the mask routes; got {self.temporal_pooling!r}"
             )
-        # Clips in files may be tables of features, which need no extractor; reading them shows it.
+        # Clips in files may be feature tables, which need no extractor; this shows on reading.
         in_files = ":" in self.data and not self.data.startswith("simulated:")
         if self.stage == "mrnn" and self.mma is None and not in_files:
             raise ValueError(NO_EXTRACTOR)
@@ -322,21 +321,21 @@ class TrainArguments:
 
 
 def parse_arguments(words: list[str] | None = None) -> TrainArguments:
-    """Return the settings that a command line gives (None: that of the process)."""
+    """Parse a command line into settings (None: the arguments of the process)."""
     parser = HfArgumentParser(cast("Any", TrainArguments))  # its hint is an unbound type variable
     (arguments,) = parser.parse_args_into_dataclasses(words)
     return arguments
 
 
 def plain_values(args: TrainArguments) -> dict[str, Any]:
-    """Return every setting as JSON can hold it."""
+    """Return every setting as a value that JSON can hold."""
     return {
         name: str(value) if isinstance(value, Path) else value for name, value in vars(args).items()
     }
 
 
 def command_line(args: TrainArguments) -> str:
-    """Return the command that repeats a run, with every setting that is not the default."""
+    """Return the command that repeats a run; settings at their default are left out."""
     words = ["accelerate", "launch", "train.py"]
     for option in fields(args):
         default = option.default if option.default_factory is MISSING else option.default_factory()

@@ -1,7 +1,8 @@
-"""Random changes of a face crop for training; they depend on (seed, epoch, item) alone.
+"""Random changes of a face crop for training; they depend only on (seed, epoch, item).
 
-torchvision's transforms have most of these kinds; ours stay, since other arithmetic would change
-the trained weights.
+torchvision has most of these transforms. We keep ours, because other arithmetic would
+change the
+trained weights.
 """
 
 import math
@@ -29,7 +30,7 @@ AUGMENTATIONS = (
 
 
 def mixed_seed(*numbers: int) -> int:
-    """Mix whole numbers into one 63-bit seed; neighbours give unrelated seeds (SplitMix64)."""
+    """Mix integers into one 63-bit seed; similar inputs give unrelated seeds (SplitMix64)."""
     state = 0
     for number in numbers:
         state = (state + 0x9E3779B97F4A7C15 + number) & (2**64 - 1)
@@ -42,18 +43,15 @@ def mixed_seed(*numbers: int) -> int:
 def augment_crop(pixels: Tensor, kinds: Collection[str], generator: torch.Generator) -> Tensor:
     """Return a randomly changed copy of one crop; the sizes of the changes are our choice.
 
-    All labels are symmetric (a unit's intensity is the mean of both sides), so mirroring keeps them
-    true. One crop at a time, so that the copy cannot depend on the rest of the batch.
+    Labels are symmetric (a unit's intensity is the mean of both sides), so mirroring keeps them
+    true. Crops are changed one by one, so that the result does not depend on the batch.
 
     Args:
-        pixels: (3, S, S) in [-1, 1].
-        kinds: which of `AUGMENTATIONS` to make.
-        generator: every random number comes from it.
-
-    Returns:
-        The same shape and range.
+        pixels: (3, S, S) in [-1, 1]; the result has the same shape and range.
+        kinds: names from `AUGMENTATIONS`.
+        generator: source of all random numbers.
     """
-    # One draw for all coins and sizes: a kind that is left out does not change the others.
+    # Draw all random numbers at once, so that omitting a kind does not change the others.
     coins = dict(
         zip(
             AUGMENTATIONS, torch.rand(len(AUGMENTATIONS), generator=generator).tolist(), strict=True
@@ -64,7 +62,7 @@ def augment_crop(pixels: Tensor, kinds: Collection[str], generator: torch.Genera
     if "mirror" in kinds and coins["mirror"] < 0.5:
         pixels = pixels.flip(-1)
     if "geometry" in kinds:
-        # Standard deviations of 3 degrees, 4 % and 3 %: about the scatter of five detected points.
+        # Standard deviations: 3 degrees, 4 %, 3 %; about the scatter of five detected landmarks.
         pixels = _move(
             pixels, angle=normal[0] * 0.052, zoom=1 + normal[1] * 0.04, shift=(normal[2], normal[3])
         )
@@ -95,16 +93,16 @@ def augment_crop(pixels: Tensor, kinds: Collection[str], generator: torch.Genera
 
 
 def _move(pixels: Tensor, *, angle: float, zoom: float, shift: tuple[float, float]) -> Tensor:
-    """Turn by `angle` (radians), scale, shift by 3 % of the side times `shift`; black outside."""
+    """Rotate by `angle` radians, scale, shift by 3 % of the side times `shift`; fill with black."""
     side = pixels.shape[-1]
-    along = (torch.arange(side) * 2 + 1) / side - 1  # centres of the pixels in [-1, 1]
+    along = (torch.arange(side) * 2 + 1) / side - 1  # pixel centres in [-1, 1]
     x, y = along, along.unsqueeze(1)  # (S,), (S, 1)
     cosine, sine = zoom * math.cos(angle), zoom * math.sin(angle)
     grid = torch.stack(
         [x * cosine - (y * sine - shift[0] * 0.06), x * sine + (y * cosine + shift[1] * 0.06)],
         dim=-1,
     )  # (S, S, 2)
-    # Black outside is -1 here, and the sampler pads with 0: shift up, sample, shift down.
+    # Black is -1, but the sampler pads with 0: shift values up, sample, shift them down.
     return (
         F.grid_sample((pixels + 1).unsqueeze(0), grid.unsqueeze(0), align_corners=False).squeeze(0)
         - 1
@@ -112,14 +110,14 @@ def _move(pixels: Tensor, *, angle: float, zoom: float, shift: tuple[float, floa
 
 
 def _blur(pixels: Tensor, factor: int) -> Tensor:
-    """Shrink and enlarge again: the softness of small faces and strong compression."""
+    """Shrink and enlarge, as small faces and strong compression do."""
     side = pixels.shape[-1]
     small = F.interpolate(pixels.unsqueeze(0), size=max(side // factor, 8), mode="area")
     return F.interpolate(small, size=side, mode="bilinear", align_corners=False).squeeze(0)
 
 
 def _light_from_aside(pixels: Tensor, *, slope: tuple[float, float]) -> Tensor:
-    """Multiply brightness by exp(slope . place), with places in [-1, 1] from the middle."""
+    """Multiply brightness by exp(slope . position), with positions in [-1, 1]."""
     side = pixels.shape[-1]
     along = (torch.arange(side) * 2 + 1) / side - 1
     factor = torch.exp(slope[0] * along + slope[1] * along.unsqueeze(1))  # (S, S)
@@ -127,7 +125,7 @@ def _light_from_aside(pixels: Tensor, *, slope: tuple[float, float]) -> Tensor:
 
 
 def _cover(pixels: Tensor, place: list[float]) -> Tensor:
-    """Cover a rectangle of 10 to 35 % of each side with one grey, as a hand or microphone would."""
+    """Cover a rectangle of 10 to 35 % of each side with one grey, like a hand or a microphone."""
     side = pixels.shape[-1]
     height, width = (round(side * (0.1 + 0.25 * share)) for share in place[:2])
     top, left = round((side - height) * place[2]), round((side - width) * place[3])
@@ -137,7 +135,6 @@ def _cover(pixels: Tensor, place: list[float]) -> Tensor:
 
 
 def _compress(pixels: Tensor, quality: int) -> Tensor:
-    """Compress as JPEG of that quality and decode again."""
     levels = (pixels.permute(1, 2, 0) * 127.5 + 127.5).round().to(torch.uint8).numpy()
     stored = BytesIO()
     Image.fromarray(levels).save(stored, "JPEG", quality=quality)

@@ -1,4 +1,4 @@
-"""Calibration: one line for each output of stage 2, and lines that stage 1's heads can hold."""
+"""Calibration: an affine map for each output of stage 2 and for the logits of stage 1."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -19,21 +19,22 @@ Tensors = dict[str, Tensor]
 # Stage 2 ---------------------------------------------------------------------------------------
 
 LEAST_SLOPE = 1e-3
-"""Minimum slope: an output that falls as its label rises is flattened, never inverted."""
+"""Minimum slope: an output negatively correlated with its label is flattened, never inverted."""
 STEEP_SLOPE = 5.0
-"""A line this steep stretches noise: the output varies a fifth as much as its label, or less."""
+"""Above this slope noise is amplified: the output varies at most a fifth as much as its label."""
 
 
 def affine_calibration(prediction: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-    """Fit the least-squares line of each output, with a positive slope so that no order changes.
+    """Fit one least-squares line per output; slopes are positive, so the order is kept.
 
     Args:
         prediction: (N, K) outputs before calibration.
         target: (N, K) labels; NaN where unlabelled.
 
     Returns:
-        Scale and shift, (K,) float32 each. An output that does not rise with its target gets a
-        slope of 0.001 around the target's mean; one without labels keeps 1 and 0.
+        Scale and shift, (K,) float32 each. If an output does not rise with its target, the
+        slope is
+        0.001 around the target's mean. Without labels, scale is 1 and shift 0.
     """
     scales, shifts = [], []
     for column in range(target.shape[1]):
@@ -53,17 +54,17 @@ def affine_calibration(prediction: Tensor, target: Tensor) -> tuple[Tensor, Tens
 # Stage 1 ---------------------------------------------------------------------------------------
 
 FULL_WEIGHT = 50
-"""Images from which on a source has full weight; with fewer, in proportion (our choice)."""
+"""A source with at least this many images has full weight, others in proportion (our choice)."""
 
 
 @dataclass(frozen=True)
 class HeadCalibration:
-    """A line for each of stage 1's logits that its heads can hold: the architecture stays.
+    """A temperature and lines for stage 1's logits, which can be folded into its heads.
 
     Attributes:
-        temperature: divides the expression logits; above 1 if the model was too sure.
-        scale: (A,) float64, positive, of the action units' logits; 1 for a unit without labels.
-        shift: (A,) float64, added afterwards; 0 for a unit without labels.
+        temperature: divides the expression logits; above 1 if the model was overconfident.
+        scale: (A,) float64, positive, for the action-unit logits; 1 for a unit without labels.
+        shift: (A,) float64, added after scaling; 0 for a unit without labels.
     """
 
     temperature: float
@@ -71,7 +72,7 @@ class HeadCalibration:
     shift: Tensor
 
     def apply(self, outputs: Tensors) -> Tensors:
-        """Return the outputs of a split as the model gives them once this is folded into it."""
+        """Return the calibrated outputs of a split."""
         units = outputs["action_unit_logits"]
         return {
             **outputs,
@@ -81,7 +82,7 @@ class HeadCalibration:
 
     @torch.no_grad()
     def fold_into(self, model: MMAModel) -> None:
-        """Change the weights of two heads, so that the model gives what `apply` gives."""
+        """Change the weights of two heads, so that the model returns what `apply` returns."""
         model.expression_head.weight.div_(self.temperature)
         model.expression_head.bias.div_(self.temperature)
         units = model.action_unit_head
@@ -95,21 +96,21 @@ def calibrate_extractor(
     """Fit a calibration on a split and fold it into the model.
 
     Args:
-        model: is changed in place.
-        outputs: of the split, by the model as it came.
-        labels: of the split; the expressions are read.
-        rows: the split; its sources, people and intensities are read.
+        model: changed in place.
+        outputs: of the uncalibrated model on the split.
+        labels: only the expressions are read.
+        rows: only sources, people and intensities are read.
 
     Returns:
-        The outputs after calibration, and the record for the results. Its `crossfitted` errors are
-        of each half of the people, calibrated by the other half, so that no error is measured on
-        its own fit; None if all images are of one person.
+        The calibrated outputs and the record for the results. Its `crossfitted` errors are
+        those of
+        each half of the people, calibrated on the other half; None if there is only one person.
     """
-    # The output of a unit promises the probability of presence. Against the ramp that training aims
-    # at, the error of presence grew on every source of the labelled crops, and F1 fell.
+    # A unit's output is the probability of presence. Calibrating against the ramp, the target of
+    # training, raised the error of presence on every source of the labelled crops and lowered F1.
     presence = is_present(rows.intensity).to(rows.intensity)
     presence[rows.intensity.isnan()] = torch.nan
-    # What no training label reached follows the prior alone; calibration must not teach it.
+    # Outputs without training labels follow the prior; calibration must not teach them.
     taught = model.config.supervised_action_units
     if taught is not None:
         untaught = [unit not in taught for unit in model.config.action_units]
@@ -135,20 +136,22 @@ def calibrate_extractor(
 
 
 def fit_extractor(outputs: Tensors, labels: Tensors, sources: Sequence[str]) -> HeadCalibration:
-    """Fit the temperature of the expressions and the line of each unit by cross-entropy.
+    """Fit the expression temperature and one line per action unit by cross-entropy.
 
-    Sources: Guo et al., ICML 2017, for the temperature; Platt 1999 for the lines. The rest is our
-    choice. For a unit every source weighs the same, however many images it has, since scores are
-    reported by source; one of fewer than `FULL_WEIGHT` images weighs in proportion. For the
-    expressions every image weighs the same: some sources show neutral faces only, which say nothing
-    of how sure to be of anger. A normal prior of deviation 1 on the logarithm of each scale and on
-    each shift, worth one image, bounds what few labels say.
+    For a unit, all sources weigh the same, because scores are reported by source; a source with
+    fewer than `FULL_WEIGHT` images weighs in proportion. For expressions all images weigh
+    the same:
+    sources with neutral faces only cannot tell how confident to be of anger. A normal prior
+    with
+    deviation 1, worth one image, on each log scale and each shift limits the effect of few
+    labels.
+    Sources: Guo et al., ICML 2017 (temperature); Platt 1999 (lines); the rest is our choice.
 
     Args:
         outputs: `expression_logits` (N, 7) and `action_unit_logits` (N, A).
         labels: `expression_labels` (N,), -100 where unlabelled; `action_unit_labels` (N, A) in
             [0, 1], NaN where unlabelled.
-        sources: of the N images.
+        sources: one name per image.
     """
     expression, units = labels["expression_labels"], labels["action_unit_labels"]
     labelled = expression != NO_CLASS
@@ -178,7 +181,7 @@ def fit_extractor(outputs: Tensors, labels: Tensors, sources: Sequence[str]) -> 
 
 
 def measure_calibration(outputs: Tensors, rows: FrameDataset) -> dict[str, CalibrationErrors]:
-    """Return the calibration errors of each source: of expressions, and of presence over units."""
+    """Return the calibration errors of expressions and of unit presence, by source."""
     errors = {}
     for source in sorted(set(rows.sources)):
         chosen = torch.tensor([name == source for name in rows.sources])
@@ -192,7 +195,7 @@ def measure_calibration(outputs: Tensors, rows: FrameDataset) -> dict[str, Calib
 
 
 def _minimize(cost: Callable[[Tensor], Tensor], count: int) -> Tensor:
-    """Return the (count,) float64 parameters where a smooth cost is least, starting from 0."""
+    """Return the (count,) float64 parameters that minimize a smooth cost, starting from 0."""
     parameters = torch.zeros(count, dtype=torch.float64, requires_grad=True)
     search = torch.optim.LBFGS(
         [parameters], max_iter=300, tolerance_grad=1e-8, line_search_fn="strong_wolfe"
@@ -210,12 +213,12 @@ def _minimize(cost: Callable[[Tensor], Tensor], count: int) -> Tensor:
 
 
 def _prior(parameters: Tensor) -> Tensor:
-    """Return -log of the normal prior, up to a constant, summed over the first dimension."""
+    """Return the negative log of the normal prior, up to a constant, summed over dimension 0."""
     return (parameters**2).sum(0) / 2
 
 
 def _source_weights(sources: Sequence[str], labelled: Tensor) -> Tensor:
-    """Return (N, K) float64 weights of the labelled rows, which sum to 1 in each column."""
+    """Return (N, K) float64 weights of the labelled rows; each column sums to 1."""
     weights = torch.zeros(labelled.shape, dtype=torch.float64)
     for source in set(sources):
         own = torch.tensor([name == source for name in sources]).unsqueeze(1) & labelled  # (N, K)
@@ -224,7 +227,7 @@ def _source_weights(sources: Sequence[str], labelled: Tensor) -> Tensor:
 
 
 def _split_people(subjects: Sequence[str]) -> Tensor:
-    """Return (N,) bool: the images of every second person, in an order drawn from a fixed seed."""
+    """Return (N,) bool: the images of half of the people, chosen with a fixed seed."""
     people = sorted(set(subjects))
     order = torch.randperm(len(people), generator=torch.Generator().manual_seed(0)).tolist()
     first = {people[number] for number in order[::2]}

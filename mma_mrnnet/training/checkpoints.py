@@ -1,7 +1,7 @@
-"""Complete states of a run on disk: written whole, found again, checked before they are read.
+"""Checkpoints: write the whole state of a run, find it again, verify it before loading.
 
-A folder of somebody else must not run code here: progress is JSON, and Accelerate reads its own
-files with `weights_only=True`. Nothing is registered with it, since it unpickles what is.
+A foreign folder must not run code: progress is JSON, and Accelerate loads its own files with
+`weights_only=True`. We register no objects with Accelerate, because it unpickles those.
 """
 
 import json
@@ -30,23 +30,23 @@ from mma_mrnnet.training.arguments import MAY_CHANGE, TrainArguments, plain_valu
 logger = logging.getLogger(__name__)
 
 COMPLETE = "COMPLETE"
-"""The file that a checkpoint gets last: the run's settings, and a digest of every other file."""
+"""Written last: the settings of the run, and a digest of every other file."""
 
 PROGRESS = "progress.json"
 
 
 @dataclass
 class Progress(Record):
-    """What a resumed run must know beside weights, optimiser and random states.
+    """State of a run besides weights, optimizer and random states.
 
     Attributes:
         epoch: finished epochs.
-        items: training items of the begun epoch that updates have used, over all processes.
-        loss_total: sum of the losses of the begun epoch.
+        items: training items used in the unfinished epoch, over all processes.
+        loss_total: sum of the losses in the unfinished epoch.
         updates: number of those losses.
-        best_score: of the best epoch so far; None before the first, and if all were NaN.
-        best_epoch: counted from 1; 0 before the first.
-        history: one row for each finished epoch.
+        best_score: None before the first epoch, or if all scores were NaN.
+        best_epoch: counted from 1; 0 before the first epoch.
+        history: one row per finished epoch.
         seconds: training and validation so far.
     """
 
@@ -60,7 +60,7 @@ class Progress(Record):
     seconds: float = 0.0
 
     def end_epoch(self, score: float, scores: dict[str, float]) -> None:
-        """Count the epoch that was just trained and validated."""
+        """Record the epoch that was just trained and validated."""
         self.epoch += 1
         loss = self.loss_total / self.updates
         row = Epoch(self.epoch, loss, score, self.seconds, dict(scores))
@@ -69,18 +69,15 @@ class Progress(Record):
         best = -math.inf if self.best_score is None else self.best_score
         if (
             score > best or self.best_epoch == 0
-        ):  # NaN is never better, any number is better than it
+        ):  # NaN is never better; any number is better than NaN
             self.best_score = None if math.isnan(score) else score
             self.best_epoch = self.epoch
 
     def check(self, epoch_items: int) -> None:
-        """Check that numbers read from a file can be those of a run.
-
-        Args:
-            epoch_items: number of training items of an epoch.
+        """Check numbers that were read from a file; an epoch has `epoch_items` training items.
 
         Raises:
-            ValueError: they cannot.
+            ValueError: the numbers cannot come from such a run.
         """
         counts = (self.epoch, self.updates, self.best_epoch, self.seconds)
         begun = 0 < self.items <= epoch_items and self.updates > 0
@@ -94,12 +91,9 @@ class Progress(Record):
 
 
 def settings_of(accelerator: Accelerator, args: TrainArguments, fingerprint: str) -> dict[str, Any]:
-    """Return all that decides on a run's weights beside the code; a resumed run must have the same.
+    """Return everything except the code that determines the weights; resuming needs the same.
 
-    Args:
-        accelerator: of the run.
-        args: the run's settings.
-        fingerprint: of the stage.
+    `fingerprint` is that of the stage.
     """
     named = {f"--{name}": value for name, value in plain_values(args).items()}
     return {
@@ -114,13 +108,9 @@ def settings_of(accelerator: Accelerator, args: TrainArguments, fingerprint: str
 def save_checkpoint(
     accelerator: Accelerator, args: TrainArguments, progress: Progress, settings: dict[str, Any]
 ) -> None:
-    """Write the whole state, and remove older ones beyond `args.keep_checkpoints`.
+    """Write the whole state, and delete the oldest checkpoints beyond `args.keep_checkpoints`.
 
-    Args:
-        accelerator: with everything of the run prepared.
-        args: the run's settings.
-        progress: names the checkpoint.
-        settings: from `settings_of`.
+    `accelerator` has prepared everything in the run; `settings` come from `settings_of`.
     """
     name = f"epoch-{progress.epoch:04d}"
     if progress.items:
@@ -143,16 +133,16 @@ def save_checkpoint(
 
 
 def complete_checkpoints(output: Path) -> list[Path]:
-    """Return the folders of the complete checkpoints of a run, oldest first."""
+    """Return the folders of a run's complete checkpoints, oldest first."""
     return sorted(path.parent for path in output.glob(f"checkpoints/epoch-*/{COMPLETE}"))
 
 
 def refuse_early(args: TrainArguments) -> None:
-    """Check what would stop the run in any case, before hours go into reading its data.
+    """Check for errors that would stop any run, before its data are read.
 
     Raises:
-        RuntimeError: another number of processes than expected, gradient accumulation by
-            Accelerate, or a folder that holds a run.
+        RuntimeError: the number of processes is not the expected one, Accelerate accumulates
+            gradients, or the output folder already holds a run.
     """
     processes = PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU")).num_processes
     if args.expect_processes not in (0, processes):
@@ -165,10 +155,10 @@ def refuse_early(args: TrainArguments) -> None:
 
 
 def check_accumulation() -> None:
-    """Refuse Accelerate's gradient accumulation: it would divide gradients and accumulate none.
+    """Refuse Accelerate's gradient accumulation: it would divide gradients but accumulate none.
 
     Raises:
-        RuntimeError: the launch asks for more than one step.
+        RuntimeError: the launch asks for more than one accumulation step.
     """
     name = "ACCELERATE_GRADIENT_ACCUMULATION_STEPS"
     if os.environ.get(name, "1") != "1":
@@ -181,24 +171,20 @@ def check_accumulation() -> None:
 def resume(
     accelerator: Accelerator, args: TrainArguments, settings: dict[str, Any], epoch_items: int
 ) -> Progress | None:
-    """Load the newest complete checkpoint if asked to; otherwise refuse to mix two runs.
+    """Load the newest complete checkpoint if `args` asks for it; never mix two runs.
 
-    All processes decide alike: they first make sure that they see the same settings, data and
-    checkpoint.
-
-    Args:
-        accelerator: with everything of the run prepared.
-        args: the run's settings.
-        settings: from `settings_of`.
-        epoch_items: number of training items of an epoch.
+    All processes first check that they see the same settings, data and checkpoint. `accelerator`
+    has prepared everything in the run; `settings` come from `settings_of`.
 
     Returns:
-        How far the run was; None if there is no checkpoint or nobody asked for it.
+        The progress of the run; None if there is no checkpoint or resuming was not asked for.
 
     Raises:
-        RuntimeError: the processes do not see the same; the folder holds a run that nobody asked to
-            resume, or one with other processes, settings or data, and `args.resume_anyway` is not
-            set; or the checkpoint is damaged.
+        RuntimeError: the processes disagree; the folder holds a run but resuming was not
+            asked for;
+            processes, settings or data differ and `args.resume_anyway` is not set; or the
+            checkpoint
+            is damaged.
     """
     found = complete_checkpoints(args.output)
     newest = found[-1] if found else None
@@ -232,9 +218,10 @@ def resume(
 
 
 def _read_manifest(folder: Path) -> dict[str, Any]:
-    """Return the settings of a checkpoint; check that its files are those that were written.
+    """Return the settings of a checkpoint, after checking all its files.
 
-    Accelerate only logs it if it cannot load the random states, so a missing file must be found.
+    Accelerate only logs a failure to load random states, so missing files must be detected
+    here.
 
     Raises:
         ValueError: a file is missing, was added or was changed.
@@ -260,10 +247,10 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
 
 
 def _check_random_states(folder: Path, process: int) -> None:
-    """Check that Accelerate could load the random states of this process, if it had any.
+    """Check that Accelerate can load the random states of this process.
 
     Raises:
-        UnpicklingError, ValueError: it could not.
+        UnpicklingError, ValueError: it cannot.
     """
     path = folder / f"random_states_{process}.pkl"
     if path.is_file() and not torch.equal(load(path)["torch_manual_seed"], torch.get_rng_state()):
@@ -290,10 +277,10 @@ def _read_json(path: Path) -> dict[str, Any]:
 
 @contextmanager
 def _damage_named(checkpoint: Path) -> Iterator[None]:
-    """Turn errors of reading a checkpoint into one line that names it."""
+    """Convert errors from reading a checkpoint into one line that names it."""
     try:
         yield
-    # What is raised for a damaged file depends on which file it is, and where.
+    # The error for a damaged file depends on the file and on the place of the damage.
     except (
         *(OSError, ValueError, KeyError, AttributeError, EOFError, RuntimeError, TypeError),
         *(IndexError, RecursionError, UnpicklingError, SafetensorError),
@@ -317,7 +304,7 @@ def _require_same_everywhere(accelerator: Accelerator, seen: dict[str, Any]) -> 
 
 
 def _differences(written: dict[str, Any], settings: dict[str, Any]) -> list[str]:
-    """Return in words what the checkpoint's run did otherwise."""
+    """Describe how the settings of the checkpoint differ from ours."""
     different = []
     for name in sorted({*written, *settings}):
         before, now = written.get(name), settings.get(name)

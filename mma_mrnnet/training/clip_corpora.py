@@ -1,4 +1,4 @@
-"""The clips that `--stage mrnn --data ...` names, simulated or in files, as splits of rows."""
+"""The clips that `--stage mrnn --data ...` names, simulated or from files, by split."""
 
 import logging
 import os
@@ -37,18 +37,17 @@ logger = logging.getLogger(__name__)
 
 @dataclass
 class ClipCorpus:
-    """What is known of a corpus before its clips are read.
+    """Description of a corpus before its clips are read.
 
     Attributes:
         names: the K targets in output order.
-        provenance: where the clips come from.
         relative_labels: whether each label vector was divided by its own maximum.
-        simulated_labels: whether no person was recorded or rated.
+        simulated_labels: whether the labels come from a simulation instead of people.
         files: the clips; None for simulated ones.
-        id_column: what a table of predictions calls the clips' names.
-        title: what results call a corpus in files.
-        domain: the simulated domain; None is the usual one.
-        noise: the extractor's measured errors, if the simulated domain repeats them.
+        id_column: header of the clip names in tables of predictions.
+        title: name of a corpus of files in the results.
+        domain: the simulated domain; None is the default one.
+        noise: the measured extractor errors that the simulated domain repeats, if any.
     """
 
     names: list[str]
@@ -63,20 +62,19 @@ class ClipCorpus:
 
     @property
     def holds_tables(self) -> bool:
-        """Whether the clips are tables of features; if one is, all are."""
+        """Whether the clips are feature tables; either all are or none."""
         return self.files is not None and _is_table(self.files[0])
 
 
 def read_corpus(args: TrainArguments, *, needs_extractor: bool = True) -> ClipCorpus:
-    """Read the corpus that `args.data` names, but not yet its clips.
+    """Read the description of the corpus that `args.data` names, but not its clips.
 
-    Args:
-        args: the run's settings.
-        needs_extractor: False for a model that reads pixels: `mma` may then be missing.
+    If `needs_extractor` is False (a model that reads pixels), `args.mma` may be missing.
 
     Raises:
-        ValueError: no such corpus or simulated domain; a corpus that is not as its reader
-            describes; tables beside videos; settings that do not go with the data.
+        ValueError: an unknown corpus or simulated domain, a corpus with a wrong layout,
+            tables mixed
+            with videos, or settings that do not fit the data.
     """
     kind, _, folder = args.data.partition(":")
     if kind != "hume" and args.clips_from != "auto":
@@ -135,7 +133,7 @@ def _simulated_corpus(args: TrainArguments, domain: str | None) -> ClipCorpus:
 
 
 def _check_input(corpus: ClipCorpus, args: TrainArguments, needs_extractor: bool) -> None:
-    """Check that all clips are tables or none is, and that the settings go with them."""
+    """Check that either all clips or none are tables, and that the settings fit."""
     files, folder = corpus.files or [], args.data.partition(":")[2]
     odd = next((clip for clip in files if _is_table(clip) != corpus.holds_tables), None)
     if odd is not None:
@@ -162,25 +160,20 @@ def _is_table(clip: ClipFile) -> bool:
 
 
 class ClipInput(Protocol):
-    """What stage 2 reads of each frame: an extractor's affect, or the features of a table."""
+    """Per-frame input of stage 2: the affect from an extractor, or the features of a table."""
 
     usable: str
-    """What a clip must be to count, for messages."""
+    """What makes a clip usable, for messages."""
 
     def open_cache(self, corpus: ClipCorpus, args: TrainArguments) -> ClipCache:
-        """Open the cache of the clips' rows."""
+        """Open the cache of per-clip rows."""
 
     def check_simulated(self) -> None:
-        """Raise ValueError if simulated affect does not go with this input."""
+        """Raise ValueError if simulated affect does not fit this input."""
 
 
 class ExtractorInput:
-    """The affect of videos or face crops, by an extractor.
-
-    Args:
-        extractor: a stage-1 model.
-        processor: scales its pixels.
-    """
+    """Affect of videos or face crops, from a stage-1 extractor."""
 
     usable = "clip with a face"
 
@@ -188,7 +181,7 @@ class ExtractorInput:
         self.extractor, self.processor = extractor, processor
 
     def open_cache(self, corpus: ClipCorpus, args: TrainArguments) -> AffectCache:
-        """Open the cache of affect; the extractor moves to the GPU if one is used."""
+        """Open the cache of affect; moves the extractor to the GPU if one is used."""
         torch.set_num_threads(args.threads)
         if torch.cuda.is_available() and not parse_flag_from_env("ACCELERATE_USE_CPU"):
             module: torch.nn.Module = self.extractor
@@ -197,7 +190,7 @@ class ExtractorInput:
         return AffectCache(cache_folder(args), extractor, self.processor, args.sampling_fps)
 
     def check_simulated(self) -> None:
-        """Raise ValueError if the extractor has other units than simulated clips."""
+        """Raise ValueError if the extractor's units differ from those of simulated clips."""
         if tuple(self.extractor.config.action_units) != ACTION_UNITS:
             raise ValueError(
                 f"--data simulated has units {ACTION_UNITS}; "
@@ -206,11 +199,7 @@ class ExtractorInput:
 
 
 class TableInput:
-    """The features of tables.
-
-    Args:
-        patterns: of the columns that are features; empty: the kind's own choice.
-    """
+    """Features of tables; `patterns` select columns (empty: the default of the table's kind)."""
 
     usable = "table with a usable row"
 
@@ -218,19 +207,19 @@ class TableInput:
         self.patterns = patterns
 
     def open_cache(self, corpus: ClipCorpus, args: TrainArguments) -> TableCache:
-        """Open the cache of features; the first table decides which there are."""
+        """Open the cache of features; the first table determines the columns."""
         tables = [clip for clip in _wanted(corpus) if clip.files]
         return TableCache(
             cache_folder(args), tables, self.patterns, args.sampling_fps, args.table_fps
         )
 
     def check_simulated(self) -> None:
-        """Raise ValueError: simulated clips have affect alone."""
+        """Raise ValueError: simulated clips have only affect."""
         raise ValueError("--data simulated is for models with an extractor; this one reads tables")
 
 
 def input_of(model: MMAMRNNetForIntensity, processor: MMAMRNNetVideoProcessor) -> ClipInput:
-    """Return what a model reads."""
+    """Return the input that fits a model."""
     if model.mma is None:
         return TableInput(exactly(model.config.feature_names or ()))
     return ExtractorInput(model.mma, processor)
@@ -244,8 +233,8 @@ class ClipSplit:
     """One split of the clips.
 
     Attributes:
-        rows: what is trained or scored on: the labelled clips with a face, or all simulated ones.
-        with_face: what can be predicted: `rows`, then the unlabelled clips with a face.
+        rows: for training or scoring: the labelled clips with a face, or all simulated clips.
+        with_face: for prediction: `rows`, followed by the unlabelled clips with a face.
         files: all clips in the corpus's order; empty for simulated ones.
     """
 
@@ -255,21 +244,22 @@ class ClipSplit:
 
     @property
     def is_labelled(self) -> bool:
-        """Whether there is anything to score."""
+        """Whether any clip can be scored."""
         return len(self.rows) > 0 or any(clip.is_labelled for clip in self.files)
 
 
 @dataclass
 class LoadedClips:
-    """The clips of a training or a test of stage 2.
+    """The clips for training or testing stage 2.
 
     Attributes:
-        splits: `train`, `validation` and, if the corpus has it, `test`, which may be unlabelled.
-        data: what they are, for the results.
-        provenance: where they come from.
-        fingerprint: a digest of each split's clips, labels and rows; empty for simulated clips,
-            which follow from the settings.
-        feature_names: of tables; empty for affect.
+        splits: `train`, `validation` and, if the corpus has it, `test`, which may be
+            unlabelled.
+        data: description for the results.
+        fingerprint: a digest of each split's clips, labels and rows; empty for simulated
+            clips, which
+            the settings determine.
+        feature_names: columns of tables; empty for affect.
     """
 
     splits: dict[str, ClipSplit]
@@ -280,13 +270,12 @@ class LoadedClips:
 
 
 def load_clips(corpus: ClipCorpus, args: TrainArguments, read: ClipInput) -> LoadedClips:
-    """Load the corpus's splits as rows of what a model reads.
-
-    Training clips without any label are left out.
+    """Load the splits in the form that a model reads; drop unlabelled training clips.
 
     Raises:
-        ValueError: train or validation holds no labelled clip that can be used; an extractor with
-            other units than simulated clips; tables that differ in their features.
+        ValueError: no usable labelled clip in train or validation, an extractor whose units
+            differ from
+            those of simulated clips, or tables with different features.
     """
     if corpus.files is None:
         read.check_simulated()
@@ -302,7 +291,7 @@ def load_clips(corpus: ClipCorpus, args: TrainArguments, read: ClipInput) -> Loa
 
 
 def _leave_out_unmeasured(clips: LoadedClips, cache: TableCache) -> None:
-    """Leave out columns that measure nothing, unless the user chose; log what is taken."""
+    """Drop columns that are not measurements, unless the user chose columns; log the rest."""
     left_out = dict(cache.left_out)
     if cache.patterns is None:
         found = find_unmeasured(cache.names, clips.splits["train"].rows.frames)
@@ -348,7 +337,7 @@ def _simulated_rows(
     domain: str | None,
     noise: ExtractorNoise | None,
 ) -> dict[str, ClipDataset]:
-    """Simulate the clips of all splits; cached, since trainings in one process often share them."""
+    """Simulate all splits; cached, because several trainings in one process often share them."""
     made = hume_like_splits(
         seed,
         counts,
@@ -364,10 +353,10 @@ def _simulated_rows(
 def load_stored(
     corpus: ClipCorpus, args: TrainArguments, cache: ClipCache, usable: str = "clip with a face"
 ) -> LoadedClips:
-    """Load the splits of clips in files; `usable` says in messages what a clip must be to count.
+    """Load the splits of clips in files; `usable` is the criterion that messages name.
 
     Raises:
-        ValueError: train or validation holds no labelled clip that can be used.
+        ValueError: no usable labelled clip in train or validation.
     """
     wanted = _wanted(corpus)
     done = read_splits(wanted, cache, start=_share_of_work())
@@ -386,7 +375,7 @@ def load_stored(
     data = ClipData(
         f"{_name_of(corpus)}, {_kinds_of(wanted)}",
         _count_kinds(splits),
-        # Readers that know the people refuse one in two splits.
+        # Readers that know the people reject a person who is in two splits.
         people_apart=all(clip.subject for clip in files),
         without_face=sum(len(split.without_rows) for split in done.values()),
         unreadable=sum(len(split.unreadable) for split in done.values()),
@@ -415,7 +404,7 @@ def _kinds_of(clips: list[ClipFile]) -> str:
 
 
 def _wanted(corpus: ClipCorpus) -> list[ClipFile]:
-    """Return all clips but the unlabelled ones of training."""
+    """Return all clips except the unlabelled training clips."""
     return [clip for clip in corpus.files or [] if clip.is_labelled or clip.split != "train"]
 
 
@@ -428,10 +417,10 @@ def _count_kinds(splits: dict[str, ClipSplit]) -> dict[str, int]:
 
 
 def cache_folder(args: TrainArguments) -> Path:
-    """Return the folder of cached rows: `--cache`, or one in the run's folder."""
+    """Return the folder of cached rows: `--cache`, or a folder inside the run's."""
     return Path(args.cache) if args.cache else args.output / "affect"
 
 
 def _share_of_work() -> float:
-    """Return this process's place among those of the launch, in [0, 1)."""
+    """Return the position of this process among those of the launch, in [0, 1)."""
     return int(os.environ.get("RANK", "0")) / int(os.environ.get("WORLD_SIZE", "1"))

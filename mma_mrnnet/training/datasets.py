@@ -1,4 +1,4 @@
-"""What the training loop reads: crops with partial labels, clips of affect, and their batches."""
+"""Data sets for the training loop: crops with partial labels, clips of affect, and batches."""
 
 import hashlib
 import sys
@@ -26,7 +26,7 @@ from mma_mrnnet.model.video_processing_mma_mrnnet import MMAMRNNetVideoProcessor
 from mma_mrnnet.training.augmentation import AUGMENTATIONS, augment_crop, mixed_seed
 from mma_mrnnet.video.pictures import PictureError, read_picture
 
-ROWS = 100_000  # whose images' names memory holds at once
+ROWS = 100_000  # image names held in memory at once
 
 
 class FrameDataset(Dataset):
@@ -34,8 +34,8 @@ class FrameDataset(Dataset):
 
     Args:
         rows: a data set with the columns of `records.frame_features`.
-        action_units: the units, in the order in which the model predicts them.
-        seed: of the run; with the epoch and the item's number it decides how an item is augmented.
+        action_units: in the model's output order.
+        seed: together with epoch and item number it determines the augmentation of an item.
     """
 
     def __init__(
@@ -54,7 +54,7 @@ class FrameDataset(Dataset):
         )
         self.sources: list[str] = list(
             map(sys.intern, table["source"].astype(str))
-        )  # millions of a few names
+        )  # millions of rows, few names
         self.subjects: list[str] = list(map(sys.intern, table["subject"].astype(str)))
         self.valence_arousal = torch.from_numpy(
             table[["valence", "arousal"]].to_numpy(np.float32, copy=True)
@@ -68,7 +68,7 @@ class FrameDataset(Dataset):
         return len(self.images)
 
     def keep_labels(self, channels: Sequence[str]) -> None:
-        """Remove the labels of all but the given `CHANNELS`."""
+        """Remove all labels except those of the given `CHANNELS`."""
         if "valence_arousal" not in channels:
             self.valence_arousal.fill_(torch.nan)
         if "expressions" not in channels:
@@ -77,9 +77,9 @@ class FrameDataset(Dataset):
             self.intensity.fill_(torch.nan)
 
     def label_talkers(self, sources: Collection[str]) -> None:
-        """Label faces that talk, in some sources, as neutral and calm if they have no expression.
+        """Label talking faces of some sources as neutral and calm if they have no expression label.
 
-        `neutral_talkers` finds them; `talkers` then counts them.
+        `neutral_talkers` finds them; `talkers` then holds their number.
         """
         talks = neutral_talkers(self.intensity, self.action_units) & (self.expression == NO_CLASS)
         talks &= torch.tensor([source in sources for source in self.sources])
@@ -88,7 +88,7 @@ class FrameDataset(Dataset):
         self.talkers = int(talks.sum())
 
     def fingerprint(self) -> str:
-        """Return a digest of labels, sources and the images' names."""
+        """Return a digest of labels, sources and image names."""
         digest = hashlib.sha256()
         for labels in (self.valence_arousal, self.expression, self.intensity):
             digest.update(labels.numpy().tobytes())
@@ -100,14 +100,14 @@ class FrameDataset(Dataset):
         return digest.hexdigest()
 
     def begin_epoch(self, epoch: int) -> None:
-        """Set the epoch that augmentation depends on, before a loader's workers start."""
+        """Set the epoch for augmentation; call it before a loader's workers start."""
         self.epoch = epoch
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        """Return one crop (H, W, 3) uint8 with its labels and the seed of its augmentation.
+        """Return one crop (H, W, 3) uint8 with its labels and augmentation seed.
 
         Raises:
-            OSError: an image that cannot be read; the message starts with its path.
+            OSError: the image cannot be read; the message starts with its path.
         """
         stored = self.images[index]["image"]
         source = BytesIO(stored["bytes"]) if stored["bytes"] is not None else stored["path"]
@@ -128,12 +128,11 @@ class FrameDataset(Dataset):
 
 
 class FrameCollator:
-    """Stack crops into what `MMAModel.forward` takes; augment them in training.
+    """Stack crops into the input of `MMAModel.forward`, with optional augmentation.
 
     Args:
         processor: scales the crops, as in inference.
-        augmentations: some of `AUGMENTATIONS`, drawn from each item's own seed; none outside
-            training.
+        augmentations: names from `AUGMENTATIONS`; use none outside training.
 
     Raises:
         ValueError: an unknown augmentation.
@@ -151,7 +150,7 @@ class FrameCollator:
         self.augmentations = frozenset(augmentations)
 
     def __call__(self, items: list[dict[str, Any]]) -> dict[str, Tensor]:
-        """Return `pixel_values` and three label tensors of N items; crops may differ in size."""
+        """Return `pixel_values` and three label tensors of N items; crop sizes may differ."""
         crops = [item["crop"] for item in items]
         if len({crop.shape for crop in crops}) == 1:
             pixel_values = self.processor.scale(torch.stack(crops))  # (N, 3, S, S)
@@ -180,15 +179,15 @@ class FrameCollator:
 
 
 class ClipDataset(Dataset):
-    """Clips of affect, or of other features, for stage 2.
+    """Clips of affect or of other features, for stage 2.
 
     Args:
-        clip_ids: of N clips.
-        subjects: their people; empty where unknown.
-        kinds: `reaction`, or what else a clip shows.
+        clip_ids: N names.
+        subjects: N people; empty strings where unknown.
+        kinds: `reaction`, or another kind of clip.
         labels: (N, K) float32, NaN if unlabelled.
-        frames: of each clip (L, A) float32, in memory or on disk; nothing is padded.
-        lengths: (N,) frames of each clip; None counts them.
+        frames: one (L, A) float32 array per clip, unpadded, in memory or on disk.
+        lengths: (N,) frames per clip; None counts them.
     """
 
     def __init__(
@@ -206,7 +205,7 @@ class ClipDataset(Dataset):
 
     @classmethod
     def from_rows(cls, rows: datasets.Dataset) -> "ClipDataset":
-        """Return the clips of a data set with the columns of `records.clip_features`."""
+        """Build from a data set with the columns of `records.clip_features`."""
         num_labels = rows.features["labels"].length
         labels = np.array(rows["labels"][:], np.float32).reshape(len(rows), num_labels)
         ids, subjects, kinds = (rows[name][:] for name in ("clip_id", "subject", "kind"))
@@ -214,7 +213,7 @@ class ClipDataset(Dataset):
 
     @classmethod
     def from_files(cls, split: SplitRows, count: int | None = None) -> "ClipDataset":
-        """Return the first `count` clips of a split in files, or all."""
+        """Build from the first `count` clips of a split in files (None: all)."""
         clips = split.clips[:count]
         labels = np.array([[*clip.labels.values()] for clip in clips], np.float32)
         return cls(
@@ -230,7 +229,7 @@ class ClipDataset(Dataset):
         return len(self.clip_ids)
 
     def __getitem__(self, index: int) -> dict[str, np.ndarray]:
-        """Return copies: `affect` (L, A) float32 of the real frames, `labels` (K,) float32."""
+        """Return copies: `affect` (L, A) float32, unpadded, and `labels` (K,) float32."""
         return {"affect": self._frames[index].copy(), "labels": self._labels[index].copy()}
 
     def __getitems__(self, indices: list[int]) -> list[dict[str, np.ndarray]]:
@@ -238,7 +237,7 @@ class ClipDataset(Dataset):
         return [self[index] for index in indices]
 
     def select_columns(self, columns: list[int]) -> "ClipDataset":
-        """Return the same clips with these columns of their frames alone."""
+        """Return the same clips with only these columns of their frames."""
         frames = select_columns(self._frames, columns)
         return ClipDataset(
             self.clip_ids, self.subjects, self.kinds, self._labels, frames, self.lengths
@@ -246,7 +245,7 @@ class ClipDataset(Dataset):
 
     @property
     def frames(self) -> Sequence[np.ndarray]:
-        """Of each clip (L, A) float32, read-only."""
+        """One read-only (L, A) float32 array per clip."""
         return self._frames
 
     @property
@@ -256,10 +255,9 @@ class ClipDataset(Dataset):
 
 
 class ClipCollator:
-    """Pad clips of affect into what `MMAMRNNetForIntensity.forward` takes; shorten longer ones.
+    """Pad or shorten clips into the input of `MMAMRNNetForIntensity.forward`.
 
-    Args:
-        processor: its `pad` is the one that inference uses.
+    The `processor` pads as in inference.
     """
 
     def __init__(self, processor: MMAMRNNetVideoProcessor) -> None:
@@ -268,7 +266,7 @@ class ClipCollator:
     def __call__(self, items: list[dict[str, np.ndarray]]) -> dict[str, Tensor]:
         """Return `affect`, `frame_mask` and `labels` of B items."""
         clips = [np.asarray(item["affect"], np.float32) for item in items]
-        # As `pad` would, which warns each time: who trains is told once, of all clips.
+        # Shorten here: `pad` would warn for each batch, but training warns once for all clips.
         most, policy = self.processor.num_frames, self.processor.length_policy
         kept = [
             clip[kept_indices(len(clip), most, policy).numpy()] if len(clip) > most else clip
