@@ -1,4 +1,4 @@
-"""The corpora that `--data NAME:FOLDER` names: how each is read, and its provenance."""
+"""The corpora that `--data NAME:FOLDER` names: their readers and their provenance."""
 
 import re
 from collections.abc import Callable, Sequence
@@ -33,12 +33,10 @@ class FrameReader:
     """A corpus of labelled face crops, for stage 1.
 
     Attributes:
-        read: folder, action units -> train and validation, with the columns of
-            `records.frame_features`.
-        provenance: None if the folder itself declares it, see `declared_provenance`.
-        is_cached: whether its rows are kept for the next run, see `cached_frames`.
-        takes_required: whether `read` takes the splits that must be there as its third argument;
-            else both must be.
+        read: folder, action units -> train and validation, columns `records.frame_features`.
+        provenance: None if the folder declares it, see `declared_provenance`.
+        is_cached: the rows are kept for the next run, see `cached_frames`.
+        takes_required: `read` takes the required splits as third argument; else it needs both.
     """
 
     read: Callable[..., datasets.DatasetDict]
@@ -53,9 +51,9 @@ class ClipReader:
 
     Attributes:
         title: for reports.
-        id_column: what tables of predictions call the clips' names.
+        id_column: the column of clip names in tables of predictions.
         read: folder, `--clips_from`, choice of labels -> the clips of all splits.
-        provenance: None if the folder itself declares it, see `declared_provenance`.
+        provenance: None if the folder declares it, see `declared_provenance`.
     """
 
     title: str
@@ -90,7 +88,7 @@ CORPORA: dict[str, FrameReader | ClipReader] = {
 """By the name that `--data NAME:FOLDER` takes."""
 
 DRAWN = {"drawn": "drawn faces", "drawn:partial": "drawn faces, one kind of label each"}
-"""What `--data` calls drawn faces, and what results say of them."""
+"""Names of drawn faces in `--data`, and in results."""
 
 
 def frame_readers() -> dict[str, FrameReader]:
@@ -106,9 +104,8 @@ class LabelledFrames:
     """Labelled face crops.
 
     Attributes:
-        splits: `train` and `validation`, with the columns of `records.frame_features`.
-        provenance: one entry a source of the training rows (or of the only split that was asked
-            for), in the order of their names.
+        splits: `train` and `validation`, columns `records.frame_features`.
+        provenance: one entry per source of the training rows (or of the only split), by name.
     """
 
     splits: datasets.DatasetDict
@@ -116,7 +113,7 @@ class LabelledFrames:
 
     @property
     def constructed_sources(self) -> list[str]:
-        """Names of the sources whose labels are true by construction, since their faces were made."""
+        """Return the sources of synthetic faces, whose labels are true by construction."""
         others = {source.name for source in self.provenance if source.labels != "constructed"}
         return [source.name for source in self.provenance if source.name not in others]
 
@@ -124,17 +121,12 @@ class LabelledFrames:
 def draw_frames(
     data: str, action_units: Sequence[int], *, items: int, seed: int, image_size: int
 ) -> LabelledFrames:
-    """Draw faces as `--data drawn` or `drawn:partial` asks for.
+    """Draw faces for `data`, a key of `DRAWN`, with crops of `image_size` pixels.
 
-    Args:
-        data: a key of `DRAWN`.
-        action_units: those wanted.
-        items: training faces; a fifth as many are validation.
-        seed: decides every face.
-        image_size: side of the crops in pixels.
+    There are `items` training faces, and a fifth as many for validation.
 
     Raises:
-        ValueError: units that cannot be drawn.
+        ValueError: action units that cannot be drawn.
     """
     undrawn = [unit for unit in action_units if unit not in ACTION_UNITS]
     if undrawn:
@@ -157,16 +149,15 @@ def load_frames(
     action_units: Sequence[int] = ACTION_UNITS,
     required: Sequence[str] = FRAME_SPLITS,
 ) -> LabelledFrames:
-    """Read labelled face crops of one corpus, or of several one after the other.
+    """Read labelled face crops of one corpus, or concatenate several.
 
     Args:
-        data: a folder that `load_face_parquet` reads, or `NAME:FOLDER`, several between commas.
-        action_units: the units whose columns come out; a corpus that does not annotate one has no
-            label of it.
-        required: splits that are read and must not be empty.
+        data: a folder for `load_face_parquet`, or `NAME:FOLDER`; a comma separates several.
+        action_units: the units to return; NaN where a corpus does not annotate one.
+        required: splits that must not be empty.
 
     Raises:
-        ValueError: a name that is no corpus of stage 1, or what the corpus's reader raises.
+        ValueError: not a corpus of stage 1, or an error of the corpus's reader.
     """
     if Path(data).is_dir():
         return _load_part("face_parquet", data, action_units, required)
@@ -184,7 +175,6 @@ def load_frames(
 
 
 def _split_place(place: str) -> tuple[str, str]:
-    """Return name and folder of `NAME:FOLDER`, or of a plain folder."""
     named = re.fullmatch(r"(\w{2,}):(.*)", place)  # one letter before a colon is a drive
     if named is None:
         return "face_parquet", place
@@ -219,7 +209,7 @@ def _load_part(
 
 
 def clip_provenance(name: str, folder: str) -> Provenance:
-    """Return where the clips of `--data NAME:FOLDER` come from."""
+    """Return the provenance of the clips of `--data NAME:FOLDER`."""
     reader = CORPORA[name]
     if drawn_clips.is_drawn(folder):
         return drawn_clips.PROVENANCE

@@ -26,7 +26,7 @@ PROVENANCE = Provenance("aff_wild2", "research-only", labels="human")
 logger = logging.getLogger(__name__)
 
 CLASSES = (*EXPRESSIONS, "other")
-"""The corpus's classes, in the order of its codes from 0; the first edition has no "other"."""
+"""The corpus's classes in code order, from 0; the first edition has no "other"."""
 
 CHALLENGE_UNITS = (1, 2, 4, 6, 7, 10, 12, 15, 23, 24, 25, 26)
 FIRST_EDITION_UNITS = (1, 2, 4, 6, 12, 15, 20, 25)
@@ -41,25 +41,21 @@ MULTI_TASK_FILES = {
 def load_aff_wild2(
     folder: str | Path, action_units: Sequence[int] = ACTION_UNITS
 ) -> datasets.DatasetDict:
-    """Read Aff-Wild2 with its own split: the first edition, the challenges' or s-Aff-Wild2's files.
+    """Read Aff-Wild2 with its own split: first edition, challenge or s-Aff-Wild2 files.
 
-    A frame that several tasks label becomes one row with all its labels. If one task trains on a
-    video and another validates on it, its training labels are left out, so that no video is in
+    A frame that several tasks label becomes one row with all labels. If one task trains on a
+    video that another validates on, its training labels are dropped, so that no video is in
     both splits (our choice). `subject` is the video; a second person's is `<video>_left` or
-    `<video>_right`. The class "other" is no expression.
+    `<video>_right`. The class "other" becomes -100.
 
-    Args:
-        folder: holds `cropped_aligned/<video>/00001.jpg` and, in it or in one folder in it,
-            either the tasks' folders (`VA_Estimation_Challenge`, `EXPR_Recognition_Challenge` or
-            `EXPR_Classification_Challenge`, `AU_Detection_Challenge`; first edition `VA_Set`,
-            `EXPR_Set`, `AU_Set`), each with `{Train_Set or Training_Set,
-            Validation_Set}/<video>.txt`, or s-Aff-Wild2's
-            `{training,validation}_set_annotations.txt`.
-        action_units: see `FrameReader.read`.
+    The folder holds `cropped_aligned/<video>/00001.jpg`, and the annotations in it or in one of
+    its folders. These are s-Aff-Wild2's `{training,validation}_set_annotations.txt`, or
+    `TASK/{Train_Set or Training_Set,Validation_Set}/<video>.txt`, where TASK is
+    `VA_Estimation_Challenge`, `EXPR_Recognition_Challenge`, `EXPR_Classification_Challenge` or
+    `AU_Detection_Challenge` (first edition: `VA_Set`, `EXPR_Set`, `AU_Set`).
 
     Raises:
-        ValueError: no annotations or those of two editions, another header, or a label out of
-            range.
+        ValueError: no annotations, two editions, a wrong header, or a label out of range.
     """
     folder = Path(folder).absolute()
     root = _find_annotations(folder)
@@ -76,7 +72,7 @@ def load_aff_wild2(
 
 
 def _find_annotations(folder: Path) -> Path:
-    """Return the folder that holds the annotations of one edition."""
+    """Return the folder with the annotations of one edition."""
     marks = [name for names, _ in TASKS for name in names] + [MULTI_TASK_FILES["train"]]
     places = [
         folder,
@@ -97,7 +93,6 @@ def _find_annotations(folder: Path) -> Path:
 
 
 def _leave_out_videos(table: pd.DataFrame, videos: set[str], folder: Path) -> pd.DataFrame:
-    """Return the rows of other videos."""
     inside = table["subject"].isin(videos)
     if inside.any():
         logger.warning(
@@ -152,14 +147,14 @@ def _find_files(task: Path, folders: tuple[str, ...]) -> list[Path]:
 
 
 def _join_tasks(video: str, tasks: list[pd.DataFrame]) -> pd.DataFrame:
-    """Return one row for each frame that any task labels, with the labels of all of them."""
+    """Merge the labels of all tasks into one row per frame."""
     frames = pd.concat(tasks, axis=1)
     images = [f"{video}/{frame:05d}.jpg" for frame in frames.index]
     return frames.assign(image=images, subject=video).reset_index(drop=True)
 
 
 def _number_frames(table: TextTable, columns: dict[str, np.ndarray]) -> pd.DataFrame:
-    """Return columns by frame: line n after the header is frame n."""
+    """Index the columns by frame: line n after the header is frame n."""
     return pd.DataFrame(columns, index=np.array(table.lines, dtype=np.int64) - 1)
 
 
@@ -188,7 +183,7 @@ def _read_action_units(path: Path) -> pd.DataFrame:
 
 
 def _read_units(table: TextTable) -> tuple[int, ...]:
-    """Return the units that the header names (`AU1` or `AU01`), one of the editions' two sets."""
+    """Return the units in the header (`AU1` or `AU01`); they must be an edition's set."""
     units = tuple(int(name[2:]) if re.fullmatch(r"(?i)au\d+", name) else 0 for name in table.header)
     if units not in (CHALLENGE_UNITS, FIRST_EDITION_UNITS):
         raise ValueError(
@@ -231,7 +226,7 @@ TASKS: tuple[tuple[tuple[str, ...], Callable[[Path], pd.DataFrame]], ...] = (
 
 
 def _read_multi_task(path: Path) -> pd.DataFrame:
-    """Read rows `video/00001.jpg,valence,arousal,expression,12 units` below any header line."""
+    """Read rows `video/00001.jpg,valence,arousal,expression,12 units`; the header is optional."""
     table = read_text_table(path, delimiter=",", width=4 + len(CHALLENGE_UNITS))
     check_unique(table, 0)
     images = table.cells(0)

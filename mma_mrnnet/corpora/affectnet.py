@@ -24,7 +24,7 @@ CLASSES = (
     *("neutral", "happiness", "sadness", "surprise", "fear", "disgust", "anger"),
     *("contempt", "none", "uncertain", "non-face"),
 )
-"""The corpus's classes by code from 0; contempt and the later ones are no expression of ours."""
+"""The corpus's classes in code order, from 0; contempt and later ones become -100."""
 
 CSV_COLUMNS = (
     *("subDirectory_filePath", "face_x", "face_y", "face_width", "face_height"),
@@ -37,21 +37,19 @@ NPY_FOLDERS = {"train": "train_set", "validation": "val_set"}
 def load_affectnet(
     folder: str | Path, action_units: Sequence[int] = ACTION_UNITS
 ) -> datasets.DatasetDict:
-    """Read either release of AffectNet with its own split.
+    """Read either release of AffectNet with its own split; it has no action units.
 
-    Contempt, none, uncertain and non-face are no expression; a row keeps its valence and arousal,
-    and is left out if it has none (-2 in the corpus). Images stay uncut: the first release's
-    photos show more than the face. Each image is its own `subject`.
+    Contempt, none, uncertain and non-face become -100. Such a row keeps its valence and arousal;
+    it is dropped if it has none (-2 in the corpus). Each image is its own `subject`. Images are
+    not cropped: photos of the first release show more than the face.
 
-    Args:
-        folder: holds `Manually_Annotated_file_lists/{training,validation}.csv` (with or without the
-            header) and `Manually_Annotated_Images/`; or `{train_set,val_set}/{images/<id>.jpg,
-            annotations/<id>_exp.npy}` with `_val.npy` and `_aro.npy` beside it.
-        action_units: see `FrameReader.read`; none is annotated.
+    The folder holds `Manually_Annotated_file_lists/{training,validation}.csv` (header optional)
+    and `Manually_Annotated_Images/`; or `{train_set,val_set}/images/<id>.jpg` and, beside
+    `images`, `annotations/<id>_{exp,val,aro}.npy`.
 
     Raises:
-        ValueError: neither or both releases, another header, a label out of range, or an image
-            twice.
+        ValueError: neither or both releases, a wrong header, a label out of range, or a
+            duplicate image.
     """
     folder = Path(folder).absolute()
     lists, newer = folder / "Manually_Annotated_file_lists", folder / NPY_FOLDERS["train"]
@@ -101,7 +99,7 @@ def _read_arrays(folder: Path) -> pd.DataFrame:
 
 
 def _read_scalar(path: Path) -> str:
-    """Read the one value of an array file: the corpus stores a number or its text."""
+    """Read the one value of an array file, a number or text."""
     try:
         array = np.load(path, allow_pickle=False)
         return str(array.item())

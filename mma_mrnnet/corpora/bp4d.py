@@ -21,25 +21,21 @@ from mma_mrnnet.tables.cells import read_text_table
 PROVENANCE = Provenance("bp4d", "research-only", labels="human")
 
 UNKNOWN = 9
-"""Stands where a unit could not be coded."""
+"""Mark of a unit that could not be coded."""
 
 
 def load_bp4d(
     folder: str | Path, action_units: Sequence[int] = ACTION_UNITS
 ) -> datasets.DatasetDict:
-    """Read frames of BP4D with the units' presence, 0 or 1.
+    """Read frames of BP4D with action units 0 or 1.
 
-    The corpus has no split of its own: a fifth of the people is validation (our choice). Where
-    the crops lie is our convention.
-
-    Args:
-        folder: holds `AUCoding/AU_OCC/F001_T1.csv` (header: `0` over the frames, then unit
-            numbers) and the crops `cropped_aligned/F001_T1/00001.jpg`, numbered by the rows'
-            frames.
-        action_units: see `FrameReader.read`.
+    BP4D has no split: a fifth of the people are validation (our choice). The folder holds
+    `AUCoding/AU_OCC/F001_T1.csv` (header: `0` above the frames, then unit numbers) and the crops
+    `cropped_aligned/F001_T1/00001.jpg` by frame number (our convention).
 
     Raises:
-        ValueError: no annotations, another header, a value other than 0, 1 and 9, or a frame twice.
+        ValueError: no annotations, a wrong header, a value other than 0, 1 and 9, or a duplicate
+            frame.
     """
     folder = Path(folder).absolute()
     files = sorted((folder / "AUCoding/AU_OCC").glob("*_T*.csv"))

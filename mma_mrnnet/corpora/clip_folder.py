@@ -1,4 +1,4 @@
-"""A user's own clips with their intensities in a metadata file, laid out as `videofolder` is."""
+"""A user's own clips, with intensities in metadata files as in the Hub's `videofolder`."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -13,17 +13,17 @@ from mma_mrnnet.tables.cells import parse_number, read_text_table
 METADATA_FILES = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
 NOT_TARGETS = ("file_name", "subject", "split")
 RESERVED = ("file", "track", "duration_s", "frames_sampled", "frames_with_face", "error", "note")
-"""Columns of the table that `mma-mrnnet predict` writes beside the targets."""
+"""Columns that `mma-mrnnet predict` writes beside the targets."""
 
 
 @dataclass(frozen=True)
 class LabelChoice:
-    """Which columns of a metadata file are targets, and on which scale.
+    """Which columns of a metadata file are targets, and their scale.
 
     Attributes:
-        targets: shell-style patterns of the columns that are targets; empty: all that can be.
-        ignore: patterns of columns that are no targets.
-        scale: the lowest and the highest rating, which become 0 and 1.
+        targets: shell-style patterns of target columns; empty: all possible ones.
+        ignore: patterns of columns that are not targets.
+        scale: the ratings that become 0 and 1.
     """
 
     targets: Sequence[str] = ()
@@ -33,7 +33,7 @@ class LabelChoice:
 
 @dataclass(frozen=True)
 class _Row:
-    """A line of a metadata file: its place for messages, and its cells by column."""
+    """A line of a metadata file."""
 
     place: str
     folder: Path
@@ -42,25 +42,22 @@ class _Row:
 
 
 def load_clip_folder(folder: str | Path, choice: LabelChoice | None = None) -> list[ClipFile]:
-    """Read the clips of a folder with one metadata file for each split, or one for all.
+    """Read the clips of a folder with metadata files, with labels scaled to [0, 1].
 
-    The layouts are `{train,validation,test}/metadata.csv`, and one `metadata.csv` with a column
-    `split`; `metadata.jsonl` and `metadata.parquet` are read too. Columns: `file_name`, a video,
-    a table of features or a folder of crops as `mma-mrnnet crop` writes it, relative to the
-    metadata file; `subject`, optional, the person; every other column is a target. A cell that is
-    empty or says that there is no number (`NA`, `-nan(ind)`, `#N/A` ...) is unlabelled.
+    Layouts: `{train,validation,test}/metadata.csv` (`test` is optional), or one `metadata.csv`
+    with a column `split`; `.jsonl` and `.parquet` work too. Columns:
 
-    Args:
-        folder: has one of the two layouts; `test` is optional.
-        choice: which columns are targets; None: all others, with labels in [0, 1].
+    - `file_name`: a video, a table of features or a folder of stored crops, relative to the
+      metadata file;
+    - `subject`: the person (optional);
+    - all others: targets. Empty cells and words for "no number" (`NA`, `-nan(ind)`, `#N/A` ...)
+      are unlabelled.
 
-    Returns:
-        The clips, file by file and line by line, with labels in [0, 1].
+    `choice` selects the targets; None takes all, with labels in [0, 1].
 
     Raises:
-        ValueError: a layout, line, label or clip that is not as described, a subject in two
-            splits, or a target without labels in train or validation; the message starts with the
-            file, and the line.
+        ValueError: a wrong layout, line, label or clip, a subject in two splits, or a target
+            without labels in train or validation; the message starts with file and line.
     """
     folder, choice = Path(folder), choice or LabelChoice()
     targets, rows = _read_layout(folder, choice)
@@ -92,7 +89,7 @@ def _find_metadata(folder: Path) -> Path | None:
 
 
 def _read_layout(folder: Path, choice: LabelChoice) -> tuple[list[str], list[_Row]]:
-    """Return target names and all rows of either layout."""
+    """Return target names and all rows."""
     path = _find_metadata(folder)
     if path is not None:
         return _read_metadata(path, None, choice)
@@ -117,7 +114,7 @@ def _read_layout(folder: Path, choice: LabelChoice) -> tuple[list[str], list[_Ro
 def _read_metadata(
     path: Path, split: str | None, choice: LabelChoice
 ) -> tuple[list[str], list[_Row]]:
-    """Return target names and rows; None for `split` takes the split from its column."""
+    """Return target names and rows; if `split` is None, the file's column gives the split."""
     table = read_text_table(path)
     header = table.header
     needed = ("file_name", "split") if split is None else ("file_name",)
@@ -190,7 +187,7 @@ def _read_clip(row: _Row, folder: Path, targets: list[str], scale: tuple[float, 
 
 
 def _read_label(text: str, target: str, place: str, scale: tuple[float, float]) -> float:
-    """Return the label in [0, 1]; NaN if there is none."""
+    """Return the label in [0, 1]; NaN if unlabelled."""
     low, high = scale
     value = parse_number(text)
     if value is None:

@@ -1,4 +1,4 @@
-"""Where a folder of somebody's own data comes from, as the folder itself declares it."""
+"""The provenance that a folder of user data declares."""
 
 import json
 import logging
@@ -13,22 +13,19 @@ DECLARATION = "provenance.json"
 
 
 def declared_provenance(folder: str | Path, sources: Collection[str]) -> list[Provenance]:
-    """Read the provenance of some sources from the folder's `provenance.json`.
+    """Read the provenance of sources from the folder's `provenance.json`.
 
-    The file holds a list with one object a source, with the fields of `Provenance`:
+    The file is a list of objects with the fields of `Provenance`:
     `[{"name": "studio", "licence": "cc-by-4.0", "made_up": false, "labels": "human"}]`.
-
-    Args:
-        folder: the data; without the file every source is unknown.
-        sources: names of the sources, as the data's column `source` has them; `labelled_folder` and
-            `clips` for data of these kinds.
+    `sources` are values of the data's column `source`, or `labelled_folder` or `clips` for these
+    kinds of data.
 
     Returns:
-        One `Provenance` a source, in the order of their names; a source that the file does not name
-        is unknown.
+        One `Provenance` per source, sorted by name; "unknown" for a source that the file does
+        not name, or without the file.
 
     Raises:
-        ValueError: the file is no such list, or names a source twice; the message starts with it.
+        ValueError: the file is not such a list, or names a source twice.
     """
     path = Path(folder) / DECLARATION
     declared = {entry.name: entry for entry in _read_entries(path)} if path.is_file() else {}

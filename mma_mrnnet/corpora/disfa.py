@@ -22,26 +22,21 @@ PROVENANCE = Provenance("disfa", "research-only", labels="human")
 
 DISFA_UNITS = (1, 2, 4, 5, 6, 9, 12, 15, 17, 20, 25, 26)
 HIGHEST = 5
-"""Intensities are written from 0 to 5."""
+"""The highest intensity; the lowest is 0."""
 
 
 def load_disfa(
     folder: str | Path, action_units: Sequence[int] = ACTION_UNITS
 ) -> datasets.DatasetDict:
-    """Read frames of DISFA with the units' intensities, divided by 5.
+    """Read frames of DISFA with action units divided by 5, in [0, 1].
 
-    The corpus has no split of its own: a fifth of the people is validation (our choice). It ships
-    videos: where the crops lie is our convention.
-
-    Args:
-        folder: holds `ActionUnit_Labels/SN001/SN001_au1.txt` (rows `frame,intensity`) for each
-            person and unit, and the crops `cropped_aligned/SN001/00001.jpg`, numbered by the
-            rows' frames.
-        action_units: see `FrameReader.read`.
+    DISFA has no split: a fifth of the people are validation (our choice). The folder holds
+    `ActionUnit_Labels/SN001/SN001_au1.txt` (rows `frame,intensity`) for each person and unit, and
+    the crops `cropped_aligned/SN001/00001.jpg` by frame number (our convention).
 
     Raises:
-        ValueError: no annotations, a unit's file is missing, an intensity is outside 0 to 5, or a
-            person's files disagree about the frames.
+        ValueError: no annotations, a missing file, an intensity outside 0 to 5, or files of one
+            person with different frames.
     """
     folder = Path(folder).absolute()
     people = sorted(path for path in (folder / "ActionUnit_Labels").glob("*") if path.is_dir())

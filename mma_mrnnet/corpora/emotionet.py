@@ -21,26 +21,22 @@ from mma_mrnnet.tables.cells import TextTable, read_text_table
 PROVENANCE = Provenance("emotionet", "research-only", labels="human")
 
 UNKNOWN = 999
-"""Stands where a unit was not annotated."""
+"""Mark of a unit that was not annotated."""
 
 
 def load_emotionet(
     folder: str | Path, action_units: Sequence[int] = ACTION_UNITS
 ) -> datasets.DatasetDict:
-    """Read photos of EmotioNet with the units' presence, 0 or 1.
+    """Read photos of EmotioNet with action units 0 or 1.
 
-    The table labelled by experts is read if it is there, else the older lists. The corpus has no
-    split of its own and names nobody: each image is its own `subject`, and a fifth of them is
-    validation (our choice). Images stay uncut: crop them first.
-
-    Args:
-        folder: holds one `EmotioNet_FACS*.csv` or `.xlsx` (needs openpyxl), or `dataFile_*.txt`;
-            images lie in `images/`, named by the last part of their URL.
-        action_units: see `FrameReader.read`.
+    The folder holds one `EmotioNet_FACS*.csv` or `.xlsx` (needs openpyxl; expert labels,
+    preferred) or `dataFile_*.txt`, and `images/`, named by the last part of their URL. Images are
+    not cropped. EmotioNet has no split and no people: each image is its own `subject`, and a fifth
+    of them are validation (our choice).
 
     Raises:
-        ValueError: no annotation file, an unreadable one, a value other than 0, 1 and 999, or an
-            image twice.
+        ValueError: no annotation file, an unreadable one, a value other than 0, 1 and 999, or a
+            duplicate image.
     """
     folder = Path(folder).absolute()
     experts = sorted([*folder.glob("EmotioNet_FACS*.csv"), *folder.glob("EmotioNet_FACS*.xlsx")])
@@ -64,7 +60,7 @@ def load_emotionet(
 
 
 def _read_workbook(path: Path) -> TextTable:
-    """Read the first sheet, as if it had been saved as csv."""
+    """Read the first sheet as a csv file would be read."""
     try:
         import openpyxl  # noqa: F401
     except ImportError as error:
@@ -79,7 +75,7 @@ def _read_workbook(path: Path) -> TextTable:
 
 
 def _name_columns(table: TextTable) -> TextTable:
-    """Name the columns of an older list: two addresses, then one column a unit from AU 1 on."""
+    """Name the columns of an older list: two addresses, then AU 1, 2, ..."""
     units = len(table.rows[0]) - 2
     return TextTable(
         table.path,

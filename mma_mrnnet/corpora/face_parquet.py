@@ -18,19 +18,15 @@ def load_face_parquet(
     action_units: Sequence[int] = ACTION_UNITS,
     required: Collection[str] = FRAME_SPLITS,
 ) -> datasets.DatasetDict:
-    """Read a folder of parquet files with the columns of `records.frame_features`.
+    """Read `train-*.parquet` and `validation-*.parquet` with columns `records.frame_features`.
 
-    A missing label is NaN or null, or any negative class. Further columns are left out. A file
-    `provenance.json` may declare where the sources come from, see `declared_provenance`.
-
-    Args:
-        folder: holds `train-*.parquet` and `validation-*.parquet`.
-        action_units: see `FrameReader.read`.
-        required: splits that must be there; another one may be missing.
+    A missing label is NaN, null or a negative class. Other columns are ignored. `provenance.json`
+    may declare the sources, see `declared_provenance`. Splits that are not `required` may be
+    missing.
 
     Raises:
-        ValueError: a required split without files, a file or column that cannot be read, a label out of
-            range, or a subject in both splits; the message names it.
+        ValueError: a required split is missing, a file or column is unreadable, a label is out
+            of range, or a subject is in both splits.
     """
     folder = Path(folder)
     files = {split: sorted(map(str, folder.glob(f"{split}-*.parquet"))) for split in FRAME_SPLITS}
@@ -72,7 +68,7 @@ def _check_columns(path: str, features: datasets.Features) -> None:
 def _check_labels(
     dataset: datasets.Dataset, place: str, action_units: Sequence[int]
 ) -> datasets.Dataset:
-    """Check that the labels are in range, and return the split with -100 for no expression."""
+    """Check label ranges; return the split with -100 for "no expression"."""
     table = dataset.remove_columns("image").with_format("pandas")[:]
     for name in ("valence", "arousal", *map(action_unit_column, action_units)):
         least = -1.0 if name in ("valence", "arousal") else 0.0

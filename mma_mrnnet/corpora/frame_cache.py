@@ -1,4 +1,4 @@
-"""Rows of frame corpora, read once and kept until a file of the corpus changes."""
+"""Rows of frame corpora: read once, and cached until a file of the corpus changes."""
 
 import hashlib
 import json
@@ -17,7 +17,7 @@ from mma_mrnnet.model.labels import ACTION_UNITS, EXPRESSIONS
 logger = logging.getLogger(__name__)
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
-ROWS = 100_000  # written at once
+ROWS = 100_000  # per write
 DIGESTS = "digests.json"
 
 
@@ -26,24 +26,16 @@ def cached_frames(
     folder: str | Path,
     action_units: Sequence[int] = ACTION_UNITS,
 ) -> datasets.DatasetDict:
-    """Return what `read` returns, memory-mapped from the cache if nothing changed.
+    """Return the result of `read`, memory-mapped from the cache if nothing changed.
 
-    The rows lie below `datasets.config.HF_DATASETS_CACHE`, under a digest of the corpus's files
-    (see `signature`), of the columns and of the readers' source. If they cannot be written there,
-    they stay in memory.
-
-    Args:
-        read: a reader of a corpus whose images stay where they are.
-        folder: the corpus.
-        action_units: the units whose columns come out.
-
-    Raises:
-        ValueError: what the reader raises.
+    The cache is in `datasets.config.HF_DATASETS_CACHE`. Its key is a digest of the corpus's files
+    (see `signature`), the action units and the readers' source code. If it cannot be written, the
+    rows stay in memory. `read` must not copy images. Errors of `read` are passed on.
     """
     folder = Path(folder).absolute()
     if not folder.is_dir():
-        return read(folder, action_units)  # which says what is missing
-    # Before the corpus is read: if it changes meanwhile, the next run notices.
+        return read(folder, action_units)  # raises the error that says what is missing
+    # Computed before reading: if the corpus changes meanwhile, the next run notices.
     digest = content_digest(
         read.__name__,
         str(folder),
@@ -66,7 +58,7 @@ def cached_frames(
 
 
 def _open_stored(folder: Path) -> datasets.DatasetDict | None:
-    """Return the stored rows, memory-mapped; None if they are missing or damaged."""
+    """Return the memory-mapped rows; None if missing or damaged."""
     if not folder.is_dir():
         return None
     splits = datasets.DatasetDict()
@@ -98,17 +90,17 @@ def _store(splits: datasets.DatasetDict, folder: Path, features: datasets.Featur
 
 
 def signature(folder: Path) -> str:
-    """Return a digest that changes with a corpus's annotations and with the names of its images.
+    """Return a digest of a corpus's annotations and image names.
 
-    Rows only name their images, so the content of images does not count; of all other files path,
-    size and time of change do.
+    It covers names of images, not their content, since rows hold only names; of other files, path,
+    size and modification time.
     """
     digest = hashlib.sha256()
     waiting, seen = [folder], set()
     while waiting:
         place = waiting.pop()
         status = place.stat()
-        if (status.st_dev, status.st_ino) in seen:  # a link that leads back
+        if (status.st_dev, status.st_ino) in seen:  # a cyclic link
             continue
         seen.add((status.st_dev, status.st_ino))
         lines, folders = [], []
@@ -129,6 +121,6 @@ def signature(folder: Path) -> str:
 
 
 def _digest_of_readers() -> str:
-    """Return a digest of this folder's source, so that rows of an older reader are not used."""
+    """Return a digest of this folder's source, which invalidates rows of older readers."""
     sources = sorted(Path(__file__).parent.glob("*.py"))
     return hashlib.sha256(b"".join(path.read_bytes() for path in sources)).hexdigest()

@@ -1,4 +1,4 @@
-"""What the readers of frame corpora share: checked labels, and tables that become splits."""
+"""Shared by the readers of frame corpora: label checks, and tables as splits."""
 
 import hashlib
 import logging
@@ -18,11 +18,11 @@ from mma_mrnnet.tables.cells import TextTable
 logger = logging.getLogger(__name__)
 
 VALIDATION_SHARE = 0.2
-"""Share of the subjects that become validation where a corpus defines no split. Our choice."""
+"""Share of subjects for validation if a corpus has no split (our choice)."""
 
 
 def check_unique(table: TextTable, column: int) -> None:
-    """Check that no cell of an identifying column comes twice."""
+    """Check that an identifying column has no duplicates."""
     seen: dict[str, int | str] = {}
     for row, cell in enumerate(table.cells(column)):
         if cell in seen:
@@ -39,7 +39,7 @@ def read_numbers(
     most: float,
     none: Sequence[float] = (),
 ) -> NDArray[np.float64]:
-    """Return (N,) values in [least, most]; NaN where a cell is `nan` or one of the marks `none`."""
+    """Return (N,) values in [least, most]; NaN for `nan` and the marks in `none`."""
     values = _read_floats(table, column, name)
     values[np.isin(values, none)] = np.nan
     outside = (values < least) | (values > most)
@@ -54,7 +54,7 @@ def read_numbers(
 
 
 def read_frame_numbers(table: TextTable, column: int) -> NDArray[np.int64]:
-    """Return (N,) whole numbers from 0 on, each of them once."""
+    """Return (N,) whole numbers >= 0 without duplicates."""
     check_unique(table, column)
     values = _read_floats(table, column, "frame")
     wrong = ~((values >= 0) & (values % 1 == 0))
@@ -67,7 +67,7 @@ def read_frame_numbers(table: TextTable, column: int) -> NDArray[np.int64]:
 def read_presence(
     table: TextTable, column: int, name: str, *, none: Sequence[float]
 ) -> NDArray[np.float64]:
-    """Return (N,) values 0 and 1; NaN where a cell is one of the marks `none`."""
+    """Return (N,) values 0 and 1; NaN for the marks in `none`."""
     return _read_choices(table, column, name, (0, 1), none)
 
 
@@ -81,13 +81,8 @@ def read_expressions(
 ) -> NDArray[np.int64]:
     """Return (N,) indices into `labels.EXPRESSIONS`, or -100.
 
-    Args:
-        table: the file.
-        column: holds the corpus's codes.
-        names: the corpus's classes in the order of its codes; those that we do not have become
-            -100.
-        first: the first class's code.
-        none: codes of "not labelled".
+    `names` are the corpus's classes in code order from `first`; other classes than ours become
+    -100, and so do the codes in `none` ("not labelled").
     """
     codes = _read_choices(table, column, "expression", range(first, first + len(names)), none)
     own = np.array([EXPRESSIONS.index(name) if name in EXPRESSIONS else NO_CLASS for name in names])
@@ -142,7 +137,7 @@ def _name_marks(none: Sequence[float]) -> str:
 
 
 def known_action_units(units: Iterable[int], place: Path, action_units: Sequence[int]) -> list[int]:
-    """Return the units that are asked for; the others are logged."""
+    """Return those of the units that are in `action_units`; log the others."""
     units = list(units)
     foreign = [unit for unit in units if unit not in action_units]
     if foreign:
@@ -159,21 +154,20 @@ def as_splits(
     action_units: Sequence[int],
     required: Collection[str] = FRAME_SPLITS,
 ) -> datasets.DatasetDict:
-    """Return tables of train and validation with the columns of `records.frame_features`.
+    """Return tables as splits with columns `records.frame_features`.
 
-    Nothing is cached, and no image is opened. Rows without a label or without an image file are
-    left out and counted in the log.
+    Nothing is cached, and no image is opened. Rows without a label or image file are dropped, and
+    the log counts them.
 
     Args:
-        tables: columns `image` (path with forward slashes), `subject`, and any of the labels.
-        corpus: goes into the column `source`.
-        folder: where the corpus lies, for messages.
-        action_units: the units whose columns come out; missing ones are not annotated.
-        required: splits that must not be empty; others are left out if they are.
+        tables: columns `image` (path with forward slashes), `subject`, and any labels.
+        corpus: value of the column `source`.
+        folder: of the corpus, for messages.
+        action_units: the units to return; NaN if not annotated.
+        required: splits that must not be empty; other empty splits are dropped.
 
     Raises:
-        ValueError: an image is listed twice, a subject is in both splits, or a required split is
-            empty.
+        ValueError: a duplicate image, a subject in both splits, or an empty required split.
     """
     features = frame_features(action_units)
     splits = datasets.DatasetDict()
@@ -189,7 +183,7 @@ def as_splits(
 
 
 def check_people_apart(splits: datasets.DatasetDict, folder: Path) -> None:
-    """Check that nobody is in two splits."""
+    """Check that no person is in two splits."""
     seen: set[str] = set()
     for rows in splits.values():
         both = seen.intersection(people := set(rows["subject"]))
@@ -229,7 +223,7 @@ def _keep_labelled(table: pd.DataFrame, place: str, features: datasets.Features)
 
 
 def has_file(paths: Iterable[str]) -> NDArray[np.bool_]:
-    """Return (N,) whether each path exists; lists folders, far faster than asking for files."""
+    """Return (N,) whether each path exists; lists folders, far faster than one check per file."""
     listed: dict[str, set[str]] = {}
     found = []
     for path in paths:
@@ -258,9 +252,9 @@ def _make_dataset(
 
 
 def split_by_subject(table: pd.DataFrame, folder: Path) -> dict[str, pd.DataFrame]:
-    """Split by people: a fifth of the subjects, at least one, is validation (our choice).
+    """Split by subject: a fifth, at least one, is validation (our choice).
 
-    The same at every call: subjects are ordered by the SHA-256 of their names.
+    Deterministic: subjects are ordered by the SHA-256 of their names.
 
     Raises:
         ValueError: fewer than two subjects.

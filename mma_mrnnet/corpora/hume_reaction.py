@@ -1,4 +1,4 @@
-"""Hume-Reaction as MuSe 2022 and as ABAW5 (ERI) published it."""
+"""Hume-Reaction, in the layouts of MuSe 2022 and ABAW5 (ERI)."""
 
 import logging
 import math
@@ -16,7 +16,7 @@ PROVENANCE = Provenance("hume", "research-only", labels="human")
 
 logger = logging.getLogger(__name__)
 
-CROPS_FPS = 2.0  # about how many crops of a second of video the organisers published
+CROPS_FPS = 2.0  # of the published crops, approximately
 
 SPLIT_NAMES = {"train": "train", "devel": "validation", "val": "validation", "test": "test"}
 VIDEO_FOLDERS = {"train": ("train",), "validation": ("val", "devel"), "test": ("test",)}
@@ -25,26 +25,26 @@ Labels = dict[str, dict[str, float]]
 
 
 def load_hume_reaction(folder: str | Path, clips_from: str = "auto") -> list[ClipFile]:
-    """Read the clips of Hume-Reaction with each label vector as it was published.
+    """Read the clips of Hume-Reaction, with labels as published.
 
-    Two layouts: `labels.csv` and `partition.csv` (MuSe 2022), or `data_info.csv`, read by
-    position (ABAW5). Ids that are missing somewhere are counted in the log. Training ids without
-    a clip are left out. Validation and test ids stay, so that each gets a prediction: without a
-    clip their `path` is where it should be, without labels theirs are NaN. A split without any
-    clip is left out.
+    Layouts: `labels.csv` and `partition.csv` (MuSe 2022), or `data_info.csv`, read by column
+    position (ABAW5). The log counts missing ids. Training clips without a file are dropped.
+    Validation and test clips are kept, so that each gets a prediction: `path` is the expected
+    place, and missing labels are NaN. A split without any file is dropped.
 
-    Args:
-        folder: the corpus's root, `c2_muse_reaction` in MuSe 2022.
-        clips_from: `faces`: the crops `feats/Faces/<id>/<int>.jpg`; `videos`:
-            `train|val|test/mp4/<id>.mp4`; `auto`: crops if that folder exists, else videos;
-            anything else: the set of features `feats/<SET>/<id>.csv`.
+    `clips_from` is one of:
+
+    - `faces`: crops `feats/Faces/<id>/<int>.jpg`;
+    - `videos`: `{train,val,test}/mp4/<id>.mp4`;
+    - `auto`: crops if that folder exists, else videos;
+    - anything else: the feature set `feats/<SET>/<id>.csv`.
 
     Returns:
-        The clips in order of their ids; `subject` is empty, since neither layout names people.
+        The clips sorted by id; `subject` is empty, since no layout names people.
 
     Raises:
-        ValueError: neither layout, a table that is not as published, a label out of range, no
-            such set, or no clip at all; the message starts with the file, and the line.
+        ValueError: an unknown layout or feature set, a wrong table, a label out of range, or no
+            clip at all; the message starts with file and line.
     """
     folder = Path(folder)
     if (folder / "labels.csv").is_file() and (folder / "partition.csv").is_file():
@@ -92,7 +92,7 @@ def load_hume_reaction(folder: str | Path, clips_from: str = "auto") -> list[Cli
 
 
 def _find_clips(folder: Path, clips_from: str) -> tuple[Callable[[str, str], Path], str]:
-    """Return a function (id, split) -> where the clip should lie, and that place in words."""
+    """Return a function (id, split) -> expected path, and a description of that place."""
     faces = folder / "feats" / "Faces"
     if clips_from == "faces" and not faces.is_dir():
         raise ValueError(f"{faces}: no such folder; --clips_from faces needs it")
@@ -129,7 +129,7 @@ def _log_ids(what: str, which: str, ids: list[str]) -> None:
 
 
 def _read_rows(path: Path) -> tuple[list[str], list[tuple[str, list[str]]]]:
-    """Return the header, empty if there is none, and (place, cells) of every other line."""
+    """Return the header (empty if there is none), and (place, cells) of all other lines."""
     table = read_text_table(path, delimiter=",", has_header=False)
     places = [f"{path}:{line}" for line in table.lines]
     rows = list(zip(places, table.rows, strict=True))
@@ -139,7 +139,7 @@ def _read_rows(path: Path) -> tuple[list[str], list[tuple[str, list[str]]]]:
 
 
 def _read_labels(path: Path) -> Labels:
-    """Read `File_ID` and the seven reactions; the header must name them in the corpus's order."""
+    """Read `File_ID` and the seven reactions; the header must have the corpus's order."""
     header, rows = _read_rows(path)
     if header[1:] != list(REACTIONS):
         raise ValueError(
@@ -153,7 +153,7 @@ def _read_labels(path: Path) -> Labels:
 
 
 def _read_partition(path: Path) -> dict[str, str]:
-    """Read the split by id: column 0 is the id, the last one the split."""
+    """Read the split by id: the id is column 0, the split the last one."""
     splits: dict[str, str] = {}
     for place, cells in _read_rows(path)[1]:
         splits[_read_id(cells[0], splits, place)] = _read_split(cells[-1], place)
@@ -161,7 +161,7 @@ def _read_partition(path: Path) -> dict[str, str]:
 
 
 def _read_data_info(path: Path) -> tuple[Labels, dict[str, str]]:
-    """Read id (column 0), split (1) and labels (2 to 8); age and country are not read."""
+    """Read id (column 0), split (1) and labels (2 to 8); ignore age and country."""
     labels: Labels = {}
     splits: dict[str, str] = {}
     for place, cells in _read_rows(path)[1]:
@@ -172,7 +172,7 @@ def _read_data_info(path: Path) -> tuple[Labels, dict[str, str]]:
 
 
 def _read_id(text: str, seen: Container[str], place: str) -> str:
-    """Return the id without its brackets: `[00042]` is clip 00042."""
+    """Strip the brackets of an id: `[00042]` is clip 00042."""
     clip_id = text.removeprefix("[").removesuffix("]")
     if not clip_id.isalnum() or clip_id in seen:
         problem = "there twice" if clip_id in seen else "no id such as [00042]"
@@ -189,7 +189,7 @@ def _read_split(text: str, place: str) -> str:
 
 
 def _read_seven(cells: list[str], place: str) -> dict[str, float]:
-    """Return the seven labels in [0, 1]; NaN where there is none."""
+    """Return the seven labels in [0, 1]; NaN if unlabelled."""
     values, text = parse_numbers(cells)
     if text is not None or len(cells) != len(REACTIONS):
         raise ValueError(f"{place}: labels must be {len(REACTIONS)} numbers; got {cells}")

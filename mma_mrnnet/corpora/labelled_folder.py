@@ -1,4 +1,4 @@
-"""A user's own labelled crops: images and a `metadata.csv`, as the Hub's `imagefolder` has it."""
+"""A user's own crops: images and a `metadata.csv`, as in the Hub's `imagefolder`."""
 
 import logging
 import re
@@ -30,22 +30,17 @@ def load_labelled_folder(
     action_units: Sequence[int] = ACTION_UNITS,
     required: Collection[str] = FRAME_SPLITS,
 ) -> datasets.DatasetDict:
-    """Read images with the labels of a `metadata.csv`.
+    """Read images with the labels of the folder's `metadata.csv`.
 
-    Columns: `file_name` (a path in the folder), `subject`, any of `valence`, `arousal` (-1 to 1),
-    `expression` (a name of `labels.EXPRESSIONS` or its index), `au01` ... (0 to 1), and `split`
-    (`train` or `validation`); without `split` a fifth of the subjects is validation. Other
-    columns are left out and logged. An empty cell, one that says that there is no number, and a
-    negative class are no label.
-
-    Args:
-        folder: holds `metadata.csv` and the images.
-        action_units: see `FrameReader.read`.
-        required: splits that must not be empty.
+    Columns: `file_name` (relative to the folder), `subject`, and any of `valence` and `arousal`
+    (-1 to 1), `expression` (name in `labels.EXPRESSIONS`, or index), `au01` ... (0 to 1) and
+    `split` (`train` or `validation`; default: a fifth of the subjects are validation). Other
+    columns are ignored, with a log message. Empty cells, words for "no number" and negative
+    classes are unlabelled. `required` splits must not be empty.
 
     Raises:
-        ValueError: a column is missing, a label out of range, a file listed twice, or a subject
-            in both splits.
+        ValueError: a missing column, a label out of range, a duplicate file, or a subject in
+            both splits.
     """
     folder = Path(folder).absolute()
     table = read_text_table(folder / "metadata.csv")

@@ -15,23 +15,20 @@ from mma_mrnnet.tables.cells import read_text_table
 PROVENANCE = Provenance("raf_db", "research-only", labels="human")
 
 CLASSES = ("surprise", "fear", "disgust", "happiness", "sadness", "anger", "neutral")
-"""The corpus's classes, in the order of its codes from 1."""
+"""The corpus's classes in code order, from 1."""
 
 
 def load_raf_db(
     folder: str | Path, action_units: Sequence[int] = ACTION_UNITS
 ) -> datasets.DatasetDict:
-    """Read aligned crops of RAF-DB with their expressions; its test part is our validation.
+    """Read aligned crops of RAF-DB with expressions; its test part is our validation.
 
-    The corpus names nobody, so each image is its own `subject`.
-
-    Args:
-        folder: holds `basic/EmoLabel/list_patition_label.txt` (spelled so by the corpus), rows
-            `train_00001.jpg 5`, and `basic/Image/aligned/train_00001_aligned.jpg`.
-        action_units: see `FrameReader.read`; none is annotated.
+    RAF-DB has no action units and no people: each image is its own `subject`. The folder holds
+    `basic/EmoLabel/list_patition_label.txt` (the corpus's spelling), rows `train_00001.jpg 5`,
+    and `basic/Image/aligned/train_00001_aligned.jpg`.
 
     Raises:
-        ValueError: no list, a name or code that the corpus does not have, or a name twice.
+        ValueError: no list, an unknown name or code, or a duplicate name.
     """
     folder = Path(folder).absolute()
     table = read_text_table(

@@ -1,1 +1,1 @@
-"""Features: rows of numbers a clip, computed once and memory-mapped."""
+"""Features: rows of numbers per clip, computed once and memory-mapped."""

@@ -1,6 +1,6 @@
-"""Rows of numbers, one a frame, of a corpus's clips: computed once and kept in one file a clip.
+"""A cache of clips' rows of numbers, one row per frame and one file per clip.
 
-What a row is, the extractor's affect or a table's features, is decided in `clip_rows.py`.
+`clip_rows.py` defines the rows: an extractor's affect, or a table's features.
 """
 
 import logging
@@ -24,23 +24,22 @@ from mma_mrnnet.video.reading import VideoError
 logger = logging.getLogger(__name__)
 
 MEMORY = 2**30
-"""Bytes of a corpus's rows that are held in memory; larger corpora are read from their files."""
+"""Bytes of rows that are held in memory; larger corpora are read from their files."""
 
 
 class ClipCache:
-    """A folder of cached rows, one file a clip.
+    """A folder of cached rows, one file per clip.
 
-    A file's name is a digest of all that its content depends on: the settings, and path, size and
-    time of change of the clip's files. Files appear whole or not at all, so processes may share a
-    folder and a killed run continues where it stopped. A damaged file is computed again.
+    The file name is a digest of the settings and of path, size and modification time of the
+    clip's files. Files are written atomically, so that processes can share a folder, and a killed
+    run can continue. A damaged file is computed again.
 
     Args:
-        folder: is created if it is missing.
-        settings: what the rows depend on beside the clip, as JSON can hold it.
-        width: numbers a row.
-        read: returns a clip's rows, (L, width) float32; raises VideoError or CropError if the clip
-            cannot be read.
-        files: returns the files that a clip is read from; an empty list if it is missing.
+        folder: created if missing.
+        settings: what else determines the rows; JSON-serialisable.
+        width: numbers per row.
+        read: returns a clip's rows, (L, width) float32; raises VideoError or CropError.
+        files: returns a clip's files; empty if the clip is missing.
     """
 
     def __init__(
@@ -57,23 +56,23 @@ class ClipCache:
         self._settings, self._read, self._files = settings, read, files
 
     def key_of(self, clip: ClipFile) -> str:
-        """Return a digest of all that the clip's rows depend on."""
+        """Return a digest of all that determines the clip's rows."""
         files = []
         folders: dict[Path, Path] = {}
         for path in self._files(clip):
             status = path.stat()
-            if path.parent not in folders:  # once a folder: `resolve` is thirty times slower
+            if path.parent not in folders:  # once per folder: `resolve` is slow
                 folders[path.parent] = path.parent.resolve()
             place = str(folders[path.parent] / path.name)
             files.append([place, status.st_size, status.st_mtime_ns])
         return content_digest({**self._settings, "files": files or str(clip.path.resolve())})[:40]
 
     def path_of(self, key: str) -> Path:
-        """Return where the rows with this key are kept."""
+        """Return the file for a key."""
         return self.folder / key[:2] / f"{key}.safetensors"
 
     def stored(self, clip: ClipFile) -> np.ndarray | None:
-        """Read the clip's rows from the cache; None if they are missing or damaged."""
+        """Return the cached rows; None if missing or damaged."""
         key = self.key_of(clip)
         path = self.path_of(key)
         if not path.is_file():
@@ -94,10 +93,10 @@ class ClipCache:
         """Compute and store the clip's rows, (L, width) float32.
 
         Raises:
-            VideoError: a video that cannot be read.
-            CropError: a crop that cannot be read, or crops of another rate.
+            VideoError: the video cannot be read.
+            CropError: a crop cannot be read, or the crops have another rate.
         """
-        key = self.key_of(clip)  # before reading: if the clip changes meanwhile, its key does too
+        key = self.key_of(clip)  # computed before reading: the clip may change meanwhile
         path = self.path_of(key)
         rows = np.ascontiguousarray(self._read(clip), np.float32)
         path.parent.mkdir(exist_ok=True)
@@ -111,11 +110,9 @@ def _checksum(rows: np.ndarray) -> str:
 
 
 class StoredRows(Sequence[np.ndarray]):
-    """The cached rows of several clips, read when they are asked for.
+    """The cached rows of several clips, read on access.
 
-    Args:
-        paths: the clips' files, as `ClipCache` wrote them.
-        columns: places of the columns that are taken; None takes all.
+    `paths` are files of a `ClipCache`; `columns` are indices, or None for all.
     """
 
     def __init__(self, paths: Sequence[Path], columns: list[int] | None = None) -> None:
@@ -129,7 +126,7 @@ class StoredRows(Sequence[np.ndarray]):
     @overload
     def __getitem__(self, index: slice) -> "StoredRows": ...
     def __getitem__(self, index: int | slice) -> "np.ndarray | StoredRows":
-        """Return one clip's rows, (L, width) float32, or a part of the clips."""
+        """Return one clip's rows, (L, width) float32, or a slice of the clips."""
         if isinstance(index, slice):
             return StoredRows(self.paths[index], self.columns)
         rows = load_file(self.paths[index])["rows"]
@@ -137,7 +134,7 @@ class StoredRows(Sequence[np.ndarray]):
 
 
 def select_columns(rows: Sequence[np.ndarray], columns: list[int]) -> Sequence[np.ndarray]:
-    """Return the rows of several clips with these columns alone."""
+    """Return the rows of all clips with only these columns."""
     if isinstance(rows, StoredRows):
         return StoredRows(rows.paths, columns)
     return [clip[:, columns] for clip in rows]
@@ -149,14 +146,13 @@ class SplitRows:
 
     Attributes:
         targets: names of the labels.
-        clips: those with at least one row: first the labelled ones, then the others, each in the
-            corpus's order.
-        rows: of each of `clips`, (L, width) float32.
-        lengths: (N,) int64 rows of each of `clips`.
+        clips: clips with at least one row, in corpus order; labelled ones first.
+        rows: (L, width) float32 for each of `clips`.
+        lengths: (N,) int64, rows of each of `clips`.
         labelled: number of labelled `clips`.
-        without_rows: ids of the readable clips without a row, such as those without a face.
-        unreadable: ids of the clips that are missing or could not be read.
-        fingerprint: a digest of ids, labels and cache keys of all readable clips.
+        without_rows: ids of readable clips without rows, such as clips without a face.
+        unreadable: ids of clips that are missing or unreadable.
+        fingerprint: digest of ids, labels and cache keys of all readable clips.
     """
 
     targets: list[str]
@@ -171,7 +167,7 @@ class SplitRows:
 
 @dataclass(frozen=True)
 class _Entry:
-    """A readable clip: its cache key, the number of its rows, and the rows if memory holds them."""
+    """The rows of a readable clip; `rows` is None if they are not held in memory."""
 
     key: str
     length: int
@@ -181,16 +177,10 @@ class _Entry:
 def read_splits(
     clips: list[ClipFile], cache: ClipCache, *, start: float = 0.0
 ) -> dict[str, SplitRows]:
-    """Return the rows of all clips, split by split; rows that the cache lacks are computed.
+    """Return the rows of a corpus's clips by split; compute rows that the cache lacks.
 
-    Args:
-        clips: of one corpus.
-        cache: holds the rows.
-        start: where to begin, as a share of the clips in [0, 1). Processes that begin at different
-            places share the work: each finds in the cache what the others computed.
-
-    Returns:
-        The splits that have clips, wherever the work began.
+    `start`, a share of the clips in [0, 1), is where to begin. Processes with different starts
+    share the work through the cache; the result is the same.
     """
     entries = _read_entries(clips, cache, start)
     splits = {}
@@ -207,10 +197,7 @@ def read_splits(
 
 
 def _read_entries(clips: list[ClipFile], cache: ClipCache, start: float) -> dict[str, _Entry]:
-    """Return an entry for each clip that can be read, by its id.
-
-    Clips that cannot be read are tried again in each run: the reason may be gone.
-    """
+    """Return the readable clips by id; unreadable ones are tried again in each run."""
     first = int(start * len(clips))
     entries: dict[str, _Entry] = {}
     computed, held = 0, 0

@@ -1,4 +1,4 @@
-"""What a cached row of a clip is: numbers of a face crop, or the features of a table's row."""
+"""The cached rows of a clip: numbers per face crop, or features per table row."""
 
 import logging
 import os
@@ -25,25 +25,25 @@ from mma_mrnnet.video.reading import read_frames
 logger = logging.getLogger(__name__)
 
 FACE_FORMAT = 3
-"""Raise it if decoding, detection, tracking or alignment change a clip's crops."""
+"""Increase it if decoding, detection, tracking or alignment changes the crops."""
 TABLE_FORMAT = 2
-"""Raise it if reading a table gives other rows."""
+"""Increase it if reading a table gives other rows."""
 LOOKED_AT = 20
-"""Tables that are looked at to tell which columns are always empty."""
+"""Number of tables that are searched for columns without numbers."""
 UNEVEN = 0.1
-"""A column counts with the rows if its steps differ by no more than this share (our choice)."""
+"""A column is a row counter if its steps differ by at most this share (our choice)."""
 
 
 class FaceCache(ClipCache):
-    """A row for each face crop of a video, of stored crops or of a plain folder of crops.
+    """One row per face crop of a video, of stored crops or of a plain folder of crops.
 
     Args:
-        folder: is created if it is missing.
-        settings: what the rows depend on beside clip and rate, as JSON can hold it.
-        width: numbers a row.
-        size: side in pixels of the crops cut from videos.
-        fps: frames a second taken from videos; crops without an index are taken as they are.
-        rows_of: N crops, (H, W, 3) uint8 RGB each, of any size, N may be 0 -> (N, width) float32.
+        folder: created if missing.
+        settings: what else determines the rows; JSON-serialisable.
+        width: numbers per row.
+        size: side in pixels of crops from videos.
+        fps: frames per second of video; crops without an index are all used.
+        rows_of: N >= 0 crops, (H, W, 3) uint8 RGB of any size -> (N, width) float32.
     """
 
     def __init__(
@@ -63,7 +63,7 @@ class FaceCache(ClipCache):
         super().__init__(folder, settings, width, self._read_rows, self._find_files)
 
     def _find_files(self, clip: ClipFile) -> list[Path]:
-        """Return the clip's files at this cache's rate; only crops with an index can be thinned."""
+        """Return the clip's files at this rate; only crops with an index can be thinned."""
         index = read_index(clip.path) if clip.path.is_dir() else None
         return clip.files if index is None else index.files_at(clip.path, self.fps)
 
@@ -74,7 +74,7 @@ class FaceCache(ClipCache):
         return np.concatenate(rows) if rows else self._rows_of([])
 
     def _read_video(self, path: Path) -> np.ndarray:
-        """Return the rows of the person whom prediction means too, bit for bit the same numbers."""
+        """Return the rows of the person that prediction uses, bit-identical."""
         self._detector = self._detector or FaceDetector()
         frames = crop_faces(read_frames(path, self.fps), self._size, self._detector)
         found = list(extract_people(frames, self._rows_of))
@@ -89,7 +89,7 @@ def _read_chunks(files: list[Path]) -> Iterator[list[np.ndarray]]:
 
 
 def _read_crop(path: Path) -> np.ndarray:
-    """Return a crop as (H, W, 3) uint8 RGB, upright."""
+    """Return an upright crop, (H, W, 3) uint8 RGB."""
     try:
         return read_picture(path)
     except (OSError, PictureError) as error:
@@ -97,13 +97,13 @@ def _read_crop(path: Path) -> np.ndarray:
 
 
 class AffectCache(FaceCache):
-    """The affect of clips by one extractor, at one frame rate.
+    """The affect of clips from one extractor at one frame rate.
 
     Args:
-        folder: is created if it is missing.
+        folder: created if missing.
         extractor: a stage-1 model in eval mode.
-        processor: the model's processor; its scaling is part of the key.
-        fps: frames a second taken from videos; crops without an index are taken as they are.
+        processor: its scaling is part of the key.
+        fps: frames per second of video; crops without an index are all used.
     """
 
     def __init__(
@@ -125,7 +125,7 @@ class AffectCache(FaceCache):
 
 
 def model_digest(extractor: MMAModel) -> str:
-    """Return a digest of the weights, bit for bit, and of the settings that they do not show."""
+    """Return a digest of the weights, bit for bit, and of settings that change the outputs."""
     config = extractor.config
     settings = config.to_dict()["backbone_config"]
     backbone = {name: value for name, value in settings.items() if name[0] != "_"}
@@ -135,7 +135,7 @@ def model_digest(extractor: MMAModel) -> str:
 
 
 def scaling_settings(processor: MMAMRNNetVideoProcessor) -> dict[str, Any]:
-    """Return the settings that change pixel values, as JSON can hold them."""
+    """Return the settings that change pixel values, JSON-serialisable."""
     settings: dict[str, Any] = {name: getattr(processor, name) for name in SCALING}
     sides = dict(processor.size).items()
     settings["size"] = {side: length for side, length in sides if length is not None}
@@ -143,16 +143,16 @@ def scaling_settings(processor: MMAMRNNetVideoProcessor) -> dict[str, Any]:
 
 
 class TableCache(ClipCache):
-    """The features of tables that all have the same ones, in the first table's order.
+    """The features of tables, in the column order of the first table.
 
-    Without patterns, a column that holds no number in any of the first tables is left out.
+    Without patterns, columns without numbers in all of the first tables are dropped.
 
     Args:
-        folder: is created if it is missing.
-        clips: the tables; the first one decides which features there are.
-        patterns: of the columns that are features; empty: the kind's own choice.
-        fps: frames a second at which denser tables are sampled.
-        table_fps: frames a second of tables without times; None takes their rows as they are.
+        folder: created if missing.
+        clips: the tables; the first one defines the features.
+        patterns: of feature columns; empty: the default of the kind of table.
+        fps: frames per second; denser tables are sampled.
+        table_fps: frames per second of tables without times; None uses every row.
 
     Raises:
         ValueError: the first table cannot be read.
@@ -210,16 +210,13 @@ class TableCache(ClipCache):
 
 
 def find_unmeasured(names: Sequence[str], clips: Sequence[np.ndarray]) -> dict[str, str]:
-    """Find columns that count with the rows or are constant in each clip: they measure nothing.
+    """Find columns that are no measurements: row counters, or constant in each clip.
 
-    Columns whose names are those of measures, such as action units, are never among them.
-
-    Args:
-        names: of the F columns.
-        clips: (L, F) rows of each clip.
+    `names` are the F columns; `clips` are (L, F) rows each. Columns with names of measures, such as
+    action units, are never returned.
 
     Returns:
-        The reason by the column's name; empty if fewer than two clips have four rows.
+        Reason by column name; empty if fewer than two clips have four rows.
     """
     counts, is_constant = np.ones(len(names), bool), np.ones(len(names), bool)
     seen = 0

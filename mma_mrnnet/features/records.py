@@ -1,4 +1,4 @@
-"""The label format behind every corpus: columns of frames and clips, and a clip in files."""
+"""The label format of all corpora: columns of frames and clips, and clips as files."""
 
 import math
 import os
@@ -16,23 +16,22 @@ from mma_mrnnet.model.labels import ACTION_UNITS, affect_names
 CLIP_SPLITS = ("train", "validation", "test")
 FRAME_SPLITS = ("train", "validation")
 AFFECT_SIZE = len(affect_names())
-"""Numbers a frame of an extractor with the default units: 26."""
+"""Affect numbers per frame with the default units: 26."""
 
 CROP_SUFFIXES = frozenset({".jpg", ".jpeg", ".png"})
 
 
 @dataclass(frozen=True)
 class ClipFile:
-    """An annotated clip as a corpus holds it.
+    """An annotated clip of a corpus.
 
     Attributes:
         clip_id: unique in its corpus.
-        path: a video, a table of features, or a folder of one person's face crops whose names are
-            whole numbers in time order.
-        subject: the person; empty if the corpus does not say.
+        path: a video, a table of features, or a folder of one person's crops, named by whole
+            numbers in time order.
+        subject: the person; empty if unknown.
         split: one of `CLIP_SPLITS`.
-        labels: intensity by target name, NaN if unlabelled; the same names in all clips of a
-            corpus.
+        labels: intensity by target, NaN if unlabelled; all clips of a corpus have the same keys.
         listed_as: the clip's name in the corpus's own table, for tables of predictions.
     """
 
@@ -50,7 +49,7 @@ class ClipFile:
 
     @property
     def files(self) -> list[Path]:
-        """The video or table alone, or the crops in numerical order; empty if `path` is missing."""
+        """Return the video or table, or the crops in numerical order; empty if missing."""
         if not self.path.is_dir():
             return [self.path] if self.path.exists() else []
         crops = [
@@ -62,7 +61,7 @@ class ClipFile:
 
 
 def check_inside(name: str, folder: Path, root: Path, place: str) -> None:
-    """Check that a file that a table names lies in the data's folder; links in it may lead out.
+    """Check that a file that a table names lies in the folder `root`; links may lead out.
 
     Raises:
         ValueError: the name leads out of `root`.
@@ -73,17 +72,19 @@ def check_inside(name: str, folder: Path, root: Path, place: str) -> None:
 
 
 def action_unit_column(number: int) -> str:
-    """Return the column that holds a unit's intensity: `au01` for 1."""
+    """Return the column of a unit: `au01` for 1."""
     return f"au{number:02d}"
 
 
 def frame_features(action_units: Sequence[int] = ACTION_UNITS) -> datasets.Features:
     """Return the columns of a data set of labelled face crops.
 
-    `image` is an aligned crop; `subject` a person, never in two splits; `source` says where the
-    row comes from; `valence` and `arousal` lie in [-1, 1], NaN if unlabelled; `expression` is an
-    index into `labels.EXPRESSIONS`, -100 if unlabelled; `au01` ... are intensities in [0, 1], NaN
-    if not annotated.
+    - `image`: an aligned crop;
+    - `subject`: a person, in one split only;
+    - `source`: the origin of the row;
+    - `valence`, `arousal`: in [-1, 1], NaN if unlabelled;
+    - `expression`: index into `labels.EXPRESSIONS`, -100 if unlabelled;
+    - `au01` ...: intensities in [0, 1], NaN if not annotated.
     """
     return datasets.Features(
         {
@@ -99,11 +100,11 @@ def frame_features(action_units: Sequence[int] = ACTION_UNITS) -> datasets.Featu
 
 
 def clip_features(num_labels: int, input_size: int = AFFECT_SIZE) -> datasets.Features:
-    """Return the columns of a data set of clips, one row a clip, whose affect is known.
+    """Return the columns of a data set of clips with known affect, one row per clip.
 
-    `affect` is (L, input_size) at stage 2's frame rate, real frames only, and may be other
-    features; `labels` are K intensities, NaN if unlabelled; `kind` is `reaction`, or names what
-    else the clip shows.
+    `affect` is (L, input_size) at stage 2's frame rate, without padding; it may hold other
+    features. `labels` are K intensities, NaN if unlabelled. `kind` is `reaction`, or what else the
+    clip shows.
     """
     return datasets.Features(
         {
@@ -117,16 +118,14 @@ def clip_features(num_labels: int, input_size: int = AFFECT_SIZE) -> datasets.Fe
 
 
 def affect_column(clips: Sequence[np.ndarray], features: datasets.Features) -> pa.ExtensionArray:
-    """Return the column `affect` of a table.
+    """Return the column `affect` of arrays (L, A), where L may be 0.
 
-    Args:
-        clips: an array (L, A) of frames each; L may be 0.
-        features: as `clip_features` gives them.
+    `features` comes from `clip_features`.
     """
     width = features["affect"].shape[1]  # A
     frames = np.concatenate([np.zeros((0, width)), *clips], dtype=np.float32)  # (sum of L, A)
     ends = np.cumsum([0, *map(len, clips)], dtype=np.int32)
-    # From flat arrays, as Arrow holds them: `datasets`' own way takes up to a millisecond a clip.
+    # Built from flat arrays: `datasets` itself takes up to a millisecond per clip.
     row_ends = np.arange(len(frames) + 1, dtype=np.int32) * width
     rows = pa.ListArray.from_arrays(row_ends, frames.ravel())
     kind = features.arrow_schema.field("affect").type
@@ -134,12 +133,12 @@ def affect_column(clips: Sequence[np.ndarray], features: datasets.Features) -> p
 
 
 def affect_arrays(rows: datasets.Dataset) -> list[np.ndarray]:
-    """Return each row's `affect`, (L, A) float32, as views of the numbers that Arrow holds."""
+    """Return each row's `affect`, (L, A) float32, as views of Arrow's memory."""
     column = rows.select_columns(["affect"]).with_format("arrow")[:]["affect"]
     width = column.type.shape[1]
     found = []
     for chunk in column.chunks:
-        frames = chunk.storage.values  # one list of numbers a frame
+        frames = chunk.storage.values  # one list per frame
         ends = frames.offsets.to_numpy()[chunk.storage.offsets.to_numpy()].tolist()
         numbers = frames.values.to_numpy(zero_copy_only=True)
         found += [numbers[first:last].reshape(-1, width) for first, last in pairwise(ends)]
