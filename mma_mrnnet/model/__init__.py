@@ -1,1 +1,1 @@
-"""Both networks, as every Hub repository gets them: one flat folder without the package."""
+"""Both networks. A Hub repository gets a flat copy of these files, without the package."""

@@ -1,4 +1,4 @@
-"""MMAConfig and MMAMRNNetConfig: every number of both networks, validated."""
+"""Configs of both networks; every field is validated."""
 
 import unicodedata
 from collections.abc import Sequence
@@ -41,12 +41,10 @@ MOST_FRAMES = 100_000
 
 
 def caveats(*, simulated: bool, relative: bool, calibrated: bool) -> list[str]:
-    """Return the sentences that must stand wherever a model's intensities are shown.
+    """Return the sentences that must be shown with a model's intensities.
 
-    Args:
-        simulated: the targets that the model learnt came from a simulator.
-        relative: the labels were relative within a clip.
-        calibrated: outputs of different targets share one scale.
+    `simulated`: the targets came from a simulator. `relative`: labels are relative within
+    a clip. `calibrated`: outputs of different targets share one scale.
     """
     notes = []
     if simulated:
@@ -74,7 +72,7 @@ def _require_at_most(name: str, value: float, most: float) -> None:
 
 
 def _require_names(name: str, values: Sequence[object]) -> None:
-    """Check that names are texts which every table, card and terminal can show."""
+    """Check that names are one-line texts that tables, cards and terminals can show."""
     for value in values:
         if not isinstance(value, str):
             raise ValueError(f"{name} must hold texts; got {value!r:.80}")
@@ -85,7 +83,7 @@ def _require_names(name: str, values: Sequence[object]) -> None:
 
 
 class NamedOutputsConfig(PreTrainedConfig):
-    """A config whose `label2id` always follows its `id2label`."""
+    """A config that derives `label2id` from `id2label`."""
 
     def __post_init__(self, **kwargs: Any) -> None:
         """Derive `label2id` from `id2label`."""
@@ -102,66 +100,58 @@ class NamedOutputsConfig(PreTrainedConfig):
 
     @classmethod
     def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:
-        """Load as transformers does, but check an `id2label` of the call like one of the file."""
+        """Load as transformers does; also validate an `id2label` given as a keyword."""
         if kwargs.get("id2label") is not None:
             config_dict = {**config_dict, "id2label": kwargs.pop("id2label")}
         return super().from_dict(config_dict, **kwargs)
 
     @property
     def output_names(self) -> dict[int, str]:
-        """Names of the outputs by their number: `id2label` once it is filled in."""
+        """`id2label`, typed as filled in."""
         return cast("dict[int, str]", self.id2label)
 
 
 @strict
 class MMAConfig(NamedOutputsConfig):
-    """Numbers of stage 1, the multi-task extractor of one face crop.
+    """Config of stage 1, the multi-task extractor of one face crop.
 
-    The defaults follow the paper's extractor as far as it is known: a residual
-    network (here ResNet-50) on 112 x 112 crops. The list of 17 action units,
-    the tanh on valence-arousal and the loss weights of 1 are our choice.
+    Defaults follow the paper where it gives a value: a residual network on 112 x 112
+    crops. ResNet-50, the 17 action units, the tanh on valence-arousal and the loss
+    weights of 1 are our choice.
 
     Args:
-        backbone_config: transformers' `ResNetConfig` (or its fields): depth
-            and width.
+        backbone_config: transformers' `ResNetConfig` (or its fields): depth and width.
         image_size: height and width of a crop in pixels.
-        action_units: FACS numbers, ascending, in the order of the action-unit
-            logits.
-        supervised_action_units: units that had a label in training; None if
-            not recorded. The others were learnt from the prior alone and are
-            shown as "prior only".
-        untrained_outputs: names of outputs that nothing taught, such as
-            `valence` if no image had
-            one: their numbers are arbitrary. None if not recorded.
+        action_units: FACS numbers, ascending, in the order of the logits.
+        supervised_action_units: units with a label in training; None if not recorded.
+            The others were learnt from the prior alone and are shown as "prior only".
+        untrained_outputs: names of outputs without any training signal: their values
+            are arbitrary. None if not recorded.
         distribution_matching: `kl`, `bce`, `literal` or `off`; see `losses`.
-        binary_prior: keep only prototypical units in the prior (0 or 1), not
-            shares of people.
-        co_annotation: `off`; `soft`: images with action-unit labels alone get
-            a distribution over the expressions; `hard`: they get an
-            expression, and images with an expression alone get units. See
-            `losses`.
-        co_annotation_temperature: of the soft distribution. The default (our
-            choice) turns scores of 0.9 and 0.5 into odds of 55 to 1.
+        binary_prior: use 0 or 1 (prototypical) in the prior, not shares of people.
+        co_annotation: `off`; `soft`: images with action-unit labels only get a
+            distribution over expressions; `hard`: they get an expression, and images
+            with an expression only get units. See `losses`.
+        co_annotation_temperature: of the soft distribution. The default (our choice)
+            turns scores of 0.9 and 0.5 into odds of 55 to 1.
         valence_arousal_weight: weight of 1 - CCC in the loss.
-        expression_weight: weight of the cross-entropy in the loss.
-        action_unit_weight: weight of the masked binary cross-entropy in the
-            loss.
-        action_unit_concordance_weight: weight of 1 - the mean CCC of the
-            units' probabilities with their targets (our addition, off by
-            default): it weighs rare units as much as frequent ones.
+        expression_weight: weight of the cross-entropy.
+        action_unit_weight: weight of the masked binary cross-entropy.
+        action_unit_concordance_weight: weight of 1 - mean CCC between the units'
+            probabilities and targets (our addition, off by default). It gives rare and
+            frequent units the same weight.
         distribution_matching_weight: weight of the distribution-matching loss.
         co_annotation_weight: weight of the soft distribution's cross-entropy.
-        dropout: on the pooled features, in training.
+        dropout: on the pooled features.
         initializer_range: standard deviation of the heads' initial weights.
 
     Raises:
-        StrictDataclassError: (huggingface_hub's) a wrong type or a value out
-            of range.
+        StrictDataclassError: (huggingface_hub's) a wrong type or a value out of range.
     """
 
     model_type = "mma"
     base_config_key = "mma_config"
-    # A class alone is accepted too.
+    # transformers also accepts a class here.
     sub_configs_defaults: ClassVar = {"backbone_config": ResNetConfig}  # type: ignore[dict-item]
 
     backbone_config: dict | PreTrainedConfig | None = None
@@ -195,7 +185,7 @@ class MMAConfig(NamedOutputsConfig):
 
     @property
     def resnet_config(self) -> ResNetConfig:
-        """`backbone_config` once it is filled in."""
+        """`backbone_config`, typed as filled in."""
         return cast("ResNetConfig", self.backbone_config)
 
     @property
@@ -205,7 +195,7 @@ class MMAConfig(NamedOutputsConfig):
 
     @property
     def prior_only_action_units(self) -> list[int]:
-        """Units without any label in training: learnt from the expression prior alone."""
+        """Units without a label in training, learnt from the expression prior alone."""
         if self.supervised_action_units is None:
             return []
         taught = set(self.supervised_action_units)
@@ -231,7 +221,7 @@ class MMAConfig(NamedOutputsConfig):
                 f"got {depths!r:.80}, {widths!r:.80}"
             )
         _require_at_most("depths of backbone_config, in all,", sum(depths), MOST_LAYERS)
-        # Nearly all parameters of a unit are in its convolutions of 3 x 3.
+        # The 3 x 3 convolutions hold nearly all parameters of a unit.
         parameters = sum(9 * depth * width**2 for depth, width in zip(depths, widths, strict=True))
         parameters += 49 * 3 * backbone.embedding_size
         _require_at_most("parameters of backbone_config", parameters, 4 * MOST_PARAMETERS)
@@ -240,7 +230,7 @@ class MMAConfig(NamedOutputsConfig):
             raise ValueError(f"dropout must be below 1; got {self.dropout!r}")
 
     def validate_labels(self) -> None:
-        """Check that there are as many names as expressions; the names themselves are free."""
+        """Check the number of expression names; the names themselves are free."""
         if self.num_labels != len(EXPRESSIONS):
             raise ValueError(
                 f"id2label (num_labels) names stage 1's {len(EXPRESSIONS)} expressions, "
@@ -249,7 +239,7 @@ class MMAConfig(NamedOutputsConfig):
             )
 
     def validate_action_units(self) -> None:
-        """Check that units are ascending FACS numbers, and the supervised ones among them."""
+        """Check that units are ascending FACS numbers and include the supervised ones."""
         units = self.action_units
         if not units or units != sorted(set(units)) or units[0] < 1 or units[-1] > 999:
             raise ValueError(
@@ -263,7 +253,7 @@ class MMAConfig(NamedOutputsConfig):
             )
 
     def validate_losses(self) -> None:
-        """Check the form and the weights of the objective."""
+        """Check the forms and the weights of the losses."""
         _require_one_of("distribution_matching", self.distribution_matching, DISTRIBUTION_MATCHING)
         _require_one_of("co_annotation", self.co_annotation, CO_ANNOTATIONS)
         if not self.co_annotation_temperature > 0:
@@ -276,57 +266,43 @@ class MMAConfig(NamedOutputsConfig):
 
 @strict
 class MMAMRNNetConfig(NamedOutputsConfig):
-    """Numbers of stage 2, the masked recurrent network over a clip, with stage 1's inside.
+    """Config of stage 2, the masked recurrent network over a clip; contains stage 1's.
 
     `id2label` names the K targets; the default is Hume-Reaction's seven.
 
     Args:
-        mma_config: the extractor's `MMAConfig` (or its fields); None if
-            `feature_names` is set.
-        feature_names: names of the features of a frame that replace the
-            extractor's affect, in the order of the model's input: columns of
-            the tables that it reads. Such a model holds no extractor. None
-            means the affect of the model's own extractor.
-        channels: those of `labels.CHANNELS` of the extractor's affect that the
-            GRU reads, in their order; `affect` holds all of them in any case.
-            Must be all if `feature_names` is set.
-        num_frames: T, the most face frames of a clip; the processor makes
-            longer clips fit.
-        sampling_fps: frames a second that stage 2 expects. The dense layer is
-            tied to positions, hence to this rate.
+        mma_config: the extractor's `MMAConfig` (or its fields); None with `feature_names`.
+        feature_names: table columns, in input order, that replace the extractor's affect.
+            Such a model has no extractor. None: use the extractor.
+        channels: the parts of the affect (`labels.CHANNELS`) that the GRU reads, in their
+            order; `affect` always holds all of them. Must be all with `feature_names`.
+        num_frames: T, the maximum number of face frames; the processor shortens longer clips.
+        sampling_fps: frames per second that stage 2 expects. The dense layer has weights
+            for each position, so the model depends on this rate.
         hidden_size: H, hidden units of the GRU.
         num_hidden_layers: layers of the GRU.
-        temporal_pooling: what the dense layer reads of the GRU's outputs.
-            `mask` (the paper's): all T frames, 0 if padded. To compare with
-            (our choice): `padded`: the GRU runs over padding as if it were
-            frames, and nothing is masked; `last`: the last real frame;
-            `mean`: the mean over the real frames; `attention`: their mean
-                weighted by a learnt score a frame.
-        dense_size: units of the dense layer behind the mask.
-        dropout: on the dense layer's output, in training.
+        temporal_pooling: input of the dense layer. `mask` (the paper's): the outputs of all
+            T frames, 0 if padded. For comparison (our choice): `padded`: no mask, the GRU
+            also reads the padding; `last`: the last real frame; `mean`: the mean over
+            real frames; `attention`: their mean weighted by a learnt score.
+        dense_size: units of the dense layer after the mask.
+        dropout: on the dense layer's output.
         output_activation: `sigmoid` (intensities in [0, 1]) or `linear`.
-        intensity_loss: `pearson` (1 - mean Pearson, the paper's), `ccc` or
-            `mse`.
-        freeze_mma: keep the extractor fixed and in eval mode, as the paper's
-            stage 2 does.
-        calibrated: True once each output's affine calibration was fitted;
-            without it outputs of different targets have different scales and
-            must not be ranked.
-        relative_labels: True if each label vector was divided by its own
-            maximum, as Hume-Reaction's are: an intensity then compares with
-            the others of the same clip only.
-        simulated_labels: True if the targets came from a simulator, not from
-            people.
-        initializer_range: standard deviation of the dense layers' initial
-            weights.
+        intensity_loss: `pearson` (1 - mean Pearson, the paper's), `ccc` or `mse`.
+        freeze_mma: keep the extractor fixed and in eval mode, as in the paper's stage 2.
+        calibrated: whether each output has a fitted affine calibration; without it, targets
+            have different scales and must not be ranked.
+        relative_labels: whether each label vector was divided by its own maximum, as in
+            Hume-Reaction: intensities then compare within a clip only.
+        simulated_labels: whether the targets came from a simulator, not from people.
+        initializer_range: standard deviation of the dense layers' initial weights.
 
     Raises:
-        StrictDataclassError: (huggingface_hub's) a wrong type or a value out
-            of range.
+        StrictDataclassError: (huggingface_hub's) a wrong type or a value out of range.
     """
 
     model_type = "mma_mrnnet"
-    # A class alone is accepted too.
+    # transformers also accepts a class here.
     sub_configs_defaults: ClassVar = {"mma_config": MMAConfig}  # type: ignore[dict-item]
     # `Trainer` then gives `compute_metrics` the intensities, without every
     # frame's affect.
@@ -354,7 +330,7 @@ class MMAMRNNetConfig(NamedOutputsConfig):
     ) = "regression"
 
     def __post_init__(self, **kwargs: Any) -> None:
-        """Fill in the extractor, if there is one, and the names of the reactions."""
+        """Fill in the extractor, if any, and the names of the targets."""
         if self.feature_names is not None:
             if self.mma_config is not None:
                 raise ValueError(
@@ -367,16 +343,16 @@ class MMAMRNNetConfig(NamedOutputsConfig):
             self.id2label = dict(enumerate(REACTIONS))
         super().__post_init__(**kwargs)
         if self.feature_names is not None:
-            self.mma_config = None  # transformers fills every empty place with a default
+            self.mma_config = None  # transformers fills every missing field with a default
 
     @property
     def extractor_config(self) -> MMAConfig:
-        """`mma_config` once it is filled in; only for a model that holds an extractor."""
+        """`mma_config`, typed as filled in; only for a model with an extractor."""
         return cast("MMAConfig", self.mma_config)
 
     @property
     def input_names(self) -> list[str]:
-        """Names of one frame's vector, as `forward` takes it in `affect`."""
+        """Names of the entries of `affect`, the input of each frame."""
         if self.feature_names is not None:
             return list(self.feature_names)
         return list(affect_names(self.extractor_config.action_units))
@@ -388,14 +364,14 @@ class MMAMRNNetConfig(NamedOutputsConfig):
 
     @property
     def gru_input_names(self) -> list[str]:
-        """Names of the numbers of a frame that the GRU reads: all, or those of `channels`."""
+        """Names of the entries that the GRU reads: all, or those of `channels`."""
         if self.feature_names is not None:
             return self.input_names
         return list(affect_names(self.extractor_config.action_units, self.channels))
 
     @property
     def gru_input_size(self) -> int:
-        """Count of the numbers of a frame that the GRU reads."""
+        """Number of entries that the GRU reads."""
         return len(self.gru_input_names)
 
     @property
@@ -406,12 +382,12 @@ class MMAMRNNetConfig(NamedOutputsConfig):
 
     @property
     def prior_only_action_units(self) -> list[int]:
-        """The extractor's units without any label in training; empty without an extractor."""
+        """The extractor's units without a label in training; empty without an extractor."""
         return [] if self.mma_config is None else self.extractor_config.prior_only_action_units
 
     @property
     def untrained_outputs(self) -> list[str]:
-        """The extractor's outputs that nothing taught; empty without an extractor."""
+        """The extractor's outputs without a training signal; empty without an extractor."""
         return (
             [] if self.mma_config is None else list(self.extractor_config.untrained_outputs or ())
         )
@@ -422,7 +398,7 @@ class MMAMRNNetConfig(NamedOutputsConfig):
         return [self.output_names[index] for index in range(len(self.output_names))]
 
     def caveats(self) -> list[str]:
-        """Return the sentences that must stand wherever this model's intensities are shown."""
+        """Return the sentences that must be shown with this model's intensities."""
         return caveats(
             simulated=self.simulated_labels,
             relative=self.relative_labels,
@@ -449,7 +425,7 @@ class MMAMRNNetConfig(NamedOutputsConfig):
             raise ValueError(f"dropout must be in [0, 1); got {self.dropout!r}")
 
     def validate_feature_names(self) -> None:
-        """Check that there are features, each under a name of its own."""
+        """Check that feature names are given if needed, and unique."""
         names = self.feature_names
         if names is None:
             return
@@ -463,7 +439,7 @@ class MMAMRNNetConfig(NamedOutputsConfig):
             raise ValueError(f"feature_names must name each feature once; {repeated} are repeated")
 
     def validate_channels(self) -> None:
-        """Check which parts of the affect the GRU reads."""
+        """Check `channels`."""
         check_channels("channels", self.channels)
         if self.feature_names is not None and len(self.channels) < len(CHANNELS):
             raise ValueError(
@@ -472,7 +448,7 @@ class MMAMRNNetConfig(NamedOutputsConfig):
             )
 
     def validate_labels(self) -> None:
-        """Check that every target has a name of its own, since tables and cards use the names."""
+        """Check that target names are unique, since tables and cards use them."""
         names = self.output_names
         if sorted(names) != list(range(len(names))) or len(set(names.values())) != len(names):
             raise ValueError(
@@ -481,7 +457,7 @@ class MMAMRNNetConfig(NamedOutputsConfig):
             )
 
     def validate_choices(self) -> None:
-        """Check the named choices."""
+        """Check the fields with a fixed set of values."""
         _require_one_of("temporal_pooling", self.temporal_pooling, TEMPORAL_POOLINGS)
         _require_one_of("output_activation", self.output_activation, OUTPUT_ACTIVATIONS)
         _require_one_of("intensity_loss", self.intensity_loss, INTENSITY_LOSSES)

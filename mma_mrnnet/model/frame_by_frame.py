@@ -1,4 +1,4 @@
-"""A clip frame by frame: what each frame added to the outputs, and a step for each new frame."""
+"""Contributions of single frames to the outputs, and inference one frame at a time."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -19,14 +19,13 @@ class FrameContributions(ModelOutput):
     `logits` equal `constant` plus the sum of `contributions` over the frames.
 
     Attributes:
-        contributions: (B, T, K) on the scale of `logits`; above 0 if the frame
-            raised the target. 0 in padded frames, except with `padded`
-            pooling, which reads them as frames.
-        constant: (B, K) what the biases give, through the clip's own gates.
+        contributions: (B, T, K) on the scale of `logits`; positive if the frame raised the
+            target. 0 in padded frames, except with `padded` pooling.
+        constant: (B, K) the part of the biases, through the clip's ReLU gates.
         logits: (B, K) as in `IntensityOutput`.
     """
 
-    # The None is only what a `ModelOutput` asks for: all three are always set.
+    # Always set; `ModelOutput` requires the defaults.
     contributions: Tensor = None  # type: ignore[assignment]
     constant: Tensor = None  # type: ignore[assignment]
     logits: Tensor = None  # type: ignore[assignment]
@@ -34,20 +33,16 @@ class FrameContributions(ModelOutput):
 
 @dataclass(frozen=True)
 class StreamState:
-    """State of `step` between frames; its size is constant, and it carries no gradient.
+    """State of `step` between frames; constant size, no gradient.
 
     Attributes:
         frames: number of frames so far, the same in all B streams.
         hidden: (layers, B, H) the GRU's hidden state.
-        total: sum over the frames. `mask` pooling: of their parts of the dense
-            layer, (B, D).
-            `mean`: of the GRU's outputs, (B, H). `attention`: of these
-                outputs, each weighted by
-            exp(score - `peak`). `last`: the newest output alone.
-        weight: (B, 1) divisor of `total`: the number of frames, or the sum of
-            these exponentials.
-        peak: (B, 1) the largest attention score so far; -inf without
-            attention.
+        total: sum over the frames. `mask` pooling: (B, D), their parts of the dense layer.
+            `mean`: (B, H), the GRU's outputs. `attention`: (B, H), the outputs
+            weighted by exp(score - `peak`). `last`: (B, H), the newest output only.
+        weight: (B, 1) divisor of `total`: the number of frames, or the sum of the weights.
+        peak: (B, 1) the largest attention score so far; -inf without attention.
     """
 
     frames: int
@@ -59,24 +54,24 @@ class StreamState:
 
 @dataclass
 class StepOutput(ModelOutput):
-    """The estimate after a frame.
+    """Estimate after a frame.
 
     Attributes:
         intensities: (B, K) as in `IntensityOutput`, of the frames so far.
         logits: (B, K) before the sigmoid and the calibration.
-        state: for the next `step`.
+        state: input of the next `step`.
     """
 
-    # The None is only what a `ModelOutput` asks for: all three are always set.
+    # Always set; `ModelOutput` requires the defaults.
     intensities: Tensor = None  # type: ignore[assignment]
     logits: Tensor = None  # type: ignore[assignment]
     state: StreamState = None  # type: ignore[assignment]
 
 
 class FrameByFrame:
-    """Methods of `MMAMRNNetForIntensity` that look at single frames; no weights of its own."""
+    """Methods of `MMAMRNNetForIntensity` for single frames; adds no weights."""
 
-    if TYPE_CHECKING:  # what that class has
+    if TYPE_CHECKING:  # attributes of `MMAMRNNetForIntensity`
         config: MMAMRNNetConfig
         rnn: MaskedRNN
         dense: nn.Linear
@@ -100,33 +95,24 @@ class FrameByFrame:
     ) -> FrameContributions:
         """Compute how much each frame added to each logit, exactly (our addition).
 
-        Behind the GRU the network is linear except for the dense layer's ReLU.
-        With the clip's own gates g (1 if a dense unit's input is above 0, else
-        0), dense weights W and b, output weights w and c,
+        After the GRU, the network is linear except for the dense layer's ReLU. With the clip's
+        own gates g (1 if a dense unit's input is positive, else 0), dense weights W and bias
+        b, output weights w and bias c:
 
             z_k = c_k + sum_u w_ku g_u b_u + sum_t sum_u w_ku g_u (W_t h_t)_u
 
-        where W_t are the dense layer's columns for frame t or, if frames are
-        pooled, W times the frame's share (`MaskedRNN.shares`).
+        W_t are the dense layer's columns for frame t or, with a pooled sum, W times the
+        frame's share (`MaskedRNN.shares`).
 
-        Contributions are no causes: h_t depends on earlier frames too, and
-            gates and shares depend on
-        the whole clip, so the outputs without a frame differ by another
+        A contribution is not a causal effect: h_t depends on earlier frames, and gates and
+        shares depend on the whole clip. Removing a frame can change the logits by another
         amount.
 
-        Args:
-            pixel_values: as in `forward`.
-            affect: as in `forward`; exactly one of the two.
-            frame_mask: as in `forward`.
-
-        Returns:
-            A `FrameContributions`; its `logits` are those of `forward` outside
-            autocast.
+        Arguments as in `forward`: exactly one of `pixel_values` and `affect`.
 
         Raises:
-            ValueError: the model is in training mode (dropout would break the
-                sum), its weights are quantised, or an input that `forward`
-                refuses.
+            ValueError: the model is in training mode (dropout would break the sum), its
+                weights are quantised, or `forward` refuses the input.
         """
         self._require_eval("frame_contributions")
         self._require_plain_weights("frame_contributions")
@@ -156,25 +142,19 @@ class FrameByFrame:
     def step(self, affect: Tensor, state: StreamState | None = None) -> StepOutput:
         """Estimate the intensities after one more frame, at constant cost (our addition).
 
-        Equals `forward` on all frames so far up to float rounding, for up to T
-        frames. The frames must be those that `forward` would get: sampled at
-        `config.sampling_fps`, without those
-            that
-        show no face (`LiveReader` does this). No gradients.
+        Equals `forward` on the frames so far, up to float rounding. Pass the frames that
+        `forward` would get: sampled at `config.sampling_fps`, faces only, at most T
+        (`LiveReader` does this). Computes no gradients.
 
         Args:
-            affect: (B, A) float, one new frame of each of B streams, in the
-                order of `config.input_names`.
-            state: of the step before, which stays unchanged; None for the
-                first frame.
-
-        Returns:
-            A `StepOutput`; its `state` goes into the next step.
+            affect: (B, A) float, one new frame of each of B streams, in the order of
+                `config.input_names`.
+            state: of the previous step, not modified; None for the first frame.
 
         Raises:
-            ValueError: training mode; a wrong shape or NaN; a state of another
-                model or batch; a frame after the T-th; `padded` pooling;
-                `mask` pooling with quantised weights.
+            ValueError: training mode; a wrong shape or NaN; a state of another model or
+                batch size; more than T frames; `padded` pooling; `mask` pooling with
+                quantised weights.
         """
         self._check_step(affect, state)
         real = torch.ones(len(affect), 1, dtype=torch.bool, device=affect.device)
@@ -198,7 +178,7 @@ class FrameByFrame:
         return StreamState(0, newest, total, weight, torch.full_like(weight, -torch.inf))
 
     def _add_frame(self, newest: Tensor, hidden: Tensor, state: StreamState) -> StreamState:
-        """Return the state with one more frame, whose GRU output is `newest` (B, H)."""
+        """Return the state after a frame with GRU output `newest` (B, H)."""
         pooling, count, wide = self.config.temporal_pooling, state.frames + 1, state.total.dtype
         total, weight, peak = state.total, torch.ones_like(state.weight), state.peak
         if pooling == "mask":
@@ -264,5 +244,5 @@ class FrameByFrame:
 
 
 def _at_least_float32(dtype: torch.dtype) -> torch.dtype:
-    """Return the dtype for sums over frames, which half precision would lose."""
+    """Return the dtype for sums over frames; half precision is too coarse."""
     return torch.promote_types(dtype, torch.float32)

@@ -1,4 +1,4 @@
-"""Names and order of every output, and the values that mean "no label"."""
+"""Names and order of all outputs, and the values that mean "no label"."""
 
 from collections.abc import Sequence
 
@@ -60,9 +60,8 @@ PRESENT_PROBABILITY = 0.5
 def presence_target(intensity: Tensor) -> Tensor:
     """Convert intensity labels of action units to probabilities of presence (our choice).
 
-    A ramp from 0 at intensity 0 to 1 at twice `PRESENT_INTENSITY`, so that
-    this intensity becomes `PRESENT_PROBABILITY`, and the labels 0 and 1 of a
-    corpus without intensities stay 0 and 1.
+    A linear ramp from 0 at intensity 0 to 1 at twice `PRESENT_INTENSITY`, which itself
+    maps to `PRESENT_PROBABILITY`. Binary labels stay 0 and 1.
 
     Args:
         intensity: any shape, in [0, 1]; NaN if unlabelled.
@@ -74,20 +73,19 @@ def presence_target(intensity: Tensor) -> Tensor:
 
 
 def is_present(intensity: Tensor) -> Tensor:
-    """Return a mask of the intensity labels that count as present; False for NaN (no label).
+    """Return a mask of the intensities that count as present; False for NaN.
 
-    A small tolerance lets 0.4 count as present both in float32 and in float64.
+    A small tolerance makes 0.4 present in both float32 and float64.
     """
     return intensity >= PRESENT_INTENSITY - 1e-6
 
 
 def neutral_talkers(intensity: Tensor, action_units: Sequence[int]) -> Tensor:
-    """Return a mask of faces that show only parted lips, as a calm talker does (our choice).
+    """Return a mask of faces that show only parted lips, as in calm speech (our choice).
 
     AU25 or AU26 exceeds `PARTED_INTENSITY`, and every other unit is below
-    `QUIET_INTENSITY`, except that AU10 may be higher by a quarter of AU25,
-    since parted lips raise it. AU1, 4 and 12 (brows and smile) must be
-    annotated.
+    `QUIET_INTENSITY`. AU10 may be higher by a quarter of AU25, since parted lips raise
+    it. AU1, 4 and 12 (brows and smile) must be annotated.
 
     Args:
         intensity: (N, A) in [0, 1]; NaN if unlabelled.
@@ -110,24 +108,21 @@ def neutral_talkers(intensity: Tensor, action_units: Sequence[int]) -> Tensor:
 
 
 def action_unit_name(number: int) -> str:
-    """Return the name of a unit as py-feat and OpenFace write it: `AU01` for 1."""
+    """Return the name of a unit in the style of py-feat and OpenFace: `AU01` for 1."""
     return f"AU{number:02d}"
 
 
 def action_unit_title(number: int) -> str:
-    """Return what FACS calls a unit, such as `lip corner puller` for 12; empty if not known."""
+    """Return the FACS name of a unit (12: `lip corner puller`); empty if unknown."""
     return ACTION_UNIT_TITLES.get(number, "")
 
 
 def affect_names(
     action_units: Sequence[int] = ACTION_UNITS, channels: Sequence[str] = CHANNELS
 ) -> tuple[str, ...]:
-    """Return the names of the affect vector: valence, arousal, expressions, action units.
+    """Return the names of the affect vector, for the given `channels`.
 
-    Args:
-        action_units: the extractor's units; by default the vector has 26
-            numbers.
-        channels: those of `CHANNELS` whose names are wanted.
+    Order: valence, arousal, expressions, action units; 26 names by default.
     """
     units = tuple(map(action_unit_name, action_units))
     names = dict(zip(CHANNELS, (VALENCE_AROUSAL, EXPRESSIONS, units), strict=True))
@@ -138,7 +133,7 @@ def check_channels(setting: str, channels: Sequence[str]) -> None:
     """Check that `channels` are some of `CHANNELS`, each once, in their order.
 
     Raises:
-        ValueError: they are not; the message names the setting.
+        ValueError: they are not; the message names `setting`.
     """
     if not channels or list(channels) != [channel for channel in CHANNELS if channel in channels]:
         raise ValueError(
@@ -150,7 +145,7 @@ def check_channels(setting: str, channels: Sequence[str]) -> None:
 def pack_affect(
     valence_arousal: Tensor, expression_logits: Tensor, action_unit_logits: Tensor
 ) -> Tensor:
-    """Build the affect vector that stage 2 reads, in float32.
+    """Build the affect vector that stage 2 reads.
 
     Args:
         valence_arousal: (..., 2) in [-1, 1].

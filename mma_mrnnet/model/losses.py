@@ -1,7 +1,7 @@
-"""All objectives, masked: a missing label adds nothing to loss or gradient.
+"""All losses, masked: a missing label adds nothing to loss or gradient.
 
-Missing labels are NaN, or -100 for classes. Masking uses `where`, never a
-product, so that a NaN label cannot reach a gradient.
+Missing labels are NaN, or -100 for classes. Masks use `where`, not a product, since
+NaN times 0 is NaN.
 """
 
 import torch
@@ -22,11 +22,9 @@ def _require_same_shape(prediction: Tensor, target: Tensor) -> None:
 
 
 def _moments(prediction: Tensor, target: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Compute moments of each column over its labelled rows, in float32 or better.
+    """Compute moments (K,) of each column over its labelled rows, in float32 or better.
 
-    Returns:
-        Difference of the means, both variances, covariance and count of
-        labelled rows, (K,) each.
+    Returns difference of the means, both variances, covariance, number of labelled rows.
     """
     _require_same_shape(prediction, target)
     labelled = ~target.isnan()  # (N, K)
@@ -55,39 +53,36 @@ def concordance(prediction: Tensor, target: Tensor) -> Tensor:
         target: (N, K) float, in the unit of `prediction`; NaN if unlabelled.
 
     Returns:
-        (K,) float in [-1, 1]; 0 if a column has no labelled row or neither
-        side varies.
+        (K,) float in [-1, 1]; 0 without a labelled row, or if neither side varies.
 
     Raises:
-        ValueError: the two shapes differ.
+        ValueError: the shapes differ.
     """
     difference, var_x, var_y, covariance, _ = _moments(prediction, target)
     return 2 * covariance / (var_x + var_y + difference**2).clamp(min=EPSILON**2)
 
 
 def pearson(prediction: Tensor, target: Tensor) -> Tensor:
-    """Pearson correlation of each column over its labelled rows.
+    """Compute the Pearson correlation of each column over its labelled rows.
 
     Args:
         prediction: (N, K) float.
         target: (N, K) float; NaN if unlabelled.
 
     Returns:
-        (K,) float in [-1, 1]; 0 if a column has no labelled row or one side
-        does not vary (our
-        choice: it avoids NaN and gives no gradient).
+        (K,) float in [-1, 1]; 0 without a labelled row, or if one side does not vary
+        (our choice: no NaN, no gradient).
 
     Raises:
-        ValueError: the two shapes differ.
+        ValueError: the shapes differ.
     """
     _, var_x, var_y, covariance, _ = _moments(prediction, target)
-    # The floor is under the root, since the gradient of the root is infinite
-    # at 0.
+    # Clamp before the root: its gradient is infinite at 0.
     return covariance / (var_x * var_y).clamp(min=EPSILON**4).sqrt()
 
 
 def _mean_over_labelled(values: Tensor, target: Tensor) -> Tensor:
-    """Average (K,) values over the columns with at least two labels; 0 with a graph if none has."""
+    """Average (K,) values over columns with at least two labels; 0 (differentiable) if none."""
     counted = (~target.isnan()).sum(0) >= 2
     return torch.where(counted, values, torch.zeros_like(values)).sum() / counted.sum().clamp(min=1)
 
@@ -95,19 +90,15 @@ def _mean_over_labelled(values: Tensor, target: Tensor) -> Tensor:
 def pearson_loss(prediction: Tensor, target: Tensor) -> Tensor:
     """Compute 1 - mean Pearson over the targets (the paper's stage-2 loss).
 
-    Args:
-        prediction: (N, K) float.
-        target: (N, K) float; NaN if unlabelled.
-
-    Returns:
-        Scalar in [0, 2]; 0 if no column has two labelled rows.
+    `prediction` and `target` are (N, K) float, NaN if unlabelled. Returns a scalar in
+    [0, 2]; 0 if no column has two labelled rows.
     """
     any_labelled = ((~target.isnan()).sum(0) >= 2).any()
     return any_labelled.to(torch.float32) - _mean_over_labelled(pearson(prediction, target), target)
 
 
 def concordance_loss(prediction: Tensor, target: Tensor) -> Tensor:
-    """Compute 1 - mean CCC over the targets; shapes and masking as in `pearson_loss`."""
+    """Compute 1 - mean CCC over the targets; shapes and masks as in `pearson_loss`."""
     any_labelled = ((~target.isnan()).sum(0) >= 2).any()
     return any_labelled.to(torch.float32) - _mean_over_labelled(
         concordance(prediction, target), target
@@ -115,15 +106,7 @@ def concordance_loss(prediction: Tensor, target: Tensor) -> Tensor:
 
 
 def squared_error_loss(prediction: Tensor, target: Tensor) -> Tensor:
-    """Compute the mean squared error over the labelled entries; 0 if there is none.
-
-    Args:
-        prediction: (N, K) float.
-        target: (N, K) float; NaN if unlabelled.
-
-    Returns:
-        Scalar.
-    """
+    """Compute the mean squared error over the labelled entries of (N, K); 0 if there are none."""
     _require_same_shape(prediction, target)
     labelled = ~target.isnan()
     error = torch.where(labelled, prediction - target.nan_to_num(), torch.zeros_like(prediction))
@@ -131,29 +114,19 @@ def squared_error_loss(prediction: Tensor, target: Tensor) -> Tensor:
 
 
 def expression_loss(logits: Tensor, labels: Tensor) -> Tensor:
-    """Compute the softmax cross-entropy over the rows with an expression; 0 if there is none.
+    """Compute the mean softmax cross-entropy over the labelled rows; 0 if there are none.
 
-    Args:
-        logits: (N, C) float.
-        labels: (N,) int64 class ids; -100 if unlabelled.
-
-    Returns:
-        Scalar: the mean over labelled rows.
+    `logits` are (N, C) float, `labels` (N,) int64 class ids, -100 if unlabelled.
     """
     total = F.cross_entropy(logits.float(), labels, ignore_index=NO_CLASS, reduction="sum")
     return total / (labels != NO_CLASS).sum().clamp(min=1)
 
 
 def soft_expression_loss(logits: Tensor, targets: Tensor) -> Tensor:
-    """Compute the cross-entropy with distributions over the expressions; 0 if no row has one.
+    """Compute the mean cross-entropy with target distributions; 0 if no row has one.
 
-    Args:
-        logits: (N, C) float.
-        targets: (N, C) float; each row sums to 1, or is NaN if there is no
-            target.
-
-    Returns:
-        Scalar: the mean over rows with a target.
+    `logits` and `targets` are (N, C) float. Each target row sums to 1, or is NaN if the
+    row has no target.
     """
     _require_same_shape(logits, targets)
     has_target = ~targets.isnan().any(-1)  # (N,)
@@ -162,21 +135,19 @@ def soft_expression_loss(logits: Tensor, targets: Tensor) -> Tensor:
 
 
 def action_unit_loss(logits: Tensor, targets: Tensor, weights: Tensor | None = None) -> Tensor:
-    """Average binary cross-entropy over the annotated units of a row, then over rows that have any.
+    """Average the binary cross-entropy over each row's annotated units, then over the rows.
 
-    L = mean over rows of [1 / sum_i d_i] sum_i d_i BCE(p_i, y_i), d_i = 1 if
-    unit i is annotated: an image with two annotated units weighs as much as
-    one with seventeen (our choice, after FaceBehaviorNet as we remember it).
+    L = mean over rows of [1 / sum_i d_i] sum_i d_i BCE(p_i, y_i), where d_i = 1 if unit i
+    is annotated: an image with two annotated units counts as much as one with seventeen
+    (our choice, after FaceBehaviorNet as we remember it).
 
     Args:
         logits: (N, A) float.
-        targets: (N, A) float in [0, 1], probabilities of presence; NaN if not
-            annotated.
-        weights: (N, A) float above 0, used as d_i of annotated units; None
-            means 1.
+        targets: (N, A) float in [0, 1], probabilities of presence; NaN if not annotated.
+        weights: (N, A) positive float, replaces d_i of annotated units; None means 1.
 
     Returns:
-        Scalar; 0 where no row has an annotated unit.
+        Scalar; 0 if no row has an annotated unit.
     """
     _require_same_shape(logits, targets)
     annotated = ~targets.isnan()  # (N, A)
@@ -194,18 +165,16 @@ def action_unit_loss(logits: Tensor, targets: Tensor, weights: Tensor | None = N
 def distribution_matching_loss(
     expression_logits: Tensor, action_unit_logits: Tensor, prior: Tensor, form: str = "kl"
 ) -> Tensor:
-    """Compare predicted action units with those that the predicted expressions imply, on every row.
+    """Compare predicted action units with those that the predicted expressions imply.
 
-    With q_i = sum_e p(e) P(unit i | e) from the prior and p_i the unit's
-    predicted probability:
+    Uses every row. q_i = sum_e p(e) P(unit i | e), with the prior; p_i is the unit's
+    predicted probability.
 
-    - `kl`: KL(Bernoulli(q) || Bernoulli(p)), with gradients of both sides; our
-    default.
+    - `kl`: KL(Bernoulli(q) || Bernoulli(p)), gradients through both; our default.
     - `bce`: Bernoulli cross-entropy with q as a fixed soft target.
-    - `literal`: -p log q, the form of sibling papers as we remember it:
-    smallest at p = 0.
+    - `literal`: -p log q, the form of sibling papers as we remember it; minimal at p = 0.
 
-    A unit without a prior is left out, so it is not pulled to 0.
+    Units without a prior are ignored, so they are not pulled to 0.
 
     Args:
         expression_logits: (N, 7).
@@ -214,8 +183,7 @@ def distribution_matching_loss(
         form: `kl`, `bce` or `literal`.
 
     Returns:
-        Scalar: the mean over rows and over the units with a prior; 0 if there
-            is none.
+        Scalar: the mean over rows and units with a prior; 0 if there are none.
 
     Raises:
         ValueError: an unknown form.
@@ -249,17 +217,17 @@ def soft_co_annotation(
 ) -> Tensor:
     """Derive distributions over the expressions for rows with action-unit labels only.
 
-    score(e) = sum_i w_ei y_i / sum_i w_ei over the annotated units i, with w
-    from the prior; neutral, which has no units, scores 1 - max_i y_i. The
-    distribution is softmax(score / temperature). A row gets no target if an
-    expression other than neutral has no annotated unit.
+    score(e) = sum_i w_ei y_i / sum_i w_ei over the annotated units i, with w from the
+    prior; neutral, which has no units, scores 1 - max_i y_i. The distribution is
+    softmax(score / temperature). A row gets no target if an expression other than
+    neutral has no annotated unit.
 
     Args:
         expression_labels: (N,) int64 class ids; -100 if unlabelled.
         action_unit_labels: (N, A) float in [0, 1]; NaN if not annotated.
         prior: (7, A) in [0, 1], P(unit | expression).
-        temperature: above 0. Scores differ by at most 1, so at 1 no expression
-            gets more than 0.31.
+        temperature: positive. At 1, no expression gets more than 0.31, since scores
+            differ by at most 1.
 
     Returns:
         (N, 7) float; NaN in rows without a target.
@@ -281,12 +249,10 @@ def hard_co_annotation(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Fill in missing labels from the present ones and the prior.
 
-    A row with an expression and no annotated unit gets that expression's units
-    as present: the target is 1, and the prior's share of people is the unit's
-    weight in the loss. The other units stay unannotated. A row with annotated
-    units and no expression gets the expression whose prototypical units are
-    all annotated and present; of several the one with most units; none if two
-    have equally many.
+    A row with an expression and no annotated unit gets the expression's units as present:
+    target 1, weighted in the loss by the prior's share of people. Its other units stay
+    unannotated. A row with annotated units and no expression gets the expression whose
+    prototypical units are all present: the one with most units, or none if two tie.
 
     Args:
         expression_labels: (N,) int64 class ids; -100 if unlabelled.
@@ -295,8 +261,8 @@ def hard_co_annotation(
         prototypes: (7, A) bool; see `priors.prototypical_units`.
 
     Returns:
-        Expression labels (N,), action-unit labels (N, A), and weights of the
-        latter (N, A), which are 1 for given labels.
+        Expression labels (N,), action-unit labels (N, A) and their weights (N, A), which
+        are 1 for given labels.
     """
     has_expression = expression_labels != NO_CLASS  # (N,)
     called_for = prior.to(action_unit_labels)[expression_labels.clamp(min=0)]  # (N, A)

@@ -1,4 +1,4 @@
-"""The recurrent part of stage 2: a GRU over padded clips, mask layer, and pooling over frames."""
+"""The recurrent part of stage 2: a GRU over padded clips, mask layer, pooling over frames."""
 
 import torch
 import torch.nn.functional as F
@@ -6,18 +6,17 @@ from torch import Tensor, nn
 
 
 class MaskedRNN(nn.Module):
-    """A GRU over padded clips and the mask layer behind it (arXiv 2303.00180, v3 abstract).
+    """A GRU over padded clips, followed by the mask layer (arXiv 2303.00180, v3 abstract).
 
-    Padding is at the end and the GRU runs forward, so padding cannot affect
-    real frames. The mask then sets every padded output to 0, so the dense
-    layer's weights for those frames get a gradient of exactly 0.
+    Padding is at the end and the GRU runs forward, so padding cannot affect real frames.
+    The mask then sets every padded output to 0, so the dense layer's weights for those
+    frames get a gradient of exactly 0.
 
-    The mask layer is the method; the other poolings are for comparison (our
-    choice). Only `padded` has no mask: the content of padded frames changes
-    its outputs.
+    The other poolings are for comparison (our choice). Only `padded` has no mask: there
+    the padded frames affect the output.
 
     Args:
-        input_size: numbers of a frame that the GRU reads.
+        input_size: numbers per frame that the GRU reads.
         hidden_size: H.
         num_layers: layers of the GRU.
         num_frames: T.
@@ -36,15 +35,14 @@ class MaskedRNN(nn.Module):
         self.num_frames = num_frames
         self.pooling = pooling
         self.gru = nn.GRU(input_size, hidden_size, num_layers, batch_first=True)
-        # Only with `attention`. No bias: a softmax ignores what is added to
-        # every score.
+        # Only with `attention`. No bias, since a softmax cancels it.
         self.score: nn.Linear | None = None
         if pooling == "attention":
             self.score = nn.Linear(hidden_size, 1, bias=False)
 
     @property
     def pooled_size(self) -> int:
-        """P, the length of what `pooled` returns for a clip."""
+        """P, the length of the vector that `pooled` returns for a clip."""
         frames = self.num_frames if self.pooling in ("mask", "padded") else 1
         return frames * self.gru.hidden_size
 
@@ -52,10 +50,9 @@ class MaskedRNN(nn.Module):
         """Run the GRU and mask its outputs.
 
         Args:
-            affect: (B, t, A) with t <= T. The content of padded frames, NaN
-                included, has no effect, except with `padded`.
-            frame_mask: (B, t) bool, True for real frames, which come first in
-                each row.
+            affect: (B, t, A), t <= T. Values in padded frames, including NaN, have no
+                effect, except with `padded`.
+            frame_mask: (B, t) bool, True for real frames, which must come first.
 
         Returns:
             (B, T, H); exactly 0 in padded frames, except with `padded`.
@@ -70,33 +67,23 @@ class MaskedRNN(nn.Module):
     def pooled(self, states: Tensor, frame_mask: Tensor) -> Tensor:
         """Pool the frames of each clip into the input of the dense layer.
 
-        Args:
-            states: (B, T, H) from `forward`.
-            frame_mask: (B, t) as there.
-
-        Returns:
-            (B, P): all T frames one after the other (`mask`, `padded`), else a
-            weighted sum of frames, which is 0 for a clip without a frame.
+        `states` (B, T, H) come from `forward`; `frame_mask` is (B, t) as there. Returns
+        (B, P): all T frames concatenated (`mask`, `padded`), or a weighted sum of
+        frames, which is 0 for a clip without frames.
         """
         if self.pooling in ("mask", "padded"):
             return states.flatten(1)  # (B, T * H)
         return (self.shares(states, frame_mask).unsqueeze(-1) * states).sum(1)  # (B, H)
 
     def shares(self, states: Tensor, frame_mask: Tensor) -> Tensor:
-        """Compute the weight of each frame in the sum that the dense layer reads.
-
-        Args:
-            states: (B, T, H) from `forward`.
-            frame_mask: (B, t) as there.
+        """Compute the weight of each frame in the pooled sum; arguments as in `pooled`.
 
         Returns:
-            (B, T); 0 in padded frames, and 1 in sum for a clip with frames.
-            For a clip without a frame the weights have no effect, since all
-            its states are 0.
+            (B, T); 0 in padded frames, sums to 1. Arbitrary for a clip without frames,
+            whose states are all 0.
 
         Raises:
-            ValueError: `mask` or `padded` pooling, where the dense layer has
-                weights for each frame.
+            ValueError: `mask` or `padded` pooling, which have no weighted sum.
         """
         if self.pooling in ("mask", "padded"):
             raise ValueError(
@@ -110,8 +97,7 @@ class MaskedRNN(nn.Module):
         if self.pooling == "mean":
             return real.to(states.dtype) / lengths.clamp(min=1)  # (B, T)
         scores = self.attention_scores(states).squeeze(-1)  # (B, T)
-        # The smallest number, since -inf would give NaN for a clip without a
-        # frame.
+        # Not -inf, which gives NaN for a clip without frames.
         return torch.where(real, scores, torch.finfo(scores.dtype).min).softmax(1)  # (B, T)
 
     def attention_scores(self, states: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Stage 1, MMA: a face crop in, valence-arousal, seven expressions and the action units out."""
+"""Stage 1, MMA: from a face crop to valence-arousal, seven expressions and action units."""
 
 import inspect
 import os
@@ -32,11 +32,10 @@ HOOKS = frozenset({*TransformersKwargs.__annotations__, "return_loss", "use_cach
 
 
 def check_keywords(kwargs: dict[str, Any], forward: Callable[..., Any]) -> None:
-    """Check that further keywords of a `forward` are transformers' own.
+    """Check that extra keywords of a `forward` are transformers' own.
 
     Raises:
-        TypeError: a keyword that nobody reads; the message names those that
-            are accepted.
+        TypeError: an unknown keyword; the message lists the accepted ones.
     """
     if unknown := kwargs.keys() - HOOKS:
         accepted = [name for name in inspect.signature(forward).parameters if name != "self"]
@@ -47,7 +46,7 @@ def check_keywords(kwargs: dict[str, Any], forward: Callable[..., Any]) -> None:
 
 
 class SafeWeights(PreTrainedModel):
-    """A model that is loaded from safetensors only, never from a pickle."""
+    """A model that loads safetensors only, never a pickle."""
 
     @classmethod
     def from_pretrained(cls, *args: Any, **kwargs: Any) -> Self:
@@ -63,8 +62,7 @@ class SafeWeights(PreTrainedModel):
         *args: Any,
         **kwargs: Any,
     ) -> Any:
-        # An index or a config can name any file, and transformers would
-        # unpickle it.
+        # An index or a config can name a pickle, which transformers would load.
         for file in checkpoint_files or ():
             if not file.endswith(".safetensors"):
                 raise ValueError(f"{file}: weights are read from .safetensors files only")
@@ -78,18 +76,14 @@ class MMAOutput(ModelOutput):
     """Output of stage 1 for N face crops.
 
     Attributes:
-        loss: scalar, the weighted sum of the masked objectives; None without
-            labels.
+        loss: scalar, the weighted sum of the masked losses; None without labels.
         valence_arousal: (N, 2) in [-1, 1].
-        expression_logits: (N, 7) before the softmax, in the order of
-            `labels.EXPRESSIONS`.
-        action_unit_logits: (N, A) before the sigmoid, in the order of
-            `config.action_units`.
-        hidden_states: the backbone's feature maps; None unless asked for.
+        expression_logits: (N, 7) before the softmax, in the order of `labels.EXPRESSIONS`.
+        action_unit_logits: (N, A) before the sigmoid, in the order of `config.action_units`.
+        hidden_states: the backbone's feature maps; None unless requested.
     """
 
-    # The None of the three outputs is only what a `ModelOutput` asks for: they
-    # are always set.
+    # All but `loss` and `hidden_states` are always set; `ModelOutput` requires defaults.
     loss: Tensor | None = None
     valence_arousal: Tensor = None  # type: ignore[assignment]
     expression_logits: Tensor = None  # type: ignore[assignment]
@@ -103,38 +97,35 @@ class MMAOutput(ModelOutput):
 
 
 class MMAPreTrainedModel(SafeWeights):
-    """Settings of stage 1 that transformers reads from the class."""
+    """Class settings that transformers reads for stage 1."""
 
     config: MMAConfig
-    # The attribute's name in stage 2, so that `MMAModel` loads from a stage-2
-    # repository too.
+    # The attribute's name in stage 2: `MMAModel` loads stage-2 repositories too.
     base_model_prefix = "mma"
     main_input_name = "pixel_values"
     input_modalities = ["image"]
     accepts_loss_kwargs = False
     supports_gradient_checkpointing = True
-    # A device map that cuts a residual block in two cannot run.
+    # A device map must not split a residual block.
     _no_split_modules = ["ResNetModel"]
-    # Stage 2's layers: no warning where the extractor is loaded from a stage-2
-    # repository.
+    # Stage 2's layers: no warning if a stage-2 repository is loaded.
     _keys_to_ignore_on_load_unexpected = [r"^rnn\.", r"^dense\.", r"^output\.", r"^calibration_"]
 
 
 class BackboneStage(GradientCheckpointingLayer):
-    """A stage of the backbone with gradient checkpointing, which `ResNetStage` does not offer.
+    """A backbone stage with gradient checkpointing, which `ResNetStage` does not support.
 
-    Checkpointing computes a stage a second time in the backward pass. The
-    second time leaves the running statistics of the batch norms alone;
-    otherwise they would be updated twice a step.
+    Checkpointing runs a stage again in the backward pass. That second run does not update
+    the running statistics of the batch norms, so they are updated once per step.
     """
 
     def __init__(self, stage: ResNetStage) -> None:
         super().__init__()
-        self.layers = stage.layers  # the name in `ResNetStage`, hence in checkpoints
+        self.layers = stage.layers  # the name in `ResNetStage` and in checkpoints
         self._is_called = False
 
     def __call__(self, hidden_state: Tensor) -> Tensor:
-        """Call `forward`; the second computation of checkpointing does not come through here."""
+        """Call `forward`; the second run of checkpointing bypasses this method."""
         if not (self.gradient_checkpointing and self.training):
             return super().__call__(hidden_state)
         self._is_called = True
@@ -152,15 +143,15 @@ class BackboneStage(GradientCheckpointingLayer):
 
 
 class MMAModel(MMAPreTrainedModel):
-    """The multi-task extractor: a residual network and three linear heads on its pooled features.
+    """The multi-task extractor: a residual network and three linear heads on pooled features.
 
-    Source: arXiv 2303.00180, abstract (three tasks on static frames); heads
-    and sizes are our choice.
+    Source: arXiv 2303.00180, abstract (three tasks on static frames); heads and sizes are
+    our choice.
     """
 
     def __init__(self, config: MMAConfig) -> None:
         super().__init__(config)
-        config.validate()  # `from_pretrained` sets fields of the call after the config's checks
+        config.validate()  # `from_pretrained` sets keywords after the config's checks
         self.backbone = ResNetModel(config.resnet_config)
         stages = (BackboneStage(cast("ResNetStage", s)) for s in self.backbone.encoder.stages)
         self.backbone.encoder.stages = nn.ModuleList(stages)
@@ -184,22 +175,18 @@ class MMAModel(MMAPreTrainedModel):
         """Estimate the affect of N face crops, and the masked multi-task loss if labels are given.
 
         Args:
-            pixel_values: (N, 3, S, S) float, RGB scaled to [-1, 1] by the
-                processor; cast to the weights' type.
+            pixel_values: (N, 3, S, S) float, RGB scaled to [-1, 1] by the processor; cast
+                to the weights' dtype.
             valence_arousal_labels: (N, 2) in [-1, 1]; NaN if unlabelled.
             expression_labels: (N,) int64; -100 if unlabelled.
-            action_unit_labels: (N, A) in [0, 1], probabilities of presence;
-                NaN if unlabelled.
-            output_hidden_states: also return the backbone's feature maps;
-                None: as in the config.
+            action_unit_labels: (N, A) in [0, 1], probabilities of presence; NaN if
+                unlabelled.
+            output_hidden_states: also return the backbone's feature maps; None: as in the
+                config.
             kwargs: transformers' own keywords.
 
-        Returns:
-            An `MMAOutput`.
-
         Raises:
-            ValueError: `pixel_values` is not float (N, 3, S, S) with the
-                config's S.
+            ValueError: `pixel_values` is not float (N, 3, S, S) with the config's S.
             TypeError: an unknown keyword.
         """
         check_keywords(kwargs, MMAModel.forward)
@@ -242,24 +229,11 @@ class MMAModel(MMAPreTrainedModel):
     ) -> Tensor:
         """Compute the loss of a whole batch: the weighted sum over tasks and distribution matching.
 
-        Tasks without labels are left out. Co-annotation, if the config asks
-        for it, needs tensors of both expression and action-unit labels, even
-        if no entry is labelled.
+        Labels are as in `forward`; a task without labels is skipped. Co-annotation needs both
+        expression and action-unit labels as tensors, even if no entry is labelled.
 
-        Separate from `forward`, because a batch spread over processes must be
-        gathered first:
-            masked
-        means and correlations of its shares do not average to those of the
-        whole.
-
-        Args:
-            output: of the batch's N crops.
-            valence_arousal_labels: as in `forward`, as are the others.
-            expression_labels: (N,).
-            action_unit_labels: (N, A).
-
-        Returns:
-            Scalar.
+        Separate from `forward`: a batch spread over processes must be gathered first, because
+        masked means and correlations of its parts do not average to those of the whole.
         """
         config = self.config
         prior = action_unit_prior(config.action_units, binary=config.binary_prior)  # (7, A)
@@ -307,10 +281,9 @@ class MMAModel(MMAPreTrainedModel):
         return loss
 
     def save_pretrained(self, save_directory: str | os.PathLike, *args: Any, **kwargs: Any) -> None:
-        """Save weights, config and code; the config names both auto classes, whichever this is.
+        """Save weights, config and code; the config names the auto classes of both heads.
 
-        A second `register_for_auto_class` would overwrite the first, so this
-        writes the map.
+        Writes the map itself, since a second `register_for_auto_class` overwrites the first.
         """
         module = __name__.rsplit(".", 1)[-1]
         self.config.auto_map = {
@@ -332,12 +305,11 @@ class MMAForImageClassification(MMAModel):
 
         Args:
             pixel_values: (N, 3, S, S) float, as in `MMAModel.forward`.
-            labels: (N,) int64 expressions, -100 if unlabelled: the
-                `expression_labels` there.
-            kwargs: the other arguments of `MMAModel.forward`.
+            labels: (N,) int64 expressions, -100 if unlabelled.
+            kwargs: other arguments of `MMAModel.forward`.
 
         Returns:
-            `loss`, `logits` (N, 7), and `hidden_states` if asked for.
+            `loss`, `logits` (N, 7), and `hidden_states` if requested.
         """
         output = super().forward(
             pixel_values, expression_labels=labels, **{**kwargs, "return_dict": True}

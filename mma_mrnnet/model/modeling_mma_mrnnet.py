@@ -1,4 +1,4 @@
-"""Stage 2, MMA-MRNNet: a clip of face crops (or affect, or features) in, intensities out."""
+"""Stage 2, MMA-MRNNet: from a clip of face crops, affect or features to intensities."""
 
 import copy
 import logging
@@ -29,17 +29,16 @@ class IntensityOutput(ModelOutput):
 
     Attributes:
         loss: scalar; None without labels.
-        intensities: (B, K) in the order of `config.label_names`, calibrated;
-            in [0, 1] with the sigmoid output.
+        intensities: (B, K) in the order of `config.label_names`, calibrated; in [0, 1] with
+            the sigmoid output.
         logits: (B, K) before the sigmoid and the calibration.
-        affect: (B, T, A) affect of the frames, or scaled features; 0 in padded
-            frames (with `padded` pooling the given values).
-        hidden_states: ((B, T, H),) the masked GRU outputs (with `padded`
-            pooling not masked); None unless asked for.
+        affect: (B, T, A) affect of the frames, or scaled features; 0 in padded frames (with
+            `padded` pooling the given values).
+        hidden_states: ((B, T, H),) the masked GRU outputs (not masked with `padded`
+            pooling); None unless requested.
     """
 
-    # The None of the three outputs is only what a `ModelOutput` asks for: they
-    # are always set.
+    # All but `loss` and `hidden_states` are always set; `ModelOutput` requires defaults.
     loss: Tensor | None = None
     intensities: Tensor = None  # type: ignore[assignment]
     logits: Tensor = None  # type: ignore[assignment]
@@ -48,17 +47,12 @@ class IntensityOutput(ModelOutput):
 
 
 def _is_loaded(values: Tensor) -> bool:
-    """Return whether a tensor comes from a checkpoint; one offloaded to disk is on `meta`."""
+    """Return whether a tensor has values from a checkpoint; on disk offload it is on `meta`."""
     return values.is_meta or getattr(values, "_is_hf_initialized", False)
 
 
 def _check_line(name: str, offset: Tensor, scale: Tensor, wanted: tuple[int, ...]) -> None:
-    """Check the offset and the scale of an affine map.
-
-    Raises:
-        ValueError: a wrong shape, a value that is not finite, or a scale that
-            is not positive.
-    """
+    """Check shape, finiteness and positive scale of an affine map, else raise ValueError."""
     if tuple(scale.shape) != wanted or tuple(offset.shape) != wanted:
         raise ValueError(
             f"scale and {name} must be {wanted}; got {tuple(scale.shape)}, {tuple(offset.shape)}"
@@ -73,13 +67,12 @@ class MMAMRNNetPreTrainedModel(SafeWeights):
     """Initialisation and loading of stage 2."""
 
     config: MMAMRNNetConfig
-    # Not the name of an attribute, so that a stage-1 checkpoint is never
-    # loaded as a stage-2 one.
+    # Not an attribute's name, so that a stage-1 checkpoint never loads as stage 2.
     base_model_prefix = "mrnn"
     main_input_name = "pixel_values"
     input_modalities = ["video"]
     accepts_loss_kwargs = False
-    supports_gradient_checkpointing = True  # for the stages of an extractor that learns
+    supports_gradient_checkpointing = True  # in a trainable extractor
     _no_split_modules = ["MMAModel", "MaskedRNN"]
     _keep_in_fp32_modules_strict = ["feature_mean", "feature_scale"]  # 600.5 is 600 in bfloat16
 
@@ -87,7 +80,7 @@ class MMAMRNNetPreTrainedModel(SafeWeights):
     def _init_weights(self, module: nn.Module) -> None:
         if isinstance(module, nn.GRU | nn.Linear):
             if not all(map(_is_loaded, module.parameters())):
-                cast("MMAMRNNetForIntensity", self).reset_calibration()  # of weights that are gone
+                cast("MMAMRNNetForIntensity", self).reset_calibration()  # fitted to old weights
             self._init_layer(module)
         elif isinstance(module, MMAMRNNetForIntensity):
             if not _is_loaded(module.calibration_scale):
@@ -108,24 +101,22 @@ class MMAMRNNetPreTrainedModel(SafeWeights):
             elif name.startswith("weight_hh"):
                 init.orthogonal_(parameter)
             else:
-                # Normals of 0.02 would start the dense layer, with T * H
-                # bounded inputs, near 0.
+                # With T * H bounded inputs, normals of 0.02 would start the dense layer
+                # near 0.
                 init.xavier_uniform_(parameter)
 
 
 class MMAMRNNetForIntensity(FrameByFrame, MMAMRNNetPreTrainedModel):  # type: ignore[misc]
-    """The whole network: extractor, GRU, mask, dense layer, and one output for each target.
+    """The whole network: extractor, GRU, mask, dense layer, one output per target.
 
-    Source: arXiv 2303.00180 (GRU, mask layer, dense layer, Pearson loss,
-    extractor fixed in the second stage). The layers' sizes, ReLU and sigmoid
-    are our choice, as is the affine calibration of each output, which is the
-    identity until one is fitted.
+    Source: arXiv 2303.00180 (GRU, mask layer, dense layer, Pearson loss, extractor fixed in
+    the second stage). Layer sizes, ReLU, sigmoid and the affine calibration of each output
+    (identity until fitted) are our choice.
 
-    With `config.feature_names` other features replace the extractor (our
-    addition): `mma` is None, `affect` takes the features in the unit of their
-    source, and the GRU receives (feature - mean) / scale, which is the
-    identity until a scaling is set. `config.channels` and
-    `config.temporal_pooling` make networks to compare the method with.
+    With `config.feature_names`, other features replace the extractor (our addition): `mma`
+    is None, `affect` takes features in their own units, and the GRU receives
+    (feature - mean) / scale, the identity until a scaling is set. `config.channels` and
+    `config.temporal_pooling` define networks for comparison.
     """
 
     calibration_scale: Tensor  # (K,)
@@ -134,8 +125,7 @@ class MMAMRNNetForIntensity(FrameByFrame, MMAMRNNetPreTrainedModel):  # type: ig
     feature_scale: Tensor  # (F,)
 
     def __init__(self, config: MMAMRNNetConfig) -> None:
-        # A copy: freezing and calibration are written into it, and models may
-        # share a config.
+        # A copy, since freezing and calibration change it and models may share one.
         super().__init__(copy.deepcopy(config))
         config = self.config
         config.validate()  # as in `MMAModel`
@@ -163,10 +153,9 @@ class MMAMRNNetForIntensity(FrameByFrame, MMAMRNNetPreTrainedModel):  # type: ig
 
     @classmethod
     def from_pretrained(cls, *args: Any, **kwargs: Any) -> Self:
-        """Load as transformers does, then freeze the extractor again if the config says so."""
+        """Load as transformers does, then freeze the extractor if the config says so."""
         loaded = super().from_pretrained(*args, **kwargs)
-        # With `output_loading_info` transformers returns a pair, other than
-        # its annotation says.
+        # With `output_loading_info` transformers returns a pair, despite its annotation.
         model: Self = loaded[0] if isinstance(loaded, tuple) else loaded
         if model.config.freeze_mma and model.mma is not None:
             model.freeze_mma()
@@ -174,20 +163,18 @@ class MMAMRNNetForIntensity(FrameByFrame, MMAMRNNetPreTrainedModel):  # type: ig
 
     @classmethod
     def from_mma_pretrained(cls, folder_or_repo: str | os.PathLike, **config: Any) -> Self:
-        """Build a stage-2 model around a trained extractor; its other layers are new.
+        """Build a stage-2 model around a trained extractor; the other layers are new.
 
         Args:
-            folder_or_repo: a stage-1 checkpoint, or a stage-2 one whose
-                extractor is taken.
-            config: fields of `MMAMRNNetConfig` that differ from its defaults.
+            folder_or_repo: a stage-1 checkpoint, or a stage-2 one with an extractor.
+            config: fields of `MMAMRNNetConfig`.
 
         Returns:
             The model in eval mode.
 
         Raises:
-            OSError: there is nothing that can be loaded.
-            ValueError: weights of the extractor are missing, or the model
-                reads features and has none.
+            OSError: nothing there can be loaded.
+            ValueError: weights of the extractor are missing, or the checkpoint has none.
         """
         if MMAMRNNetConfig.get_config_dict(folder_or_repo)[0].get("feature_names") is not None:
             raise ValueError(f"{folder_or_repo}: a model that reads features holds no extractor")
@@ -205,20 +192,20 @@ class MMAMRNNetForIntensity(FrameByFrame, MMAMRNNetPreTrainedModel):  # type: ig
         return model.eval()
 
     def freeze_mma(self) -> None:
-        """Fix the extractor: no gradients, and always eval mode, so its batch norms do not change.
+        """Fix the extractor: no gradients and always eval mode, so batch norms do not change.
 
         Raises:
-            ValueError: the model reads features and holds no extractor.
+            ValueError: the model has no extractor.
         """
         extractor = self._extractor()
         self.config.freeze_mma = True
         extractor.requires_grad_(False).eval()
 
     def unfreeze_mma(self) -> None:
-        """Let the extractor learn; this needs `pixel_values`, since `affect` brings no gradient.
+        """Train the extractor too; needs `pixel_values`, since `affect` carries no gradient.
 
         Raises:
-            ValueError: the model reads features and holds no extractor.
+            ValueError: the model has no extractor.
         """
         extractor = self._extractor()
         self.config.freeze_mma = False
@@ -245,13 +232,11 @@ class MMAMRNNetForIntensity(FrameByFrame, MMAMRNNetPreTrainedModel):  # type: ig
         """Store an affine calibration of the outputs with the weights.
 
         Args:
-            scale: (K,) positive, so that the order of clips within a target
-                does not change.
+            scale: (K,) positive, so that clips keep their order within a target.
             shift: (K,).
 
         Raises:
-            ValueError: a wrong shape, a value that is not finite, or a scale
-                that is not positive.
+            ValueError: a wrong shape, a value that is not finite, or a scale <= 0.
         """
         _check_line("shift", shift, scale, tuple(self.calibration_scale.shape))
         self.calibration_scale.copy_(scale)
@@ -259,13 +244,13 @@ class MMAMRNNetForIntensity(FrameByFrame, MMAMRNNetPreTrainedModel):  # type: ig
         self.config.calibrated = True
 
     def reset_calibration(self) -> None:
-        """Set the calibration to the identity, as training needs it."""
+        """Set the calibration to the identity, as training requires."""
         self.calibration_scale.fill_(1.0)
         self.calibration_shift.fill_(0.0)
         self.config.calibrated = False
 
     def _forget_calibration(self) -> None:
-        """Reset a calibration that is about to be of other weights, and say so once."""
+        """Reset a calibration whose weights are about to change, and warn once."""
         if not self.config.calibrated:
             return
         self.reset_calibration()
@@ -279,10 +264,9 @@ class MMAMRNNetForIntensity(FrameByFrame, MMAMRNNetPreTrainedModel):  # type: ig
         logger.warning(words)
 
     def _restore_calibration(self) -> None:
-        """Set `config.calibrated` again if a fitted calibration was loaded into a new model.
+        """Set `config.calibrated` if a fitted calibration was loaded into a new model.
 
-        Accelerate's `load_checkpoint_and_dispatch` writes into a model that
-        was made from a config, and tells it nothing.
+        Accelerate's `load_checkpoint_and_dispatch` loads weights without the config.
         """
         scale = self.calibration_scale
         if self._was_calibrated and not self.config.calibrated and not scale.is_meta:
@@ -290,15 +274,15 @@ class MMAMRNNetForIntensity(FrameByFrame, MMAMRNNetPreTrainedModel):  # type: ig
             self.config.calibrated = not is_identity
 
     def set_feature_scaling(self, mean: Tensor, scale: Tensor) -> None:
-        """Store with the weights a scaling of the features to about mean 0 and deviation 1.
+        """Store a scaling of the features to about mean 0 and deviation 1 with the weights.
 
         Args:
             mean: (F,), subtracted first.
             scale: (F,) positive, the divisor.
 
         Raises:
-            ValueError: a model with an extractor, a wrong shape, a value that
-                is not finite, or a scale that is not positive.
+            ValueError: a model with an extractor, a wrong shape, a value that is not
+                finite, or a scale <= 0.
         """
         if self.config.feature_names is None:
             raise ValueError(
@@ -316,7 +300,7 @@ class MMAMRNNetForIntensity(FrameByFrame, MMAMRNNetPreTrainedModel):  # type: ig
         Args:
             pixel_values: (B, T, 3, S, S) float; padded frames are never read.
             frame_mask: (B, T) bool; None means every frame is real.
-            chunk_size: number of frames that go through the extractor at once.
+            chunk_size: frames per pass through the extractor.
 
         Returns:
             (B, T, A) float32; 0 in padded frames.
@@ -348,27 +332,23 @@ class MMAMRNNetForIntensity(FrameByFrame, MMAMRNNetPreTrainedModel):  # type: ig
     ) -> IntensityOutput:
         """Estimate the intensities of B clips from face crops, affect or features.
 
+        Exactly one of `pixel_values` and `affect` must be given.
+
         Args:
-            pixel_values: (B, t, 3, S, S) float, RGB scaled to [-1, 1], t <= T;
-                or None.
-            affect: (B, t, A) float in the order of `config.input_names`:
-                affect, or features in the unit of their source; or None.
-                Exactly one of the two must be given, and never pixels to a
+            pixel_values: (B, t, 3, S, S) float, RGB scaled to [-1, 1], t <= T; not for a
                 model that reads features.
-            frame_mask: (B, t) bool, True for real frames, which must come
-                first in each row; None means all are real.
+            affect: (B, t, A) float in the order of `config.input_names`: affect, or
+                features in their own units.
+            frame_mask: (B, t) bool, True for real frames, which must come first in each
+                row; None means all are real.
             labels: (B, K) float in [0, 1]; NaN if unlabelled.
-            output_hidden_states: also return the masked GRU outputs; None: as
-                in the config.
+            output_hidden_states: also return the masked GRU outputs; None: as in the
+                config.
             kwargs: transformers' own keywords.
 
-        Returns:
-            An `IntensityOutput`.
-
         Raises:
-            ValueError: both or neither input, a wrong shape, more than T
-                frames, a mask with holes, or pixels for a model that reads
-                features.
+            ValueError: both or neither input, a wrong shape, more than T frames, a mask
+                with holes, or pixels for a model that reads features.
             TypeError: an unknown keyword.
         """
         check_keywords(kwargs, MMAMRNNetForIntensity.forward)
@@ -392,11 +372,7 @@ class MMAMRNNetForIntensity(FrameByFrame, MMAMRNNetPreTrainedModel):  # type: ig
     def _encode(
         self, pixel_values: Tensor | None, affect: Tensor | None, frame_mask: Tensor | None
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Check the inputs and encode them.
-
-        Returns:
-            Affect (B, t, A), masked GRU outputs (B, T, H) and the mask (B, t).
-        """
+        """Check the inputs; return affect (B, t, A), GRU outputs (B, T, H) and mask (B, t)."""
         if pixel_values is not None and affect is None:
             frame_mask = self._check_inputs(pixel_values, frame_mask, are_pixels=True)
             affect = self.extract_affect(pixel_values, frame_mask)
@@ -412,8 +388,7 @@ class MMAMRNNetForIntensity(FrameByFrame, MMAMRNNetPreTrainedModel):  # type: ig
 
     def _logits(self, dense: Tensor) -> Tensor:
         """Compute logits (B, K) from the dense layer's outputs (B, D) before its ReLU."""
-        # Not under autocast: steps of half precision are as large as the
-        # differences of clips.
+        # No autocast: half precision is as coarse as the differences between clips.
         with torch.autocast(dense.device.type, enabled=False):
             return self.output(self.dropout(dense.relu()).to(self.calibration_scale.dtype))
 
@@ -432,33 +407,25 @@ class MMAMRNNetForIntensity(FrameByFrame, MMAMRNNetPreTrainedModel):  # type: ig
         if self.config.temporal_pooling != "padded":
             affect = torch.where(real, affect, 0.0)
         if self.config.feature_names is not None:
-            # In float32, since half precision has no 600.5.
+            # In float32: half precision cannot represent 600.5.
             scaled = (affect.float() - self.feature_mean.float()) / self.feature_scale.float()
             affect = torch.where(real, scaled, affect.float())  # padding: 0 is the mean
-        # The dtype of the weights, which a quantised layer does not tell.
+        # The dtype of the weights; a quantised layer does not expose it.
         return affect.to(self.calibration_scale.dtype)
 
     def _choose_columns(self, affect: Tensor) -> Tensor:
-        """Select the columns (B, t, C) of (B, t, A) that the GRU reads."""
+        """Select the columns (B, t, C) that the GRU reads."""
         columns = self.config.channel_columns
         return affect if len(columns) == affect.shape[-1] else affect[..., columns]
 
     def objective(self, output: IntensityOutput, labels: Tensor) -> Tensor:
-        """Compute the loss of a whole batch, `config.intensity_loss`.
+        """Compute the loss `config.intensity_loss` of a whole batch from `output.logits`.
 
-        Separate from `forward`, because a batch spread over processes must be
-        gathered first: correlations of its shares do not average to that of
-            the whole.
-
-        Args:
-            output: of the batch's B clips; its `logits` are read.
-            labels: (B, K); NaN if unlabelled.
-
-        Returns:
-            Scalar.
+        Labels are (B, K); NaN if unlabelled. Separate from `forward`: a batch spread over
+        processes must be gathered first, because correlations of its parts do not average
+        to that of the whole.
         """
-        # Not clipped to [0, 1], since a clipped estimate would have no
-        # gradient.
+        # Not clipped to [0, 1]: a clipped estimate has no gradient.
         return INTENSITY_LOSS[self.config.intensity_loss](self._calibrate(output.logits), labels)
 
     def _calibrate(self, logits: Tensor) -> Tensor:
@@ -469,7 +436,7 @@ class MMAMRNNetForIntensity(FrameByFrame, MMAMRNNetPreTrainedModel):  # type: ig
     def _check_inputs(
         self, values: Tensor, frame_mask: Tensor | None, *, are_pixels: bool
     ) -> Tensor:
-        """Check all shapes and return the mask (B, t), all True if none was given."""
+        """Check all shapes and return the mask (B, t); all True if None was given."""
         wanted: tuple[int, ...] = (self.config.input_size,)
         if are_pixels:
             side = self._extractor().config.image_size
@@ -499,8 +466,7 @@ class MMAMRNNetForIntensity(FrameByFrame, MMAMRNNetPreTrainedModel):  # type: ig
                 f"frame_mask must be bool ({clips}, {frames}); "
                 f"got {frame_mask.dtype} {tuple(frame_mask.shape)}"
             )
-        # Reading values back is a graph break, so a compiled model skips this
-        # check.
+        # Reading values breaks the graph, so a compiled model skips this check.
         if not torch.compiler.is_compiling():
             starts_again = frame_mask[:, 1:] & ~frame_mask[:, :-1]  # (B, t - 1)
             if bool(starts_again.any()):
@@ -510,11 +476,10 @@ class MMAMRNNetForIntensity(FrameByFrame, MMAMRNNetPreTrainedModel):  # type: ig
         return frame_mask
 
     def save_pretrained(self, save_directory: str | os.PathLike, *args: Any, **kwargs: Any) -> None:
-        """Save weights, config and code; the config names both auto classes, whichever this is.
+        """Save weights, config and code; the config names the auto classes of both heads.
 
-        A second `register_for_auto_class` would overwrite the first, so this
-        writes the map. A pipeline that the config names is dropped if its file
-        is not in the folder.
+        Writes the map itself, since a second `register_for_auto_class` overwrites the first.
+        Removes a pipeline from the config if its file is not in the folder.
         """
         module = __name__.rsplit(".", 1)[-1]
         self.config.auto_map = {
@@ -533,9 +498,8 @@ class MMAMRNNetForIntensity(FrameByFrame, MMAMRNNetPreTrainedModel):  # type: ig
 class MMAMRNNetForVideoClassification(MMAMRNNetForIntensity):
     """The same network with the intensities as `logits`, for `pipeline("video-classification")`.
 
-    That pipeline shows the `logits` of a regression as they are. `objective`
-    and `frame_contributions` still refer to the logits of
-    `MMAMRNNetForIntensity`.
+    That pipeline shows the `logits` of a regression unchanged. `objective` and
+    `frame_contributions` still use the logits of `MMAMRNNetForIntensity`.
     """
 
     @can_return_tuple
@@ -548,10 +512,10 @@ class MMAMRNNetForVideoClassification(MMAMRNNetForIntensity):
         output_hidden_states: bool | None = None,
         **kwargs: Any,
     ) -> IntensityOutput:
-        """Do as `MMAMRNNetForIntensity.forward`, with the intensities as `logits`.
+        """Run `MMAMRNNetForIntensity.forward`; return the intensities as `logits`.
 
-        The arguments are named again, because transformers' `Trainer` drops
-        every column that is not in a model's signature.
+        The signature is repeated because transformers' `Trainer` drops columns that are not
+        in it.
         """
         kwargs["return_dict"] = True
         output = super().forward(

@@ -1,4 +1,4 @@
-"""Which action units show which expression: the table of distribution matching."""
+"""Action units of each expression: the table of the distribution-matching loss."""
 
 from collections.abc import Sequence
 
@@ -24,15 +24,10 @@ expressions of emotion", PNAS 111(15), 2014, Table 1."""
 def action_unit_prior(
     action_units: Sequence[int] = ACTION_UNITS, *, binary: bool = False
 ) -> Tensor:
-    """Return P(action unit | expression) as a table.
+    """Return P(action unit | expression): (7, A) float32, rows in the order of `EXPRESSIONS`.
 
-    Args:
-        action_units: the columns; a unit without a prior gets a column of
-            zeros.
-        binary: keep only prototypical units (1), and set the others to 0.
-
-    Returns:
-        (7, A) float32; rows in the order of `EXPRESSIONS`.
+    A unit without a prior gets a column of zeros. `binary` sets prototypical units to 1
+    and the others to 0.
     """
     table = torch.zeros(len(EXPRESSIONS), len(action_units))
     for row, expression in enumerate(EXPRESSIONS):
@@ -42,14 +37,10 @@ def action_unit_prior(
 
 
 def prototypical_units(action_units: Sequence[int] = ACTION_UNITS) -> Tensor:
-    """Return the prototypical units of each expression.
+    """Return a mask (7, A) of the prototypical units of each expression.
 
-    Args:
-        action_units: the columns.
-
-    Returns:
-        (7, A) bool; all False for neutral, and for an expression with a
-        prototypical unit that is not in `action_units`.
+    All False for neutral, and for an expression that has a prototypical unit outside
+    `action_units`.
     """
     table = action_unit_prior(action_units) == 1.0
     needed = [list(ACTION_UNIT_PRIOR[expression].values()).count(1.0) for expression in EXPRESSIONS]

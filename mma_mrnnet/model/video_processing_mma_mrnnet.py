@@ -1,4 +1,4 @@
-"""Clips of face crops to `pixel_values` and `frame_mask`: the only place that scales and pads."""
+"""Convert clips of face crops to `pixel_values` and `frame_mask`: all scaling and padding."""
 
 import importlib
 import logging
@@ -41,28 +41,25 @@ LENGTH_POLICIES = ("thin", "truncate", "resample")
 
 
 def thinned_indices(length: int, most: int) -> Tensor:
-    """Return int64 indices of at most `most` evenly spread frames of `length`, with both ends."""
+    """Return int64 indices of at most `most` evenly spaced frames, including both ends."""
     return torch.arange(length) if length <= most else _evenly_spread(length, most)
 
 
 def _evenly_spread(length: int, count: int) -> Tensor:
-    """Return `count` indices (int64) spread evenly over `length` >= 1 frames, with both ends."""
+    """Return `count` evenly spaced int64 indices of `length` >= 1 frames, with both ends."""
     return torch.linspace(0, length - 1, count, dtype=torch.float64).round().long()
 
 
 def kept_indices(length: int, most: int, policy: str = "thin") -> Tensor:
-    """Choose the frames of a clip that a model of at most T frames reads.
+    """Choose the frames of a clip that a model of at most `most` = T frames reads.
 
-    Args:
-        length: number of frames of the clip.
-        most: T.
-        policy: `thin` (T frames of a longer clip, evenly spread, with both
-            ends), `truncate` (the first T), or `resample` (always T, evenly
-            spread, with both ends; frames of a short clip are repeated).
+    Policies: `thin` (T evenly spaced frames of a longer clip, including both ends),
+    `truncate` (the first T), `resample` (always T evenly spaced frames; a short clip
+    repeats frames).
 
     Returns:
-        (min(length, T),) int64 indices in time order; for `resample` (T,), or
-        (0,) for a clip without frames.
+        (min(length, T),) int64 indices in time order; (T,) for `resample`; (0,) for an
+        empty clip.
 
     Raises:
         ValueError: another policy.
@@ -79,14 +76,14 @@ def kept_indices(length: int, most: int, policy: str = "thin") -> Tensor:
 
 
 def _as_tensor(values: Tensor | np.ndarray) -> Tensor:
-    """Return a tensor; copy read-only arrays (as pandas makes), which torch cannot share."""
+    """Return a tensor; copies read-only arrays (as from pandas), which torch cannot share."""
     if isinstance(values, np.ndarray) and not values.flags.writeable:
         values = values.copy()
     return torch.as_tensor(values)
 
 
 class ClipsKwargs(VideosKwargs, total=False):
-    """Settings of a processor or of one call: transformers' own and ours."""
+    """Settings of a processor or of one call: transformers' and ours."""
 
     length_policy: str | None
 
@@ -94,19 +91,16 @@ class ClipsKwargs(VideosKwargs, total=False):
 class MMAMRNNetVideoProcessor(BaseVideoProcessor):
     """Turn clips of aligned face crops into padded, masked batches.
 
-    A crop becomes (x - 127.5) / 127.5, after a bilinear resize to `size` if it
-    has another one. Clips are padded with zeros at the end to `num_frames`;
-    `length_policy` (see `kept_indices`) shortens longer ones, with a warning.
-    `pad` does the same to affect.
+    A crop becomes (x - 127.5) / 127.5, after a bilinear resize to `size` if needed. Clips
+    are padded with zeros at the end to `num_frames`; longer ones are shortened by
+    `length_policy` (see `kept_indices`), with a warning. `pad` does the same to affect.
 
-    A clip is an array of crops at the model's rate, or the path or URL of a
-    video *of crops*, which is sampled at `fps` a second. No face is looked
-    for: whole videos are for `predict_video` and the pipeline
-    `facial-expression-intensity`.
+    A clip is an array of crops at the model's rate, or the path or URL of a video *of
+    crops*, sampled at `fps` per second. No face is detected: for whole videos use
+    `predict_video` or the pipeline `facial-expression-intensity`.
 
     Raises:
-        ValueError: an unknown `length_policy`, an absurd size, or an
-            `image_std` of 0.
+        ValueError: an unknown `length_policy`, an unreasonable size, or an `image_std` of 0.
     """
 
     valid_kwargs = ClipsKwargs  # type: ignore[assignment]  # the base is for images too
@@ -144,21 +138,15 @@ class MMAMRNNetVideoProcessor(BaseVideoProcessor):
     ) -> tuple[Any, Any]:
         """Read videos of crops with the package's own reader (transformers' hook).
 
-        Frames are upright and chosen by their time stamps, `fps` a second.
-
-        Args:
-            video_url_or_urls: a path, a URL, or a list of them.
-            sample_indices_fn: transformers' choice of frames; only an `fps` in
-                it counts.
+        Frames are upright and chosen by their time stamps, at the `fps` in
+        `sample_indices_fn`; anything else in it is ignored.
 
         Returns:
-            Frames (T, S, S, 3) uint8 and metadata of a video; a tuple of each
-            for a list.
+            Frames (T, S, S, 3) uint8 and metadata of a video; a tuple of each for a list.
 
         Raises:
-            ValueError: the package is not installed, the video cannot be read,
-                or its frames are not square, so that they cannot be aligned
-                crops.
+            ValueError: the package is not installed, the video cannot be read, or its
+                frames are not square and so are not aligned crops.
         """
         if isinstance(video_url_or_urls, list):
             videos = [self.fetch_videos(video, sample_indices_fn) for video in video_url_or_urls]
@@ -169,8 +157,7 @@ class MMAMRNNetVideoProcessor(BaseVideoProcessor):
 
     def _read_crops(self, video: Any, fps: float) -> tuple[np.ndarray, VideoMetadata]:
         try:
-            # By name: in an exported repository this file has to work without
-            # the package.
+            # Imported by name: an exported copy of this file works without the package.
             sources = importlib.import_module("mma_mrnnet.video.sources")
         except ImportError as error:
             raise ValueError(
@@ -211,17 +198,16 @@ class MMAMRNNetVideoProcessor(BaseVideoProcessor):
 
         Args:
             metadata: of a video, or of an array, which has no rate.
-            num_frames: ignored, since `pad` makes a clip fit.
-            fps: frames a second; None means the processor's own.
+            num_frames: ignored, since `pad` sets the length.
+            fps: frames per second; None means the processor's own.
             kwargs: transformers' own keywords.
 
         Returns:
-            (L,) int64 indices: the first frame at or after each k / fps; all
-            frames of an array.
+            (L,) int64 indices: the first frame at or after each k / fps; all frames of an
+            array.
 
         Raises:
-            ValueError: a video whose header lacks the number of frames or the
-                rate.
+            ValueError: the video header lacks the number of frames or the rate.
         """
         total, rate = metadata.total_num_frames, metadata.fps
         if rate is None:
@@ -232,7 +218,7 @@ class MMAMRNNetVideoProcessor(BaseVideoProcessor):
                 ".webm and .mkv): convert it to .mp4, or give its frames as an array"
             )
         fps = self.fps if fps is None else fps
-        # A frame is taken if a tick lies after the frame before; containers
+        # Take a frame if a tick lies after the previous frame; containers
         # round times to 1 ms.
         times_s = np.arange(total) / rate + 0.001
         ticks = np.floor(times_s * fps).astype(np.int64)  # ticks passed by each frame
@@ -247,20 +233,17 @@ class MMAMRNNetVideoProcessor(BaseVideoProcessor):
         """Pad per-frame values of B clips (crops or affect) to one length.
 
         Args:
-            sequences: B arrays (L_b, ...) of real frames in time order, with
-                equal shapes behind the first axis; L_b may be 0.
+            sequences: B arrays (L_b, ...) of real frames in time order, with equal shapes
+                after the first axis; L_b may be 0.
             num_frames: T; None means the processor's own.
-            length_policy: one of `LENGTH_POLICIES`; None means the processor's
-                own.
+            length_policy: one of `LENGTH_POLICIES`; None means the processor's own.
 
         Returns:
-            values: (B, T, ...) in the arrays' own dtype, zeros behind each
-                clip's last frame.
+            values: (B, T, ...) in the arrays' dtype, zeros after each clip's last frame.
             frame_mask: (B, T) bool, True for real frames.
 
         Raises:
-            ValueError: no clip, clips whose frames differ in shape, or an
-                unknown policy.
+            ValueError: no clip, frames of different shapes, or an unknown policy.
         """
         most = self.num_frames if num_frames is None else num_frames
         policy = self.length_policy if length_policy is None else length_policy
@@ -288,8 +271,7 @@ class MMAMRNNetVideoProcessor(BaseVideoProcessor):
     def image_processor(self) -> ViTImageProcessor:
         """Return transformers' own image processor with the same scaling.
 
-        Saved beside a stage-1 model it makes `AutoImageProcessor` work without
-        our code.
+        Saved with a stage-1 model, it makes `AutoImageProcessor` work without our code.
         """
         return ViTImageProcessor(
             size=dict(self.size),
@@ -299,21 +281,21 @@ class MMAMRNNetVideoProcessor(BaseVideoProcessor):
         )
 
     def shortened(self, length_policy: str | None = None) -> str:
-        """Return what `pad` does to a clip with more than T frames, in words before a number."""
+        """Return the words for what `pad` does to a clip of more than T frames."""
         is_cut = (length_policy or self.length_policy) == "truncate"
         return "cut to the first" if is_cut else "thinned evenly to"
 
     def scale(self, crops: Tensor | np.ndarray) -> Tensor:
-        """Compute pixel values of N crops.
+        """Convert N crops, uint8 RGB, to pixel values.
 
         Args:
-            crops: (N, H, W, 3) or (N, 3, H, W) uint8 RGB.
+            crops: (N, H, W, 3) or (N, 3, H, W).
 
         Returns:
             (N, 3, S, S) float32 in [-1, 1].
 
         Raises:
-            ValueError: another shape or type.
+            ValueError: another shape or dtype.
         """
         frames = _as_tensor(crops)
         if frames.ndim != 4 or 3 not in (frames.shape[1], frames.shape[-1]):
@@ -339,7 +321,7 @@ class MMAMRNNetVideoProcessor(BaseVideoProcessor):
     def _pixel_values(
         self, frames: Tensor, *, size: SizeDict, do_resize: bool, resample: Any, **scaling: Any
     ) -> Tensor:
-        """Convert (N, 3, H, W) to (N, 3, S, S): resize if needed, rescale and normalise."""
+        """Convert (N, 3, H, W) to (N, 3, S, S): resize if needed, rescale, normalise."""
         wanted = cast("tuple[int, int]", (size.height, size.width))
         if do_resize and tuple(frames.shape[-2:]) != wanted:
             if len(frames) == 0:
@@ -355,7 +337,7 @@ class MMAMRNNetVideoProcessor(BaseVideoProcessor):
         return_tensors: str | None = None,
         **kwargs: Any,
     ) -> BatchFeature:
-        """Turn clips (T, 3, H, W) into a padded batch by a call's settings (transformers' hook)."""
+        """Turn clips (T, 3, H, W) into a padded batch (transformers' hook)."""
         settings = {name: kwargs[name] for name in SCALING}
         if settings["do_rescale"] and any(video.dtype != torch.uint8 for video in videos):
             raise ValueError(
