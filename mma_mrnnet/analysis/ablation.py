@@ -1,4 +1,4 @@
-"""`mma-mrnnet ablate`: train what is missing of a study, then write its numbers, tables and plot."""
+"""`mma-mrnnet ablate`: train the missing runs of a study, then write numbers, tables and plot."""
 
 import copy
 import logging
@@ -46,7 +46,7 @@ from mma_mrnnet.training.loop import fit, predict_dataset
 from mma_mrnnet.training.stages import Stage, mma_stage, mrnn_stage
 
 FAILED = "failed"
-"""First word of a reason that is an error, and no property of the data."""
+"""Prefix of a reason that is an error instead of a property of the data."""
 
 Tell = Callable[[str], None]
 
@@ -60,23 +60,24 @@ def ablate(
     jobs: int = 1,
     tell: Tell = lambda line: None,
 ) -> dict[str, str]:
-    """Train every chosen variant with every seed that is not done, and report all that is there.
+    """Train all chosen variants and seeds that are not done, and report all finished runs.
 
     Writes `ablations.json`, `ablations.md` and `ablations.png` into the study's folder.
 
     Args:
         study: what is compared.
-        questions: whose variants to train; all if neither these nor `names` are given.
+        questions: train their variants; all if `names` is empty too.
         names: further variants.
-        seeds: number of seeds, from 0 on.
-        jobs: runs at the same time.
-        tell: gets a line for every run that ends.
+        seeds: number of seeds, counted from 0.
+        jobs: parallel runs.
+        tell: called with one line per finished run.
 
     Returns:
         {variant: why it could not be trained}.
 
     Raises:
-        ValueError: unknown question or variant, a folder with another study, or no run of the full
+        ValueError: an unknown question or variant, a folder with another study, or no run
+            of the full
             model.
     """
     if not questions and not names:
@@ -117,7 +118,7 @@ def _choose_possible(
     if TRANSFER in questions and not study.transfer:
         raise ValueError("--questions transfer needs --transfer: the data to try the models on")
     possible = [variant for variant in study.variants if variant.name not in reasons]
-    # Again: what only an impossible variant is compared with need not be trained.
+    # Choose again: baselines of impossible variants need no training.
     return choose_variants(possible, known, questions, names), reasons
 
 
@@ -126,7 +127,7 @@ def _choose_possible(
 
 @dataclass(frozen=True)
 class Job:
-    """One training of a study: a variant's network, or the extractor that it reads."""
+    """One training of a study: a variant's network, or the extractor it reads."""
 
     variant: Variant
     seed: int
@@ -134,31 +135,32 @@ class Job:
 
     @property
     def name(self) -> str:
-        """Words for people."""
+        """Name for messages."""
         return f"{'extractor of ' * self.of_extractor}{self.variant.name}, seed {self.seed}"
 
 
 def run_grid(
     study: Study, variants: Sequence[Variant], seeds: Sequence[int], jobs: int, tell: Tell
 ) -> dict[str, str]:
-    """Train what is not done yet: first the extractors, then what reads their affect.
+    """Train what is not done: first the extractors, then the variants that read them.
 
     Args:
-        study: the study.
-        variants: to train; none with an obstacle.
-        seeds: each variant is trained with each.
-        jobs: runs at the same time, each a process with `base.threads` threads.
-        tell: gets a line for every run that ends.
+        study: what is compared.
+        variants: must be trainable.
+        seeds: for each variant.
+        jobs: parallel processes, each with `base.threads` threads.
+        tell: called with one line per finished run.
 
     Returns:
-        {variant: why it could not be trained}; a reason that begins with `FAILED` is an error, and
-        the run is tried again next time.
+        {variant: why it could not be trained}; after a reason that starts with `FAILED`,
+        the next call
+        tries again.
 
     Raises:
-        ValueError: a run is there that was trained with other settings.
+        ValueError: a finished run has other settings.
         ChildProcessError: a process was killed from outside.
     """
-    # Seed by seed: a study that is stopped early has whole comparisons.
+    # Seed by seed, so that a study stopped early has complete comparisons.
     grid = [(variant, seed) for seed in seeds for variant in variants]
     extractors: dict[Path, Job] = {}
     for variant, seed in grid if study.frames is not None else ():
@@ -185,12 +187,12 @@ def run_grid(
 
 
 def _run_jobs(study: Study, work: Sequence[Job], jobs: int, tell: Tell) -> list[tuple[Job, str]]:
-    """Run jobs in processes of their own; return those that failed and why."""
+    """Run each job in its own process; return the failed ones with reasons."""
     if not work:
         return []
     failures: list[tuple[Job, str]] = []
     others = set(multiprocessing.active_children())
-    # Spawned: a forked process shares locks of threads that it does not have.
+    # Spawn: a forked child inherits locks of threads that it does not have.
     pool = ProcessPoolExecutor(
         min(jobs, len(work)),
         multiprocessing.get_context("spawn"),
@@ -213,7 +215,7 @@ def _run_jobs(study: Study, work: Sequence[Job], jobs: int, tell: Tell) -> list[
                 failures.append((job, reason))
             tell(f"[{count}/{len(work)}] {job.name}{'' if reason is None else f': {reason}'}")
     finally:
-        # Interrupted: training goes on from its checkpoint next time.
+        # After an interruption, training continues from its checkpoint next time.
         if any(not future.done() for future in futures):
             for process in set(multiprocessing.active_children()) - others:
                 process.terminate()
@@ -222,19 +224,19 @@ def _run_jobs(study: Study, work: Sequence[Job], jobs: int, tell: Tell) -> list[
 
 
 def _run_job(study: Study, job: Job) -> str | None:
-    """Train; return why it failed as text, since not every exception travels between processes."""
+    """Train; return an error as text, because some exceptions cannot be pickled."""
     train = train_extractor if job.of_extractor else train_clips
     try:
         train(study, job.variant, job.seed)
     except (ValueError, StrictDataclassError) as error:  # these data or settings do not allow it
         return " ".join(str(error).split())
-    except Exception as error:  # must not stop the other variants; it is named in the tables
+    except Exception as error:  # must not stop the other variants; the tables name it
         return f"{FAILED} with seed {job.seed}: {type(error).__name__}: {error}"
     return None
 
 
 def _begin_worker(threads: int) -> None:
-    """Make a worker quiet, and end it without a trace when its parent is interrupted or gone."""
+    """Silence a worker, and end it without a traceback if its parent is interrupted or gone."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     torch.set_num_threads(threads)
@@ -246,7 +248,7 @@ def _end_with_parent() -> None:
     parent = multiprocessing.parent_process()
     if parent is not None:
         parent.join()
-        os._exit(1)  # a thread cannot end its process otherwise
+        os._exit(1)  # the only way for a thread to end its process
 
 
 # One run ----------------------------------------------------------------------------------------
@@ -268,7 +270,7 @@ def train_clips(study: Study, variant: Variant, seed: int) -> None:
     """Train a run's network on clips, and write its outputs for the held-out clips.
 
     Raises:
-        ValueError: data or settings that do not allow it.
+        ValueError: data or settings do not allow it.
     """
     folder, args = study.run_folder(variant, seed), study.run_arguments(variant, seed)
     started = time.perf_counter()
@@ -281,7 +283,7 @@ def train_clips(study: Study, variant: Variant, seed: int) -> None:
         elsewhere = change_data(args, data)
         try:
             rows = _read_held_out(elsewhere, stage, model)
-        except ValueError as error:  # such as another frame rate than that of stored crops
+        except ValueError as error:  # for example, stored crops with another frame rate
             refused[data] = str(error)
             continue
         found = _predict(stage, model, rows, elsewhere)
@@ -308,7 +310,7 @@ def train_clips(study: Study, variant: Variant, seed: int) -> None:
 
 
 def _train(make_stage: Callable[[TrainArguments], Stage], args: TrainArguments) -> Results:
-    """Train, going on where a killed training stopped, and return the results."""
+    """Train, resuming if interrupted before, and return the results."""
     args.output.mkdir(parents=True, exist_ok=True)
     args = replace(args, resume=bool(complete_checkpoints(args.output)))
     results = fit(make_stage(args), args)
@@ -318,12 +320,12 @@ def _train(make_stage: Callable[[TrainArguments], Stage], args: TrainArguments) 
 
 
 def _read_held_out(args: TrainArguments, stage: Stage, model: PreTrainedModel) -> ClipDataset:
-    """Return the labelled test clips of other data, else the validation clips, for a trained model.
+    """Return the test clips of other data (validation if unlabelled) for a trained model.
 
     Raises:
         ValueError: the model cannot read them.
     """
-    # A copy: reading clips may move the extractor to another device than the rest of the model.
+    # A copy, because reading clips may move the extractor to another device.
     own = cast("MMAMRNNetForIntensity", copy.deepcopy(model))
     read = input_of(own, stage.processor)
     splits = load_clips(read_corpus(args), args, read).splits
@@ -334,9 +336,9 @@ def _read_held_out(args: TrainArguments, stage: Stage, model: PreTrainedModel) -
 def _predict(
     stage: Stage, model: PreTrainedModel, rows: ClipDataset, args: TrainArguments
 ) -> dict[str, NDArray[np.generic]]:
-    """Return outputs and labels (N, K), seconds with a face (N,) and people (N,) of the reactions."""
+    """Return outputs and labels (N, K), seconds with a face (N,) and people (N,) of reactions."""
     outputs, labels = predict_dataset(stage, model, rows, args)
-    chosen = np.array(rows.kinds) == "reaction"  # as in training's own scores
+    chosen = np.array(rows.kinds) == "reaction"  # as in the scores of training
     rate = args.sampling_fps
     kind, _, domain = args.data.partition(":")
     if kind == "simulated":
@@ -351,13 +353,12 @@ def _predict(
 
 
 def _count_own_parameters(model: PreTrainedModel) -> int:
-    """Count a model's weights without those of its extractor."""
     extractor = getattr(model, "mma", None)
     frozen = () if extractor is None else extractor.parameters()
     return sum(part.numel() for part in model.parameters()) - sum(part.numel() for part in frozen)
 
 
 def _remove_states(output: Path) -> None:
-    """Remove what only a further training would need: a study has a hundred runs."""
+    """Delete what only further training needs: a study has a hundred runs."""
     for name in ("checkpoints", "best"):
         shutil.rmtree(output / name, ignore_errors=True)

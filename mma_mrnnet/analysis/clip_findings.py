@@ -1,4 +1,4 @@
-"""Findings of a diagnosis in stage 2: scores, labels, outputs and inputs of a model of clips."""
+"""Diagnosis of stage 2: findings about scores, labels, outputs and inputs."""
 
 from collections.abc import Mapping
 
@@ -14,27 +14,27 @@ from mma_mrnnet.analysis.findings import (
 from mma_mrnnet.results import InputFacts, IntensityScores, LabelFacts, MRNNResults
 from mma_mrnnet.training.calibration import LEAST_SLOPE, STEEP_SLOPE
 
-OVERFIT_GAP = 0.15  # of mean Pearson; half of what good models reach on Hume-Reaction
-ERRORS_OF_MANY = 3.0  # as ERRORS, if each of several targets has its chance to lie off
-DEAD = 1e-3  # deviation of logits among clips: intensities then differ by less than .00025
+OVERFIT_GAP = 0.15  # in mean Pearson; half of what good models reach on Hume-Reaction
+ERRORS_OF_MANY = 3.0  # like ERRORS, for several targets that may each deviate by chance
+DEAD = 1e-3  # deviation of logits over clips; intensities then differ by less than .00025
 SATURATED = 0.5  # share of intensities at one end ...
-SATURATED_BEYOND = 0.25  # ... and by how much the labels' share must be smaller
+SATURATED_BEYOND = 0.25  # ... and how much smaller the share of labels must be
 HARDLY_VARIES = 0.98  # share of the labels at one value
 FEW_LABELS = 100  # a correlation's standard error is then .1
-CONSTANT = 1e-6  # deviation of an input beside its mean: what float32 can tell
-NO_DROP = 1e-3  # of mean Pearson when a channel is exchanged
-ALONE = 0.8  # share of the mean Pearson that the exchange of one channel takes ...
-CARRIES_LENGTH = 0.9  # correlation of an input with the clip's length ...
-CLIPS_OF_LENGTH = 20  # ... over so many clips
-THE_OTHERS = 0.2  # ... while that of no other one takes more than this share of it
-WITHOUT_FACE, MANY_WITHOUT_FACE = 0.1, 0.3  # share of all clips: worth a note, a problem
+CONSTANT = 1e-6  # deviation relative to the mean: float32 resolution
+NO_DROP = 1e-3  # in mean Pearson, when a channel is exchanged
+ALONE = 0.8  # share of the mean Pearson lost by exchanging one channel ...
+CARRIES_LENGTH = 0.9  # correlation of an input with the clip length ...
+CLIPS_OF_LENGTH = 20  # ... over at least this many clips
+THE_OTHERS = 0.2  # ... while no other input takes more than this share
+WITHOUT_FACE, MANY_WITHOUT_FACE = 0.1, 0.3  # share of all clips: a note, a problem
 
 
 # Scores -----------------------------------------------------------------------------------------
 
 
 def find_nothing_learnt(results: MRNNResults) -> Findings | None:
-    """Find a mean correlation that cannot be told from 0."""
+    """Find a mean correlation that is indistinguishable from 0."""
     scores = results.validation.of_predicted
     mean, count = scores.mean_pearson, scores.clips
     error = standard_error(count)
@@ -62,9 +62,9 @@ def find_nothing_learnt(results: MRNNResults) -> Findings | None:
 
 
 def find_unlearnt_targets(results: MRNNResults) -> Findings | None:
-    """Find targets whose correlation cannot be told from 0, in a model that learnt others."""
+    """Find targets with a correlation indistinguishable from 0, if others were learnt."""
     if find_nothing_learnt(results):
-        return None  # says so of all targets
+        return None  # that finding covers all targets
     scores = results.validation.of_predicted
     low, errors = {}, {}
     for name, value in scores.pearson.items():
@@ -84,7 +84,7 @@ def find_unlearnt_targets(results: MRNNResults) -> Findings | None:
 
 
 def find_overfitting(results: MRNNResults) -> Findings | None:
-    """Find training clips that are predicted far better than those of validation."""
+    """Find training scores far above the validation scores."""
     if results.facts is None or results.facts.train is None:
         return None
     train, validation = results.facts.train, results.validation.of_predicted
@@ -104,7 +104,7 @@ def find_overfitting(results: MRNNResults) -> Findings | None:
 
 
 def compare_with_test(results: MRNNResults) -> Findings | None:
-    """Find scores of validation and test that differ by more than sampling explains."""
+    """Find validation and test scores that differ by more than sampling error."""
     if results.test is None:
         return None
     one, other = results.validation.of_predicted, results.test.of_predicted
@@ -140,7 +140,7 @@ def _list_correlations(scores: IntensityScores) -> dict[str, float]:
 
 
 def compare_lengths(results: MRNNResults) -> Findings | None:
-    """Find clips of some length that are predicted worse than all others."""
+    """Find clip lengths with scores below all others."""
     bins = {
         name: (row.mean_pearson, row.clips)
         for name, row in results.validation.mean_pearson_by_length.items()
@@ -169,7 +169,7 @@ def compare_lengths(results: MRNNResults) -> Findings | None:
 
 
 def find_dead_outputs(results: MRNNResults) -> Findings | None:
-    """Find outputs that do not vary among clips."""
+    """Find outputs that do not vary over clips."""
     if results.facts is None or "validation" not in results.facts.outputs:
         return None
     outputs = results.facts.outputs["validation"]
@@ -188,7 +188,7 @@ def find_dead_outputs(results: MRNNResults) -> Findings | None:
 
 
 def find_saturated_outputs(results: MRNNResults) -> Findings | None:
-    """Find intensities that lie at 0 or 1 far more often than the labels do."""
+    """Find intensities at 0 or 1 far more often than labels."""
     if results.facts is None or "validation" not in results.facts.outputs:
         return None
     full = {}
@@ -212,7 +212,7 @@ def find_saturated_outputs(results: MRNNResults) -> Findings | None:
 
 
 def check_calibration(results: MRNNResults) -> Findings | None:
-    """Find a missing calibration, a flattened output, and a line so steep that it rests on noise."""
+    """Find a missing calibration, a flattened output, or a slope that amplifies noise."""
     if results.calibration is None:
         return report_problem(
             "not calibrated: the outputs are on scales of their own",
@@ -261,7 +261,7 @@ def check_calibration(results: MRNNResults) -> Findings | None:
 
 
 def find_constant_labels(results: MRNNResults) -> Findings | None:
-    """Find labels at one value for all clips, or for nearly all."""
+    """Find labels that are constant for all or nearly all clips."""
     if results.facts is None:
         return None
     found = []
@@ -308,7 +308,6 @@ def find_few_labels(results: MRNNResults) -> Findings | None:
 
 
 def _find_labels(results: MRNNResults, name: str) -> LabelFacts | None:
-    """Return where the validation labels of a target lie, if it was recorded."""
     return None if results.facts is None else results.facts.labels["validation"].get(name)
 
 
@@ -320,7 +319,7 @@ def _is_constant(labels: LabelFacts | None) -> bool:
 
 
 def find_idle_inputs(results: MRNNResults) -> Findings | None:
-    """Find inputs that never change, or whose exchange among clips changes no score."""
+    """Find inputs that are constant or have no effect on the score."""
     if results.facts is None or results.facts.inputs is None:
         return None
     inputs = results.facts.inputs
@@ -360,7 +359,7 @@ def find_idle_inputs(results: MRNNResults) -> Findings | None:
 
 
 def find_single_input(results: MRNNResults) -> Findings | None:
-    """Find one input that alone carries the score."""
+    """Find an input that alone determines the score."""
     inputs = None if results.facts is None else results.facts.inputs
     if inputs is None or inputs.exchanged_clips == 0:
         return None
@@ -381,14 +380,14 @@ def find_single_input(results: MRNNResults) -> Findings | None:
 
 
 def find_length_inputs(results: MRNNResults) -> Findings | None:
-    """Find inputs that carry the clip's length: counters, times, durations."""
+    """Find inputs that encode the clip length: counters, times, durations."""
     inputs = None if results.facts is None else results.facts.inputs
     if inputs is None or inputs.clips < CLIPS_OF_LENGTH:
         return None
     values = {name: facts.length_correlation for name, facts in inputs.channels.items()}
     known = {name: value for name, value in values.items() if value is not None}
     if not known:
-        return None  # not recorded, or all clips are as long
+        return None  # not recorded, or all clips have the same length
     carriers = {name: value for name, value in known.items() if abs(value) >= CARRIES_LENGTH}
     if not carriers:
         return []
@@ -405,7 +404,7 @@ def find_length_inputs(results: MRNNResults) -> Findings | None:
 
 
 def _list_drops(inputs: InputFacts) -> Mapping[str, float]:
-    """Return the fall of the score when an input is exchanged; empty if there is none to lose."""
+    """Return the loss of score per exchanged input; empty if the score is not positive."""
     whole, count = inputs.mean_pearson, inputs.exchanged_clips
     if whole is None or count == 0 or whole <= ERRORS * standard_error(count):
         return {}
@@ -417,7 +416,7 @@ def _list_drops(inputs: InputFacts) -> Mapping[str, float]:
 
 
 def find_lost_clips(results: MRNNResults) -> Findings | None:
-    """Find many clips that could not be used."""
+    """Find corpora in which many clips were unusable."""
     data = results.data
     counts = {
         "without face": data.without_face,
@@ -454,4 +453,4 @@ CLIP_SIGNATURES = {
     "no input carries the length": find_length_inputs,
     "clips have faces": find_lost_clips,
 }
-"""What must hold in stage 2, and the signature that finds where it does not."""
+"""Checks of stage 2: what must hold -> the function that finds violations."""

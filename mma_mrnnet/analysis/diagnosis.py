@@ -1,4 +1,4 @@
-"""`mma-mrnnet diagnose`: read the result files of a run and apply the signatures of its stage."""
+"""`mma-mrnnet diagnose`: read the result files of a run and apply the checks of its stage."""
 
 from collections import Counter
 from collections.abc import Mapping
@@ -17,19 +17,18 @@ SIGNATURES: Mapping[str, Mapping[str, Any]] = {
     "mma": {**RUN_SIGNATURES, **FRAME_SIGNATURES},
     "mrnn": {**RUN_SIGNATURES, **CLIP_SIGNATURES},
 }
-"""What must hold in each stage, and the signature that finds where it does not."""
+"""Checks of each stage: what must hold -> the function that finds violations."""
 
 
 @dataclass
 class Diagnosis:
-    """What one result file says.
+    """The diagnosis of one result file.
 
     Attributes:
-        file: which one.
         stage: `mma` or `mrnn`.
         findings: problems first.
-        held: what was checked and holds.
-        not_recorded: what could not be checked, since the run did not record what that needs.
+        held: checks that passed.
+        not_recorded: checks that need data the run did not record.
     """
 
     file: Path
@@ -39,7 +38,7 @@ class Diagnosis:
     not_recorded: list[str]
 
     def describe(self) -> list[str]:
-        """Return lines for people: a heading, two lines a finding, what holds, what is unknown."""
+        """Return lines: a heading, two lines per finding, what holds, what is unknown."""
         counts = Counter(finding.severity for finding in self.findings)
         parts = [f"{count} {name}{'s' * (count > 1)}" for name, count in counts.items()]
         heading = ", ".join(parts) or "nothing wrong found"
@@ -59,26 +58,18 @@ class Diagnosis:
 
 
 def diagnose(place: str | Path) -> list[Finding]:
-    """Return what is wrong with a run, problems first; empty for a healthy one.
-
-    Args:
-        place: as `diagnose_files` takes it.
-
-    Raises:
-        ValueError: as `diagnose_files`.
-    """
+    """Return the findings of a run, problems first; arguments and errors as `diagnose_files`."""
     return _sort([finding for one in diagnose_files(place) for finding in one.findings])
 
 
 def diagnose_files(place: str | Path) -> list[Diagnosis]:
     """Diagnose each result file of a run.
 
-    Args:
-        place: a run's folder (`results.json`), a model's folder (`results_mma.json`,
-            `results_mrnn.json` or both), or such a file.
+    `place` is a run's folder (`results.json`), a model's folder (`results_mma.json`,
+    `results_mrnn.json` or both), or such a file.
 
     Raises:
-        ValueError: there is no such file, or it is not what training writes.
+        ValueError: no such file, or not a result of training.
     """
     return [_diagnose_file(file) for file in _find_files(Path(place))]
 
@@ -105,7 +96,7 @@ def _diagnose_file(file: Path) -> Diagnosis:
     for name, signature in SIGNATURES[results.stage].items():
         try:
             found = signature(results)
-        # Each value has its type, but they do not fit together, or one of `arguments` is missing.
+        # The types are right, but values contradict each other or an argument is missing.
         except (ArithmeticError, LookupError, TypeError, ValueError) as error:
             raise ValueError(
                 f"{file}: not as training writes it, looking for `{name}` "

@@ -1,4 +1,4 @@
-"""`mma-mrnnet evaluate`: an extractor's report on a split of labelled face crops."""
+"""`mma-mrnnet evaluate`: report on an extractor, on a split of labelled face crops."""
 
 import platform
 import time
@@ -42,16 +42,16 @@ from mma_mrnnet.training.datasets import FrameDataset
 from mma_mrnnet.training.frame_corpora import read_frames
 
 SHIPPED = "shipped"
-"""The word for the checkpoint inside the package."""
+"""Name of the checkpoint inside the package."""
 
 DRAWN_ITEMS = 2000
 DRAWN_SEED = 2**31 - 3
-"""Faces drawn for evaluation: as many as `train.py` draws, from a seed that nobody trains with."""
+"""Drawn faces for evaluation: as many as `train.py` draws, with a seed reserved for this."""
 
 
 @dataclass
 class Extractor:
-    """A model to evaluate: its name in reports, the network, and what scales its crops."""
+    """A model to evaluate: its name in reports, the network, and its processor."""
 
     name: str
     network: MMAModel
@@ -59,7 +59,7 @@ class Extractor:
 
     @classmethod
     def read(cls, name: str) -> Self:
-        """Read the extractor of a folder or repository, or of the `shipped` checkpoint.
+        """Load the extractor of a folder or repository, or the `shipped` checkpoint.
 
         Raises:
             CheckpointError: it cannot be loaded or holds no extractor.
@@ -77,20 +77,21 @@ def evaluate(
     pictures: Sequence[str],
     command: str,
 ) -> EvaluationResults:
-    """Write `evaluation.json`, `.md` and `.png` into a folder, and `failures.png` if asked for.
+    """Write `evaluation.json`, `.md`, `.png` and, if asked for, `failures.png` into a folder.
 
     Args:
         model: a stage-1 or stage-2 checkpoint, or `shipped`.
         data: labelled crops as `--stage mma --data` takes them.
         out: created if missing.
-        against: another checkpoint, scored on the same images.
+        against: another checkpoint to score on the same images.
         split: `train` or `validation`.
-        pictures: sources of whose crops failures are shown.
-        command: for the report.
+        pictures: sources whose failures are shown as crops.
+        command: recorded in the report.
 
     Raises:
-        ValueError: a checkpoint without an extractor, data that cannot be read or have no label, or
-            an unknown source.
+        ValueError: a checkpoint without an extractor, unreadable or unlabelled data, or an
+            unknown
+            source.
     """
     if out.exists() and not out.is_dir():
         raise ValueError(f"--out {out}: is a file; a folder is needed")
@@ -132,7 +133,7 @@ def evaluate(
         against=comparison,
     )
     content = results.to_json()
-    results = EvaluationResults.from_json(content)  # rounded, and None where not defined
+    results = EvaluationResults.from_json(content)  # rounded; None where undefined
     out.mkdir(parents=True, exist_ok=True)
     write_json(out / "evaluation.json", content)
     write_text(out / "evaluation.md", make_page(results))
@@ -161,7 +162,7 @@ def _check_rows(rows: FrameDataset, data: str, split: str, pictures: Sequence[st
 
 
 def _look_at(rows: FrameDataset, extractor: Extractor) -> tuple[Tensor, Looks]:
-    """Return the (N, 2 + 7 + A) outputs for the crops of a split, and how they look."""
+    """Return (N, 2 + 7 + A) outputs for the crops of a split, and their looks."""
     detector = FaceDetector()
     affect: list[np.ndarray] = []
     looks: list[list[float]] = []
@@ -172,7 +173,7 @@ def _look_at(rows: FrameDataset, extractor: Extractor) -> tuple[Tensor, Looks]:
 
 
 def _read_chunks(rows: FrameDataset) -> Any:
-    """Yield the crops of a split, as many at once as go through the network together."""
+    """Yield the crops of a split in batches for the network."""
     starts = range(0, len(rows), CHUNK)
     for first in tqdm(starts, desc="crops", unit="chunk", leave=False):
         places = range(first, min(first + CHUNK, len(rows)))
@@ -180,7 +181,7 @@ def _read_chunks(rows: FrameDataset) -> Any:
 
 
 def score_groups(answers: Answers, looks: Looks, sources: np.ndarray) -> dict[str, list[LookGroup]]:
-    """Score the images that look alike, each source of them on its own."""
+    """Score groups of images that look alike, by source."""
     groups: dict[str, list[LookGroup]] = {}
     for kind, members in group_looks(looks, sources).items():
         groups[kind] = []
@@ -192,7 +193,7 @@ def score_groups(answers: Answers, looks: Looks, sources: np.ndarray) -> dict[st
 
 
 def _compare(other: Extractor, rows: FrameDataset, sources: np.ndarray) -> ComparedModel:
-    """Score another model, with the same units, on the same images."""
+    """Score another model with the same units on the same images."""
     chunks = [extract_affect(crops, other.network, other.processor) for crops in _read_chunks(rows)]
     answers = Answers.join(rows, torch.from_numpy(np.concatenate(chunks)))
     by_source = split_by_source(answers, sources)
@@ -201,7 +202,7 @@ def _compare(other: Extractor, rows: FrameDataset, sources: np.ndarray) -> Compa
 
 
 def measure_costs(extractor: Extractor) -> ModelCosts:
-    """Measure the network's size and CPU time a face: 16 at once, one thread, the best of five."""
+    """Measure network size and CPU time per face: batch of 16, one thread, best of five."""
     network = extractor.network
     size = network.config.image_size
     pixels = torch.zeros(16, 3, size, size)
@@ -230,7 +231,7 @@ def measure_costs(extractor: Extractor) -> ModelCosts:
 
 
 def read_processor_name() -> str:
-    """Return what the system calls its processor."""
+    """Return the system's name of the processor."""
     info = Path("/proc/cpuinfo")
     lines = info.read_text("utf-8", "replace").splitlines() if info.is_file() else []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]

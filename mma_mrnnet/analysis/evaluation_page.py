@@ -1,4 +1,4 @@
-"""The report of an extractor as a page of Markdown tables and as pictures."""
+"""The report on an extractor as a Markdown page and pictures."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -28,13 +28,13 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 SHOWN_UNITS = (4, 12, 25)
-"""Units with a reliability curve: the ones that photos show often."""
+"""Units with a reliability curve: those that are frequent in photos."""
 
 LEAST_ROWS = 20
-"""Least number of images of a curve; each of its points needs a fifth of that."""
+"""Least number of images for a curve; each point needs a fifth of that."""
 
 WORST = 6
-"""Crops shown of each kind of failure and source."""
+"""Crops shown per kind of failure and source."""
 
 
 # The page ---------------------------------------------------------------------------------------
@@ -59,7 +59,7 @@ Cells = dict[str, str]
 
 
 def make_page(results: EvaluationResults) -> str:
-    """Return `evaluation.md`: every number that a reader compares, source by source."""
+    """Return `evaluation.md`: all numbers to compare, by source."""
     sources, data, other = results.sources, results.data, results.against
     people = f"{data.people:,} people"
     if data.people >= data.images:
@@ -97,7 +97,6 @@ def make_page(results: EvaluationResults) -> str:
 
 
 def _turn(columns: Mapping[str, Cells]) -> list[list[str]]:
-    """Return the rows of a table whose columns are given."""
     names = next(iter(columns.values()))
     return [[name, *(column[name] for column in columns.values())] for name in names]
 
@@ -150,7 +149,7 @@ def _format_group(group: LookGroup, source: str) -> str:
 
 
 def _compare(results: EvaluationResults) -> list[list[str]]:
-    """Return the rows of both models' scores; without counts and what neither has."""
+    """Return rows with the scores of both models, without counts and missing scores."""
     if results.against is None:
         return []
     rows = []
@@ -167,13 +166,7 @@ def _compare(results: EvaluationResults) -> list[list[str]]:
 
 
 def draw_scores(path: Path, results: EvaluationResults, answers: Mapping[str, Answers]) -> None:
-    """Draw reliability curves and each source's AU correlations as a PNG file.
-
-    Args:
-        path: the file.
-        results: what `evaluation.json` holds.
-        answers: of each source.
-    """
+    """Draw reliability curves and AU correlations by source (`answers`) as a PNG file."""
     from matplotlib.figure import Figure
 
     rows = 1 + len(results.sources)
@@ -195,14 +188,14 @@ def draw_scores(path: Path, results: EvaluationResults, answers: Mapping[str, An
 
 
 def _pair_expressions(answers: Answers) -> tuple[Tensor, Tensor]:
-    """Return the probability of the likeliest expression and whether it was right."""
+    """Return the probability of the likeliest expression, and whether it is right."""
     labelled = answers.expression != NO_CLASS
     confidence, named = answers.probabilities[labelled].max(-1)
     return confidence, named == answers.expression[labelled]
 
 
 def _pair_unit(answers: Answers, unit: int) -> tuple[Tensor, Tensor]:
-    """Return probability and presence of a unit, of the images annotated with it."""
+    """Return probability and presence of a unit on the images annotated for it."""
     if unit not in answers.action_units:
         return torch.zeros(0), torch.zeros(0, dtype=torch.bool)
     place = answers.action_units.index(unit)
@@ -248,13 +241,11 @@ def _draw_correlations(axes: "Axes", scores: SourceScores, color: str) -> None:
 
 
 def draw_failures(path: Path, rows: FrameDataset, answers: Answers, sources: Sequence[str]) -> None:
-    """Draw each source's surest wrong expressions and largest errors of action units as a PNG file.
+    """Draw the most confident wrong expressions and largest unit errors as a PNG file.
 
-    Args:
-        path: the file.
-        rows: the split.
-        answers: to all of its images.
-        sources: whose crops are shown; only if their people agreed to it.
+    `rows` is the split, and `answers` cover all its images. Name in `sources` only those
+    whose people
+    agreed to be shown.
     """
     from matplotlib.figure import Figure
 
@@ -273,15 +264,9 @@ def draw_failures(path: Path, rows: FrameDataset, answers: Answers, sources: Seq
 
 
 def find_wrong_expressions(answers: Answers, own: Tensor, most: int) -> list[tuple[int, str, str]]:
-    """Find the images whose wrong expression is the likeliest.
+    """Find the `most` images with the most probable wrong expression.
 
-    Args:
-        answers: to N images.
-        own: (N,) bool, the images to search.
-        most: how many.
-
-    Returns:
-        Number, label and output of each image.
+    `own` is (N,) bool, the images to search. Returns number, label and output of each image.
     """
     confidence, named = answers.probabilities.max(-1)
     wrong = own & (answers.expression != NO_CLASS) & (named != answers.expression)
@@ -307,7 +292,7 @@ def find_wrong_units(answers: Answers, own: Tensor, most: int) -> list[tuple[int
 
 
 def _rank(values: Tensor, most: int) -> list[int]:
-    """Return the places of the largest values that are not negative, largest first."""
+    """Return the indices of the largest non-negative values, largest first."""
     order = values.argsort(descending=True, stable=True)
     return order[: min(most, int((values >= 0).sum()))].tolist()
 

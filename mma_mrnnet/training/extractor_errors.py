@@ -1,4 +1,4 @@
-"""How a trained extractor errs on labelled crops, as numbers that a simulator can repeat."""
+"""Measure how a trained extractor errs on labelled crops, for a simulator to repeat."""
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
@@ -29,22 +29,22 @@ from mma_mrnnet.training.datasets import FrameDataset
 Array = NDArray[np.float64]
 
 LEAST_ROWS = 20
-"""With fewer rows than this a number is None."""
+"""With fewer rows a measurement is None."""
 LEAST_CROSS_TALK = 0.5
-"""In logits: a unit at full strength that moves another's report by less does not count (ours)."""
+"""In logits: weaker effects of a unit on another unit's report are dropped (our choice)."""
 AT_REST = 0.15
-"""Units below this intensity count as at rest (our choice)."""
+"""A unit below this intensity is at rest (our choice)."""
 SPEECH_UNITS = (25, 26)
-"""The units of a mouth that talks: lips part, jaw drops."""
+"""The units of a talking mouth: lips part, jaw drop."""
 
 
 @dataclass(frozen=True)
 class _Crops:
-    """N labelled crops, and what the extractor reports of them.
+    """N labelled crops with the extractor's reports.
 
     Attributes:
         units: (N, A) reported logits.
-        expressions: (N, 7) reported logits, centred so that each row's sum is 0.
+        expressions: (N, 7) reported logits; each row is centred to sum 0.
         values: (N, 2) reported valence and arousal.
         intensity: (N, A) labels; NaN where unlabelled.
         expression: (N,) labels; -100 where unlabelled.
@@ -71,23 +71,23 @@ def measure_errors(
     action_units: Sequence[int],
     constructed_sources: Collection[str],
 ) -> dict[str, ExtractorErrors]:
-    """Return how the reports differ from the labels.
+    """Return how the reports differ from the labels, by `all`, `made` (if present) and source.
 
-    A unit's reported logit is modelled as a straight line in its own intensity (`floor`, `slope`)
-    plus what the other units' intensities add to it (`cross_talk`); the rest splits into a part
-    that a person keeps and one that changes from image to image. It holds for faces like these
-    only: what made-up faces show does not hold for photographs.
+    A unit's logit is modelled as a line in its own intensity (`floor`, `slope`) plus
+    contributions
+    of other units (`cross_talk`); the residual is split into a constant part per person and
+    a part
+    per image. The result holds only for similar faces: made-up faces do not stand for
+    photographs.
 
     Args:
-        outputs: `valence_arousal` (N, 2), `expression_logits` (N, 7) and `action_unit_logits`
+        outputs: `valence_arousal` (N, 2), `expression_logits` (N, 7), `action_unit_logits`
             (N, A).
-        labels: `valence_arousal_labels` (N, 2), NaN where unlabelled, and `expression_labels` (N,).
+        labels: `valence_arousal_labels` (N, 2), NaN where unlabelled, and
+            `expression_labels` (N,).
         rows: the N crops, with intensities, sources and people.
         action_units: the A units.
-        constructed_sources: the sources whose labels are true by construction.
-
-    Returns:
-        The errors by `all`, `made` (if there are such rows) and source.
+        constructed_sources: sources whose labels are true by construction.
     """
     logits = outputs["expression_logits"].double().cpu().numpy()
     crops = _Crops(
@@ -110,11 +110,10 @@ def measure_errors(
 
 
 def read_errors(mma: str) -> dict[str, ExtractorErrors]:
-    """Return the errors that stage 1 measured of the checkpoint in the folder `mma`.
+    """Read the errors that stage 1 measured for the checkpoint in the folder `mma`.
 
     Raises:
-        ValueError: the folder holds no results of a stage 1 that measured them, or they cannot be
-            read.
+        ValueError: no readable stage-1 results with measured errors in the folder.
     """
     places = [Path(mma, name) for name in (MMAResults.name_of_file, "results.json")]
     for place in places:
@@ -130,7 +129,7 @@ def read_errors(mma: str) -> dict[str, ExtractorErrors]:
 
 
 def number_people(subjects: Sequence[str]) -> NDArray[np.int64]:
-    """Return (N,) a number for each person; -1 where the corpus does not name them."""
+    """Return (N,) person numbers; -1 where the corpus gives no name."""
     _, number = np.unique(np.array(subjects), return_inverse=True)
     return np.where(np.array(subjects) == "", -1, number)
 
@@ -151,12 +150,12 @@ def _measure(crops: _Crops, action_units: Sequence[int]) -> ExtractorErrors:
 
 
 def _measure_unit(crops: _Crops, column: int, names: list[str]) -> UnitErrors | None:
-    """Measure one unit; None if its labels never vary."""
+    """Measure one unit; None if its labels are constant."""
     annotated = ~np.isnan(crops.intensity[:, column])
     given, logits = crops.intensity[annotated], crops.units[annotated, column]
     if len(given) < LEAST_ROWS or np.ptp(given[:, column]) == 0:
         return None
-    # Other units count if each of these rows has them: to fill in labels would be to invent them.
+    # Use other units only if all these rows have labels for them; filling in would invent labels.
     complete = ~np.isnan(given).any(axis=0).reshape(-1)
     others = [
         other
@@ -184,7 +183,7 @@ def _measure_unit(crops: _Crops, column: int, names: list[str]) -> UnitErrors | 
 
 
 def _measure_expressions(crops: _Crops) -> ExpressionErrors | None:
-    """Average what each expression is reported as; None if one has hardly any row."""
+    """Average the report for each expression; None if one has too few rows."""
     labelled = crops.expression != NO_CLASS
     of_class = [crops.expression == number for number in range(len(EXPRESSIONS))]
     if min(rows.sum() for rows in of_class) < LEAST_ROWS:
@@ -214,10 +213,10 @@ def _measure_value(crops: _Crops, column: int) -> ValueErrors | None:
 
 
 def _measure_talkers(crops: _Crops, action_units: Sequence[int]) -> TalkerErrors | None:
-    """Measure what an open mouth alone, at full opening, adds to the report of a face at rest."""
+    """Measure what a fully open mouth alone adds to the report of a face at rest."""
     mouth = [column for column, unit in enumerate(action_units) if unit in SPEECH_UNITS]
     rest = [column for column in range(len(action_units)) if column not in mouth]
-    known = (~np.isnan(crops.intensity)).any(1)  # a face without any label may show anything
+    known = (~np.isnan(crops.intensity)).any(1)  # a face without unit labels may show anything
     intensity = np.nan_to_num(crops.intensity)
     opening = intensity[:, mouth].max(1, initial=0)
     still = known & (intensity[:, rest].max(1, initial=0) < AT_REST)
@@ -226,7 +225,7 @@ def _measure_talkers(crops: _Crops, action_units: Sequence[int]) -> TalkerErrors
         return None
 
     def added(reported: Array) -> list[float]:
-        """Fit a slope through the mean report of faces at rest."""
+        """Fit a line to the mean reports of faces at rest and return the slope."""
         change = reported[talkers] - reported[resting].mean(0)
         return ((opening[talkers] @ change) / (opening[talkers] ** 2).sum()).tolist()
 
@@ -250,25 +249,19 @@ def _softmax(logits: Array) -> Array:
 
 
 def _fit_line(given: Array, reported: Array) -> tuple[Array, Array]:
-    """Return the constant and the weights of the given columns (1 + F,), and the residuals (N,)."""
+    """Return intercept and weights of the given columns (1 + F,), and the residuals (N,)."""
     design = np.column_stack([np.ones(len(given)), given])
     weights: Array = np.linalg.lstsq(design, reported)[0].astype(np.float64)
     return weights, reported - design @ weights
 
 
 def split_spread(left: Array, person: NDArray[np.int64]) -> tuple[float, float]:
-    """Return the standard deviations of what people keep, and of what changes between their images.
+    """Return two standard deviations of (N,) residuals: between people, and within a person.
 
-    One-way analysis of variance with random effects (Searle, Casella & McCulloch, Variance
-    Components, 1992): the people's means vary by the person's part, and by the frame's part over
-    the number of their images.
-
-    Args:
-        left: (N,) residuals, N at least 1.
-        person: (N,) numbers; -1 where unknown, each such row being a person of its own.
-
-    Returns:
-        The person's part and the frame's; all is the frame's if no person has two images.
+    One-way random-effects ANOVA (Searle, Casella & McCulloch, Variance Components, 1992). N
+    is at
+    least 1; each row with `person` -1 counts as a separate person. If no person has two images,
+    everything counts as within.
     """
     unknown = person < 0
     person = np.where(unknown, person.max(initial=0) + 1 + np.cumsum(unknown), person)
@@ -279,5 +272,5 @@ def split_spread(left: Array, person: NDArray[np.int64]) -> tuple[float, float]:
     means = np.bincount(place, left) / counts
     within = ((left - means[place]) ** 2).sum() / (rows - people)
     between = (counts * (means - left.mean()) ** 2).sum() / (people - 1)
-    images = (rows - (counts**2).sum() / rows) / (people - 1)  # a person's, on average
+    images = (rows - (counts**2).sum() / rows) / (people - 1)  # average number of images per person
     return float(np.sqrt(max(between - within, 0.0) / images)), float(np.sqrt(within))

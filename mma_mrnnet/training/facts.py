@@ -1,4 +1,4 @@
-"""What a run records beside its scores, so that `mma-mrnnet diagnose` can say what went wrong."""
+"""Facts that a run records beside its scores, so that `mma-mrnnet diagnose` can find causes."""
 
 from collections.abc import Callable
 
@@ -27,18 +27,18 @@ from mma_mrnnet.training.datasets import ClipDataset, FrameDataset
 from mma_mrnnet.training.reports import Tensors, rows_of_kind
 
 Predict = Callable[[Dataset], tuple[Tensors, Tensors]]
-"""A data set -> outputs and labels."""
+"""Returns outputs and labels of a data set."""
 
-TRAINING_CLIPS = 2000  # that are scored: a correlation's standard error is then .02
-INPUT_CLIPS = 512  # of validation whose inputs are looked at
-LEAST_INPUT_CLIPS = 64  # with fewer, the cost of an exchange is lost in the sampling error
-FRAMES = 900_000  # that the exchanges send through the network at most: seconds on one core
-VALUES = 16_000_000  # of inputs that memory holds, padded: 64 MB
-PART = 256  # clips that go through the network at once
+TRAINING_CLIPS = 2000  # scored at most: a correlation's standard error is then .02
+INPUT_CLIPS = 512  # validation clips whose inputs are examined
+LEAST_INPUT_CLIPS = 64  # with fewer, sampling error hides the effect of an exchange
+FRAMES = 900_000  # at most, sent through the network by the exchanges: seconds on one core
+VALUES = 16_000_000  # padded input values in memory: 64 MB
+PART = 256  # clips per forward pass
 
 
 def collect_frame_facts(train: FrameDataset, config: MMAConfig) -> FrameFacts:
-    """Count the training labels of each output; name those that no label or nothing taught."""
+    """Count the training labels of each output, and list outputs with no label or no teacher."""
     annotated = (~train.intensity.isnan()).sum(0).tolist()
     present = is_present(train.intensity).sum(0).tolist()
     names = map(action_unit_name, config.action_units)
@@ -62,14 +62,14 @@ def collect_clip_facts(
     splits: dict[str, ClipSplit],
     predicted: dict[str, Tensors],
 ) -> ClipFacts:
-    """Return training scores, and where the labels, the outputs and the inputs lie.
+    """Return training scores and the distributions of labels, outputs and inputs.
 
     Args:
         model: the best one, calibrated.
-        processor: pads for it.
+        processor: pads for the model.
         predict: as `Stage.finish` gets it.
         splits: the clips.
-        predicted: `intensities` and `logits` (N, K) of the clips with a face, by split.
+        predicted: by split, `intensities` and `logits` (N, K) of the clips with a face.
     """
     names = model.config.label_names
     return ClipFacts(
@@ -83,7 +83,7 @@ def collect_clip_facts(
 def score_training_clips(
     predict: Predict, rows: ClipDataset, names: list[str]
 ) -> TrainScores | None:
-    """Score at most 2,000 training reactions, evenly spread; None if there is none."""
+    """Score at most 2,000 training reactions, evenly spaced; None if there are none."""
     chosen = _spread_reactions(rows, TRAINING_CLIPS)
     if not chosen:
         return None
@@ -94,12 +94,7 @@ def score_training_clips(
 
 
 def describe_labels(labels: Tensor, names: list[str]) -> dict[str, LabelFacts]:
-    """Count the labelled clips of each target, and say where their labels lie.
-
-    Args:
-        labels: (N, K), NaN where unlabelled.
-        names: of the K targets.
-    """
+    """Count labelled clips and summarize the labels of each target; `labels` is (N, K) with NaN."""
     facts = {}
     for name, column in zip(names, labels.double().unbind(1), strict=True):
         known = column[~column.isnan()]
@@ -114,7 +109,7 @@ def describe_labels(labels: Tensor, names: list[str]) -> dict[str, LabelFacts]:
 
 
 def describe_outputs(outputs: Tensors, names: list[str]) -> dict[str, OutputFacts]:
-    """Say where the calibrated intensities of each target lie, and how much its logits vary."""
+    """Summarize the calibrated intensities of each target, and the deviation of its logits."""
     facts = {}
     intensities, logits = outputs["intensities"].double(), outputs["logits"].double()
     for name, intensity, logit in zip(names, intensities.unbind(1), logits.unbind(1), strict=True):
@@ -140,20 +135,16 @@ def _describe_spread(values: Tensor) -> dict[str, float]:
 def describe_inputs(
     model: MMAMRNNetForIntensity, processor: MMAMRNNetVideoProcessor, rows: ClipDataset
 ) -> InputFacts | None:
-    """Return mean and deviation of each input channel, and what its exchange costs in mean Pearson.
+    """Return mean, deviation and importance of each input channel; None without reactions.
 
-    At most 512 reactions, evenly spread. A clip gets the whole sequence that another clip has in
-    the channel, cut to its own length or continued with the last value (our choice); the donors are
-    drawn once, from a fixed seed, the same for every channel. If the exchange would take long, it
-    is made among fewer clips, and below 64 not at all: `drop` is then None.
-
-    Args:
-        model: scored as it stands, in its own precision.
-        processor: pads for it.
-        rows: clips with labels.
-
-    Returns:
-        None if there is no reaction.
+    Importance (`drop`) is the loss of mean Pearson when clips exchange the channel. Uses at
+    most 512
+    evenly spaced reactions, fewer if that would take long; below 64, `drop` is None. A clip
+    gets the
+    channel of another clip, cut to its own length or extended by the last value (our
+    choice). The
+    pairing uses a fixed seed and is the same for all channels. `model` keeps its mode and
+    precision.
     """
     names = model.config.input_names
     most = max(1, min(INPUT_CLIPS, VALUES // (len(names) * processor.num_frames)))
@@ -186,14 +177,14 @@ def describe_inputs(
 def measure_drops(
     model: MMAMRNNetForIntensity, affect: Tensor, frame_mask: Tensor, labels: Tensor
 ) -> tuple[float, list[float]]:
-    """Return the mean Pearson of n > 1 clips, and its fall when one of A channels is exchanged."""
+    """Return the mean Pearson of n > 1 clips, and its loss when each of A channels is exchanged."""
     count, num_frames, channels = affect.shape
     order = torch.randperm(count, generator=torch.Generator().manual_seed(0))
     donors = torch.empty_like(order)
-    donors[order] = order.roll(1)  # one ring: no clip keeps its own
+    donors[order] = order.roll(1)  # a single cycle: no clip is its own donor
     last = frame_mask.sum(1).clamp(min=1) - 1  # (n,)
     frames = torch.minimum(torch.arange(num_frames)[None], last[donors][:, None])  # (n, T)
-    real = frame_mask.unsqueeze(-1)  # padding stays as it is
+    real = frame_mask.unsqueeze(-1)  # padding stays unchanged
     exchanged = torch.where(real, affect[donors[:, None], frames], affect)  # (n, T, A)
 
     def score(values: Tensor) -> float:

@@ -1,4 +1,4 @@
-"""The face crops that `--stage mma --data ...` names: splits, labels, what an epoch draws."""
+"""The face crops that `--stage mma --data ...` names: splits, labels, and draws per epoch."""
 
 import logging
 from collections import Counter
@@ -28,13 +28,13 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class FrameSplits:
-    """The face crops of a training of stage 1.
+    """The face crops for training stage 1.
 
     Attributes:
-        train: with the labels of the channels that are taught.
-        validation: with all labels.
-        provenance: one entry a source of the training rows.
-        constructed_sources: names of the sources whose labels are true by construction.
+        train: has the labels of the taught channels only.
+        validation: has all labels.
+        provenance: one entry per source of the training rows.
+        constructed_sources: sources whose labels are true by construction.
     """
 
     train: FrameDataset
@@ -44,16 +44,14 @@ class FrameSplits:
 
 
 def frame_splits(args: TrainArguments) -> FrameSplits:
-    """Return train and validation.
+    """Return train and validation; training rows keep only the labels of `args.channels`.
 
-    Args:
-        args: `data` is a folder or corpora (see `load_frames`), `drawn` or `drawn:partial`;
-            `action_units` are those wanted; `channels` whose labels the training rows keep.
-            Validation keeps all labels.
+    `args.data` is a folder or corpora (see `load_frames`), `drawn` or `drawn:partial`.
 
     Raises:
-        ValueError: drawn faces with units that nobody draws, training rows that cannot teach what
-            is asked (see `check_supervision`), or what the corpora's readers raise.
+        ValueError: drawn faces lack a requested unit, the training rows cannot teach what
+            is asked (see
+            `check_supervision`), or a corpus's reader fails.
     """
     frames = read_frames(
         args.data, args.action_units, items=args.items, seed=args.seed, image_size=args.image_size
@@ -89,15 +87,15 @@ def read_frames(
     """Read or draw the face crops that `--data` names.
 
     Args:
-        data: as `frame_splits` takes it.
-        action_units: those wanted.
-        items: drawn training faces; a fifth as many are validation.
-        seed: of drawn faces.
-        image_size: their side.
+        data: as in `frame_splits`.
+        action_units: the requested units.
+        items: number of drawn training faces; validation has a fifth as many.
+        seed: for drawn faces.
+        image_size: side of drawn faces in pixels.
         required: splits that must not be empty.
 
     Raises:
-        ValueError: as `frame_splits`, but for what training asks of its rows.
+        ValueError: as in `frame_splits`, except for `check_supervision`.
     """
     if data in DRAWN:
         return draw_frames(data, action_units, items=items, seed=seed, image_size=image_size)
@@ -107,16 +105,13 @@ def read_frames(
 def check_supervision(
     train: FrameDataset, action_units: Sequence[int], channels: Sequence[str] = CHANNELS
 ) -> None:
-    """Check that every task to teach has labels; warn of one that has none.
+    """Check that every task in `channels` has training labels; warn about the others.
 
-    Args:
-        train: the rows, with all labels that their corpora have.
-        action_units: the units wanted.
-        channels: the tasks to teach; the others may lack labels.
+    `train` must still hold all labels of its corpora.
 
     Raises:
-        ValueError: a corpus without a labelled row, no label of the tasks to teach, or a unit to
-            teach that neither a label nor the expression prior teaches.
+        ValueError: a corpus without labels, no label for any taught task, or a taught unit that
+            neither labels nor the expression prior teach.
     """
     kinds = _label_kinds(train)
     counts = {kind: int(labelled.sum()) for kind, labelled in kinds.items()}
@@ -157,10 +152,10 @@ def check_supervision(
 
 
 def untrained_outputs(train: FrameDataset, config: MMAConfig) -> list[str]:
-    """Return the outputs that neither a label nor, through the prior, another task's label teaches.
+    """Return the outputs that neither labels nor the prior teach.
 
-    Distribution matching teaches expressions from units and units from expressions; co-annotation
-    teaches expressions from units, and units from expressions if it is `hard`.
+    Through the prior, distribution matching teaches expressions from units and units from
+    expressions; co-annotation teaches expressions from units, and if `hard` also the reverse.
     """
     has = {kind: bool(labelled.any()) for kind, labelled in _label_kinds(train).items()}
     matched = config.distribution_matching != "off"
@@ -186,9 +181,9 @@ def untrained_outputs(train: FrameDataset, config: MMAConfig) -> list[str]:
 def items_an_epoch(
     train: FrameDataset, draws: Mapping[str, Sequence[Draw]]
 ) -> dict[str, dict[str, int]]:
-    """Return how many images of each corpus an epoch draws, and how many have a label of each kind.
+    """Return the number of images that an epoch draws, by corpus, in total and by kind of label.
 
-    If only a part of some rows is drawn, the latter are what it holds on average, rounded.
+    If only some rows are drawn, counts by kind are rounded averages.
     """
     kinds = _label_kinds(train)
     return {
@@ -208,7 +203,7 @@ def items_an_epoch(
 def describe_frames(
     data: str, splits: FrameSplits, draws: Mapping[str, Sequence[Draw]]
 ) -> FrameData:
-    """Describe the crops for the results: what they are, and what an epoch draws."""
+    """Describe the crops and the draws of an epoch, for the results."""
     train = splits.train
     sources = dict(sorted(Counter(train.sources).items()))
     return FrameData(
@@ -222,7 +217,7 @@ def describe_frames(
 
 
 def _label_kinds(rows: FrameDataset) -> dict[str, torch.Tensor]:
-    """Return (N,) bool for each task, in the order of `CHANNELS`: which rows have its label."""
+    """Return one (N,) bool per task, in the order of `CHANNELS`: rows that have its label."""
     return {
         "valence_arousal": (~rows.valence_arousal.isnan()).any(1),
         "expression": rows.expression != NO_CLASS,

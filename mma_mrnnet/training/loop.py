@@ -1,4 +1,4 @@
-"""fit(stage, args): the one Accelerate loop. Train, evaluate, keep the best, checkpoint, resume."""
+"""The one Accelerate loop, `fit`: train, evaluate, keep the best model, checkpoint, resume."""
 
 import json
 import logging
@@ -39,20 +39,18 @@ logger = logging.getLogger(__name__)
 def fit(stage: Stage, args: TrainArguments) -> Results | None:
     """Train a stage and write the best model, calibrated and scored, to `args.output / "model"`.
 
-    With several processes or micro-batches each objective is that of the whole update, as one
-    process would compute it; batch norm in training mode sees its own process's share.
-
-    Args:
-        stage: from `mma_stage` or `mrnn_stage`.
-        args: the run's settings.
+    Objectives cover the whole update, also with several processes or micro-batches; only
+    batch norm
+    in training mode uses each process's own share.
 
     Returns:
-        The content of `results.json`; None in all processes but the main one.
+        The content of `results.json`; None in all processes except the main one.
 
     Raises:
-        ValueError: a tracker that is not installed.
-        RuntimeError: another number of processes than `expect_processes`; no batch to train on; a
-            folder that holds another run's checkpoints; or resumed with other settings.
+        ValueError: a tracker is not installed.
+        RuntimeError: the number of processes is not `expect_processes`, there is no
+            training batch, the
+            folder holds another run's checkpoints, or settings changed on resuming.
     """
     torch.set_num_threads(args.threads)
     run = Run(stage, args)
@@ -68,7 +66,7 @@ def fit(stage: Stage, args: TrainArguments) -> Results | None:
 
 
 class Run:
-    """Everything of a run that is alive at once: what Accelerate prepared, and how far it is."""
+    """State of a run: everything that Accelerate prepared, and the progress."""
 
     def __init__(self, stage: Stage, args: TrainArguments) -> None:
         self.stage, self.args = stage, args
@@ -76,7 +74,7 @@ class Run:
         set_seed(args.seed, device_specific=True)
         self.sampler = EpochSampler(stage.order, args.seed)
         train, validation = _make_loader(stage, args, self.sampler), _make_loader(stage, args)
-        # A last round that not all processes could join is dropped.
+        # Drop a last round that some processes could not join.
         steps = args.epochs * (len(train) // accelerator.num_processes)
         if steps == 0:
             raise RuntimeError(
@@ -85,7 +83,7 @@ class Run:
             )
         optimizer = _make_optimizer(stage.model, args)
         self.routed = optimizer if isinstance(optimizer, RoutedAdamW) else None
-        # Accelerate steps a prepared scheduler once for each process.
+        # Accelerate steps a prepared scheduler once per process.
         warmup = int(args.warmup * steps) * accelerator.num_processes
         total = steps * accelerator.num_processes
         scheduler = get_scheduler(SCHEDULES[args.schedule], optimizer, warmup, total)
@@ -104,19 +102,19 @@ class Run:
             accelerator.init_trackers("mma_mrnnet", config=logged)
 
     def is_finished(self) -> bool:
-        """Whether all epochs are done, or patience has run out."""
+        """Whether all epochs are done or patience is exhausted."""
         args, progress = self.args, self.progress
         waited = progress.epoch - progress.best_epoch
         return progress.epoch >= args.epochs or 0 < args.patience <= waited
 
     def train_epoch(self) -> None:
-        """Train the rest of the epoch that `progress` is in."""
+        """Train the rest of the current epoch."""
         args, progress, accelerator = self.args, self.progress, self.accelerator
         started = time.perf_counter()
         self.stage.begin_epoch(progress.epoch)
         self.train.set_epoch(progress.epoch)
         self.sampler.start = progress.items
-        # The workers of `--workers` take their seeds from this generator.
+        # Data loader workers take their seeds from this generator.
         self.train.generator.manual_seed(args.seed + progress.epoch)
         self.model.train()
         of_update = args.batch_size * accelerator.num_processes
@@ -125,7 +123,7 @@ class Run:
             desc=f"epoch {progress.epoch + 1}/{args.epochs}",
             initial=progress.items // of_update,
             total=len(self.sampler) // of_update,
-            # A program that wants no warnings wants no bar: the bars of several runs would mix.
+            # If warnings are off, show no bar: bars of parallel runs would mix.
             disable=not (accelerator.is_main_process and logger.isEnabledFor(logging.WARNING)),
             mininterval=5,
         )
@@ -140,7 +138,7 @@ class Run:
         progress.seconds += time.perf_counter() - started
 
     def update(self, batch: Tensors) -> float:
-        """Make one step of the optimiser and return the objective before it."""
+        """Make one optimizer step and return the objective before it."""
         args, accelerator = self.args, self.accelerator
         micro_batch_size = args.micro_batch_size if args.micro_batch_size < args.batch_size else 0
         loss = backward(accelerator, self.stage, self.model, batch, micro_batch_size).item()
@@ -148,7 +146,7 @@ class Run:
         if not abs(loss) < float("inf"):
             raise RuntimeError(f"the loss is {loss} {where}")
         norm = accelerator.clip_grad_norm_(self.model.parameters(), args.max_gradient_norm)
-        # A scaler of float16 gradients skips a step whose gradients are not finite.
+        # A float16 gradient scaler skips steps with infinite or NaN gradients.
         if accelerator.scaler is None and not norm.isfinite():
             raise RuntimeError(f"the gradient's norm is {norm.item()} {where}")
         if self.routed is not None:
@@ -160,7 +158,7 @@ class Run:
         return loss
 
     def validate(self) -> None:
-        """Score the model, count the epoch and log it."""
+        """Score the model, record the epoch and log it."""
         args, progress, accelerator = self.args, self.progress, self.accelerator
         started = time.perf_counter()
         gather = accelerator.gather_for_metrics
@@ -186,10 +184,11 @@ class Run:
         save_checkpoint(self.accelerator, self.args, self.progress, self.settings)
 
     def keep_best(self) -> None:
-        """Write the model to `best` if the epoch that just ended is the best so far.
+        """Write the model to `best` if the last epoch is the best so far.
 
-        Call it only after its checkpoint: a run that is killed in between writes the model when it
-        resumes, so that `best` is never another epoch's than the newest checkpoint says.
+        Call it after the checkpoint: a run killed in between writes `best` on resuming, so
+        that `best`
+        always agrees with the newest checkpoint.
         """
         progress, accelerator = self.progress, self.accelerator
         just_ended = progress.epoch > 0 and progress.items == 0
@@ -240,7 +239,7 @@ class Run:
         )
 
     def _take_rates_from_arguments(self) -> None:
-        """Replace the learning rate and decay of a checkpoint by those of the arguments."""
+        """Replace learning rate and weight decay of a checkpoint by those of the arguments."""
         rate, decay = self.args.learning_rate, self.args.weight_decay
         schedule = self.scheduler.scheduler
         schedule.base_lrs = [rate] * len(schedule.base_lrs)
@@ -280,7 +279,7 @@ def _make_optimizer(model: PreTrainedModel, args: TrainArguments) -> torch.optim
 def _make_loader(
     stage: Stage, args: TrainArguments, sampler: EpochSampler | None = None
 ) -> DataLoader:
-    """Make the loader of the training items if there is a sampler, else of validation."""
+    """Make the loader of training items (with a sampler) or validation items (without)."""
     training = sampler is not None
     return DataLoader(
         stage.train if training else stage.validation,
@@ -289,7 +288,7 @@ def _make_loader(
         drop_last=training,
         collate_fn=stage.train_collator if training else stage.collator,
         num_workers=args.workers,
-        # Its own: otherwise its iterator draws from the global one, and a resumed run differs.
+        # A separate generator: with the global one, a resumed run would differ.
         generator=torch.Generator().manual_seed(args.seed),
     )
 
@@ -301,10 +300,7 @@ def _predict(
     batches: Iterable[Tensors],
     gather: Callable[[Tensors], Tensors],
 ) -> tuple[Tensors, Tensors]:
-    """Return outputs and labels of a whole split on the CPU.
-
-    `gather` returns every item of all processes once.
-    """
+    """Return outputs and labels of a split on the CPU; `gather` merges the processes' items."""
     model.eval()
     outputs: list[Tensors] = []
     labels: list[Tensors] = []
@@ -324,7 +320,7 @@ def _join(parts: list[Tensors]) -> Tensors:
 def predict_dataset(
     stage: Stage, model: PreTrainedModel, dataset: Dataset, args: TrainArguments
 ) -> tuple[Tensors, Tensors]:
-    """Return outputs and labels of a data set, in this process alone, as for `Stage.score`."""
+    """Return outputs and labels of a data set, computed in this process alone."""
     loader = DataLoader(
         dataset, batch_size=args.batch_size, collate_fn=stage.collator, num_workers=args.workers
     )
@@ -335,7 +331,7 @@ def predict_dataset(
 def _save_model(
     stage: Stage, model: PreTrainedModel, folder: Path, extra: dict[str, Path] | None = None
 ) -> None:
-    """Write model, processor and copies of further files (by name in the folder), atomically."""
+    """Write model, processor and copies of further files (by target name), atomically."""
     with replaced_folder(folder) as staging:
         for name, path in (extra or {}).items():
             shutil.copy(path, staging / name)
@@ -344,5 +340,5 @@ def _save_model(
         if model.config.model_type == "mma":
             stage.processor.image_processor().save_pretrained(staging)
         for weights in staging.glob("*.safetensors"):
-            # safetensors lets nobody but the owner read them.
+            # safetensors makes files readable only by their owner.
             shutil.copymode(staging / "config.json", weights)

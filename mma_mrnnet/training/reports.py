@@ -1,4 +1,4 @@
-"""Scores of a split's predictions, as `results.json` reports them, and tables of predictions."""
+"""Scores of predictions for `results.json`, and tables of predictions."""
 
 import csv
 from collections.abc import Sequence
@@ -45,10 +45,9 @@ Tensors = dict[str, Tensor]
 
 
 def mma_scores(outputs: Tensors, labels: Tensors, intensity: Tensor) -> dict[str, float]:
-    """Return one score for each task, and their mean.
+    """Return one score per task, and their mean.
 
-    Action units are scored by the correlation with the intensity labels, expressions by macro F1,
-    valence and arousal by CCC.
+    Action units: correlation with intensity. Expressions: macro F1. Valence and arousal: CCC.
     """
     valence_arousal = labels["valence_arousal_labels"]
     correlations = pearson_scores(outputs["action_unit_logits"].sigmoid(), intensity)
@@ -66,7 +65,7 @@ def mma_scores(outputs: Tensors, labels: Tensors, intensity: Tensor) -> dict[str
 def score_frames(
     outputs: Tensors, labels: Tensors, rows: FrameDataset, action_units: list[int]
 ) -> dict[str, FrameScores]:
-    """Return the scores of a split, for `all` rows and for each source of images."""
+    """Return the scores of a split, for `all` rows and by source."""
     scores = {"all": _score_rows(outputs, labels, rows.intensity, action_units)}
     for source in sorted(set(rows.sources)):
         chosen = torch.tensor([name == source for name in rows.sources])
@@ -138,13 +137,13 @@ def _score_smiles(expression_logits: Tensor, expression: Tensor) -> SmilingScore
 # Stage 2 ---------------------------------------------------------------------------------------
 
 LENGTH_BINS = ((1, 3), (4, 7), (8, 15), (16, 20), (21, 23), (24, 26), (27, 30))
-"""Shortest and longest clip, in frames, of a group; longer clips are one more group."""
+"""Shortest and longest clip of each length group, in frames; longer clips form one more group."""
 
 
 def mrnn_scores(
     outputs: Tensors, labels: Tensors, rows: ClipDataset, names: list[str]
 ) -> dict[str, float]:
-    """Return the Pearson correlation of each target over a split's reactions, and their mean."""
+    """Return the Pearson correlation of each target over the reactions, and their mean."""
     chosen = rows_of_kind(rows, "reaction")
     target = labels["labels"][chosen]
     scores = pearson_scores(outputs["intensities"][chosen], target)
@@ -155,14 +154,15 @@ def mrnn_scores(
 def score_split(
     intensities: Tensor, split: ClipSplit, names: list[str], training_mean: Tensor
 ) -> ClipScores:
-    """Return the scores of a split: over all labelled clips, and over those with a face.
+    """Return the scores of all labelled clips, and of those with a face.
 
-    The prediction of a labelled clip without a face, or of one that could not be read, is the mean
-    training label (our choice): a submission needs a number for every clip.
+    A labelled clip without a face, or an unreadable one, is predicted as the mean training
+    label
+    (our choice), because a submission needs a number for every clip.
 
     Args:
-        intensities: (N, K) of the clips `split.with_face`, or of the first of them.
-        split: its clips.
+        intensities: (N, K) for the first N clips of `split.with_face`.
+        split: the clips.
         names: of the K targets.
         training_mean: (K,) from `mean_label`.
     """
@@ -188,7 +188,7 @@ def score_split(
 def score_clips(
     intensities: Tensor, labels: Tensor, rows: ClipDataset, names: list[str]
 ) -> ClipScores:
-    """Return scores of the reactions, also by clip length, and what quiet clips get."""
+    """Return the scores of reactions, also by clip length, and the outputs for quiet clips."""
     reactions = rows_of_kind(rows, "reaction")
     by_length: dict[str, LengthScores] = {}
     lengths = torch.from_numpy(rows.lengths)
@@ -233,26 +233,26 @@ def _score_intensities(prediction: Tensor, target: Tensor, names: list[str]) -> 
 
 
 def rows_of_kind(rows: ClipDataset, kind: str) -> Tensor:
-    """Return (N,) bool: the clips of a kind (`reaction`, or one of quiet clips)."""
+    """Return (N,) bool: clips of one kind (`reaction`, or a kind of quiet clip)."""
     return torch.tensor([row == kind for row in rows.kinds], dtype=torch.bool)
 
 
 def mean_label(clips: list[ClipFile]) -> Tensor:
-    """Return the (K,) float32 mean of each target over the clips that have it; NaN if none has."""
+    """Return the (K,) float32 mean label of each target; NaN for a target without labels."""
     return torch.tensor([list(clip.labels.values()) for clip in clips]).nanmean(0)
 
 
 def write_predictions(
     path: Path, intensities: Tensor, split: ClipSplit, id_column: str, training_mean: Tensor
 ) -> None:
-    """Write a table of all clips of a split, in the order and under the names of the corpus.
+    """Write a CSV table of all clips of a split, in the order and under the names of the corpus.
 
     Args:
         path: the CSV file.
-        intensities: (N, K) of the clips `split.with_face`.
-        split: its clips.
+        intensities: (N, K) for `split.with_face`.
+        split: the clips.
         id_column: header of the first column.
-        training_mean: (K,) the prediction of clips without a face.
+        training_mean: (K,) prediction for clips without a face.
     """
     predicted = dict(zip(split.with_face.clip_ids, intensities.tolist(), strict=True))
     with replaced_file(path) as staging, staging.open("w", encoding="utf-8", newline="") as file:

@@ -1,4 +1,4 @@
-"""The order of an epoch's items: drawn from (seed, epoch) alone, so a resumed run repeats it."""
+"""Item order of an epoch; depends only on (seed, epoch), so that a resumed run repeats it."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -12,20 +12,20 @@ from mma_mrnnet.model.labels import NO_CLASS
 from mma_mrnnet.training.augmentation import mixed_seed
 
 Order = Callable[[torch.Generator], Tensor]
-"""A generator -> (n,) int64 item numbers of one epoch; n is the same at every call."""
+"""Maps a generator to the (n,) int64 item numbers of one epoch; n never changes."""
 
 
 BALANCES = ("off", "corpora", "classes")
-"""How an epoch chooses the number of items of each kind; see `corpus_draws`."""
+"""Ways to choose the number of items of each kind; see `corpus_draws`."""
 
 
 @dataclass(frozen=True)
 class Draw:
-    """How many of some items an epoch draws.
+    """A set of items and the number of draws from it per epoch.
 
     Attributes:
         items: (n,) int64 item numbers, at least one.
-        count: each item comes `count // n` times or once more; each epoch draws which ones.
+        count: each item is drawn `count // n` times or once more; which ones varies by epoch.
     """
 
     items: Tensor
@@ -33,18 +33,15 @@ class Draw:
 
 
 def shuffled(count: int) -> Order:
-    """Return the order that visits every item once, at random."""
+    """Return an order that visits every item once, at random."""
     return lambda generator: torch.randperm(count, generator=generator)
 
 
 def mixed(corpora: Sequence[Sequence[Draw]]) -> Order:
-    """Return the order that spreads each corpus evenly over the epoch, so that all end together.
+    """Return an order that spreads each corpus evenly over the epoch; its length is all counts.
 
-    In any n successive items a corpus with share s of the epoch has n s items, within 1 if there
-    are two corpora and within (1 - s) + s (C - 1) if there are C. The length is the sum of counts.
-
-    Args:
-        corpora: the draws of each corpus, which are spread evenly over its items.
+    Any n successive items hold n s items of a corpus with share s, within 1 for two corpora, or
+    within (1 - s) + s (C - 1) for C. The draws of a corpus spread evenly over its items.
     """
 
     def order(generator: torch.Generator) -> Tensor:
@@ -55,22 +52,19 @@ def mixed(corpora: Sequence[Sequence[Draw]]) -> Order:
 
 
 def corpus_draws(sources: Sequence[str], expression: Tensor, balance: str) -> dict[str, list[Draw]]:
-    """Return what an epoch draws of each corpus, by name; always as many items as there are.
+    """Return the draws of an epoch by corpus; their total is the number of items.
 
     - `off`: every item once.
-    - `corpora`: equally many items of each corpus: small ones repeat, large ones give a part.
-    - `classes`: for each corpus, its number of rows with an expression, spread equally over the
-      expressions that occur there; and its other rows once.
+    - `corpora`: the same number from each corpus; small ones repeat, large ones give a part.
+    - `classes`: in each corpus, the rows with an expression are redistributed equally over the
+      expressions that occur; the other rows come once.
 
-    If numbers do not divide, the first corpora (by name) or classes get one item more.
+    Remainders go to the first corpora (by name) or classes, one item each.
 
     Args:
         sources: the corpus of each item.
         expression: (N,) int64 class ids; -100 where unlabelled.
-        balance: one of `BALANCES`.
-
-    Raises:
-        ValueError: another `balance`.
+        balance: one of `BALANCES`; any other raises ValueError.
     """
     if balance not in BALANCES:
         raise ValueError(f"balance must be one of {', '.join(BALANCES)}; got {balance!r}")
@@ -91,7 +85,7 @@ def corpus_draws(sources: Sequence[str], expression: Tensor, balance: str) -> di
 
 
 def _class_draws(items: Tensor, expression: Tensor) -> list[Draw]:
-    """Draw equally many rows of each expression of one corpus, and its other rows once."""
+    """Draw equally many rows of each expression in one corpus, and its other rows once."""
     groups = {label: items[expression == label] for label in expression.unique().tolist()}
     others = groups.pop(NO_CLASS, items[:0])
     shares = _even_shares(len(items) - len(others), len(groups))
@@ -100,12 +94,12 @@ def _class_draws(items: Tensor, expression: Tensor) -> list[Draw]:
 
 
 def _even_shares(total: int, parts: int) -> list[int]:
-    """Split `total` into whole numbers that differ by at most one, the larger first."""
+    """Split `total` into integers that differ by at most one, larger ones first."""
     return [(total + parts - 1 - part) // parts for part in range(parts)]
 
 
 def _draw_items(draw: Draw, generator: torch.Generator) -> Tensor:
-    """Return (count,) items: round after round of all in random order, the last one cut off."""
+    """Return (count,) items: repeated random permutations, the last one truncated."""
     items, count = draw.items, draw.count
     rounds = -(-count // len(items))
     return torch.cat(
@@ -114,7 +108,7 @@ def _draw_items(draw: Draw, generator: torch.Generator) -> Tensor:
 
 
 def _interleave(parts: Sequence[Tensor], generator: torch.Generator) -> Tensor:
-    """Merge the parts: item k of n is at time (k + 1/2) / n, equal times in random order."""
+    """Merge the parts: item k of n has time (k + 1/2) / n; ties are in random order."""
     times = torch.cat(
         [(torch.arange(len(part), dtype=torch.float64) + 0.5) / len(part) for part in parts]
     )
@@ -123,12 +117,7 @@ def _interleave(parts: Sequence[Tensor], generator: torch.Generator) -> Tensor:
 
 
 class EpochSampler(Sampler[int]):
-    """Item numbers of an epoch, the same in all processes, each of which takes its own batches.
-
-    Args:
-        order: draws an epoch.
-        seed: of the run.
-    """
+    """Item numbers of an epoch, the same in all processes; each process takes its own batches."""
 
     def __init__(self, order: Order, seed: int) -> None:
         self.order = order
@@ -136,10 +125,10 @@ class EpochSampler(Sampler[int]):
         self.length = len(order(self._generator(0)))
         self.epoch = 0
         self.start = 0
-        """Items that the next iteration skips, since a run was cut off after them."""
+        """Items to skip in the next iteration, because an interrupted run already used them."""
 
     def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch that the next iteration draws."""
+        """Set the epoch of the next iteration."""
         self.epoch = epoch
 
     def __len__(self) -> int:

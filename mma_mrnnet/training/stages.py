@@ -1,4 +1,4 @@
-"""What differs between the stages: data, model, scores, and what happens to the best model."""
+"""The differences between the stages: data, model, scores, and treatment of the best model."""
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
@@ -66,29 +66,26 @@ logger = logging.getLogger(__name__)
 
 @dataclass
 class Stage:
-    """Everything `fit` needs of one stage.
+    """Everything `fit` needs for one stage.
 
     Attributes:
-        name: `mma` or `mrnn`; the model's results lie beside it under this name.
-        model: what is trained.
-        processor: saved beside the model.
+        name: `mma` or `mrnn`; also names the results file beside the model.
         train: items for `train_collator`.
-        validation: items for `collator`; chooses the best epoch.
+        validation: items for `collator`; selects the best epoch.
         order: draws the item numbers of one epoch of `train`.
         train_collator: items -> batch, with augmentation.
         collator: items -> batch.
-        output_names: fields of the model's output that `score` and `finish` read.
-        loss_names: fields of the model's output that its `objective` reads.
+        output_names: model output fields that `score` and `finish` read.
+        loss_names: model output fields that the model's `objective` reads.
         score: (outputs, labels) of a split -> named scores.
-        score_name: the score that chooses the best epoch; more is better.
-        finish: (best model, predict, what the loop records) -> results; may calibrate the model.
-        data: what the data are, for the results.
-        provenance: where they come from.
-        fingerprint: a digest of the data, labels included, and of the extractor behind them: all
-            processes and a resumed run must have the same.
-        held_out: labelled clips of a test split, for `collator`; None if there are none.
-        carried_results: result files of an earlier stage that travel with the model.
-        begin_epoch: is told the number of each epoch, from 0, before its first item is read.
+        score_name: selects the best epoch; higher is better.
+        finish: (best model, predict, the loop's records) -> results; may calibrate the model.
+        data: description for the results.
+        fingerprint: a digest of data, labels and extractor; the same in all processes and
+            on resuming.
+        held_out: labelled test clips for `collator`, or None.
+        carried_results: result files of an earlier stage to store with the model.
+        begin_epoch: called with the epoch number, from 0, before its first item is read.
     """
 
     name: str
@@ -126,18 +123,16 @@ SCORE_OF = {
     "expressions": "expression_f1",
     "valence_arousal": "valence_arousal_ccc",
 }
-"""The score of each channel; that of the last one taught chooses the epoch, unless all are."""
+"""The score of each channel; the last taught one selects the epoch, unless all are taught."""
 
 
 def mma_stage(args: TrainArguments) -> Stage:
-    """Prepare stage 1: the extractor on labelled face crops, or on drawn faces.
+    """Prepare stage 1: train the extractor on labelled face crops or drawn faces.
 
-    Args:
-        args: `data` is a folder or corpora (see `load_frames`), `drawn` or `drawn:partial`;
-            `channels` are the outputs that labels teach.
+    `args.data` is as in `frame_splits`; labels teach the outputs `args.channels`.
 
     Raises:
-        ValueError: settings or data that cannot be (see `frame_splits`).
+        ValueError: invalid settings or data (see `frame_splits`).
     """
     config = _extractor_config(args)
     teaches_all = len(args.channels) == len(SCORE_OF)
@@ -168,9 +163,7 @@ def mma_stage(args: TrainArguments) -> Stage:
 
     torch.manual_seed(args.seed)
     model = MMAModel(config)
-    cast("torch.nn.Module", model).to(
-        memory_format=torch.channels_last
-    )  # an eighth faster on a CPU
+    cast("torch.nn.Module", model).to(memory_format=torch.channels_last)  # 12 % faster on a CPU
     outputs = ("valence_arousal", "expression_logits", "action_unit_logits")
     augmentations = args.augmentations if args.augment else ()
     return Stage(
@@ -217,7 +210,7 @@ def _extractor_config(args: TrainArguments) -> MMAConfig:
 
 
 def _record_supervision(config: MMAConfig, train: FrameDataset) -> None:
-    """Record in the config which units have training labels, and which outputs nothing teaches."""
+    """Record in the config which units have labels and which outputs nothing teaches."""
     labelled = (~train.intensity.isnan()).any(0).tolist()
     units = zip(config.action_units, labelled, strict=True)
     config.supervised_action_units = [unit for unit, is_labelled in units if is_labelled]
@@ -230,14 +223,14 @@ def _record_supervision(config: MMAConfig, train: FrameDataset) -> None:
 
 
 def mrnn_stage(args: TrainArguments) -> Stage:
-    """Prepare stage 2: the recurrent part on clips of affect, the extractor fixed inside.
+    """Prepare stage 2: train the recurrent part on clips; the extractor inside stays fixed.
 
-    Args:
-        args: `data` is `simulated`, `clips:FOLDER` or `hume:FOLDER`; `mma` the stage-1 checkpoint
-            that the model is built around, None for tables of features.
+    `args.data` is `simulated`, `clips:FOLDER` or `hume:FOLDER`; `args.mma` is the stage-1
+    checkpoint
+    (None for feature tables).
 
     Raises:
-        ValueError: data of a kind that is not read here, or no stage-1 checkpoint at `mma`.
+        ValueError: an unknown kind of data, or no stage-1 checkpoint at `args.mma`.
     """
     corpus = read_corpus(args)
     score_name = choose_score(args, [*corpus.names, "mean_pearson"], "mean_pearson")
@@ -261,7 +254,9 @@ def mrnn_stage(args: TrainArguments) -> Stage:
         )
 
     behind = [] if model.mma is None else [model_digest(model.mma)]
-    if corpus.noise is not None:  # from a file beside the extractor, which no setting names
+    if (
+        corpus.noise is not None
+    ):  # read from a file beside the extractor, which is not among the settings
         behind.append(repr(corpus.noise))
     return Stage(
         name="mrnn",
@@ -288,13 +283,14 @@ def mrnn_stage(args: TrainArguments) -> Stage:
 def build_model(
     args: TrainArguments, corpus: ClipCorpus
 ) -> tuple[MMAMRNNetForIntensity, MMAMRNNetVideoProcessor, LoadedClips]:
-    """Build a new model for a corpus, with its processor and the clips that it reads.
+    """Build a new model for a corpus, with its processor and clips.
 
-    Videos, crops and simulated clips get a model around the stage-1 checkpoint `args.mma`; tables
-    get a model without an extractor, whose scaling is fitted on the training clips.
+    Videos, crops and simulated clips get a model around the stage-1 checkpoint `args.mma`.
+    Feature
+    tables get a model without an extractor, with scaling fitted on the training clips.
 
     Raises:
-        ValueError: no checkpoint at `args.mma`, or clips that cannot be used (see `load_clips`).
+        ValueError: no checkpoint at `args.mma`, or unusable clips (see `load_clips`).
     """
     if corpus.holds_tables:
         clips = load_clips(corpus, args, TableInput(args.features))
@@ -312,13 +308,13 @@ def build_model(
             f"--mma {args.mma}: not a checkpoint that can be loaded: {error}"
         ) from error
     extractor = cast("MMAModel", model.mma)
-    # A path of this machine, while config.json travels.
+    # Drop this machine's path, because config.json is shared.
     cast("MMAConfig", model.config.mma_config)._name_or_path = ""
     return model, processor, load_clips(corpus, args, ExtractorInput(extractor, processor))
 
 
 def _lengths(args: TrainArguments) -> dict[str, Any]:
-    """Return the processor's settings of clip length and sampling rate."""
+    """Return the processor's settings for clip length and sampling rate."""
     return {
         "num_frames": args.num_frames,
         "fps": args.sampling_fps,
@@ -327,7 +323,7 @@ def _lengths(args: TrainArguments) -> dict[str, Any]:
 
 
 def _recurrent_part(args: TrainArguments, corpus: ClipCorpus) -> dict[str, Any]:
-    """Return the fields of `MMAMRNNetConfig` that do not describe the input of a frame."""
+    """Return the fields of `MMAMRNNetConfig` that do not concern the input of a frame."""
     return {
         "channels": args.channels,
         "num_frames": args.num_frames,
@@ -345,15 +341,11 @@ def _recurrent_part(args: TrainArguments, corpus: ClipCorpus) -> dict[str, Any]:
     }
 
 
-CLIPS_AT_ONCE = 256  # that memory holds while the scaling is fitted
+CLIPS_AT_ONCE = 256  # clips in memory while the scaling is fitted
 
 
 def measure_features(clips: ClipDataset) -> tuple[Tensor, Tensor]:
-    """Return mean and standard deviation of each feature over the frames of all clips.
-
-    Returns:
-        Mean and scale, (F,) float32 each; the scale is 1 for a feature that never changes.
-    """
+    """Return (F,) float32 mean and scale over all frames; the scale of a constant feature is 1."""
     sums, count, low, high = 0.0, 0, np.inf, -np.inf
     for frames in _iterate_frames(clips):
         sums, count = sums + frames.sum(0, dtype=np.float64), count + len(frames)
@@ -366,14 +358,14 @@ def measure_features(clips: ClipDataset) -> tuple[Tensor, Tensor]:
 
 
 def _iterate_frames(clips: ClipDataset) -> Iterator[np.ndarray]:
-    """Yield (frames, F) of some clips after the other: memory never holds all of them."""
+    """Yield (frames, F) chunks of several clips, so that memory never holds all of them."""
     for first in range(0, len(clips), CLIPS_AT_ONCE):
         items = clips.__getitems__([*range(first, min(first + CLIPS_AT_ONCE, len(clips)))])
         yield np.concatenate([item["affect"] for item in items])
 
 
 def held_out_of(splits: dict[str, ClipSplit]) -> ClipDataset | None:
-    """Return the labelled test clips; None if there are none."""
+    """Return the labelled test clips, or None."""
     rows = splits["test"].rows if "test" in splits else None
     return rows if rows else None
 
@@ -391,7 +383,7 @@ def _warn_of_long_clips(splits: dict[str, ClipSplit], processor: MMAMRNNetVideoP
 def _calibrate(
     model: MMAMRNNetForIntensity, predict: Predict, splits: dict[str, ClipSplit]
 ) -> tuple[ClipScores, IntensityCalibration]:
-    """Calibrate the model on validation; return the scores there before it, and what was fitted."""
+    """Calibrate the model on validation; return the scores before, and the calibration."""
     names = model.config.label_names
     outputs, labels = predict(splits["validation"].rows)
     training_mean = mean_label(splits["train"].files)
@@ -419,16 +411,10 @@ def report_splits(
 ) -> tuple[dict[str, ClipScores], dict[str, Tensors]]:
     """Score validation and test, and write the predictions of their real clips to `output`.
 
-    Args:
-        predict: as `Stage.finish` gets it.
-        splits: the clips.
-        names: of the K targets.
-        id_column: header of the clips' names in the tables of predictions.
-        output: the run's folder.
+    `predict` is the argument of `Stage.finish`; `id_column` heads the column of clip names.
 
     Returns:
-        The scores of each labelled split, and the outputs of each split with a clip that can be
-        predicted.
+        Scores of each labelled split, and outputs of each split with a predictable clip.
     """
     scores: dict[str, ClipScores] = {}
     predicted: dict[str, Tensors] = {}

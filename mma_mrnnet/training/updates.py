@@ -1,7 +1,8 @@
-"""One update of the weights: the exact gradient of its objective, and the routed step of AdamW.
+"""One update of the weights: the exact gradient of the objective, and routed AdamW.
 
-Means over labelled rows, CCC and Pearson of shares do not average to those of the whole; so the
-outputs and labels of all processes and micro-batches are joined before an objective is computed.
+CCC, Pearson and means over labelled rows cannot be averaged over shares. So the outputs and
+labels
+of all processes and micro-batches are joined before the objective is computed.
 """
 
 from collections.abc import Callable, Iterable
@@ -20,28 +21,25 @@ from mma_mrnnet.training.stages import Stage
 def backward(
     accelerator: Accelerator, stage: Stage, model: nn.Module, batch: Tensors, micro_batch_size: int
 ) -> Tensor:
-    """Add the gradient of the objective over all processes' batches to the parameters.
+    """Add the gradient of the objective over all processes' batches; return the objective.
 
-    With micro-batches the network runs twice: once without a graph for the outputs, whose objective
-    gives the exact gradient at each output; and once more, micro-batch by micro-batch with the same
-    random numbers (dropout), to carry that gradient to the parameters. Memory is that of one
-    micro-batch. Batch norm in training mode sees its own micro-batch in its own process, and its
-    running statistics count each micro-batch once.
+    With micro-batches the network runs twice: first without a graph, to get the gradient of the
+    objective at each output; then per micro-batch with the same random numbers (dropout), to
+    propagate it to the parameters. Memory is that of one micro-batch. Batch norm in
+    training mode uses
+    each process's micro-batch, and its running statistics count each micro-batch once.
 
     Args:
         accelerator: of the run.
-        stage: names the outputs that its model's `objective` reads.
+        stage: names the outputs that the model's `objective` reads.
         model: as `accelerator.prepare` returned it.
-        batch: this process's share of the update; names that end in `labels` go to the objective.
-        micro_batch_size: items that go through the network at once; 0: the whole share.
-
-    Returns:
-        The objective, a scalar without a graph.
+        batch: this process's share; names that end in `labels` go to the objective.
+        micro_batch_size: items per pass through the network; 0: the whole share.
     """
     labels = {name: value for name, value in batch.items() if name.endswith("labels")}
     inputs = {name: value for name, value in batch.items() if name not in labels}
-    processes = accelerator.num_processes  # over which gradients are averaged
-    # Not decided by this share's size: another process's may differ, and all must meet in step.
+    processes = accelerator.num_processes  # gradients are averaged over these
+    # Not decided by the size of this share: all processes must take the same branch.
     if micro_batch_size == 0:
         loss = global_loss(accelerator, stage, model, model(**inputs), labels)
         accelerator.backward(loss * processes)
@@ -56,8 +54,8 @@ def backward(
     for number, (part, share) in enumerate(zip(parts, shares, strict=True), 1):
         with nullcontext() if number == len(parts) else accelerator.no_sync(model):
             output = model(**part)
-            # Its gradient at each output is the given one; and it is a loss, which a scaler of
-            # float16 gradients needs.
+            # The gradient of this loss at each output is the given one, and a float16 gradient
+            # scaler can scale it.
             carriers = [
                 (output[name] * gradient).sum()
                 for name, gradient in zip(stage.loss_names, share, strict=True)
@@ -69,14 +67,11 @@ def backward(
 def global_loss(
     accelerator: Accelerator, stage: Stage, model: nn.Module, output: ModelOutput, labels: Tensors
 ) -> Tensor:
-    """Return the objective of the whole update, of which each process holds a share; scalar.
+    """Return the scalar objective of the whole update, of which each process holds a share.
 
-    Args:
-        accelerator: of the run.
-        stage: names the outputs that the objective reads.
-        model: as `accelerator.prepare` returned it.
-        output: of this process's share; only this share carries a gradient.
-        labels: of this process's share.
+    `model` is the prepared one; `output` and `labels` are this process's share, and only
+    this share
+    carries a gradient.
     """
     if accelerator.num_processes > 1:
         count = torch.tensor([len(output[stage.loss_names[0]])], device=accelerator.device)
@@ -89,7 +84,7 @@ def global_loss(
 
 
 def _gather(share: Tensor, sizes: list[int], rank: int) -> Tensor:
-    """Return the shares of all processes in the order of their ranks; only ours has a gradient."""
+    """Join the shares of all processes by rank; only ours carries a gradient."""
     padding = share.new_zeros(max(sizes) - len(share), *share.shape[1:])
     padded = torch.cat([share.detach(), padding]).contiguous()
     parts = [torch.empty_like(padded) for _ in sizes]
@@ -102,7 +97,7 @@ def _gather(share: Tensor, sizes: list[int], rank: int) -> Tensor:
 def _outputs_without_graph(
     model: nn.Module, parts: list[Tensors], names: tuple[str, ...]
 ) -> ModelOutput:
-    """Return the joined outputs of the parts as leaves; random states and buffers stay the same."""
+    """Return the parts' outputs as leaf tensors; restore random states and buffers."""
     device = next(model.parameters()).device
     buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
     kept: dict[str, Any] = {"devices": []}
@@ -117,17 +112,21 @@ def _outputs_without_graph(
 
 
 class RoutedAdamW(torch.optim.AdamW):
-    """AdamW for which the dense layer's columns of unrouted frames do not exist in that step.
+    """AdamW that skips the dense layer's columns of unrouted frames in a step.
 
-    The mask gives such columns a gradient of exactly 0, yet Adam's momentum and weight decay would
-    still move them. Here their weights and moments keep every bit, and each frame's columns count
-    their own steps: a frame that is first routed late starts with the bias correction of a first
-    step. Source: the routing rule of the authors' RACNet as we remember it (connections of outputs
-    that are not routed stay constant until another input routes them); the form is our choice.
+    The mask makes their gradient 0, but Adam's momentum and weight decay would still change
+    them. Here
+    their weights and moments stay bit-identical, and each frame's columns count their own
+    steps, so
+    that a frame first routed late starts with the bias correction of step one. Source: the
+    routing rule
+    of the authors' RACNet as we remember it (connections of unrouted outputs stay
+    constant); the form
+    is our choice.
 
     Args:
-        parameters: what is trained, `routed` among it.
-        routed: the dense layer's weight, (D, T * H): T frames of H columns each.
+        parameters: all trained parameters, including `routed`.
+        routed: (D, T * H) weight of the dense layer: T frames of H columns each.
         num_frames: T.
         settings: as `torch.optim.AdamW` takes them.
     """
@@ -143,14 +142,17 @@ class RoutedAdamW(torch.optim.AdamW):
         self.routed = routed
         self.num_frames = num_frames
         self.longest = num_frames
-        """Frames of the longest clip of the coming update, over all processes and micro-batches."""
+        """Frames of the longest clip in the next update, over all processes and micro-batches."""
 
     @torch.no_grad()
     def step(  # type: ignore[override]  # torch declares overloads
         self, closure: Callable[[], float] | None = None
     ) -> float | None:
-        """Make one update; all parameters but `routed` change as in AdamW."""
-        gradient, self.routed.grad = self.routed.grad, None  # AdamW skips what has no gradient
+        """Make one update; all parameters except `routed` change as in AdamW."""
+        gradient, self.routed.grad = (
+            self.routed.grad,
+            None,
+        )  # AdamW skips parameters without a gradient
         try:
             loss = super().step(closure)
         finally:
@@ -173,7 +175,7 @@ class RoutedAdamW(torch.optim.AdamW):
             for values in whole
         )
         state["step"][: self.longest] += 1
-        # In float64: 1 - 0.999 in float32 is off by 5e-5.
+        # In float64, because 1 - 0.999 in float32 has an error of 5e-5.
         steps = state["step"][: self.longest, None].double()  # (longest, 1)
         correction1, correction2 = (1 - beta1**steps).to(weight), (1 - beta2**steps).to(weight)
         weight.mul_(1 - rate * group["weight_decay"])
