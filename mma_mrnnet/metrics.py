@@ -1,4 +1,4 @@
-"""Scores of a whole split, never of a batch; all take row weights, so that one bootstrap serves."""
+"""Scores of a whole split, never of a batch; all take row weights, for the bootstrap."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import evaluate
 
 LEAST_VARIANCE = 1e-10
-"""In units of a column's squared range; a resample that varies less counts as constant."""
+"""Relative to a column's squared range; a resample with less variance counts as constant."""
 
 # Correlations ----------------------------------------------------------------------------------
 
@@ -26,20 +26,19 @@ def pearson_scores(prediction: Tensor, target: Tensor, weights: Tensor | None = 
     Args:
         prediction: (N, K).
         target: (N, K); NaN where unlabelled.
-        weights: (..., N) weights of the rows; None: 1 each.
+        weights: (..., N) row weights; None: 1 each.
 
     Returns:
-        (..., K) float64; NaN where it is not defined (fewer than two labelled rows, or a constant
-        side).
+        (..., K) float64; NaN with fewer than two labelled rows or a constant side.
     """
     _, var_x, var_y, covariance = _moments(prediction, target, weights)
     return covariance / (var_x * var_y).sqrt()
 
 
 def concordance_scores(prediction: Tensor, target: Tensor, weights: Tensor | None = None) -> Tensor:
-    """Return the concordance correlation of each target over a split (Lin, Biometrics, 1989).
+    """Return the concordance correlation of each target (Lin, Biometrics, 1989).
 
-    Shapes and NaN are those of `pearson_scores`.
+    Shapes and NaN are as in `pearson_scores`.
     """
     difference, var_x, var_y, covariance = _moments(prediction, target, weights)
     return 2 * covariance / (var_x + var_y + difference**2)
@@ -48,9 +47,9 @@ def concordance_scores(prediction: Tensor, target: Tensor, weights: Tensor | Non
 def _moments(
     prediction: Tensor, target: Tensor, weights: Tensor | None
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Return difference of means, two variances and the covariance, (..., K) float64 each.
+    """Return mean difference, two variances and covariance, (..., K) float64 each.
 
-    The variances are NaN where a side is constant.
+    Variances are NaN where a side is constant.
     """
     weights = _weights_of(target, weights)
     if len(target) == 0:
@@ -58,7 +57,7 @@ def _moments(
         return nothing, nothing, nothing, nothing
     labelled = ~target.isnan()
     count = weights @ labelled.double()
-    # Measured from the means over all rows, so that sums of squares lose no digits.
+    # Subtract the means over all rows first, so that sums of squares stay precise.
     x, x_mean = _centred(prediction.double(), labelled)
     y, y_mean = _centred(target.double(), labelled)
     x_shift, y_shift = weights @ x / count, weights @ y / count
@@ -73,7 +72,7 @@ def _weights_of(rows: Tensor, weights: Tensor | None) -> Tensor:
 
 
 def _centred(values: Tensor, labelled: Tensor) -> tuple[Tensor, Tensor]:
-    """Return values less their mean over the labelled rows (0 in the others), and the mean."""
+    """Return values minus their mean over labelled rows (0 elsewhere), and the mean."""
     zero = torch.zeros((), dtype=torch.float64)
     mean = torch.where(labelled, values, zero).sum(0) / labelled.sum(0)
     return torch.where(labelled, values - mean, zero), mean
@@ -90,18 +89,15 @@ def _unless_constant(variance: Tensor, values: Tensor, labelled: Tensor) -> Tens
 def mean_where_labels_vary(scores: Tensor, target: Tensor) -> float:
     """Return the mean over the targets whose labels vary; NaN where none do.
 
-    An output that is constant there counts as 0: otherwise a task that collapsed to a constant
-    would drop out of the mean, and could win the best epoch.
-
-    Args:
-        scores: (K,) correlations, NaN where not defined.
-        target: (N, K); NaN where unlabelled.
+    A constant output counts as 0: otherwise a task that collapsed would drop out of the mean and
+    could win the best epoch. `scores` are (K,) correlations, NaN where undefined; `target` is
+    (N, K), NaN where unlabelled.
     """
     return float(count_constant_as_zero(scores, target).nanmean())
 
 
 def count_constant_as_zero(scores: Tensor, target: Tensor, weights: Tensor | None = None) -> Tensor:
-    """Return correlations (..., K) with 0 where only the prediction is constant; else NaN stays."""
+    """Return (..., K) correlations, 0 where only the prediction is constant; other NaN stay."""
     _, _, var_y, _ = _moments(target, target, weights)
     return torch.where(scores.isnan() & ~var_y.isnan(), 0.0, scores)
 
@@ -124,14 +120,8 @@ def f1_scores(
 ) -> Tensor:
     """Return F1 of each binary target over its annotated rows.
 
-    Args:
-        predicted: (N, A) bool.
-        present: (N, A) bool, the truth.
-        annotated: (N, A) bool, False where there is no label.
-        weights: (..., N) weights of the rows; None: 1 each.
-
-    Returns:
-        (..., A) float64; NaN where no annotated row is positive, since F1 then says nothing.
+    The (N, A) bool inputs are the prediction, the truth, and whether there is a label. `weights`
+    are (..., N); None means 1 each. The result is (..., A) float64; NaN without a positive row.
     """
     weights = _weights_of(present, weights)
     hits = weights @ (predicted & present & annotated).double()
@@ -145,14 +135,9 @@ def class_f1_scores(
 ) -> Tensor:
     """Return F1 of each class over the labelled rows.
 
-    Args:
-        predicted: (N,) class ids.
-        labels: (N,) class ids; -100 where unlabelled.
-        classes: C, the number of classes.
-        weights: (..., N) weights of the rows; None: 1 each.
-
-    Returns:
-        (..., C) float64; NaN for a class that does not occur among the labels.
+    `predicted` and `labels` are (N,) class ids, label -100 means unlabelled; `classes` is C, and
+    `weights` are (..., N) or None for 1 each. The result is (..., C) float64; NaN for a class
+    without labels.
     """
     ids = torch.arange(classes)
     annotated = (labels != NO_CLASS)[:, None].expand(-1, classes)
@@ -162,7 +147,7 @@ def class_f1_scores(
 def class_recalls(
     predicted: Tensor, labels: Tensor, classes: int, weights: Tensor | None = None
 ) -> Tensor:
-    """Return the recall of each class; shapes and NaN as `class_f1_scores`.
+    """Return the recall of each class; shapes and NaN as in `class_f1_scores`.
 
     Their mean is the balanced accuracy.
     """
@@ -174,33 +159,27 @@ def class_recalls(
 
 
 def macro_f1(predicted: Tensor, labels: Tensor) -> float:
-    """Return the mean F1 over the classes that occur; NaN where no row is labelled.
+    """Return the mean F1 over the classes that occur; NaN without labels.
 
-    Args:
-        predicted: (N,) class ids.
-        labels: (N,) class ids; -100 where unlabelled.
+    `predicted` and `labels` are (N,) class ids; label -100 means unlabelled.
     """
     classes = int(labels.max()) + 1 if len(labels) else 0
     return float(class_f1_scores(predicted, labels, max(classes, 0)).nanmean())
 
 
 def count_confusions(predicted: Tensor, labels: Tensor, classes: int) -> Tensor:
-    """Return (C, C) int64 counts: rows are labels, columns predictions; -100 is left out."""
+    """Return (C, C) int64 counts: rows are labels, columns predictions; -100 is skipped."""
     labelled = labels != NO_CLASS
     places = labels[labelled] * classes + predicted[labelled]
     return torch.bincount(places, minlength=classes**2).view(classes, classes)
 
 
 def area_under_roc(score: Tensor, positive: Tensor, weights: Tensor | None = None) -> Tensor:
-    """Return the chance that a positive row scores above a negative one, ties counted half.
+    """Return the probability that a positive row scores above a negative one; ties count half.
 
-    Args:
-        score: (N,) float.
-        positive: (N,) bool.
-        weights: (..., N) weights of the rows; None: 1 each.
-
-    Returns:
-        (...) float64 in [0, 1]; NaN where one side is empty.
+    `score` is (N,) float, `positive` (N,) bool, and `weights` (..., N) or None for 1 each.
+    The result
+    is (...) float64 in [0, 1]; NaN if one side is empty.
     """
     score, positive = torch.as_tensor(score), torch.as_tensor(positive)
     weights = _weights_of(score, weights)
@@ -217,18 +196,13 @@ def area_under_roc(score: Tensor, positive: Tensor, weights: Tensor | None = Non
 
 
 def expected_calibration_error(probability: Tensor, outcome: Tensor, bins: int = 10) -> float:
-    """Return the mean distance between predicted probability and share of outcomes over bins.
+    """Return the mean distance between predicted probability and observed share over bins.
 
-    Bins have equal width and count by their share of the rows (Naeini, Cooper & Hauskrecht, AAAI
-    2015). Few rows make the error larger than it is, since a bin's share scatters.
-
-    Args:
-        probability: (N,) in [0, 1].
-        outcome: (N,) bool.
-        bins: number of bins.
-
-    Returns:
-        A number in [0, 1]; NaN without a row.
+    Bins have equal width and are weighted by their rows (Naeini, Cooper & Hauskrecht, AAAI
+    2015). With
+    few rows the error is biased upwards. `probability` is (N,) in [0, 1], `outcome` (N,)
+    bool. The
+    result is in [0, 1]; NaN without rows.
     """
     if len(probability) == 0:
         return float("nan")
@@ -239,10 +213,9 @@ def expected_calibration_error(probability: Tensor, outcome: Tensor, bins: int =
 def reliability(
     probability: Tensor, outcome: Tensor, bins: int = 10
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Return lower edge, mean probability, share of outcomes and number of rows of each bin.
+    """Return lower edge, mean probability, share of outcomes and number of rows per bin.
 
-    Returns:
-        Four times (bins,) float64; NaN for the two means of a bin without a row.
+    Each is (bins,) float64; the two means are NaN for an empty bin.
     """
     probability, outcome = probability.double(), outcome.double()
     place = (probability * bins).long().clamp(0, bins - 1)  # 1.0 belongs to the last bin
@@ -254,11 +227,9 @@ def reliability(
 
 
 def expression_calibration_error(probability: Tensor, labels: Tensor) -> float:
-    """Return the ECE of the most probable expression; NaN where no row is labelled.
+    """Return the ECE of the most probable expression; NaN without labels.
 
-    Args:
-        probability: (N, 7).
-        labels: (N,) class ids; -100 where unlabelled.
+    `probability` is (N, 7); `labels` are (N,) class ids, -100 where unlabelled.
     """
     labelled = labels != NO_CLASS
     confidence, named = probability[labelled].max(-1)
@@ -266,11 +237,9 @@ def expression_calibration_error(probability: Tensor, labels: Tensor) -> float:
 
 
 def presence_calibration_error(probability: Tensor, intensity: Tensor) -> float:
-    """Return the mean ECE over the action units that have labels; NaN where none has.
+    """Return the mean ECE over the action units with labels; NaN without any.
 
-    Args:
-        probability: (N, A) of presence.
-        intensity: (N, A) labels; NaN where unlabelled.
+    `probability` of presence and `intensity` labels are (N, A); NaN where unlabelled.
     """
     errors = []
     for said, label in zip(probability.unbind(1), intensity.unbind(1), strict=True):
@@ -283,15 +252,15 @@ def presence_calibration_error(probability: Tensor, intensity: Tensor) -> float:
 # Intervals over people -------------------------------------------------------------------------
 
 RESAMPLES = 1000
-WEIGHTS = 10_000_000  # that memory holds at once: 80 MB
+WEIGHTS = 10_000_000  # in memory at once: 80 MB
 
 WeightedScores = Callable[[Tensor | None], Tensor]
-"""Row weights (..., N), or None for 1 each, -> (..., K) scores."""
+"""Maps row weights (..., N), or None for 1 each, to (..., K) scores."""
 
 
 @dataclass(frozen=True)
 class Interval:
-    """A score with its 95 % interval; the limits are NaN where people are too few to tell."""
+    """A score with its 95 % interval; the limits are NaN with too few people."""
 
     value: float
     low: float
@@ -299,12 +268,11 @@ class Interval:
 
 
 class People:
-    """The people behind N rows, and 1,000 resamples of them with replacement, from a fixed seed.
+    """The people behind N rows, with 1,000 bootstrap resamples of them from a fixed seed.
 
-    Rows of one person are not independent: an interval over rows would be too narrow.
-
-    Args:
-        subjects: of the N rows; a row without a name is a person of its own.
+    Rows of one person are dependent, so an interval over rows would be too narrow.
+    `subjects` holds one
+    name per row; a row without a name is its own person.
     """
 
     def __init__(self, subjects: Sequence[str]) -> None:
@@ -317,13 +285,13 @@ class People:
         self._draws = torch.from_numpy(drawn).double()  # (R, people)
 
     def intervals(self, scores: WeightedScores) -> list[Interval]:
-        """Return K scores with their percentile intervals.
+        """Return K scores with percentile intervals.
 
-        A resample that leaves a score undefined does not count for that score. The limits are NaN
-        if there are fewer than two people, or if fewer than half of the resamples count.
-
-        Args:
-            scores: such as `lambda weights: pearson_scores(prediction, target, weights)`.
+        `scores` is for example `lambda weights: pearson_scores(prediction, target,
+        weights)`. Resamples in
+        which a score is undefined do not count for it. Limits are NaN with fewer than two
+        people, or if
+        fewer than half of the resamples count.
         """
         values = scores(None).double()  # (K,)
         at_once = max(1, WEIGHTS // max(len(self._person), 1))
@@ -338,14 +306,11 @@ class People:
         return [Interval(*row) for row in torch.stack([values, *limits], dim=1).tolist()]
 
     def mean_interval(self, scores: WeightedScores, counted: Tensor | None = None) -> Interval:
-        """Return the mean of the scores that all rows together define, with its interval.
+        """Return the mean of the scores that are defined on all rows, with its interval.
 
-        A resample that leaves one of them undefined does not count: its mean would be of other
-        scores.
-
-        Args:
-            scores: as in `intervals`.
-            counted: (K,) bool, the scores that may count at all; None: each.
+        A resample in which one of them is undefined does not count, because its mean would
+        cover other
+        scores. `counted` is (K,) bool, the scores to include; None: all.
         """
         kept = ~scores(None).isnan()
         if counted is not None:
@@ -357,11 +322,10 @@ class People:
 
 
 def rounded(value: Any, digits: int = 4) -> Any:
-    """Return a copy of nested values that is ready for strict JSON: floats rounded, NaN as None.
+    """Return a copy of nested values for strict JSON: floats rounded, NaN as None.
 
-    Args:
-        value: dictionaries, lists, tensors, arrays and numbers.
-        digits: decimals, or significant digits below 0.1: a learning rate of 0.00003 stays one.
+    `digits` are decimals, or significant digits below 0.1, so that small learning rates
+    survive.
     """
     if isinstance(value, dict):
         return {str(key): rounded(item, digits) for key, item in value.items()}
@@ -379,19 +343,15 @@ def rounded(value: Any, digits: int = 4) -> Any:
 # For `evaluate` --------------------------------------------------------------------------------
 
 EVALUATE_MODULES = ("mean_pearson", "concordance", "action_unit_f1")
-"""The folders of `evaluate_modules`, each a module that `evaluate.load` takes."""
+"""Folders of `evaluate_modules`, each a module for `evaluate.load`."""
 
 
 def load_metric(name: str) -> "evaluate.Metric":
-    """Load an `evaluate` module of this package, as `evaluate.load` would from its folder.
+    """Load an `evaluate` module of this package, one of `EVALUATE_MODULES`.
 
-    `evaluate` is imported here, on use: it takes seconds, and models do not need it.
-
-    Args:
-        name: one of `EVALUATE_MODULES`; the README.md of its folder says what it takes and returns.
-
-    Raises:
-        ValueError: no such module.
+    The README.md in its folder describes inputs and outputs. `evaluate` is imported on use,
+    because
+    that takes seconds and models do not need it. An unknown name raises ValueError.
     """
     if name not in EVALUATE_MODULES:
         raise ValueError(f"a metric must be one of {', '.join(EVALUATE_MODULES)}; got {name!r}")
@@ -415,18 +375,14 @@ def describe_metric(description: str, inputs: str, citation: str = "") -> "evalu
 
 
 def parse_rows(predictions: Sequence, references: Sequence) -> tuple[Tensor, Tensor]:
-    """Convert the rows that `evaluate` hands to a module.
+    """Convert rows from `evaluate` into two (N, K) float64 tensors, NaN where unlabelled.
 
-    Args:
-        predictions: N rows of K numbers.
-        references: N rows of K numbers, NaN or None where unlabelled.
-
-    Returns:
-        Two (N, K) float64 tensors, NaN where unlabelled.
+    `references` may hold NaN or None.
 
     Raises:
-        ValueError: no row, rows of different lengths, an infinite label, or a labelled row whose
-            prediction is not finite.
+        ValueError: no rows, rows of different lengths, an infinite label, or a labelled row
+            with a
+            prediction that is not finite.
     """
     if not len(references):
         raise ValueError(
@@ -438,7 +394,7 @@ def parse_rows(predictions: Sequence, references: Sequence) -> tuple[Tensor, Ten
             "predictions and references must be N rows of the same K numbers each; got "
             f"{len(predictions)} and {len(references)} rows of {sorted(widths)} numbers"
         )
-    # Through numpy, for which None is NaN.
+    # numpy converts None into NaN.
     prediction = torch.from_numpy(np.array(predictions, np.float64))
     target = torch.from_numpy(np.array(references, np.float64))
     if (infinite := target.isinf().any(1)).any():
@@ -460,10 +416,10 @@ def _first(rows: Tensor) -> int:
 
 
 def check_unit_interval(values: Tensor, what: str) -> Tensor:
-    """Return the values as they are, NaN included.
+    """Return the values unchanged, NaN included.
 
     Raises:
-        ValueError: a value is below 0 or above 1; the message starts with `what`.
+        ValueError: a value is outside [0, 1]; the message starts with `what`.
     """
     outside = ((values < 0) | (values > 1)).any(1)
     if outside.any():
@@ -477,10 +433,10 @@ def check_unit_interval(values: Tensor, what: str) -> Tensor:
 
 
 def name_scores(scores: Tensor, names: Sequence[str] | None) -> list[float] | dict[str, float]:
-    """Return (K,) scores as a list, or as a dictionary by the targets' names.
+    """Return (K,) scores as a list, or as a dictionary by target name.
 
     Raises:
-        ValueError: not K different names.
+        ValueError: there are not K different names.
     """
     if names is None:
         return scores.tolist()

@@ -1,9 +1,7 @@
-"""Typed records of what a training leaves behind in its result files.
+"""Typed records of the result files of a training: `results_mma.json`, `results_mrnn.json`.
 
-Stage 1 writes `results_mma.json`, stage 2 `results_mrnn.json`.
-
-A number that is not defined (a correlation of constants) is None. A field with a default was not
-recorded by every earlier version: None then means "not recorded".
+An undefined number (a correlation of constants) is None. For a field with a default, None means
+that an earlier version did not record it.
 """
 
 import json
@@ -16,11 +14,12 @@ from typing import Any, ClassVar, Self
 from mma_mrnnet.metrics import Interval, rounded
 
 FORMAT = 1
-"""The number under `format` in the files that this version writes; files without one are older."""
+"""`format` number of files that this version writes; the oldest files have none."""
 
 LABEL_KINDS = ("human", "pseudo", "constructed", "simulated", "unknown")
-"""Who or what labelled the data: people; another model; whoever made the picture, by making it; a
-simulator; not known."""
+"""Origin of labels: people; another model; true by construction of the picture; a simulator;
+unknown.
+"""
 
 UNKNOWN_LICENCE = "unknown"
 
@@ -30,29 +29,28 @@ Counts = dict[str, int]
 
 
 class ResultsError(ValueError):
-    """A result file that cannot be read; the message starts with the place of the fault."""
+    """A result file cannot be read; the message starts with the place of the error."""
 
 
 class Record:
-    """A dataclass that is read from JSON and written as JSON.
+    """A dataclass that reads and writes JSON.
 
-    A field whose metadata says `flat` is a dictionary whose entries stand beside the other fields.
+    A field with metadata `flat` is a dictionary whose entries are stored beside the other
+    fields.
     """
 
     def to_json(self) -> dict[str, Any]:
-        """Return plain values, not rounded; a field that is None by default is left out."""
+        """Return plain values, not rounded; omit None in fields that default to None."""
         return _write(self)
 
     @classmethod
     def from_json(cls, value: object, place: str = "results") -> Self:
-        """Read a record; keys that it does not know are ignored.
+        """Build a record from the value of `json.loads`; ignore unknown keys.
 
-        Args:
-            value: what `json.loads` returned.
-            place: the name of the value, for messages.
+        `place` names the value in messages.
 
         Raises:
-            ResultsError: something is missing or has another type.
+            ResultsError: a field is missing or has the wrong type.
         """
         return typing.cast("Self", _read_record(cls, value, place))
 
@@ -100,7 +98,7 @@ def _read_record(record: Any, value: object, place: str) -> Any:
 
 
 def _read(kind: Any, value: Any, place: str) -> Any:
-    """Check a value of JSON against a type and build its records."""
+    """Check a JSON value against a type and build its records."""
     origin, inner = typing.get_origin(kind), typing.get_args(kind)
     if kind is Any:
         return value
@@ -117,7 +115,7 @@ def _read(kind: Any, value: Any, place: str) -> Any:
     if plain and isinstance(value, bool) == (kind is bool):
         try:
             return kind(value)
-        except OverflowError as error:  # a whole number beyond the range of a float
+        except OverflowError as error:  # an integer beyond the range of a float
             raise ResultsError(f"{place}: is too large a number") from error
     name = getattr(origin or kind, "__name__", kind)
     raise ResultsError(f"{place}: must be a {name}; got {_shown(value)}")
@@ -132,18 +130,18 @@ def _shown(value: object) -> str:
 
 @dataclass(frozen=True)
 class Provenance(Record):
-    """Where one source of training data comes from, and under which licence.
+    """Origin and licence of one source of training data.
 
     Attributes:
-        name: of the source, such as `affectnet`.
+        name: such as `affectnet`.
         licence: lower-case SPDX identifier (`cc-by-4.0`), `public-domain`, `research-only`, or
             `unknown`.
-        made_up: True if its faces or clips were rendered, drawn, bent or simulated.
+        made_up: whether its faces or clips were rendered, drawn, bent or simulated.
         labels: one of `LABEL_KINDS`.
-        attribution: the credit that the licence asks for; empty if it asks for none.
+        attribution: the credit that the licence requires; may be empty.
 
     Raises:
-        ValueError: an empty name, a licence that is no lower-case word, or another kind of labels.
+        ValueError: an empty name, a licence that is not a lower-case word, or unknown labels.
     """
 
     name: str
@@ -166,10 +164,10 @@ class Provenance(Record):
 
 
 def read_provenance(results: dict[str, Any]) -> tuple[Provenance, ...]:
-    """Return the sources that a result file names under `provenance`; none if it names none.
+    """Return the sources under `provenance` in a result file; empty if there are none.
 
     Raises:
-        ValueError: the entry is no list of sources.
+        ValueError: the entry is not a list of sources.
     """
     entries = results.get("provenance") or []
     return tuple(_read(list[Provenance], entries, "provenance"))
@@ -188,7 +186,7 @@ class Epoch(Record):
 
 @dataclass
 class Training(Record):
-    """How a run went. `selected_by` names the validation score that chose `best_epoch`."""
+    """Course of a run; `selected_by` is the validation score that selected `best_epoch`."""
 
     epochs: int
     best_epoch: int
@@ -202,14 +200,13 @@ class Training(Record):
 
 @dataclass
 class RunResults(Record):
-    """What the results of both stages hold.
+    """Common part of the results of both stages.
 
     Attributes:
         stage: `mma`, `mrnn`, or the name of a stage that an experiment adds.
         command: the command line that repeats the run.
-        arguments: every setting of the run.
         versions: of Python, torch and transformers.
-        provenance: where the training data came from; None: not recorded.
+        provenance: origin of the training data; None: not recorded.
     """
 
     name_of_file: ClassVar[str]
@@ -223,17 +220,17 @@ class RunResults(Record):
     provenance: list[Provenance] | None = field(default=None, kw_only=True)
 
     def to_json(self) -> dict[str, Any]:
-        """Return plain values, rounded except for the arguments, with the format's number."""
+        """Return plain values with the `format` number, rounded except for the arguments."""
         content = super().to_json()
         arguments = content.pop("arguments")
         return {"format": FORMAT, "arguments": arguments, **rounded(content)}
 
     @classmethod
     def from_json(cls, value: object, place: str = "results") -> Self:
-        """Read results of this version or an earlier one.
+        """Build results from JSON of this or an earlier version.
 
         Raises:
-            ResultsError: something is missing or has another type, or the format is a later one.
+            ResultsError: a field is missing or has the wrong type, or the format is newer.
         """
         written = value.get("format", 0) if isinstance(value, dict) else 0
         if not isinstance(written, int) or written > FORMAT:
@@ -246,15 +243,14 @@ class RunResults(Record):
 
 @dataclass
 class FrameData(Record):
-    """The face crops of a run.
+    """The face crops of a run; `train` and `validation` count images.
 
     Attributes:
-        data: what they are, in words.
-        train: number of training images.
-        validation: number of validation images.
-        train_images_by_source: number of training images of each source; empty if not recorded.
-        items_an_epoch: for each source, the images that an epoch draws (`images`) and how many of
-            them have a label of each kind; empty if not recorded.
+        data: description.
+        train_images_by_source: empty if not recorded.
+        items_an_epoch: by source, the images that an epoch draws (`images`) and how many
+            have each
+            kind of label; empty if not recorded.
         labelled_neutral_talkers: images that `--neutral_talkers` labelled.
     """
 
@@ -279,7 +275,7 @@ class UnitScores(Record):
 
 @dataclass
 class SmilingScores(Record):
-    """How well the probability of happiness tells smiling from neutral faces."""
+    """How well the probability of happiness separates smiling from neutral faces."""
 
     smiling: int
     neutral: int
@@ -288,7 +284,7 @@ class SmilingScores(Record):
 
 @dataclass
 class FrameScores(Record):
-    """Scores of stage 1 on the images of one source, or on all of them."""
+    """Scores of stage 1 on the images of one source or of all."""
 
     images: int
     action_units: dict[str, UnitScores]
@@ -313,9 +309,9 @@ class CalibrationErrors(Record):
 
 @dataclass
 class ExtractorCalibration(Record):
-    """The calibration of stage 1, with the errors of each source.
+    """The calibration of stage 1, with errors by source.
 
-    `before` is without calibration; `crossfitted` is with one that was fitted on other people.
+    `before` is uncalibrated; `crossfitted` uses a calibration fitted on other people.
     """
 
     fitted_on: str
@@ -328,9 +324,9 @@ class ExtractorCalibration(Record):
 
 @dataclass
 class UnitErrors(Record):
-    """How one unit is reported, in logits: floor + slope * intensity + cross-talk.
+    """Reported logit of one unit: floor + slope * intensity + cross-talk.
 
-    `person` and `frame` are the standard deviations of the rest.
+    `person` and `frame` are standard deviations of the residual.
     """
 
     annotated: int
@@ -343,7 +339,7 @@ class UnitErrors(Record):
 
 @dataclass
 class ExpressionErrors(Record):
-    """What each expression is reported as (rows are labels), and the spread of its logits."""
+    """Mean report for each expression (rows are labels), and the spread of its logits."""
 
     labelled: int
     mean_probability_rows_are_labels: list[list[float]]
@@ -354,7 +350,7 @@ class ExpressionErrors(Record):
 
 @dataclass
 class ValueErrors(Record):
-    """How valence or arousal is reported: offset + gain * label, and the spread of the rest."""
+    """Report of valence or arousal: offset + gain * label, and the spread of the residual."""
 
     labelled: int
     offset: float
@@ -365,7 +361,7 @@ class ValueErrors(Record):
 
 @dataclass
 class TalkerErrors(Record):
-    """What a mouth that opens in speech adds to the report of a face at rest."""
+    """Effect of a mouth that opens in speech on the report of a face at rest."""
 
     rows: int
     at_rest: int
@@ -377,7 +373,7 @@ class TalkerErrors(Record):
 
 @dataclass
 class ExtractorErrors(Record):
-    """How the extractor errs on the images of one source; None where too few images would tell."""
+    """Errors of the extractor on the images of one source; None with too few images."""
 
     rows: int
     action_units: dict[str, UnitErrors | None]
@@ -388,7 +384,7 @@ class ExtractorErrors(Record):
 
 @dataclass
 class UnitLabels(Record):
-    """How many training images are annotated for a unit, and how many show it."""
+    """Number of training images annotated for a unit, and of those that show it."""
 
     annotated: int
     present: int
@@ -405,7 +401,7 @@ class FrameLabels(Record):
 
 @dataclass
 class FrameFacts(Record):
-    """What taught the outputs of stage 1; `labels` has the one key `train`."""
+    """Teachers of stage 1's outputs; `labels` has the single key `train`."""
 
     labels: dict[str, FrameLabels]
     learnt_from_the_prior_alone: list[str]
@@ -414,7 +410,7 @@ class FrameFacts(Record):
 
 @dataclass
 class MMAResults(RunResults):
-    """Results of stage 1; `validation` and `errors` have entries for `all` and for each source."""
+    """Results of stage 1; `validation` and `errors` have the key `all` and one per source."""
 
     name_of_file = "results_mma.json"
 
@@ -433,11 +429,11 @@ class ClipData(Record):
     """The clips of a run.
 
     Attributes:
-        data: what they are, in words.
+        data: description.
         clips: number of clips used, by split and kind, such as `train_reaction`.
-        people_apart: whether it is known that nobody is in two splits; None: not recorded.
+        people_apart: whether it is known that no person is in two splits; None: not recorded.
         without_face: clips in which no face was found.
-        without_usable_rows: tables of features without a row that could be used.
+        without_usable_rows: feature tables without a usable row.
         unreadable: files that could not be read.
         unlabelled: clips without a label.
     """
@@ -453,7 +449,7 @@ class ClipData(Record):
 
 @dataclass
 class IntensityScores(Record):
-    """Scores over some clips: means over the targets, and of each target."""
+    """Scores over some clips: means over targets, and by target."""
 
     clips: int
     mean_pearson: Score
@@ -467,7 +463,7 @@ class IntensityScores(Record):
 
 @dataclass
 class LengthScores(Record):
-    """The score of the clips of some lengths."""
+    """Score of the clips in one range of lengths."""
 
     clips: int
     mean_pearson: Score
@@ -475,7 +471,7 @@ class LengthScores(Record):
 
 @dataclass
 class QuietScores(Record):
-    """What clips without a reaction get."""
+    """Outputs for clips without a reaction."""
 
     clips: int
     mean_intensity: Scores
@@ -486,13 +482,14 @@ class ClipScores(Record):
     """Scores of stage 2 on a split.
 
     Attributes:
-        clips: labelled clips of the split.
-        reactions: scores of all labelled reactions; the prediction of those without a face is the
-            mean training label.
+        clips: labelled clips.
+        reactions: scores of all labelled reactions; those without a face are predicted as
+            the mean
+            training label.
         mean_pearson_by_length: by `shortest-longest` number of frames.
-        quiet: what the clips of other kinds than reactions get, by kind (`neutral`, `talking`).
+        quiet: outputs for other kinds of clips (`neutral`, `talking`).
         predicted_as_training_mean: labelled clips without a face; None for simulated clips.
-        reactions_with_face: scores of the labelled reactions with a face; None for simulated clips.
+        reactions_with_face: scores of labelled reactions with a face; None for simulated clips.
     """
 
     clips: int
@@ -510,13 +507,11 @@ class ClipScores(Record):
 
 @dataclass
 class IntensityCalibration(Record):
-    """One line for each target, in the order of the targets.
+    """One line per target: scale, then shift.
 
     Attributes:
-        scale: slopes.
-        shift: added afterwards.
         fitted_on: name of the split.
-        clips: number of labelled clips that each line was fitted on; None: not recorded.
+        clips: labelled clips behind each line; None: not recorded.
     """
 
     scale: list[float]
@@ -527,7 +522,7 @@ class IntensityCalibration(Record):
 
 @dataclass
 class TrainScores(Record):
-    """Scores over some of the training clips."""
+    """Scores on some training clips."""
 
     clips: int
     mean_pearson: Score
@@ -536,7 +531,7 @@ class TrainScores(Record):
 
 @dataclass
 class LabelFacts(Record):
-    """Where the labels of one target lie; only `labelled` where there is none."""
+    """Distribution of one target's labels; only `labelled` is set if there are none."""
 
     labelled: int
     mean: float | None = None
@@ -548,7 +543,7 @@ class LabelFacts(Record):
 
 @dataclass
 class OutputFacts(Record):
-    """Where the calibrated intensities of one target lie, and the deviation of its logits."""
+    """Distribution of one target's calibrated intensities, and the deviation of its logits."""
 
     mean: float
     deviation: float
@@ -561,14 +556,12 @@ class OutputFacts(Record):
 
 @dataclass
 class ChannelFacts(Record):
-    """One input channel.
+    """One input channel; `mean` and `deviation` are over frames.
 
     Attributes:
-        mean: over frames.
-        deviation: over frames.
-        drop: by how much exchanging the channel among clips lowers the mean Pearson.
-        length_correlation: of its mean over a clip with the clip's number of frames; None: not
-            defined, or not recorded.
+        drop: loss of mean Pearson when clips exchange the channel.
+        length_correlation: of its clip mean with the number of frames; None: undefined or not
+            recorded.
     """
 
     mean: float
@@ -579,7 +572,7 @@ class ChannelFacts(Record):
 
 @dataclass
 class InputFacts(Record):
-    """The inputs of the GRU over `clips`; `mean_pearson` is that of the `exchanged_clips`."""
+    """Inputs of the GRU over `clips`; `mean_pearson` is that of the `exchanged_clips`."""
 
     clips: int
     exchanged_clips: int
@@ -589,7 +582,7 @@ class InputFacts(Record):
 
 @dataclass
 class ClipFacts(Record):
-    """Training scores, and where labels, outputs and inputs lie, by split and target."""
+    """Training scores, and distributions of labels, outputs and inputs, by split and target."""
 
     train: TrainScores | None
     labels: dict[str, dict[str, LabelFacts]]
@@ -615,11 +608,7 @@ Results = MMAResults | MRNNResults
 
 
 def load_json(path: Path) -> Any:
-    """Load a JSON file.
-
-    Raises:
-        ResultsError: the file cannot be read.
-    """
+    """Load a JSON file; raise ResultsError if it cannot be read."""
     try:
         return json.loads(path.read_text("utf-8"))
     except (OSError, ValueError, RecursionError) as error:
@@ -630,7 +619,7 @@ def read_results(path: str | Path) -> Results:
     """Read `results.json`, `results_mma.json` or `results_mrnn.json`.
 
     Raises:
-        ResultsError: the file cannot be read, or is not what a training of stage 1 or 2 writes.
+        ResultsError: the file cannot be read, or is not a result of stage 1 or 2.
     """
     path = Path(path)
     content = load_json(path)
@@ -647,12 +636,12 @@ def read_results(path: str | Path) -> Results:
 # Evaluation ------------------------------------------------------------------------------------
 
 EVALUATION_FORMAT = 1
-"""The number under `format` in the evaluations that this version writes; others are older."""
+"""`format` number of evaluations that this version writes."""
 
 
 @dataclass(frozen=True)
 class ScoreInterval(Record):
-    """A score with its 95 % interval over people; None where it is not defined."""
+    """A score with its 95 % interval over people; None where undefined."""
 
     value: Score
     low: Score
@@ -660,13 +649,13 @@ class ScoreInterval(Record):
 
     @classmethod
     def of(cls, found: Interval) -> Self:
-        """Return the record of an interval."""
+        """Convert an interval into a record."""
         return cls(found.value, found.low, found.high)
 
 
 @dataclass(frozen=True)
 class EvaluatedUnit(Record):
-    """Scores of one action unit; the counts are of images."""
+    """Scores of one action unit; counts are of images."""
 
     correlation: ScoreInterval
     f1: ScoreInterval
@@ -688,7 +677,7 @@ class EvaluatedExpressions(Record):
 
 @dataclass(frozen=True)
 class EvaluatedSmiles(Record):
-    """How well happiness and neutral are told apart by which of the two is likelier."""
+    """Separation of happiness and neutral by the more probable of the two."""
 
     smiling: int
     neutral: int
@@ -707,7 +696,7 @@ class ValenceArousalScores(Record):
 
 @dataclass(frozen=True)
 class CalibrationScores(Record):
-    """How far probabilities are from shares of images."""
+    """Differences between probabilities and observed shares."""
 
     expression_ece: Score
     expression_brier: Score
@@ -740,7 +729,7 @@ class TalkerScores(Record):
 
 @dataclass(frozen=True)
 class GroupScores(Record):
-    """Scores of the images of one source in a group, without intervals; None with too few images."""
+    """Scores of a group of images of one source; None with too few images."""
 
     images: int
     mean_action_unit_correlation: Score
@@ -749,7 +738,7 @@ class GroupScores(Record):
 
 @dataclass(frozen=True)
 class ModelCosts(Record):
-    """Size of a network, CPU time a face, and a digest of its weights (None: not recorded)."""
+    """Network size, CPU time per face, and a digest of the weights (None: not recorded)."""
 
     name: str
     parameters: int
@@ -762,7 +751,7 @@ class ModelCosts(Record):
 
 @dataclass(frozen=True)
 class EvaluatedData(Record):
-    """The images; `provenance` of their sources is empty if it was not recorded."""
+    """The images; `provenance` is empty if not recorded."""
 
     data: str
     split: str
@@ -773,7 +762,7 @@ class EvaluatedData(Record):
 
 @dataclass(frozen=True)
 class LookGroup(Record):
-    """Scores of the images that look alike, by source."""
+    """Scores of images that look alike, by source."""
 
     name: str
     sources: dict[str, GroupScores]
@@ -781,7 +770,7 @@ class LookGroup(Record):
 
 @dataclass(frozen=True)
 class ComparedModel(Record):
-    """Another model on the same images."""
+    """Scores of another model on the same images."""
 
     model: ModelCosts
     sources: dict[str, SourceScores]
@@ -789,15 +778,13 @@ class ComparedModel(Record):
 
 @dataclass(frozen=True)
 class EvaluationResults(Record):
-    """The report of an extractor.
+    """The report on an extractor.
 
     Attributes:
         command: the command that wrote it.
-        model: what was evaluated.
-        data: on which images.
-        sources: scores of each source.
-        neutral_talkers: what calm talkers are taken for, by source; without the sources whose labels
-            are another model's.
+        sources: scores by source.
+        neutral_talkers: outputs for calm talkers by source, without sources labelled by a
+            model.
         groups: scores by `pose`, `blur` and `grey`.
         against: another model on the same images.
         what: description of the file.
@@ -817,7 +804,7 @@ class EvaluationResults(Record):
     )
 
     def to_json(self) -> dict[str, Any]:
-        """Return plain values, rounded, with the format's number."""
+        """Return plain rounded values, with the `format` number."""
         content: dict[str, Any] = rounded(super().to_json())
         return {"format": EVALUATION_FORMAT, **content}
 
@@ -826,7 +813,7 @@ def read_evaluation(path: str | Path) -> EvaluationResults:
     """Read `evaluation.json`, or `results_evaluation.json` beside a checkpoint.
 
     Raises:
-        ResultsError: the file cannot be read, or is not what `mma-mrnnet evaluate` writes.
+        ResultsError: the file cannot be read, or `mma-mrnnet evaluate` did not write it.
     """
     return EvaluationResults.from_json(load_json(Path(path)), str(path))
 
@@ -851,7 +838,7 @@ def read_ceiling(path: str | Path) -> CeilingResults:
     """Read `results_ceiling.json`.
 
     Raises:
-        ResultsError: the file cannot be read, or is not what `simulator_ceiling.py` writes.
+        ResultsError: the file cannot be read, or `simulator_ceiling.py` did not write it.
     """
     ceiling = CeilingResults.from_json(load_json(Path(path)), str(path))
     for name, scores in (("true", ceiling.true_affect), ("reported", ceiling.reported_affect)):

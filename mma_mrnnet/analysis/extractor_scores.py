@@ -1,4 +1,4 @@
-"""Scores of an extractor on the labelled face crops of one source, and how the crops look."""
+"""Scores of an extractor on the labelled face crops of one source, and the looks of crops."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -34,13 +34,13 @@ from mma_mrnnet.results import (
 from mma_mrnnet.training.datasets import FrameDataset
 
 COMMON_UNITS = (4, 7, 12, 25)
-"""The units that posed photos of calm and smiling people show often enough to be judged there."""
+"""Units that are frequent enough to judge in posed photos of calm and smiling people."""
 
 LEAST_PRESENT = 10
-"""Least number of images that show a unit, for its F1 to count in the mean (our choice)."""
+"""A unit's F1 counts in the mean if at least so many images show it (our choice)."""
 
 LEAST_IMAGES = 20
-"""Least number of images of a group that is scored: a correlation over fewer says nothing."""
+"""Smallest group with scores; with fewer images a correlation is meaningless."""
 
 HAPPINESS, NEUTRAL = EXPRESSIONS.index("happiness"), EXPRESSIONS.index("neutral")
 
@@ -49,10 +49,10 @@ HAPPINESS, NEUTRAL = EXPRESSIONS.index("happiness"), EXPRESSIONS.index("neutral"
 
 @dataclass(frozen=True)
 class Answers:
-    """N labelled images and the outputs for them.
+    """N labelled images and their outputs.
 
     Attributes:
-        action_units: the units of A columns.
+        action_units: the A units.
         subjects: (N,) names of people.
         intensity: (N, A) labels; NaN where unlabelled.
         expression: (N,) labels; -100 where unlabelled.
@@ -69,14 +69,14 @@ class Answers:
 
     @classmethod
     def join(cls, rows: FrameDataset, affect: Tensor) -> Self:
-        """Join the labels of a split and the (N, 2 + 7 + A) outputs for it."""
+        """Combine the labels of a split with its (N, 2 + 7 + A) outputs."""
         subjects = np.asarray(rows.subjects, dtype=str)
         labels = (rows.intensity, rows.expression, rows.valence_arousal)
         return cls(rows.action_units, subjects, *labels, affect)
 
     @property
     def probabilities(self) -> Tensor:
-        """(N, 7) of the expressions."""
+        """(N, 7) probabilities of the expressions."""
         return self.affect[:, 2:9]
 
     @property
@@ -86,18 +86,18 @@ class Answers:
 
     @property
     def named(self) -> Tensor:
-        """(N,) likeliest expressions."""
+        """(N,) most probable expressions."""
         return self.probabilities.argmax(-1)
 
     def select(self, chosen: Tensor) -> Self:
-        """Return some of the images: (N,) bool."""
+        """Return the images selected by an (N,) bool mask."""
         parts = ("intensity", "expression", "valence_arousal", "affect")
         kept = {name: getattr(self, name)[chosen] for name in parts}
         return replace(self, subjects=self.subjects[chosen.numpy()], **kept)
 
 
 def split_by_source(answers: Answers, sources: np.ndarray) -> dict[str, Answers]:
-    """Return the answers of each source; `sources` are those of the N images."""
+    """Return the answers by source; `sources` holds one name per image."""
     return {
         str(source): answers.select(torch.from_numpy(sources == source))
         for source in np.unique(sources)
@@ -147,7 +147,7 @@ def score_source(answers: Answers) -> SourceScores:
 
 
 def _correlate(answers: Answers) -> WeightedScores:
-    """Return the correlations of presence and intensity as a function of row weights."""
+    """Return a function: row weights -> correlations of presence and intensity."""
 
     def correlate(weights: Tensor | None) -> Tensor:
         scores = metrics.pearson_scores(answers.presence, answers.intensity, weights)
@@ -218,7 +218,7 @@ def _score_calibration(answers: Answers) -> CalibrationScores:
 
 
 def score_talkers(answers: Answers) -> TalkerScores:
-    """Score calm talkers: faces without an expression label that only part the lips or the jaw."""
+    """Score calm talkers: no expression label, and only lips or jaw are active."""
     talking = neutral_talkers(answers.intensity, answers.action_units)
     chosen = answers.select(talking & (answers.expression == NO_CLASS))
     mean = chosen.probabilities.double().mean(0).tolist()
@@ -226,7 +226,7 @@ def score_talkers(answers: Answers) -> TalkerScores:
 
 
 def score_group(answers: Answers) -> GroupScores:
-    """Score the images of one source in a group."""
+    """Score a group of images of one source."""
     images = len(answers.subjects)
     if images < LEAST_IMAGES:
         return GroupScores(images, None, None)
@@ -239,21 +239,20 @@ def score_group(answers: Answers) -> GroupScores:
 # How crops look ---------------------------------------------------------------------------------
 
 NOSE_DEPTH = 0.5
-"""How far a nose stands out, in distances between the eyes: turns its offset into degrees (our
-assumption)."""
+"""Protrusion of a nose in eye distances; converts its offset into degrees (our assumption)."""
 
 COLOURLESS = 2.0
-"""A crop is grey if the largest and smallest channel of its pixels differ by less, of 255."""
+"""A crop is grey if its pixels' channels differ by less than this, out of 255."""
 
 
 @dataclass(frozen=True)
 class Looks:
-    """What can be measured of N crops without labels.
+    """Measurements of N crops that need no labels.
 
     Attributes:
-        yaw: (N,) estimated degrees to either side; NaN if no face was found.
+        yaw: (N,) absolute estimated degrees; NaN if no face was found.
         sharpness: (N,) variance of the Laplacian.
-        colour: (N,) mean distance between a pixel's largest and smallest channel, of 255.
+        colour: (N,) mean range of a pixel's channels, out of 255.
     """
 
     yaw: Tensor
@@ -274,13 +273,11 @@ def measure_looks(crops: Sequence[np.ndarray], detector: FaceDetector) -> list[l
 
 
 def estimate_yaw(landmarks: np.ndarray) -> float:
-    """Estimate the degrees by which a head is turned to either side.
+    """Estimate the absolute yaw of a head in degrees from (5, 2) landmarks in template order.
 
-    The tip of the nose lies in the middle of the line through the eyes on a frontal face, and beside
-    it by `NOSE_DEPTH` times the tangent of the angle, in distances between the eyes.
-
-    Args:
-        landmarks: (5, 2) in the order of `faces.TEMPLATE`.
+    On a frontal face the tip of the nose lies on the perpendicular through the middle of
+    the eyes. A
+    turn shifts it by `NOSE_DEPTH` times the tangent of the angle, in eye distances.
     """
     left, right, nose = landmarks[:3]
     axis = right - left
@@ -289,12 +286,7 @@ def estimate_yaw(landmarks: np.ndarray) -> float:
 
 
 def group_looks(looks: Looks, sources: np.ndarray) -> Mapping[str, Mapping[str, Tensor]]:
-    """Return (N,) bool of each named group: by estimated pose, by blur within a source, by colour.
-
-    Args:
-        looks: of N crops.
-        sources: (N,) their sources.
-    """
+    """Return (N,) bool for each group: by pose, by blur within a source, by colour."""
     yaw, thirds = looks.yaw, _rank_in_thirds(looks.sharpness, sources)
     names = ("blurred third", "middle third", "sharp third")
     return {
@@ -309,7 +301,7 @@ def group_looks(looks: Looks, sources: np.ndarray) -> Mapping[str, Mapping[str, 
 
 
 def _rank_in_thirds(values: Tensor, sources: np.ndarray) -> Tensor:
-    """Return (N,) 0, 1 or 2: the third of its source that a value is in."""
+    """Return (N,) 0, 1 or 2: the tercile of each value within its source."""
     thirds = torch.zeros(len(values), dtype=torch.long)
     for source in np.unique(sources):
         own = torch.from_numpy(sources == source)

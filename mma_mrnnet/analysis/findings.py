@@ -1,7 +1,8 @@
-"""Findings of a diagnosis: what is wrong in a run of either stage, and in stage 1.
+"""Findings of a diagnosis: problems of a run in either stage, and in stage 1.
 
-A signature is a function: the results of a run -> findings; none if all is well, None if the run did
-not record what the signature needs. Thresholds are our choice unless they say otherwise.
+A check is a function from results to findings: empty if all is well, None if the run did
+not record
+what the check needs. Thresholds are our choice unless stated otherwise.
 """
 
 import math
@@ -11,33 +12,33 @@ from dataclasses import dataclass, field
 from mma_mrnnet.model.labels import EXPRESSIONS
 from mma_mrnnet.results import FrameScores, MMAResults, Results
 
-SHOWN = 8  # names in one sentence; the numbers hold all
-ERRORS = 2.0  # standard errors off, before a number is named: 1 in 20 by chance alone
+SHOWN = 8  # names per sentence; `numbers` holds all
+ERRORS = 2.0  # standard errors; 1 in 20 exceed it by chance
 
-# Of the course of a run.
-LEAST_FALL = 0.01  # of the first epoch's loss; a 1 - r that learns nothing stays nearer than that
-STILL_RISING = 0.005  # in score over the last epoch: what a seed changes on thousands of clips
-FALLEN = 0.02  # in score after the best epoch: more than chance on thousands of clips
+# Course of a run.
+LEAST_FALL = 0.01  # of the first epoch's loss; a 1 - r that falls less learnt nothing
+STILL_RISING = 0.005  # in score over the last epoch: the effect of a seed with thousands of clips
+FALLEN = 0.02  # in score after the best epoch: above chance with thousands of clips
 LEAST_BATCH = 16  # a correlation over fewer items is mostly noise (see --batch_size)
-LEAST_STEPS = 10  # an epoch
+LEAST_STEPS = 10  # per epoch
 CORRELATION_LOSSES = ("pearson", "ccc")
 
-# Of stage 1.
-FEW_POSITIVE = 50  # training images of a unit: less than one in a batch of 64 of 3,000 images
-FEW_SCORED = 10  # validation images: an F1 then moves by .1 with every one
-FAR_WORSE = 0.2  # in the score of a source, below the others' mean
-LEAST_OF_SOURCE = 100  # images, for its score to mean something
+# Stage 1.
+FEW_POSITIVE = 50  # training images of a unit: under one per batch of 64 with 3,000 images
+FEW_SCORED = 10  # validation images: each then changes F1 by .1
+FAR_WORSE = 0.2  # below the mean score of the other sources
+LEAST_OF_SOURCE = 100  # images needed to score a source
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that is wrong with a run, or worth knowing.
+    """One problem or observation.
 
     Attributes:
-        severity: `problem` (solve it before the model is used) or `note`.
-        what: a sentence with the numbers that matter.
-        numbers: the same and the rest, by name.
-        advice: one sentence of what to try.
+        severity: `problem` (solve it before using the model) or `note`.
+        what: a sentence with the important numbers.
+        numbers: all numbers by name.
+        advice: one sentence.
     """
 
     severity: str
@@ -60,25 +61,26 @@ def report_note(what: str, numbers: Mapping[str, float], advice: str) -> Finding
 
 
 def standard_error(count: int) -> float:
-    """Return the standard error of a correlation that is 0 in truth: 1 / sqrt(n)."""
+    """Return the standard error of a correlation whose true value is 0: 1 / sqrt(n)."""
     return 1 / math.sqrt(max(count, 1))
 
 
 def count_errors_apart(one: float, count: int, other: float, other_count: int) -> float:
-    """Return by how many standard errors the first correlation is higher, by Fisher's z.
+    """Return how many standard errors the first correlation is higher (Fisher's z).
 
-    Also for a mean over targets, which varies less than a single one: then it errs on the silent
-    side. 0 with fewer than 4 clips.
+    A mean over targets varies less than one correlation, so for means the result is too
+    small. Returns
+    0 with fewer than 4 clips.
     """
     if count <= 3 or other_count <= 3:
         return 0.0
-    limit = 0.999_999  # the z of 1 is infinite
+    limit = 0.999_999  # z of 1 is infinite
     first, second = (math.atanh(max(-limit, min(limit, value))) for value in (one, other))
     return (first - second) / math.sqrt(1 / (count - 3) + 1 / (other_count - 3))
 
 
 def join_names(parts: Sequence[str]) -> str:
-    """Join parts with commas; only the first `SHOWN`."""
+    """Join the first `SHOWN` parts with commas."""
     more = len(parts) - SHOWN
     return ", ".join(parts[:SHOWN]) + (f" and {more} more" if more > 0 else "")
 
@@ -92,7 +94,7 @@ def join_numbers(what: str, numbers: Mapping[str, float], form: str = ".3f") -> 
 
 
 def find_constant_loss(results: Results) -> Findings | None:
-    """Find a training loss that no later epoch lowered."""
+    """Find a training loss that never fell below that of the first epoch."""
     losses = [row.train_loss for row in results.training.history if row.train_loss is not None]
     if len(losses) < 2:
         return None
@@ -108,13 +110,13 @@ def find_constant_loss(results: Results) -> Findings | None:
 
 
 def _list_scores(results: Results) -> list[float] | None:
-    """Return the score of each epoch; None if one is not defined, or with fewer than two."""
+    """Return the score of each epoch; None if one is undefined or there are fewer than two."""
     scores = [row.score for row in results.training.history if row.score is not None]
     return scores if 2 <= len(scores) == len(results.training.history) else None
 
 
 def find_unfinished_rise(results: Results) -> Findings | None:
-    """Find a last epoch that is the best, by more than chance."""
+    """Find a score that still rises by more than chance in the last epoch."""
     scores = _list_scores(results)
     if scores is None:
         return None
@@ -130,7 +132,7 @@ def find_unfinished_rise(results: Results) -> Findings | None:
 
 
 def find_early_peak(results: Results) -> Findings | None:
-    """Find a validation score that was best in the first half of the epochs, and fell after it."""
+    """Find a validation score that peaked in the first half of the epochs and then fell."""
     scores, best = _list_scores(results), results.training.best_epoch
     if scores is None:
         return None
@@ -147,7 +149,7 @@ def find_early_peak(results: Results) -> Findings | None:
 
 
 def find_small_batches(results: Results) -> Findings | None:
-    """Find batches too small for a correlation loss, and few steps an epoch."""
+    """Find batches too small for a correlation loss, and too few steps per epoch."""
     settings, items = results.arguments, _count_training_items(results)
     batch = settings["batch_size"] * results.training.processes
     found = []
@@ -183,14 +185,14 @@ RUN_SIGNATURES = {
     "no early peak": find_early_peak,
     "batches large enough": find_small_batches,
 }
-"""What must hold in a run of either stage, and the signature that finds where it does not."""
+"""Checks of a run in either stage: what must hold -> the function that finds violations."""
 
 
 # Stage 1 ----------------------------------------------------------------------------------------
 
 
 def find_unlearnt_tasks(results: MMAResults) -> Findings | None:
-    """Find tasks whose scores cannot be told from chance."""
+    """Find tasks with scores indistinguishable from chance."""
     scores = results.validation["all"]
     annotated = max((unit.annotated for unit in scores.action_units.values()), default=0)
     recall = "expressions' mean recall"
@@ -228,7 +230,7 @@ def find_unlearnt_tasks(results: MMAResults) -> Findings | None:
 
 
 def _measure_recall(scores: FrameScores) -> tuple[float | None, float]:
-    """Return the mean recall over the labelled expressions, and what guessing hardly exceeds."""
+    """Return the mean recall over labelled expressions, and a bar that guessing rarely exceeds."""
     confusion = scores.expression_confusion_rows_are_labels
     rows = [(row[place], sum(row)) for place, row in enumerate(confusion) if sum(row)]
     if not rows:
@@ -239,7 +241,7 @@ def _measure_recall(scores: FrameScores) -> tuple[float | None, float]:
 
 
 def find_silent_units(results: MMAResults) -> Findings | None:
-    """Find units that validation has and the model never predicts."""
+    """Find units that occur in validation but are never predicted."""
     units = results.validation["all"].action_units
     if any(unit.predicted is None for unit in units.values()):
         return None
@@ -250,7 +252,7 @@ def find_silent_units(results: MMAResults) -> Findings | None:
 
 
 def find_silent_expressions(results: MMAResults) -> Findings | None:
-    """Find expressions that validation has and the model never predicts."""
+    """Find expressions that occur in validation but are never predicted."""
     confusion = results.validation["all"].expression_confusion_rows_are_labels
     never = {
         name: sum(row)
@@ -274,7 +276,7 @@ def _report_silent(never: Mapping[str, int], kind: str) -> Findings:
 
 
 def find_few_positive_labels(results: MMAResults) -> Findings | None:
-    """Find units and expressions that training hardly has."""
+    """Find units and expressions that are rare in training."""
     if results.facts is None:
         return None
     labels = results.facts.labels["train"]
@@ -292,7 +294,7 @@ def find_few_positive_labels(results: MMAResults) -> Findings | None:
 
 
 def find_few_scored(results: MMAResults) -> Findings | None:
-    """Find units and expressions whose score rests on a handful of validation images."""
+    """Find units and expressions scored on only a few validation images."""
     scores = results.validation["all"]
     counts = {name: unit.present for name, unit in scores.action_units.items() if unit.annotated}
     if scores.expression_images:
@@ -309,7 +311,7 @@ def find_few_scored(results: MMAResults) -> Findings | None:
 
 
 def find_unscored(results: MMAResults) -> Findings | None:
-    """Find tasks and units that no label of validation scores."""
+    """Find tasks and units without validation labels."""
     scores = results.validation["all"]
     missing = [name for name, unit in scores.action_units.items() if not unit.annotated]
     missing += ["expressions"] if not scores.expression_images else []
@@ -325,7 +327,7 @@ def find_unscored(results: MMAResults) -> Findings | None:
 
 
 def find_untaught(results: MMAResults) -> Findings | None:
-    """Find outputs that nothing taught, or only the expressions' prior."""
+    """Find outputs that nothing taught, or only the expression prior."""
     facts = results.facts
     if facts is None:
         return None
@@ -349,7 +351,7 @@ def find_untaught(results: MMAResults) -> Findings | None:
 
 
 def find_worse_sources(results: MMAResults) -> Findings | None:
-    """Find a source of images on which the model is far worse than on the others."""
+    """Find a source with scores far below the other sources."""
     reports = {
         name: scores
         for name, scores in results.validation.items()
@@ -390,4 +392,4 @@ FRAME_SIGNATURES = {
     "every output taught": find_untaught,
     "sources alike": find_worse_sources,
 }
-"""The same of stage 1."""
+"""Checks of stage 1."""

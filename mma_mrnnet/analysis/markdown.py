@@ -15,14 +15,14 @@ def format_number(value: float | None) -> str:
 
 
 def format_signed(value: float | None) -> str:
-    """Return a number with its sign: `+.020`; 0 has none."""
+    """Return a number with its sign, such as `+.020`; 0 has none."""
     if value is None or abs(value) < 0.0005:
         return format_number(value if value is None else 0.0)
     return f"{'-' if value < 0 else '+'}{format_number(abs(value))}"
 
 
 def format_interval(value: float | None, low: float | None, high: float | None) -> str:
-    """Return `.873 [.861, .884]`, or the value alone if there is no interval."""
+    """Return `.873 [.861, .884]`, or only the value if there is no interval."""
     if value is None or low is None or high is None:
         return format_number(value)
     return f"{format_number(value)} [{format_number(low)}, {format_number(high)}]"

@@ -1,4 +1,4 @@
-"""A study on disk: what is compared on which data, where each run lies, and whether it is done."""
+"""A study on disk: its settings, the folders of its runs, and which runs are done."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -15,7 +15,7 @@ from mma_mrnnet.training.clip_corpora import read_corpus
 
 BASE = "study.json"
 RUN = "run.json"
-"""Written last into a run's folder; without it the run was cut off."""
+"""Written last into a run's folder; without it, the run was interrupted."""
 
 Settings = dict[str, Any]
 
@@ -31,7 +31,7 @@ FREE = frozenset(
         "save_every",
     ]
 )
-"""Settings in which a study's later calls may differ from its first."""
+"""Settings that may differ between calls for the same study."""
 
 
 @dataclass(frozen=True)
@@ -39,16 +39,13 @@ class RunRecord(Record):
     """One finished run of stage 2.
 
     Attributes:
-        variant: its name.
-        seed: its seed.
-        seconds: wall time; of a resumed run only the last part.
+        seconds: wall time; for a resumed run only the last part.
         labels: names of the K targets.
         evaluated_on: `test`, or `validation` if test has no labels.
-        data: description of the data.
-        parameters_of_stage_2: weights without those of the extractor.
-        training: how the training went.
+        data: description.
+        parameters_of_stage_2: number of weights outside the extractor.
         not_tried_on: {other data: why the model could not read them}.
-        settings: all settings that the result depends on.
+        settings: all settings that affect the result.
     """
 
     variant: str
@@ -65,7 +62,7 @@ class RunRecord(Record):
 
 @dataclass(frozen=True)
 class ExtractorRecord(Record):
-    """One finished training of stage 1; `validation` are its scores."""
+    """One finished training of stage 1 with its validation scores."""
 
     seed: int
     seconds: float
@@ -75,13 +72,13 @@ class ExtractorRecord(Record):
 
 @dataclass(frozen=True)
 class StudyRecord(Record):
-    """What the runs of a study have in common: `study.json`.
+    """Common settings of a study's runs: `study.json`.
 
     Attributes:
-        clips: stage 2's settings.
-        frames: stage 1's settings; None if no extractor is trained.
-        transfer: `--data` words of other data.
-        extractor: digest of the weights of `--mma`; None if there is no such folder.
+        clips: settings of stage 2.
+        frames: settings of stage 1; None if no extractor is trained.
+        transfer: `--data` values of other data.
+        extractor: digest of the weights of `--mma`; None without such a folder.
     """
 
     clips: Settings
@@ -92,15 +89,14 @@ class StudyRecord(Record):
 
 @dataclass(frozen=True)
 class Study:
-    """Everything that the runs of a study have in common.
+    """The common part of all runs in a study.
 
     Attributes:
-        folder: of the study.
-        base: settings of stage 2's training; every variant changes some of them.
-        frames: settings of stage 1's; None if every run uses the extractor `base.mma`.
-        transfer: `--data` words of other data that every model is tried on.
-        questions: {name: what is asked}.
-        extra: variants beside those of `list_variants`.
+        base: settings of stage 2, which every variant modifies.
+        frames: settings of stage 1; None if every run uses the extractor `base.mma`.
+        transfer: `--data` values of other data to try every model on.
+        questions: {name: description}.
+        extra: variants in addition to `list_variants`.
     """
 
     folder: Path
@@ -129,10 +125,10 @@ class Study:
         return self.folder / "extractors" / ("_".join(parts) or "base") / f"seed-{seed}"
 
     def run_arguments(self, variant: Variant, seed: int) -> TrainArguments:
-        """Return stage 2's settings of one run.
+        """Return the settings of stage 2 for one run.
 
         Raises:
-            ValueError: settings that exclude each other.
+            ValueError: incompatible settings.
         """
         mma = self.base.mma
         if self.frames is not None:
@@ -147,7 +143,7 @@ class Study:
         return replace(self.base, **common, **variant.settings)
 
     def extractor_arguments(self, variant: Variant, seed: int) -> TrainArguments:
-        """Return stage 1's settings of the extractor that a run reads.
+        """Return the settings of stage 1 for the extractor that a run reads.
 
         Raises:
             ValueError: the study trains no extractors.
@@ -159,10 +155,10 @@ class Study:
         return replace(self.frames, seed=seed, output=folder, keep_checkpoints=1, **change)
 
     def check_transfer(self) -> None:
-        """Check that the other data can be read, before hours go into training.
+        """Check the other data before any training.
 
         Raises:
-            ValueError: they cannot be read, have other targets, or are of another kind.
+            ValueError: they are unreadable, have other targets, or are of another kind.
         """
         if not self.transfer:
             return
@@ -183,7 +179,7 @@ class Study:
                 )
 
     def find_obstacle(self, variant: Variant) -> str | None:
-        """Return why a variant cannot be trained in this study, or None if it can."""
+        """Return why this study cannot train a variant; None if it can."""
         if variant.extractor is not None and self.frames is None:
             return "needs --frames: the data that extractors are trained on"
         try:
@@ -193,10 +189,10 @@ class Study:
         return None
 
     def is_done(self, record: type[RunRecord | ExtractorRecord], args: TrainArguments) -> bool:
-        """Tell whether the training with these settings has ended.
+        """Return whether the training with these settings is complete.
 
         Raises:
-            ValueError: it has ended with other settings.
+            ValueError: it is complete, but with other settings.
         """
         folder = args.output.parent if record is RunRecord else args.output
         path = folder / RUN
@@ -206,10 +202,10 @@ class Study:
         return True
 
     def claim_folder(self) -> None:
-        """Write the study's settings into its folder, or compare them with those already there.
+        """Write the study's settings into its folder, or compare them with the existing ones.
 
         Raises:
-            ValueError: the folder holds another study, or something else.
+            ValueError: the folder holds another study or other files.
         """
         weights = Path(self.base.mma or "") / "model.safetensors"
         wanted = StudyRecord(
@@ -246,7 +242,7 @@ class Study:
             )
 
     def _refuse_other_settings(self, path: Path, found: Settings, wanted: Settings) -> None:
-        # The extractors of a study lie in it, and it may be moved.
+        # The folder holds the extractors too, and it may be moved.
         ignored = set() if self.frames is None else {"mma"}
         pairs = [
             f"--{name} {found.get(name)!r}, now {wanted.get(name)!r}"
@@ -263,18 +259,14 @@ RecordT = TypeVar("RecordT", bound=Record)
 
 
 def write_record(path: Path, record: RunRecord | ExtractorRecord) -> None:
-    """Write a record; floats are rounded, except the settings, which are compared later."""
+    """Write a record; round floats except in settings, which are compared later."""
     content = record.to_json()
     settings = content.pop("settings")
     write_json(path, {**rounded(content), "settings": settings})
 
 
 def read_record(path: Path, kind: type[RecordT]) -> RecordT:
-    """Read a record of a study.
-
-    Raises:
-        ValueError: the file is damaged.
-    """
+    """Read a record of a study; raise ValueError if the file is damaged."""
     try:
         return kind.from_json(json.loads(path.read_text("utf-8")), str(path))
     except (ResultsError, ValueError, RecursionError) as error:
@@ -286,22 +278,22 @@ def read_record(path: Path, kind: type[RecordT]) -> RecordT:
 def parse_study(
     folder: Path, words: Sequence[str], frames: Sequence[str] | None, transfer: Sequence[str]
 ) -> Study:
-    """Make a study from the words of its command.
+    """Build a study from command-line words.
 
     Args:
         folder: of the study.
-        words: `train.py`'s words for stage 2, without `--stage` and `--output`.
+        words: `train.py` options of stage 2, without `--stage` and `--output`.
         frames: the same for stage 1; None if no extractor is trained.
-        transfer: `--data` words of other data.
+        transfer: `--data` values of other data.
 
     Raises:
-        ValueError: wrong settings.
+        ValueError: invalid settings.
     """
     given = list(words)
     if frames is not None and "--mma" in given:
         raise ValueError("--mma and --frames: a study either takes an extractor or trains its own")
     if frames is not None:
-        given += ["--mma", str(folder)]  # each run has its own
+        given += ["--mma", str(folder)]  # replaced for each run
     base = parse_arguments(["--stage", "mrnn", "--output", str(folder), *given])
     names = [variant.name for variant in list_variants(base, transfer)]
     if len(set(names)) < len(names):
@@ -315,7 +307,7 @@ def parse_study(
 
 
 def describe_variants() -> list[str]:
-    """Return a line for every question and variant, as `mma-mrnnet ablate --list` shows them."""
+    """Return one line per question and variant, for `mma-mrnnet ablate --list`."""
     words = ["--stage", "mrnn", "--data", "clips:FOLDER", "--output", "x"]
     full, *variants = list_variants(parse_arguments(words), ["DATA"])
     lines = [f"{full.name:<14} {full.what}"]
@@ -327,12 +319,12 @@ def describe_variants() -> list[str]:
 
 
 def change_data(args: TrainArguments, data: str) -> TrainArguments:
-    """Return a run's settings for reading the test clips of other data."""
-    # Of simulated data no split but test is needed.
+    """Return settings for reading the test clips of other data."""
+    # Simulated data: only the test split is needed.
     changed = replace(args, data=data, clips=[1, 1, args.clips[2]])
     return changed if data.startswith("hume:") else replace(changed, clips_from="auto")
 
 
 def list_settings(args: TrainArguments) -> Settings:
-    """Return the settings that a result depends on."""
+    """Return the settings that affect the result."""
     return {name: value for name, value in plain_values(args).items() if name not in FREE}

@@ -1,4 +1,4 @@
-"""A study's summary as Markdown tables and as a plot of its paired differences."""
+"""A study's summary as Markdown tables, and a plot of its paired differences."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -16,10 +16,10 @@ from mma_mrnnet.analysis.variants import FULL, TRANSFER
 from mma_mrnnet.files import replaced_file
 
 LEAST_SEEDS = 3
-"""Least number of seeds of a marked difference: an interval of two rests on two numbers."""
+"""Least number of seeds for marking a difference: with two, the interval is unreliable."""
 
 WIDEST = 0.3
-"""Larger differences are written at the plot's edge, so that they do not flatten the others."""
+"""Larger differences are written at the edge of the plot, to keep its scale useful."""
 
 MARKS = (
     "▼ and ▲ mark differences whose interval leaves 0 out; one in twenty does so by chance, among "
@@ -28,7 +28,7 @@ MARKS = (
 
 
 def make_page(summary: StudySummary) -> str:
-    """Return all tables of a study, question by question."""
+    """Return all tables of a study, by question."""
     asked = [name for name in summary.questions if name != TRANSFER and summary.rows_of(name)]
     parts = [
         describe_study(summary),
@@ -43,7 +43,7 @@ def make_page(summary: StudySummary) -> str:
 
 
 def describe_study(summary: StudySummary) -> str:
-    """Return what was compared on what, and the full model's score."""
+    """Describe what was compared on which data, with the full model's score."""
     full = summary.full
     counts = [
         f"{name.replace('_', ' ')} {value:,}"
@@ -66,7 +66,7 @@ def describe_study(summary: StudySummary) -> str:
 
 
 def make_table(summary: StudySummary, question: str) -> str:
-    """Return the table of one question: its variants beside what they are compared with."""
+    """Return the table of one question: variants beside their baselines."""
     rows = summary.rows_of(question)
     columns: dict[str, Callable[[VariantRow], str]] = {
         "variant": lambda row: f"`{row.name}`",
@@ -92,7 +92,7 @@ def make_table(summary: StudySummary, question: str) -> str:
 
 
 def make_length_table(summary: StudySummary, questions: Sequence[str] = ("length",)) -> str:
-    """Return the differences by clip length of some questions' variants."""
+    """Return differences by clip length for the variants of some questions."""
     rows = [row for question in questions for row in summary.rows_of(question) if row.by_length]
     if not rows:
         return ""
@@ -106,7 +106,7 @@ def make_length_table(summary: StudySummary, questions: Sequence[str] = ("length
 
 
 def make_extractor_table(summary: StudySummary) -> str:
-    """Return the validation scores of the extractors behind the variants."""
+    """Return the validation scores of the extractors."""
     rows = summary.extractors
     if not rows:
         return ""
@@ -125,11 +125,11 @@ CHANNEL_OF = {
     "expression_f1": "expressions",
     "valence_arousal_ccc": "valence_arousal",
 }
-"""{score of an extractor: the channel whose labels teach it}."""
+"""{extractor score: the channel whose labels teach it}."""
 
 
 def _format_score(row: ExtractorRow, name: str) -> str:
-    """Return a score of an extractor; a dash if it was not taught that channel."""
+    """Format an extractor's score; a dash if its channel was not taught."""
     taught = row.settings.get("channels")
     if taught is not None and CHANNEL_OF.get(name) not in taught:
         return "-"
@@ -137,7 +137,7 @@ def _format_score(row: ExtractorRow, name: str) -> str:
 
 
 def make_transfer_table(summary: StudySummary) -> str:
-    """Return every variant's scores on other data than it was trained on."""
+    """Return every variant's scores on other data."""
     rows = [row for row in summary.variants if row.transfer]
     if not rows:
         return ""
@@ -160,7 +160,7 @@ def make_transfer_table(summary: StudySummary) -> str:
 
 
 def list_left_out(summary: StudySummary) -> str:
-    """Return what could not be trained, and why."""
+    """List the variants that could not be trained, with reasons."""
     by_reason: dict[str, list[str]] = {}
     for name, reason in summary.left_out.items():
         by_reason.setdefault(reason, []).append(f"`{name}`")
@@ -169,7 +169,7 @@ def list_left_out(summary: StudySummary) -> str:
 
 
 def draw_differences(summary: StudySummary, path: Path) -> None:
-    """Draw the paired differences with their intervals over the seeds as a PNG file.
+    """Draw the paired differences with intervals over seeds as a PNG file.
 
     Raises:
         ImportError: matplotlib is not installed.
@@ -217,7 +217,7 @@ def draw_differences(summary: StudySummary, path: Path) -> None:
 
 
 def _find_limits(differences: Sequence[Difference]) -> tuple[float, float]:
-    """Return the ends of the plot's axis: all intervals of differences that are not too wide."""
+    """Return the axis limits: all intervals, except those of too large differences."""
     shown = [one for one in differences if one.mean is not None and abs(one.mean) <= WIDEST]
     ends = [value for one in shown for value in (one.mean, one.low, one.high) if value is not None]
     return min([-0.02, *ends]) - 0.005, max([0.02, *ends]) + 0.005
@@ -234,7 +234,7 @@ def _format_versus(row: VariantRow) -> str:
 
 
 def format_difference(difference: Difference) -> str:
-    """Return `-.031 [-.041, -.020] ▼`, with the mark only if the interval leaves 0 out."""
+    """Return `-.031 [-.041, -.020] ▼`; the mark appears only if the interval excludes 0."""
     if difference.mean is None:
         return ""
     mark = {"lower": " ▼", "higher": " ▲"}.get(_find_direction(difference), "")
@@ -248,7 +248,7 @@ def _format_bounds(bounds: Bounds | Difference | None) -> str:
 
 
 def _find_direction(difference: Difference) -> str:
-    """Return `lower` or `higher` if the interval leaves 0 out, else an empty string."""
+    """Return `lower` or `higher` if the interval excludes 0, else an empty string."""
     low, high = difference.low, difference.high
     if low is None or high is None or difference.seeds < LEAST_SEEDS:
         return ""

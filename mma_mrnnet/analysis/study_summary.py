@@ -1,4 +1,4 @@
-"""From the runs of a study to its numbers: means, paired differences, results by clip length."""
+"""Summarize the runs of a study: means, paired differences, results by clip length."""
 
 import zipfile
 import zlib
@@ -36,16 +36,16 @@ Array = NDArray[np.float64]
 PREDICTIONS = "predictions.npz"
 
 FORMAT = 1
-"""The number under `format` in `ablations.json`; files without one are older."""
+"""`format` number of `ablations.json`; older files have none."""
 
 LENGTH_SHARES = (0.05, 0.25, 0.5, 0.75, 0.95)
-"""Shares of the held-out clips at the edges of the groups by length; padding biases the ends."""
+"""Quantiles that separate the length groups; padding biases the shortest and longest clips."""
 
 LEAST_GROUP = 30
-"""Least number of clips of a group by length: a correlation over fewer says nothing."""
+"""Smallest length group; with fewer clips a correlation is meaningless."""
 
 LEAST_PEOPLE = 20
-"""Least number of people for an interval over people; with fewer it would be far too narrow."""
+"""With fewer people, an interval over people is far too narrow."""
 
 
 # What is written --------------------------------------------------------------------------------
@@ -55,7 +55,7 @@ LEAST_PEOPLE = 20
 class Difference(Record):
     """Mean paired difference with its 95 % interval over the seeds.
 
-    `low` and `high` are None with fewer than two seeds, `mean` is None without any.
+    `low` and `high` are None with fewer than two seeds; `mean` is None without seeds.
     """
 
     mean: float | None = None
@@ -66,7 +66,7 @@ class Difference(Record):
 
 @dataclass(frozen=True)
 class Bounds(Record):
-    """95 % interval of a mean difference when people are drawn anew."""
+    """95 % interval of a mean difference over resampled people."""
 
     low: float
     high: float
@@ -74,7 +74,7 @@ class Bounds(Record):
 
 @dataclass(frozen=True)
 class LengthGroup(Record):
-    """Scores of the clips longer than `above_s` and up to `to_s` seconds; None means no bound."""
+    """Scores of clips longer than `above_s`, up to `to_s` seconds; None means no bound."""
 
     above_s: float | None
     to_s: float | None
@@ -85,7 +85,7 @@ class LengthGroup(Record):
 
 @dataclass(frozen=True)
 class TransferScore(Record):
-    """Mean Pearson on other data, its deviation over the seeds, and the paired difference there."""
+    """Mean Pearson on other data, its deviation over seeds, and the paired difference."""
 
     mean: float
     sd: float | None
@@ -94,18 +94,18 @@ class TransferScore(Record):
 
 @dataclass(frozen=True)
 class VariantRow(Record):
-    """Everything measured of one variant.
+    """All measurements of one variant.
 
     Attributes:
-        against: the variant that it is compared with; None for the full model.
-        mean_pearson: score of each seed's run; `mean` and `sd` are over the seeds.
+        against: the variant it is compared with; None for the full model.
+        mean_pearson: one score per seed; `mean` and `sd` are over the seeds.
         seconds: mean wall time of a run.
-        parameters: weights without those of the extractor.
+        parameters: number of weights outside the extractor.
         pearson: {target: mean over the seeds}.
-        length_correlation: mean over the targets of |correlation of output and clip length|.
-        difference: to `against`; None if there are no common test clips.
-        difference_over_people: interval of the same when people are drawn anew.
-        expected_difference: the difference, if it is known beforehand.
+        length_correlation: mean over targets of |correlation of output and clip length|.
+        difference: to `against`; None without common test clips.
+        difference_over_people: its interval over resampled people.
+        expected_difference: the difference, if known in advance.
     """
 
     name: str
@@ -129,7 +129,7 @@ class VariantRow(Record):
 
 @dataclass(frozen=True)
 class ExtractorRow(Record):
-    """Validation scores of the extractor behind some variants, mean and deviation over the seeds."""
+    """Validation scores of an extractor: mean and deviation over the seeds."""
 
     name: str
     settings: Settings
@@ -146,15 +146,15 @@ class StudySummary(Record):
     Attributes:
         evaluated_on: `test` or `validation`.
         seeds: of the full model.
-        data_differ_by_seed: whether data are drawn anew with each seed.
-        resampled: what intervals over people draw: `people`, or clips.
+        data_differ_by_seed: whether each seed simulates new data.
+        resampled: `people`, or clips.
         settings: of `clips` and `frames`.
-        length_of_clips_and_labels: mean absolute correlation of a label with the clip's length.
+        length_of_clips_and_labels: mean absolute correlation of labels and clip length.
         variants: the full model first.
         left_out: {variant: why it was not trained, or not with every seed}.
-        training_hours: of all processes, extractors included.
-        questions: {name: what is asked}; empty in files of before it was recorded.
-        jobs: runs at the same time.
+        training_hours: total of all processes, including extractors.
+        questions: {name: description}; empty in older files.
+        jobs: parallel runs.
     """
 
     data: dict[str, Any]
@@ -182,11 +182,11 @@ class StudySummary(Record):
         return next(row for row in self.variants if row.name == FULL)
 
     def rows_of(self, question: str) -> list[VariantRow]:
-        """The rows of a question's variants."""
+        """Return the rows of a question's variants."""
         return [row for row in self.variants if row.question == question]
 
     def to_json(self) -> dict[str, Any]:
-        """Return plain values, rounded, with the format's number."""
+        """Return plain rounded values, with the `format` number."""
         return {"format": FORMAT, **rounded(super().to_json())}
 
 
@@ -195,29 +195,20 @@ class StudySummary(Record):
 
 @dataclass(frozen=True)
 class Run:
-    """One finished run: its record, and its outputs for the held-out clips and for other data.
-
-    Attributes:
-        record: what `run.json` holds.
-        arrays: what `predictions.npz` holds.
-    """
+    """One finished run: `run.json`, and the arrays of `predictions.npz`."""
 
     record: RunRecord
     arrays: Mapping[str, NDArray]
 
     @classmethod
     def read(cls, folder: Path) -> "Run":
-        """Read a run's folder.
-
-        Raises:
-            ValueError: a file in it is damaged.
-        """
+        """Read a run's folder; raise ValueError if a file is damaged."""
         record = read_record(folder / RUN, RunRecord)
         path = folder / PREDICTIONS
         try:
             with np.load(path, allow_pickle=False) as file:
                 return cls(record, {name: file[name] for name in file.files})
-        # What numpy raises depends on where the archive is damaged.
+        # numpy's error depends on where the archive is damaged.
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
             raise ValueError(
                 f"{path}: damaged ({error}); remove {folder} and run it again"
@@ -239,28 +230,24 @@ class Run:
         return self.arrays["seconds"].astype(float)
 
     def score(self, chosen: NDArray[np.bool_] | None = None) -> float:
-        """Return the mean Pearson over the targets, of all held-out clips or of the chosen ones."""
+        """Return the mean Pearson over targets, on all held-out clips or the chosen ones."""
         if chosen is None:
             return mean_pearson(self.intensities, self.labels)
         return mean_pearson(self.intensities[chosen], self.labels[chosen])
 
     def correlate(self) -> torch.Tensor:
-        """Return the (K,) correlations with the labels; NaN where not defined."""
+        """Return (K,) correlations with the labels; NaN where undefined."""
         return pearson_scores(torch.from_numpy(self.intensities), torch.from_numpy(self.labels))
 
     def score_elsewhere(self, data: str) -> float | None:
-        """Return the mean Pearson on other data; None if the run was not tried there."""
+        """Return the mean Pearson on other data; None if not tried."""
         if f"{data}|labels" not in self.arrays:
             return None
         return mean_pearson(self.arrays[f"{data}|intensities"], self.arrays[f"{data}|labels"])
 
 
 def read_runs(study: Study, name: str) -> list[Run]:
-    """Return the finished runs of a variant, by seed.
-
-    Raises:
-        ValueError: a file of a run is damaged.
-    """
+    """Return the finished runs of a variant by seed; raise ValueError if a file is damaged."""
     folders = (study.folder / "runs" / name).glob(f"seed-*/{RUN}")
     return sorted((Run.read(path.parent) for path in folders), key=lambda run: run.record.seed)
 
@@ -271,18 +258,19 @@ def read_runs(study: Study, name: str) -> list[Run]:
 def summarise_study(
     study: Study, variants: Sequence[Variant], left_out: dict[str, str], jobs: int = 1
 ) -> StudySummary:
-    """Return all numbers of a study.
+    """Compute all numbers of a study.
 
-    A difference is paired: the same seed has the same data in the same order on both sides. Its
-    interval is Student's over the seeds. Simulated data are drawn anew for each seed, so it covers
-    data and training; a corpus in files stays the same, so there is a second interval, from people
-    drawn anew.
+    Differences are paired: both sides of a seed use the same data in the same order. The
+    interval is
+    Student's over seeds. Simulated data change with the seed, so it covers data and
+    training; files stay
+    the same, so there is a second interval over resampled people.
 
     Args:
-        study: the study.
-        variants: to report; all finished runs of theirs count.
+        study: what was compared.
+        variants: to report; all their finished runs count.
         left_out: {variant: why it has no runs}.
-        jobs: runs at the same time.
+        jobs: parallel runs, as a record.
 
     Raises:
         ValueError: the full model has no run, or a file of a run is damaged.
@@ -354,7 +342,7 @@ def _summarise_variant(
             if (found := _summarise_transfer(own, pairs, data)) is not None
         },
     }
-    if variant.question != TRANSFER:  # those have test clips of their own
+    if variant.question != TRANSFER:  # those have their own test clips
         row["by_length"] = [
             _summarise_group(own, pairs, low, high) for low, high in pairwise(edges.tolist())
         ]
@@ -421,7 +409,7 @@ def _summarise_extractors(study: Study, variants: Sequence[Variant]) -> list[Ext
 
 
 def compare(differences: Sequence[float]) -> Difference:
-    """Return the mean of paired differences, one a seed, with Student's 95 % interval."""
+    """Return the mean of paired differences, one per seed, with Student's 95 % interval."""
     count = len(differences)
     if count == 0:
         return Difference()
@@ -433,13 +421,13 @@ def compare(differences: Sequence[float]) -> Difference:
 
 
 def resample_people(pairs: Sequence[tuple[Run, Run]]) -> Bounds | None:
-    """Return the 95 % interval of the mean difference when people are drawn anew.
+    """Return the 95 % interval of the mean difference over resampled people.
 
-    All seeds see the same people in each resample. Clips are drawn if nobody knows whose they are.
-
-    Returns:
-        None without a pair, with fewer than `LEAST_PEOPLE`, if two runs were not scored on the same
-        clips, or if resamples have no score.
+    Each resample is the same for all seeds. Without names, clips are resampled. Returns
+    None without a
+    pair, with fewer than `LEAST_PEOPLE`, if two runs scored different clips, or if
+    resamples have no
+    score.
     """
     runs = [run for pair in pairs for run in pair]
     if not runs:
@@ -462,11 +450,9 @@ def resample_people(pairs: Sequence[tuple[Run, Run]]) -> Bounds | None:
 
 
 def score_targets(run: Run, weights: torch.Tensor | None = None) -> torch.Tensor:
-    """Return the Pearson correlation of each target: (..., K), NaN if its labels do not vary.
+    """Return (..., K) Pearson correlations of N clips; NaN where labels do not vary.
 
-    Args:
-        run: of N clips.
-        weights: (..., N) weights of the clips; None: 1 each.
+    `weights` is (..., N); None means 1 for each clip.
     """
     outputs, labels = torch.from_numpy(run.intensities), torch.from_numpy(run.labels)
     scores = pearson_scores(outputs, labels, weights)
@@ -474,26 +460,23 @@ def score_targets(run: Run, weights: torch.Tensor | None = None) -> torch.Tensor
 
 
 def mean_pearson(outputs: NDArray, labels: NDArray) -> float:
-    """Return the mean Pearson over the targets whose labels vary."""
+    """Return the mean Pearson over the targets with varying labels."""
     target = torch.from_numpy(labels).double()
     scores = pearson_scores(torch.from_numpy(outputs).double(), target)
     return mean_where_labels_vary(scores, target)
 
 
 def correlate_with_length(values: Array, seconds: Array) -> float:
-    """Return the mean over the columns of |correlation with the clips' length|.
-
-    A column that does not vary counts as 0.
-    """
+    """Return the mean over columns of |correlation with clip length|; 0 if constant."""
     lengths = np.where(np.isnan(values), np.nan, seconds[:, None])
     scores = pearson_scores(torch.from_numpy(np.nan_to_num(values)), torch.from_numpy(lengths))
     return float(scores.nan_to_num(0.0).abs().mean())
 
 
 def find_length_edges(seconds: Array) -> Array:
-    """Return the edges of the groups by length; the outer ones are infinite.
+    """Return the edges of the length groups; the outer ones are infinite.
 
-    Inner edges are quantiles of one seed's clips, and every group holds `LEAST_GROUP` of them.
+    Inner edges are quantiles of one seed's clips; every group has at least `LEAST_GROUP` clips.
     """
     inner: list[float] = []
     below = 0
@@ -506,5 +489,5 @@ def find_length_edges(seconds: Array) -> Array:
 
 
 def measure_spread(values: Sequence[float]) -> float | None:
-    """Return the standard deviation over the seeds; None with one."""
+    """Return the standard deviation over the seeds; None for one seed."""
     return float(np.std(values, ddof=1)) if len(values) > 1 else None

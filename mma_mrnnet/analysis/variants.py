@@ -1,4 +1,4 @@
-"""What an ablation study compares: each variant is the full model with some settings changed."""
+"""Variants of an ablation study: the full model with some settings changed."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -9,10 +9,10 @@ from mma_mrnnet.training.arguments import TrainArguments
 from mma_mrnnet.training.stages import Stage
 
 FULL = "full"
-"""Name of the model as it is: all affect, mask, Pearson loss, multi-task extractor."""
+"""Name of the unchanged model: all affect, mask, Pearson loss, multi-task extractor."""
 
 TRANSFER = "transfer"
-"""The question whose variants are trained on other data, so that they have test clips of their own."""
+"""The question whose variants train on other data and so have their own test clips."""
 
 QUESTIONS = {
     "channels": "which part of the affect carries the intensities?",
@@ -28,19 +28,21 @@ QUESTIONS = {
 
 @dataclass(frozen=True)
 class Variant:
-    """One thing to train, over several seeds.
+    """One thing to train with several seeds.
 
     Attributes:
-        name: short, fit for a folder.
+        name: short, valid as a folder name.
         question: one of the study's questions; empty for the full model.
         what: description for the tables.
-        settings: fields of stage 2's `TrainArguments` that differ from the base.
-        extractor: fields of stage 1's that differ; None uses the base's extractor.
-        against: the variant that it is compared with, seed by seed.
-        make_stage: makes what is trained, from stage 2's arguments; None means `mrnn_stage`. Must be
-            a module-level function, since runs are processes of their own. Such a variant is not
-            tried on other data.
-        reads_affect: whether what is trained reads an extractor's output.
+        settings: changed fields of stage 2's `TrainArguments`.
+        extractor: changed fields of stage 1's; None uses the base's extractor.
+        against: the variant it is compared with, by seed.
+        make_stage: builds the stage from stage 2's arguments; None means `mrnn_stage`. It
+            must be a
+            module-level function, because runs are separate processes. Such a variant is
+            not tried on
+            other data.
+        reads_affect: whether it reads an extractor's output.
     """
 
     name: str
@@ -58,12 +60,12 @@ def list_variants(
 ) -> list[Variant]:
     """Return every variant of a study, the full model first.
 
-    A variant that equals the full model is left out; what was compared with it is compared with the
-    full model.
+    A variant equal to the full model is left out; the full model then replaces it in
+    comparisons.
 
     Args:
-        base: stage 2's settings. T and the frame rate are halved and doubled from these.
-        transfer: `--data` words of other data; each gets a variant that is trained there.
+        base: settings of stage 2; variants halve and double its T and frame rate.
+        transfer: `--data` values of other data; each adds a variant trained there.
         extra: further variants.
     """
     variants = [
@@ -95,7 +97,7 @@ def choose_variants(
     questions: Sequence[str],
     names: Sequence[str],
 ) -> list[Variant]:
-    """Return the variants of some questions and names, and those that they are compared with.
+    """Return the variants of some questions and names, together with their baselines.
 
     Raises:
         ValueError: an unknown question or name.
@@ -181,7 +183,7 @@ def _list_frames(base: TrainArguments) -> list[Variant]:
 
 
 def _list_extractors() -> list[Variant]:
-    """Single-task extractors against the same channels of the multi-task one, and other ties."""
+    """Return single-task extractors and extractors with other couplings of the tasks."""
     variants = []
     for name, (words, channel) in CHANNEL_NAMES.items():
         alone = {"channels": [channel]}

@@ -38,7 +38,7 @@ PART = 256  # clips per forward pass
 
 
 def collect_frame_facts(train: FrameDataset, config: MMAConfig) -> FrameFacts:
-    """Count the training labels of each output, and list outputs with no label or no teacher."""
+    """Count the training labels of each output, and list those without labels and those untaught."""
     annotated = (~train.intensity.isnan()).sum(0).tolist()
     present = is_present(train.intensity).sum(0).tolist()
     names = map(action_unit_name, config.action_units)

@@ -38,10 +38,11 @@ def shuffled(count: int) -> Order:
 
 
 def mixed(corpora: Sequence[Sequence[Draw]]) -> Order:
-    """Return an order that spreads each corpus evenly over the epoch; its length is all counts.
+    """Return an order that spreads each corpus evenly over the epoch.
 
     Any n successive items hold n s items of a corpus with share s, within 1 for two corpora, or
-    within (1 - s) + s (C - 1) for C. The draws of a corpus spread evenly over its items.
+    within (1 - s) + s (C - 1) for C. The draws of a corpus spread evenly over its items. The length
+    is the sum of all counts.
     """
 
     def order(generator: torch.Generator) -> Tensor:

@@ -254,9 +254,7 @@ def mrnn_stage(args: TrainArguments) -> Stage:
         )
 
     behind = [] if model.mma is None else [model_digest(model.mma)]
-    if (
-        corpus.noise is not None
-    ):  # read from a file beside the extractor, which is not among the settings
+    if corpus.noise is not None:  # its file is not among the settings
         behind.append(repr(corpus.noise))
     return Stage(
         name="mrnn",

@@ -149,10 +149,7 @@ class RoutedAdamW(torch.optim.AdamW):
         self, closure: Callable[[], float] | None = None
     ) -> float | None:
         """Make one update; all parameters except `routed` change as in AdamW."""
-        gradient, self.routed.grad = (
-            self.routed.grad,
-            None,
-        )  # AdamW skips parameters without a gradient
+        gradient, self.routed.grad = self.routed.grad, None  # AdamW skips it without a gradient
         try:
             loss = super().step(closure)
         finally:
