@@ -1,8 +1,8 @@
-"""Files and folders that appear whole or not at all, digests, and "may I write here".
+"""Atomic writes of files and folders, digests, and checks of output paths.
 
-A file or folder is written under a temporary name in the same directory and then renamed, so that a
-reader never sees half of it and a failed or killed run leaves the earlier version in place.
-Temporary names start with `.mma-tmp-`; only names with that mark are ever swept.
+Content is written under a temporary name in the same directory and then renamed. Readers never
+see half a file, and a failed or killed run leaves the old version. Temporary names start with
+`.mma-tmp-`; only such names are ever removed.
 """
 
 import contextlib
@@ -25,14 +25,13 @@ _NAME = re.compile(re.escape(MARK) + r"(?P<target>[0-9a-f]{12})-(?P<process>\d+)
 
 @contextmanager
 def replaced_file(target: str | os.PathLike[str]) -> Iterator[Path]:
-    """Yield a temporary path that replaces `target` if the block succeeds, and is removed if it fails.
+    """Yield a temporary path that replaces `target` if the block succeeds, else is removed.
 
-    The temporary path has the target's suffix. A symbolic link is followed: the file behind it is
-    replaced and the link stays. A target that exists and is no regular file (a named pipe,
-    `/dev/stdout`) is yielded itself and written in place.
+    The temporary path keeps the suffix. A symbolic link stays: the file behind it is replaced. A
+    `target` that is no regular file (a named pipe, `/dev/stdout`) is yielded itself.
 
     Raises:
-        OSError: the directory does not exist or cannot be written to.
+        OSError: the directory is missing or not writable.
     """
     target = Path(target).resolve()
     if target.exists() and not target.is_file():
@@ -51,10 +50,9 @@ def replaced_file(target: str | os.PathLike[str]) -> Iterator[Path]:
 
 @contextmanager
 def replaced_folder(target: str | os.PathLike[str]) -> Iterator[Path]:
-    """Yield a fresh folder that replaces `target` if the block succeeds, and is removed if it fails.
+    """Yield a new folder that replaces `target` if the block succeeds, else is removed.
 
-    Parent directories are created. A symbolic link is followed: the folder behind it is replaced and
-    the link stays.
+    Parents are created. A symbolic link stays: the folder behind it is replaced.
     """
     target = Path(target).resolve()
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -77,36 +75,32 @@ def replaced_folder(target: str | os.PathLike[str]) -> Iterator[Path]:
 
 
 def write_text(path: str | os.PathLike[str], text: str) -> None:
-    """Write UTF-8 text to a file, atomically."""
+    """Write a UTF-8 text file atomically."""
     with replaced_file(path) as staging:
         staging.write_text(text, encoding="utf-8")
 
 
 def write_json(path: str | os.PathLike[str], value: object) -> None:
-    """Write a value as strict JSON (no NaN or infinity), atomically.
+    """Write strict JSON atomically.
 
     Raises:
-        ValueError: the value holds NaN or infinity.
-        TypeError: the value holds something that JSON has no form for.
+        ValueError: NaN or infinity.
+        TypeError: a value that is not JSON-serialisable.
     """
     write_text(path, json.dumps(value, indent=1, allow_nan=False) + "\n")
 
 
 def flush_to_disk(path: Path) -> None:
-    """Fsync a file, so that a rename cannot reach the disk before the file's contents."""
-    with path.open("r+b") as file:  # Windows flushes only what is open for writing
+    """Fsync a file, so that a rename cannot reach the disk before the content."""
+    with path.open("r+b") as file:  # Windows needs it open for writing
         os.fsync(file.fileno())
 
 
 def sweep_leftovers(folder: Path, target: Path | None = None) -> None:
-    """Remove temporary files and folders that killed runs left in `folder`.
+    """Remove temporary files and folders of killed runs in `folder`, not below it.
 
-    Only names with our mark are touched, and only if the process that wrote them is gone or they are
-    more than a day old.
-
-    Args:
-        folder: is searched, but not the folders below it.
-        target: remove only leftovers of this target; None removes those of any.
+    A leftover is removed if its process has ended, or after a day. `target` restricts this to
+    leftovers of one target.
     """
     wanted = None if target is None else _digest_of_name(target.resolve())
     with contextlib.suppress(OSError):
@@ -119,15 +113,15 @@ def sweep_leftovers(folder: Path, target: Path | None = None) -> None:
             if path.is_dir() and not path.is_symlink():
                 shutil.rmtree(path, ignore_errors=True)
             else:
-                with contextlib.suppress(OSError):  # another process was quicker
+                with contextlib.suppress(OSError):  # another process may have removed it
                     path.unlink()
 
 
 def check_can_write_file(path: str | os.PathLike[str]) -> None:
-    """Check that a file can be written at `path`, before any work is spent on its content.
+    """Check that a file can be written at `path`. Called before any work.
 
     Raises:
-        ValueError: the directory does not exist or takes no files, or `path` is a directory.
+        ValueError: the directory is missing or not writable, or `path` is a directory.
     """
     path = Path(path)
     parent = path.absolute().parent
@@ -145,7 +139,7 @@ def check_can_write_file(path: str | os.PathLike[str]) -> None:
 
 
 def check_new_folder(path: str | os.PathLike[str]) -> None:
-    """Check that `path` can become a new folder: it does not exist, or is an empty folder.
+    """Check that `path` does not exist or is an empty folder.
 
     Raises:
         ValueError: `path` is a file, a folder that is not empty, or the current folder.
@@ -153,27 +147,27 @@ def check_new_folder(path: str | os.PathLike[str]) -> None:
     path = Path(path)
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
         raise ValueError(f"{path}: exists and is not an empty folder; nothing was written")
-    if path.resolve() == Path.cwd():  # replacing it would leave the shell in a folder that is gone
+    if path.resolve() == Path.cwd():  # else the shell's folder would vanish
         raise ValueError(f"{path}: is the current folder; name a folder inside it")
 
 
 def file_digest(path: str | os.PathLike[str]) -> str:
-    """Return the SHA-256 of a file's content, as 64 hexadecimal digits."""
+    """Return the SHA-256 of a file, 64 hexadecimal digits."""
     with Path(path).open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def content_digest(*values: object) -> str:
-    """Return the SHA-256 of values as JSON with sorted keys, as 64 hexadecimal digits.
+    """Return the SHA-256 of values as JSON with sorted keys, 64 hexadecimal digits.
 
-    What JSON has no form for stands as its `str`.
+    Other objects are converted by `str`.
     """
     content = json.dumps(values, sort_keys=True, default=str)
     return hashlib.sha256(content.encode()).hexdigest()
 
 
 def _staging(target: Path) -> Path:
-    """Return a new temporary path beside `target`; leftovers of the same target are swept first."""
+    """Return a new temporary path beside `target`; remove its leftovers first."""
     sweep_leftovers(target.parent, target)
     suffix = target.suffix if len(target.suffix) <= 16 else ""
     name = f"{MARK}{_digest_of_name(target)}-{os.getpid()}-{uuid.uuid4().hex[:8]}{suffix}"
@@ -181,7 +175,7 @@ def _staging(target: Path) -> Path:
 
 
 def _digest_of_name(target: Path) -> str:
-    # A digest, since the name itself may be 255 bytes long already.
+    # A digest, since the name may already have the maximum of 255 bytes.
     return hashlib.sha256(os.fsencode(target.name)).hexdigest()[:12]
 
 
@@ -193,12 +187,12 @@ def _is_running(process: int) -> bool:
     except ProcessLookupError:
         return False
     except (OSError, OverflowError):
-        return True  # there, but not ours to signal
+        return True  # it exists, but belongs to another user
     return not _is_zombie(process)
 
 
 def _is_zombie(process: int) -> bool:
-    """Return whether a process has ended but still waits for its parent to notice (Linux only)."""
+    """Return whether a process has ended but was not waited for (Linux only)."""
     try:
         status = Path(f"/proc/{process}/stat").read_text("utf-8", errors="replace")
     except OSError:

@@ -1,1 +1,1 @@
-"""Tables: cells of text files, and the features of a table with one row a frame."""
+"""Tables: cells of text files, and features with one row per frame."""

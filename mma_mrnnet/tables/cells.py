@@ -1,4 +1,4 @@
-"""Cells of tables: reading files as text, numbers in cells, writing tables."""
+"""Read tables as text cells, parse numbers, and write tables."""
 
 import csv
 import io
@@ -18,7 +18,7 @@ import pandas as pd
 from mma_mrnnet.files import check_can_write_file, replaced_file
 
 WRITTEN_SUFFIXES = (".csv", ".json", ".parquet")
-_LINES_AHEAD = 50  # lines that are looked at to find the delimiter and the header
+_LINES_AHEAD = 50  # lines that are searched for the delimiter and the header
 
 
 # ---- numbers in cells ---------------------------------------------------------------------------
@@ -36,12 +36,12 @@ _NO_NUMBER = re.compile(
 
 
 def is_missing(cell: str) -> bool:
-    """Return whether a cell says that there is no number."""
+    """Return whether a cell is empty or means "no number"."""
     return _NO_NUMBER.fullmatch(cell.strip()) is not None
 
 
 def parse_number(cell: str) -> float | None:
-    """Return the number; NaN for a cell that says there is none, None for text."""
+    """Return the number; NaN for a missing one, None for text."""
     if is_missing(cell):
         return math.nan
     try:
@@ -51,12 +51,7 @@ def parse_number(cell: str) -> float | None:
 
 
 def parse_numbers(cells: Sequence[str]) -> tuple[np.ndarray, int | None]:
-    """Parse a column.
-
-    Returns:
-        (N,) float64, NaN where there is no number; and the place of the first cell with text, if
-        any.
-    """
+    """Return (N,) float64, NaN where missing, and the index of the first text cell or None."""
     try:
         return np.array(cells, np.float64), None
     except ValueError:  # an empty cell, or text
@@ -70,12 +65,12 @@ def parse_numbers(cells: Sequence[str]) -> tuple[np.ndarray, int | None]:
 
 @dataclass(frozen=True)
 class TextTable:
-    """A file's cells as text, without blanks and quotes around them.
+    """A file's cells as text, without surrounding blanks and quotes.
 
     Attributes:
-        path: of the file, for messages.
-        header: names of the columns; empty if the file has no header.
-        lines: the line number of each row, from 1; or its name, if each row is a file.
+        path: for messages.
+        header: column names; empty if there is no header.
+        lines: each row's line number, from 1; or its name, if each row is a file.
         rows: (N, columns) cells.
         header_line: the header's line number.
     """
@@ -91,26 +86,26 @@ class TextTable:
         return [row[column] for row in self.rows]
 
     def error(self, row: int, problem: str) -> ValueError:
-        """Return a ValueError that names the file and the line of a row."""
+        """Return a ValueError whose message starts with the file and the row's line."""
         return ValueError(f"{self.path}:{self.lines[row]}: {problem}")
 
 
 def read_text_table(
     path: Path, *, delimiter: str | None = None, has_header: bool = True, width: int | None = None
 ) -> TextTable:
-    """Read the cells of a .parquet or .jsonl file, or of any other one as text in UTF-8.
+    """Read a .parquet or .jsonl file, or any other file as UTF-8 text.
 
-    Blank lines are skipped, but counted in the line numbers.
+    Blank lines are skipped, but count in line numbers.
 
     Args:
         path: the file.
-        delimiter: between cells. None finds a comma, a semicolon (numbers may then have a decimal
-            comma), a tab or blanks, and skips lines above the header.
-        has_header: whether the first line names the columns.
-        width: cells that every row must have; None takes it from the first line.
+        delimiter: None detects a comma, semicolon (then decimal commas are allowed), tab or
+            blanks, and skips lines above the header.
+        has_header: the first line is the header.
+        width: required cells per row; None takes the first line's.
 
     Raises:
-        ValueError: no such file, not a table, empty, or a row with another number of cells.
+        ValueError: a missing or empty file, no table, or a row with another number of cells.
     """
     if path.suffix.lower() == ".parquet":
         return _read_parquet(path)
@@ -128,7 +123,7 @@ def read_text_table(
     rows = found[place + 1 :] if has_header else found[place:]
     for line, row in rows:
         if len(row) == width + 1 and not row[-1]:
-            row.pop()  # a delimiter at the end
+            row.pop()  # a trailing delimiter
         if len(row) != width:
             raise ValueError(f"{path}:{line}: expected {width} values; got {len(row)}")
     lines, cells = [line for line, _ in rows], [row for _, row in rows]
@@ -138,7 +133,7 @@ def read_text_table(
 
 
 def _has_row_names(width: int, rows: list[list[str]]) -> bool:
-    """Return whether rows begin with their number, above which R writes no name in the header."""
+    """Return whether rows begin with row numbers, as R writes them without a header cell."""
     numbers = [str(number) for number in range(1, len(rows) + 1)]
     has_one_more = all(len(row) == width + 1 for row in rows)
     return bool(rows) and has_one_more and [row[0] for row in rows] == numbers
@@ -154,7 +149,7 @@ def _read_text(path: Path) -> str:
 
 
 def _split_cells(path: Path, text: str, delimiter: str) -> list[tuple[int, list[str]]]:
-    """Return line number and cells of every line that is not blank; at least one."""
+    """Return line number and cells of all lines that are not blank; at least one."""
     lines = io.StringIO(text, newline="")
     reader = csv.reader(lines, delimiter=delimiter, skipinitialspace=True)
     try:
@@ -187,7 +182,7 @@ def _read_parquet(path: Path) -> TextTable:
 
 
 def _read_json_lines(path: Path, text: str) -> TextTable:
-    """Read one JSON object a line; a key that a line lacks, or null, is an empty cell."""
+    """Read one JSON object per line; missing keys and null are empty cells."""
     found: list[tuple[int, dict[str, Any]]] = []
     for line, content in enumerate(text.split("\n"), 1):
         if not content.strip():
@@ -206,7 +201,7 @@ def _read_json_lines(path: Path, text: str) -> TextTable:
 
 
 def _find_delimiter(text: str) -> str:
-    """Return the delimiter that most of the first lines have most often."""
+    """Return the delimiter that is most frequent in most of the first lines."""
     lines = [line for line in text.split("\n", _LINES_AHEAD)[:_LINES_AHEAD] if line.strip()]
     best, most = ",", 0
     for delimiter in (",", ";", "\t"):
@@ -223,12 +218,12 @@ def _find_delimiter(text: str) -> str:
 
 
 def _find_header(rows: list[list[str]]) -> int:
-    """Return the place of the header: the first row, or the first one below lines of a preamble."""
+    """Return the index of the header, below any preamble."""
     start = 0
     while start < len(rows) - 1 and rows[start][0].startswith(("#", "sep=")):  # Excel's: sep=;
         start += 1
     if start and len(rows[start - 1]) == len(rows[start]) > 1 and is_all_numbers(rows[start]):
-        return start - 1  # the header itself stands behind a #
+        return start - 1  # the header line itself starts with #
     widths = Counter(map(len, rows[start:]))
     width = max(widths, key=lambda number: (widths[number], number))
     place = next(place for place, row in enumerate(rows[start:], start) if len(row) >= width)
@@ -236,7 +231,7 @@ def _find_header(rows: list[list[str]]) -> int:
 
 
 def is_all_numbers(cells: Sequence[str]) -> bool:
-    """Return whether no cell holds text."""
+    """Return whether no cell is text."""
     return all(parse_number(cell) is not None for cell in cells if cell)
 
 
@@ -244,12 +239,10 @@ def is_all_numbers(cells: Sequence[str]) -> bool:
 
 
 def write_table(table: pd.DataFrame, path: str | os.PathLike[str]) -> None:
-    """Write a table as .csv, .json or .parquet, atomically.
-
-    JSON is strict: NaN is written as null.
+    """Write a .csv, .json or .parquet file atomically; in JSON, NaN becomes null.
 
     Raises:
-        ValueError: another suffix, a directory that does not exist, or a path that is a directory.
+        ValueError: see `check_table_path`.
     """
     path = Path(path)
     check_table_path(path)
@@ -263,10 +256,10 @@ def write_table(table: pd.DataFrame, path: str | os.PathLike[str]) -> None:
 
 
 def check_table_path(path: Path) -> None:
-    """Check that `write_table` can write to `path`, before any work is spent on the table.
+    """Check that `write_table` can write to `path`. Called before any work.
 
     Raises:
-        ValueError: another suffix, a directory that does not exist, or a path that is a directory.
+        ValueError: a wrong suffix, a missing directory, or `path` is a directory.
     """
     if path.suffix.lower() not in WRITTEN_SUFFIXES:
         got = path.suffix or "no ending"

@@ -1,4 +1,4 @@
-"""Tables with one row a frame, as OpenFace, py-feat, MuSe 2022 or our own `predict` write them."""
+"""Tables with one row per frame, from OpenFace, py-feat, MuSe 2022 or our `predict`."""
 
 import math
 import os
@@ -25,11 +25,11 @@ from mma_mrnnet.video.reading import FrameClock
 
 TABLE_SUFFIXES = (".csv", ".tsv", ".txt", ".parquet")
 ROW_COLUMNS = ("file", "track", "frame", "time_s", "face")
-"""Columns of our tables of frames beside the values: no feature may have such a name."""
+"""Columns of our tables of frames that are not values: reserved names."""
 
 _BOX = ("FaceRectWidth", "FaceRectHeight")
 _DENSER = 1.1
-"""A table is sampled if its rows are denser than the wanted rate by this factor (our choice)."""
+"""A table is sampled if it is denser than the wanted rate by this factor (our choice)."""
 
 
 @dataclass(frozen=True)
@@ -38,14 +38,14 @@ class _Kind:
 
     Attributes:
         name: for messages and results.
-        marks: columns that only this format has together.
-        features: patterns of the columns that are features if the user names none.
-        time: columns that may hold the time; the first one present counts.
-        face: the column that says whether the row has a face.
-        person: the column that tells people apart.
-        clip: the column that names the clip; a table may hold one clip only.
+        marks: columns that together identify the format.
+        features: patterns of the default feature columns.
+        time: columns that may hold the time; the first one present is used.
+        face: column that says whether the row has a face.
+        person: column that identifies people.
+        clip: column that names the clip; a table may hold only one.
         frame: columns that together number the frame.
-        in_seconds: whether the time is in seconds for certain.
+        in_seconds: the time is always in seconds.
     """
 
     name: str
@@ -123,11 +123,11 @@ _UNITS = {
     1e6: {"us", "usec", "micros", "microsecond", "microseconds"},
     1e9: {"ns", "nsec", "nanos", "nanosecond", "nanoseconds"},
 }
-"""Units of time in a column's name, by how many of them make a second."""
+"""Names of time units, by units per second."""
 
 
 def _words_of(name: str) -> set[str]:
-    """Split a name as `frame_idx`, `FrameIdx` or `Frame Idx` into its words, in lower case."""
+    """Split `frame_idx`, `FrameIdx` or `Frame Idx` into lower-case words."""
     return set(map(str.lower, re.findall(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+", name)))
 
 
@@ -137,7 +137,7 @@ def _names_time(name: str) -> bool:
 
 
 def _is_bookkeeping(name: str) -> bool:
-    """Return whether a column by its name numbers, times or names rows instead of measuring."""
+    """Return whether a column's name says that it numbers, times or names rows."""
     squashed = re.sub(r"\W|_", "", name).lower()
     return (
         name.lower() in _BOOKKEEPING
@@ -148,9 +148,9 @@ def _is_bookkeeping(name: str) -> bool:
 
 
 def is_measure(name: str) -> bool:
-    """Return whether a name is that of an action unit, an expression, a gaze or a head rotation.
+    """Return whether a name means an action unit, expression, gaze or head rotation.
 
-    Such a column is a feature whatever its values look like.
+    Such a column is a feature, whatever its values are.
     """
     known = {*EXPRESSIONS, *VALENCE_AROUSAL, "pitch", "roll", "yaw", "happy", "sad"}
     return bool(re.fullmatch(r"(?i)au_?\d+.*|(gaze|pose)_.*", name)) or name.lower() in known
@@ -161,20 +161,20 @@ def is_measure(name: str) -> bool:
 
 @dataclass(frozen=True, eq=False)
 class FeatureTable:
-    """The used rows of a table: of one person, at the wanted rate, with a number in every column.
+    """The usable rows of one person at the wanted rate, complete in every column.
 
     Attributes:
         kind: `mma-mrnnet`, `MuSe`, `OpenFace`, `py-feat` or `other`.
-        names: the F columns that were taken.
+        names: the F feature columns.
         values: (L, F) float32, in time order; L may be 0.
-        times_s: (L,) float64, seconds since the table's first row; None without time stamps.
-        frames: (L,) int64, each row's frame, counted from 0 over all frames of the table.
-        frames_sampled: frames of the table at the wanted rate, used or not.
-        duration_s: time from the first frame to the end of the last; NaN without time stamps.
-        empty: columns that would have been taken, but hold no number in any row.
+        times_s: (L,) float64, seconds since the table's first row; None without times.
+        frames: (L,) int64, frame index, from 0, over all frames of the table.
+        frames_sampled: frames of the table at the wanted rate, usable or not.
+        duration_s: start of the first frame to end of the last; NaN without times.
+        empty: feature columns that were dropped, since they hold no number.
         ignored: the other columns that were not taken.
-        warning: what is odd about the times; None if nothing is.
-        chosen: `names` and `empty` in the table's order.
+        warning: a problem with the times, or None.
+        chosen: `names` and `empty` in table order.
     """
 
     kind: str
@@ -191,7 +191,7 @@ class FeatureTable:
 
 
 def is_table(path: str | os.PathLike[str]) -> bool:
-    """Return whether a file is a table by its suffix."""
+    """Return whether a file's suffix is that of a table."""
     return Path(path).suffix.lower() in TABLE_SUFFIXES
 
 
@@ -203,35 +203,30 @@ def read_feature_table(
 ) -> FeatureTable:
     """Read the features of one person from a table of frames.
 
-    The header tells the kind of table. Rows without a face, and rows where a used column has no
-    finite number, are left out. Of several people the one with most usable rows is kept, the
-    lowest id of equals; of several rows that py-feat wrote for a frame the one with the largest
-    box.
+    Rows without a face, or with a missing or infinite number in a used column, are dropped. Of
+    several people, the one with most usable rows is kept (ties: lowest id). Of several py-feat
+    rows of one frame, the largest box is kept.
 
-    If rows are denser than `fps` by more than a tenth, they are sampled by the rule of
-    `video.read_frames`: the first frame at or after each k / fps, counted from the table's first
-    frame; unusable ones are left out, not replaced. Other tables are taken row by row.
+    If the table is more than 10 % denser than `fps`, it is sampled as in `video.read_frames`: the
+    first frame at or after each k / fps, counted from the first frame. Unusable frames are
+    dropped, not replaced.
 
-    Times that never change are none. Their unit is in the column's name, or is known for OpenFace
-    and our own tables, or follows from the steps: 10 or more are milliseconds, 10,000 or more
-    microseconds.
+    The unit of time comes from the column's name or the kind of table. Otherwise, steps of 10 or
+    more are milliseconds, and of 10,000 or more microseconds. Constant times are ignored.
 
     Args:
-        path: a .csv, .tsv or .txt file in UTF-8, or a .parquet file, with named columns. Lines
-            above the header are skipped.
-        patterns: shell-style patterns of the columns to take (`AU*_r`), in the order of the
-            patterns. None takes the kind's own: OpenFace gaze, head rotation and action units;
-            py-feat action units, emotions and head rotation; MuSe everything; ours valence,
-            arousal, expressions and action units; of any other table each column of numbers whose
-            name does not say that it numbers or times the rows. Columns without any number
-            are left out unless a pattern is their very name.
-        fps: frames a second; None takes every frame.
-        table_fps: frames a second of a table without times.
+        path: .csv, .tsv or .txt in UTF-8, or .parquet, with a header; lines above it are skipped.
+        patterns: shell-style patterns of the columns to take (`AU*_r`), in this order. Columns
+            without numbers are dropped unless a pattern is their exact name. Default for OpenFace:
+            gaze, head rotation and action units; py-feat: action units, emotions and head
+            rotation; MuSe: all; our tables: valence, arousal, expressions and action units;
+            other tables: all numeric columns that do not number or time the rows.
+        fps: frames per second; None takes every frame.
+        table_fps: frames per second of a table without times.
 
     Raises:
-        ValueError: no such file, not a table, a column that is missing or holds text, several
-            clips in one table, or several rows of one frame; the message starts with the file,
-            and the line.
+        ValueError: a missing file, no table, a missing column or one with text, several clips,
+            or several rows per frame; the message starts with file and line.
     """
     content = _read_content(Path(path), patterns)
     _check_one_clip(content)
@@ -275,7 +270,7 @@ def read_feature_table(
 
 
 def exactly(names: Iterable[str]) -> list[str]:
-    """Return patterns that match these names and nothing else."""
+    """Return patterns that match only these names."""
     return [escape(name) for name in names]
 
 
@@ -284,18 +279,16 @@ def exactly(names: Iterable[str]) -> list[str]:
 
 @dataclass
 class _Content:
-    """What is needed of a file's rows.
+    """The content of a file that is needed.
 
     Attributes:
-        path: of the file.
-        kind: of the table.
-        names: the F columns that are taken.
-        numbers: (N, F) float32 of all rows, NaN where there is no number.
-        lines: (N,) line numbers of the rows.
-        cells: text of the columns that are no features, by name.
-        empty: columns without any number that nobody asked for by name.
+        names: the F feature columns.
+        numbers: (N, F) float32, NaN where missing.
+        lines: (N,) line numbers.
+        cells: text of the other columns, by name.
+        empty: columns without numbers that were not asked for by name.
         ignored: the other columns that are not taken.
-        chosen: `names` and `empty` in the table's order.
+        chosen: `names` and `empty` in table order.
     """
 
     path: Path
@@ -309,7 +302,7 @@ class _Content:
     chosen: tuple[str, ...]
 
     def read_numbers(self, column: str) -> np.ndarray:
-        """Return (N,) float64 of a column that must hold a number in every row."""
+        """Return (N,) float64 of a column without missing numbers."""
         values, _ = parse_numbers(self.cells[column])
         wrong = np.flatnonzero(~np.isfinite(values))
         if len(wrong):
@@ -321,7 +314,7 @@ class _Content:
         return values
 
     def read_faces(self) -> np.ndarray:
-        """Return (N,) bool, whether the row has a face; True if the table does not say."""
+        """Return (N,) bool, whether the row has a face; True if the table has no such column."""
         column = self.cells.get(self.kind.face)
         if column is None:
             return np.ones(len(self.lines), bool)
@@ -347,7 +340,7 @@ def _read_content(path: Path, patterns: Sequence[str] | None) -> _Content:
             columns[name] = [row[place] for row in table.rows]
     chosen = _choose_columns(table, kind, patterns)
     skips_text = patterns is None and kind is _OTHER
-    named = set(patterns or ())  # by their own name, not by a pattern
+    named = set(patterns or ())  # exact names, no patterns
     numbers: dict[str, np.ndarray] = {}
     empty = []
     for name in chosen:
@@ -365,7 +358,7 @@ def _read_content(path: Path, patterns: Sequence[str] | None) -> _Content:
         numbers[name] = values
     if not numbers:
         raise ValueError(f"{path}:1: no column of numbers beside {', '.join(header[:8])}")
-    with np.errstate(over="ignore"):  # beyond float32 becomes infinite, which counts as missing
+    with np.errstate(over="ignore"):  # overflow becomes infinite, that is, missing
         matrix = np.stack([*numbers.values()], 1).astype(np.float32)
     special = {*kind.special, *_BOX, *filter(_names_time, header)} - set(numbers)
     return _Content(
@@ -396,7 +389,7 @@ def _check_header(table: TextTable) -> None:
 
 
 def _choose_columns(table: TextTable, kind: _Kind, patterns: Sequence[str] | None) -> list[str]:
-    """Return the columns that are taken if they hold numbers."""
+    """Return the columns to take if they hold numbers."""
     special = kind.special
     free = [name for name in table.header if name and name not in special]
     if patterns is None and (kind is _OTHER or kind.features == ("*",)):
@@ -416,7 +409,7 @@ def _choose_columns(table: TextTable, kind: _Kind, patterns: Sequence[str] | Non
 
 
 def _read_times(content: _Content, numbers: np.ndarray) -> np.ndarray | None:
-    """Return (N,) seconds since the first row; None without time stamps."""
+    """Return (N,) seconds since the first row; None without times."""
     kind = content.kind
     if not content.lines:
         return None
@@ -427,7 +420,7 @@ def _read_times(content: _Content, numbers: np.ndarray) -> np.ndarray | None:
         times = codes if codes is not None else content.read_numbers(column)
         return _as_seconds(times, column, 1.0 if codes is not None else per_second)
     others = [] if kind.in_seconds else filter(_names_time, content.cells)
-    for name in others:  # columns that name a time in another way
+    for name in others:  # less usual names of time columns
         codes = _parse_clock(content.cells[name])
         times = codes if codes is not None else parse_numbers(content.cells[name])[0]
         if not np.isfinite(times).all() or (np.diff(_first_of_frames(times, numbers)) < 0).any():
@@ -442,7 +435,7 @@ def _read_times(content: _Content, numbers: np.ndarray) -> np.ndarray | None:
 
 
 def _parse_clock(cells: list[str]) -> np.ndarray | None:
-    """Return (N,) seconds of a column of time codes or dates; None if it is none."""
+    """Return (N,) seconds from time codes or dates; None if there are none."""
     if parse_numbers(cells)[1] is None:
         return None
     codes = _parse_time_codes(cells)
@@ -466,16 +459,16 @@ def _as_seconds(times: np.ndarray, column: str, per_second: float | None) -> np.
         words = _words_of(column)
         named = [per_second for per_second, units in _UNITS.items() if words & units]
         step = _median_step(np.unique(times))
-        # No table has a row every ten seconds: such steps are of smaller units (our choice).
+        # Steps of ten or more are no seconds, but smaller units (our choice).
         guessed = 1e9 if step >= 1e7 else 1e6 if step >= 1e4 else 1e3 if step >= 10 else 1.0
         per_second = named[0] if named else guessed
     return times / per_second
 
 
 def _parse_time_codes(cells: list[str]) -> np.ndarray:
-    """Parse `MM:SS`, `HH:MM:SS.sss`, `HH:MM:SS:FF.ff` (FF frames) or dates; NaN for what is none.
+    """Parse `MM:SS`, `HH:MM:SS.sss`, `HH:MM:SS:FF.ff` (FF: frames) or dates; NaN for others.
 
-    The rate of frames in a time code is the lowest usual one above the highest frame in the column.
+    The frame rate is the lowest usual one above the highest FF in the column.
     """
     parts = [re.split(r"[:;]", cell) for cell in cells]
     try:
@@ -496,7 +489,7 @@ def _parse_time_codes(cells: list[str]) -> np.ndarray:
 
 
 def _frame_numbers(content: _Content) -> np.ndarray:
-    """Return (N,) the frame of each row: as its frame column numbers it, or counted."""
+    """Return (N,) frame of each row, from the frame columns or counted."""
     columns = [content.cells[name] for name in content.kind.frame if name in content.cells]
     if not columns:
         return np.arange(len(content.lines))
@@ -510,7 +503,7 @@ def _frame_numbers(content: _Content) -> np.ndarray:
 
 
 def _dense(numbers: np.ndarray) -> np.ndarray:
-    """Return (N,) int64: frame numbers counted from 0 in the order in which they come first."""
+    """Return (N,) int64: frames renumbered from 0 in order of appearance."""
     _, first, place = np.unique(numbers, return_index=True, return_inverse=True)
     rank = np.empty(len(first), np.int64)
     rank[np.argsort(first)] = np.arange(len(first))
@@ -522,13 +515,13 @@ def _first_of_frames(times: np.ndarray, numbers: np.ndarray) -> np.ndarray:
 
 
 def _spread_coarse(times: np.ndarray, numbers: np.ndarray) -> np.ndarray:
-    """Spread times that many frames share, such as whole seconds, evenly over the frames."""
+    """Spread times that several frames share, such as whole seconds, evenly over them."""
     frames = np.unique(numbers)
     of_frames = _first_of_frames(times, numbers)
     values, changes = np.unique(of_frames, return_index=True)
     if len(values) >= 0.5 * len(frames) or len(values) < 3:
         return times
-    # Where the time changes; its first value may have begun before the table.
+    # Where the time changes; the first value may have begun before the table.
     slope = np.polyfit(frames[changes[1:]], values[1:], 1)[0]
     return (numbers - frames[0]) * slope
 
@@ -538,7 +531,7 @@ def _median_step(frame_times: np.ndarray) -> float:
 
 
 def _due_frames(frame_times: np.ndarray | None, frames: int, fps: float | None) -> np.ndarray:
-    """Return (M,) bool, the frames that are taken at the rate."""
+    """Return (M,) bool, the frames to take at this rate."""
     if frame_times is None or fps is None or _median_step(frame_times) * fps * _DENSER >= 1:
         return np.ones(frames, bool)
     clock = FrameClock(fps)
@@ -565,7 +558,7 @@ def _rows_of_one_person(content: _Content, usable: np.ndarray) -> np.ndarray:
 def _largest_of_frame(
     content: _Content, usable: np.ndarray, frame_of_row: np.ndarray
 ) -> np.ndarray:
-    """Return (N,) bool, of each frame the usable row with the largest box, the first of equals."""
+    """Return (N,) bool, per frame the usable row with the largest box (ties: the first)."""
     width, height = (parse_numbers(content.cells[side])[0] for side in _BOX)
     area = np.nan_to_num(width * height)
     largest: dict[int, int] = {}
