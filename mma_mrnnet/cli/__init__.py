@@ -1,4 +1,4 @@
-"""The command line: mma-mrnnet predict, compare, crop, draw ... Only this room prints."""
+"""The command line: `mma-mrnnet predict`, `compare`, `crop`, `draw` ... Only this room prints."""
 
 import io
 import logging
@@ -13,26 +13,26 @@ from mma_mrnnet.cli import demo, predict, sharing, training
 from mma_mrnnet.cli.options import say
 from mma_mrnnet.cli.outputs import discard_stdout
 
-# typer exports only this subclass of click's error for wrong words.
+# typer exports only this subclass of click's usage error.
 UsageError: Any = typer.BadParameter.__mro__[1]
 
 
 class PlainCommand(TyperCommand):
-    """A command whose help is plain text, and whose options take several values after one name."""
+    """A command with plain-text help, whose options take several values after one name."""
 
     def format_usage(self, ctx: Any, formatter: Any) -> None:
-        """Write the line of usage."""
+        """Write the usage line."""
         formatter.write_usage(
             ctx.command_path, " ".join(self.collect_usage_pieces(ctx)), prefix="usage: "
         )
 
     def collect_usage_pieces(self, ctx: Any) -> list[str]:
-        """Return `[OPTIONS]` and the names of the arguments, as they stand in the help."""
+        """Return `[OPTIONS]` and the argument names as in the help."""
         arguments = [param for param in self.params if param.param_type_name == "argument"]
         return ["[OPTIONS]", *(str(param.metavar) for param in arguments)]
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
-        """Write a line for each argument and option, without the types of arguments."""
+        """Write one line per argument and option, without argument types."""
         for title, kind in (("Arguments", "argument"), ("Options", "option")):
             params = [param for param in self.get_params(ctx) if param.param_type_name == kind]
             records = [(param, param.get_help_record(ctx)) for param in params]
@@ -46,18 +46,18 @@ class PlainCommand(TyperCommand):
                     formatter.write_dl(rows)
 
     def format_epilog(self, ctx: Any, formatter: Any) -> None:
-        """Write the examples as they stand."""
+        """Write the examples unchanged."""
         if self.epilog:
             formatter.write(f"\n{self.epilog}\n")
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Read `--pictures a b`, which click takes only as `--pictures a --pictures b`."""
+        """Allow `--pictures a b`, which click takes only as `--pictures a --pictures b`."""
         params: list[Any] = self.params
         options = [param for param in params if param.param_type_name == "option"]
         valued = {name for param in options if not param.is_flag for name in param.opts}
         repeated = {name for param in options if param.multiple for name in param.opts}
         words: list[str] = []
-        current = None  # an option of several values, whose values are being read
+        current = None  # the option whose values are being read
         end = args.index("--") if "--" in args else len(args)
         for word, following in zip(args[:end], [*args[1:end], "--"], strict=False):
             if word in valued and _is_option(following):
@@ -79,19 +79,19 @@ def _is_option(word: str) -> bool:
 
 
 class Commands(TyperGroup):
-    """All commands, with help in plain text."""
+    """All commands, with plain-text help."""
 
     def format_usage(self, ctx: Any, formatter: Any) -> None:
-        """Write the line of usage."""
+        """Write the usage line."""
         formatter.write_usage(ctx.command_path, "command ...", prefix="usage: ")
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:
-        """Write each command with what it does."""
+        """Write one line per command."""
         with formatter.section("Commands"):
             formatter.write_dl([(name, each.help) for name, each in self.commands.items()])
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
-        """Find the command that the first word names."""
+        """Find the command of the first word."""
         if args[0] not in self.commands and not args[0].startswith("-"):
             names = ", ".join(self.commands)
             ctx.fail(f"argument command: invalid choice: {args[0]!r} (choose from {names})")
@@ -111,14 +111,14 @@ app = typer.Typer(
 
 @app.callback()
 def _prepare(context: typer.Context) -> None:
-    """Silence the decoder, the Hub's client and transformers: only what we print is shown."""
+    """Silence the decoder, the Hub's client and transformers."""
     if context.invoked_subcommand is None:
         print(context.get_help())
         raise typer.Exit(2)
     from transformers.utils import logging as transformers_logging
 
     logging.getLogger("mma_mrnnet").setLevel(logging.ERROR)
-    # The client logs each retry; its last error is raised, and printed by us.
+    # The client logs each retry; we print only the last error.
     logging.getLogger("huggingface_hub").setLevel(logging.CRITICAL)
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
@@ -136,7 +136,7 @@ for name, function, examples in (
     ("push", sharing.push_checkpoint, sharing.PUSH_EXAMPLES),
     ("demo", demo.show_demo, demo.EXAMPLES),
 ):
-    # Behind the words of `ablate` everything belongs to train.py.
+    # All further words of `ablate` are for train.py.
     settings = {"allow_interspersed_args": name != "ablate"}
     add = app.command(name, cls=PlainCommand, epilog=examples, context_settings=settings)
     add(function)
@@ -146,21 +146,23 @@ COMMANDS: tuple[str, ...] = tuple(GROUP.commands)
 
 
 def parse_words(words: Sequence[str]) -> tuple[str, dict[str, Any]]:
-    """Return the command that words name and the values of its parameters, without running it."""
+    """Return the command and its parameter values, without running it."""
     with GROUP.commands[words[0]].make_context(words[0], list(words[1:])) as context:
         return words[0], context.params
 
 
 def main(words: Sequence[str] | None = None) -> int:
-    """Run one command and return the exit code: 0, 1 if something failed, 2 for wrong words."""
-    if isinstance(sys.stdout, io.TextIOWrapper):  # no name ends the work for its letters
+    """Run one command; return the exit code: 0, 1 for a failure, 2 for a usage error."""
+    if isinstance(
+        sys.stdout, io.TextIOWrapper
+    ):  # a name that cannot be encoded must not stop the work
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
         with GROUP.make_context(
             "mma-mrnnet", list(sys.argv[1:] if words is None else words)
         ) as context:
             code: int = GROUP.invoke(context)
-        sys.stdout.flush()  # here, where a reader that left is no error
+        sys.stdout.flush()  # here, where a broken pipe is handled
         return code
     except typer.Exit as stop:
         return stop.exit_code
@@ -181,7 +183,7 @@ def main(words: Sequence[str] | None = None) -> int:
 
 
 def _reason(error: Any) -> str:
-    """Describe wrong words in one line."""
+    """Describe a usage error in one line."""
     kind = type(error).__name__
     if kind == "NoSuchOption":
         is_ablate = error.ctx.info_name == "ablate"

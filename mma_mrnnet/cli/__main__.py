@@ -1,4 +1,4 @@
-"""python -m mma_mrnnet.cli, the same as mma-mrnnet."""
+"""`python -m mma_mrnnet.cli`, the same as `mma-mrnnet`."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""mma-mrnnet demo: the whole job on a public-domain photo. Needs the `demo` extra."""
+"""`mma-mrnnet demo`: prediction on a public-domain photo. Needs the `demo` extra."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -25,7 +25,7 @@ def show_demo(
     ),
     threads: Threads = 1,
 ) -> int:
-    """Make a short clip from a public-domain photo and run the whole job on it."""
+    """Make a short clip from a public-domain photo, predict it and write all outputs."""
     from mma_mrnnet.prediction import default_checkpoint
 
     set_threads(threads)
@@ -53,12 +53,9 @@ def astronaut() -> np.ndarray:
 def camera_move(
     photo: np.ndarray, frames: int, size: tuple[int, int] = (640, 480)
 ) -> Iterator[np.ndarray]:
-    """Yield a slow zoom onto the upper middle of a photo, as (height, width, 3) uint8 RGB frames.
+    """Yield frames of a slow zoom onto the upper middle of a photo.
 
-    Args:
-        photo: (h, w, 3) uint8 RGB.
-        frames: how many frames to make.
-        size: width and height of the frames.
+    `photo` is (h, w, 3) uint8 RGB, and `size` the frames' width and height.
     """
     import cv2
 
@@ -78,11 +75,10 @@ def camera_move(
 def run_demo(folder: Path) -> tuple["VideoPrediction", dict[str, Path]]:
     """Make the clip, predict it, and write clip, tables and picture.
 
-    Args:
-        folder: created if it is missing; files of an earlier demo are replaced.
+    Files of an earlier demo are replaced.
 
     Returns:
-        The prediction, and the path of each file by what it is.
+        The prediction, and the path of each file by its kind.
 
     Raises:
         ValueError: the extra is not installed; nothing was written.
@@ -92,7 +88,7 @@ def run_demo(folder: Path) -> tuple["VideoPrediction", dict[str, Path]]:
     from mma_mrnnet.video.writing import write_video
 
     photo = astronaut()
-    figure_class()  # like the photo: fails before any work if the extra is missing
+    figure_class()  # fails early if the extra is missing
     folder.mkdir(parents=True, exist_ok=True)
     written = {
         "clip": folder / "astronaut.mp4",

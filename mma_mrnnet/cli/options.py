@@ -1,4 +1,4 @@
-"""What several commands share: the options of each kind, and how their values are read."""
+"""Options that several commands share, and the parsers of their values."""
 
 import sys
 from collections.abc import Callable
@@ -19,7 +19,7 @@ REPORT_HELP = "A page (.html, which needs no other file) or a picture (.png, nee
 
 @dataclass(frozen=True)
 class FrameRate:
-    """Value of `--fps`: frames a second, or None for every frame (`native`)."""
+    """Value of `--fps`: frames per second; None (`native`) means every frame."""
 
     fps: float | None
 
@@ -35,7 +35,7 @@ class Stretch:
 
 
 def parse_rate(text: str) -> FrameRate:
-    """Read frames a second, or `native`."""
+    """Parse frames per second, or `native`."""
     if str(text) == "native":
         return FrameRate(None)
     rate = _number(str(text))
@@ -45,7 +45,7 @@ def parse_rate(text: str) -> FrameRate:
 
 
 def parse_table_rate(text: str) -> float:
-    """Read rows a second."""
+    """Parse rows per second."""
     rate = _number(str(text))
     if not 0 < rate < float("inf"):
         raise typer.BadParameter(f"must be a number above 0; got {str(text)!r}")
@@ -53,14 +53,14 @@ def parse_table_rate(text: str) -> float:
 
 
 def parse_count(text: str) -> int:
-    """Read a whole number of at least 1."""
+    """Parse a whole number >= 1."""
     if not str(text).isdecimal() or int(text) < 1:
         raise typer.BadParameter(f"must be a whole number of at least 1; got {str(text)!r}")
     return int(text)
 
 
 def parse_seconds(text: str) -> float:
-    """Read a number of seconds above 0."""
+    """Parse a number of seconds > 0."""
     seconds = _number(str(text))
     if not 0 < seconds < float("inf"):
         raise typer.BadParameter(f"must be a number of seconds above 0; got {str(text)!r}")
@@ -68,7 +68,7 @@ def parse_seconds(text: str) -> float:
 
 
 def parse_stretch(text: str) -> Stretch:
-    """Read START:END in seconds, or `auto`."""
+    """Parse START:END in seconds, or `auto`."""
     if text == "auto":
         return Stretch(text)
     start, colon, end = text.partition(":")
@@ -81,7 +81,7 @@ def parse_stretch(text: str) -> Stretch:
 
 
 def _number(text: str) -> float:
-    """Read a number; NaN if the text is none."""
+    """Parse a number; NaN if it is none."""
     try:
         return float(text)
     except ValueError:
@@ -89,7 +89,7 @@ def _number(text: str) -> float:
 
 
 def option(metavar: str, text: str, parser: Callable[[str], Any] | None = None) -> Any:
-    """Return a typer option whose help names its value as `metavar`."""
+    """Return a typer option; `metavar` is its value's name in the help."""
     return typer.Option(metavar=metavar, help=text, parser=parser)
 
 
@@ -122,12 +122,12 @@ def say(text: str) -> None:
 
 
 def printable(text: str) -> str:
-    r"""Return text with what a terminal would obey or cannot show, such as ESC, as escapes (`\x1b`)."""
+    r"""Escape control characters, such as ESC (`\x1b`), and characters that cannot be encoded."""
     return "".join(each if each.isprintable() else ascii(each)[1:-1] for each in text)
 
 
 def set_threads(threads: int) -> None:
-    """Set the compute threads of torch and of the face detector."""
+    """Set the number of threads of torch and of the face detector."""
     import cv2
     import torch
 
@@ -138,10 +138,10 @@ def set_threads(threads: int) -> None:
 def load_model(
     name: str | None, revision: str | None
 ) -> tuple["MMAMRNNetForIntensity", "MMAMRNNetVideoProcessor"]:
-    """Load model and processor of `--model`; None loads the checkpoint in the package.
+    """Load the model and processor of `--model`; None loads the bundled checkpoint.
 
     Raises:
-        ValueError: a revision without a name, or the checkpoint cannot be loaded.
+        ValueError: a revision without a name, or a checkpoint that cannot be loaded.
     """
     if name is None and revision is not None:
         raise ValueError("--revision needs --model, a repository on the Hub")
@@ -155,10 +155,10 @@ def load_model(
 
 
 def move_to(model: "torch.nn.Module", name: str) -> None:
-    """Move a model to the torch device of that name.
+    """Move a model to a torch device.
 
     Raises:
-        ValueError: the device is not available here.
+        ValueError: the device is not available.
     """
     import torch
 

@@ -1,4 +1,4 @@
-"""What `predict` and `compare` print and write: lines, tables, a report, an annotated clip."""
+"""Outputs of `predict` and `compare`: printed lines, tables, a report, an annotated clip."""
 
 import contextlib
 import math
@@ -20,13 +20,13 @@ if TYPE_CHECKING:
     from mma_mrnnet.model.video_processing_mma_mrnnet import MMAMRNNetVideoProcessor
     from mma_mrnnet.prediction import VideoPrediction
 
-BAR_LENGTH = 20  # characters of an intensity of 1
+BAR_LENGTH = 20  # characters for intensity 1
 TABLES = ("out", "frames", "windows")
 
 
 @dataclass(frozen=True)
 class Targets:
-    """Paths of what is to be written, by option; None for what was not asked for."""
+    """Output paths by option; None if not requested."""
 
     out: Path | None = None
     frames: Path | None = None
@@ -35,16 +35,15 @@ class Targets:
     annotate: Path | None = None
 
     def given(self) -> dict[str, Path]:
-        """Return the paths that were given, by option."""
+        """Return the requested paths by option."""
         paths = {field.name: getattr(self, field.name) for field in fields(self)}
         return {option: path for option, path in paths.items() if path is not None}
 
     def check(self) -> None:
-        """Check, before any work, that everything can be written, and each to a file of its own.
+        """Check that each output can be written, and to its own file. Called before any work.
 
         Raises:
-            ValueError: a suffix, folder or file that cannot be written, or one path for two
-                options.
+            ValueError: a path that cannot be written, or one path for two options.
         """
         from mma_mrnnet.tables.cells import check_table_path
 
@@ -58,15 +57,15 @@ class Targets:
                 raise ValueError(f"{given[option]}: --{option} and --{other} need a file each")
 
     def check_against(self, clips: Sequence[str], *, all_faces: bool, is_of_tables: bool) -> None:
-        """Check, before any clip is read, that the outputs go with the clips.
+        """Check that the outputs fit the clips. Called before any clip is read.
 
         Args:
-            clips: what will be predicted.
-            all_faces: each clip may give several people.
-            is_of_tables: the clips are tables of features, which have no frames to draw on.
+            clips: the clips to predict.
+            all_faces: a clip may give several people.
+            is_of_tables: the clips are tables of features, without frames to draw on.
 
         Raises:
-            ValueError: they do not, or a clip would be written over.
+            ValueError: they do not fit, or an output would overwrite a clip.
         """
         given = self.given()
         check_clips_stay(clips, [given[name] for name in (*TABLES, "report") if name in given])
@@ -77,7 +76,7 @@ class Targets:
             raise ValueError("--annotate is for videos; this model reads tables of features")
         if len(clips) > 1:
             raise ValueError(f"--annotate takes one clip; got {len(clips)}")
-        if os.path.isdir(clips[0]):  # noqa: PTH112 - a name may be one that no file can have
+        if os.path.isdir(clips[0]):  # noqa: PTH112 - the name may be invalid for a file
             raise ValueError(f"{clips[0]}: is a folder of crops, with no frames to draw on")
         from mma_mrnnet.files import check_can_write_file
         from mma_mrnnet.video.writing import check_target
@@ -87,14 +86,12 @@ class Targets:
 
 
 def check_report(path: Path | None, *, several: bool = False) -> None:
-    """Check that a report can be written, before any work.
+    """Check that the report `path` (None: no report) can be written. Called before any work.
 
-    Args:
-        path: value of `--report`; None is fine.
-        several: more than one clip or person may come.
+    `several` means that more than one clip or person is possible.
 
     Raises:
-        ValueError: it cannot.
+        ValueError: it cannot be written.
     """
     if path is None:
         return
@@ -116,7 +113,7 @@ def check_report(path: Path | None, *, several: bool = False) -> None:
 
 
 def check_clips_stay(clips: Sequence[str], outputs: Sequence[Path]) -> None:
-    """Check that no output would be written over a clip, be it a video, a table or a photo.
+    """Check that no output would overwrite a clip.
 
     Raises:
         ValueError: one would.
@@ -127,23 +124,23 @@ def check_clips_stay(clips: Sequence[str], outputs: Sequence[Path]) -> None:
 
 
 def _is_same_file(path: Path, clip: str) -> bool:
-    with contextlib.suppress(OSError):  # no such file, or a URL, or a name that no file can have
+    with contextlib.suppress(OSError):  # missing file, URL or invalid name
         return path.samefile(clip)
     return False
 
 
 class Outputs:
-    """Everything that `predict` writes, as the clips come in.
+    """Collects and writes all outputs of `predict`.
 
-    No error in one output costs another one, or another clip: it is kept in `failed`, in words.
+    An error in one output does not stop the others, or other clips: `failed` keeps its message.
 
     Args:
-        targets: where to write.
+        targets: output paths.
         model: the model that predicts.
         processor: the model's processor.
-        table_fps: rate of the frames' table and of a report; None for every frame.
+        table_fps: frame rate of the table of frames and the report; None for every frame.
         window_s: length of the windows in seconds.
-        hop_s: seconds from window to window.
+        hop_s: seconds between the starts of windows.
     """
 
     def __init__(
@@ -168,9 +165,9 @@ class Outputs:
         self.failed: list[str] = []
 
     def add(self, people: list["VideoPrediction"]) -> list["VideoPrediction"]:
-        """Take what is needed of one clip's people; return them with the frames that tables hold.
+        """Take one clip's people; return them with the frames that tables hold.
 
-        For `--annotate` they come with every frame.
+        With `--annotate` they come with every frame.
         """
         if "annotate" in self.given:
             self._annotated = people
@@ -185,18 +182,18 @@ class Outputs:
                 continue
             try:
                 add(people)
-            except Exception as error:  # whatever one clip does here, the others keep their results
+            except Exception as error:  # the other clips keep their results
                 reason = " ".join(str(error).split()) or type(error).__name__
                 self.failed.append(f"{self.given[option]}: without {people[0].file}: {reason}")
         return people
 
     def write(self) -> None:
-        """Write what was asked for."""
+        """Write the requested outputs."""
         for option, path in self.given.items():
             try:
                 if getattr(self, f"_write_{option}")(path):
                     say(f"wrote {path}")
-            except Exception as error:  # a full disk, say; the other outputs may still find room
+            except Exception as error:  # such as a full disk; other outputs may still fit
                 self.failed.append(describe_unwritten(path, error))
 
     def _add_rows(self, people: list["VideoPrediction"]) -> None:
@@ -263,7 +260,7 @@ class Outputs:
         return bool(self._pictured or self._sections)
 
     def _write_annotate(self, path: Path) -> bool:
-        # A file that could not be read has no frames, and its error was printed.
+        # An unreadable file has no frames, and its error was printed.
         if not self._annotated or not len(self._annotated[0].frames):
             return False
         from mma_mrnnet.report.annotation import annotate_video
@@ -274,7 +271,7 @@ class Outputs:
 
 
 def _keep_frames_at(prediction: "VideoPrediction", fps: float | None) -> "VideoPrediction":
-    """Return the prediction with the frames of a rate alone, out of all of them."""
+    """Return the prediction with only the frames of this rate."""
     from mma_mrnnet.video.reading import FrameClock
 
     clock = FrameClock(fps)
@@ -283,7 +280,7 @@ def _keep_frames_at(prediction: "VideoPrediction", fps: float | None) -> "VideoP
 
 
 def _write_parts(parts: list["pd.DataFrame"], path: Path) -> bool:
-    """Write parts of a table as one; return whether there were any."""
+    """Concatenate and write tables; return whether there were any."""
     import pandas as pd
 
     from mma_mrnnet.tables.cells import write_table
@@ -296,7 +293,7 @@ def _write_parts(parts: list["pd.DataFrame"], path: Path) -> bool:
 
 
 def describe_unwritten(path: Path, error: Exception) -> str:
-    """Say why a file is not there, without the temporary name that the error may hold."""
+    """Say why a file was not written; hides temporary names in the error."""
     reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
     return f"{path}: not written: {reason}"
 
@@ -305,11 +302,9 @@ def describe_unwritten(path: Path, error: Exception) -> str:
 
 
 def print_prediction(prediction: "VideoPrediction", *, all_faces: bool = False) -> None:
-    """Print one person's intensities to stdout; warnings and errors to stderr.
+    """Print one person's intensities to stdout, and warnings and errors to stderr.
 
-    Args:
-        prediction: of one person.
-        all_faces: everybody in the clip is printed, so that each person needs a number.
+    With `all_faces`, the person's number is printed too.
     """
     from mma_mrnnet.prediction import shown
 
@@ -335,14 +330,14 @@ def print_prediction(prediction: "VideoPrediction", *, all_faces: bool = False) 
 
 
 def format_intensity(prediction: "VideoPrediction", target: str, bar_length: int) -> str:
-    """Return an intensity, in brackets the one without the person's own neutral, and a bar."""
+    """Return an intensity, the one without neutral subtraction in brackets, and a bar."""
     value = prediction.intensities[target]
     plain = f" ({prediction.uncorrected[target]:.2f})" if prediction.uncorrected else ""
     return f"{value:5.2f}{plain}  {'#' * round(bar_length * min(max(value, 0.0), 1.0))}"
 
 
 def print_neutral(prediction: "VideoPrediction", name: str) -> None:
-    """Say that the person's own neutral was taken out of the affect, if it was."""
+    """Say that the person's neutral was subtracted, if it was."""
     if prediction.neutral_s is not None:
         start, end = prediction.neutral_s
         say(
@@ -352,11 +347,9 @@ def print_neutral(prediction: "VideoPrediction", name: str) -> None:
 
 
 def print_notes(config: "MMAMRNNetConfig", *, with_frames: bool) -> None:
-    """Print what must stand wherever a model's numbers are shown.
+    """Print the notes that must accompany a model's numbers.
 
-    Args:
-        config: the model's config.
-        with_frames: the frames' affect is shown too.
+    `with_frames` means that the frames' affect is shown too.
     """
     from mma_mrnnet.model.labels import action_unit_name
 
@@ -374,5 +367,5 @@ def print_notes(config: "MMAMRNNetConfig", *, with_frames: bool) -> None:
 
 
 def discard_stdout() -> None:
-    """Send what is still printed nowhere: the reader left (`| head`), which is no error."""
+    """Discard further output: the reader has closed the pipe (`| head`), which is no error."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -1,4 +1,4 @@
-"""mma-mrnnet predict and compare: intensities of clips, and two clips side by side."""
+"""`mma-mrnnet predict` and `compare`: intensities of clips, and of two clips side by side."""
 
 import contextlib
 import glob
@@ -67,21 +67,21 @@ COMPARE_EXAMPLES = """examples:
   mma-mrnnet compare before.mp4 after.mp4 --neutral auto --report both.png"""
 
 WINDOW_S, HOP_S = 12.0, 1.0
-COMPARED_BAR_LENGTH = 10  # characters of an intensity of 1
+COMPARED_BAR_LENGTH = 10  # characters for intensity 1
 
 
 @dataclass(frozen=True)
 class Reading:
-    """How each clip is read.
+    """How to read and predict each clip.
 
     Attributes:
         model: a stage-2 model.
         processor: the model's processor.
-        fps: rate of the frames' table; None for the checkpoint's own.
-        every_frame: the frames' table holds every frame; then `fps` must be None.
-        all_faces: a prediction for everybody in the clip.
-        neutral: stretch of the person's own neutral; None for none.
-        table_fps: rows a second of tables without times; None takes them row by row.
+        fps: frame rate of the table of frames; None for the checkpoint's own.
+        every_frame: the table of frames holds every frame; `fps` must be None.
+        all_faces: predict everybody in the clip.
+        neutral: stretch of the person's neutral; None for none.
+        table_fps: rows per second of tables without times; None uses every row.
     """
 
     model: "MMAMRNNetForIntensity"
@@ -200,8 +200,8 @@ def predict_clips(
 
 
 def _predict_all(clips: list[str], reading: Reading, outputs: Outputs, targets: Targets) -> int:
-    """Predict, print and write; return the exit code. No error in one clip costs another one."""
-    errors: list[str | None] = []  # of each person
+    """Predict, print and write; return the exit code. Errors of a clip do not stop the others."""
+    errors: list[str | None] = []  # one per person
     done, is_interrupted = 0, False
     try:
         for clip in _with_progress(clips):
@@ -223,7 +223,7 @@ def _predict_all(clips: list[str], reading: Reading, outputs: Outputs, targets: 
 
 
 def predict_one(clip: str, reading: Reading) -> list["VideoPrediction"]:
-    """Return the clip's predictions, one a person; a failure becomes the error of one."""
+    """Return one prediction per person; a failure becomes a prediction with `error`."""
     import pandas as pd
 
     from mma_mrnnet.prediction import (
@@ -246,10 +246,10 @@ def predict_one(clip: str, reading: Reading) -> list["VideoPrediction"]:
         if reading.all_faces:
             return predict_people(clip, model, processor, **settings)
         return [predict_video(clip, model, processor, **settings)]
-    except Exception as error:  # whatever one clip does, the others go on; its row says why
+    except Exception as error:  # the other clips go on; the row says why
         name = _strip_secrets(clip)
         reason = " ".join(str(error).split()).removeprefix(f"{name}: ") or type(error).__name__
-        if reason.startswith(f"{name}:"):  # of a table, with the line's number behind
+        if reason.startswith(f"{name}:"):  # an error of a table, followed by the line number
             reason = f"line {reason.removeprefix(f'{name}:')}"
         empty = pd.DataFrame(columns=frame_columns(model.config)).astype({"face": bool})
         nothing = dict.fromkeys(model.config.label_names, float("nan"))
@@ -257,18 +257,18 @@ def predict_one(clip: str, reading: Reading) -> list["VideoPrediction"]:
 
 
 def _strip_secrets(clip: str) -> str:
-    """Return an address without user, password and query; a path as it is."""
+    """Return an address without user, password and query; a path unchanged."""
     from mma_mrnnet.video.reading import VideoError
     from mma_mrnnet.video.sources import strip_secrets
 
     try:
         return strip_secrets(clip) if "://" in clip else clip
-    except VideoError:  # no address after all
+    except VideoError:  # not an address
         return clip.partition("?")[0]
 
 
 def _check_options_of(config: "MMAMRNNetConfig", given: dict[str, Any]) -> None:
-    """Raise ValueError if an option for videos meets a model that reads tables."""
+    """Raise ValueError for video options with a model that reads tables."""
     if config.feature_names is None:
         return
     for option_name in (name for name, value in given.items() if value is not None):
@@ -281,7 +281,7 @@ def _check_options_of(config: "MMAMRNNetConfig", given: dict[str, Any]) -> None:
 def _check_windows(
     targets: Targets, fps: FrameRate | None, window: float | None, hop: float | None
 ) -> None:
-    """Raise ValueError if the options of windows do not go with each other."""
+    """Raise ValueError for an invalid combination of window options."""
     if targets.windows is None and (window is not None or hop is not None):
         raise ValueError("--window and --hop need --windows FILE, which says where that table goes")
     if targets.windows is not None and fps is not None and fps.fps is not None:
@@ -292,14 +292,10 @@ def _check_windows(
 
 
 def _choose_window(window: float | None, most_s: float) -> float:
-    """Return the length of the windows in seconds.
-
-    Args:
-        window: value of `--window`.
-        most_s: what the model reads at once.
+    """Return the window length in seconds; the model reads at most `most_s`.
 
     Raises:
-        ValueError: the model reads less.
+        ValueError: `window` is longer.
     """
     if window is not None and window > most_s:
         raise ValueError(f"--window {window:g}: this model reads at most {most_s:g} s at once")
@@ -309,8 +305,7 @@ def _choose_window(window: float | None, most_s: float) -> float:
 def _show(people: list["VideoPrediction"], outputs: Outputs, *, all_faces: bool) -> None:
     """Print one clip's results at once.
 
-    A reader who left (`| head`) or a full disk behind stdout ends the work only if nothing else is
-    written.
+    A closed pipe (`| head`) or a full disk ends the work only if nothing else is written.
     """
     try:
         for prediction in people:
@@ -325,18 +320,18 @@ def _show(people: list["VideoPrediction"], outputs: Outputs, *, all_faces: bool)
 
 
 def find_clips(words: list[str], config: "MMAMRNNetConfig") -> list[str]:
-    """Return clips in the order given; those of folders and patterns sorted, each clip once.
+    """Return the clips of paths, folders and patterns, without duplicates.
 
-    A folder that `mma-mrnnet crop` wrote for a clip is a clip.
+    The order is that of `words`, sorted within folders and patterns. A folder that
+    `mma-mrnnet crop` wrote for a clip is a clip. A missing path is kept: it fails on its own.
 
     Raises:
-        ValueError: a folder or pattern without a clip that the model reads. A plain name that does
-            not exist stays: it fails alone.
+        ValueError: a folder or pattern without clips that the model reads.
     """
     from mma_mrnnet.prediction import clip_suffixes
 
     suffixes = clip_suffixes(config)
-    found: dict[Path | str, str] = {}  # by what makes two words the same clip
+    found: dict[Path | str, str] = {}  # by the clip's identity
     for word in words:
         if "://" in word and not word.startswith("file://"):
             found.setdefault(word, word)
@@ -348,7 +343,7 @@ def find_clips(words: list[str], config: "MMAMRNNetConfig") -> list[str]:
         elif not _holds(path.exists) and glob.has_magic(str(path)):
             names = sorted(glob.glob(str(path), recursive=True))  # noqa: PTH207 - any pattern
             files = [Path(name) for name in names if Path(name).is_file()]
-            # A pattern may catch tables and notes beside clips; one without a clip is meant as it is.
+            # Ignore other files that a pattern matches, unless it matches no clip at all.
             matches = [file for file in files if _is_clip(file, suffixes)] or files
         if not matches:
             raise ValueError(f"{word}: no clip here; looked for {' '.join(sorted(suffixes))}")
@@ -360,7 +355,7 @@ def find_clips(words: list[str], config: "MMAMRNNetConfig") -> list[str]:
 def _read_path(word: str) -> Path:
     """Return the path of a word, which may be a file:// URL or start with `~`."""
     path = Path(url2pathname(urlsplit(word).path) if word.startswith("file://") else word)
-    if _holds(path.exists):  # a file may be called `~`
+    if _holds(path.exists):  # a file may have the name `~`
         return path
     with contextlib.suppress(RuntimeError):  # no such user
         return path.expanduser()
@@ -368,7 +363,7 @@ def _read_path(word: str) -> Path:
 
 
 def _holds(test: Callable[[], bool]) -> bool:
-    """Return the test; False for a name that no file can have, such as one of 300 bytes."""
+    """Return the test's result; False for an invalid file name, such as one of 300 bytes."""
     with contextlib.suppress(OSError, ValueError):
         return test()
     return False
@@ -384,7 +379,7 @@ def _search_folder(folder: Path, suffixes: frozenset[str], *, with_crops: bool) 
 
 
 def _is_clip(path: Path, suffixes: frozenset[str]) -> bool:
-    # `--data clips:FOLDER` keeps its labels in a table beside the clips, which may be tables too.
+    # `--data clips:FOLDER` has a table of labels beside the clips, which may be tables too.
     is_note = path.stem.lower() in ("metadata", "readme")
     return path.suffix.lower() in suffixes and not is_note
 
@@ -392,7 +387,7 @@ def _is_clip(path: Path, suffixes: frozenset[str]) -> bool:
 def _with_progress(clips: list[str]) -> Iterable[str]:
     from tqdm import tqdm
 
-    # disable=None: silent where nobody watches.
+    # disable=None: no bar without a terminal.
     return tqdm(clips, unit="clip", disable=None if len(clips) > 1 else True)
 
 
@@ -450,7 +445,7 @@ def _print_comparison(one: "VideoPrediction", other: "VideoPrediction") -> None:
 
 
 def side_by_side(one: "VideoPrediction", other: "VideoPrediction") -> list[str]:
-    """Return a table's lines: a column a clip, a row a target, in the order of the first result."""
+    """Return a table's lines: one column per clip, one row per target of the first result."""
     from mma_mrnnet.report.page import pair_names
 
     names = pair_names(one, other)
@@ -478,7 +473,7 @@ def _write_comparison(one: "VideoPrediction", other: "VideoPrediction", path: Pa
     """Write the report of two clips as a picture or a page.
 
     Raises:
-        OSError: it could not be written.
+        OSError: it cannot be written.
     """
     try:
         if path.suffix.lower() == ".png":

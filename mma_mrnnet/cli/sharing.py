@@ -1,4 +1,4 @@
-"""mma-mrnnet export and push: a folder for the Hub, and its upload."""
+"""`mma-mrnnet export` and `push`: write a folder for the Hub, and upload it."""
 
 import logging
 import sys
@@ -66,7 +66,7 @@ def push_checkpoint(
 
     from mma_mrnnet.hub.push import publish_checkpoint
 
-    # Its warnings say why it waits, and for how long.
+    # Its warnings give the reason and length of a wait.
     logging.getLogger("mma_mrnnet.hub.push").setLevel(logging.WARNING)
     if sys.stderr.isatty():
         enable_progress_bars()

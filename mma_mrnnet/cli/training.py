@@ -1,4 +1,4 @@
-"""mma-mrnnet crop, draw, ablate, diagnose, evaluate: clips to train on, trained models judged."""
+"""`mma-mrnnet crop`, `draw`, `ablate`, `diagnose`, `evaluate`: training data and evaluation."""
 
 import os
 import shlex
@@ -64,7 +64,7 @@ def crop_videos(
         Literal["jpg", "png"], option("KIND", "jpg, or png, which loses nothing.")
     ] = "jpg",
 ) -> int:
-    """Store the aligned face crops of every video of a folder, to train on."""
+    """Store the aligned face crops of all videos in a folder, for training."""
     from mma_mrnnet.crops.folder import crop_corpus
     from mma_mrnnet.crops.store import CropSettings
 
@@ -149,7 +149,7 @@ def run_ablations(
         return 0
     if out is None:
         raise ValueError("ablate needs --out, the folder of the study")
-    os.environ.setdefault("TQDM_DISABLE", "1")  # several processes' bars would mix
+    os.environ.setdefault("TQDM_DISABLE", "1")  # bars of several processes would mix
     try:
         words_of_frames = None if frames is None else shlex.split(frames)
     except ValueError as error:
@@ -176,7 +176,7 @@ def diagnose_runs(
         Path | None, option("FILE", "The same for machines, as a list of the files' findings.")
     ] = None,
 ) -> int:
-    """Say what is wrong with a training run, by its results, and what to try."""
+    """Say what is wrong with a training run, from its results, and what to try."""
     from mma_mrnnet.analysis.diagnosis import diagnose_files
     from mma_mrnnet.files import write_json
 
@@ -222,7 +222,7 @@ def evaluate_extractor(
         ),
     ] = None,
 ) -> int:
-    """Judge an extractor on labelled face crops, source by source, with intervals."""
+    """Evaluate an extractor on labelled face crops, source by source, with intervals."""
     from mma_mrnnet.analysis.evaluation import evaluate
 
     command = ["mma-mrnnet", "evaluate", model, "--data", data, "--out", str(out)]

@@ -1,4 +1,4 @@
-"""Crop a folder of videos into the same tree of face crops, and copy its tables."""
+"""Crop a folder of videos into a tree of the same shape, and copy its metadata files."""
 
 import contextlib
 import csv
@@ -20,7 +20,7 @@ from mma_mrnnet.video.reading import VIDEO_SUFFIXES
 try:
     import fcntl
 except ImportError:  # Windows
-    fcntl = None  # type: ignore[assignment]  # mypy knows the module alone
+    fcntl = None  # type: ignore[assignment]  # mypy expects a module
 
 
 @dataclass
@@ -28,16 +28,16 @@ class CropReport:
     """The result of a run over a folder.
 
     Attributes:
-        done: clips whose crops were made in this run.
-        skipped: clips whose crops were there already.
+        done: clips that were cropped in this run.
+        skipped: clips that already had crops.
         failed: (video, reason) of clips without crops.
-        warnings: (video, what was lost) of damaged clips that still gave crops.
+        warnings: (video, what was lost) of damaged clips with crops.
         without_face: videos without any face.
-        frames: frames searched in all clips that have an index.
+        frames: searched frames of all clips with an index.
         faces: how many of these frames had a face.
         tables: metadata files that were written.
         left_out: (place, reason) of lines, or whole tables, that were not copied.
-        seconds: how long the run took.
+        seconds: duration of the run.
     """
 
     done: int = 0
@@ -52,7 +52,7 @@ class CropReport:
     seconds: float = 0.0
 
     def add(self, video: Path, outcome: Outcome) -> None:
-        """Count one clip, whether it has crops now or not."""
+        """Count one clip, with crops or without."""
         if outcome.error is not None:
             self.failed.append((video, outcome.error))
             return
@@ -65,14 +65,14 @@ class CropReport:
 
 
 def count_usable_cores() -> int:
-    """Return the number of cores that this process may run on."""
+    """Return the number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def find_files(folder: Path, suffixes: Container[str]) -> list[Path]:
-    """Return the files below a folder with one of the suffixes, sorted; no hidden files."""
+    """Return the files below a folder with one of the suffixes, sorted, without hidden files."""
     found = sorted(path for path in folder.rglob("*") if path.suffix.lower() in suffixes)
-    # macOS writes hidden companions such as `._clip.mp4`.
+    # macOS writes hidden files such as `._clip.mp4`.
     return [path for path in found if path.is_file() and not path.name.startswith(".")]
 
 
@@ -82,19 +82,19 @@ def crop_corpus(
     settings: CropSettings,
     workers: int | None = None,
 ) -> CropReport:
-    """Make `out/a/clip/00001.jpg` ... of every `folder/a/clip.mp4`, and copy every `metadata.csv`.
+    """Crop each `folder/a/clip.mp4` to `out/a/clip/00001.jpg` ...; copy each `metadata.csv`.
 
-    Clips that have crops of the same video with the same settings are skipped. Other clips' crops
-    appear once they are complete, so a run that was stopped is continued by calling it again.
+    Clips with crops of the same video and settings are skipped. Crops of a clip appear when they
+    are complete, so that another call continues a stopped run.
 
     Args:
         folder: searched for videos.
-        out: made if it is missing; only one run at a time may write there.
+        out: created if missing; only one run at a time may write there.
         settings: rate, size and image format of the crops.
-        workers: processes; None takes as many as there are usable cores.
+        workers: processes; None takes the number of usable cores.
 
     Raises:
-        ValueError: no video, `out` is or contains `folder`, two clips would get one place, or
+        ValueError: no video, `out` is or contains `folder`, two clips have the same place, or
             another run is writing to `out`.
         OSError: the disk is full, or the detector's file is missing.
     """
@@ -134,7 +134,7 @@ def crop_corpus(
 
 
 def _assign_places(folder: Path, out: Path) -> dict[Path, Path]:
-    """Return the folder for each video's crops; raise ValueError if two collide."""
+    """Return each video's crop folder; raise ValueError if two are the same."""
     if not folder.is_dir():
         raise ValueError(f"{folder}: no such folder")
     if folder.resolve().is_relative_to(out.resolve()):
@@ -164,10 +164,10 @@ def _assign_places(folder: Path, out: Path) -> dict[Path, Path]:
 
 @contextlib.contextmanager
 def _lock(folder: Path) -> Iterator[None]:
-    """Hold a lock on the folder itself, until the process ends in any way.
+    """Lock the folder until the process ends.
 
-    `filelock` would leave a file of its own among the crops. Windows, and network file systems
-    without locks, go without.
+    `filelock` would leave a file among the crops. There is no lock on Windows, or on network file
+    systems without locks.
     """
     if fcntl is None:
         yield
@@ -188,7 +188,7 @@ def _lock(folder: Path) -> Iterator[None]:
 
 
 def _copy_tables(folder: Path, out: Path, clips: dict[Path, Path], report: CropReport) -> None:
-    """Copy every metadata file: crops' folders as `file_name`, and only lines with crops."""
+    """Copy metadata files: only lines with crops, with their folders as `file_name`."""
     for table in sorted(folder.rglob(METADATA)):
         if table.is_relative_to(out):
             continue
@@ -242,7 +242,7 @@ def _read_table(path: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
 
 
 def _names_videos(path: Path) -> bool:
-    """Return whether a table names videos or cannot be read, so that it was not written here."""
+    """Return whether a table names videos or is unreadable, so that it is not ours."""
     try:
         header, rows = _read_table(path)
     except (ValueError, OSError):

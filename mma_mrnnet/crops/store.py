@@ -1,4 +1,4 @@
-"""Store one clip's face crops: images named by frame number, and their index `crops.json`."""
+"""Store a clip's face crops: images named by frame number, and an index `crops.json`."""
 
 import io
 import json
@@ -16,23 +16,23 @@ from mma_mrnnet.video.reading import FrameClock, read_frames
 
 INDEX = "crops.json"
 METADATA = "metadata.csv"
-CROP_FORMAT = 2  # raise it if decoding, detection, following or alignment change a clip's crops
+CROP_FORMAT = 2  # increase it if decoding, detection, tracking or alignment changes crops
 FOLLOWED_FPS = 2.0
-"""The rate at which people are followed if every frame is stored: stage 2's own."""
+"""Rate at which people are followed if every frame is stored: that of stage 2."""
 
 ENCODINGS: dict[str, dict[str, Any]] = {
     "jpg": {"format": "JPEG", "quality": 95, "subsampling": 0},
     "png": {"format": "PNG"},
 }
-"""How Pillow writes a crop; `subsampling` 0 keeps colour at full resolution (4:4:4)."""
+"""Pillow's options for a crop; `subsampling` 0 means full colour resolution (4:4:4)."""
 
 
 class CropError(ValueError):
-    """Stored face crops that cannot be used; the message starts with the path."""
+    """Stored crops that cannot be used; the message starts with the path."""
 
 
 class OlderCropsError(CropError):
-    """Face crops stored by an older version, which may show another person."""
+    """Crops stored by an older version, which may show another person."""
 
 
 @dataclass(frozen=True)
@@ -40,8 +40,8 @@ class CropSettings:
     """What determines a video's crops.
 
     Attributes:
-        fps: frames per second that are searched for faces; None searches every frame.
-        size: S, side of the crops in pixels.
+        fps: frames per second to search for faces; None searches every frame.
+        size: side of the crops in pixels.
         image_format: a key of `ENCODINGS`.
     """
 
@@ -51,11 +51,11 @@ class CropSettings:
 
     @property
     def rates(self) -> tuple[float | None, ...]:
-        """The rates at which to read a video; people are followed along the first one."""
+        """Rates at which to read a video; people are followed at the first one."""
         return (FOLLOWED_FPS, None) if self.fps is None else (self.fps,)
 
     def name_of(self, number: int) -> str:
-        """Return a crop's file name; frames are numbered from 1."""
+        """Return the file name of a frame's crop; frames are numbered from 1."""
         return f"{number:05d}.{self.image_format}"
 
 
@@ -64,11 +64,11 @@ class CropIndex:
     """The content of `crops.json`.
 
     Attributes:
-        settings: how the crops were made.
-        source: the video's size in bytes and its time of change in nanoseconds.
-        frames: for each searched frame its number in the video from 1, its seconds since the first
-            frame, and 1 with a face or 0 without.
-        duration_s: length of what was decoded.
+        settings: of the crops.
+        source: the video's size in bytes and modification time in nanoseconds.
+        frames: per searched frame: number in the video from 1, seconds since the first frame,
+            and 1 with a face or 0 without.
+        duration_s: length of the decoded video.
         warning: what a damaged video lost, or None.
     """
 
@@ -84,7 +84,7 @@ class CropIndex:
         return sum(face for _, _, face in self.frames)
 
     def check_rate(self, folder: Path, fps: float) -> None:
-        """Raise CropError if these crops are not what reading the video at `fps` gives."""
+        """Raise CropError unless reading the video at `fps` gives these crops."""
         stored = self.settings.fps
         if stored == fps or (stored is None and fps == FOLLOWED_FPS):
             return
@@ -95,10 +95,10 @@ class CropIndex:
         )
 
     def files_at(self, folder: Path, fps: float) -> list[Path]:
-        """Return the crops that reading the video at `fps` gives, in time order.
+        """Return the crops for reading the video at `fps`, in time order.
 
         Raises:
-            CropError: the crops were made at another rate, or one is missing.
+            CropError: the crops have another rate, or one is missing.
         """
         self.check_rate(folder, fps)
         clock = FrameClock(None if self.settings.fps else fps)
@@ -146,7 +146,7 @@ def read_index(folder: Path) -> CropIndex | None:
 
 
 def read_current_index(video: Path, folder: Path, settings: CropSettings) -> CropIndex | None:
-    """Read the index if the crops are complete, and of this video and these settings."""
+    """Read the index; None unless the crops are complete and match video and settings."""
     try:
         index = read_index(folder)
     except CropError:
@@ -160,20 +160,20 @@ def read_current_index(video: Path, folder: Path, settings: CropSettings) -> Cro
 def store_crops(
     video: Path, folder: Path, settings: CropSettings, detector: FaceDetector
 ) -> CropIndex:
-    """Write a video's crops and their index; the folder appears, or is replaced, when complete.
+    """Write a video's crops and their index; the folder appears when it is complete.
 
-    The crops are those of prediction: the same frames, person and alignment. Who is in most
-    frames is known only at the end, so until then everybody's crops are on disk. A frame without
-    a face has no file. Only one process may work on a folder.
+    Frames, person and alignment are those of prediction. Which person is in most frames is known
+    only at the end, so until then everybody's crops are on disk. A frame without a face has no
+    file. Only one process may work on a folder.
 
     Raises:
         VideoError: the video cannot be read.
-        CropError: `folder` holds something that was not written here.
+        CropError: `folder` holds other files.
         OSError: the crops cannot be written.
     """
     _require_ours(folder)
     reader = read_frames(video, *settings.rates)
-    source = _source_of(video)  # read first, so that the next run notices a change meanwhile
+    source = _source_of(video)  # read first, so that the next run detects a later change
     with replaced_folder(folder) as staging:
         found = [
             _write_crops(frame, staging, settings)
@@ -193,7 +193,7 @@ def store_crops(
 
 
 def _require_ours(folder: Path) -> None:
-    """Raise CropError if `folder` holds something that was not written here."""
+    """Raise CropError if `folder` holds files that were not written here."""
     try:
         foreign = folder.exists() and read_index(folder) is None
     except OlderCropsError:
@@ -206,7 +206,7 @@ def _require_ours(folder: Path) -> None:
 
 
 def _write_crops(frame: PeopleFrame, staging: Path, settings: CropSettings) -> PeopleFrame:
-    """Write each crop into a folder per track; return the frame without crops."""
+    """Write each crop into its track's folder; return the frame without crops."""
     for track, crop in frame.crops.items():
         image = io.BytesIO()
         Image.fromarray(crop).save(image, **ENCODINGS[settings.image_format])
@@ -217,7 +217,7 @@ def _write_crops(frame: PeopleFrame, staging: Path, settings: CropSettings) -> P
 
 
 def _keep_person(person: int, people: list[int], staging: Path) -> None:
-    """Move one person's crops up, and remove the others'."""
+    """Move one person's crops up, and remove all others."""
     for path in (staging / str(person)).iterdir():
         path.rename(staging / path.name)
     for track in people:

@@ -1,6 +1,6 @@
-"""Crop many clips in several processes, any of which may die.
+"""Crop many clips in several processes, and survive the death of any of them.
 
-A worker needs only the decoder, OpenCV and Pillow, so this module imports no more.
+Imports only the decoder, OpenCV and Pillow: a worker needs no more.
 """
 
 import contextlib
@@ -38,7 +38,7 @@ class Outcome:
         faces: how many of them had a face.
         warning: what a damaged video lost, or None.
         error: why there are no crops, or None.
-        disk_full: whether the error is one that every other clip would meet too.
+        disk_full: every other clip would have the same error.
     """
 
     frames: int = 0
@@ -58,11 +58,11 @@ class _Worker:
 
     def give(self, task: Task) -> None:
         self.task = task
-        with contextlib.suppress(OSError):  # it died meanwhile: reading from it will tell
+        with contextlib.suppress(OSError):  # it died: `receive` will detect this
             self.connection.send(task)
 
     def receive(self) -> Outcome | None:
-        """Return the task's outcome; None if the process died over it."""
+        """Return the task's outcome; None if the process died."""
         try:
             return self.connection.recv()
         except (EOFError, OSError):
@@ -72,15 +72,11 @@ class _Worker:
 def crop_clips(
     tasks: list[Task], settings: CropSettings, workers: int
 ) -> Generator[tuple[Task, Outcome], None, None]:
-    """Crop clips in parallel, and yield each task with its outcome once it is done.
+    """Crop clips in parallel; yield each task with its outcome when it is done.
 
-    A worker that dies loses only its current clip, and is replaced. If the iteration is dropped or
-    interrupted, the workers are stopped and their unfinished work is removed.
-
-    Args:
-        tasks: no folder twice.
-        settings: for all of them.
-        workers: the most processes; each computes on one thread.
+    A worker that dies loses only its current clip, and is replaced. If the iteration stops early,
+    the workers are stopped and their unfinished work is removed. No folder may come twice in
+    `tasks`. `workers` is the maximum number of processes, with one thread each.
     """
     waiting = deque(tasks)
     team: list[_Worker] = []
@@ -103,13 +99,13 @@ def crop_clips(
 
 
 def crop_clip(video: Path, folder: Path, settings: CropSettings, detector: FaceDetector) -> Outcome:
-    """Store the crops of one clip; every failure is told in the outcome."""
+    """Store the crops of one clip; every failure becomes an outcome."""
     try:
         index = store_crops(video, folder, settings, detector)
     except OSError as error:
         full = error.errno in (errno.ENOSPC, errno.EDQUOT)
         return Outcome(error=f"cannot be written: {error}", disk_full=full)
-    except Exception as error:  # the other clips go on, whatever one does
+    except Exception as error:  # the other clips go on
         reason = " ".join(str(error).split()).removeprefix(f"{video}: ")
         return Outcome(error=reason or type(error).__name__)
     return Outcome(len(index.frames), index.faces, index.warning)
@@ -127,17 +123,16 @@ def _start(settings: CropSettings, task: Task) -> _Worker:
 
 
 def _prepare_context() -> BaseContext:
-    """Return the way to start workers: not `fork`, which threads of OpenCV do not survive.
+    """Return a fork server, else `spawn`: OpenCV's threads do not survive `fork`.
 
-    A fork server imports the package once. With `spawn`, the only way on Windows, every worker
-    does.
+    A fork server imports the package once; with `spawn` (Windows) every worker does.
     """
     if "forkserver" not in multiprocessing.get_all_start_methods():
         return multiprocessing.get_context("spawn")
     multiprocessing.set_forkserver_preload([__name__])
-    # Start the tracker first: if the server starts it, that unblocks SIGINT again.
+    # Start the tracker first: if the server starts it, SIGINT is unblocked again.
     resource_tracker.ensure_running()
-    # Server and workers inherit the block: Ctrl-C reaches all of them, and only we answer it.
+    # Server and workers inherit the block, so that only this process handles Ctrl-C.
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         forkserver.ensure_running()
@@ -147,7 +142,7 @@ def _prepare_context() -> BaseContext:
 
 
 def _work(connection: Connection, settings: CropSettings) -> None:
-    """Run a worker: a task in, an outcome out, until the pipe closes."""
+    """Receive tasks and send outcomes until the pipe closes."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     logging.getLogger("mma_mrnnet").setLevel(logging.ERROR)  # warnings travel in the outcome
