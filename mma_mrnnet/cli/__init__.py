@@ -153,9 +153,7 @@ def parse_words(words: Sequence[str]) -> tuple[str, dict[str, Any]]:
 
 def main(words: Sequence[str] | None = None) -> int:
     """Run one command; return the exit code: 0, 1 for a failure, 2 for a usage error."""
-    if isinstance(
-        sys.stdout, io.TextIOWrapper
-    ):  # a name that cannot be encoded must not stop the work
+    if isinstance(sys.stdout, io.TextIOWrapper):  # unencodable names must not fail
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
         with GROUP.make_context(

@@ -114,7 +114,9 @@ def crop_clip(video: Path, folder: Path, settings: CropSettings, detector: FaceD
 def _start(settings: CropSettings, task: Task) -> _Worker:
     context = _prepare_context()
     ours, theirs = context.Pipe()
-    process = context.Process(target=_work, args=(theirs, settings), daemon=True)  # type: ignore[attr-defined]  # every concrete context has it
+    process = context.Process(  # type: ignore[attr-defined]  # every concrete context has it
+        target=_work, args=(theirs, settings), daemon=True
+    )
     process.start()
     theirs.close()
     worker = _Worker(process, ours, task)

@@ -1,1 +1,1 @@
-"""Faces: frames into people, followed and aligned; crops into affect."""
+"""Faces: people tracked and aligned from frames, and affect from crops."""

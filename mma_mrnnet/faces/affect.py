@@ -1,4 +1,4 @@
-"""Compute affect from face crops by stage 1: the one way for prediction and for training."""
+"""Compute affect from face crops by stage 1, for prediction and training alike."""
 
 from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
@@ -10,20 +10,17 @@ from mma_mrnnet.faces.tracks import PeopleFrame
 from mma_mrnnet.model.modeling_mma import MMAModel
 from mma_mrnnet.model.video_processing_mma_mrnnet import MMAMRNNetVideoProcessor
 
-CHUNK = 32  # frames whose crops are held, and go through the extractor, at once
+CHUNK = 32  # frames per batch
 
 
 def extract_people(
     frames: Iterable[PeopleFrame], rows_of: Callable[[list[np.ndarray]], np.ndarray]
 ) -> Iterator[tuple[PeopleFrame, dict[int, np.ndarray]]]:
-    """Yield each frame without its crops, and a row of numbers for each track in it.
+    """Yield each frame without crops, and one row of numbers per track.
 
-    Each person's crops go through `rows_of` separately, so that the rows do not depend on who
-    else is there, to the last bit.
-
-    Args:
-        frames: as `crop_faces` gives them.
-        rows_of: N crops of one person, (S, S, 3) uint8 RGB each -> (N, width) float32.
+    `frames` come from `crop_faces`. `rows_of` maps N crops of one person, (S, S, 3) uint8 RGB, to
+    (N, width) float32. It sees one person at a time, so that the rows do not depend on other
+    people, to the last bit.
     """
     stream = iter(frames)
     while chunk := list(islice(stream, CHUNK)):
@@ -40,7 +37,7 @@ def extract_people(
 def extract_affect(
     crops: list[np.ndarray], extractor: MMAModel, processor: MMAMRNNetVideoProcessor
 ) -> np.ndarray:
-    """Return the affect of N crops, (H, W, 3) uint8 RGB of any sizes, as (N, A) float32."""
+    """Return (N, A) float32 affect of N crops, (H, W, 3) uint8 RGB of any size."""
     if not crops:
         return np.zeros((0, extractor.config.affect_size), np.float32)
     pixel_values = scale_crops(crops, processor)
@@ -48,7 +45,7 @@ def extract_affect(
 
 
 def scale_crops(crops: list[np.ndarray], processor: MMAMRNNetVideoProcessor) -> torch.Tensor:
-    """Return the pixel values of N >= 1 crops of any sizes, (N, 3, S, S) float32 in [-1, 1]."""
+    """Return (N, 3, S, S) float32 in [-1, 1] from N >= 1 crops of any size."""
     if len({crop.shape for crop in crops}) == 1:
         return processor.scale(np.stack(crops))
     return torch.cat([processor.scale(crop[None]) for crop in crops])

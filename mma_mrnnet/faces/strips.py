@@ -1,11 +1,11 @@
-"""Keep a few aligned crops of each person of a clip of any length, for a report."""
+"""Keep a few aligned crops of each person, for a report."""
 
 from dataclasses import dataclass, field
 
 import numpy as np
 
-MOST = 12  # crops of a finished strip: a row that still fits a page (our choice)
-MOST_PEOPLE = 20  # strips that are held at once (our choice)
+MOST = 12  # crops per strip, a row of a page (our choice)
+MOST_PEOPLE = 20  # strips held at once (our choice)
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,7 +26,7 @@ class FaceSnapshot:
 
 
 class Strip:
-    """Every n-th of a person's faces; n doubles whenever `2 * MOST` of them are held."""
+    """Every n-th face of a person; n doubles whenever `2 * MOST` are held."""
 
     def __init__(self) -> None:
         self._held: list[FaceSnapshot] = []
@@ -42,7 +42,7 @@ class Strip:
         self.seen += 1
 
     def snapshots(self) -> list[FaceSnapshot]:
-        """Return at most `MOST` faces in time order, evenly spread, the first one among them."""
+        """Return at most `MOST` evenly spaced faces in time order, with the first one."""
         if len(self._held) <= MOST:
             return list(self._held)
         places = np.linspace(0, len(self._held) - 1, MOST).round().astype(int)
@@ -50,7 +50,7 @@ class Strip:
 
 
 class Strips:
-    """The strips of a clip's people: at most `MOST_PEOPLE`, those with the most faces so far."""
+    """The strips of at most `MOST_PEOPLE` people, those with the most faces so far."""
 
     def __init__(self) -> None:
         self._strips: dict[int, Strip] = {}
@@ -62,5 +62,5 @@ class Strips:
         self._strips.setdefault(track, Strip()).add(snapshot)
 
     def of(self, track: int) -> list[FaceSnapshot]:
-        """Return a person's faces; empty if there are none, or if others had more."""
+        """Return a person's faces; empty without faces, or if others had more."""
         return self._strips[track].snapshots() if track in self._strips else []

@@ -1,6 +1,6 @@
-"""Follow the people of a clip from frame to frame by place and size, and cut their aligned crops.
+"""Track the people of a clip by place and size of their faces, and cut aligned crops.
 
-Nobody is recognised: two people who are never seen in one frame count as one.
+Nobody is recognised: two people who are never in one frame count as one.
 """
 
 from collections.abc import Iterable, Iterator
@@ -11,22 +11,22 @@ import numpy as np
 from mma_mrnnet.faces.detection import TEMPLATE_SIZE, Detection, FaceDetector, align_face
 from mma_mrnnet.video.reading import VideoFrame
 
-LOST_AFTER_S = 2.0  # a person not seen for longer is lost (our choice)
+LOST_AFTER_S = 2.0  # after this time without a face, a person is lost (our choice)
 
 Found = dict[int, Detection]
-"""Faces of a frame by the number of their track."""
+"""The faces of a frame by track number."""
 
 
 @dataclass(frozen=True)
 class FaceFrame:
-    """What was found of one person in one frame.
+    """One person in one frame.
 
     Attributes:
         index: the frame's number in the file, from 0.
-        time_s: its time since the first frame.
-        due: for which of the requested frame rates the frame was sampled.
-        detection: the person's face; None if it was not there.
-        crop: (S, S, 3) uint8 RGB, aligned; None without a face, or once it was dropped.
+        time_s: seconds since the first frame.
+        due: one flag per requested rate.
+        detection: the face, or None.
+        crop: (S, S, 3) uint8 RGB, aligned; None without a face, or after it was dropped.
     """
 
     index: int
@@ -38,14 +38,14 @@ class FaceFrame:
 
 @dataclass(frozen=True)
 class PeopleFrame:
-    """What was found of all people in one frame.
+    """All people in one frame.
 
     Attributes:
         index: the frame's number in the file, from 0.
-        time_s: its time since the first frame.
-        due: for which of the requested frame rates the frame was sampled.
-        faces: each person's face by track; tracks are numbered from 0 in the order they begin.
-        crops: their (S, S, 3) uint8 RGB, aligned; empty once they were dropped.
+        time_s: seconds since the first frame.
+        due: one flag per requested rate.
+        faces: face by track; tracks are numbered from 0 in order of appearance.
+        crops: (S, S, 3) uint8 RGB by track, aligned; empty after they were dropped.
     """
 
     index: int
@@ -60,7 +60,7 @@ class PeopleFrame:
         return FaceFrame(self.index, self.time_s, self.due, face, crop)
 
     def without_crops(self) -> "PeopleFrame":
-        """Return the frame without its pixels, to keep for the whole clip."""
+        """Return the frame without pixels, to keep for the whole clip."""
         return replace(self, crops={})
 
 
@@ -69,10 +69,10 @@ class _Track:
     """One person.
 
     Attributes:
-        last: the face as it was last seen.
-        time_s: when that was.
-        others: the other faces of that frame with the numbers of their tracks; -1 for none.
-        sightings: frames in which the person was seen.
+        last: the last face.
+        time_s: time of the last face.
+        others: the other faces of that frame and their track numbers; -1 for none.
+        sightings: frames with a face of the person.
     """
 
     last: Detection
@@ -81,33 +81,33 @@ class _Track:
     sightings: int
 
     def distance(self, detection: Detection, sides: float) -> float | None:
-        """Return how far the face is from the person's last one; None if it cannot be theirs."""
+        """Return the distance to the person's last face; None if it cannot be the same person."""
         moved = _distance(detection, self.last)
         fits = 0.5 <= detection.side / self.last.side <= 2 and moved <= sides * self.last.side
         return moved if fits else None
 
     def scale_to(self, picture: tuple[int, int]) -> None:
-        """Move to a picture of another size."""
+        """Convert to another picture size."""
         self.last = self.last.scale_to(picture)
         self.others = [(number, face.scale_to(picture)) for number, face in self.others]
 
 
 class FaceTracker:
-    """Tell the people of a clip apart by where their faces are, how large, and when.
+    """Assigns faces to people by place, size and time.
 
-    1. A face continues the track of a person who was seen in the last `LOST_AFTER_S`, was
-       nearest to it, and has not been found elsewhere. It must lie within one face side plus two
-       per second, and its size must have changed by at most a factor of 2 (our choice).
-    2. A remaining face continues a lost track if it lies within one side of it.
-    3. A face that remains then:
-       - continues a lost track if nobody has been seen for `LOST_AFTER_S`: the largest face
-         continues the track with the most sightings. Somebody who is alone, leaves and returns
-         is one person;
+    1. A face continues the track of a person who was seen in the last `LOST_AFTER_S`, was nearest
+       to it, and has not been found elsewhere. It must be within one face side plus two per
+       second, and its size must have changed by at most a factor of 2 (our choice).
+    2. A remaining face continues a lost track within one side.
+    3. A face that still remains:
+       - continues a lost track if nobody was seen for `LOST_AFTER_S`: the largest face continues
+         the track with the most sightings. A person who is alone, leaves and returns is one
+         person;
        - begins a track if another face continues its track, or if there is no track to continue;
-       - is dropped otherwise: the person who was just here, and is missing, may have jumped.
+       - is dropped otherwise: the missing person may have jumped.
 
-    If the size of the picture changes, as in some browsers' recordings, faces are compared
-    relative to the picture.
+    If the picture size changes, as in some browsers' recordings, faces are compared relative to
+    the picture.
     """
 
     def __init__(self) -> None:
@@ -115,11 +115,9 @@ class FaceTracker:
         self._picture = (1, 1)
 
     def update(self, detections: list[Detection], time_s: float) -> Found:
-        """Assign a frame's faces to tracks, and continue from there.
+        """Assign a frame's faces (largest first) to tracks, and update the tracks.
 
-        Args:
-            detections: a frame's faces, the largest first.
-            time_s: the frame's time, not smaller than the previous one's.
+        `time_s` must not decrease.
         """
         found = self._assign(detections, time_s)
         named = {id(detection): number for number, detection in found.items()}
@@ -135,13 +133,13 @@ class FaceTracker:
         return found
 
     def pick(self, detections: list[Detection], time_s: float) -> Found:
-        """Assign faces like `update`, but change no track and begin none except the first."""
+        """Assign faces like `update`, but change no track and begin only the first one."""
         known = max(len(self._tracks), 1)
         found = self._assign(detections, time_s)
         return {number: face for number, face in found.items() if number < known}
 
     def _assign(self, detections: list[Detection], time_s: float) -> Found:
-        """Apply the three rules; sorted by track, and new tracks count on from the last one."""
+        """Apply the three rules; sorted by track, and new tracks continue the numbers."""
         if detections and detections[0].picture != self._picture:
             self._picture = detections[0].picture
             for track in self._tracks:
@@ -167,13 +165,13 @@ class FaceTracker:
     def _assign_nearest(
         self, detections: list[Detection], reaches: dict[int, float], time_s: float
     ) -> Found:
-        """Assign one face per track, nearest first; `reaches` gives the allowed distance in sides.
+        """Assign one face per track, nearest first; `reaches` are allowed distances in sides.
 
-        Greedy, and not `scipy.optimize.linear_sum_assignment`: a face may be refused because
-        somebody else stood nearer, which no matrix of costs can say.
+        Greedy, unlike `scipy.optimize.linear_sum_assignment`: a face may be refused because another
+        person was nearer, which no cost matrix can express.
 
-        One second without being seen counts as one side (our choice), so that a person in front,
-        who is seen all the time, is not taken for somebody hidden there.
+        One second unseen counts as one side (our choice), so that a person in front, who is always
+        seen, is not mistaken for somebody hidden there.
         """
         pairs = []
         for number, sides in reaches.items():
@@ -187,7 +185,7 @@ class FaceTracker:
         for _, number, place, moved in sorted(pairs):
             if number in found or place in found.values():
                 continue
-            # Somebody who stood nearer, and has not been found now, may own this face instead.
+            # The face may belong to somebody who was nearer and is missing now.
             others = [other for track, other in self._tracks[number].others if track not in found]
             if all(moved <= _distance(detections[place], other) for other in others):
                 found[number] = place
@@ -195,10 +193,10 @@ class FaceTracker:
 
 
 class FaceFollower:
-    """Follow one person of a live stream, of whom nobody knows yet who is in most frames.
+    """Follows one person of a live stream, where later frames are unknown.
 
-    It starts with the largest face; after `LOST_AFTER_S` without that person, the largest face
-    in view.
+    It starts with the largest face. After `LOST_AFTER_S` without that person, it takes the largest
+    face in view.
     """
 
     def __init__(self) -> None:
@@ -207,7 +205,7 @@ class FaceFollower:
         self._time_s = 0.0
 
     def follow(self, detections: list[Detection], time_s: float) -> Detection | None:
-        """Return the person's face among detections (largest first); None if not there."""
+        """Return the person's face among detections (largest first); None if missing."""
         found = self._tracker.update(detections, time_s)
         gone = self._track is None or time_s - self._time_s > LOST_AFTER_S
         if found and gone and self._track not in found:
@@ -225,18 +223,17 @@ def crop_faces(
     *,
     use_damaged: bool = False,
 ) -> Iterator[PeopleFrame]:
-    """Yield one `PeopleFrame` per frame, with everybody's aligned crop.
+    """Yield one `PeopleFrame` per frame, with aligned crops of all people.
 
-    People are followed along the frames that are due at the first rate. Frames in between are only
-    compared with the last of these, so that further rates do not change the result at the first
-    one.
+    People are tracked along the frames that are due at the first rate. Other frames are only
+    compared with the last of these, so that further rates do not change the result.
 
     Args:
         frames: in time order.
         size: S, side of the crops.
-        detector: None makes one.
-        use_damaged: search damaged frames too; otherwise they have no faces, since what a decoder
-            makes up may look like one.
+        detector: None creates one.
+        use_damaged: search damaged frames too; by default they have no faces, since a decoder may
+            invent some.
     """
     detector = detector or FaceDetector()
     tracker = FaceTracker()
@@ -252,10 +249,10 @@ def crop_faces(
 
 
 def rank_people(frames: Iterable[PeopleFrame]) -> list[int]:
-    """Return the tracks of a clip, first whoever is in most of the frames due at the first rate.
+    """Return the tracks of a clip, first the person in most frames due at the first rate.
 
-    The first person is the one whom training and prediction use by default. Ties go to the larger
-    face on average, relative to the picture, then to the earlier track.
+    The first one is the default of training and prediction. Ties: larger mean face relative to
+    the picture, then the earlier track.
     """
     sides: dict[int, list[float]] = {}
     for frame in frames:

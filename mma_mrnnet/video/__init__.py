@@ -1,1 +1,1 @@
-"""Video: whatever is handed in into upright frames with times, and frames into a file."""
+"""Video: any input to upright frames with times, and frames to a file."""

@@ -1,4 +1,4 @@
-"""Open a picture as upright RGB: the one way for photos, stored crops and training."""
+"""Read pictures as upright RGB; shared by photos, stored crops and training."""
 
 import io
 import logging
@@ -13,7 +13,7 @@ from mma_mrnnet.video.reading import MOST_PIXELS
 
 logger = logging.getLogger(__name__)
 
-_DEPTHS = (255, 1023, 4095, 16_383, 65_535)  # the whitest value of 8, 10, 12, 14 and 16 bits
+_DEPTHS = (255, 1023, 4095, 16_383, 65_535)  # white at 8, 10, 12, 14 and 16 bits
 
 
 class PictureError(ValueError):
@@ -26,25 +26,22 @@ def read_picture(
     *,
     max_pixels: int = MOST_PIXELS,
 ) -> np.ndarray:
-    """Return a picture as (H, W, 3) uint8 RGB.
+    """Return a picture as (H, W, 3) uint8 RGB, upright by its EXIF data.
 
-    It is turned upright as its EXIF data say. Greys of more than 8 bits, and floating-point
-    greys, are scaled by their range. Colours of another profile become sRGB, and transparent
-    parts white.
-
-    Args:
-        source: a file, an open binary file, or an image of Pillow.
-        name: what to call it in messages; None takes the source.
-        max_pixels: a larger picture is refused before it is decoded.
+    Greys of more than 8 bits or floating point are scaled by their range, other colour profiles
+    are converted to sRGB, and transparency becomes white. `name` is for messages. A picture above
+    `max_pixels` is refused before it is decoded.
 
     Raises:
-        FileNotFoundError: there is no such file.
-        PictureError: it cannot be read as a picture, or is too large.
+        FileNotFoundError: the file is missing.
+        PictureError: it is no readable picture, or is too large.
     """
     name = name or (str(source) if isinstance(source, str | os.PathLike) else "picture")
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # we have our own limit
+            warnings.simplefilter(
+                "ignore", Image.DecompressionBombWarning
+            )  # we check our own limit
             image = source if isinstance(source, Image.Image) else Image.open(source)
             if image.width * image.height > max_pixels:
                 raise PictureError(
@@ -58,7 +55,7 @@ def read_picture(
                     image.close()
     except (FileNotFoundError, PictureError):
         raise
-    # What Pillow raises on a damaged file depends on the format.
+    # Pillow's errors for damaged files depend on the format.
     except (OSError, SyntaxError, ValueError, MemoryError, Image.DecompressionBombError) as error:
         problem = type(error).__name__
         raise PictureError(f"{name}: not an image that can be read ({problem})") from error
@@ -78,8 +75,8 @@ def _to_rgb(image: Image.Image, name: str) -> Image.Image:
 def _scale_grey(values: np.ndarray) -> np.ndarray:
     """Return deep or floating-point greys as (H, W) uint8.
 
-    They are taken for 8, 10, 12, 14 or 16 bits by their largest value, and floats up to 1 for
-    [0, 1]. Anything else is stretched from its smallest to its largest value (our choice).
+    The largest value decides between 8, 10, 12, 14 and 16 bits; floats up to 1 are in [0, 1]. All
+    others are stretched from minimum to maximum (our choice).
     """
     whitest = (1, *_DEPTHS) if values.dtype.kind == "f" else _DEPTHS
     levels = np.nan_to_num(values.astype(np.float64))
@@ -90,7 +87,7 @@ def _scale_grey(values: np.ndarray) -> np.ndarray:
 
 
 def _to_srgb(image: Image.Image, name: str) -> Image.Image:
-    """Convert the colours of a photo's own profile, such as Display P3, to sRGB."""
+    """Convert a photo's own colour profile, such as Display P3, to sRGB."""
     content = image.info.get("icc_profile")
     if not content or image.mode not in ("RGB", "RGBA", "CMYK"):
         return image

@@ -1,7 +1,4 @@
-"""Read a video file as a stream of upright RGB frames with their times.
-
-This module knows neither faces nor tensors.
-"""
+"""Read a video file as a stream of upright RGB frames with times."""
 
 import contextlib
 import logging
@@ -32,20 +29,20 @@ VIDEO_SUFFIXES: frozenset[str] = frozenset({
     ".wmv", ".flv", ".3gp", ".ogv", ".mts", ".m2ts", ".ts", ".gif",
 })  # fmt: skip
 
-TIME_TOLERANCE_S = 0.001  # containers round: Matroska to 1 ms, so 1/30 s is stored as 0.033 s
+TIME_TOLERANCE_S = 0.001  # containers round: Matroska stores 1/30 s as 0.033 s
 MOST_PIXELS = 2**26
-"""The largest frame or photo by default, 8192 x 8192 pixels (our choice): twice an 8K video's
-frame, more than most cameras' photos, and 200 MB as RGB. A larger one is refused before it is
-decoded."""
+"""Default limit of a frame or photo, 8192 x 8192 pixels (our choice): twice an 8K frame, and
+200 MB as RGB. Larger ones are refused before they are decoded.
+"""
 
 _ACCEPTED = "accepted are video files such as .mp4, .mov, .mkv, .webm, .avi or .mpg"
-_DAMAGED_IN_A_ROW = 100  # packets; beyond this nothing readable is expected to follow
+_DAMAGED_IN_A_ROW = 100  # packets; after that, reading stops
 _DAMAGE_LASTS_S = 10.0  # at most, in streams without key frames (our choice)
-_MOST_B_FRAMES = 4  # that are shown before a frame they are predicted from, in usual encodings
-_MOST_WAITING = 256  # packets whose frames have not come yet
-_MOST_RANGES = 3  # of damaged frames that a note lists
-_LARGEST_STRETCH = 4  # a pixel aspect ratio beyond 4:1 is a broken header
-# FFmpeg draws plain text as video, and follows lists to other files, a live one without end.
+_MOST_B_FRAMES = 4  # shown before a frame they are predicted from, in usual encodings
+_MOST_WAITING = 256  # packets without a frame so far
+_MOST_RANGES = 3  # of damaged frames in a note
+_LARGEST_STRETCH = 4  # a pixel aspect ratio above 4:1 means a broken header
+# FFmpeg renders plain text as video, and follows lists to other files, or a live one forever.
 _LISTS = (b"#EXTM3U", b"ffconcat")
 _CONTROL_BYTES = frozenset(range(32)) - frozenset(b"\t\n\r\f\x1b")
 _HDR = frozenset({ColorTrc.SMPTE2084, ColorTrc.ARIB_STD_B67})  # PQ, HLG
@@ -61,10 +58,10 @@ class VideoFrame:
 
     Attributes:
         image: (H, W, 3) uint8 RGB, upright, with square pixels.
-        time_s: seconds since the first frame of the file, never smaller than the previous frame's.
+        time_s: seconds since the file's first frame; never decreases.
         index: number among all decoded frames in presentation order, from 0.
-        due: one flag per requested rate, in that order; (True,) if no rate was requested.
-        damaged: whether data of this frame, or of one that it was predicted from, was lost.
+        due: one flag per requested rate; (True,) if no rate was requested.
+        damaged: data of this frame, or of one that it was predicted from, was lost.
     """
 
     image: np.ndarray
@@ -75,16 +72,13 @@ class VideoFrame:
 
 
 class FrameClock:
-    """Decide which frames are kept at a rate: the first one at or after each k / fps, k = 0, 1, ...
+    """Decides which frames to keep at a rate: the first one at or after each k / fps.
 
-    A frame is kept at most once. After a gap, the ticks that passed without a frame are dropped: a
-    frame that a variable-rate file holds for seconds counts once, not for the time it is shown.
-
-    Args:
-        fps: frames per second to keep; None keeps every frame.
+    A frame is kept at most once. Ticks in a gap are dropped: a frame that is shown for seconds
+    counts once. `fps` None keeps every frame.
 
     Raises:
-        ValueError: fps is not a finite number above 0.
+        ValueError: `fps` is not a finite number > 0.
     """
 
     def __init__(self, fps: float | None) -> None:
@@ -96,7 +90,7 @@ class FrameClock:
         self._next_tick = 0
 
     def keeps(self, time_s: float) -> bool:
-        """Return whether the frame at `time_s` is kept; call it once per frame, in order."""
+        """Return whether to keep the frame at `time_s`; call it once per frame, in order."""
         if self.fps is None:
             return True
         if time_s < self._next_tick / self.fps - self._tolerance_s:
@@ -109,29 +103,27 @@ class FrameClock:
 class VideoReader:
     """The frames of a video file that are due at any of the rates, in presentation order.
 
-    Iterating opens the file and decodes it once, from the start. Only frames that are due are
-    turned into RGB, and none is held. The file is closed when the iteration ends, fails or is
-    dropped. If the file's clock jumps, as in joined recordings, time continues where the
-    recording stopped. HDR (PQ, HLG) is converted to SDR. A cut that shows neither in a broken
-    packet nor against a length in the header (.mpg, .ts) goes unnoticed.
+    Each iteration opens the file and decodes it once from the start; it holds no frames. If the
+    file's clock jumps, as in joined recordings, time continues without a gap. HDR (PQ, HLG) is
+    converted to SDR. A truncated .mpg or .ts file may go unnoticed.
 
     Args:
         path: the video file.
-        *rates: frames per second to keep, None for every frame; no rate at all means one None.
+        *rates: frames per second, None for every frame; default: one None.
         threads: decoder threads; 0 lets FFmpeg choose.
-        max_pixels: a file with a larger frame is refused; checked before a frame is decoded.
+        max_pixels: a file with a larger frame is refused before it is decoded.
 
     Attributes:
-        frames_decoded: number of frames decoded so far, kept or not.
-        duration_s: end of the last decoded frame, in seconds since the start of the first.
-        warning: what was lost or is unusual, None if nothing; set when the iteration ends.
-        start_s: where the first frame lies on the file's own clock, which its sound shares.
-        time_base: seconds per tick of that clock; None before the first frame, or without a clock.
+        frames_decoded: frames decoded so far, kept or not.
+        duration_s: end of the last decoded frame, since the start of the first.
+        warning: what was lost or is unusual, or None; set when the iteration ends.
+        start_s: time of the first frame on the file's clock, which the sound shares.
+        time_base: seconds per tick of that clock; None before the first frame or without one.
 
     Raises:
-        VideoError: the file is missing or unreadable (at once); it has no video, or a frame is too
-            large (when iterating).
-        ValueError: a rate is not a finite number above 0.
+        VideoError: the file is missing or unreadable (at once); it has no video, or a frame is
+            too large (when iterating).
+        ValueError: a rate is not a finite number > 0.
     """
 
     def __init__(
@@ -155,8 +147,8 @@ class VideoReader:
         self.start_s: float = 0.0
         self.time_base: Fraction | None = None
         self._clocks = [FrameClock(fps) for fps in self.rates]
-        self._lost_packets = 0  # packets that could not be read or decoded ...
-        self._lost_in_a_row = 0  # ... and those since the last good one
+        self._lost_packets = 0  # packets that could not be read or decoded
+        self._lost_in_a_row = 0  # such packets since the last good one
         self._reason = ""
         self._hdr_as_sdr = False
         self._others_end_s = -math.inf  # end of the sound, on the file's clock
@@ -168,7 +160,7 @@ class VideoReader:
             self._check_size(stream.width, stream.height)
             stream.codec_context.thread_count = self.threads
             stream.codec_context.thread_type = "NONE" if self.threads == 1 else "AUTO"
-            # Decoders count rows with their padding: the exact check is made on each frame.
+            # Decoders count padding too: the exact check is made on each frame.
             stream.codec_context.options = {"max_pixels": str(2 * self.max_pixels)}
             timeline = Timeline(stream, may_be_joined(container))
             damage = _Damage()
@@ -197,8 +189,8 @@ class VideoReader:
     def _decode(
         self, container: InputContainer, stream: VideoStream, damage: "_Damage"
     ) -> Iterator[av.VideoFrame]:
-        """Yield every frame that decodes; packets that do not are counted and skipped."""
-        # Where only the whole file has a length, the end of the sound tells whether it was cut off.
+        """Yield all frames that can be decoded; count and skip damaged packets."""
+        # If only the whole file has a length, the end of the sound shows a truncation.
         only_whole = announced_s(container, stream) == 0 and not may_be_joined(container)
         streams = [stream, *(container.streams.audio if only_whole else ())]
         packets = container.demux(streams)
@@ -244,7 +236,7 @@ class VideoReader:
         return VideoError(f"{self.path}: a frame of {width} x {height} is larger than {limit}")
 
     def _to_rgb(self, frame: av.VideoFrame, pixel_aspect: Fraction | None) -> np.ndarray:
-        """Return (H, W, 3) uint8 RGB of its own memory, upright, with square pixels."""
+        """Return (H, W, 3) uint8 RGB in its own memory, upright, with square pixels."""
         width, height = _square_pixel_size(frame.width, frame.height, pixel_aspect)
         self._check_size(width, height)
         try:
@@ -267,7 +259,7 @@ class VideoReader:
         return _reformat(frame, **plain)
 
     def _describe_loss(self, container: InputContainer, stream: VideoStream) -> str | None:
-        """Return what was lost of a damaged file; raise VideoError if nothing was decoded."""
+        """Describe what a damaged file lost; raise VideoError if nothing was decoded."""
         if self.frames_decoded == 0:
             reason = f" ({self._reason})" if self._reason else ""
             raise _video_error(
@@ -278,11 +270,11 @@ class VideoReader:
             return f"{stopped}: {self._reason}"
         expected_s, found_s = announced_s(container, stream), self.duration_s
         if expected_s == 0 and container.duration is not None and self._others_end_s > -math.inf:
-            # Only the whole file has a length: pictures or sound must reach it.
+            # Only the whole file has a length: pictures or sound must be that long.
             expected_s = container.duration / av.time_base
             start_s = (container.start_time or 0) / av.time_base
             found_s = max(self.start_s + self.duration_s, self._others_end_s) - start_s
-        # Headers round, and the last frame's length is a guess.
+        # Headers are rounded, and the last frame's length is estimated.
         if expected_s - found_s > max(0.5, 0.1 * expected_s):
             return f"{stopped}: the file ends, its header announces {expected_s:.1f} s"
         if self._lost_packets:
@@ -291,18 +283,17 @@ class VideoReader:
 
 
 class _Damage:
-    """Which frames were decoded from damaged data.
+    """Tracks which frames were decoded from damaged data.
 
-    A demuxer marks packets, and a decoder marks frames whose lost parts it has made up. Frames
-    that are decoded from there to the next key frame may be predicted from these parts, and are
-    damaged too.
+    A demuxer marks packets, and a decoder marks frames that it has repaired. All frames up to the
+    next key frame may be predicted from them, and count as damaged.
     """
 
     def __init__(self) -> None:
         self._clock = Clock(joined=True)
-        self._packets_since_s: float | None = None  # when damage began, by packets; None if intact
-        self._frames_since_s: float | None = None  # the same, by frames
-        # The packets whose frames are still to come, by stamp, in decoding order; True if damaged.
+        self._packets_since_s: float | None = None  # start of the damage by packets; None if intact
+        self._frames_since_s: float | None = None  # the same by frames
+        # Packets without a frame so far, by stamp, in decoding order; True if damaged.
         self._packets: dict[int, bool] = {}
         self._last: deque[int] = deque(maxlen=_MOST_B_FRAMES + 1)  # stamps of the last packets
         self._ranges: list[tuple[float, float]] = []
@@ -317,8 +308,8 @@ class _Damage:
         time_s = self._clock.elapsed(float(stamp * packet.time_base), self._clock.last_s)
         jumps = len(self._clock.jumps) > jumps_before
         if (jumps or packet.is_keyframe) and not packet.is_corrupt and self._last:
-            # Joined recordings and segments: the counters of transport packets break there, which
-            # marks the last packets before, and nothing is lost. If it was, the decoder tells.
+            # Packet counters restart where recordings are joined, which marks the packets before
+            # as damaged although nothing is lost. The decoder reports real loss.
             before, *last = self._last
             if not self._packets.get(before, False):
                 self._packets |= {stamp: False for stamp in last if stamp in self._packets}
@@ -331,14 +322,13 @@ class _Damage:
             self._packets.pop(packet.pts, None)
             self._packets[packet.pts] = self._packets_since_s is not None
             self._last.append(packet.pts)
-        while len(self._packets) > _MOST_WAITING:  # of frames that never came
+        while len(self._packets) > _MOST_WAITING:  # their frames never came
             del self._packets[next(iter(self._packets))]
 
     def follow(self, frames: Iterator[av.VideoFrame]) -> Iterator[tuple[av.VideoFrame, bool]]:
-        """Yield frames in presentation order, each with whether it is damaged.
+        """Yield (frame, whether it is damaged) in presentation order.
 
-        A few frames are held back, since a frame may be shown before one that it was predicted
-        from.
+        A few frames are held back, since a frame may be shown before one that it is predicted from.
         """
         held: deque[av.VideoFrame] = deque()
         for frame in frames:
@@ -376,7 +366,7 @@ class _Damage:
             self._ranges.append((time_s, end_s))
 
     def describe(self, frames: int) -> str | None:
-        """Return how many of the frames are damaged, and when; None if none is."""
+        """Describe how many frames are damaged, and when; None if none is."""
         if not self._count:
             return None
         times = [f"{start:.1f}-{end:.1f} s" for start, end in self._ranges[:_MOST_RANGES]]
@@ -399,22 +389,21 @@ def read_frames(
 ) -> VideoReader:
     """Stream the frames of a video that are due at any of the rates; see `VideoReader`.
 
-    After `for frame in (reader := read_frames("clip.mp4", 2.0)): ...` the clip's length is in
-    `reader.duration_s`, and what a damaged file lost in `reader.warning`.
+    After `for frame in (reader := read_frames("clip.mp4", 2.0)): ...`, `reader.duration_s` is the
+    length, and `reader.warning` says what was lost.
     """
     return VideoReader(path, *rates, threads=threads, max_pixels=max_pixels)
 
 
 @dataclass(frozen=True)
 class VideoExtent:
-    """How much there is to read in a file, by its header and its packets.
+    """The length and size of a video, from its header and packets.
 
     Attributes:
-        duration_s: the longer of what the header says and what the packets' time stamps span; a
-            clock that jumps or restarts adds up as it does in `VideoReader`.
-        packets: of the video stream; in nearly all formats one per frame.
-        width: of the stored picture in pixels, as the header says.
-        height: as `width`.
+        duration_s: the longer of header and packet times; jumps of the clock as in `VideoReader`.
+        packets: of the video stream; usually one per frame.
+        width: of the stored picture in pixels.
+        height: of the stored picture in pixels.
     """
 
     duration_s: float
@@ -424,9 +413,9 @@ class VideoExtent:
 
 
 def measure_video(path: str | os.PathLike[str]) -> VideoExtent:
-    """Measure how much there is to read in a video, by looking at every packet and decoding none.
+    """Measure a video by reading every packet without decoding.
 
-    The header alone is not enough: a browser's recording has no length in it, and it may be wrong.
+    The header alone may be wrong, or have no length (recordings of browsers).
 
     Raises:
         VideoError: the file is missing or unreadable, or has no video.
@@ -440,10 +429,10 @@ def measure_video(path: str | os.PathLike[str]) -> VideoExtent:
 
 
 def _measure(container: InputContainer, streams: Sequence[VideoStream]) -> dict[int, PacketExtent]:
-    """Read all packets of some streams; return their extents by the streams' numbers."""
+    """Return the packets' extent by stream index."""
     joined = may_be_joined(container)
     extents = {stream.index: PacketExtent(joined) for stream in streams}
-    # The decoder says what a damaged packet means.
+    # The decoder reports damaged packets.
     with contextlib.suppress(av.FFmpegError, IndexError):
         for packet in container.demux(streams):
             extents[packet.stream.index].add(packet)
@@ -451,7 +440,7 @@ def _measure(container: InputContainer, streams: Sequence[VideoStream]) -> dict[
 
 
 def open_container(path: Path) -> InputContainer:
-    """Open a file for reading, by no protocol but the file system.
+    """Open a file for reading, without any access to the network.
 
     Raises:
         VideoError: the file is missing, or FFmpeg cannot read it.
@@ -459,10 +448,10 @@ def open_container(path: Path) -> InputContainer:
     _check_file(path)
     try:
         return av.open(
-            f"file:{path}",  # so that a colon in the name is not taken for a protocol
+            f"file:{path}",  # a colon in the name is no protocol
             options={
-                "protocol_whitelist": "file",  # a file that names others must not reach the network
-                "correct_ts_overflow": "0",  # it turns a jump back by a minute into 26.5 hours
+                "protocol_whitelist": "file",  # no network for files that name others
+                "correct_ts_overflow": "0",  # else a jump back becomes 26.5 hours
             },
             metadata_errors="replace",  # titles in old encodings are common
         )
@@ -471,13 +460,13 @@ def open_container(path: Path) -> InputContainer:
 
 
 def choose_stream(path: Path, container: InputContainer) -> tuple[VideoStream, str | None]:
-    """Return the picture track to read, and a note if the file has others.
+    """Return the video stream to read, and a note if there are others.
 
-    Cover pictures and thumbnails are never chosen, nor is a track of one picture beside longer
-    ones. Of the others the default track is chosen, and of several the longest.
+    Cover pictures, thumbnails and, beside longer streams, single pictures are ignored. The
+    default stream wins; of several, the longest.
 
     Raises:
-        VideoError: there is no picture track, or no decoder for it.
+        VideoError: there is no video stream, or no decoder for it.
     """
     covers = Disposition.attached_pic | Disposition.timed_thumbnails
     streams = [stream for stream in container.streams.video if not stream.disposition & covers]
@@ -488,7 +477,7 @@ def choose_stream(path: Path, container: InputContainer) -> tuple[VideoStream, s
     chosen, note = streams[0], None
     if len(streams) > 1:
         numbers = {stream.index for stream in streams}
-        # Opened again, since this container's packets are still to be read.
+        # Opened again: the caller still needs this container's packets.
         with open_container(path) as other:
             extents = _measure(other, [s for s in other.streams.video if s.index in numbers])
         chosen = max(streams, key=lambda stream: _rank_stream(stream, extents[stream.index]))
@@ -508,7 +497,7 @@ def _rank_stream(stream: VideoStream, extent: PacketExtent) -> tuple[bool, bool,
 
 
 def check_rate(fps: float) -> None:
-    """Raise ValueError unless a rate is a finite number above 0."""
+    """Raise ValueError unless `fps` is a finite number > 0."""
     if not (isinstance(fps, Real) and math.isfinite(fps) and fps > 0):
         raise ValueError(f"fps must be a finite number above 0, got {fps!r}")
 
@@ -525,12 +514,12 @@ def _describe_jumps(jumps: list[tuple[float, float]]) -> str | None:
 
 
 def _video_error(path: Path, what: str) -> VideoError:
-    # One argument, so that the error survives its way out of a worker process.
+    # One argument, so that the error can be pickled by a worker process.
     return VideoError(f"{path}: {what}; {_ACCEPTED}")
 
 
 def _check_file(path: Path) -> None:
-    """Refuse what the decoder must not see: a named pipe or a live list would block for ever."""
+    """Refuse files that would block or mislead the decoder: named pipes, lists, plain text."""
     try:
         status = path.stat()
         head = b""
@@ -561,7 +550,7 @@ def _reformat(frame: av.VideoFrame, **settings: Any) -> np.ndarray:
 
 
 def _square_pixel_size(width: int, height: int, pixel_aspect: Fraction | None) -> tuple[int, int]:
-    """Return the size at which pixels are square; the short side grows, so no detail is lost."""
+    """Return the size with square pixels; the short side grows, so no detail is lost."""
     if not pixel_aspect or not 1 / _LARGEST_STRETCH <= pixel_aspect <= _LARGEST_STRETCH:
         return width, height
     if pixel_aspect > 1:
@@ -572,12 +561,15 @@ def _square_pixel_size(width: int, height: int, pixel_aspect: Fraction | None) -
 def _display_matrix(frame: av.VideoFrame) -> tuple[int, int, int, int]:
     """Return (a, b, c, d): (x, y) is shown at (a x + c y, b x + d y), by ISO 14496-12."""
     try:
-        matrix = np.frombuffer(frame.side_data["DISPLAYMATRIX"], np.int32)  # type: ignore[typeddict-item]  # the stub lacks keys
+        matrix = np.frombuffer(
+            frame.side_data["DISPLAYMATRIX"],  # type: ignore[typeddict-item]  # missing in the stub
+            np.int32,
+        )
     except KeyError:
         return 1, 0, 0, 1
     except ValueError:
-        # PyAV 18 cannot list side data newer than itself, such as a photo's Exif. `rotation`, in
-        # degrees counter-clockwise, is still there, though blind to mirroring.
+        # PyAV 18 cannot list newer side data, such as a photo's Exif. `rotation`, in degrees
+        # counter-clockwise, still works, but ignores mirroring.
         quarters = round(frame.rotation / 90) % 4
         return ((1, 0, 0, 1), (0, -1, 1, 0), (-1, 0, 0, -1), (0, 1, -1, 0))[quarters]
     a, b, c, d = matrix[[0, 1, 3, 4]].tolist()
@@ -585,7 +577,7 @@ def _display_matrix(frame: av.VideoFrame) -> tuple[int, int, int, int]:
 
 
 def _turn_upright(image: np.ndarray, matrix: tuple[int, int, int, int]) -> np.ndarray:
-    """Return the image turned and mirrored as the matrix says, to the nearest quarter turn."""
+    """Turn and mirror the image by the matrix, to the nearest quarter turn."""
     a, b, c, d = matrix
     if abs(b) > abs(a):
         image, a, d = image.swapaxes(0, 1), c, b  # (H, W, 3) -> (W, H, 3)

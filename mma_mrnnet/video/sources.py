@@ -1,7 +1,7 @@
-"""One door for whatever a user hands in as a video or photo.
+"""Open anything that a user may pass as a video or photo.
 
 Paths, URLs, bytes, file objects and data-set entries become a file on disk; arrays, tensors and
-lists of pictures are read where they are.
+lists of pictures are read from memory.
 """
 
 import asyncio
@@ -34,9 +34,9 @@ from mma_mrnnet.video.reading import (
 
 FETCH_TIMEOUT_S = 300.0
 MOST_FETCHED_BYTES = 2 * 2**30
-_STALLED_AFTER_S = 20.0  # a connection is given up after this long without a byte (our choice)
+_STALLED_AFTER_S = 20.0  # without a byte, the connection is closed (our choice)
 _PIECE = 2**20
-_LONGEST_PATH = 4096  # characters; more is content that was taken for a path
+_LONGEST_PATH = 4096  # characters; a longer "path" is file content
 
 _FILES = (
     "a path, a URL (http, https, file, hf, s3, zip or what else fsspec opens), a file's bytes, "
@@ -54,9 +54,8 @@ class LocalFile:
     """A file on disk.
 
     Attributes:
-        path: the file; a temporary one is deleted when its context ends.
-        name: for messages: the path as given, the URL without user, password and query, or the file
-            object's name.
+        path: a temporary file is deleted when its context ends.
+        name: for messages: the path as given, the URL without secrets, or the file object's name.
     """
 
     path: Path
@@ -65,7 +64,7 @@ class LocalFile:
 
 @dataclass(frozen=True, eq=False)
 class OpenVideo:
-    """A video that can be read: a file, or frames in memory.
+    """A readable video: a file, or frames in memory.
 
     Attributes:
         name: for messages and tables.
@@ -83,7 +82,7 @@ class OpenVideo:
 
     @property
     def in_memory(self) -> bool:
-        """Return whether the frames are in memory, and have the rate that the user gave."""
+        """Whether the frames are in memory, at the rate that the user gave."""
         return self.path is None
 
     def read(self, *rates: float | None) -> "VideoReader | FrameReader":
@@ -95,12 +94,7 @@ class OpenVideo:
 
 
 class FrameReader:
-    """Frames in memory, with the interface of `VideoReader`.
-
-    Attributes:
-        duration_s: end of the last frame.
-        warning: always None.
-    """
+    """Frames in memory, with the interface of `VideoReader`; `warning` is always None."""
 
     def __init__(self, frames: Any, fps: float, *rates: float | None) -> None:
         self._frames, self._fps, self._rates = frames, fps, rates or (None,)
@@ -128,17 +122,17 @@ def open_video(
     """Open a context in which the video can be read.
 
     Args:
-        video: anything that `local_file` takes; an array or tensor (T, H, W, 3) or (T, 3, H, W)
-            uint8 RGB; a list of PIL images or of (H, W, 3) uint8 arrays; or an `OpenVideo`.
-        fps: frames per second of frames in memory, which need it; not used for others.
-        timeout: seconds that fetching may take in all.
-        max_bytes: the most that is read of a URL or a file object.
+        video: any source of `local_file`; (T, H, W, 3) or (T, 3, H, W) uint8 RGB; a list of PIL
+            images or (H, W, 3) uint8 arrays; or an `OpenVideo`.
+        fps: frames per second; required for frames in memory, ignored for others.
+        timeout: seconds for the whole fetch.
+        max_bytes: limit for a URL or file object.
         max_pixels: a file with a larger frame is refused.
 
     Raises:
-        VideoError: something else was handed in, or it cannot be fetched, takes too long or is too
-            large; frames in memory of another shape or type, or without `fps`.
-        ValueError: `fps` is not a finite number above 0.
+        VideoError: another type, a failed, too slow or too large fetch, or frames in memory of
+            another shape or without `fps`.
+        ValueError: `fps` is not a finite number > 0.
     """
     if isinstance(video, OpenVideo):
         yield video
@@ -164,22 +158,20 @@ def local_file(
 ) -> Iterator[LocalFile]:
     """Open a context in which the source is a file on disk.
 
-    Anything but a path is written to a temporary folder, which is deleted when the context ends. A
-    `VideoError` raised inside names what was handed in, not the temporary file. Every URL is
-    fetched, also those of the machine's own network: check addresses from strangers first.
+    All sources but paths are written to a temporary folder, which is deleted at the end. A
+    `VideoError` inside names the source, not the temporary file. Every URL is fetched, also from
+    the local network: check untrusted addresses first.
 
     Args:
-        source: a path (`~` is expanded); a URL of http, https or file, or of any protocol that
-            fsspec opens, such as `hf://` and `zip://`; a file's bytes; a binary file object, read
-            from its current position; an entry of a data set: a mapping with `path` and `bytes`
-            (bytes are preferred), or an object that holds one, as decoded videos of `datasets` do.
+        source: a path (`~` is expanded); a URL of http, https, file, or a protocol of fsspec such
+            as `hf://` and `zip://`; bytes; a binary file object, read from its position; a mapping
+            with `path` and `bytes` (preferred); or a decoded video of `datasets`.
         kind: `video` or `photo`, for messages.
-        timeout: seconds that fetching may take in all, redirects and slow headers too.
-        max_bytes: the most that is read of a URL or a file object.
+        timeout: seconds for the whole fetch, with redirects and headers.
+        max_bytes: limit for a URL or file object.
 
     Raises:
-        VideoError: something else was handed in, or it cannot be fetched, takes too long or is too
-            large.
+        VideoError: another type, or a failed, too slow or too large fetch.
     """
     source = getattr(source, "_hf_encoded", source)
     if isinstance(source, Mapping):
@@ -209,7 +201,7 @@ def local_file(
 
 
 def _scheme(source: Any) -> str:
-    """Return the protocol of a URL; empty for a path and for anything else."""
+    """Return a URL's protocol; empty for everything else."""
     if not isinstance(source, str) or "://" not in source:
         return ""
     return source.split("://", 1)[0].split("::")[-1].lower()
@@ -225,7 +217,7 @@ def _is_remote(source: Any) -> bool:
 
 
 def _local_path(path: str | os.PathLike[str]) -> Path:
-    """Return the path of a path or file URL, with `~` expanded if there is no such file."""
+    """Return the path of a path or file URL; expand `~` if there is no such file."""
     if _scheme(path) == "file":
         path = unquote(urlsplit(str(path)).path)
     path = Path(path)
@@ -238,7 +230,7 @@ def _local_path(path: str | os.PathLike[str]) -> Path:
 
 
 def _name_of(source: Any, kind: str) -> str:
-    """Return a name for messages; raise VideoError if the source cannot be read."""
+    """Return a name for messages; raise VideoError for an unreadable source."""
     accepted = _ACCEPTED[kind]
     if isinstance(source, str | os.PathLike):
         path = os.fspath(source)
@@ -264,10 +256,10 @@ def _name_of(source: Any, kind: str) -> str:
 
 
 def _split_entry(entry: Mapping, kind: str) -> tuple[Any, str]:
-    """Return source and name of a data set's entry."""
+    """Return source and name of a data-set entry."""
     path, content = entry.get("path"), entry.get("bytes")
     if content is not None:
-        name = _name_of(content, kind)  # raises if it cannot be read
+        name = _name_of(content, kind)  # raises for unreadable sources
         if isinstance(content, str | os.PathLike):
             raise VideoError(
                 f'"bytes" holds {type(content).__name__}, not bytes; {_ACCEPTED[kind]}'
@@ -282,7 +274,7 @@ def _split_entry(entry: Mapping, kind: str) -> tuple[Any, str]:
 
 
 def strip_secrets(url: str) -> str:
-    """Return the URL, or chain of URLs, without user, password and query, which may be secret."""
+    """Return a URL, or chain of URLs, without user, password and query."""
     return "::".join(_strip_one(part) if "://" in part else part for part in _links(url))
 
 
@@ -302,7 +294,7 @@ def _strip_one(url: str) -> str:
 
 
 def _frames_in_memory(video: Any) -> Any:
-    """Return frames that can be indexed one by one, or None if the video is something else."""
+    """Return an indexable sequence of frames; None if the video is something else."""
     if isinstance(video, list | tuple):
         if len(video) == 0:
             raise VideoError("an empty list holds no frames")
@@ -341,7 +333,7 @@ def _check_array(array: Any, dimensions: int) -> None:
 
 
 def _as_rgb(frame: Any) -> np.ndarray:
-    """Return one frame as contiguous (H, W, 3) uint8 RGB; channels may come first."""
+    """Return a frame as contiguous (H, W, 3) uint8 RGB; channels may come first."""
     if isinstance(frame, Image.Image):
         return read_picture(frame, "frame")
     array = np.asarray(frame.cpu() if hasattr(frame, "cpu") else frame)
@@ -362,12 +354,12 @@ def _fetch(url: str, name: str, file: BinaryIO, timeout: float, max_bytes: int) 
         await asyncio.wait_for(_download(url, name, file, max_bytes), timeout)
 
     try:
-        # In a thread: a notebook has a running event loop already.
+        # In a thread: a notebook already runs an event loop.
         with ThreadPoolExecutor(1) as thread:
             thread.submit(asyncio.run, download()).result()
     except TimeoutError as error:
         raise _too_slow(name, timeout, file) from error
-    # UnicodeError: a host name that is too long, or a URL with surrogates.
+    # UnicodeError: a long host name, or a URL with surrogates.
     except (httpx.HTTPError, httpx.InvalidURL, UnicodeError) as error:
         reason = str(error)
         if isinstance(error, httpx.TimeoutException):
@@ -404,9 +396,9 @@ def _copy_by_fsspec(url: str, name: str, file: BinaryIO, timeout: float, max_byt
             _copy(source, name, file, max_bytes, timeout)
     except VideoError:
         raise
-    except ImportError as error:  # says which package is needed
+    except ImportError as error:  # it names the required package
         raise VideoError(f"{name}: cannot be fetched: {_one_line(error)}") from error
-    # Every file system has errors of its own.
+    # Every file system has its own errors.
     except Exception as error:
         reason = f"{type(error).__name__}: {_one_line(error)}".replace(url, name)
         raise VideoError(f"{name}: cannot be fetched: {reason}") from error
@@ -438,7 +430,7 @@ def _read_piece(source: BinaryIO, name: str) -> Any:
         return source.read(_PIECE)
     except UnicodeDecodeError as error:
         raise VideoError(f'{name}: is open as text; open a video file with "rb"') from error
-    except Exception as error:  # an object of any library, with a `read` of any meaning
+    except Exception as error:  # any object may have a `read`
         raise VideoError(f"{name}: cannot be read: {_one_line(error)}") from error
 
 

@@ -1,4 +1,4 @@
-"""Place packets and frames in time, whatever a file's own clock does."""
+"""Place packets and frames in time, also if a file's clock jumps."""
 
 import math
 from dataclasses import dataclass, field
@@ -8,34 +8,34 @@ import av
 from av.container import InputContainer
 from av.video.stream import VideoStream
 
-_BACK_S = 1.0  # stamps that fall back further come from a new clock, not from jitter
-_DEFAULT_RATE = Fraction(25)  # FFmpeg's own for files without any time
+_BACK_S = 1.0  # a larger step back is a new clock, not jitter
+_DEFAULT_RATE = Fraction(25)  # FFmpeg's default for files without times
 
-# Formats that FFmpeg calls discontinuous (MPEG-TS and PS, live streams): there, two recordings
-# can be joined by writing one after the other. Their pictures come without long pauses, so that
-# a step ahead is a new clock too (thresholds are our choice).
+# In formats that FFmpeg calls discontinuous (MPEG-TS and PS, live streams), recordings can be
+# joined by concatenation. Their pictures have no long pauses, so that a step ahead is a new
+# clock too (thresholds are our choice).
 _BACK_IN_JOINED_S = 0.2
 _AHEAD_IN_JOINED_S = 1.0
-_WRAP_S = 2**33 / 90_000  # their stamps have 33 bits, and start again after 26.5 hours
+_WRAP_S = 2**33 / 90_000  # stamps of 33 bits restart after 26.5 hours
 _WRAP_TOLERANCE_S = 10.0
 _TS_DISCONT = 0x0200  # AVFMT_TS_DISCONT, the flag of these formats
 
 
 def may_be_joined(container: InputContainer) -> bool:
-    """Return whether the container's format allows the clock to jump."""
+    """Return whether the clock of this format may jump."""
     return bool(container.format.flags & _TS_DISCONT)
 
 
 @dataclass
 class Clock:
-    """One kind of time stamp as seconds since the first one; it continues where the stamps jump.
+    """Converts time stamps to seconds since the first one; continues where stamps jump.
 
     Attributes:
-        joined: whether the format allows the clock to jump ahead.
-        origin_s: the stamp that counts as 0; None before the first.
+        joined: the format allows the clock to jump ahead.
+        origin_s: the stamp at 0; None before the first.
         last_s: the last result.
-        faults: how many stamps were smaller than the one before.
-        jumps: (seconds since the start, size in seconds) of each jump of the clock.
+        faults: number of stamps smaller than the one before.
+        jumps: (seconds since the start, size in seconds) of each jump.
     """
 
     joined: bool = False
@@ -45,7 +45,7 @@ class Clock:
     jumps: list[tuple[float, float]] = field(default_factory=list)
 
     def elapsed(self, stamp_s: float, expected_s: float) -> float:
-        """Return the seconds since the first stamp; `expected_s` is the end of what came before."""
+        """Return seconds since the first stamp; `expected_s` is the end of the previous frame."""
         if self.origin_s is None:
             self.origin_s = stamp_s - expected_s
         elapsed_s = stamp_s - self.origin_s
@@ -66,16 +66,15 @@ class Clock:
 
 
 class Timeline:
-    """Place decoded frames in time: the first at 0, and none before the one it follows.
+    """Places decoded frames in time: the first at 0, then without going back.
 
-    Presentation stamps are used. If they go backwards more often than the decoding stamps, these
-    are used instead (the rule of FFmpeg's best-effort time stamp: AVI stores no presentation
-    stamps). A frame without a usable stamp follows the previous one after that frame's duration,
-    or after 1 / average rate if it has none.
+    Uses presentation stamps, or decoding stamps if these go backwards less often (FFmpeg's
+    best-effort rule: AVI has no presentation stamps). A frame without a usable stamp follows the
+    previous one after its duration, or after 1 / average rate.
 
     Attributes:
-        start_s: where the first frame lies on the file's clock; None before it.
-        end_s: end of the last frame, in seconds since the start of the first.
+        start_s: time of the first frame on the file's clock; None before it.
+        end_s: end of the last frame, since the start of the first.
     """
 
     def __init__(self, stream: VideoStream, joined: bool) -> None:
@@ -106,7 +105,7 @@ class Timeline:
 
     @property
     def jumps(self) -> list[tuple[float, float]]:
-        """The jumps of the clock, as `Clock` has them."""
+        """The jumps of the clock, see `Clock`."""
         return self._presentation.jumps or self._decoding.jumps
 
     def _elapsed(self, clock: Clock, stamp: int | None, unit_s: float) -> float | None:
@@ -114,7 +113,7 @@ class Timeline:
 
 
 class PacketExtent:
-    """How much there is of a stream, by its packets alone."""
+    """The number and time span of a stream's packets."""
 
     def __init__(self, joined: bool) -> None:
         self.packets = 0
@@ -123,7 +122,7 @@ class PacketExtent:
         self._shortest_s = math.inf
 
     def add(self, packet: av.Packet) -> None:
-        """Count a packet; empty ones are skipped."""
+        """Count a packet; skip empty ones."""
         if not packet.size:
             return
         self.packets += 1
@@ -133,14 +132,14 @@ class PacketExtent:
         unit_s = float(packet.time_base)
         length_s = (packet.duration or 0) * unit_s
         if packet.dts is None and self._clock.origin_s is not None and not self._clock.joined:
-            # Matroska has no decoding stamps, and FFmpeg cannot guess the first ones.
+            # Matroska has no decoding stamps, and FFmpeg cannot derive the first ones.
             shown_s = shown * unit_s - self._clock.origin_s
         else:
             decoded = shown if packet.dts is None else packet.dts
             decoded_s = self._clock.elapsed(decoded * unit_s, self._decoded_s)
             self._decoded_s = decoded_s + length_s
             later_s = (shown - decoded) * unit_s
-            # Where recordings were joined, one packet may have a stamp of each.
+            # Where recordings were joined, a packet may have stamps of both.
             shown_s = decoded_s + (0.0 if self._clock.joined and abs(later_s) > 1 else later_s)
         self._start_s, self._last_s = min(self._start_s, shown_s), max(self._last_s, shown_s)
         if length_s > 0:
@@ -148,17 +147,17 @@ class PacketExtent:
 
     @property
     def duration_s(self) -> float:
-        """Seconds from the first picture to the end of the last, whose length is a guess."""
+        """Seconds from the first picture to the estimated end of the last."""
         last_length_s = self._shortest_s if math.isfinite(self._shortest_s) else 0.0
         return max(self._last_s - self._start_s, 0.0) + last_length_s
 
 
 def announced_s(container: InputContainer, stream: VideoStream) -> float:
-    """Return how long the header says that the pictures are; 0 if it does not say.
+    """Return the duration of the pictures by the header, in seconds; 0 if unknown.
 
-    Formats without a length in the header have FFmpeg's guess from the stamps, which is left out.
-    Matroska has a duration of each stream in a tag. A length of the whole file counts only if it is
-    the stream's own or the only stream's, since sound may be longer than the pictures.
+    FFmpeg's estimates for formats without a duration are ignored. Matroska has a tag per stream.
+    The file's duration counts only if the stream has its own or is the only one, since sound may
+    be longer.
     """
     if may_be_joined(container):
         return 0.0
@@ -169,7 +168,7 @@ def announced_s(container: InputContainer, stream: VideoStream) -> float:
         lengths.append(tag - float((stream.start_time or 0) * (stream.time_base or 0)))
     if container.duration is not None and (lengths or len(container.streams) == 1):
         lengths.append(container.duration / av.time_base)
-    return min(lengths, default=0.0)  # an edit list shortens the container's, not the stream's
+    return min(lengths, default=0.0)  # an edit list shortens only the container's
 
 
 def _tagged_end_s(stream: VideoStream) -> float | None:

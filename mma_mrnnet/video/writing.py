@@ -1,4 +1,4 @@
-"""Write RGB frames to a video file: alone, or redrawn from another video with its sound."""
+"""Write RGB frames to a video file, or redraw a video with its sound."""
 
 import io
 import os
@@ -21,24 +21,20 @@ from mma_mrnnet.video.reading import VideoFrame, check_rate, open_container, rea
 from mma_mrnnet.video.timeline import Clock, may_be_joined
 
 _COPIED = frozenset({"aac", "mp3", "opus", "flac", "alac", "ac3", "eac3"})
-"""Sound that players of mp4 know; FFmpeg would write more kinds into one than they play."""
+"""Audio codecs that mp4 players support; FFmpeg would write more."""
 
-_FINE_TICK = Fraction(1, 90_000)  # MPEG's, for files without a clock
+_FINE_TICK = Fraction(1, 90_000)  # MPEG's tick, for files without a clock
 _USUAL_RATE = 25
-_LONGEST_LEAD_S = 3600.0  # by which sound may begin before the pictures
+_LONGEST_LEAD_S = 3600.0  # of sound before the pictures
 
 
 def write_video(path: str | os.PathLike[str], images: Iterable[np.ndarray], fps: float) -> Path:
-    """Write frames as an H.264 mp4 and return its path; the file appears only when it is complete.
+    """Write (H, W, 3) uint8 RGB images of one size as an H.264 mp4, atomically; return its path.
 
-    Args:
-        path: the file to write; it is replaced if it exists.
-        images: (H, W, 3) uint8 RGB of one size; an odd side grows by a repeated row or column,
-            since yuv420p needs even sides.
-        fps: frames per second.
+    An odd side grows by one repeated row or column, since yuv420p needs even sides.
 
     Raises:
-        ValueError: no image, an image of another shape or type, or fps not a finite number above 0.
+        ValueError: no image, another shape or type, or `fps` is not a finite number > 0.
     """
     check_rate(fps)
     path, images = Path(path), iter(images)
@@ -56,18 +52,18 @@ def redraw_video(
     target: str | os.PathLike[str],
     draw: Callable[[VideoFrame], np.ndarray],
 ) -> list[str]:
-    """Write a video's frames as `draw` returns them, as an H.264 mp4 that browsers play.
+    """Write a video's frames as `draw` returns them, as an H.264 mp4 for browsers.
 
-    Every frame keeps its time, upright and with square pixels. The sound is copied packet by packet
-    if players of mp4 know its kind, otherwise it is encoded as AAC. Frames are streamed, not held.
+    Every frame keeps its time, upright and with square pixels. Sound is copied if mp4 players
+    support it, else encoded as AAC. Frames are streamed, not held.
 
     Args:
-        source: a video file as `read_frames` takes it.
-        target: an .mp4 file; it is replaced if it exists, and appears only when it is complete.
-        draw: returns the (H, W, 3) uint8 RGB to show for a frame; called once per frame, in order.
+        source: a video file for `read_frames`.
+        target: an .mp4 file, written atomically.
+        draw: returns (H, W, 3) uint8 RGB for a frame; called once per frame, in order.
 
     Returns:
-        What was lost on the way, in words; empty if nothing was.
+        Descriptions of what was lost; empty if nothing was.
 
     Raises:
         VideoError: the source cannot be read as a video.
@@ -80,7 +76,7 @@ def redraw_video(
 
 
 def check_target(source: Path, target: Path) -> None:
-    """Raise ValueError if `redraw_video` cannot write `target`, before any work."""
+    """Raise ValueError if `redraw_video` cannot write `target`. Called before any work."""
     if target.suffix.lower() != ".mp4":
         raise ValueError(
             f"{target}: a video is written as .mp4; got {target.suffix or 'no ending'!r}"
@@ -113,18 +109,18 @@ def _redraw(source: Path, path: Path, draw: Callable[[VideoFrame], np.ndarray]) 
     reader = read_frames(source)
     frames = iter(reader)
     with ExitStack() as stack:
-        first = next(frames)  # raises VideoError if there is no frame
+        first = next(frames)  # raises VideoError without frames
         container = stack.enter_context(_open_mp4(path))
         original = stack.enter_context(open_container(source))
         unit = reader.time_base or _FINE_TICK
-        # Without B-frames each frame is stored with its own duration, also if the rate varies.
+        # Without B-frames each frame keeps its own duration at a varying rate.
         options = {"crf": "20", "preset": "veryfast", "bf": "0"}
         stream = _add_picture_stream(container, first.image.shape, _rate_of(original), options)
         stream.codec_context.time_base = unit
-        # Otherwise the last frame gets the duration of the one before.
+        # Else the last frame gets the previous one's duration.
         stream.codec_context.flags |= Flags.frame_duration
         shift_s = (original.start_time or 0) / av.time_base
-        if not 0 <= reader.start_s - shift_s < _LONGEST_LEAD_S:  # the clock jumps there
+        if not 0 <= reader.start_s - shift_s < _LONGEST_LEAD_S:  # the clock jumps
             shift_s = reader.start_s
         sound = _Sound(original, container, shift_s)
         pts = None
@@ -132,7 +128,7 @@ def _redraw(source: Path, path: Path, draw: Callable[[VideoFrame], np.ndarray]) 
             time_s = reader.start_s - shift_s + frame.time_s
             sound.write_until(time_s)
             image = _to_yuv(draw(frame), stream)
-            # Two frames of one time, which a damaged file may have, come one tick apart.
+            # Frames with equal times, as in damaged files, get one tick between them.
             pts = round(time_s / unit) if pts is None else max(round(time_s / unit), pts + 1)
             image.pts, image.time_base = pts, unit
             image.duration = max(round((reader.duration_s - frame.time_s) / unit), 1)
@@ -153,13 +149,15 @@ def _add_picture_stream(
     stream = container.add_stream("libx264", rate=rate, options=options)
     stream.height, stream.width = (side + side % 2 for side in shape[:2])
     stream.pix_fmt = "yuv420p"
-    stream.codec_context.thread_count = 1  # the same file on every machine
-    stream.codec_context.colorspace = Colorspace.ITU601  # `reformat`'s; players guess by size
+    stream.codec_context.thread_count = 1  # for identical files on all machines
+    stream.codec_context.colorspace = (
+        Colorspace.ITU601
+    )  # as `reformat` uses; else players guess by size
     return stream
 
 
 def _to_yuv(image: np.ndarray, stream: VideoStream) -> av.VideoFrame:
-    """Return the encoder's frame; an image of another size than the first is stretched to it."""
+    """Return the encoder's frame, resized to the first image's size."""
     right, below = stream.width - image.shape[1], stream.height - image.shape[0]
     if {right, below} <= {0, 1} and right + below:
         image = np.pad(image, ((0, below), (0, right), (0, 0)), mode="edge")
@@ -168,30 +166,30 @@ def _to_yuv(image: np.ndarray, stream: VideoStream) -> av.VideoFrame:
 
 
 def _rate_of(container: InputContainer) -> Fraction:
-    """Return the mean frame rate, which only the encoder's planning uses."""
+    """Return the mean frame rate, a hint for the encoder."""
     rates = [stream.average_rate or stream.guessed_rate for stream in container.streams.video]
     return next((rate for rate in rates if rate), Fraction(_USUAL_RATE)).limit_denominator(10_000)
 
 
 class _Sound:
-    """The sound of one file, written into another in step with its pictures.
+    """Writes the sound of one file into another, in step with its pictures.
 
     Args:
-        source: where it comes from.
-        target: where it goes; its streams are added here, before anything is written.
+        source: the file to read.
+        target: the container to write; streams are added here.
         shift_s: subtracted from all times.
 
     Attributes:
-        lost: what could not be kept as it was, in words.
+        lost: descriptions of what changed or was lost.
     """
 
     def __init__(self, source: InputContainer, target: OutputContainer, shift_s: float) -> None:
         self.lost: list[str] = []
         self._target, self._shift_s = target, shift_s
-        # By the stream's number in the source: the stream in the target, and whether it is copied.
+        # By source stream index: the target stream, and whether it is copied.
         self._streams: dict[int, tuple[AudioStream, bool]] = {}
         self._names: dict[int, str] = {}
-        self._next_stamps: dict[int, int] = {}  # by number too: the smallest that may follow
+        self._next_stamps: dict[int, int] = {}  # by stream index: the smallest that may follow
         self._joined = may_be_joined(source)
         for stream in source.streams.audio:
             self._add(stream)
@@ -200,7 +198,7 @@ class _Sound:
         self._waiting = next(self._packets, None)
 
     def write_until(self, time_s: float | None) -> None:
-        """Write what lies before that time; None writes all the rest."""
+        """Write the sound before `time_s`; None writes all the rest."""
         while self._waiting is not None:
             packet = self._waiting
             if time_s is not None and _decoding_time_s(packet) - self._shift_s > time_s:
@@ -213,7 +211,7 @@ class _Sound:
                     self._finish(number, stream)
 
     def _finish(self, number: int, stream: AudioStream) -> None:
-        """Write what an encoder still holds, and say what became of the sound."""
+        """Flush the encoder, and describe what became of the sound."""
         name = self._names[number]
         if number not in self._next_stamps:
             self.lost.append(f"the sound ({name}) cannot be decoded: left out")
@@ -230,7 +228,7 @@ class _Sound:
             return
         try:
             rate = context.sample_rate if 8000 <= context.sample_rate <= 96_000 else 48_000
-            layout = "mono" if context.channels == 1 else "stereo"  # which all players have
+            layout = "mono" if context.channels == 1 else "stereo"  # supported by all players
             if context.channels == 0:
                 raise ValueError("its header is damaged")
             own = self._target.add_stream("aac", rate=rate, layout=layout)
@@ -240,13 +238,13 @@ class _Sound:
         self._streams[stream.index] = own, False
 
     def _read(self, source: InputContainer, streams: list[AudioStream]) -> Iterator[av.Packet]:
-        """Yield packets whose clock continues where it jumps, as that of the pictures does."""
+        """Yield packets with a clock that continues at jumps, as that of the pictures does."""
         clocks = {stream.index: Clock(self._joined) for stream in streams}
         origins_s: dict[int, float] = {}
         ends_s = dict.fromkeys(clocks, 0.0)
         try:
             for packet in source.demux(streams):
-                if packet.dts is None and packet.pts is None:  # also the empty one at the end
+                if packet.dts is None and packet.pts is None:  # includes the final empty packet
                     continue
                 packet.dts = packet.pts if packet.dts is None else packet.dts
                 packet.pts = packet.dts if packet.pts is None else packet.pts
@@ -290,7 +288,7 @@ class _Sound:
         try:
             frames = packet.decode()
         except av.FFmpegError:
-            return  # one damaged packet is a click, not the end
+            return  # one damaged packet is only a click
         for frame in frames:
             if not isinstance(frame, av.AudioFrame):
                 continue
@@ -308,13 +306,12 @@ def _decoding_time_s(packet: av.Packet) -> float:
 
 
 def _shift(packet: av.Packet, shift_s: float) -> None:
-    """Move a packet in time."""
     shift = round(shift_s / packet.time_base)
     packet.dts, packet.pts = (packet.dts or 0) + shift, (packet.pts or 0) + shift
 
 
 def _can_copy(stream: AudioStream) -> bool:
-    """Return whether an mp4 takes the sound as it is: its header must be complete."""
+    """Return whether mp4 accepts the sound unchanged, which needs a complete header."""
     try:
         with av.open(io.BytesIO(), "w", format="mp4") as container:
             container.add_stream_from_template(stream)
