@@ -1,1 +1,1 @@
-"""The Hub: checkpoints as folders, export, cards, push, ONNX."""
+"""The Hub: load, export and push checkpoints, model cards, ONNX."""

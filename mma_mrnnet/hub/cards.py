@@ -1,4 +1,4 @@
-"""Model cards: templates of `hub_cards/` filled in with the numbers of the result files."""
+"""Model cards: templates of `hub_cards/`, filled in from the result files."""
 
 import logging
 import re
@@ -52,10 +52,10 @@ WATTS_A_CORE = 10.0
 
 @dataclass(frozen=True)
 class CheckpointResults:
-    """What the result files beside a checkpoint say; None for a file that is not there.
+    """Contents of the result files in a checkpoint folder; None for a missing file.
 
-    They are `results_mma.json`, `results_mrnn.json`,
-    `results_evaluation.json`, `results_ceiling.json`.
+    Files: `results_mma.json`, `results_mrnn.json`, `results_evaluation.json`,
+    `results_ceiling.json`.
     """
 
     stage1: MMAResults | None = None
@@ -65,7 +65,7 @@ class CheckpointResults:
 
     @classmethod
     def read(cls, folder: Path) -> "CheckpointResults":
-        """Read the result files of a folder; a folder without them gives None for each.
+        """Read the result files of a folder.
 
         Raises:
             ValueError: a file cannot be read.
@@ -83,7 +83,7 @@ class CheckpointResults:
         return cls(stage1, stage2, evaluation, ceiling)
 
     def sources(self, model: PreTrainedModel) -> list[Provenance]:
-        """Return where a checkpoint's weights come from."""
+        """Return the data sources of a checkpoint's weights."""
         is_stage1 = isinstance(model, MMAModel)
         return checkpoint_sources(
             self.stage1,
@@ -93,7 +93,7 @@ class CheckpointResults:
         )
 
     def of(self, model: PreTrainedModel) -> "CheckpointResults":
-        """Leave out an evaluation of other weights, which an earlier training left behind."""
+        """Drop an evaluation of other weights, left over from an earlier training."""
         recorded = None if self.evaluation is None else self.evaluation.model.weights
         extractor = model if isinstance(model, MMAModel) else model.mma
         if recorded is None or (
@@ -110,11 +110,8 @@ class CheckpointResults:
 def model_card(model: PreTrainedModel, folder: Path) -> str:
     """Fill in the card of a checkpoint.
 
-    Args:
-        model: the checkpoint.
-        folder: holds the processor and any of `RESULT_FILES`; scores whose
-            file is missing are called unmeasured. `results_evaluation.json`
-            replaces the scores of stage 1.
+    `folder` holds the processor and any of `RESULT_FILES`. Scores without a file are shown as
+    unmeasured; `results_evaluation.json` replaces the scores of stage 1.
 
     Returns:
         Markdown with YAML metadata.
@@ -174,17 +171,12 @@ def card_data(model_name: str, licence: dict[str, Any], **fields: Any) -> ModelC
 def render_card(
     template: str, data: ModelCardData, *, sources: list[Provenance], **facts: Any
 ) -> str:
-    """Fill in a template of `hub_cards/`.
+    """Fill in a template of `hub_cards/`, named without `.md`.
 
-    Args:
-        template: its name without `.md`.
-        data: the metadata.
-        sources: where the weights come from.
-        facts: what the template reads beside.
+    `sources` are the data sources of the weights; `facts` are further template variables.
     """
     loader = jinja2.FileSystemLoader(template_folder("hub_cards"))
-    # No autoescape: a card is Markdown, so names and texts of users go through
-    # `text` instead.
+    # No autoescape, since a card is Markdown: `text` escapes what users wrote.
     environment = jinja2.Environment(loader=loader)
     environment.filters |= {
         "number": _number,
@@ -217,23 +209,23 @@ def _interval(measured: ScoreInterval | jinja2.Undefined | None, digits: int = 2
 
 
 def _text(value: object) -> str:
-    """Return a user's text on one line, without what Markdown or HTML would act on in a table."""
+    """Return a user's text on one line, with Markdown and HTML escaped for a table."""
     line = " ".join(str(value).split())
     return line.replace("|", "\\|").replace("`", "'").replace("<", "&lt;")
 
 
 def _prose(value: str) -> str:
-    """Return a text of one paragraph that may hold links, but no HTML."""
+    """Return a text as one paragraph; links are kept, HTML is escaped."""
     return re.sub(r"<(?!https?://)", "&lt;", " ".join(value.split()))
 
 
 def _code(value: str) -> str:
-    """Return a command on one line that cannot end its code block."""
+    """Return a command on one line that cannot close its code block."""
     return " ".join(value.splitlines()).replace("`", "'")
 
 
 def _clip_counts(data: ClipData) -> dict[str, int]:
-    """Return every count of clips under the name that the card shows."""
+    """Return the counts of clips, by the names that the card shows."""
     others = {
         name: getattr(data, name)
         for name in ("without_face", "without_usable_rows", "unreadable", "unlabelled")
@@ -245,13 +237,9 @@ def _clip_counts(data: ClipData) -> dict[str, int]:
 
 
 def model_index(task: str, results: CheckpointResults, *, simulated: bool) -> list[EvalResult]:
-    """Return the scores for the Hub's `model-index`; none of them is called verified.
+    """Return the scores for the Hub's `model-index`, none marked as verified.
 
-    Args:
-        task: the Hub's name for what the checkpoint does.
-        results: of the checkpoint; an evaluation replaces the scores of stage
-            1.
-        simulated: whether the labels of stage 2 came from a simulator.
+    `task` is the Hub's task name. `simulated`: the labels of stage 2 came from a simulator.
     """
     found = [] if results.stage1 is None else _extractor_results(results.stage1, results.evaluation)
     if results.stage2 is not None:
@@ -262,7 +250,7 @@ def model_index(task: str, results: CheckpointResults, *, simulated: bool) -> li
 def _extractor_results(
     stage1: MMAResults, evaluation: EvaluationResults | None
 ) -> list[EvalResult]:
-    """Return the mean correlation of action units and the macro F1 of each source of images."""
+    """Return mean action-unit correlation and macro F1 of each source of images."""
     made_up = [source.made_up for source in stage1.provenance or ()]
     is_made_up = bool(made_up) and all(made_up)
     names = {
@@ -292,8 +280,7 @@ def _extractor_scores(
 ) -> dict[str, tuple[float | None, float | None]]:
     """Return correlation and macro F1 of each source with enough images.
 
-    A macro F1 over images of one class is None. Scores of several sources
-    together are left out.
+    Macro F1 is None for a single class. Scores of combined sources are left out.
     """
     if evaluation is not None:
         return {
@@ -312,18 +299,18 @@ def _extractor_scores(
 
 
 def evaluated_macro_f1(row: SourceScores) -> float | None:
-    """Return the macro F1 of a source of an evaluation; None with fewer than two classes."""
+    """Return the macro F1 of an evaluated source; None with fewer than two classes."""
     has_classes = _count_classes(row.expression.confusion) > 1
     return row.expression.macro_f1.value if has_classes else None
 
 
 def _count_classes(confusion: list[list[int]]) -> int:
-    """Count the labelled classes: rows of a confusion matrix that are not all 0."""
+    """Count the labelled classes: the nonzero rows of a confusion matrix."""
     return sum(any(counts) for counts in confusion)
 
 
 def _intensity_results(task: str, stage2: MRNNResults, simulated: bool) -> list[EvalResult]:
-    """Return the mean Pearson correlation of the test clips, or of validation without a test."""
+    """Return the mean Pearson correlation on the test clips, or on validation without a test."""
     scored = stage2.test or stage2.validation
     value = scored.of_predicted.mean_pearson
     if value is None:
@@ -345,10 +332,10 @@ def _intensity_results(task: str, stage2: MRNNResults, simulated: bool) -> list[
 
 @dataclass(frozen=True)
 class TrainingEnergy:
-    """Wall time of a training and its estimated energy; nothing was metered.
+    """Wall time and estimated energy of a training; nothing was metered.
 
-    `core_hours` are hours x processes x threads. `kilowatt_hours` assume
-    `WATTS_A_CORE` and are None for a training that used more than CPUs.
+    `core_hours` are hours x processes x threads. `kilowatt_hours` assume `WATTS_A_CORE`; None
+    if a training used more than CPUs.
     """
 
     hours: float
@@ -358,7 +345,7 @@ class TrainingEnergy:
 
 
 def training_energy(results: RunResults) -> TrainingEnergy:
-    """Estimate the energy of a training of either stage."""
+    """Estimate the energy of a training."""
     training = results.training
     hours = training.seconds / 3600
     core_hours = hours * training.processes * results.arguments.get("threads", 1)
@@ -376,7 +363,7 @@ def is_simulated(config: PreTrainedConfig) -> bool:
 
 
 def task_of(config: PreTrainedConfig) -> str:
-    """Return the Hub's name for what a checkpoint does."""
+    """Return the Hub's task name of a checkpoint."""
     if config.model_type == "mma":
         return "image-classification"
     return "video-classification" if config.feature_names is None else "tabular-regression"
@@ -391,12 +378,12 @@ def package_version() -> str | None:
 
 
 def template_folder(name: str) -> Path:
-    """Return `hub_cards`, `spaces_demo` or `examples`, of the installed package or of a checkout.
+    """Return `hub_cards`, `spaces_demo` or `examples` of the installed package or the checkout.
 
     Raises:
-        FileNotFoundError: the folder is in neither.
+        FileNotFoundError: neither has the folder.
     """
-    package = Path(str(files("mma_mrnnet"))).resolve()  # a checkout may be reached by a link
+    package = Path(str(files("mma_mrnnet"))).resolve()  # a checkout may be a symbolic link
     for folder in (package / name, package.parent / name):
         if folder.is_dir():
             return folder

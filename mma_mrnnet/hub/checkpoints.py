@@ -1,4 +1,4 @@
-"""Load checkpoints of either stage from folders and from repositories of the Hub."""
+"""Load checkpoints of either stage from folders and Hub repositories."""
 
 import hashlib
 import os
@@ -29,7 +29,7 @@ MODELS: dict[str, type[Model]] = {"mma": MMAModel, "mma_mrnnet": MMAMRNNetForInt
 
 
 class CheckpointError(ValueError):
-    """A checkpoint that cannot be loaded or exported; the message starts with its place."""
+    """A checkpoint cannot be loaded or exported; the message starts with its location."""
 
 
 def pretrained_folder() -> Path:
@@ -38,10 +38,9 @@ def pretrained_folder() -> Path:
 
 
 def load_pretrained() -> tuple[MMAMRNNetForIntensity, MMAMRNNetVideoProcessor]:
-    """Load the small bundled checkpoint, in eval mode, and its processor; needs no network.
+    """Load the bundled checkpoint in eval mode, and its processor; needs no network.
 
-    Its stage 1 learnt from labels that no person coded, its stage 2 from a
-    simulator: see its card.
+    Stage 1 learnt from labels that no person coded, stage 2 from a simulator: see its card.
     """
     return load_checkpoint(pretrained_folder())
 
@@ -51,12 +50,10 @@ def load_checkpoint(
 ) -> tuple[MMAMRNNetForIntensity, MMAMRNNetVideoProcessor]:
     """Load a stage-2 checkpoint in eval mode, and its processor.
 
-    Args:
-        folder_or_repo: a folder, or a repository of the Hub.
-        revision: of a repository: a branch, tag or commit.
+    `revision` is a branch, tag or commit of a Hub repository.
 
     Raises:
-        CheckpointError: it is missing, damaged, or of another kind.
+        CheckpointError: the checkpoint is missing, damaged, or of another kind.
     """
     model, processor = load_either(folder_or_repo, revision)
     if isinstance(model, MMAModel):
@@ -72,11 +69,8 @@ def load_extractor(
 ) -> tuple[MMAModel, MMAMRNNetVideoProcessor]:
     """Load the extractor of a checkpoint of either stage in eval mode, and the processor.
 
-    Args:
-        folder_or_repo: a folder, or a repository of the Hub.
-
     Raises:
-        CheckpointError: it is missing or damaged, or reads tables of features.
+        CheckpointError: the checkpoint is missing or damaged, or has no extractor.
     """
     model, processor = load_either(folder_or_repo)
     extractor = extractor_of(model)
@@ -92,20 +86,18 @@ def load_either(
 ) -> tuple[Model, MMAMRNNetVideoProcessor]:
     """Load a checkpoint of either stage in eval mode, and its processor.
 
-    Args:
-        folder_or_repo: a folder, or a repository of the Hub.
-        revision: of a repository: a branch, tag or commit.
+    `revision` is a branch, tag or commit of a Hub repository.
 
     Raises:
-        CheckpointError: it is missing, damaged, or of another kind.
+        CheckpointError: the checkpoint is missing, damaged, or of another kind.
     """
-    # One commit of a repository, whatever is pushed in between.
+    # Pin one commit, in case of a push in between.
     commit = cast("str", resolve_revision(folder_or_repo, revision))
     return _load_model(folder_or_repo, commit), _load_processor(folder_or_repo, commit)
 
 
 def extractor_of(model: Model) -> MMAModel | None:
-    """Return the extractor of a model; None if it reads tables of features."""
+    """Return the extractor of a model; None if the model reads feature tables."""
     return model if isinstance(model, MMAModel) else model.mma
 
 
@@ -120,7 +112,7 @@ def weights_digest(extractor: MMAModel) -> str:
 
 def _load_model(place: str | os.PathLike[str], revision: str) -> Model:
     with _one_line_errors(place):
-        # Never runs code of the repository; our own types need none.
+        # Never runs code of the repository.
         config = AutoConfig.from_pretrained(place, revision=revision, trust_remote_code=False)
     if config.model_type not in MODELS:
         raise CheckpointError(
@@ -146,7 +138,7 @@ def _load_processor(place: str | os.PathLike[str], revision: str) -> MMAMRNNetVi
     with _one_line_errors(place):
         if not Path(place).exists():
             with suppress(RemoteEntryNotFoundError):
-                # For its error alone: transformers does not tell why it got no
+                # Load it for the error message: transformers does not say why it got no
                 # processor.
                 hf_hub_download(str(place), VIDEO_PROCESSOR_NAME, revision=revision)
         return MMAMRNNetVideoProcessor.from_pretrained(place, revision=revision)
@@ -154,8 +146,8 @@ def _load_processor(place: str | os.PathLike[str], revision: str) -> MMAMRNNetVi
 
 @contextmanager
 def _one_line_errors(place: str | os.PathLike[str]) -> Iterator[None]:
-    """Turn what transformers, safetensors and JSON raise into one line of `CheckpointError`."""
-    # A place that is no folder is looked up as a repository.
+    """Turn errors of transformers, safetensors and JSON into a one-line `CheckpointError`."""
+    # A path that is not a folder is looked up as a repository.
     absent = "" if Path(place).exists() else "no such folder, and as a repository: "
     try:
         yield
@@ -174,8 +166,7 @@ def _one_line_errors(place: str | os.PathLike[str]) -> Iterator[None]:
         HFValidationError,
         StrictDataclassError,
     ) as error:
-        # transformers wraps a broken download in advice about folders; the
-        # cause says more.
+        # transformers wraps a broken download in advice about folders; use the cause.
         told = explain_error(error) if absent else None
         if told is None:
             short = shorten(error) or type(error).__name__

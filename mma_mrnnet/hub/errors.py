@@ -1,4 +1,4 @@
-"""Classify errors of the Hub: transient or not, and why; looks through wrapped exceptions."""
+"""Classify Hub errors: transient or not, with a reason; looks through wrapped exceptions."""
 
 import json
 import os
@@ -22,15 +22,15 @@ PASSING_STATUS = frozenset({408, 429, 500, 502, 503, 504})
 
 
 def is_transient(error: BaseException) -> bool:
-    """Return whether the Hub or the connection failed, so that a later try may succeed."""
-    # The check of cards reads an answer as JSON before its status; a broken
+    """Return whether the Hub or the connection failed, so that a retry may succeed."""
+    # The card check parses a response as JSON before its status; a broken
     # Hub sends a page.
     garbled = isinstance(error, json.JSONDecodeError)
     return garbled or _unconnected(error) or _status(error) in PASSING_STATUS
 
 
 def explain_error(error: BaseException) -> str | None:
-    """Return why the Hub refused, and what helps; None if the error is not about the Hub."""
+    """Return why the Hub refused and what helps; None if the error is not from the Hub."""
     status, said = _status(error), _server_message(error)
     if constants.is_offline_mode():
         missing = any(
@@ -71,7 +71,7 @@ def explain_error(error: BaseException) -> str | None:
 
 
 def describe_trouble(error: BaseException) -> str:
-    """Return what is wrong with the Hub or the connection, for an error that is transient."""
+    """Describe a transient error of the Hub or the connection."""
     status = _status(error)
     if status is not None:
         return (
@@ -98,8 +98,8 @@ def _source_of_token() -> str:
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:
-    """Yield an error and those that caused it."""
-    for _ in range(20):  # chains may be cyclic
+    """Yield an error and its causes."""
+    for _ in range(20):  # a chain may be cyclic
         if error is None:
             return
         yield error
@@ -107,7 +107,7 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
 
 
 def _answer(error: BaseException) -> HfHubHTTPError | None:
-    """Return the error that holds the answer of the Hub, if there is one."""
+    """Return the error that holds the Hub's response, or None."""
     return next((each for each in _chain(error) if isinstance(each, HfHubHTTPError)), None)
 
 
@@ -117,11 +117,10 @@ def _status(error: BaseException) -> int | None:
 
 
 def _server_message(error: BaseException) -> str:
-    """Return the message of the Hub."""
     answer = _answer(error)
     return shorten((answer.server_message if answer else None) or error)
 
 
 def _unconnected(error: BaseException) -> bool:
-    """Return whether no complete answer came."""
+    """Return whether no complete response arrived."""
     return _answer(error) is None and any(isinstance(each, HTTPError) for each in _chain(error))

@@ -1,4 +1,4 @@
-"""Export a checkpoint as a folder for the Hub: weights, config, processor, code, results, card."""
+"""Export a checkpoint as a Hub folder: weights, config, processor, code, results, card."""
 
 import os
 import re
@@ -23,29 +23,24 @@ PIPELINE_FILE = "pipeline_mma_mrnnet.py"
 
 
 def export_checkpoint(source: str | os.PathLike[str], target: str | os.PathLike[str]) -> Path:
-    """Write a folder that can be uploaded to the Hub as it is.
+    """Write a folder that can be uploaded to the Hub, and return it.
 
-    It loads without the package by `trust_remote_code=True`, and with it by
-    our own classes.
+    Loads with `trust_remote_code=True` without the package, and as our classes with it.
 
     Args:
         source: a stage-1 or stage-2 checkpoint, such as `runs/mrnn/model`.
-        target: a folder that does not exist yet, or is empty.
-
-    Returns:
-        `target`.
+        target: a folder that is new or empty.
 
     Raises:
-        CheckpointError: the source cannot be loaded, or the target is no new
-            folder.
+        CheckpointError: the source cannot be loaded, or the target cannot be used.
     """
     target = Path(target)
     check_target(target)
     model, processor = load_either(source)
-    CheckpointResults.read(Path(source))  # names a damaged file before anything is written
+    CheckpointResults.read(Path(source))  # fails on a damaged file before anything is written
     extractor = extractor_of(model)
     if extractor is not None:
-        extractor.config._name_or_path = ""  # the place of the extractor during training
+        extractor.config._name_or_path = ""  # the extractor's path during training
         if not isinstance(model, MMAModel):
             model.config.extractor_config._name_or_path = ""
     with replaced_folder(target) as staging:
@@ -54,7 +49,7 @@ def export_checkpoint(source: str | os.PathLike[str], target: str | os.PathLike[
             processor.fps = model.config.sampling_fps
         model.save_pretrained(staging)
         for weights in staging.glob("*.safetensors"):
-            # safetensors lets nobody but the owner read them.
+            # safetensors makes them readable by the owner only.
             shutil.copymode(staging / "config.json", weights)
         processor.save_pretrained(staging)
         if isinstance(model, MMAModel):
@@ -67,11 +62,10 @@ def export_checkpoint(source: str | os.PathLike[str], target: str | os.PathLike[
 
 
 def check_target(target: Path) -> None:
-    """Check that a folder can be made at `target`.
+    """Check that a folder can be created at `target`.
 
     Raises:
-        CheckpointError: it is a file, a folder that is not empty, or the
-            current folder.
+        CheckpointError: it is a file, a non-empty folder, or the current folder.
     """
     try:
         check_new_folder(target)
@@ -82,10 +76,7 @@ def check_target(target: Path) -> None:
 def add_pipeline(config: PreTrainedConfig, folder: Path) -> None:
     """Make `pipeline(model=folder, trust_remote_code=True)` find our pipeline.
 
-    Args:
-        config: of a stage-2 model that reads videos; must be saved into the
-            folder afterwards.
-        folder: gets the pipeline's file.
+    Copies the pipeline's file to the folder. Save the stage-2 `config` there afterwards.
     """
     shutil.copyfile(str(files("mma_mrnnet") / "prediction" / PIPELINE_FILE), folder / PIPELINE_FILE)
     implementation = f"{Path(PIPELINE_FILE).stem}.FacialExpressionIntensityPipeline"
@@ -102,11 +93,7 @@ _PLACE_IN_TEXT = re.compile(r"(?<![\w:/\\.<>)\]])(?:[A-Za-z]:|~|\.{1,2})?[/\\][^
 
 
 def _copy_results(source: Path, target: Path) -> None:
-    """Copy a result file; folders of this machine are cut to their names.
-
-    Raises:
-        ResultsError: the file cannot be read.
-    """
+    """Copy a result file with local paths cut to their names; ResultsError if unreadable."""
     results = load_json(source)
     try:
         cleaned = _hide_places(results)
@@ -138,10 +125,10 @@ def _hide_places(value: Any, key: str = "") -> Any:
 
 
 def _name_places(word: str) -> str:
-    """Cut the paths in `PATH`, `NAME:PATH` or several of them between commas to their names."""
+    """Cut the paths in `PATH`, `NAME:PATH` or a comma-separated list to their names."""
     parts = []
     for part in word.split(","):
-        corpus = re.match(r"\w{2,}:(?!//)", part)  # one letter before a colon is a drive
+        corpus = re.match(r"\w{2,}:(?!//)", part)  # a single letter before a colon is a drive
         start = corpus.end() if corpus else 0
         parts.append(part[:start] + _name_place(part[start:]))
     return ",".join(parts)

@@ -1,4 +1,4 @@
-"""The licence of weights, from the licences of the data that they learnt from."""
+"""The licence of weights, derived from the licences of the training data."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -31,11 +31,9 @@ LICENCES = (
 
 
 def weights_licence(sources: Iterable[Provenance]) -> str:
-    """Return the licence of weights that learnt from `sources`: that of the most restrictive one.
+    """Return the most restrictive licence of the sources, one of `LICENCES`.
 
-    Returns:
-        One of `LICENCES`; `unknown` if there is no source, or if the licence
-        of one is unknown or has no place in that order.
+    `unknown` if there is no source, or if a source's licence is unknown or not in that order.
     """
     licences = [source.licence for source in sources]
     if not licences or not set(licences) <= set(LICENCES):
@@ -50,17 +48,10 @@ def checkpoint_sources(
     has_extractor: bool,
     has_intensities: bool,
 ) -> list[Provenance]:
-    """Return the sources of all weights of a checkpoint, those of stage 1 first, each once.
+    """Return the sources of all weights of a checkpoint, stage 1 first, without duplicates.
 
-    Args:
-        stage1: results of stage 1, if recorded.
-        stage2: results of stage 2, if recorded.
-        has_extractor: whether the checkpoint holds stage 1.
-        has_intensities: whether it holds stage 2.
-
-    Returns:
-        What the results declare. A stage without results, or whose results
-        declare nothing, is one source with an unknown licence.
+    A stage that the checkpoint has, but without results or declared sources, counts as one
+    source with an unknown licence.
     """
     found: list[Provenance] = []
     for name, results, is_held in (
@@ -74,10 +65,9 @@ def checkpoint_sources(
 
 
 def licence_fields(licence: str) -> dict[str, Any]:
-    """Return the metadata of a card for a licence that `weights_licence` gave.
+    """Return a card's metadata for a licence from `weights_licence`.
 
-    The Hub knows SPDX identifiers and `unknown`; whatever else is `other` with
-    a name.
+    The Hub accepts SPDX identifiers and `unknown`; other licences become `other` with a name.
     """
     names = {"research-only": "terms-of-the-training-data", "public-domain": "public-domain"}
     if licence in names:
@@ -86,6 +76,6 @@ def licence_fields(licence: str) -> dict[str, Any]:
 
 
 def none_coded_by_people(sources: Iterable[Provenance]) -> bool:
-    """Return whether it is known of every source that no person coded its labels."""
+    """Return whether all sources declare that no person coded their labels."""
     kinds = {source.labels for source in sources}
     return bool(kinds) and kinds <= {"pseudo", "constructed", "simulated"}

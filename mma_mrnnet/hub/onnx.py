@@ -1,7 +1,7 @@
 """Export a checkpoint as ONNX: models checked against PyTorch, settings, script and card.
 
-transformers' `OnnxExporter` is not used: it exports a whole `ModelOutput`,
-unrolls the GRU frame by frame, and cannot leave the extractor out.
+transformers' `OnnxExporter` is not used: it exports a whole `ModelOutput`, unrolls the GRU
+frame by frame, and cannot leave out the extractor.
 """
 
 import copy
@@ -43,15 +43,13 @@ EXTRACTOR, INTENSITIES, SETTINGS, SCRIPT = (
     "settings.json",
     "run_onnx.py",
 )
-OPSET = 20  # what PyTorch's exporter writes by itself; onnxruntime reads it from 1.17 on
+OPSET = 20  # the default of PyTorch's exporter; needs onnxruntime 1.17
 TOLERANCE = 1e-4
 BATCHES = (1, 3, 7)
 """Batch sizes of the check; none is the size that the export is traced with."""
 
 
 class _Extractor(nn.Module):
-    """The extractor: crops to affect."""
-
     def __init__(self, model: MMAModel) -> None:
         super().__init__()
         self.model = model
@@ -61,10 +59,9 @@ class _Extractor(nn.Module):
 
 
 class _GRU(nn.Module):
-    """A GRU that exports as one ONNX node a layer; PyTorch's exporter would unroll it.
+    """A GRU for export as one ONNX node per layer; PyTorch's exporter would unroll it.
 
-    It works in an export only. ONNX orders the gates update, reset, new;
-    PyTorch reset, update, new.
+    ONNX orders the gates update, reset, new; PyTorch reset, update, new.
     """
 
     def __init__(self, gru: nn.GRU) -> None:
@@ -101,7 +98,7 @@ class _GRU(nn.Module):
 
 
 class _Intensities(nn.Module):
-    """Stage 2 without the extractor: affect or features of clips to intensities and logits."""
+    """Stage 2 without the extractor: from affect or features to intensities and logits."""
 
     def __init__(self, model: MMAMRNNetForIntensity) -> None:
         super().__init__()
@@ -113,7 +110,7 @@ class _Intensities(nn.Module):
 
 
 def _prepare_intensities(model: MMAMRNNetForIntensity) -> _Intensities:
-    """Copy stage 2 for the export, without the extractor and with `_GRU`; weights are shared."""
+    """Copy stage 2 without the extractor and with `_GRU`; the copy shares the weights."""
     kept = copy.copy(model)
     kept._modules = dict(model._modules)
     kept.mma, kept.rnn = None, copy.copy(model.rnn)
@@ -122,28 +119,22 @@ def _prepare_intensities(model: MMAMRNNetForIntensity) -> _Intensities:
 
 
 def export_onnx(source: str | os.PathLike[str], target: str | os.PathLike[str]) -> Path:
-    """Write a folder that runs with numpy and onnxruntime alone.
+    """Write a folder that runs with numpy and onnxruntime only, and return it.
 
-    It holds the models, `settings.json`, `run_onnx.py` and `README.md`.
-    `extractor.onnx` takes `pixel_values` (N, 3, S, S) float32 and returns
-    `affect` (N, A). `intensities.onnx` takes `affect` (B, T, A) float32 and
-    `frame_mask` (B, T) bool, real frames first, and returns `intensities` and
-    `logits` (B, K). N and B are free, T is the config's. A stage-1 checkpoint
-    has only the first model, one that reads tables of features only the
-    second. Both are float32 and are compared with PyTorch before the folder
-    appears.
+    It holds the models, `settings.json`, `run_onnx.py` and `README.md`. `extractor.onnx` maps
+    `pixel_values` (N, 3, S, S) float32 to `affect` (N, A). `intensities.onnx` maps `affect`
+    (B, T, A) float32 and `frame_mask` (B, T) bool, real frames first, to `intensities` and
+    `logits` (B, K). N and B are free, T is the config's. A stage-1 checkpoint has only the
+    first model, a checkpoint for feature tables only the second. Both are float32 and are
+    checked against PyTorch before the folder appears.
 
     Args:
         source: a stage-1 or stage-2 checkpoint, such as `runs/mrnn/model`.
-        target: a folder that does not exist yet, or is empty.
-
-    Returns:
-        `target`.
+        target: a folder that is new or empty.
 
     Raises:
-        CheckpointError: the source cannot be loaded, the target is no new
-            folder, or outputs differ from PyTorch's by more than 1e-4
-            (relative for outputs above 1).
+        CheckpointError: the source cannot be loaded, the target cannot be used, or outputs
+            differ from PyTorch's by more than 1e-4 (relative for outputs above 1).
         ValueError: the extra `onnx` is not installed.
     """
     missing = [name for name in ("onnx", "onnxscript", "onnxruntime") if find_spec(name) is None]
@@ -192,11 +183,7 @@ def _check_processor(
     extractor: MMAModel | None,
     processor: MMAMRNNetVideoProcessor,
 ) -> None:
-    """Check that the processor has the sizes of the model, which the script relies on.
-
-    Raises:
-        CheckpointError: it has others.
-    """
+    """Raise CheckpointError if the sizes of processor and model differ."""
     side = None if extractor is None else extractor.config.image_size
     size = dict(processor.size)
     if side is not None and (size.get("height"), size.get("width")) != (side, side):
@@ -220,12 +207,12 @@ def _write(
     path: Path,
     facts: dict[str, str],
 ) -> None:
-    """Write a network as an ONNX file with a free batch size and without paths of this machine."""
+    """Write a network as ONNX with a free batch size and without local paths."""
     import onnx
 
     batch = torch.export.Dim("batch")
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the exporter's, of coming changes inside PyTorch
+        warnings.simplefilter("ignore")  # the exporter's, about future changes in PyTorch
         program = torch.onnx.export(
             network.eval(),
             tuple(inputs.values()),
@@ -249,7 +236,7 @@ def _write(
 
 
 def _describe(model: Model, path: Path, licence: str) -> dict[str, str]:
-    """Return name, version and licence for the metadata of a model file."""
+    """Return name, version and licence for a model file's metadata."""
     return {
         "name": f"{model.config.model_type.replace('_', '-')} {path.stem}",
         "version": package_version() or "",
@@ -258,7 +245,7 @@ def _describe(model: Model, path: Path, licence: str) -> dict[str, str]:
 
 
 def _strip(message: "onnx.ModelProto") -> None:
-    """Remove the exporter's notes on the source code (stack traces with paths) at every depth."""
+    """Remove the exporter's notes (stack traces with paths) at every depth."""
     for field, value in message.ListFields():
         if field.name in ("metadata_props", "doc_string"):
             message.ClearField(field.name)
@@ -272,12 +259,9 @@ def _strip(message: "onnx.ModelProto") -> None:
 
 @torch.inference_mode()
 def _compare(path: Path, network: nn.Module, batches: list[dict[str, Tensor]]) -> float:
-    """Return the largest difference between the outputs of a file and of its network.
+    """Return the largest output difference between a file and its network.
 
-    It is relative for outputs above 1.
-
-    Raises:
-        CheckpointError: it exceeds the tolerance, or an output is NaN.
+    Relative for outputs above 1. Raises CheckpointError above the tolerance and for NaN.
     """
     import onnxruntime
 
@@ -312,7 +296,7 @@ def _crops(side: int) -> list[dict[str, Tensor]]:
 
 
 def _clips(model: MMAMRNNetForIntensity) -> list[dict[str, Tensor]]:
-    """Make batches of clips of all lengths, 0 included, with NaN in the padding."""
+    """Make batches of clips of all lengths, including 0, with NaN in the padding."""
     config, draw = model.config, torch.Generator().manual_seed(0)
     most, batches = config.num_frames, []
     for size in BATCHES:
@@ -322,7 +306,7 @@ def _clips(model: MMAMRNNetForIntensity) -> list[dict[str, Tensor]]:
         lengths = torch.randint(0, most + 1, (size,), generator=draw)
         lengths[:2] = torch.tensor([most, 0])[:size]
         frame_mask = torch.arange(most) < lengths.unsqueeze(1)  # (B, T)
-        # Without a mask the padding counts: zeros, as the processor pads.
+        # Without a mask the padding has an effect: use zeros, as the processor does.
         padding = 0.0 if config.temporal_pooling == "padded" else float("nan")
         affect = torch.where(frame_mask.unsqueeze(-1), affect, padding)
         batches.append({"affect": affect, "frame_mask": frame_mask})
@@ -337,7 +321,7 @@ def _settings(
     extractor: MMAModel | None,
     processor: MMAMRNNetVideoProcessor,
 ) -> dict:
-    """Return what a program needs to use the two models; None for a model that is not there."""
+    """Return what a program needs to run the models; None for a missing model."""
     return {
         "package": f"mma-mrnnet {package_version()}",
         "extractor": None if extractor is None else _extractor_settings(extractor, processor),
@@ -389,7 +373,7 @@ def _intensity_settings(model: MMAMRNNetForIntensity, processor: MMAMRNNetVideoP
 
 
 def _card(model: Model, settings: dict, sources: list[Provenance]) -> str:
-    """The folder's README: what is inside, what goes in and comes out, and how it was checked."""
+    """Return the folder's README: files, inputs, outputs, and how they were checked."""
     import onnxruntime
 
     name = model.config.model_type.replace("_", "-")

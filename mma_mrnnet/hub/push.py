@@ -1,9 +1,8 @@
-"""Push a checkpoint to the Hub: exported, and sent as one commit, so that it is there whole or not.
+"""Export a checkpoint and push it to the Hub as one atomic commit.
 
-`HfApi.upload_folder` uploads and commits in one call: a failed upload could
-not be told from a commit whose answer was lost, and its patterns would delete
-files that people put beside ours. `huggingface_hub.utils.http_backoff` retries
-a URL, not the calls of `HfApi` that are needed here.
+`HfApi.upload_folder` is not used: after a failed call, a failed upload looks the same as a
+commit with a lost response, and its delete patterns would remove other people's files.
+`huggingface_hub.utils.http_backoff` retries URLs, not the calls of `HfApi`.
 """
 
 import dataclasses
@@ -48,7 +47,7 @@ FILES_OF_A_NEW_REPOSITORY = frozenset({".gitattributes", "README.md"})
 
 
 class PublishError(OSError):
-    """A push that failed; the message says why, what to do, and what is on the Hub now."""
+    """A failed push; the message says why, what to do, and what is on the Hub now."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,9 +60,9 @@ class Published:
         commit: hash of the commit that holds the checkpoint.
         files: number of files.
         size: of all files, in bytes.
-        removed: names of files of an earlier push that were removed.
+        removed: names of removed files of an earlier push.
         private: whether the repository is private.
-        changed: False if the repository held exactly this already.
+        changed: False if the repository already held exactly these files.
     """
 
     repo_id: str
@@ -78,14 +77,14 @@ class Published:
 
 @dataclasses.dataclass
 class _State:
-    """Progress of a push, for its error message."""
+    """Progress of a push, for error messages."""
 
     created: bool = False
     sent: bool = False
 
 
 class _ExhaustedError(Exception):
-    """Wraps an error after the retries of huggingface_hub itself."""
+    """Wraps an error after huggingface_hub's own retries."""
 
 
 def publish_checkpoint(
@@ -96,25 +95,22 @@ def publish_checkpoint(
     revision: str | None = None,
     message: str | None = None,
 ) -> Published:
-    """Export a checkpoint and commit it to a model repository, in one commit.
+    """Export a checkpoint and push it to a model repository in one commit.
 
-    The repository is created if it does not exist. The commit also removes
-    files of an earlier push that are no longer part of the export; other files
-    stay. A failed call can be repeated.
+    Creates the repository if needed. The commit also removes files of an earlier push that
+    are no longer exported; other files stay. A failed call can be repeated.
 
     Args:
         source: a stage-1 or stage-2 checkpoint, such as `runs/mrnn/model`.
         repo_id: `namespace/name`, or a name in your own namespace.
-        private: create a private repository; an existing one must be private
-            already.
-        revision: a branch, created from `main` if it does not exist.
+        private: create a private repository; an existing one must be private.
+        revision: a branch, created from `main` if needed.
         message: title of the commit.
 
     Raises:
         CheckpointError: the source cannot be loaded.
-        PublishError: it was not uploaded: no valid token, no right to write, a
-            name that the Hub does not accept, a repository that holds
-            something else, no connection, or a broken Hub.
+        PublishError: the push failed: no valid token, no write access, an invalid name, a
+            repository with other contents, no connection, or a failure of the Hub.
     """
     try:
         validate_repo_id(repo_id)
@@ -150,8 +146,7 @@ def _push(
 ) -> Published:
     api = HfApi(library_name="mma_mrnnet")
     if "/" not in repo_id:
-        # The Hub could take a name alone for an old repository without a
-        # namespace.
+        # Without a namespace, the Hub may match an old repository of that name.
         repo_id = f"{_retry(api.whoami)['name']}/{repo_id}"
     found = _retry(lambda: _look(api, repo_id, revision))
     if found is None:
@@ -163,8 +158,7 @@ def _push(
         _retry(lambda: api.create_branch(repo_id, branch=revision, exist_ok=True))
 
     def commit() -> Published:
-        # Asked again, since after a lost answer the commit may be there
-        # already.
+        # Look again: after a lost response the commit may already exist.
         head = api.model_info(repo_id, revision=revision)
         _check_repository(api, head, folder, private)
         made = _commit(api, head, folder, revision, message, state)
@@ -206,7 +200,7 @@ def _commit(
 
 
 def _look(api: HfApi, repo_id: str, revision: str | None) -> ModelInfo | None:
-    """Return the repository at a branch (or `main` without that branch); None if there is none."""
+    """Return the repository at the branch, or at `main`; None if there is no repository."""
     try:
         return api.model_info(repo_id, revision=revision)
     except RevisionNotFoundError:
@@ -218,7 +212,7 @@ def _look(api: HfApi, repo_id: str, revision: str | None) -> ModelInfo | None:
 
 
 def _check_repository(api: HfApi, found: ModelInfo, folder: Path, private: bool) -> None:
-    """Raise PublishError if the repository is public against the wish, or holds something else."""
+    """Raise PublishError if the repository must be private and is not, or has other contents."""
     where = f"{api.endpoint}/{found.id}"
     if private and not found.private:
         raise PublishError(
@@ -246,7 +240,7 @@ def _names(found: ModelInfo) -> set[str]:
 
 
 def _names_of_exports(found: ModelInfo, folder: Path) -> set[str]:
-    """Return names that an export can have, and that a later push may thus remove."""
+    """Return the file names of exports, which a later push may remove."""
     weights = re.compile(r"model(-\d+-of-\d+)?\.safetensors(\.index\.json)?")
     code = {
         PIPELINE_FILE,
@@ -263,7 +257,7 @@ def _names_of_exports(found: ModelInfo, folder: Path) -> set[str]:
 
 
 def _model_type(folder: Path) -> str | None:
-    """Return the model type in `config.json`; None if there is none."""
+    """Return the model type in `config.json`, or None."""
     try:
         config = json.loads((folder / "config.json").read_text("utf-8"))
     except ValueError:
@@ -272,7 +266,7 @@ def _model_type(folder: Path) -> str | None:
 
 
 def _retry(ask: Callable[[], Result]) -> Result:
-    """Call `ask` again after transient errors, with the waits of `WAITS_S`."""
+    """Retry `ask` after transient errors, with the waits of `WAITS_S`."""
     for wait in WAITS_S:
         try:
             return ask()
@@ -286,7 +280,7 @@ def _retry(ask: Callable[[], Result]) -> Result:
 
 @contextmanager
 def _one_line_errors(repo_id: str, state: _State) -> Iterator[None]:
-    """Turn errors of the client into one line of `PublishError`."""
+    """Turn the client's errors into a one-line `PublishError`."""
     try:
         yield
     except PublishError:

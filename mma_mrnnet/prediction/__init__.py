@@ -1,7 +1,7 @@
-"""A video, a feature table, a photo or a live stream -> what the model says of the people in it.
+"""Predictions for people in a video, a feature table, a photo or a live stream.
 
-`video.py` walks from a file to a `VideoPrediction`; `result.py` holds that class and stage 2.
-Names are imported on first use: `pipeline.py` must not bring in the decoder, OpenCV and pandas.
+`video.py` produces a `VideoPrediction`; `result.py` holds that class and stage 2. Names are
+imported on first use, so that `pipeline.py` does not import the decoder, OpenCV and pandas.
 """
 
 from importlib import import_module

@@ -1,4 +1,4 @@
-"""Which model and processor a prediction is made with, and in which mode."""
+"""Choose the model and processor of a prediction, and set eval mode."""
 
 import os
 from collections.abc import Iterator
@@ -18,9 +18,9 @@ ModelOrName = PreTrainedModel | str | os.PathLike[str] | None
 
 @cache
 def default_checkpoint() -> tuple[MMAMRNNetForIntensity, MMAMRNNetVideoProcessor]:
-    """Return the bundled checkpoint, loaded once a process.
+    """Return the bundled checkpoint, loaded once per process.
 
-    For internal use: `load_pretrained` gives callers a copy that they may change.
+    For internal use; `load_pretrained` returns a copy that callers may change.
     """
     return load_pretrained()
 
@@ -28,10 +28,10 @@ def default_checkpoint() -> tuple[MMAMRNNetForIntensity, MMAMRNNetVideoProcessor
 def resolve_checkpoint(
     model: ModelOrName, processor: MMAMRNNetVideoProcessor | None, revision: str = "main"
 ) -> tuple[MMAModel | MMAMRNNetForIntensity, MMAMRNNetVideoProcessor]:
-    """Return the given pair, the checkpoint of that name, or the bundled one if both are None.
+    """Return the given pair, the named checkpoint, or the bundled one if both are None.
 
     Raises:
-        ValueError: a model without its processor, or a processor alone.
+        ValueError: a model without its processor, or a processor without a model.
         CheckpointError: the checkpoint is missing, damaged, or of another kind.
     """
     if isinstance(model, str | os.PathLike):
@@ -43,19 +43,15 @@ def resolve_checkpoint(
         raise ValueError(
             "give model and processor together, or neither for the checkpoint that ships"
         )
-    return model, processor  # type: ignore[return-value]  # the Hub's own code has other classes
+    return model, processor  # type: ignore[return-value]  # classes of the Hub's copy differ
 
 
 def resolve_stage_2(
     model: ModelOrName, processor: MMAMRNNetVideoProcessor | None, revision: str = "main"
 ) -> tuple[MMAMRNNetForIntensity, MMAMRNNetVideoProcessor]:
-    """As `resolve_checkpoint`, but a stage-1 model is refused.
-
-    Raises:
-        ValueError: also if the model is of stage 1.
-    """
+    """As `resolve_checkpoint`, but raise ValueError for a stage-1 model."""
     found, processor = resolve_checkpoint(model, processor, revision)
-    # Not by class: a model that was loaded with the Hub's own code has another one.
+    # Not by class: a model loaded with the Hub's copy of the code has another one.
     if found.config.model_type != "mma_mrnnet":
         raise ValueError(
             f"a stage-1 model ({found.config.model_type}) gives no intensities; "
@@ -68,7 +64,7 @@ def get_extractor(model: MMAModel | MMAMRNNetForIntensity) -> MMAModel:
     """Return the stage-1 model, which may be the model itself.
 
     Raises:
-        ValueError: the model reads feature tables and has none.
+        ValueError: the model reads feature tables.
     """
     extractor = getattr(model, "mma", model)
     if extractor is None:
@@ -78,7 +74,7 @@ def get_extractor(model: MMAModel | MMAMRNNetForIntensity) -> MMAModel:
 
 @contextmanager
 def evaluating(model: PreTrainedModel) -> Iterator[None]:
-    """Open a context in which the model is in eval mode; each module gets its own mode back."""
+    """Open a context with the model in eval mode; on exit each module's mode is restored."""
     training = [module for module in model.modules() if module.training]
     model.eval()
     try:

@@ -1,4 +1,4 @@
-"""A table of features -> what the model says of the clip."""
+"""Predict the intensities of a clip from a feature table."""
 
 import os
 
@@ -33,19 +33,19 @@ def predict_table(
 ) -> VideoPrediction:
     """Predict the intensities of a clip whose frames are rows of a feature table.
 
-    The table is read as in training (see `read_feature_table`): the columns that the model names,
-    one person, at the model's frame rate if there are time stamps.
+    The table is read as in training (see `read_feature_table`): the model's columns, one
+    person, resampled to the model's frame rate if there are time stamps.
 
     Args:
         path: a .csv, .tsv, .txt or .parquet file.
-        model: a stage-2 model with `config.feature_names`, or the folder or Hub repository of one.
-        processor: the model's processor; needed with a model that is given as such.
+        model: a stage-2 model with `config.feature_names`, or its folder or Hub repository.
+        processor: required if `model` is an object.
         revision: branch, tag or commit of a Hub repository.
-        table_fps: rows a second of a table without times, as in training; None takes each row.
+        table_fps: rows per second of a table without times; None uses each row.
 
     Returns:
-        A `VideoPrediction` whose `frames` are the rows that were used. A table without a usable row
-        has NaN intensities and an `error`.
+        A `VideoPrediction` whose `frames` are the used rows. Without a usable row, it has NaN
+        intensities and an `error`.
 
     Raises:
         ValueError: the model reads videos, a column is missing, or the table cannot be read.

@@ -1,6 +1,6 @@
-"""A person's own neutral: what their resting face shows is subtracted from their affect.
+"""Subtract what a person's resting face shows (their own neutral) from their affect.
 
-Off by default. Nothing here was shown to improve anything: no model was trained with it.
+Off by default. There is no evidence that it improves results: no model was trained with it.
 """
 
 import math
@@ -12,8 +12,8 @@ from mma_mrnnet.model.labels import EXPRESSIONS, VALENCE_AROUSAL
 
 REST = 0.05
 """A resting face: probability of a unit, odds of an expression against neutral (our choice)."""
-AUTO_S = 2.0  # length of the stretch that `auto` looks for (our choice)
-SMALLEST = 1e-6  # probabilities are kept this far from 0 and 1 before their logits are taken
+AUTO_S = 2.0  # length of the `auto` stretch (our choice)
+SMALLEST = 1e-6  # clips probabilities away from 0 and 1 before their logits
 
 Neutral = tuple[float, float] | str | None
 """(start, end) in seconds of a stretch in which a person rests, `auto` for the calmest, or None."""
@@ -51,9 +51,9 @@ def neutral_stretch(
 ) -> tuple[float, float]:
     """Return start and end in seconds of a person's neutral stretch.
 
-    `auto` takes the `AUTO_S` seconds, with a face in every sampled frame, that show least: the
-    lowest mean of the units' mean probability plus 1 - P(neutral). A clip without a calm moment has
-    such a stretch too.
+    `auto` chooses the least expressive `AUTO_S` seconds with a face in every sampled frame: the
+    lowest mean of the units' mean probability plus 1 - P(neutral). It always finds one, even in
+    a clip without a calm moment.
 
     Args:
         neutral: (start, end), or `auto`.
@@ -62,7 +62,7 @@ def neutral_stretch(
         fps: their sampling rate.
 
     Raises:
-        NoNeutralError: no frame lies in the stretch, or no stretch is long enough for `auto`.
+        NoNeutralError: no frame is in the stretch, or no stretch is long enough for `auto`.
     """
     if not isinstance(neutral, str):
         start_s, end_s = map(float, neutral)
@@ -74,7 +74,7 @@ def neutral_stretch(
         return start_s, end_s
     activity = affect[:, _UNITS].mean(1) + 1 - affect[:, _EXPRESSIONS][:, _NEUTRAL]  # (L,)
     frames = max(round(AUTO_S * fps), 1)
-    levels: dict[int, float] = {}  # of each stretch without a missing face, by its first frame
+    levels: dict[int, float] = {}  # of each stretch without a gap, by its first frame
     for first in range(len(affect) - frames + 1):
         if times_s[first + frames - 1] - times_s[first] < (frames - 0.5) / fps:
             levels[first] = float(activity[first : first + frames].mean())
@@ -93,7 +93,7 @@ class OwnNeutral:
 
     Valence and arousal: their mean, which becomes 0. Units, and odds of expressions against
     `neutral`: the excess of their mean logit over that of `REST`. Nothing is ever raised, since
-    that would raise the extractor's noise too.
+    that would also raise the extractor's noise.
 
     Attributes:
         valence_arousal: (2,) to subtract.
@@ -105,7 +105,7 @@ class OwnNeutral:
 
     @classmethod
     def of(cls, affect: np.ndarray) -> "OwnNeutral":
-        """Measure it on the (L, A) affect, L at least 1, of a person at rest."""
+        """Measure it on (L, A) affect, L >= 1, of a person at rest."""
         affect = affect.astype(np.float64)
         level = _logits(affect).mean(0)  # (A - 2,)
         rest = np.full(level.shape, math.log(REST / (1 - REST)))

@@ -1,4 +1,4 @@
-"""Photos -> the affect of each face, by stage 1 alone."""
+"""Predict the affect of each face in photos, with stage 1 only."""
 
 import os
 from collections.abc import Iterable, Mapping
@@ -25,7 +25,7 @@ from mma_mrnnet.video.sources import local_file
 
 @dataclass
 class FacePrediction:
-    """What stage 1 says of one face of a photo.
+    """Stage 1's output for one face of a photo.
 
     Attributes:
         box: x, y, width, height in pixels of the photo.
@@ -52,17 +52,16 @@ def predict_images(
     Args:
         images: paths, URLs, bytes, file objects or data-set entries (see `local_file`), PIL images,
             or (H, W, 3) uint8 RGB arrays or tensors.
-        model: a stage-1 or stage-2 model, or the folder or Hub repository of one; None takes the
-            bundled checkpoint.
-        processor: the model's processor; needed with a model that is given as such.
+        model: a model of either stage, or its folder or Hub repository; None: the bundled one.
+        processor: required if `model` is an object.
         revision: branch, tag or commit of a Hub repository.
 
     Returns:
-        For each photo a list of faces, the largest first; empty if there is none.
+        A list of faces for each photo, largest first; empty without a face.
 
     Raises:
-        ValueError: a source that is no image, an array of another shape, one photo instead of a
-            list, a model without its processor or without an extractor.
+        ValueError: not an image, an array of another shape, a single photo instead of a list,
+            a model without its processor or without an extractor.
         FileNotFoundError: a file does not exist.
     """
     if isinstance(images, str | bytes | os.PathLike | Image.Image | Mapping):

@@ -1,6 +1,6 @@
-"""The transformers pipeline `facial-expression-intensity`: videos in, named intensities out.
+"""The transformers pipeline `facial-expression-intensity`: from videos to named intensities.
 
-Part of `import mma_mrnnet`, so the decoder, OpenCV and pandas are imported inside functions.
+`import mma_mrnnet` imports this, so functions import the decoder, OpenCV and pandas.
 """
 
 import logging
@@ -32,7 +32,7 @@ ON_ERROR = ("raise", "return")
 
 @dataclass(frozen=True)
 class _Video:
-    """One input, wrapped so that transformers neither unpacks it nor moves it to a device."""
+    """One input, wrapped so that transformers does not unpack it or move it to a device."""
 
     given: Any
 
@@ -40,37 +40,36 @@ class _Video:
 class FacialExpressionIntensityPipeline(Pipeline):
     """Predicts the intensities of the person in most frames of each video.
 
-    `pipeline("facial-expression-intensity", model=...)(videos)` takes one video, a list or another
-    sequence of them (a column of a `datasets.Dataset`), a generator, or a torch data set
-    (transformers' `KeyDataset`). A video is anything that `open_video` takes: a path, a URL, the
-    bytes of a file, a file object, an entry of a data set, decoded or not, or frames in memory (an
-    array, a tensor, or a list of PIL images, which is one video) with their rate as `fps`.
+    `pipeline("facial-expression-intensity", model=...)(videos)` takes one video, a sequence of
+    them (such as a column of a `datasets.Dataset`), a generator, or a torch data set
+    (transformers' `KeyDataset`). A video is anything that `open_video` takes: a path, a URL,
+    bytes, a file object, a data-set entry (decoded or not), or frames in memory (an array, a
+    tensor, or a list of PIL images, which is one video) with their rate as `fps`.
 
     Options, of the pipeline or of one call:
         top_k: return the k strongest targets of a calibrated model, strongest first; None returns
-            all, in the order of its labels.
-        return_frames: also return the table of the frames, see below.
-        fps: frames per second of that table; None takes the model's rate. The intensities do not
-            depend on it. For frames in memory: their rate, which they need.
-        on_error: "raise" (as transformers does: a video that cannot be read, or has no face, ends
-            the call) or "return" (it gives `{"error": message}`, and the others go on).
-        timeout: seconds that fetching a URL may take (default 300).
-        max_bytes: the most that is read of a URL or a file object (default 2 GiB).
-        batch_size: number of videos in work at once, each in a thread, with the same numbers as one
-            by one. The network still reads them one by one: it takes a small part of the time (see
-            docs/predict.md for measurements).
+            all in label order.
+        return_frames: also return the per-frame table.
+        fps: frames per second of that table; None: the model's rate. It does not change the
+            intensities. Required for frames in memory: their rate.
+        on_error: "raise" (transformers' behaviour: a video that cannot be read, or has no face,
+            ends the call) or "return" (that video gives `{"error": message}`).
+        timeout: seconds for fetching a URL (default 300).
+        max_bytes: maximum size of a URL or a file object (default 2 GiB).
+        batch_size: number of videos processed at once, one thread each; results do not change.
+            The network still runs on one video at a time (docs/predict.md has measurements).
 
     Returns:
-        For one video a list of `{"label", "score"}`; with `return_frames` a dict of that list as
-        `scores`, `frames` (a dict a row, the columns of `VideoPrediction.frames`, None without a
-        face), `duration_s`, and `note`, which must stand wherever the numbers are shown. For a
+        For one video a list of `{"label", "score"}`. With `return_frames` a dict: that list as
+        `scores`, `frames` (a dict per row, with the columns of `VideoPrediction.frames`, None
+        without a face), `duration_s`, and `note`, which must be shown with the numbers. For a
         sequence a list of these, for a generator or a torch data set an iterator.
 
     Raises:
         ValueError: a model without an extractor, of stage 1, or not calibrated with `top_k`; an
             option out of range.
-        VideoError: (a ValueError) with `on_error="raise"`, a video that cannot be fetched or read,
-            or has no face.
+        VideoError: (a ValueError) with `on_error="raise"`, a video cannot be fetched or read, or
+            has no face.
     """
 
     _load_processor: Any = False
@@ -96,16 +95,16 @@ class FacialExpressionIntensityPipeline(Pipeline):
             )
 
     def __call__(self, inputs: Any, *args: Any, **kwargs: Any) -> Any:
-        """Predict the intensities of one video, or of several: see the class."""
+        """Predict the intensities of one video or of several; see the class."""
         if _is_one_video(inputs):
             return super().__call__(_Video(inputs), *args, **kwargs)
         is_list = isinstance(inputs, Sequence)
         sized = is_list or (isinstance(inputs, Dataset) and isinstance(inputs, Sized))
         if sized and len(inputs) == 0:
-            return [] if is_list else iter(())  # transformers would look for the first one
+            return [] if is_list else iter(())  # transformers would read the first item
         if isinstance(inputs, Dataset):
             return super().__call__(inputs, *args, **kwargs)
-        # As a generator: transformers would take a tuple, a column or a `map` for one input.
+        # A generator: transformers takes a tuple, a column or a `map` for one input.
         outputs = super().__call__((video for video in inputs), *args, **kwargs)
         return list(outputs) if is_list else outputs
 
@@ -134,7 +133,7 @@ class FacialExpressionIntensityPipeline(Pipeline):
         return {}, _without_none(forward), _without_none(output)
 
     def preprocess(self, input_: Any, **_: Any) -> dict[str, Any]:
-        """Pass the video on: decoding, faces and model take turns, to keep memory small."""
+        """Return the video undecoded; `predict_video` decodes in small steps, to save memory."""
         return {"video": input_ if isinstance(input_, _Video) else _Video(input_)}
 
     def _forward(self, input_tensors: dict[str, Any], **options: Any) -> Any:
@@ -171,7 +170,7 @@ class FacialExpressionIntensityPipeline(Pipeline):
     def postprocess(  # type: ignore[override]  # named, so that others are refused
         self, model_outputs: Any, top_k: int | None = None, return_frames: bool = False
     ) -> list[dict[str, Any]] | dict[str, Any]:
-        """Turn a `VideoPrediction` into labels and scores, and the frames if asked for."""
+        """Turn a `VideoPrediction` into labels and scores, and frames if requested."""
         prediction: VideoPrediction | str = model_outputs["prediction"]
         if isinstance(prediction, str):
             return {"error": prediction}
@@ -191,16 +190,13 @@ class FacialExpressionIntensityPipeline(Pipeline):
         }
 
     def save_pretrained(self, save_directory: str | os.PathLike[str], **kwargs: Any) -> None:
-        """Save model, processor and the file that loads the pipeline.
+        """Save model, processor and the code of the pipeline.
 
-        `pipeline(model=save_directory, trust_remote_code=True)` then gives the same pipeline.
-
-        Args:
-            save_directory: a folder, created if needed.
-            kwargs: as in transformers.
+        `pipeline(model=save_directory, trust_remote_code=True)` then loads the same pipeline.
+        Keywords are transformers' own.
 
         Raises:
-            ValueError: it is a file.
+            ValueError: `save_directory` is a file.
         """
         folder = Path(save_directory)
         if folder.is_file():
@@ -212,7 +208,7 @@ class FacialExpressionIntensityPipeline(Pipeline):
 
 
 def _is_one_video(inputs: Any) -> bool:
-    """Return whether inputs are one video, or cannot be several (an array, a whole data set)."""
+    """Return whether the inputs are one video, or cannot be several (an array, a data set)."""
     if isinstance(inputs, Dataset):  # torch's; transformers' KeyDataset is one
         return False
     if isinstance(inputs, list | tuple) and inputs and isinstance(inputs[0], Image.Image):

@@ -1,9 +1,9 @@
-"""The pipeline `facial-expression-intensity` of a repository that carries this file.
+"""The pipeline `facial-expression-intensity`, for a Hub repository that includes this file.
 
-The package mma-mrnnet decodes videos and finds faces; this file only imports the pipeline from it.
+It only imports the pipeline from the package mma-mrnnet, which decodes videos and finds faces.
 """
 
-try:  # else transformers would name a package to install, but not where to find it
+try:  # transformers' own message does not say where to find the package
     from mma_mrnnet.prediction.pipeline import FacialExpressionIntensityPipeline
 except ModuleNotFoundError as error:
     if error.name != "mma_mrnnet":
