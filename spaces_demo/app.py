@@ -1,6 +1,6 @@
-"""The Gradio Space: a clip, or a camera, in; seven intensities and how they came about out.
+"""The Gradio Space: seven intensities and their evidence, from a clip or a camera.
 
-Run it by `python spaces_demo/app.py`. The package reads clips, `mma_mrnnet.report` draws.
+Run `python spaces_demo/app.py`. The package reads clips; `mma_mrnnet.report` draws.
 """
 
 import base64
@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "0")
-# A folder of our own, since everything old in it is deleted, also what an earlier run left.
+# A separate folder: all old files in it are deleted, including those of earlier runs.
 os.environ.setdefault("GRADIO_TEMP_DIR", str(Path(tempfile.gettempdir()) / "mma-mrnnet-space"))
 
 import gradio as gr
@@ -55,7 +55,7 @@ LIVE_VISITORS = 4
 LAUNCH = {
     "ssr_mode": False,
     "max_file_size": f"{LARGEST_MB}mb",
-    "run_history": False,  # gradio would keep every result in the visitor's browser
+    "run_history": False,  # or gradio keeps every result in the visitor's browser
     "footer_links": ["api"],
 }
 
@@ -115,9 +115,9 @@ independent implementation.
 
 @dataclass
 class Results:
-    """The people of one visitor's last clip, kept so that another of them can be chosen.
+    """The people of a visitor's last clip, kept so that the visitor can choose another one.
 
-    A program gets everybody at once and keeps nobody; its session is kept, so that it is forgotten.
+    A program gets everybody at once; then only the session is kept, so that it can be forgotten.
     """
 
     session: str | None
@@ -133,18 +133,14 @@ class Live:
 
 
 def analyse(clip: str | None, neutral: bool, request: gr.Request) -> Iterator[tuple]:
-    """Yield once: what the page shows of the clip, its first person chosen.
+    """Yield once: the page's contents for a clip, with its first person chosen.
 
-    Gradio copies the files into its cache, which it empties, before the generator goes on and
-    deletes the originals.
-
-    Args:
-        clip: the uploaded file, or None.
-        neutral: calibrate by the quietest stretch of the clip.
-        request: the visit.
+    A generator, because Gradio copies the files into its cache before the code after the yield
+    deletes the originals. `neutral`: calibrate with the calmest stretch of the clip.
 
     Raises:
-        gr.Error: no clip, too large a clip, no video, no face; the message is for the visitor.
+        gr.Error: no clip, a clip that is too large or not a video, or no face; the message is
+            for the visitor.
     """
     people = predict_clip(clip, neutral)
     with tempfile.TemporaryDirectory() as folder:
@@ -160,7 +156,7 @@ def return_numbers(
 
 
 def choose(results: Results | None, selection: gr.SelectData) -> Iterator[tuple]:
-    """Yield once: what the page shows of the person whose picture was clicked."""
+    """Yield once: the page's contents for the person whose picture was clicked."""
     if results is None or not results.people:
         raise refusal("The results of this clip were deleted. Analyse it again.")
     with tempfile.TemporaryDirectory() as folder:
@@ -168,12 +164,12 @@ def choose(results: Results | None, selection: gr.SelectData) -> Iterator[tuple]
 
 
 def refusal(message: str) -> gr.Error:
-    """Return an error that the visitor reads and the log does not."""
+    """Return an error that is shown to the visitor and not logged."""
     return gr.Error(message, print_exception=False)
 
 
 def predict_clip(clip: str | None, neutral: bool) -> list[VideoPrediction]:
-    """Predict everybody who is more than a glimpse; errors as in `analyse`."""
+    """Predict everybody except people seen only briefly; errors as in `analyse`."""
     if clip is None:
         raise refusal("Upload or record a clip first.")
     if not Path(clip).is_file():
@@ -192,7 +188,7 @@ def predict_clip(clip: str | None, neutral: bool) -> list[VideoPrediction]:
 
 
 def refuse_large(clip: str) -> None:
-    """Raise an error for a clip that would keep everybody else waiting."""
+    """Raise an error for a clip over the limits of the Space."""
     extent = measure_video(clip)
     size = f"{extent.width} x {extent.height}"
     faults = {
@@ -215,7 +211,7 @@ def refuse_large(clip: str) -> None:
 
 
 def show_person(people: list[VideoPrediction], chosen: int, folder: Path) -> tuple:
-    """Return summary, film strip, time lines, the people to choose from, and both files."""
+    """Return summary, film strip, timelines, the people to choose from, and both files."""
     prediction = people[chosen]
     faces, frames = prediction.frames_with_face, prediction.frames_sampled
     line = f"A face in {faces} of {frames} frames, {prediction.duration_s:.1f} s."
@@ -236,7 +232,7 @@ def show_person(people: list[VideoPrediction], chosen: int, folder: Path) -> tup
 
 
 def picture_of(prediction: VideoPrediction) -> np.ndarray:
-    """Return the face to click on; grey without one, so that every person keeps their place."""
+    """Return the face to click on; grey if there is none, so that positions do not change."""
     face = prediction.thumbnail
     return np.full((112, 112, 3), 128, np.uint8) if face is None else face.crop
 
@@ -247,7 +243,7 @@ def paragraph(text: str) -> Markup:
 
 
 def as_numbers(prediction: VideoPrediction) -> dict:
-    """Return all of a prediction but its pictures, in a form that strict JSON can hold."""
+    """Return a prediction without its pictures, as strict JSON values."""
     summary = pd.DataFrame([prediction.summary()]).drop(columns=["file", *prediction.intensities])
     return {
         "intensities": {
@@ -263,16 +259,16 @@ def as_numbers(prediction: VideoPrediction) -> dict:
 
 
 def as_records(table: pd.DataFrame) -> list[dict]:
-    """Return a dict a row; None for NaN."""
+    """Return a dict per row; None for NaN."""
     return json.loads(table.to_json(orient="records", double_precision=6))
 
 
 def watch(
     image: np.ndarray | None, live: Live | None, request: gr.Request
 ) -> tuple[Live | None, str | dict]:
-    """Take a camera frame; return the visitor's reader, and the chart if the frame was due.
+    """Read a camera frame; return the visitor's reader, and the chart if the frame was due.
 
-    A frame's time is when it arrives, so that a slow line shows in the axis of time.
+    A frame's time is its arrival, so a slow connection shows on the time axis.
     """
     if image is None:
         return live, gr.skip()
@@ -282,7 +278,7 @@ def watch(
 
 
 def live_chart(estimate: LiveEstimate, notes: list[str]) -> str:
-    """Return the intensities, in an order that stays, and what the last frame showed."""
+    """Return the intensities in a fixed order, and the affect of the last frame."""
     if estimate.frames_in_window == 0:
         return page.wrap_parts(paragraph("No face yet."))
     line = f"{estimate.frames_in_window} frames with a face in the last seconds. "
@@ -307,7 +303,7 @@ def name_strongest(affect: dict[str, float]) -> str:
 
 
 def make_camera() -> gr.Image:
-    """Return a camera whose frames are checked for their size before they are decoded."""
+    """Return a camera that checks the size of frames before decoding them."""
     camera = gr.Image(sources=["webcam"], streaming=True, type="numpy", label="Camera")
     decode = camera.preprocess
 
@@ -316,12 +312,12 @@ def make_camera() -> gr.Image:
             refuse_large_picture(payload)
         return decode(payload)
 
-    camera.preprocess = preprocess  # gradio writes a stub file beside a class of ours
+    camera.preprocess = preprocess  # not a subclass: gradio would write a stub file for it
     return camera
 
 
 def refuse_large_picture(payload: ImageData) -> None:
-    """Raise an error for a picture of too many pixels, by its header."""
+    """Raise an error for a picture with too many pixels, from its header."""
     source: str | io.BytesIO | None = payload.path
     if payload.url and payload.url.startswith("data:"):
         source = io.BytesIO(base64.b64decode(payload.url.partition(",")[2]))
@@ -329,7 +325,7 @@ def refuse_large_picture(payload: ImageData) -> None:
         return
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Pillow's, of large pictures
+            warnings.simplefilter("ignore")  # Pillow's, about large pictures
             with Image.open(source) as picture:
                 width, height = picture.size
     except Image.DecompressionBombError as error:
@@ -343,19 +339,13 @@ def refuse_large_picture(payload: ImageData) -> None:
 
 
 def sweep(folder: Path, kept_s: float, needed: Collection[str] = ()) -> None:
-    """Delete files that are too old or, the oldest first, too many; then empty folders.
+    """Delete files older than `kept_s`, then the oldest if there are too many, then empty folders.
 
-    Gradio deletes only what it finished receiving: uploads that break off, or whose name is no
-    file's, it forgets.
-
-    Args:
-        folder: the upload folder, with everything below it.
-        kept_s: age in seconds at which a file is deleted.
-        needed: paths that stay, such as the examples.
+    Needed because Gradio deletes only uploads that it finished receiving. Paths in `needed` stay.
     """
     found = []
     for path in folder.rglob("*"):
-        with contextlib.suppress(OSError):  # gradio deletes too
+        with contextlib.suppress(OSError):  # gradio may have deleted it
             status = path.lstat()
             if not stat.S_ISDIR(status.st_mode) and str(path) not in needed:
                 found.append((status.st_mtime, status.st_size, path))
@@ -364,13 +354,13 @@ def sweep(folder: Path, kept_s: float, needed: Collection[str] = ()) -> None:
         room -= size
         if room < 0 or time.time() - changed_s > kept_s:
             path.unlink(missing_ok=True)
-            with contextlib.suppress(OSError):  # others are in it
+            with contextlib.suppress(OSError):  # it is not empty
                 if path.parent != folder:
                     path.parent.rmdir()
 
 
 def keep_sweeping(blocks: gr.Blocks, kept_s: float, check_every_s: float) -> None:
-    """Sweep the upload folder now, and from time to time in a thread of its own."""
+    """Sweep the upload folder now, and then regularly in a thread."""
     folder = Path(get_upload_folder())
 
     def work() -> None:
@@ -385,18 +375,16 @@ def keep_sweeping(blocks: gr.Blocks, kept_s: float, check_every_s: float) -> Non
 def build(kept_s: float = KEPT_S, check_every_s: float = CHECK_S) -> gr.Blocks:
     """Return the page.
 
-    Args:
-        kept_s: age in seconds at which uploads and results are deleted.
-        check_every_s: seconds between looking for them.
+    Every `check_every_s` seconds, it deletes uploads and results older than `kept_s`.
     """
     with gr.Blocks(
         title="Seven reactions on a face", delete_cache=(check_every_s, kept_s)
     ) as blocks:
 
         def forget(session: str | None) -> None:
-            """Drop what gradio holds of a visit: states, and the page's contents with the faces.
+            """Drop what gradio holds of a visit: states and page contents, including faces.
 
-            Else gradio keeps the states of a closed page for an hour, and the contents for good.
+            Otherwise gradio keeps states for an hour after a page closes, and contents forever.
             """
             blocks.state_holder.session_data.pop(session, None)
             blocks.state_holder.time_last_used.pop(session, None)
@@ -423,7 +411,7 @@ def build(kept_s: float = KEPT_S, check_every_s: float = CHECK_S) -> gr.Blocks:
 def _clip_tab(results: gr.State) -> None:
     with gr.Row():
         with gr.Column():
-            # Audio is left in: taking it out needs the ffmpeg program, and nothing here listens.
+            # Audio is kept but not used: removing it needs the ffmpeg program.
             clip = gr.Video(
                 sources=["upload", "webcam"], include_audio=True, label="Clip", height=380
             )
@@ -460,7 +448,7 @@ def _clip_tab(results: gr.State) -> None:
         concurrency_limit=1,
         concurrency_id="clip",
     )
-    # What programs call: no page, the numbers of everybody.
+    # For programs: the numbers of everybody, without the page.
     gr.Button(visible=False).click(
         return_numbers,
         [clip, neutral],
@@ -479,7 +467,7 @@ def _live_tab(live: gr.State) -> None:
         "nothing is written."
     )
     with gr.Row():
-        with gr.Column():  # columns are what a narrow window puts below each other
+        with gr.Column():  # a narrow window stacks columns
             camera = make_camera()
             again = gr.Button("Start over")
         with gr.Column():

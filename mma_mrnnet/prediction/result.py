@@ -1,4 +1,4 @@
-"""The prediction for one person in one clip, and stage 2, which makes its intensities."""
+"""The prediction for one person in one clip, and stage 2, which computes its intensities."""
 
 from collections.abc import Callable, Iterable, Sequence
 from copy import copy
@@ -23,13 +23,13 @@ NO_FACE = "no face in this video"
 NO_ROW = "no row of this table has a face and a number in each column that the model reads"
 BOX_NAMES = ("box_x", "box_y", "box_width", "box_height")
 
-FEW_FRAMES = 4  # 2 s: below that a recurrent network has seen hardly anything (our choice)
+FEW_FRAMES = 4  # 2 s; fewer are too little for a recurrent network (our choice)
 CLIPS_AT_ONCE = 64  # clips in one batch of stage 2: few calls, little memory
 
 
 @dataclass
 class Evidence:
-    """How the intensities of a prediction came about; see the fields of `VideoPrediction`."""
+    """Explains the intensities of a prediction; fields as in `VideoPrediction`."""
 
     moments: pd.DataFrame = field(default_factory=pd.DataFrame)
     constant: dict[str, float] = field(default_factory=dict)
@@ -38,29 +38,29 @@ class Evidence:
 
 @dataclass
 class VideoPrediction:
-    """What the model says of one person in one clip.
+    """The prediction for one person in one clip.
 
-    `moments`, `constant` and `running` are computed with the model when one of them is first read.
+    `moments`, `constant` and `running` are computed on first use, which needs the model.
 
     Attributes:
         file: path of the video or feature table, as given.
-        intensities: a number in [0, 1] for each target, by label name; NaN if `error` is set.
-        frames: one row for each frame that was looked at (columns: `frame_columns`), NaN where
-            there is no face. For a feature table: the rows that were used.
-        duration_s: length of what was decoded; NaN for a table without time stamps.
+        intensities: value in [0, 1] of each target, by label name; NaN if `error` is set.
+        frames: one row per frame that was read (columns: `frame_columns`), NaN without a face.
+            For a feature table: the used rows.
+        duration_s: length of the decoded part; NaN for a table without time stamps.
         error: why there are no intensities (such as no face), or None.
-        warning: what was lost of a damaged file, or why the result is weak; or None.
-        calibrated: False if outputs of different targets are not on one scale.
-        relative: True if 1 means the strongest reaction within the same clip, however faint, so
-            that intensities of two clips do not compare.
-        simulated: True if the model learnt its targets from a simulator.
-        prior_only: names of action units for which training had no label.
-        track: number of the person; 0 is the one in most frames, and the default.
-        people: number of people who were followed long enough to count; 1 for a feature table.
-        strip: up to 12 of the sampled faces, evenly spread over the clip; empty for a feature
-            table, without a face, and for people beyond the 20 with the most frames.
-        neutral_s: start and end in seconds of the person's own neutral, if affect was calibrated.
-        uncorrected: the intensities without that calibration, if there was one.
+        warning: what a damaged file lost, or why the result is weak; or None.
+        calibrated: whether outputs of different targets share one scale.
+        relative: whether 1 means the strongest reaction in the clip, however weak, so that
+            intensities of different clips do not compare.
+        simulated: whether the model learnt its targets from a simulator.
+        prior_only: names of action units without a label in training.
+        track: number of the person; 0 (the default) is the person in most frames.
+        people: number of people in enough frames to count; 1 for a feature table.
+        strip: up to 12 sampled faces, evenly spaced over the clip; empty for a feature table,
+            without a face, and for people beyond the first 20.
+        neutral_s: start and end in seconds of the person's own neutral, if it was subtracted.
+        uncorrected: the intensities without that subtraction, if any.
         explain: computes the evidence.
     """
 
@@ -88,21 +88,21 @@ class VideoPrediction:
 
     @property
     def moments(self) -> pd.DataFrame:
-        """What each frame adds to each output.
+        """Contribution of each frame to each output.
 
-        One row for each frame that stage 2 read (sampled, with a face, at most T): `frame`,
-        `time_s`, then by label name what the frame adds to the output before sigmoid and
-        calibration (see `MMAMRNNetForIntensity.frame_contributions`). NaN for a model whose own
-        code cannot tell, or whose GRU reads padding.
+        One row per frame that stage 2 read (sampled, with a face, at most T): `frame`, `time_s`,
+        and by label name the contribution before sigmoid and calibration (see
+        `MMAMRNNetForIntensity.frame_contributions`). NaN for a model whose own code has no
+        contributions, or whose GRU reads padding.
         """
         return self.evidence.moments
 
     @property
     def constant(self) -> dict[str, float]:
-        """What each output is before its sigmoid without any frame.
+        """Each output's part that no frame contributes, before the sigmoid, by label name.
 
-        The constant and a column's sum of `moments` are that output. Empty without a face, and
-        where `moments` is NaN.
+        The output is this plus the sum of its column in `moments`. Empty without a face, and if
+        `moments` is NaN.
         """
         return self.evidence.constant
 
@@ -113,7 +113,7 @@ class VideoPrediction:
 
     @property
     def frames_sampled(self) -> int:
-        """Number of frames that were looked at."""
+        """Number of frames that were read."""
         return len(self.frames)
 
     @property
@@ -123,14 +123,14 @@ class VideoPrediction:
 
     @property
     def thumbnail(self) -> FaceSnapshot | None:
-        """The face of the strip with the highest detector score, or None without a strip."""
+        """The face of the strip with the highest detector score; None without a strip."""
         return max(self.strip, key=lambda snapshot: snapshot.score, default=None)
 
     def ranked(self) -> list[tuple[str, float]]:
-        """Return the targets and intensities, strongest first.
+        """Return targets and intensities, strongest first.
 
         Raises:
-            ValueError: there was no face, or the checkpoint is not calibrated.
+            ValueError: there is no face, or the checkpoint is not calibrated.
         """
         if self.error is not None:
             raise ValueError(f"{self.file}: {self.error}")
@@ -141,7 +141,7 @@ class VideoPrediction:
         return sorted(self.intensities.items(), key=lambda item: item[1], reverse=True)
 
     def summary(self) -> dict[str, Any]:
-        """Return the person's row of the table that `mma-mrnnet predict` writes."""
+        """Return the person's row of the table of `mma-mrnnet predict`."""
         corrected: dict[str, float] = {}
         if self.neutral_s is not None:
             corrected["neutral_start_s"], corrected["neutral_end_s"] = self.neutral_s
@@ -160,7 +160,7 @@ class VideoPrediction:
         }
 
     def notes(self) -> list[str]:
-        """Return the sentences that must stand wherever the intensities are shown."""
+        """Return the sentences that must be shown with the intensities."""
         notes = [] if self.warning is None else [self.warning]
         if self.error is not None:
             return notes
@@ -175,13 +175,13 @@ class VideoPrediction:
         )
 
     def __getstate__(self) -> dict[str, Any]:
-        """Pickle the evidence itself, not the model that computes it."""
+        """Pickle the computed evidence, not the model."""
         evidence = self.evidence
         return {**self.__dict__, "explain": partial(copy, evidence)}
 
 
 def shown(path: str) -> str:
-    """Return a path as text for people and tables; bytes that are not UTF-8 become escapes."""
+    """Return a path as printable text; bytes that are not UTF-8 become escapes."""
     return path.encode("utf-8", "backslashreplace").decode()
 
 
@@ -191,7 +191,7 @@ def shown(path: str) -> str:
 def frame_columns(config: MMAMRNNetConfig) -> list[str]:
     """Return the columns of the per-frame table: file, track, frame, time_s, face, box, affect.
 
-    A model that reads feature tables has no box, and its features in place of affect.
+    For a model that reads feature tables: no box, and features instead of affect.
     """
     box = BOX_NAMES if config.feature_names is None else ()
     return [*ROW_COLUMNS, *box, *config.input_names]
@@ -203,7 +203,7 @@ def clip_suffixes(config: MMAMRNNetConfig) -> frozenset[str]:
 
 
 def clip_table(predictions: Iterable[VideoPrediction]) -> pd.DataFrame:
-    """Return one row a prediction; see `VideoPrediction.summary`."""
+    """Return one row per prediction; see `VideoPrediction.summary`."""
     return pd.DataFrame([prediction.summary() for prediction in predictions])
 
 
@@ -216,7 +216,7 @@ class SampledAffect:
 
     Attributes:
         values: (L, A) float32; L may be 0.
-        frames: (L,) numbers of the frames in the file.
+        frames: (L,) frame numbers in the file.
         times_s: (L,) their times.
     """
 
@@ -233,7 +233,7 @@ def predict_sampled(
     warnings: Sequence[str | None],
     **details: Any,
 ) -> VideoPrediction:
-    """Return the prediction for sampled affect; `details` are fields that stage 2 does not know."""
+    """Return the prediction for sampled affect; `details` are further `VideoPrediction` fields."""
     config = model.config
     length = length_warning(len(sampled.values), processor)
     return VideoPrediction(
@@ -250,7 +250,7 @@ def predict_sampled(
 def predict_intensities(
     sampled: SampledAffect, model: MMAMRNNetForIntensity, processor: MMAMRNNetVideoProcessor
 ) -> dict[str, float]:
-    """Return the intensities by label name; NaN without a frame."""
+    """Return the intensities by label name; NaN without frames."""
     (values,) = run_stage_2([sampled.values], model, processor)
     return dict(zip(model.config.label_names, values.tolist(), strict=True))
 
@@ -258,12 +258,7 @@ def predict_intensities(
 def run_stage_2(
     clips: Sequence[np.ndarray], model: MMAMRNNetForIntensity, processor: MMAMRNNetVideoProcessor
 ) -> np.ndarray:
-    """Run stage 2 on clips.
-
-    Args:
-        clips: (L, A) float32 affect each.
-        model: a stage-2 model in eval mode.
-        processor: the model's processor.
+    """Run stage 2, in eval mode, on N clips of (L, A) float32 affect.
 
     Returns:
         (N, K) float32 intensities; NaN for clips without frames.
@@ -282,7 +277,7 @@ def run_stage_2(
 def explain_intensities(
     sampled: SampledAffect, model: MMAMRNNetForIntensity, processor: MMAMRNNetVideoProcessor
 ) -> Evidence:
-    """Compute what each frame adds to the outputs, and the intensities up to each frame."""
+    """Compute each frame's contributions, and the intensities up to each frame."""
     names = list(model.config.label_names)
     kept = kept_indices(len(sampled.values), processor.num_frames, processor.length_policy).numpy()
     contributions = running = np.zeros((0, len(names)), np.float32)
@@ -301,7 +296,7 @@ def explain_intensities(
 
 
 def length_warning(faces: int, processor: MMAMRNNetVideoProcessor) -> str | None:
-    """Return what must be said of a clip with too many or very few frames with a face."""
+    """Return a warning for a clip with too many or very few faces, or None."""
     if faces > processor.num_frames:
         return f"{faces} frames with a face {processor.shortened()} {processor.num_frames}"
     if 0 < faces < FEW_FRAMES:
@@ -310,11 +305,9 @@ def length_warning(faces: int, processor: MMAMRNNetVideoProcessor) -> str | None
 
 
 def rate_warning(times_s: Sequence[float] | np.ndarray, fps: float) -> str | None:
-    """Return what must be said of a clip whose frames are further apart than the sampling rate.
+    """Return a warning if frames are further apart than the sampling rate `fps`, or None.
 
-    Args:
-        times_s: times of the sampled frames, with and without a face; NaN if they are not known.
-        fps: the checkpoint's sampling rate.
+    `times_s` are the times of all sampled frames, with and without a face; NaN if unknown.
     """
     if len(times_s) < 2:
         return None
@@ -340,7 +333,7 @@ def _contributions(
 ) -> tuple[np.ndarray, dict[str, float]]:
     """Return (n, K) contributions of the n real frames, and the constants by name.
 
-    NaN and {} for a model whose own code cannot tell, or whose GRU reads padding.
+    NaN and {} for a model whose own code has no contributions, or whose GRU reads padding.
     """
     names, frames = model.config.label_names, int(frame_mask.sum())
     if not hasattr(model, "frame_contributions") or model.config.temporal_pooling == "padded":
@@ -353,13 +346,13 @@ def _contributions(
 
 
 def _running(model: MMAMRNNetForIntensity, affect: Tensor, frame_mask: Tensor) -> np.ndarray:
-    """Return (n, K) intensities of the first frame, of the first two, ..., of all n real ones."""
+    """Return (n, K) intensities of the first frame, the first two, ..., all n real frames."""
     frames, longest = int(frame_mask.sum()), frame_mask.shape[1]
     lengths = torch.arange(1, frames + 1, device=frame_mask.device)
     rows = []
     for part in lengths.split(CLIPS_AT_ONCE):
         masks = torch.arange(longest, device=part.device) < part.unsqueeze(1)  # (n, T)
-        # Zeros behind each beginning, as the processor pads a clip of that length.
+        # Zeros after each prefix, as the processor pads a clip of that length.
         values = torch.where(masks.unsqueeze(-1), affect, 0.0)  # (n, T, A)
         rows.append(model(affect=values, frame_mask=masks).intensities.float().cpu().numpy())
     return np.concatenate(rows)

@@ -1,4 +1,4 @@
-"""Crops that `mma-mrnnet crop` stored -> frames of one person, as if the video was read again."""
+"""Read the crops that `mma-mrnnet crop` stored, as the frames of one person in a video."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,7 +11,7 @@ from mma_mrnnet.faces.tracks import PeopleFrame
 from mma_mrnnet.video.pictures import PictureError, read_picture
 from mma_mrnnet.video.reading import FrameClock
 
-PERSON = 0  # crops are of the person in most frames
+PERSON = 0  # the person in most frames
 # The box and the score of a face are not stored.
 UNKNOWN = Detection((float("nan"),) * 4, np.full((5, 2), np.nan), score=float("nan"))
 
@@ -20,7 +20,7 @@ class StoredClip:
     """The frames of a folder of crops that are due at a rate, in time order.
 
     Args:
-        folder: as `mma-mrnnet crop` writes it for a clip.
+        folder: output of `mma-mrnnet crop` for one clip.
         fps: rate at which the model reads frames.
         table_fps: rate of the per-frame table; None for every frame.
 
@@ -29,7 +29,7 @@ class StoredClip:
         warning: what a damaged video lost, or None.
 
     Raises:
-        CropError: there is no index, the crops were made at another rate, or one is missing.
+        CropError: the index or a crop is missing, or the crops have another rate.
     """
 
     def __init__(self, folder: Path, fps: float, table_fps: float | None) -> None:

@@ -1,4 +1,4 @@
-"""Live frames, or a clip's affect -> intensities after each frame, and in sliding windows."""
+"""Predict intensities after each frame of a live stream or clip, and in sliding windows."""
 
 import math
 from collections import deque
@@ -25,16 +25,16 @@ from mma_mrnnet.video.reading import TIME_TOLERANCE_S, FrameClock
 
 @dataclass(frozen=True)
 class LiveEstimate:
-    """What is known after one frame of a stream that was looked at.
+    """Estimate after one sampled frame of a stream.
 
     Attributes:
         time_s: the frame's time stamp, as given.
-        intensities: by label name, of the frames with a face in the window; NaN if there is none.
+        intensities: by label name, of the faces in the window; NaN if there are none.
         affect: the frame's affect by name; None without a face, like the next two.
-        detection: the followed face.
+        detection: the tracked face.
         crop: (S, S, 3) uint8 RGB, the input of the extractor.
-        frames_in_window: frames with a face that the intensities rest on.
-        frames_sampled: frames looked at since the start.
+        frames_in_window: frames with a face in the window.
+        frames_sampled: frames sampled since the start.
         frames_with_face: those of them with a face.
     """
 
@@ -49,25 +49,25 @@ class LiveEstimate:
 
 
 class LiveReader:
-    """Reads a camera, or any other source of frames with time stamps, as they come.
+    """Reads frames with time stamps from a camera, or any other source, as they come.
 
-    Frames may come at any rate; those due at `config.sampling_fps` are looked at, as in
-    `predict_video`. The intensities are what the model gives for the frames with a face in the last
-    `window_s`. Until a frame leaves the window they come from `MMAMRNNetForIntensity.step`, at
-    constant cost; after that the GRU runs over the window again for each frame, since it cannot
-    forget one. The extractor sees each frame once. Memory does not grow with the stream.
+    Frames may come at any rate; those due at `config.sampling_fps` are sampled, as in
+    `predict_video`. The intensities are the model's output for the faces of the last
+    `window_s`. Until a frame leaves the window, `MMAMRNNetForIntensity.step` computes them at
+    constant cost; after that the GRU runs over the whole window for each frame, since it cannot
+    forget one. The extractor reads each frame once. Memory use is bounded.
 
-    An instance follows one stream, and is not thread-safe.
+    An instance follows one stream and is not thread-safe.
 
     Args:
-        model: a stage-2 model with an extractor; None takes the bundled checkpoint.
-        processor: the model's processor; needed with `model`.
-        window_s: length of the window in seconds; None takes the longest, T / `sampling_fps`.
-        detector: None makes one.
+        model: a stage-2 model with an extractor; None: the bundled one.
+        processor: required with `model`.
+        window_s: length of the window in seconds; None: the maximum, T / `sampling_fps`.
+        detector: None creates one.
 
     Raises:
-        ValueError: a model without its processor, of stage 1 or for feature tables; a window that
-            is not a positive number, or holds more frames than the network reads.
+        ValueError: a model without its processor, of stage 1 or for feature tables; a window
+            that is not a positive number or holds more frames than the network reads.
     """
 
     def __init__(
@@ -90,7 +90,7 @@ class LiveReader:
         self.reset()
 
     def reset(self) -> None:
-        """Forget every frame: the next one starts a new stream, with its own person and times."""
+        """Forget all frames; the next one starts a new stream with its own person and times."""
         self._clock = FrameClock(self.model.config.sampling_fps)
         self._follower = FaceFollower()
         self._window = _Window(self.model, self.processor, self.window_s)
@@ -99,19 +99,17 @@ class LiveReader:
         self._sampled = self._with_face = 0
 
     def add(self, image: np.ndarray, time_s: float) -> LiveEstimate | None:
-        """Take the next frame.
+        """Add the next frame, and return the estimate after it; None if the frame is not due.
+
+        A frame without a face adds nothing, but older frames may leave the window.
 
         Args:
             image: (H, W, 3) uint8 RGB, upright.
-            time_s: when it was taken, in seconds on any clock that does not go backwards.
-
-        Returns:
-            The estimate after it, or None if the frame was not due and not looked at. A frame
-            without a face adds nothing, but others may have left the window since.
+            time_s: capture time in seconds, on any clock that does not run backwards.
 
         Raises:
-            ValueError: an image of another shape or type; a time stamp that is not finite or lies
-                before the last frame's. Such a frame is not taken.
+            ValueError: an image of another shape or dtype; a time stamp that is not finite or
+                is earlier than the last one. Such a frame is ignored.
         """
         self._check_time(time_s)
         if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or image.size == 0:
@@ -146,7 +144,7 @@ class LiveReader:
         )
 
     def notes(self) -> list[str]:
-        """Return the sentences that must stand wherever the intensities are shown."""
+        """Return the sentences that must be shown with the intensities."""
         return self.model.config.caveats()
 
     def _check_time(self, time_s: float) -> None:
@@ -160,13 +158,13 @@ class LiveReader:
 
 
 class _Window:
-    """The affect of the last `window_s` of a stream, and the intensities of these frames alone."""
+    """The affect of the last `window_s` of a stream, and the intensities of these frames only."""
 
     def __init__(
         self, model: MMAMRNNetForIntensity, processor: MMAMRNNetVideoProcessor, window_s: float
     ) -> None:
         self.model, self.processor, self.window_s = model, processor, window_s
-        # Uneven times can put T + 1 frames into a window of T / fps: the latest T stay.
+        # Uneven times can give T + 1 frames in a window of T / fps: keep the latest T.
         self._times_s: deque[float] = deque(maxlen=processor.num_frames)
         self._affect: deque[np.ndarray] = deque(maxlen=processor.num_frames)
         self._state: StreamState | None = None
@@ -180,7 +178,7 @@ class _Window:
         return len(self._affect)
 
     def add(self, time_s: float, affect: np.ndarray | None) -> np.ndarray:
-        """Take a frame's (A,) affect, or None without a face; return (K,) intensities, or NaN."""
+        """Add a frame's (A,) affect, or None without a face; return (K,) intensities, or NaN."""
         left = 0
         while self._times_s and self._times_s[0] <= time_s - self.window_s + TIME_TOLERANCE_S:
             self._times_s.popleft()
@@ -213,24 +211,25 @@ def running_intensities(
     processor: MMAMRNNetVideoProcessor | None = None,
     window_s: float | None = None,
 ) -> pd.DataFrame:
-    """Return the estimate after each frame of a clip, as `LiveReader` would have given it.
+    """Return the estimates of `LiveReader` after each frame of a clip.
 
     Args:
         times_s: (N,) seconds since the clip's first frame, in order.
         affect: (N, A) in the order of `config.input_names`, such as the columns of
-            `VideoPrediction.frames`; a row with a NaN is a frame without a face. Only frames due at
-            `config.sampling_fps` are used.
-        model: a stage-2 model, with an extractor or for features; None takes the bundled one.
-        processor: the model's processor; needed with `model`.
+            `VideoPrediction.frames`; a row with a NaN is a frame without a face. Only frames
+            due at `config.sampling_fps` are used.
+        model: a stage-2 model, with an extractor or for features; None: the bundled one.
+        processor: required with `model`.
         window_s: as in `LiveReader`.
 
     Returns:
-        One row a frame that was used: time_s, frames_in_window (those with a face that the row
-        rests on), and the intensities, NaN if there is no such frame.
+        One row per used frame: time_s, frames_in_window (those with a face), and the
+        intensities, NaN if the window has no face.
 
     Raises:
-        ValueError: a model without its processor or of stage 1; a window as in `LiveReader`; times
-            that are not finite, negative or not in order; affect of another shape or infinite.
+        ValueError: a model without its processor or of stage 1; a window as in `LiveReader`;
+            times that are not finite, negative or not in order; affect of another shape or
+            infinite.
     """
     model, processor = resolve_stage_2(model, processor)
     times_s, affect = _keep_due(times_s, affect, model.config)
@@ -251,25 +250,19 @@ def sliding_windows(
     window_s: float = 12.0,
     hop_s: float = 1.0,
 ) -> pd.DataFrame:
-    """Return the intensities of a clip's windows, each from the frames in it alone.
+    """Return the intensities of a clip's windows, each from its own frames only.
 
-    Windows start at whole multiples of `hop_s`: the first is the last one that starts at or before
-    the first frame, the last is the first one that reaches the last frame. Windows in between
-    without any frame, as in a gap of the recording, are left out. A window holds the
-    frames from its start up to, but not including, its end; if uneven times bring one more than the
-    network reads, the latest.
+    Windows start at multiples of `hop_s`, from the last start at or before the first frame to
+    the first window that reaches the last frame. Windows without frames are left out. A window
+    includes its start and excludes its end. If uneven times give one frame more than the
+    network reads, the latest frames are used.
 
-    Args:
-        times_s: as in `running_intensities`; so are `affect`, `model` and `processor`.
-        affect: (N, A).
-        model: a stage-2 model or None.
-        processor: the model's processor.
-        window_s: length of a window in seconds, at most T / `sampling_fps`.
-        hop_s: seconds from one window's start to the next one's.
+    `times_s`, `affect`, `model` and `processor` are as in `running_intensities`; `window_s` is at
+    most T / `sampling_fps`.
 
     Returns:
-        One row a window: start_s, end_s (may lie behind the clip's), frames_with_face, and the
-        intensities, NaN if no frame of the window has a face.
+        One row per window: start_s, end_s (may exceed the clip's), frames_with_face, and the
+        intensities, NaN if the window has no face.
 
     Raises:
         ValueError: as in `running_intensities`; or `hop_s` is not a positive number.
@@ -298,7 +291,7 @@ def sliding_windows(
 
 
 def _window_starts(times_s: np.ndarray, window_s: float, hop_s: float) -> list[float]:
-    """Return where windows start, see `sliding_windows`; none for a clip without frames."""
+    """Return the starts of the windows of `sliding_windows`; none for a clip without frames."""
     if len(times_s) == 0:
         return []
     starts_s: list[float] = []
@@ -322,7 +315,7 @@ def _window_starts(times_s: np.ndarray, window_s: float, hop_s: float) -> list[f
 def _keep_due(
     times_s: Sequence[float] | np.ndarray, affect: np.ndarray, config: MMAMRNNetConfig
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Check times and affect; return (n,) float64 and (n, A) float32 of the frames that are due."""
+    """Check times and affect; return (n,) float64 and (n, A) float32 of the due frames."""
     times_s, affect = np.asarray(times_s, np.float64), np.asarray(affect, np.float32)
     if times_s.ndim != 1 or affect.shape != (len(times_s), config.input_size):
         raise ValueError(

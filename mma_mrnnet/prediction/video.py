@@ -1,4 +1,4 @@
-"""A video file -> what the model says of each person in it."""
+"""Predict the intensities of each person in a video."""
 
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -47,7 +47,7 @@ from mma_mrnnet.tables.features import TABLE_SUFFIXES, is_table
 from mma_mrnnet.video.reading import VideoError, VideoReader, check_rate
 from mma_mrnnet.video.sources import FrameReader, OpenVideo, open_video
 
-NOBODY = -1  # a track that no person has
+NOBODY = -1  # not the track of any person
 
 
 def predict_video(
@@ -60,34 +60,33 @@ def predict_video(
     neutral: Neutral = None,
     revision: str = "main",
 ) -> VideoPrediction:
-    """Predict the intensities of a clip, for the person who is in most of its frames.
+    """Predict the intensities of the person who is in most frames of a clip.
 
-    The intensities always rest on frames sampled at the checkpoint's rate (`config.sampling_fps`);
+    Intensities always use frames sampled at the checkpoint's rate (`config.sampling_fps`);
     `fps` and `every_frame` change the per-frame table only. Runs on the model's device. Memory
-    grows with the length of the clip by one table row a frame and person only.
+    grows by one table row per frame and person.
 
     Args:
-        video: a path, URL, bytes, file object or data-set entry (see `local_file`) of a video of
-            any length, frame rate and pixel format that FFmpeg reads; or frames in memory: an array or
-            tensor (T, H, W, 3) uint8 RGB, or a list of PIL images; or a folder of crops, as
-            `mma-mrnnet crop` writes it for a clip.
-        model: a stage-2 model, or the folder or Hub repository of one, which is loaded at every
-            call; None takes the bundled checkpoint.
-        processor: the model's processor; needed with a model that is given as such.
-        fps: frames per second of the per-frame table; None takes the checkpoint's rate. For frames
-            in memory: their own rate, which they need.
-        every_frame: put every frame of the file into the table; excludes `fps`.
-        neutral: start and end in seconds of a stretch in which the person's face rests, or `auto`
-            for the calmest one: what the face shows there is subtracted from the affect (see
+        video: a path, URL, bytes, file object or data-set entry (see `local_file`) of any video
+            that FFmpeg reads; or frames in memory: an array or tensor (T, H, W, 3) uint8 RGB, or
+            a list of PIL images; or a folder of crops from `mma-mrnnet crop`.
+        model: a stage-2 model, or its folder or Hub repository, loaded at every call; None: the
+            bundled one.
+        processor: required if `model` is an object.
+        fps: frames per second of the per-frame table; None: the checkpoint's rate. Required for
+            frames in memory: their own rate.
+        every_frame: include every frame in the table; excludes `fps`.
+        neutral: start and end in seconds of a stretch where the face rests, or `auto` for the
+            calmest one; what the face shows there is subtracted from the affect (see
             `OwnNeutral`). No model was trained with it.
         revision: branch, tag or commit of a Hub repository.
 
     Returns:
-        A `VideoPrediction`. A clip without a face, or without one in the neutral stretch, has NaN
+        A `VideoPrediction`. Without a face in the clip, or in the neutral stretch, it has NaN
         intensities and an `error`.
 
     Raises:
-        VideoError: `video` is something else, or cannot be read as a video.
+        VideoError: `video` is something else, or cannot be read.
         ValueError: a model without its processor, of stage 1 or for feature tables; a rate that is
             not a positive number; both `fps` and `every_frame`; an invalid `neutral`.
     """
@@ -107,10 +106,10 @@ def predict_people(
 ) -> list[VideoPrediction]:
     """Predict the intensities of everybody in a clip; arguments and errors as in `predict_video`.
 
-    People are told apart by place and size from frame to frame, and by nothing else (see
-    `FaceTracker`). They are ordered by the number of sampled frames that show them; the first is
-    the person of `predict_video`. A face that is in a single frame comes last, and counts among
-    `people` only if the clip is hardly longer.
+    People are told apart only by position and size from frame to frame (see `FaceTracker`).
+    They are ordered by the number of sampled frames with their face; the first is the person
+    of `predict_video`. A face in a single frame comes last, and counts among `people` only in
+    a very short clip.
 
     Returns:
         At least one `VideoPrediction`; a clip without a face gives one with an `error`.
@@ -123,8 +122,8 @@ def predict_people(
 class _Clip:
     """A clip after stage 1, read once for all its people.
 
-    `frames` holds every frame, without crops, and the (A,) affect of each person by track; `people`
-    the tracks, most frames first; `snapshots` some crops of each person.
+    `frames`: all frames without crops, with each person's (A,) affect by track. `people`: tracks,
+    most frames first. `snapshots`: some crops of each person.
     """
 
     name: str
@@ -152,7 +151,7 @@ def _read_clip(
     neutral: Neutral,
     revision: str,
 ) -> Iterator[_Clip]:
-    """Check the arguments, put the model in eval mode, read frames, people, crops and affect."""
+    """Check the arguments, set eval mode, read frames, people, crops and affect."""
     check_neutral(neutral)
     if fps is not None:
         check_rate(fps)
@@ -219,7 +218,7 @@ def _check_reads_videos(opened: OpenVideo, config: MMAMRNNetConfig) -> None:
 
 
 def _keep_snapshots(frames: Iterable[PeopleFrame], snapshots: Strips) -> Iterator[PeopleFrame]:
-    """Pass the frames on, and keep some crops of the sampled ones."""
+    """Yield the frames unchanged; keep some crops of the sampled ones."""
     for frame in frames:
         if frame.due[0]:
             for track, crop in frame.crops.items():
@@ -233,7 +232,7 @@ _PersonFrame = tuple[FaceFrame, np.ndarray | None]
 
 
 def _predict_person(clip: _Clip, place: int) -> VideoPrediction:
-    """Predict the person at a place of `clip.people`; without people, the clip's error."""
+    """Predict the person at a position of `clip.people`; without people, return the error."""
     config = clip.config
     track = clip.people[place] if clip.people else NOBODY
     frames: list[_PersonFrame] = [

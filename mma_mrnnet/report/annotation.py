@@ -1,4 +1,4 @@
-"""A clip with what the model read drawn over its frames: boxes, affect, estimates so far, notes."""
+"""Draw the results on the frames of a clip: boxes, affect, estimates so far, notes."""
 
 import os
 from collections.abc import Callable, Sequence
@@ -16,7 +16,7 @@ from mma_mrnnet.video.reading import FrameClock, VideoFrame
 from mma_mrnnet.video.sources import local_file
 from mma_mrnnet.video.writing import redraw_video
 
-READINGS_PER_S = 2.0  # text beside a face changes no faster, so that it can be read (our choice)
+READINGS_PER_S = 2.0  # slow enough to read the text beside a face (our choice)
 COLOURS = (
     (86, 180, 233),
     (230, 159, 0),
@@ -29,8 +29,8 @@ COLOURS = (
 
 _WHITE, _PANEL, _EMPTY_BAR = (255, 255, 255), (16, 20, 24, 190), (72, 80, 88, 220)
 _SMALLEST_TEXT = 11  # pixels
-_FINE = 3  # text is drawn this much larger and then reduced, so that small letters are spaced well
-_LEAST_LIKELY = 0.3  # less likely units, and expressions beside the likeliest, are not named
+_FINE = 3  # text is drawn at this scale, then reduced, for even spacing of small letters
+_LEAST_LIKELY = 0.3  # minimum probability of units and second expressions in a caption
 _ABOVE, _BELOW, _RIGHT, _LEFT, _INSIDE = range(5)
 
 Rect = tuple[int, int, int, int]
@@ -40,24 +40,24 @@ Rect = tuple[int, int, int, int]
 def annotate_video(
     predictions: Sequence[VideoPrediction], path: str | os.PathLike[str]
 ) -> list[str]:
-    """Write the clip with what was read drawn on it; size, times and sound are kept.
+    """Write the clip with the results drawn on it; size, times and sound are kept.
 
-    Boxes are the detector's, smoothed by the median of five frames. Beside a box stand the
-    likeliest expressions and action units of that face, updated `READINGS_PER_S` times a second; in a corner
-    the estimates of the intensities so far; at the bottom the notes. A clip without a face says so.
+    Boxes are the detector's, smoothed by the median of five frames. The likeliest expressions
+    and action units stand beside each box, updated `READINGS_PER_S` times a second; the
+    estimates so far stand in a corner, the notes at the bottom. A clip without a face says so.
 
     Args:
-        predictions: the people of one clip, at least one, each with a row for every frame of the
-            file (`predict_people(clip, every_frame=True)`).
+        predictions: the people of one clip, at least one, each with a row for every frame
+            (`predict_people(clip, every_frame=True)`).
         path: an .mp4 file, written atomically; not the clip itself.
 
     Returns:
-        Sentences about what was lost or had no room; usually empty.
+        Sentences about what was lost or did not fit; usually empty.
 
     Raises:
-        VideoError: the clip can no longer be read, or was never a file or URL.
-        ValueError: no predictions, of several clips, or without a row for every frame; a path that
-            is no .mp4, or is the clip itself.
+        VideoError: the clip can no longer be read, or is not a file or URL.
+        ValueError: no predictions, several clips, or rows missing; `path` is not an .mp4, or is
+            the clip itself.
     """
     files = {prediction.file for prediction in predictions}
     if len(files) != 1:
@@ -81,15 +81,10 @@ def annotate_video(
 
 @dataclass
 class _Person:
-    """What the frames need of one person.
+    """What is drawn for one person.
 
-    Attributes:
-        name: stands beside the face.
-        colour: of the box.
-        boxes: (N, 4) for every frame of the file; NaN without a face.
-        captions: text beside the face, by frame number.
-        running_s: (M,) times of the estimates.
-        running: (M, K) estimates.
+    `boxes` are (N, 4) for every frame of the file, NaN without a face. `captions` are by frame
+    number. `running` holds (M, K) estimates at (M,) `running_s`.
     """
 
     name: str
@@ -124,7 +119,7 @@ class _Person:
         return None if place < 0 else place
 
     def box(self, index: int) -> Rect | None:
-        """Return the box in a frame; None without a face, or beyond the frames that were read."""
+        """Return the box in a frame; None without a face, or after the last frame read."""
         if index >= len(self.boxes) or np.isnan(self.boxes[index]).any():
             return None
         x, y, width, height = (round(side) for side in self.boxes[index].tolist())
@@ -132,14 +127,7 @@ class _Person:
 
 
 class _Painter:
-    """Draws on the frames of one clip, in order.
-
-    Args:
-        people: who is in it.
-        targets: names of the K intensities.
-        notes: text at the bottom.
-        size: height and width of the frames.
-    """
+    """Draws on the frames of one clip, in order; `size` is their height and width."""
 
     def __init__(
         self, people: Sequence[_Person], targets: Sequence[str], notes: str, size: tuple[int, int]
@@ -154,11 +142,11 @@ class _Painter:
         shown = [person for person in people if len(person.running)]
         self._corners = self._choose_corners(shown)
         self._without_room = [person.name for person in shown if person.name not in self._corners]
-        self._last: dict[tuple[str, str], tuple[Any, np.ndarray]] = {}  # patches to draw again
+        self._last: dict[tuple[str, str], tuple[Any, np.ndarray]] = {}  # patches to reuse
         self._sides: dict[str, int] = {}  # where each person's caption stood
 
     def without_room(self) -> list[str]:
-        """Return a sentence about the people whose estimates are not on the frames."""
+        """Return a sentence about the people whose estimates do not fit on the frames."""
         size, names = f"{self._width} x {self._height}", ", ".join(self._without_room)
         return [f"frames of {size} have no room for the estimates of {names}"] if names else []
 
@@ -201,7 +189,7 @@ class _Painter:
         box: Rect,
         taken: Sequence[Rect],
     ) -> Rect:
-        """Draw a person's caption beside their face, where it hides least; return its place."""
+        """Draw a caption beside its face, where it covers least; return its rectangle."""
         patch = self._reuse("caption", person, lines, self._draw_caption)
         side, place = self._free_side(person.name, box, patch.shape, taken)
         self._sides[person.name] = side
@@ -210,7 +198,7 @@ class _Painter:
     def _free_side(
         self, name: str, box: Rect, shape: tuple[int, ...], taken: Sequence[Rect]
     ) -> tuple[int, tuple[int, int]]:
-        """Return the side of a face, and the place there, at which a caption hides least."""
+        """Return the side of a face where a caption covers least, and its position there."""
         x, y, width, height = box
         tall, wide = shape[:2]
         gap = max(self._text // 4, 2)
@@ -222,7 +210,7 @@ class _Painter:
             _INSIDE: (x, y + height - tall),  # for a face that fills the frame
         }
         last = self._sides.get(name)
-        # The last side goes first, so that captions do not jump about.
+        # Try the last side first, so that captions do not jump.
         order = sorted(places, key=lambda side: (side != last, side == _INSIDE))
         found = []
         for rank, side in enumerate(order):
@@ -230,7 +218,7 @@ class _Painter:
             top = min(max(places[side][1], 0), max(self._height - tall, 0))
             rect = left, top, wide, tall
             hidden = sum(_overlap(rect, other) for other in taken)
-            # Beside or inside its own face, but never half across.
+            # Beside or inside its own face, never across its edge.
             across = 0.0 if side == _INSIDE else _overlap(rect, box)
             found.append((hidden, across, rank, side, (left, top)))
         *_, side, place = min(found)
@@ -243,7 +231,7 @@ class _Painter:
         return _draw_lines(lines, self._font, width, 1.25, first_colour=person.colour)
 
     def _draw_notes(self, notes: str) -> np.ndarray:
-        """Return (h, W, 4) the notes, wrapped to the width of the frames."""
+        """Return (h, W, 4) notes, wrapped to the width of the frames."""
         width = _FINE * self._width
         lines = _wrap(notes, self._small, width - 2 * (round(self._small.size) // 3))
         return _draw_lines(lines, self._small, width, 1.35)
@@ -251,7 +239,7 @@ class _Painter:
     def _reuse(
         self, kind: str, person: _Person, content: Any, draw: Callable[[_Person, Any], np.ndarray]
     ) -> np.ndarray:
-        """Return the person's last patch of a kind, drawn anew if its content is another."""
+        """Return the person's last patch of a kind; draw it again if its content changed."""
         last, patch = self._last.get((kind, person.name), (None, None))
         if patch is None or last != content:
             patch = draw(person, content)
@@ -264,7 +252,7 @@ class _Painter:
         return round(1.35 * self._small.size)
 
     def _panel_size(self) -> tuple[int, int]:
-        """Return width and height of a panel as it is drawn, a multiple of `_FINE`."""
+        """Return width and height of a panel before reduction, multiples of `_FINE`."""
         size = round(self._small.size)
         names = max(round(self._small.getlength(name)) for name in self._targets)
         width = min(names, _FINE * self._width // 4) + round(8.5 * size)
@@ -277,7 +265,7 @@ class _Painter:
         return _blend(image, panel, *self._corners[person.name])
 
     def _draw_panel(self, person: _Person, place: int | None) -> np.ndarray:
-        """Return (h, w, 4) a person's estimates so far, a bar a target."""
+        """Return an (h, w, 4) panel of a person's estimates so far, one bar per target."""
         width, height = self._panel_size()
         step, size = self._row_height(), round(self._small.size)
         pad, length = size // 2, 4 * size  # around everything; of a bar
@@ -298,15 +286,15 @@ class _Painter:
         return _reduce(patch)
 
     def _choose_corners(self, people: Sequence[_Person]) -> dict[str, tuple[int, int]]:
-        """Return where each person's panel stands throughout the clip, hiding as little as can be.
+        """Return the fixed position of each person's panel, left or right, where it covers least.
 
-        Panels stand at the left and right. People for whom there is no room are missing.
+        People whose panel does not fit are missing.
         """
         width, height = (side // _FINE for side in self._panel_size())
         margin = self._text // 2
         bottom = self._height - self._notes.shape[0] - margin
         rows = (bottom - margin) // (height + margin)
-        # A panel over more than half of the width would hide too much.
+        # A panel wider than half of the frame covers too much.
         if not people or rows < 1 or 2 * (width + margin) > self._width:
             return {}
         tops = {margin + row * (height + margin) for row in range(rows)}
@@ -336,9 +324,9 @@ class _Painter:
 
 
 def _join_notes(predictions: Sequence[VideoPrediction]) -> str:
-    """Return the notes, each once; one that is not everybody's names its person."""
+    """Return the notes without duplicates; a note that is not for everybody names its person."""
     notes = [[prediction.error, *prediction.notes()] for prediction in predictions]
-    # People without a result have no notes; those of the others hold for all that is shown.
+    # People without a result have no notes; the others' notes apply to all.
     results = [each for each in notes if each[0] is None] or notes
     lines = []
     for prediction, each in zip(predictions, notes, strict=True):
@@ -350,13 +338,13 @@ def _join_notes(predictions: Sequence[VideoPrediction]) -> str:
 
 
 def _smooth(boxes: pd.DataFrame) -> np.ndarray:
-    """Return (N, 4) the median of five frames around each: no tremor, no delay, jumps stay."""
+    """Return (N, 4) medians of five frames around each: less jitter, no delay, jumps stay."""
     smooth = boxes.rolling(5, center=True, min_periods=1).median()
     return smooth.where(boxes.notna()).to_numpy(float)
 
 
 def _caption_frames(frames: pd.DataFrame, prior_only: Sequence[str]) -> dict[int, tuple[str, ...]]:
-    """Return the text beside a face for each frame with one: read at each tick, held in between."""
+    """Return the text beside a face by frame: updated at each tick, held in between."""
     expressions, clock = expression_names(frames), FrameClock(READINGS_PER_S)
     units = [name for name in action_unit_columns(frames) if name not in prior_only]
     captions: dict[int, tuple[str, ...]] = {}
@@ -380,7 +368,7 @@ def _name_likeliest(
 ) -> tuple[str, ...]:
     """Return lines such as `happiness 0.98` and `AU12 0.95  AU25 0.90`.
 
-    The likeliest expression is always named, a second one and up to three units if likely enough.
+    Always names the likeliest expression; adds a second one and up to three units if likely enough.
     """
     lines = []
     for names, always, most in ((expressions, 1, 2), (units, 0, 3)):
@@ -395,7 +383,7 @@ def _name_likeliest(
 
 
 def _new_patch(width: int, height: int) -> tuple[Image.Image, ImageDraw.ImageDraw]:
-    """Return a dark, half transparent patch, and a pen for it."""
+    """Return a dark, half-transparent patch and its drawing object."""
     patch = Image.new("RGBA", (width, height), _PANEL)
     return patch, ImageDraw.Draw(patch)
 
@@ -421,12 +409,12 @@ def _draw_lines(
 
 
 def _reduce(patch: Image.Image) -> np.ndarray:
-    """Return (h, w, 4) uint8 at the size of the frames."""
+    """Return (h, w, 4) uint8, reduced to the scale of the frames."""
     return np.asarray(patch.reduce(_FINE))
 
 
 def _overlap(rect: Rect, boxes: Rect | np.ndarray) -> float:
-    """Return how many pixels a rectangle shares with one or (M, 4) boxes together."""
+    """Return the area in pixels that a rectangle shares with one or (M, 4) boxes."""
     boxes = np.reshape(np.asarray(boxes, float), (-1, 4))
     near, far = np.array(rect[:2]), np.array(rect[:2]) + rect[2:]
     sides = np.minimum(far, boxes[:, :2] + boxes[:, 2:]) - np.maximum(near, boxes[:, :2])  # (M, 2)
@@ -434,7 +422,7 @@ def _overlap(rect: Rect, boxes: Rect | np.ndarray) -> float:
 
 
 def _blend(image: np.ndarray, patch: np.ndarray, left: int, top: int) -> Rect:
-    """Lay an (h, w, 4) patch over the image in place, cut at its edges; return where it lies."""
+    """Blend an (h, w, 4) patch into the image in place, clipped; return its rectangle."""
     left, top = max(left, 0), max(top, 0)
     under = image[top : top + patch.shape[0], left : left + patch.shape[1]]
     patch = patch[: under.shape[0], : under.shape[1]]
@@ -444,7 +432,7 @@ def _blend(image: np.ndarray, patch: np.ndarray, left: int, top: int) -> Rect:
 
 
 def _shorten(name: str, font: ImageFont.FreeTypeFont, room: int) -> str:
-    """Return the name, its end replaced by … if it does not fit."""
+    """Return the name; its end becomes … if it does not fit."""
     if font.getlength(name) <= room:
         return name
     while name and font.getlength(f"{name}…") > room:
@@ -453,7 +441,6 @@ def _shorten(name: str, font: ImageFont.FreeTypeFont, room: int) -> str:
 
 
 def _wrap(text: str, font: ImageFont.FreeTypeFont, room: int) -> list[str]:
-    """Return the text as lines that fit."""
     lines = [""]
     for word in text.split():
         longer = f"{lines[-1]} {word}".strip()

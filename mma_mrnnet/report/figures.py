@@ -1,7 +1,7 @@
-"""What a page shows of a prediction over time, as rows of marks on one axis; no markup here.
+"""Figures over time of a prediction, as rows of marks on one axis; no markup here.
 
-Colours are blue and orange of two lightnesses, which people with any common colour vision tell
-apart, and never the only sign.
+Colours are blue and orange in two lightnesses, distinct for people with any common form of
+colour vision, and never the only sign.
 """
 
 from collections.abc import Sequence
@@ -16,13 +16,13 @@ from mma_mrnnet.prediction import VideoPrediction
 
 MOST_COLUMNS = 240
 """Columns of a time line: more frames share one, as their mean, so that pages stay small."""
-MOST_TICKS = 6  # of an axis: more would touch each other on a phone
+MOST_TICKS = 6  # of an axis; more would touch on a phone
 _STEPS_S = (0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 30, 60, 120, 300, 600, 1200, 1800, 3600)
 
 
 @dataclass(frozen=True)
 class Tick:
-    """A mark of the axis: its place in percent of the width, its text, and its CSS class."""
+    """A mark of the axis: position in percent of the width, text, CSS class."""
 
     percent: float
     text: str
@@ -46,8 +46,8 @@ class Mark:
 class Row:
     """A row over time; `height` is in the units of the marks, `pixels` on the page.
 
-    `lines` are points of SVG polylines; `zero` draws a line at 20; a narrow page leaves out an
-    optional hint.
+    `lines` are points of SVG polylines; `zero` draws a line at 20; a narrow page hides optional
+    hints.
     """
 
     label: str
@@ -70,9 +70,9 @@ class TimeLine:
 
     Attributes:
         duration_s: its end.
-        edges_s: (C + 1,) borders of the columns.
+        edges_s: (C + 1,) edges of the columns.
         column: (N,) the column of each of the N frames.
-        counts_frames: True for a table without time stamps: numbers are frames, not seconds.
+        counts_frames: whether numbers are frames, not seconds (a table without time stamps).
     """
 
     duration_s: float
@@ -82,7 +82,7 @@ class TimeLine:
 
     @classmethod
     def of(cls, prediction: VideoPrediction) -> "TimeLine":
-        """Make the axis: a column a frame that was looked at, at most `MOST_COLUMNS`."""
+        """Create the axis: one column per frame that was read, at most `MOST_COLUMNS`."""
         times_s = prediction.frames["time_s"].to_numpy(float)
         counts_frames = bool(len(times_s)) and bool(np.isnan(times_s).all())
         if counts_frames:
@@ -101,20 +101,20 @@ class TimeLine:
         return cls(duration_s, edges_s, column, counts_frames)
 
     def times_of_moments(self, prediction: VideoPrediction) -> np.ndarray:
-        """Return (n,) places of the frames that stage 2 read."""
+        """Return (n,) positions of the frames that stage 2 read."""
         if not self.counts_frames:
             return prediction.moments["time_s"].to_numpy(float)
         frames = prediction.frames["frame"].to_numpy()
         return np.searchsorted(frames, prediction.moments["frame"].to_numpy()).astype(float)
 
     def gaps(self, prediction: VideoPrediction) -> list[tuple[float, float]]:
-        """Return start and end in seconds of the columns in which no frame has a face."""
+        """Return start and end in seconds of the columns without a face."""
         faces = self.means(prediction.frames["face"].to_numpy(float))
         columns = zip(faces, pairwise(self.edges_s), strict=True)
         return [bounds for share, bounds in columns if share == 0]
 
     def stretches(self, prediction: VideoPrediction) -> list[tuple[float, float]]:
-        """Return start and end of each frame that stage 2 read: until the next or a gap begins."""
+        """Return start and end of each frame that stage 2 read: up to the next frame or gap."""
         starts = self.times_of_moments(prediction)
         step_s = float(np.median(np.diff(starts))) if len(starts) > 1 else self.duration_s
         gap_starts = [start for start, _ in self.gaps(prediction)]
@@ -130,7 +130,7 @@ class TimeLine:
         return np.divide(total, count, out=np.full(columns, np.nan), where=count > 0)
 
     def place(self, time_s: float) -> float:
-        """Return where a time lies, in thousandths of the width."""
+        """Return the position of a time, in thousandths of the width."""
         return round(1000 * min(max(time_s / self.duration_s, 0.0), 1.0), 1)
 
     def spans(self) -> list[tuple[float, float]]:
@@ -139,27 +139,27 @@ class TimeLine:
         return [(left, max(round(right - left, 1), 0.1)) for left, right in pairwise(places)]
 
     def ticks(self) -> list[Tick]:
-        """Return the marks of the axis: at most `MOST_TICKS`, on round numbers."""
+        """Return at most `MOST_TICKS` marks of the axis, at round numbers."""
         step_s = next((step for step in _STEPS_S if self.duration_s / step < MOST_TICKS), None)
         if step_s is None:
             step_s = 3600 * np.ceil(self.duration_s / 3600 / (MOST_TICKS - 1))
         ticks = []
         for number in range(int(self.duration_s / step_s) + 1):
             percent = round(self.place(step_s * number) / 10, 2)
-            # A mark at an end stays inside; one near it would touch the edge or its neighbour.
+            # Keep marks at the ends inside; skip those near an end, which would touch.
             kind = "first" if percent < 3 else "last" if percent > 95 else ""
             ticks.append(Tick(percent, self.format(step_s * number), kind))
         return ticks
 
     def format(self, time_s: float) -> str:
-        """Return a place on the axis as text: `2.5 s`, `1:05`, or `frame 12`."""
+        """Return a position on the axis as text: `2.5 s`, `1:05`, or `frame 12`."""
         return f"frame {time_s:.0f}" if self.counts_frames else format_clock(time_s)
 
 
 def draw_moments(prediction: VideoPrediction, line: TimeLine) -> list[Row]:
-    """Return a row a target: what each frame adds; equal heights are equal amounts.
+    """Return a row per target with each frame's contribution, all on one scale.
 
-    Empty if the model cannot tell what each frame adds.
+    Empty if the contributions are unknown.
     """
     tallest = tallest_moment(prediction)
     if tallest is None:
@@ -179,7 +179,7 @@ def draw_moments(prediction: VideoPrediction, line: TimeLine) -> list[Row]:
 
 
 def tallest_moment(prediction: VideoPrediction) -> float | None:
-    """Return the largest amount that a frame adds or takes away; None if no amount is known."""
+    """Return the largest absolute contribution of a frame; None if none is known."""
     moments, names = prediction.moments, list(prediction.intensities)
     if moments.empty or moments[names].isna().all(axis=None):
         return None
@@ -187,7 +187,7 @@ def tallest_moment(prediction: VideoPrediction) -> float | None:
 
 
 def draw_running(prediction: VideoPrediction, line: TimeLine) -> list[Row]:
-    """Return a row a target: the estimate up to each frame, from 0 (bottom) to 1 (top)."""
+    """Return a row per target with the estimate up to each frame, 0 (bottom) to 1 (top)."""
     running = prediction.running
     if running.empty:
         return []
@@ -212,7 +212,7 @@ def draw_running(prediction: VideoPrediction, line: TimeLine) -> list[Row]:
 
 
 def draw_valence_arousal(prediction: VideoPrediction, line: TimeLine) -> list[Row]:
-    """Return a row for valence and one for arousal, from -1 at the bottom to 1 at the top."""
+    """Return a row for valence and one for arousal, from -1 (bottom) to 1 (top)."""
     rows = []
     for name, kind in zip(VALENCE_AROUSAL, ("one", "two"), strict=True):
         means = line.means(prediction.frames[name].to_numpy(float))
@@ -233,7 +233,7 @@ def draw_valence_arousal(prediction: VideoPrediction, line: TimeLine) -> list[Ro
 
 
 def draw_heat(prediction: VideoPrediction, line: TimeLine, names: Sequence[str]) -> list[Row]:
-    """Return a row a name (expression or action unit): the stronger the colour, the likelier."""
+    """Return a row per expression or action unit; a stronger colour is a higher probability."""
     rows = []
     for name in names:
         means = line.means(prediction.frames[name].to_numpy(float)).tolist()
@@ -250,7 +250,7 @@ def draw_heat(prediction: VideoPrediction, line: TimeLine, names: Sequence[str])
 
 
 def place_gaps(prediction: VideoPrediction, line: TimeLine) -> list[tuple[float, float]]:
-    """Return left and width, in thousandths, of the columns in which no frame has a face."""
+    """Return left and width, in thousandths, of the columns without a face."""
     places = [(line.place(start), line.place(end)) for start, end in line.gaps(prediction)]
     return [(left, round(right - left, 1)) for left, right in places]
 
@@ -259,7 +259,7 @@ def check_comparable(one: VideoPrediction, other: VideoPrediction) -> None:
     """Check that two predictions have the same targets.
 
     Raises:
-        ValueError: they have not.
+        ValueError: they do not.
     """
     if list(one.intensities) != list(other.intensities):
         raise ValueError(
@@ -269,7 +269,7 @@ def check_comparable(one: VideoPrediction, other: VideoPrediction) -> None:
 
 
 def list_intensities(prediction: VideoPrediction) -> list[tuple[str, float]]:
-    """Return names and intensities, strongest first if targets compare."""
+    """Return names and intensities, strongest first if targets are comparable."""
     return prediction.ranked() if prediction.calibrated else list(prediction.intensities.items())
 
 
@@ -289,7 +289,7 @@ def has_valence_arousal(frames: pd.DataFrame) -> bool:
 
 
 def format_clock(seconds: float) -> str:
-    """Return `2.5 s`, `1:05` from a minute on, or `1:00:05` from an hour on."""
+    """Return `2.5 s`, `1:05` from one minute, or `1:00:05` from one hour."""
     if seconds < 59.95:
         return f"{round(seconds, 1):g} s"
     minutes, rest = divmod(round(seconds), 60)
@@ -299,7 +299,7 @@ def format_clock(seconds: float) -> str:
 
 
 def _polylines(means: np.ndarray, line: TimeLine) -> list[str]:
-    """Return the points of the unbroken stretches of (C,) values in [-1, 1], on a height of 40."""
+    """Return points of the unbroken stretches of (C,) values in [-1, 1], on a height of 40."""
     stretches: list[list[str]] = [[]]
     for value, (left, width) in zip(means, line.spans(), strict=True):
         if np.isnan(value):

@@ -1,6 +1,6 @@
-"""One self-contained HTML page of clips and their people, or of two side by side.
+"""Self-contained HTML pages: clips with their people, or two clips side by side.
 
-It has no script and asks nothing of any network. Templates are in `templates/`.
+No script, no network requests. Templates are in `templates/`.
 """
 
 import base64
@@ -63,33 +63,31 @@ def encode_picture(image: np.ndarray) -> str:
 def render_style(dark: str | None = None) -> Markup:
     """Return the style element, which a page needs once.
 
-    Args:
-        dark: a selector that holds if the page is dark, such as `.dark`; None follows the reader's
-            setting.
+    `dark` is a selector that matches a dark page, such as `.dark`; None: the reader's setting.
     """
     css = _templates().get_template("style.css").render(dark=dark)
     return Markup("<style>{}</style>").format(Markup(css))
 
 
 def wrap_parts(*parts: str) -> Markup:
-    """Return the parts inside the element that the style applies to; plain text is escaped."""
+    """Return the parts inside the styled element; plain text is escaped."""
     return _call("wrap", parts)
 
 
 def render_bars(
     values: Sequence[tuple[str, float]], before: Mapping[str, float] | None = None
 ) -> Markup:
-    """Return a bar from 0 to 1 for each name, with a dashed mark at its value in `before`."""
+    """Return a bar from 0 to 1 per name, with a dashed mark at its value in `before`."""
     return _call("bars", values, before)
 
 
 def render_notes(notes: Sequence[str]) -> Markup:
-    """Return sentences that must stand beside the numbers."""
+    """Return the sentences that must be shown with the numbers."""
     return _call("notes", notes)
 
 
 def render_summary(prediction: VideoPrediction) -> Markup:
-    """Return the intensities and the notes that must stand beside them, or the error."""
+    """Return the intensities with their notes, or the error."""
     return _call("summary", prediction)
 
 
@@ -99,7 +97,7 @@ def render_strip(prediction: VideoPrediction) -> Markup:
 
 
 def render_timeline(prediction: VideoPrediction) -> Markup:
-    """Return what the clip showed over time, and which moments carried the result."""
+    """Return the affect over time, and the frames that contributed to the result."""
     if prediction.frames.empty:
         return Markup("")
     return _call("timeline", prediction)
@@ -109,7 +107,7 @@ def render_timeline(prediction: VideoPrediction) -> Markup:
 
 
 def report_page(predictions: Sequence[VideoPrediction]) -> str:
-    """Return a page about at least one person of one clip or of several, a section a clip.
+    """Return a page about at least one person, with a section per clip.
 
     Raises:
         ValueError: there are no predictions.
@@ -124,20 +122,20 @@ def report_page(predictions: Sequence[VideoPrediction]) -> str:
 
 
 def page_of(title: str, sections: Sequence[str]) -> str:
-    """Return the page of sections that `clip_section` made."""
+    """Return the page of sections from `clip_section`."""
     return _render_page(title, Markup("").join(map(Markup, sections)), "58em")
 
 
 def clip_section(people: Sequence[VideoPrediction]) -> str:
-    """Return everything about the people of one clip, at least one, as a part of a page."""
+    """Return the section of a page about the people of one clip, at least one."""
     return _call("bodies.section", _clip_name(people[0]), people)
 
 
 def comparison_page(one: VideoPrediction, other: VideoPrediction) -> str:
-    """Return a page of two clips side by side, or below each other if the page is narrow.
+    """Return a page of two clips side by side, or one below the other if narrow.
 
     Raises:
-        ValueError: the two have other targets.
+        ValueError: the clips have different targets.
     """
     figures.check_comparable(one, other)
     names = pair_names(one, other)
@@ -146,20 +144,20 @@ def comparison_page(one: VideoPrediction, other: VideoPrediction) -> str:
 
 
 def pair_names(one: VideoPrediction, other: VideoPrediction) -> tuple[str, str]:
-    """Return the names of two clips, with their folders if the names are the same."""
+    """Return the names of two clips, with their folders if the names are equal."""
     names = _clip_name(one), _clip_name(other)
     return names if names[0] != names[1] else (shown(one.file), shown(other.file))
 
 
 def others_said(prediction: VideoPrediction) -> str | None:
-    """Return that this person was not alone, for places where only one of several is shown."""
+    """Return a sentence that the clip shows other people too; None if it does not."""
     if prediction.people < 2:
         return None
     return f"{prediction.people} people were seen; this is who is in most frames"
 
 
 def write_page(page: str, path: str | os.PathLike[str]) -> Path:
-    """Write a page, atomically.
+    """Write a page atomically.
 
     Raises:
         ValueError: the suffix is neither .html nor .htm.

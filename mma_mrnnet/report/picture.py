@@ -1,4 +1,4 @@
-"""A prediction, or two side by side, as one PNG picture. Needs the `demo` extra."""
+"""Draw one prediction, or two side by side, as a PNG. Needs the extra `demo`."""
 
 import os
 import warnings
@@ -49,14 +49,12 @@ def figure_class() -> "type[Figure]":
 
 
 def draw_prediction(prediction: VideoPrediction, path: str | os.PathLike[str]) -> Path:
-    """Draw a result: the face, the intensities with their notes, and what carried them over time.
+    """Draw the face, the intensities with their notes, and the affect and moments over time.
 
-    Args:
-        prediction: of one person; one without a face shows its error.
-        path: a .png file, written atomically.
+    Without a face, draws the error.
 
     Raises:
-        ValueError: another suffix, or matplotlib is not installed.
+        ValueError: `path` is not a .png, or matplotlib is not installed.
     """
     figure = figure_class()(figsize=(12, 6.4), dpi=110, layout="constrained")
     parts: Any = figure.subfigures(1, 2, width_ratios=(1, 1.75))
@@ -68,10 +66,10 @@ def draw_prediction(prediction: VideoPrediction, path: str | os.PathLike[str]) -
 def draw_comparison(
     one: VideoPrediction, other: VideoPrediction, path: str | os.PathLike[str]
 ) -> Path:
-    """Draw two results of the same model side by side, everything in the same place.
+    """Draw two results of the same model side by side, with the same layout.
 
     Raises:
-        ValueError: other targets, another suffix than .png, or matplotlib is not installed.
+        ValueError: different targets, `path` is not a .png, or matplotlib is not installed.
     """
     check_comparable(one, other)
     figure = figure_class()(figsize=(15, 9), dpi=100, layout="constrained")
@@ -80,7 +78,7 @@ def draw_comparison(
         _draw_summary(parts[0, column], prediction, pair_names(one, other)[column], upright=False)
         _draw_time(parts[1, column], prediction)
     if one.relative or other.relative:
-        # Below everything: a title above would share the line of the names.
+        # At the bottom: a title at the top would share the line of the names.
         figure.supxlabel(_NOT_COMPARABLE, fontsize=9)
     return _save(figure, path)
 
@@ -88,7 +86,7 @@ def draw_comparison(
 def _draw_summary(
     figure: "FigureBase", prediction: VideoPrediction, name: str, *, upright: bool
 ) -> None:
-    """Draw face, bars and notes: below each other, or side by side."""
+    """Draw face, bars and notes, one below the other or side by side."""
     if upright:
         face, bars = figure.subplots(nrows=2, height_ratios=(1, 1.3))
     else:
@@ -129,7 +127,7 @@ def _draw_bars(axes: "Axes", prediction: VideoPrediction, text: str) -> None:
 
 
 def _draw_time(figure: "FigureBase", prediction: VideoPrediction) -> None:
-    """Draw moments, valence-arousal, expressions and units over one axis of time."""
+    """Draw moments, valence-arousal, expressions and units over one time axis."""
     frames = prediction.frames
     names = [*expression_names(frames), *action_unit_columns(frames)]
     targets = [] if tallest_moment(prediction) is None else list(prediction.intensities)
@@ -165,7 +163,7 @@ def _draw_moments(
     colours = LinearSegmentedColormap.from_list("up and down", [ORANGE, "#ffffff", BLUE])
     _hatch_gaps(axes, line, prediction, -0.5, len(targets) - 0.5)
     row_edges = np.arange(len(targets) + 1) - 0.5
-    # Frame by frame, so that a gap between two of them stays empty.
+    # One frame at a time, so that gaps stay empty.
     for (start, end), column in zip(line.stretches(prediction), values, strict=True):
         edges = [start, max(end, start + 1e-9)]
         mesh = axes.pcolormesh(
@@ -186,7 +184,7 @@ def _draw_valence_arousal(axes: "Axes", prediction: VideoPrediction, line: TimeL
     axes.axhline(0, color=GREY, linewidth=0.7, linestyle="dotted")
     axes.set_ylim(-1.05, 1.05)
     axes.tick_params(labelsize=7)
-    # The title is the key: one inside the field would lie over a line.
+    # The title is the legend: one inside the axes would cover a line.
     axes.set_title("valence (blue) and arousal (orange, dashed)", fontsize=9, color=GREY)
 
 
@@ -217,7 +215,7 @@ def _label_rows(axes: "Axes", names: Sequence[str]) -> None:
 def _hatch_gaps(
     axes: "Axes", line: TimeLine, prediction: VideoPrediction, bottom: float, top: float
 ) -> None:
-    """Hatch the columns in which no frame has a face."""
+    """Hatch the columns without a face."""
     for edges in line.gaps(prediction):
         axes.fill_between(
             edges, bottom, top, facecolor="#f6f8fa", edgecolor="#8c959f", hatch="////", linewidth=0
@@ -225,7 +223,7 @@ def _hatch_gaps(
 
 
 def _escape(text: str, most: int) -> str:
-    """Return text for matplotlib, where $ starts a formula; long text loses its middle."""
+    """Escape text for matplotlib, where $ starts a formula; shorten long text in the middle."""
     if len(text) > most:
         text = f"{text[: most // 2]}…{text[-(most - most // 2 - 1) :]}"
     return text.encode("utf-8", "backslashreplace").decode().replace("$", r"\$")
@@ -238,7 +236,7 @@ def _save(figure: "Figure", path: str | os.PathLike[str]) -> Path:
             f"{path}: a picture is written as .png; got {path.suffix or 'no ending'!r}"
         )
     with replaced_file(path) as staging, warnings.catch_warnings():
-        # Letters that the font lacks are drawn as boxes.
+        # Letters missing from the font are drawn as boxes.
         warnings.filterwarnings("ignore", message="Glyph")
         figure.savefig(staging)
     return path
