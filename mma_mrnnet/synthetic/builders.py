@@ -46,22 +46,22 @@ from mma_mrnnet.synthetic.reactions import (
 
 
 class _MadeUpCorpus(datasets.GeneratorBasedBuilder):
-    """A corpus with a cache of its own; after a change of code or settings it is made anew."""
+    """A corpus with its own cache; a change of code or settings makes it anew."""
 
     def __init__(self, cache_dir: str | None = None, **settings: Any) -> None:
-        # The library's own name and hash are alike for both corpora.
+        # The library's name and hash are the same for both corpora.
         own = {"dataset_name": type(self).__name__, "hash": _digest_of_code()}
         super().__init__(cache_dir, **{**own, **settings})
 
     def load(self) -> datasets.DatasetDict:
-        """Return all splits, memory-mapped; made now, or taken from the cache."""
+        """Return all splits, memory-mapped; generate them if they are not cached."""
         self.download_and_prepare()
         return self.as_dataset()
 
 
 @functools.cache
 def _digest_of_code() -> str:
-    """Return the digest of the code and of the library versions that a corpus depends on."""
+    """Return a digest of the code and library versions that a corpus depends on."""
     package = Path(str(files("mma_mrnnet")))
     modules = [
         *sorted((package / "synthetic").glob("*.py")),
@@ -77,16 +77,16 @@ def _digest_of_code() -> str:
 
 @dataclass
 class SimulatedReactionsConfig(datasets.BuilderConfig):
-    """Settings of `SimulatedReactions`; all are those of `hume_like_splits`.
+    """Settings of `SimulatedReactions`, those of `hume_like_splits`.
 
     Attributes:
         seed: not negative.
-        counts: clips of train, validation and test; a split of 0 is left out.
-        quiet_share: share of clips without a reaction in every split.
+        counts: clips of train, validation and test; 0 omits a split.
+        quiet_share: share of clips without a reaction, in every split.
         short_share: share of short clips in the training split.
-        fps: frames a second, unless the domain has a rate of its own.
-        domain: one of `synthetic.DOMAINS`; None for the usual one.
-        noise: from `noise_from_errors`, for the domain `measured` and for no other.
+        fps: frames per second; a domain with its own rate ignores it.
+        domain: one of `synthetic.DOMAINS`; None for the default.
+        noise: from `noise_from_errors`; needed by the domain `measured`, refused by others.
 
     Raises:
         ValueError: a setting is out of range.
@@ -107,10 +107,10 @@ class SimulatedReactionsConfig(datasets.BuilderConfig):
             raise ValueError(
                 f"counts must be three whole numbers from 0 on, not all 0; got {self.counts}"
             )
-        self.clips({})  # no clip: finds here, before anything is written, what is out of range
+        self.clips({})  # simulates no clip, but checks the settings before anything is written
 
     def clips(self, counts: dict[str, int]) -> dict[str, list[SimulatedClip]]:
-        """Simulate clips with these settings; a split without a count has none."""
+        """Simulate clips with these settings; a split without a count is empty."""
         train, validation, test = (counts.get(split, 0) for split in CLIP_SPLITS)
         return hume_like_splits(
             self.seed,
@@ -124,23 +124,20 @@ class SimulatedReactionsConfig(datasets.BuilderConfig):
 
 
 class SimulatedReactions(_MadeUpCorpus):
-    """Simulated clips shaped like Hume-Reaction's, bit for bit those of `hume_like_splits`.
+    """Simulated clips shaped like Hume-Reaction's, bit-identical to `hume_like_splits`.
 
     Use `SimulatedReactions(counts=(800, 200, 200), seed=1).load()`, or the library's
-    `download_and_prepare`, `as_dataset` and `as_streaming_dataset` (a stream simulates a whole
-    split before its first row).
-
-    Args:
-        cache_dir: where the library keeps what it made; its own place by default.
-        settings: fields of `SimulatedReactionsConfig`, and what else a `datasets.DatasetBuilder`
-            takes.
+    `download_and_prepare`, `as_dataset` and `as_streaming_dataset` (a stream simulates a
+    whole split
+    before its first row). `settings` are fields of `SimulatedReactionsConfig` and arguments of
+    `datasets.DatasetBuilder`; `cache_dir` defaults to the library's.
     """
 
     BUILDER_CONFIG_CLASS = SimulatedReactionsConfig
 
     @property
     def fps(self) -> float:
-        """Return the frames a second of the clips."""
+        """Return the frame rate of the clips."""
         return domain_named(self.config.domain).rate(self.config.fps)
 
     def _info(self) -> datasets.DatasetInfo:
@@ -166,10 +163,10 @@ class DrawnFacesConfig(datasets.BuilderConfig):
     """Settings of `DrawnFaces`.
 
     Attributes:
-        items: training faces; a fifth as many, of other people, are validation.
+        items: training faces; validation has a fifth as many, of other people.
         seed: not negative.
-        size: height and width of the images in pixels, at least 16.
-        one_kind: training faces have one kind of label each, as separate corpora have.
+        size: image side in pixels, at least 16.
+        one_kind: whether each training face has one kind of label, as in separate corpora.
 
     Raises:
         ValueError: a setting is out of range.
@@ -191,14 +188,13 @@ class DrawnFacesConfig(datasets.BuilderConfig):
 
 
 class DrawnFaces(_MadeUpCorpus):
-    """Drawn faces with partial labels, bit for bit those of `train.py --stage mma --data drawn`.
+    """Drawn faces with partial labels, bit-identical to `train.py --stage mma --data drawn`.
 
     Use `DrawnFaces(items=200, size=64).load()`, or the library's `download_and_prepare`,
-    `as_dataset` and `as_streaming_dataset` (which draws a face when it is asked for).
-
-    Args:
-        cache_dir: where the library keeps what it made; its own place by default.
-        settings: fields of `DrawnFacesConfig`, and what else a `datasets.DatasetBuilder` takes.
+    `as_dataset`
+    and `as_streaming_dataset` (which draws each face on access). `settings` are fields of
+    `DrawnFacesConfig` and arguments of `datasets.DatasetBuilder`; `cache_dir` defaults to
+    the library's.
     """
 
     BUILDER_CONFIG_CLASS = DrawnFacesConfig
@@ -220,31 +216,25 @@ class DrawnFaces(_MadeUpCorpus):
 
 
 def drawn_splits(items: int, seed: int) -> dict[str, tuple[int, int]]:
-    """Return (rows, seed) of train and of validation: a fifth as many, of other people."""
+    """Return (rows, seed) of train and validation (a fifth as many rows, other people)."""
     return {"train": (items, seed), "validation": (max(items // 5, 1), seed + 1)}
 
 
 # Folders for the Hub -----------------------------------------------------------------------------
 
-# The Hub's names for how many rows a data set has, each ten times the one before.
+# Size classes of the Hub, each ten times the previous one.
 SIZES = ("n<1K", "1K<n<10K", "10K<n<100K", "100K<n<1M")
 
 
 def export_dataset(builder: SimulatedReactions | DrawnFaces, folder: str | Path) -> Path:
-    """Write `data/SPLIT-00000-of-00001.parquet` and a card with every number filled in.
+    """Write `data/SPLIT-00000-of-00001.parquet` and a complete card; return the folder.
 
-    `load_dataset(folder)` then gives the rows and columns of `builder.load()`, here or pushed as a
-    data set repository.
-
-    Args:
-        builder: a builder with the settings wanted.
-        folder: must not exist, or be empty.
-
-    Returns:
-        The folder, which appears when it is complete.
+    `load_dataset(folder)` then returns the rows and columns of `builder.load()`, also after
+    a push to
+    the Hub. The folder must be missing or empty, and appears only when complete.
 
     Raises:
-        ValueError: the folder holds something.
+        ValueError: the folder is not empty.
     """
     folder = Path(folder)
     check_new_folder(folder)
@@ -262,7 +252,7 @@ def export_dataset(builder: SimulatedReactions | DrawnFaces, folder: str | Path)
 
 
 def dataset_card(builder: SimulatedReactions | DrawnFaces, splits: datasets.DatasetDict) -> str:
-    """Return the card; all its numbers are settings or counted in `splits`."""
+    """Return the card; its numbers are settings or counts from `splits`."""
     rows = sum(split.num_rows for split in splits.values())
     simulated = isinstance(builder, SimulatedReactions)
     data = DatasetCardData(
@@ -315,7 +305,7 @@ def _describe_reactions(builder: SimulatedReactions) -> dict[str, Any]:
 
 
 def _count_reactions(rows: datasets.Dataset) -> dict[str, Any]:
-    """Return a split's numbers for the card: clips, people, lengths, each reaction's labels."""
+    """Count clips, people, lengths and the labels of each reaction, for the card."""
     frames = np.array([len(clip) for clip in affect_arrays(rows)])
     labels = np.array(rows.with_format("numpy")["labels"][:])  # (N, 7)
     reacting = labels[np.array(rows["kind"][:]) == "reaction"]
@@ -338,7 +328,7 @@ def _count_reactions(rows: datasets.Dataset) -> dict[str, Any]:
 
 
 def _count_faces(rows: datasets.Dataset) -> dict[str, Any]:
-    """Return a split's numbers for the card: faces with each kind of label, expression and unit."""
+    """Count faces with each kind of label, expression and unit, for the card."""
     columns = {action_unit_name(unit): action_unit_column(unit) for unit in ACTION_UNITS}
     names = ["expression", "valence", *columns.values()]
     table = rows.select_columns(names).with_format("pandas")[:]

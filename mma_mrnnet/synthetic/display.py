@@ -19,12 +19,12 @@ from mma_mrnnet.synthetic.extractor_noise import (
     sample_bias,
 )
 
-LONGEST_S = 15.0  # of a clip; the longest of Hume-Reaction are 14.98 s
+LONGEST_S = 15.0  # longest clip; the longest of Hume-Reaction are 14.98 s
 
 ASSOCIATIONS: dict[str, dict[int, float]] = {
-    "Adoration": {6: 0.7, 12: 1.0, 25: 0.15},  # our choice: a soft, slow smile; no set is published
+    "Adoration": {6: 0.7, 12: 1.0, 25: 0.15},  # our choice: a soft, slow smile; none published
     "Amusement": {6: 1.0, 7: 1.0, 12: 1.0, 25: 1.0, 26: 1.0},  # Keltner et al. 2019, Table 2
-    # Our choice: a weak fear with the jaw shut; no display is published.
+    # Our choice: a weak fear with a closed jaw; no display is published.
     "Anxiety": {1: 0.8, 2: 0.4, 4: 0.8, 5: 0.3, 20: 0.5, 23: 0.15, 24: 0.5},
     "Disgust": ACTION_UNIT_PRIOR["disgust"],  # Du et al. 2014, Table 1
     # 1, 17, 24: sympathy in Keltner et al. 2019, Table 2; the others, for pain and sadness, are
@@ -44,10 +44,12 @@ ASSOCIATIONS: dict[str, dict[int, float]] = {
     "Fear": ACTION_UNIT_PRIOR["fear"],  # Du et al. 2014, Table 1
     "Surprise": ACTION_UNIT_PRIOR["surprise"],  # Du et al. 2014, Table 1
 }
-"""Action units of each reaction: 1 if part of the display, else the share of people who show them.
+"""Action units of each reaction: 1 if part of the display, else the share of people who show it.
 
-Du, Tao & Martinez, PNAS 111(15), 2014; Keltner, Sauter, Tracy & Cowen, J. Nonverbal Behavior 43,
-2019."""
+Du, Tao & Martinez, PNAS 111(15), 2014; Keltner, Sauter, Tracy & Cowen, J. Nonverbal
+Behavior 43,
+2019.
+"""
 
 NEAREST_EXPRESSIONS: dict[str, dict[str, float]] = {
     "Adoration": {"happiness": 0.8},
@@ -58,7 +60,7 @@ NEAREST_EXPRESSIONS: dict[str, dict[str, float]] = {
     "Fear": {"fear": 1.0},
     "Surprise": {"surprise": 1.0},
 }
-"""Share of each basic expression in a fully shown reaction; neutral takes the rest. Our choice."""
+"""Share of basic expressions in a full reaction; neutral takes the rest. Our choice."""
 
 CIRCUMPLEX: dict[str, tuple[float, float]] = {
     "Adoration": (0.60, 0.05),
@@ -69,85 +71,88 @@ CIRCUMPLEX: dict[str, tuple[float, float]] = {
     "Fear": (-0.60, 0.80),
     "Surprise": (0.10, 0.85),
 }
-"""Valence and arousal of each fully shown reaction.
+"""Valence and arousal of each full reaction.
 
-Signs and order follow the circumplex of affect (Russell, 1980); the values are our choice."""
+Signs and order follow the circumplex of affect (Russell, 1980); values are our choice.
+"""
 
 
 @dataclass(frozen=True)
 class Looseness:
     """How loosely simulated faces follow simulated reports.
 
-    Every number is our choice, set so that a regressor on the simulated faces reaches about the
-    mean Pearson that is published for feature-based systems on real reactions (0.28 to 0.41).
-    Pairs are the parameters of a Beta; tuples of seven are in the order of `REACTIONS`.
+    All numbers are our choice. A regressor on the simulated faces reaches about the mean
+    Pearson
+    published for feature-based systems on real reactions (0.28 to 0.41). Pairs are Beta
+    parameters;
+    tuples of seven follow `REACTIONS`.
     """
 
     expressivity: tuple[float, float] = (2.0, 1.5)
-    """Of a person: how much of what is felt can be seen."""
+    """Per person: visible share of what is felt."""
     strength: tuple[float, float] = (3.0, 1.2)
-    """Of a clip: labels are relative, so the strongest reaction may still be faint."""
+    """Per clip: labels are relative, so even the strongest reaction may be weak."""
     report_noise: float = 0.28
-    """Standard deviation between what is felt and what is reported."""
+    """Standard deviation of the report around the feeling."""
     shows: tuple[float, ...] = (0.65, 0.70, 0.65, 0.65, 0.60, 0.65, 0.70)
-    """Chance that a reaction shows at all, by clip."""
+    """Probability that a reaction shows at all, per clip."""
     coupling: tuple[float, float] = (3.0, 1.2)
-    """How much of a reaction that shows can be seen, by clip."""
+    """Visible share of a reaction that shows, per clip."""
     apex: tuple[float, ...] = (0.60, 1.00, 0.60, 1.00, 0.80, 1.00, 1.00)
-    """Intensity of the units in a full display."""
+    """Unit intensity in a full display."""
     onset_s: float = 6.0
-    """Reactions start within this time."""
+    """Latest onset of reactions."""
     rise_s: tuple[float, ...] = (1.5, 0.6, 1.2, 0.7, 1.2, 0.4, 0.3)
-    """Mean time from the onset to the apex."""
+    """Mean time from onset to apex."""
     hold_s: tuple[float, ...] = (4.0, 3.0, 4.0, 2.0, 4.0, 2.0, 1.5)
     """Mean time at the apex."""
     decay_s: float = 1.5
-    """Mean time back to rest."""
+    """Mean time from apex to rest."""
     repeats: float = 0.35
-    """Chance of a second bout."""
+    """Probability of a second bout."""
     unit_spread: float = 0.35
-    """Log standard deviation of each unit's strength, over people and again over clips."""
+    """Log standard deviation of each unit's strength, once over people and once over clips."""
     unit_dropped: float = 0.15
-    """Chance that a unit of a display stays away, by clip."""
+    """Probability that a unit is missing from a display, per clip."""
     masking_people: float = 0.30
     """Share of people who sometimes smile over a negative reaction (12 and 25 without 6)."""
     masked: float = 0.50
-    """Chance that such a person does so, by clip."""
+    """Probability that such a person does so, per clip."""
     masking_smile: float = 0.70
-    """Strength of that smile beside the reaction that it masks."""
+    """Strength of that smile, relative to the masked reaction."""
     blends: float = 0.0
-    """Chance that a second reaction shows, by clip, whose label knows nothing of it."""
+    """Probability that a second, unlabelled reaction shows, per clip."""
     blended: tuple[float, float] = (0.3, 0.7)
-    """Least and largest strength of it beside the strongest one's."""
+    """Range of its strength, relative to the strongest reaction."""
     talks: float = 0.30
-    """Chance of speech in a reaction clip."""
+    """Probability of speech in a reaction clip."""
     rest_trace: float = 0.04
-    """Mean intensity of each unit in a resting face."""
+    """Mean unit intensity in a resting face."""
     rest_habit: float = 0.15
-    """Chance that a unit is a lasting part of a person's resting face."""
+    """Probability that a unit is permanently active in a person's resting face."""
 
 
 def list_frame_times(fps: float) -> Array:
-    """Return (T,) times in seconds of the longest clip's frames; T is 30 at 2 frames a second."""
+    """Return (T,) frame times in seconds of the longest clip; T is 30 at 2 frames per second."""
     return np.arange(ceil(LONGEST_S * fps)) / fps
 
 
 @dataclass(frozen=True)
 class People:
-    """Traits that a person keeps from clip to clip; arrays over the N clips of a block."""
+    """Traits that are constant for a person; arrays over the N clips of a block."""
 
     expressivity: Array  # (N,)
     unit_strength: Array  # (N, 17)
     shows_unit: NDArray[np.bool_]  # (N, 7, 17)
     masks: NDArray[np.bool_]  # (N,)
     rest: Array  # (N, 17)
-    bias: Array  # (N, 26) of the extractor
+    bias: Array  # (N, 26), bias of the extractor
 
 
 def sample_people(
     subjects: list[int], seed: int, looseness: Looseness, noise: ExtractorNoise
 ) -> People:
-    """Sample the traits of the people in the N clips of a block; `subjects` are their N numbers."""
+    """Sample the traits of the people in the N clips of a block; `subjects` are N numbers."""
     traits = {
         subject: _sample_person(subject, seed, looseness, noise)
         for subject in sorted(set(subjects))
@@ -159,11 +164,11 @@ def sample_people(
 def _sample_person(
     subject: int, seed: int, looseness: Looseness, noise: ExtractorNoise
 ) -> tuple[Any, ...]:
-    """Sample one person's traits in the order of `People`; the same in every block."""
+    """Sample one person's traits in the order of `People`; identical in every block."""
     rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(1, subject)))
     units = len(ACTION_UNITS)
     habits = (rng.random(units) < looseness.rest_habit) * rng.uniform(0.05, 0.25, units)
-    habits[find_columns(25, 26)] *= 0.3  # calm mouths are closed
+    habits[find_columns(25, 26)] *= 0.3  # at rest the mouth is usually closed
     return (
         rng.beta(*looseness.expressivity),
         np.exp(looseness.unit_spread * rng.standard_normal(units)),
@@ -182,18 +187,14 @@ def show_reactions(
     looseness: Looseness,
     rng: np.random.Generator,
 ) -> tuple[Array, Array]:
-    """Return what shows of the reactions (N, T, 7) and its action units (N, T, 17), in [0, 1].
+    """Return visible reactions (N, T, 7) and their action units (N, T, 17), in [0, 1].
 
-    Args:
-        labels: (N, 7).
-        people: who is in the clips.
-        pace: (N,) share of their usual time that all displays of a clip take.
-        fps: frames a second.
-        looseness: the numbers.
-        rng: source of all chance; how many numbers are taken does not depend on `fps`.
+    `labels` are (N, 7); `pace` is (N,), the factor on the duration of a clip's displays.
+    The number
+    of random values taken from `rng` does not depend on `fps`.
     """
     felt = (labels + looseness.report_noise * rng.standard_normal(labels.shape)).clip(0, 1)
-    felt *= labels.max(1, keepdims=True) > 0  # nothing is felt in a quiet clip
+    felt *= labels.max(1, keepdims=True) > 0  # no feeling in a quiet clip
     visible = rng.random(labels.shape) < np.array(looseness.shows)
     coupling = visible * rng.beta(*looseness.coupling, labels.shape)
     coupling *= rng.beta(*looseness.strength, len(labels))[:, None]
@@ -215,7 +216,7 @@ def show_reactions(
 
 
 def _blend(level: Array, looseness: Looseness, rng: np.random.Generator) -> Array:
-    """Return (N, 7) how much shows, with a second reaction in some clips."""
+    """Return (N, 7) visible strengths, with a second reaction in some clips."""
     count = len(level)
     strength = rng.uniform(*looseness.blended, count)
     beside = strength * (rng.random(count) < looseness.blends) * level.max(1)
@@ -225,7 +226,7 @@ def _blend(level: Array, looseness: Looseness, rng: np.random.Generator) -> Arra
 
 
 def _envelopes(pace: Array, fps: float, looseness: Looseness, rng: np.random.Generator) -> Array:
-    """Return (N, T, 7) the course of each reaction, in [0, 1]; some have a second bout."""
+    """Return (N, T, 7) time courses in [0, 1]; some have a second bout."""
     time_s = list_frame_times(fps)[:, None] / pace[:, None, None]  # (N, T, 1)
     shape = (len(pace), 1, len(REACTIONS))
     rise_s, hold_s = (
@@ -248,16 +249,16 @@ def _envelopes(pace: Array, fps: float, looseness: Looseness, rng: np.random.Gen
 def sample_masking_smile(
     shown: Array, people: People, looseness: Looseness, rng: np.random.Generator
 ) -> Array:
-    """Return (N, T) the smile that some people put over negative reactions while these show."""
+    """Return (N, T) the smile with which some people mask visible negative reactions."""
     masked = people.masks & (rng.random(len(shown)) < looseness.masked)
     negative = [REACTIONS.index(name) for name in REACTIONS if CIRCUMPLEX[name][0] < 0]
     return looseness.masking_smile * masked[:, None] * shown[..., negative].max(-1)
 
 
 def sample_speech(talks: NDArray[np.bool_], fps: float, rng: np.random.Generator) -> Array:
-    """Return (N, T, 17) the units of talking: 3 to 7 openings a second.
+    """Return (N, T, 17) the units of speech, with 3 to 7 mouth openings per second.
 
-    So they look random at 2 frames a second. Our choice.
+    At 2 frames per second they look random. Our choice.
     """
     time_s = list_frame_times(fps)
     shape = (len(talks), len(time_s))
@@ -277,20 +278,20 @@ def sample_speech(talks: NDArray[np.bool_], fps: float, rng: np.random.Generator
 def sample_wander(shape: tuple[int, int], fps: float, rng: np.random.Generator) -> Array:
     """Return (N, T) random walks along axis 1.
 
-    Their standard deviation is 0.15 after half a second, at any rate (our choice).
+    Their standard deviation after half a second is 0.15 at any rate (our choice).
     """
     return 0.15 * sqrt(2 / fps) * rng.standard_normal(shape).cumsum(1)
 
 
 def sample_rest(people: People, fps: float, rng: np.random.Generator) -> Array:
-    """Return (N, T, 17) the resting face with a slow drift."""
+    """Return (N, T, 17) resting faces with a slow drift."""
     shape = (len(people.rest), len(list_frame_times(fps)), len(ACTION_UNITS))
     drift = sample_autoregressive(shape, 0.95, fps, rng)
     return (people.rest[:, None] * (1 + 0.4 * drift)).clip(0, 0.4)
 
 
 def compose_affect(shown: Array, smile: Array, units: Array) -> Array:
-    """Return (N, T, 26) the face's true affect; a masking smile reads as some happiness."""
+    """Return (N, T, 26) the true affect; a masking smile counts as some happiness."""
     valence_arousal = shown @ np.array(list(CIRCUMPLEX.values()))  # (N, T, 2)
     valence_arousal[..., 0] += smile * CIRCUMPLEX["Adoration"][0]
     expressions = shown @ _table(NEAREST_EXPRESSIONS, EXPRESSIONS)  # (N, T, 7)

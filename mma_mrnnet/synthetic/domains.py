@@ -1,6 +1,6 @@
-"""Domains that the simulator can stand for: the usual one, and corpora that differ from it.
+"""Domains of the simulator: the default one, and corpora that differ from it.
 
-Every number is our choice unless its docstring names a source.
+All numbers are our choice unless their docstring names a source.
 """
 
 from dataclasses import dataclass, field
@@ -9,19 +9,18 @@ from mma_mrnnet.model.configuration_mma_mrnnet import MMAMRNNetConfig
 from mma_mrnnet.synthetic.display import LONGEST_S, Looseness
 from mma_mrnnet.synthetic.extractor_noise import ExtractorNoise
 
-FPS = MMAMRNNetConfig().sampling_fps  # about what Hume-Reaction's organisers cropped
+FPS = MMAMRNNetConfig().sampling_fps  # about the rate of Hume-Reaction's crops
 
 
 @dataclass(frozen=True)
 class Recording:
-    """How long clips are, and in how many of their frames a face is found.
+    """Clip lengths, and frames with a detected face.
 
-    Published of Hume-Reaction: durations of 9.9 to 14.98 s; of its crops, median 23, mean 23.6,
-    95th percentile 29, range 1 to 30, and 0.8 % of the clips below 16. The other defaults are our
-    choice, set to agree with that.
-
-    Raises:
-        ValueError: durations that are not in order, or longer than 15 s.
+    Published for Hume-Reaction: durations of 9.9 to 14.98 s; crops per clip: median 23,
+    mean 23.6, 95th
+    percentile 29, range 1 to 30, below 16 in 0.8 % of clips. The other defaults are our
+    choice, in
+    agreement with that. Unordered durations, or durations above 15 s, raise ValueError.
     """
 
     shortest_s: float = 9.9
@@ -29,27 +28,27 @@ class Recording:
     longest_s: float = 14.98
     """Published."""
     duration: tuple[float, float] = (0.8, 0.8 * 0.6614 / 0.3386)
-    """Beta of the durations from the shortest to the longest. Our choice."""
+    """Beta distribution of durations, shortest to longest. Our choice."""
     missed_clips: float = 0.013
-    """Share of clips in which faces are often missed. Our choice."""
+    """Share of clips in which many faces are missed. Our choice."""
     found_in_missed: tuple[float, float] = (0.0, 0.9)
-    """Least and largest share of frames with a face in such a clip. Our choice."""
+    """Range of the share of frames with a face in such a clip. Our choice."""
     found_otherwise: float = 0.997
-    """Share of frames with a face in any other clip. Our choice."""
+    """Share of frames with a face in other clips. Our choice."""
     turns: float = 0.0
-    """Share of clips in which the head turns away and back once."""
+    """Share of clips in which the head turns away and back, once."""
     turn_s: tuple[float, float] = (1.0, 5.0)
-    """Shortest and longest such turn. Our choice."""
+    """Range of the duration of such a turn. Our choice."""
     lost_beyond: float = 0.8
-    """A face that is turned further is not found; 1 is the profile. Our choice."""
+    """A face turned further than this is not detected; 1 is the profile. Our choice."""
     lost_stretches: float = 0.0
-    """Mean number of stretches without a face in 15 s."""
+    """Mean number of intervals without a face in 15 s."""
     lost_s: float = 1.5
-    """Mean length of such a stretch. Our choice."""
+    """Mean duration of such an interval. Our choice."""
     cut_share: float = 0.0
-    """Share of the short clips that are cut out of a longer one; the others are played faster."""
+    """Share of short clips that are cut from a longer one; the others are played faster."""
     cut_s: tuple[float, float] = (0.3, 9.0)
-    """Shortest and longest clip that is cut out. Our choice."""
+    """Range of the duration of a cut clip. Our choice."""
 
     def __post_init__(self) -> None:
         if not 0 < self.shortest_s <= self.longest_s <= LONGEST_S:
@@ -61,17 +60,17 @@ class Recording:
 
 @dataclass(frozen=True)
 class Domain:
-    """A simulated corpus: people, extractor, recording and rate.
+    """A simulated corpus: people, extractor, recording and frame rate.
 
     Attributes:
-        what: how it differs from the usual one, in words for results.
+        what: how it differs from the default, in words for results.
         looseness: how loosely faces follow reports.
-        noise: how the extractor errs.
+        noise: errors of the extractor.
         recording: lengths and missed faces.
-        fps: frames a second; one other than `FPS` is the corpus's own, whatever a model expects.
-        short_everywhere: whether short clips are in all splits rather than in training's alone.
-        needs_errors: whether the noise is a trained extractor's measured one, which the caller
-            has to give.
+        fps: frames per second; a value other than `FPS` overrides the rate that a model
+            expects.
+        short_everywhere: whether all splits have short clips, instead of training only.
+        needs_errors: whether the caller must give the measured noise of a trained extractor.
     """
 
     what: str
@@ -83,7 +82,7 @@ class Domain:
     needs_errors: bool = False
 
     def rate(self, fps: float) -> float:
-        """Return the frames a second of its clips if a model expects `fps`."""
+        """Return the frame rate of its clips for a model that expects `fps`."""
         return fps if self.fps == FPS else self.fps
 
 
@@ -109,7 +108,7 @@ _WORSE_EXTRACTOR = ExtractorNoise(
 _SHORT_RECORDING = Recording(
     shortest_s=3.0,
     longest_s=10.0,
-    duration=(1.0, 1.0),  # every length as often
+    duration=(1.0, 1.0),  # uniform
     missed_clips=0.20,
     found_in_missed=(0.1, 0.7),
     found_otherwise=0.98,
@@ -142,15 +141,11 @@ DOMAINS: dict[str, Domain] = {
         needs_errors=True,
     ),
 }
-"""Corpora to transfer to; all of it our choice: clearly different, yet plausible."""
+"""Target corpora for transfer, all our choice: clearly different, yet plausible."""
 
 
 def domain_named(name: str | None) -> Domain:
-    """Return the domain of this name; None is the usual one.
-
-    Raises:
-        ValueError: no such domain.
-    """
+    """Return a domain by name (None: the default); an unknown name raises ValueError."""
     if name is None:
         return Domain("shaped like Hume-Reaction")
     if name not in DOMAINS:

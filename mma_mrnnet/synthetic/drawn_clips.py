@@ -1,4 +1,4 @@
-"""Simulated reactions as clips of drawn faces, in a folder laid out as Hume-Reaction: no people."""
+"""Simulated reactions as clips of drawn faces, in Hume-Reaction's folder layout; no people."""
 
 import csv
 import signal
@@ -25,7 +25,7 @@ from mma_mrnnet.synthetic.reactions import SimulatedClip, hume_like_splits
 NOTE = "README.txt"
 PROVENANCE = Provenance("drawn", "apache-2.0", made_up=True, labels="simulated")
 
-# The first line of `NOTE`.
+# First line of `NOTE`.
 DRAWN = "Drawn faces of simulated reactions: no person was recorded or rated."
 
 PARTITION_NAMES = {"train": "train", "validation": "devel", "test": "test"}
@@ -33,7 +33,7 @@ PARTITION_NAMES = {"train": "train", "validation": "devel", "test": "test"}
 
 @dataclass(frozen=True)
 class _Task:
-    """One clip to draw: folder of its crops, (L, 17) intensities, seed of its person."""
+    """One clip to draw: its folder, (L, 17) intensities, and the seed of its person."""
 
     folder: Path
     action_units: NDArray[np.float32]
@@ -51,24 +51,24 @@ def write_drawn_reactions(
     fps: float = FPS,
     workers: int = 1,
 ) -> None:
-    """Write `labels.csv`, `partition.csv` and `feats/Faces/<id>/<ms>.jpg`, as MuSe 2022 has it.
+    """Write `labels.csv`, `partition.csv` and `feats/Faces/<id>/<ms>.jpg`, as in MuSe 2022.
 
-    Labels and action units are those of `hume_like_splits`. A person looks the same in all frames
-    of all their clips, pose, light and grain included; nobody is in two splits. The same
-    arguments give the same folder bit by bit, whatever `workers` is. It appears when it is
-    complete.
+    Labels and action units are those of `hume_like_splits`. A person looks the same in all
+    their
+    frames, including pose, light and grain, and appears in one split only. The same
+    arguments give
+    a bit-identical folder for any `workers`. The folder appears only when complete.
 
     Args:
-        folder: must not exist, or be empty.
+        folder: must be missing or empty.
         counts: clips of train, validation (`devel`) and test.
         seed: not negative.
-        size: height and width of the crops in pixels.
-        fps: frames a second, for the names of the files; frames without a face have no number.
-        workers: processes that draw; for more than one, a script needs `if __name__ ==
-            "__main__"`.
+        size: side of the crops in pixels.
+        fps: frames per second, for file names; only frames with a face are numbered.
+        workers: drawing processes; above one, a script needs `if __name__ == "__main__"`.
 
     Raises:
-        ValueError: the folder holds something, or a number is out of range.
+        ValueError: the folder is not empty, or a number is out of range.
     """
     folder = Path(folder)
     check_new_folder(folder)
@@ -104,14 +104,14 @@ def is_drawn(folder: str | Path) -> bool:
 
 
 def _numbered(splits: dict[str, list[SimulatedClip]]) -> Iterator[tuple[str, str, SimulatedClip]]:
-    """Yield (five-digit id, split, clip) of all clips, numbered from split to split."""
+    """Yield (five-digit id, split, clip), numbered across splits."""
     clips = ((split, clip) for split in splits for clip in splits[split])
     for number, (split, clip) in enumerate(clips):
         yield f"{number:05d}", split, clip
 
 
 def _units_of(clip: SimulatedClip) -> NDArray[np.float32]:
-    """Return (L, 17) true intensities in [0, 1], the last channels of affect."""
+    """Return (L, 17) true intensities in [0, 1]."""
     return clip.true_affect[:, -len(ACTION_UNITS) :].clip(0, 1)
 
 
@@ -140,13 +140,13 @@ def _draw_all(tasks: list[_Task], workers: int) -> None:
     if workers == 1:
         _wait_for(map(_draw_clip, tasks), len(tasks))
         return
-    # Not by fork, which OpenCV's threads do not survive.
+    # Do not fork: OpenCV's threads do not survive it.
     with ProcessPoolExecutor(workers, get_context("spawn"), initializer=_begin_work) as pool:
         _wait_for(pool.map(_draw_clip, tasks, chunksize=4), len(tasks))
 
 
 def _begin_work() -> None:
-    # Ctrl-C reaches every process of a terminal; the first one answers.
+    # Ctrl-C reaches all processes of a terminal; only the first one handles it.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     cv2.setNumThreads(1)
 
@@ -159,7 +159,7 @@ def _wait_for(done: Iterable[None], count: int) -> None:
 def _draw_clip(task: _Task) -> None:
     task.folder.mkdir(parents=True)
     for number, units in enumerate(task.action_units):
-        # A fresh generator for every frame: it decides the person first, who so stays the same.
+        # A new generator per frame: it samples the person first, so the person stays the same.
         face = draw_face(units, rng=np.random.default_rng(task.person), size=task.size)
         name = f"{round(1000 * number / task.fps)}.jpg"
         Image.fromarray(face).save(task.folder / name, **ENCODINGS["jpg"])

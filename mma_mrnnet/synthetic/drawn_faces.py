@@ -1,7 +1,8 @@
-"""Drawn faces whose geometry follows the action units: pixels to learn from, no photographs.
+"""Drawn faces whose geometry follows the action units: training pixels without photographs.
 
-They are cartoons: a model trained on them has seen no person. Geometry, strengths and looks are
-our choice. Coordinates are pixels of a crop of `SIZE`; other sizes scale them.
+They are cartoons: a model trained on them has seen no person. Geometry, strengths and looks
+are our
+choice. Coordinates are pixels of a crop of `SIZE`; other sizes scale them.
 """
 
 from collections.abc import Iterator
@@ -31,16 +32,16 @@ EXPRESSION_CIRCUMPLEX: dict[str, tuple[float, float]] = {
     "sadness": (-0.65, -0.30),
     "surprise": CIRCUMPLEX["Surprise"],
 }
-"""Valence and arousal of each full expression, on the reactions' circumplex. Our choice."""
+"""Valence and arousal of full expressions, on the reactions' circumplex. Our choice."""
 
 Color = tuple[float, float, float]
 Point = tuple[float, float]
 Points = NDArray[np.float64]
 
 SIZE = MMAConfig().image_size
-CENTRE_X = SIZE / 2  # the face's axis: side -1 of a shape is its mirror image on it
+CENTRE_X = SIZE / 2  # axis of the face: a shape with side -1 is mirrored on it
 
-_SUBPIXEL = 4  # bits of cv2's fixed-point coordinates
+_SUBPIXEL = 4  # fractional bits of cv2's fixed-point coordinates
 _OVERSAMPLING = 2
 _MIRROR = np.array([[-1.0, 0.0, 2 * CENTRE_X], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]])
 
@@ -52,8 +53,8 @@ class Canvas:
     """A background to draw one posed face on.
 
     Args:
-        size: height and width of the finished image in pixels.
-        skin: RGB; shadow, folds and glow of the skin follow from it.
+        size: side of the finished image in pixels.
+        skin: RGB; determines shadow, folds and glow of the skin.
         background: RGB.
         pose: (2, 3) affine map in template coordinates.
     """
@@ -70,7 +71,7 @@ class Canvas:
             background,
             cv2.FILLED,
         )
-        self.pixel = size * _OVERSAMPLING / SIZE  # device pixels of one template pixel
+        self.pixel = size * _OVERSAMPLING / SIZE  # device pixels per template pixel
         right = pose * self.pixel * 2**_SUBPIXEL
         self._poses = {
             side: (np.ascontiguousarray(pose[:, :2].T), pose[:, 2] + 0.5)
@@ -87,18 +88,18 @@ class Canvas:
         return (points @ turn + shift).astype(np.int32)
 
     def polygon(self, points: Points, color: Color, side: int = 1) -> None:
-        """Draw a filled shape; `points` is (P, 2)."""
+        """Draw a filled shape from (P, 2) points."""
         cv2.fillPoly(self.pixels, [self._place(points, side)], color, cv2.LINE_AA, _SUBPIXEL)
 
     def line(self, points: Points, color: Color, width: float, side: int = 1) -> None:
-        """Draw an open line through (P, 2) points, `width` template pixels wide."""
+        """Draw an open line through (P, 2) points; `width` is in template pixels."""
         placed, thickness = [self._place(points, side)], max(1, round(width * self.pixel))
         cv2.polylines(self.pixels, placed, False, color, thickness, cv2.LINE_AA, _SUBPIXEL)
 
     def crease(
         self, start: Point, middle: Point, end: Point, strength: float, side: int = 1
     ) -> None:
-        """Draw a wrinkle that darkens with its strength in [0, 1]; a slight one is left out."""
+        """Draw a wrinkle that darkens with `strength` in [0, 1]; omit a faint one."""
         if strength > 0.1:
             color = blend(self.skin, self.fold, 0.1 + 0.9 * strength)
             self.line(curve(start, middle, end), color, 1.0, side)
@@ -106,7 +107,7 @@ class Canvas:
     def finish(
         self, light: tuple[float, float], grain: float, rng: np.random.Generator
     ) -> NDArray[np.uint8]:
-        """Return (size, size, 3) uint8, lit (across and down), with grain (grey levels)."""
+        """Return (size, size, 3) uint8 with light (across, down) and grain (grey levels)."""
         small = cv2.resize(self.pixels, (self.size, self.size), interpolation=cv2.INTER_AREA)
         along = np.linspace(-1, 1, self.size, dtype=np.float32)
         across, down = np.float32(light[0]) * along, np.float32(light[1]) * along[:, None]
@@ -122,29 +123,29 @@ def _lighten(value: float) -> float:
 
 
 def blend(one: Color, other: Color, share: float) -> Color:
-    """Return the colour at `share` of the way from one to the other."""
+    """Mix two colours linearly; `share` is that of the second."""
     red, green, blue = ((1 - share) * a + share * b for a, b in zip(one, other, strict=True))
     return red, green, blue
 
 
 _ANGLES = np.linspace(0, 2 * np.pi, 28, endpoint=False)
 CIRCLE = np.stack([np.cos(_ANGLES), np.sin(_ANGLES)], 1)
-"""(28, 2) points of the unit circle; the first half lies below its centre in a picture."""
+"""(28, 2) points of the unit circle; the first half is below the centre in an image."""
 
 
 def ellipse(x: float, y: float, width: float, height: float) -> Points:
-    """Return (28, 2) points of an ellipse; `width` and `height` are its half axes."""
+    """Return (28, 2) points of an ellipse; `width` and `height` are half axes."""
     return CIRCLE * (width, height) + (x, y)
 
 
 def curve(start: Point, middle: Point, end: Point, count: int = 10) -> Points:
-    """Return (count, 2) points of the quadratic Bezier curve through `middle` half way."""
+    """Return (count, 2) points of the quadratic Bezier curve that passes `middle` halfway."""
     return _bezier(count) @ np.array((start, middle, end))
 
 
 @cache
 def _bezier(count: int) -> Points:
-    """Return (count, 3) shares of the start, the half-way point and the end in such a curve."""
+    """Return (count, 3) weights of start, halfway point and end in such a curve."""
     t = np.linspace(0, 1, count)
     bend = 2 * t * (1 - t)
     return np.stack([(1 - t) ** 2 - bend / 2, 2 * bend, t**2 - bend / 2], 1)
@@ -176,7 +177,7 @@ _IRISES = ((62, 44, 32), (92, 66, 40), (70, 92, 70), (70, 100, 130))
 
 @dataclass(frozen=True)
 class Identity:
-    """What makes one drawn face differ from another at rest; lengths in pixels of a 112 crop."""
+    """Looks of one drawn face at rest; lengths in pixels of a 112 crop."""
 
     skin: Color
     hair: Color
@@ -202,7 +203,7 @@ class Identity:
 
 
 def sample_identity(rng: np.random.Generator) -> Identity:
-    """Sample a person, a light and a slight jitter of the pose."""
+    """Sample a person, a light and a small jitter of the pose."""
 
     def shade(base: Color, spread: float) -> Color:
         red, green, blue = (np.array(base) + spread * rng.standard_normal(3)).clip(10, 252)
@@ -236,15 +237,14 @@ def sample_identity(rng: np.random.Generator) -> Identity:
 def draw_face(
     action_units: NDArray[np.floating], *, rng: np.random.Generator, size: int = SIZE
 ) -> NDArray[np.uint8]:
-    """Draw a face that shows the action units, where the alignment template would put a real one.
+    """Draw a face with the given action units, at the position of the alignment template.
 
-    Person, light and pose come from `rng` alone, so equal generators give the same person with
-    other units.
+    Person, light, pose and grain come only from `rng`: equal generators give the same person.
 
     Args:
         action_units: (17,) intensities in [0, 1] in the order of `ACTION_UNITS`.
-        rng: source of the person, the light, the pose and the grain.
-        size: height and width in pixels.
+        rng: source of all random numbers.
+        size: side in pixels.
 
     Returns:
         (size, size, 3) uint8 RGB.
@@ -279,7 +279,7 @@ def draw_face(
 
 
 def _draw_head(canvas: Canvas, identity: Identity, units: dict[int, float]) -> None:
-    """Draw hair, neck, ears and the outline; the jaw drops with 26, the chin rises with 17."""
+    """Draw hair, neck, ears and outline; 26 drops the jaw, 17 raises the chin."""
     x, width = CENTRE_X, identity.width
     chin = identity.chin + 6.5 * units[26] - 1.2 * units[17]
     canvas.polygon(ellipse(x, 40, width + 4.5, 37), identity.hair)
@@ -294,7 +294,7 @@ def _draw_head(canvas: Canvas, identity: Identity, units: dict[int, float]) -> N
     canvas.polygon(neck, canvas.shadow)
     for side in (-1, 1):
         canvas.polygon(ellipse(x + side * (width + 0.5), 49, 4, 8), canvas.shadow)
-    # Below the ears the outline narrows to the chin; a wide jaw is squarer.
+    # Below the ears the outline narrows to the chin; a wide jaw makes it squarer.
     lower, upper = CIRCLE[:15], CIRCLE[14:]
     jaw = np.stack(
         [np.sign(lower[:, 0]) * np.abs(lower[:, 0]) ** identity.jaw_width, lower[:, 1]], 1
@@ -337,7 +337,7 @@ def _draw_nose_and_cheeks(canvas: Canvas, identity: Identity, units: dict[int, f
 
 @dataclass(frozen=True)
 class _Mouth:
-    """Where the units put the lips: the right corner, and heights in the middle of the mouth."""
+    """Position of the lips: right corner, and heights at the middle of the mouth."""
 
     corner_x: float
     corner_y: float
@@ -370,7 +370,7 @@ def _shape_mouth(identity: Identity, units: dict[int, float]) -> _Mouth:
 
 
 def _draw_mouth(canvas: Canvas, identity: Identity, units: dict[int, float]) -> None:
-    """Draw the lips, the gap between them with the upper teeth, and the creases around."""
+    """Draw lips, the gap with the upper teeth, and creases."""
     mouth, x = _shape_mouth(identity, units), CENTRE_X
 
     def edge(height: float) -> Points:
@@ -391,7 +391,7 @@ def _draw_mouth(canvas: Canvas, identity: Identity, units: dict[int, float]) -> 
 
 
 def _draw_mouth_creases(canvas: Canvas, mouth: _Mouth, units: dict[int, float]) -> None:
-    """Draw creases: beside the corners 15, 20, 24; above the lips 23, 24; on the chin 17."""
+    """Draw creases: 15, 20, 24 beside the corners; 23, 24 above the lips; 17 on the chin."""
     x, corner, y, top, bottom = CENTRE_X, mouth.corner_x, mouth.corner_y, mouth.top, mouth.bottom
     chin = bottom + 5.5 + 1.5 * units[26]
     canvas.line(
@@ -443,13 +443,13 @@ def _draw_eye(canvas: Canvas, identity: Identity, units: dict[int, float], side:
 
 
 def _hold_between(points: Points, top: Points, bottom: Points) -> Points:
-    """Return the points, moved between the two lids."""
+    """Clip the points between the two lids."""
     heights = points[:, 1].clip(np.interp(points[:, 0], *top.T), np.interp(points[:, 0], *bottom.T))
     return np.stack([points[:, 0], heights], 1)
 
 
 def _draw_brow(canvas: Canvas, identity: Identity, units: dict[int, float], side: int) -> None:
-    """Draw a brow: 1 raises the inner end, 2 the outer half, 4 lowers all and narrows the gap."""
+    """Draw a brow: 1 raises the inner end, 2 the outer half; 4 lowers it and narrows the gap."""
     x, y = CENTRE_X, 33.0 + identity.brow_height
     down = 3.2 * units[4] + 1.4 * units[9]
     inner = (x + 5.6 - 2.2 * units[4], y - 4.4 * units[1] + down)
@@ -462,7 +462,7 @@ def _draw_brow(canvas: Canvas, identity: Identity, units: dict[int, float], side
 
 
 def _draw_forehead(canvas: Canvas, units: dict[int, float]) -> None:
-    """Draw lines of the forehead: 1 in the middle, 2 at the sides, 4 between the brows."""
+    """Draw forehead lines: 1 in the middle, 2 at the sides, 4 between the brows."""
     x = CENTRE_X
     for y in (26.5 - 0.6 * units[1], 23.1 - 0.6 * units[1]):
         canvas.crease((x - 9, y - 0.4), (x, y + 0.6), (x + 9, y - 0.4), units[1])
@@ -479,31 +479,33 @@ ONE_KIND = (
     ("class", "drawn-expressions"),
     ("units", "drawn-action-units"),
 )
-"""Kind of label, and name of the source, of rows with one kind of label each, in turn."""
+"""(kind of label, source name) of rows with one kind of label each, in turn."""
 
 
 def drawn_faces(count: int, *, seed: int, size: int = SIZE, one_kind: bool = False) -> Dataset:
-    """Draw faces with partial labels, as the corpora of stage 1 have them.
+    """Draw faces with partial labels, like the corpora of stage 1.
 
-    Three in five rows show a basic expression or neutral after Du et al. 2014, Table 1 (a unit
-    that is not prototypical with its published share). The others show one or two random units
-    and have unit labels alone. Of the expressions, a quarter has unit labels only, 0.3 the class
-    only, 0.3 valence and arousal only and the rest all three (our choice), so that masked
-    training has something to mask.
+    Three in five rows show a basic expression or neutral (Du et al. 2014, Table 1; units
+    that are not
+    prototypical appear with their published share). The others show one or two random units
+    and have
+    only unit labels. Of the expressions, 25 % have only unit labels, 30 % only the class,
+    30 % only
+    valence and arousal, and the rest all three (our choice), so that training must mask labels.
 
-    With `one_kind`, rows are labelled with valence and arousal, the expression and the units in
-    turn, one kind each, as separate corpora are, and `source` says which. Only rows with units
-    then show anything but an expression; the faces are otherwise those of the same seed without
-    it.
+    `one_kind` gives the same faces one kind of label each, in turn, and `source` names the
+    kind. Then
+    only rows with unit labels show anything but an expression.
 
     Args:
-        count: rows; a longer data set starts with the shorter one.
+        count: rows; a longer data set starts with the rows of a shorter one.
         seed: not negative.
-        size: height and width of the images in pixels.
-        one_kind: one kind of label a row.
+        size: image side in pixels.
+        one_kind: whether each row has one kind of label.
 
     Returns:
-        Columns image, subject, source, valence, arousal (NaN where unlabelled), expression (class
+        Columns image, subject, source, valence, arousal (NaN where unlabelled), expression
+        (class
         id in the order of `EXPRESSIONS`; -100 where unlabelled), au01 ... au26 (intensities in
         [0, 1]; NaN where unlabelled).
 
@@ -519,7 +521,7 @@ def drawn_faces(count: int, *, seed: int, size: int = SIZE, one_kind: bool = Fal
 
 
 def draw_rows(count: int, *, seed: int, size: int = SIZE, one_kind: bool = False) -> Iterator[dict]:
-    """Yield the rows of `drawn_faces` one by one: images as PNG, numbers rounded to float32."""
+    """Yield the rows of `drawn_faces`: images as PNG, numbers rounded to float32."""
     if count < 0 or seed < 0:
         raise ValueError(f"count and seed must be at least 0; got {count} and {seed}")
     unit_columns = [action_unit_column(unit) for unit in ACTION_UNITS]
@@ -538,7 +540,7 @@ def _draw_row(
         expression, strength = int(rng.integers(len(EXPRESSIONS))), rng.uniform(0.45, 1.0)
         units = _sample_expression_units(EXPRESSIONS[expression], strength, rng)
         labelled = rng.choice(["units", "class", "values", "all"], p=[0.25, 0.3, 0.3, 0.15])
-        labelled = kind or labelled  # drawn in any case: whatever is labelled, the face is the same
+        labelled = kind or labelled  # always sampled, so that labels do not affect the face
         if labelled in ("class", "all"):
             row["expression"] = expression
         if labelled in ("values", "all"):
@@ -557,7 +559,7 @@ def _draw_row(
 def _sample_expression_units(
     expression: str, strength: float, rng: np.random.Generator
 ) -> NDArray[np.float64]:
-    """Sample (17,) a display of the expression, with a trace of other units."""
+    """Sample (17,) intensities of the expression, with traces of other units."""
     shares = np.array([ACTION_UNIT_PRIOR[expression].get(unit, 0.0) for unit in ACTION_UNITS])
     shown = rng.random(len(ACTION_UNITS)) < shares
     display = strength * rng.uniform(0.75, 1.0, shown.shape)
@@ -565,7 +567,7 @@ def _sample_expression_units(
 
 
 def _sample_units(rng: np.random.Generator) -> NDArray[np.float64]:
-    """Sample (17,) one unit, or two, of any strength that can be seen."""
+    """Sample (17,) intensities with one or two visible units."""
     units = np.zeros(len(ACTION_UNITS))
     chosen = rng.choice(len(ACTION_UNITS), size=rng.integers(1, 3), replace=False)
     units[chosen] = rng.uniform(0.3, 1.0, len(chosen))

@@ -1,4 +1,4 @@
-"""What an extractor would report of a simulated face: biases, noise, confusions."""
+"""Simulate an extractor's report of a face: biases, noise, confusions."""
 
 from dataclasses import dataclass, replace
 from math import sqrt
@@ -12,49 +12,51 @@ from mma_mrnnet.model.priors import action_unit_prior
 from mma_mrnnet.results import ExtractorErrors
 
 Array = NDArray[np.float64]
-Each = float | tuple[float, ...]  # one number for all channels of a kind, or one for each
+Each = float | tuple[float, ...]  # one number for all channels of a kind, or one per channel
 
 _CHANNEL_GROUPS = (len(VALENCE_AROUSAL), len(VALENCE_AROUSAL) + len(EXPRESSIONS))
 
 
 @dataclass(frozen=True)
 class ExtractorNoise:
-    """How an extractor's report differs from the face.
+    """Errors of an extractor's report.
 
-    Every default is our choice; `noise_from_errors` puts measured errors in their place. Biases
-    and noises are standard deviations: of valence and arousal in their own unit, otherwise in
-    logits. A unit of intensity 0.4 is reported at probability 0.5 where sensitivity is 1, as
-    `labels.presence_target` has it.
+    All defaults are our choice; `noise_from_errors` replaces them by measurements. Biases
+    and noises are
+    standard deviations: of valence and arousal in their own unit, of other channels in
+    logits. With
+    sensitivity 1, a unit of intensity 0.4 is reported with probability 0.5, as in
+    `labels.presence_target`.
     """
 
     unit_floor: Each = -3.2
-    """Logit that a unit at rest is reported with: probability 0.04."""
+    """Logit of a unit at rest: probability 0.04."""
     unit_slope: Each = 8.0
-    """Logits from a unit at rest to its full strength."""
+    """Difference in logits between full strength and rest."""
     sensitivity: tuple[float, ...] = (
         *(0.85, 0.85, 0.85, 0.80, 0.90, 0.75, 0.75, 0.75, 0.70),
         *(1.00, 0.65, 0.70, 0.65, 0.60, 0.65, 1.00, 0.90),
     )
-    """Share of each unit's intensity that is seen, in the order of `ACTION_UNITS`."""
+    """Detected share of each unit's intensity, in the order of `ACTION_UNITS`."""
     unit_bias: Each = 0.5
     unit_noise: Each = 0.5
     cross_talk: tuple[tuple[int, int, float], ...] = (
         *((6, 12, 0.15), (12, 6, 0.25), (4, 7, 0.20), (7, 4, 0.10), (25, 26, 0.20), (26, 25, 0.25)),
         *((9, 10, 0.25), (10, 9, 0.20), (1, 2, 0.20), (2, 1, 0.15), (6, 7, 0.20), (12, 25, 0.10)),
     )
-    """(unit shown, unit that is seen as well, share of its intensity)."""
+    """(unit shown, unit detected in addition, share of its intensity)."""
     logit_cross_talk: tuple[tuple[int, int, float], ...] = ()
-    """(unit shown, unit whose report it moves, logits at full strength)."""
+    """(unit shown, unit whose report changes, logits at full strength)."""
     confusion: tuple[tuple[str, str, float], ...] = (
         *(("fear", "surprise", 0.25), ("surprise", "fear", 0.15)),
         *(("anger", "disgust", 0.20), ("disgust", "anger", 0.20)),
         *(("sadness", "neutral", 0.30), ("neutral", "sadness", 0.02)),
     )
-    """(expression shown, expression seen instead, share that moves)."""
+    """(expression shown, expression detected instead, share that moves)."""
     expression_logits: tuple[tuple[float, ...], ...] | None = None
-    """(7, 7) logits of each fully shown expression, in place of `confusion` and floor."""
+    """(7, 7) logits of each full expression; replaces `confusion` and the floor."""
     expression_floor: float = 0.015
-    """Added to each expression's probability before the logarithm, so that none is ever 0."""
+    """Added to each expression's probability before the logarithm, to avoid 0."""
     expression_bias: Each = 0.4
     expression_noise: Each = 0.4
     speech_seen_as: tuple[tuple[str, float], ...] = (
@@ -62,29 +64,29 @@ class ExtractorNoise:
         ("surprise", 1.0),
         ("disgust", 0.6),
     )
-    """(expression, logits that a mouth wide open in speech adds to it)."""
+    """(expression, logits added by a mouth wide open in speech)."""
     speech_moves: tuple[float, float] = (0.0, 0.0)
-    """What a mouth wide open in speech adds to valence and arousal."""
+    """Effect of a mouth wide open in speech on valence and arousal."""
     valence_arousal_gain: Each = 0.8
     valence_arousal_offset: Each = 0.0
     valence_arousal_bias: Each = 0.08
     valence_arousal_noise: Each = 0.08
     unsupervised_units: tuple[int, ...] = (11, 23)
-    """Units that no label reaches in training: reported as the prior expects."""
+    """Units without training labels: reported as the prior predicts."""
     unsupervised_noise: float = 0.01
     """In probability."""
     memory: float = 0.7
-    """AR(1) coefficient of each noise, from one moment to that half a second later."""
+    """AR(1) coefficient of each noise over half a second."""
     bad_frames: float = 0.02
-    """Share of frames in which the report has nothing to do with the face."""
+    """Share of frames in which the report is unrelated to the face."""
     turned_fade: float = 0.6
-    """Share of a display that a head turned to the profile hides."""
+    """Share of a display hidden when the head is in profile."""
     turned_bias: float = 1.5
-    """Error that such a turn adds in each channel, in standard deviations of its noise."""
+    """Error of each channel in profile, in standard deviations of its noise."""
 
 
 def sample_bias(noise: ExtractorNoise, rng: np.random.Generator) -> Array:
-    """Sample (26,) how the extractor misreads one person, in the unit of each channel."""
+    """Sample (26,) an extractor's bias for one person, in the unit of each channel."""
     scales = _by_channel(noise.valence_arousal_bias, noise.expression_bias, noise.unit_bias)
     return scales * rng.standard_normal(len(scales))
 
@@ -92,28 +94,27 @@ def sample_bias(noise: ExtractorNoise, rng: np.random.Generator) -> Array:
 def turn_away(
     true_affect: Array, bias: Array, turn: Array, noise: ExtractorNoise, rng: np.random.Generator
 ) -> tuple[Array, Array]:
-    """Return what can be seen of faces that turn away, and how the extractor then misreads them.
+    """Return the visible affect of turned faces and the extractor's bias, (N, T, 26) each.
+
+    Displays become paler and more neutral; the bias is for `report_affect`.
 
     Args:
         true_affect: (N, T, 26).
-        bias: (N, 26) of the clips' people.
+        bias: (N, 26) per clip.
         turn: (N, T) in [0, 1], from frontal to profile.
-        noise: the numbers.
-        rng: source of what a turn adds, one error a clip that grows with the turn.
-
-    Returns:
-        (N, T, 26) paler displays with more neutral; (N, T, 26) the bias for `report_affect`.
+        noise: the error model.
+        rng: source of one extra error per clip, which grows with the turn.
     """
     seen = true_affect * (1 - noise.turned_fade * turn[..., None])
     neutral = len(VALENCE_AROUSAL) + EXPRESSIONS.index("neutral")
-    seen[..., neutral] += noise.turned_fade * turn  # the expressions' sum stays 1
+    seen[..., neutral] += noise.turned_fade * turn  # expressions still sum to 1
     scales = _by_channel(noise.valence_arousal_noise, noise.expression_noise, noise.unit_noise)
     error = noise.turned_bias * scales * rng.standard_normal(bias.shape)  # (N, 26)
     return seen, bias[:, None] + turn[..., None] * error[:, None]
 
 
 def _by_channel(valence_arousal: Each, expressions: Each, units: Each) -> Array:
-    """Return (26,) one number for each channel."""
+    """Return (26,) numbers, one per channel."""
     sizes = (len(VALENCE_AROUSAL), len(EXPRESSIONS), len(ACTION_UNITS))
     pairs = zip((valence_arousal, expressions, units), sizes, strict=True)
     return np.concatenate([np.broadcast_to(each, size) for each, size in pairs])
@@ -127,18 +128,18 @@ def report_affect(
     rng: np.random.Generator,
     fps: float = 2.0,
 ) -> Array:
-    """Return what an extractor would report of the faces.
+    """Return (N, T, 26) an extractor's report of the faces.
+
+    Ranges: valence and arousal in [-1, 1], expression probabilities that sum to 1, and unit
+    probabilities.
 
     Args:
         true_affect: (N, T, 26), action units as intensities.
         speech: (N, T, 1) in [0, 1], how wide speech opens the mouth.
-        bias: (N, 26) of the clips' people, or (N, T, 26) where it changes within a clip.
-        noise: the numbers.
+        bias: (N, 26) per clip, or (N, T, 26) if it changes within a clip.
+        noise: the error model.
         rng: source of the noise.
-        fps: frames a second.
-
-    Returns:
-        (N, T, 26): values in [-1, 1], probabilities that sum to 1, probabilities of presence.
+        fps: frames per second.
     """
     clips, frames, channels = true_affect.shape
     bad = rng.random((clips, frames, 1)) < noise.bad_frames
@@ -170,7 +171,7 @@ def report_affect(
 def _report_expressions(shown: Array, speech: Array, error: Array, noise: ExtractorNoise) -> Array:
     if noise.expression_logits is None:
         logits = _confuse(shown, noise) + error  # (N, T, 7)
-    else:  # between two expressions the report lies between theirs
+    else:  # a mixture of expressions gets interpolated logits
         logits = shown @ np.array(noise.expression_logits) + error
     for expression, raised in noise.speech_seen_as:
         logits[..., [EXPRESSIONS.index(expression)]] += raised * speech
@@ -179,7 +180,7 @@ def _report_expressions(shown: Array, speech: Array, error: Array, noise: Extrac
 
 
 def _confuse(shown: Array, noise: ExtractorNoise) -> Array:
-    """Return (N, T, 7) logits of expressions, some of which are taken for others."""
+    """Return (N, T, 7) expression logits, some of them confused."""
     confusion = np.eye(len(EXPRESSIONS))
     for expression, seen, share in noise.confusion:
         row = EXPRESSIONS.index(expression)
@@ -201,15 +202,15 @@ def _report_units(shown: Array, error: Array, noise: ExtractorNoise) -> Array:
 
 
 def noise_from_errors(errors: dict[str, ExtractorErrors]) -> ExtractorNoise:
-    """Return an extractor that errs as a trained one was measured to.
+    """Build the noise of an extractor from measured errors, as in `training.extractor_errors`.
 
-    Errors on made-up faces are preferred, since their labels are true by construction; else those
-    of all rows. Units without a measurement are reported as the prior expects. What else was not
-    measured keeps its default; so do memory, bad frames and turned heads, which no still picture
-    shows.
-
-    Args:
-        errors: from `training.extractor_errors`.
+    Prefers errors on made-up faces, because their labels are true by construction, to those
+    of all
+    rows. Units without a measurement are reported as the prior predicts. Everything else
+    without a
+    measurement keeps its default, including memory, bad frames and turned heads, which
+    still pictures
+    cannot show.
 
     Raises:
         ValueError: no action unit was measured.
@@ -239,7 +240,7 @@ def noise_from_errors(errors: dict[str, ExtractorErrors]) -> ExtractorNoise:
         default,
         unit_floor=each("floor", default.unit_floor),
         unit_slope=each("slope", default.unit_slope),
-        sensitivity=(1.0,) * len(ACTION_UNITS),  # the slope holds it
+        sensitivity=(1.0,) * len(ACTION_UNITS),  # the slope includes it
         unit_bias=each("person", default.unit_bias),
         unit_noise=each("frame", default.unit_noise),
         cross_talk=(),
@@ -253,7 +254,7 @@ def noise_from_errors(errors: dict[str, ExtractorErrors]) -> ExtractorNoise:
 
 
 def _measured_expressions(measured: ExtractorErrors) -> dict[str, Any]:
-    """Return the measured fields of `ExtractorNoise` about expressions and speech."""
+    """Return the measured fields for expressions and speech."""
     fields: dict[str, Any] = {}
     if expressions := measured.expressions:
         fields["expression_logits"] = tuple(map(tuple, expressions.mean_logits_rows_are_labels))
@@ -268,7 +269,7 @@ def _measured_expressions(measured: ExtractorErrors) -> dict[str, Any]:
 
 
 def _measured_values(measured: ExtractorErrors) -> dict[str, Any]:
-    """Return the measured fields of `ExtractorNoise` about valence and arousal."""
+    """Return the measured fields for valence and arousal."""
     values = [measured.valence_arousal[name] for name in VALENCE_AROUSAL]
     if None in values:
         return {}
@@ -280,25 +281,21 @@ def _measured_values(measured: ExtractorErrors) -> dict[str, Any]:
 
 
 def find_columns(*units: int) -> list[int]:
-    """Return the places of action units in `ACTION_UNITS`."""
+    """Return the indices of action units in `ACTION_UNITS`."""
     return [ACTION_UNITS.index(unit) for unit in units]
 
 
 def combine_causes(one: Array, other: Array) -> Array:
-    """Return the strength of two causes together: 1 - (1 - one)(1 - other)."""
+    """Combine the strengths of two causes: 1 - (1 - one)(1 - other)."""
     return 1 - (1 - one) * (1 - other)
 
 
 def sample_autoregressive(
     shape: tuple[int, ...], memory: float, fps: float, rng: np.random.Generator
 ) -> Array:
-    """Sample AR(1) noise of unit variance along axis 1.
+    """Sample AR(1) noise of unit variance along axis 1 of `shape`, (N, T, ...).
 
-    Args:
-        shape: (N, T, ...).
-        memory: correlation of two moments half a second apart, in [0, 1].
-        fps: frames a second.
-        rng: source of the noise.
+    `memory` is the correlation over half a second, in [0, 1].
     """
     kept = memory ** (2 / fps)  # from one frame to the next
     steps = rng.standard_normal(shape)

@@ -1,8 +1,8 @@
-"""Simulated clips with Hume-Reaction's shape: labels, people who loosely show them, errors.
+"""Simulated clips with Hume-Reaction's shape: labels, loosely matching faces, errors.
 
-Nothing here was recorded from people. Displays are in `display.py`, the extractor's errors in
-`extractor_noise.py`, corpora other than the usual one in `domains.py`, pictures in
-`drawn_faces.py`.
+Nothing here was recorded from people. See `display.py` for displays, `extractor_noise.py`
+for the
+extractor's errors, `domains.py` for other corpora, and `drawn_faces.py` for pictures.
 """
 
 from dataclasses import dataclass
@@ -44,12 +44,12 @@ PROVENANCE = Provenance("simulated", "apache-2.0", made_up=True, labels="simulat
 Mask = NDArray[np.bool_]
 Kind = Literal["reaction", "neutral", "talking"]
 
-MAX_FRAMES = 30  # of the longest clip at `FPS`
-MOST_FPS = 60.0  # affect hardly changes between two frames at more
-BLOCK = 256  # clips simulated at once: a clip does not depend on how many were asked for
-PEOPLE, CLIPS = 2222, 25067  # of Hume-Reaction: a person has about eleven clips
-HUME_COUNTS = (15806, 4657, 4604)  # clips of its training, validation and test splits
-MOST_STRETCHES = 8  # without a face in one clip
+MAX_FRAMES = 30  # in the longest clip at `FPS`
+MOST_FPS = 60.0  # at higher rates affect hardly changes between frames
+BLOCK = 256  # clips simulated together; a clip does not depend on how many are requested
+PEOPLE, CLIPS = 2222, 25067  # of Hume-Reaction: about eleven clips per person
+HUME_COUNTS = (15806, 4657, 4604)  # clips of its train, validation and test splits
+MOST_STRETCHES = 8  # without a face, per clip
 
 
 @dataclass(frozen=True)
@@ -57,16 +57,17 @@ class SimulatedClip:
     """One simulated clip; frames without a detected face are left out.
 
     Attributes:
-        clip_id: unique within one call and one name.
+        clip_id: unique within a call and a `name`.
         subject: the simulated person.
         kind: `reaction`, or a quiet clip: `neutral` (calm) or `talking` (calm and talking).
-        affect: (L, 26) float32 as an extractor would report it, in the order of `affect_names()`.
-        true_affect: (L, 26) float32, the face's true state; its units are intensities, not
-            probabilities.
-        labels: (7,) float32 in the order of `REACTIONS`. Relative within a clip, as Hume-Reaction's
-            are: the strongest reaction is exactly 1, however faint it was. All 0 in a quiet clip
-            (our choice; the corpus has none).
-        fps: frames a second.
+        affect: (L, 26) float32, the extractor's report, in the order of `affect_names()`.
+        true_affect: (L, 26) float32, the true state; units are intensities, not probabilities.
+        labels: (7,) float32 in the order of `REACTIONS`, relative within a clip as in
+            Hume-Reaction: the
+            strongest is exactly 1, even if weak. All 0 in a quiet clip (our choice; the
+            corpus has
+            none).
+        fps: frames per second.
     """
 
     clip_id: str
@@ -92,21 +93,22 @@ def simulate_reactions(  # noqa: PLR0913 - each has a default
 ) -> list[SimulatedClip]:
     """Simulate clips with Hume-Reaction's lengths and label marginals; the rest is our choice.
 
-    The same seed gives the same clips bit for bit, and a longer list starts with the shorter one.
-    At another rate the same people show the same reactions, with the same labels and for as long;
-    talking, missed faces and noise are sampled anew, as fast or slow as before.
+    The same seed gives bit-identical clips; a longer list starts with the shorter one. At
+    another rate,
+    the same people show the same reactions with the same labels and durations; talking,
+    missed faces
+    and noise are sampled anew at the same speed.
 
     Args:
         count: number of clips, at least 0.
         seed: not negative.
-        quiet_share: share of clips without any reaction, in [0, 1]; the corpus has none.
-        short_share: share of clips of 1 to 10 s that hold the whole display, in [0, 1]; the
-            corpus has none. `recording` may cut a part of them out of longer ones, down to one
-            frame.
-        name: first part of clip and subject names.
+        quiet_share: share of clips without a reaction, in [0, 1]; 0 in the corpus.
+        short_share: share of clips of 1 to 10 s with the whole display, in [0, 1]; 0 in the
+            corpus. `recording` may cut some of them from longer ones, down to one frame.
+        name: prefix of clip and subject names.
         looseness: how loosely faces follow reports; None for the defaults.
-        noise: how the extractor errs; None for the defaults.
-        fps: frames a second, above 0 and at most 60; a clip has up to 15 s of them.
+        noise: errors of the extractor; None for the defaults.
+        fps: frames per second, above 0, at most 60; a clip lasts up to 15 s.
         recording: lengths and missed faces; None for the defaults.
 
     Raises:
@@ -140,21 +142,22 @@ def hume_like_splits(
     domain: str | None = None,
     noise: ExtractorNoise | None = None,
 ) -> dict[str, list[SimulatedClip]]:
-    """Simulate `train`, `validation` and `test`; no person is in two splits, nor in two domains.
+    """Simulate `train`, `validation` and `test`; splits and domains share no person.
 
     Args:
         seed: not negative.
-        counts: clips of train, validation and test; Hume-Reaction's by default.
-        quiet_share: share of quiet clips in every split.
-        short_share: share of short clips in the training split; in the others too if the domain has
-            short clips everywhere.
-        fps: frames a second, unless the domain has a rate of its own.
-        domain: one of `DOMAINS`; None for the usual one.
-        noise: from `noise_from_errors`, for a domain that repeats measured errors; for no other.
+        counts: clips of train, validation and test; by default Hume-Reaction's.
+        quiet_share: share of quiet clips, in every split.
+        short_share: share of short clips, in the training split, or in all if the domain
+            says so.
+        fps: frames per second; a domain with its own rate ignores it.
+        domain: one of `DOMAINS`; None for the default.
+        noise: from `noise_from_errors`; needed by a domain with measured errors, refused by
+            others.
 
     Raises:
-        ValueError: an unknown domain, noise for a domain that takes none, no noise for one that
-            needs it, or another argument out of range.
+        ValueError: an unknown domain, noise that is missing or refused, or an argument out
+            of range.
     """
     chosen = domain_named(domain)
     if chosen.needs_errors != (noise is not None):
@@ -162,7 +165,7 @@ def hume_like_splits(
             f"simulated domain {domain}: an extractor's noise is given for a domain of measured "
             "errors, and only there"
         )
-    # The domain's name is mixed in, so that its people are others even at the same seed.
+    # The seed includes the domain's name, so that domains have different people.
     seeds = np.random.SeedSequence(seed, spawn_key=tuple((domain or "").encode())).generate_state(3)
     splits = zip(("train", "validation", "test"), seeds, counts, strict=True)
     return {
@@ -182,9 +185,9 @@ def hume_like_splits(
 
 
 def as_dataset(clips: list[SimulatedClip]) -> Dataset:
-    """Return clips of one rate as a data set with the columns of `records.clip_features`.
+    """Convert clips of one rate into a data set with the columns of `records.clip_features`.
 
-    Names of the label and affect columns are in `info.description`, one line each.
+    `info.description` names the label and affect columns, one line each.
     """
     features = clip_features(len(REACTIONS))
     labels = np.array([clip.labels for clip in clips], np.float32).reshape(-1, len(REACTIONS))
@@ -200,7 +203,7 @@ def as_dataset(clips: list[SimulatedClip]) -> Dataset:
 
 
 def describe_simulated(fps: float) -> DatasetInfo:
-    """Return what a data set of simulated clips says of itself."""
+    """Return the metadata of a data set of simulated clips."""
     description = (
         "Simulated, not recorded from people.\n"
         f"labels: {', '.join(REACTIONS)}\n"
@@ -213,16 +216,16 @@ def describe_simulated(fps: float) -> DatasetInfo:
 def _simulate_block(
     block: int, seed: int, shares: tuple[float, float], name: str, domain: Domain
 ) -> list[SimulatedClip]:
-    """Simulate the N = `BLOCK` clips of one block, T frames each before cutting."""
+    """Simulate the N = `BLOCK` clips of one block, with T frames each before cutting."""
     looseness, noise, fps = domain.looseness, domain.noise, domain.fps
     rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(0, block)))
-    # What a usual recording lacks has a generator of its own: without it no clip changes.
+    # A separate generator for what only other domains have, so that default clips stay the same.
     events = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(2, block)))
     indices = range(block * BLOCK, (block + 1) * BLOCK)
     subjects = [index * PEOPLE // CLIPS for index in indices]
     people = sample_people(subjects, seed, looseness, noise)
     quiet_share, short_share = shares
-    # A short clip is a clip played faster: its length and all its times shrink by one factor.
+    # A short clip is a faster clip: its length and all times shrink by one factor.
     pace = np.where(rng.random(BLOCK) < short_share, rng.uniform(0.08, 0.8, BLOCK), 1.0)  # (N,)
     happened = sample_happenings(pace, fps, domain.recording, events)
     pace, turn = happened.pace, happened.turn  # (N,), (N, T)
@@ -265,24 +268,22 @@ def _simulate_block(
 
 
 class Happenings(NamedTuple):
-    """What happens in N clips of at most T frames; nothing in a usual recording."""
+    """Events in N clips of at most T frames; none in a default recording."""
 
-    pace: Array  # (N,) share of their usual time that displays take
-    kept: Mask  # (N, T) the part kept by a clip that is cut out of a longer one; else all
-    turn: Array  # (N, T) how far the head is turned, from 0 (frontal) to 1 (profile)
+    pace: Array  # (N,) factor on the duration of displays
+    kept: Mask  # (N, T) the part kept of a cut clip; all of any other
+    turn: Array  # (N, T) rotation of the head, from 0 (frontal) to 1 (profile)
     lost: Mask  # (N, T) no face is found
 
 
 def sample_happenings(
     pace: Array, fps: float, recording: Recording, rng: np.random.Generator
 ) -> Happenings:
-    """Sample what happens in N clips.
+    """Sample the events in N clips.
 
-    Args:
-        pace: (N,) as in `show_reactions`; below 1 in short clips.
-        fps: frames a second.
-        recording: how often it happens.
-        rng: source of all chance; how many numbers are taken does not depend on `fps`.
+    `pace` is (N,) as in `show_reactions`, below 1 in short clips. The number of random
+    values taken from
+    `rng` does not depend on `fps`.
     """
     count = len(pace)
     is_cut = (pace < 1) & (rng.random(count) < recording.cut_share)
@@ -293,7 +294,7 @@ def sample_happenings(
 
 
 def _cut_out(count: int, fps: float, recording: Recording, rng: np.random.Generator) -> Mask:
-    """Return (N, T), True in the part of a longer clip that each clip is; at least one frame.
+    """Return (N, T), True in the part kept of each clip; at least one frame.
 
     The logarithm of the length is uniform (our choice), so that some clips have one frame.
     """
@@ -307,17 +308,17 @@ def _cut_out(count: int, fps: float, recording: Recording, rng: np.random.Genera
 
 
 def _head_turns(count: int, fps: float, recording: Recording, rng: np.random.Generator) -> Array:
-    """Return (N, T), 0 where the head faces the camera; some turn away and back once."""
+    """Return (N, T) head turns; 0 faces the camera, and some heads turn away and back once."""
     furthest = rng.uniform(0.3, 1.0, count) * (rng.random(count) < recording.turns)
     lasts_s = rng.uniform(*recording.turn_s, count)
     start_s = rng.uniform(0, recording.shortest_s, count)
-    done = (list_frame_times(fps) - start_s[:, None]) / lasts_s[:, None]  # 0 to 1 while it lasts
-    away = np.minimum(4 * done, 4 * (1 - done)).clip(0, 1)  # a quarter there, a quarter back
+    done = (list_frame_times(fps) - start_s[:, None]) / lasts_s[:, None]  # 0 to 1 during the turn
+    away = np.minimum(4 * done, 4 * (1 - done)).clip(0, 1)  # a quarter to turn, a quarter to return
     return furthest[:, None] * away
 
 
 def _lost_stretches(count: int, fps: float, recording: Recording, rng: np.random.Generator) -> Mask:
-    """Return (N, T), True where no face is found for a while."""
+    """Return (N, T), True during intervals without a face."""
     stretches = rng.poisson(recording.lost_stretches, count)[:, None]
     happens = np.arange(MOST_STRETCHES) < stretches  # (N, S)
     start_s = rng.uniform(0, LONGEST_S, happens.shape)
@@ -330,7 +331,7 @@ def _lost_stretches(count: int, fps: float, recording: Recording, rng: np.random
 def _frames_with_face(
     happened: Happenings, fps: float, recording: Recording, rng: np.random.Generator
 ) -> Mask:
-    """Return (N, T), True where a frame exists and its face is found."""
+    """Return (N, T), True where a frame exists and its face is detected."""
     span_s = recording.longest_s - recording.shortest_s
     duration_s = recording.shortest_s + span_s * rng.beta(*recording.duration, BLOCK)
     frames = np.arange(len(list_frame_times(fps)))
@@ -339,12 +340,12 @@ def _frames_with_face(
     found_share = np.where(
         often_missed, rng.uniform(*recording.found_in_missed, BLOCK), recording.found_otherwise
     )
-    # Sampled at every rate, so that what is sampled later does not depend on the rate.
+    # Sample at every rate, so that later random numbers do not depend on the rate.
     chance = rng.random((BLOCK, MAX_FRAMES))
     if fps != FPS:
         chance = rng.spawn(1)[0].random(exists.shape)
     has_face = exists & (chance < found_share[:, None]) & ~happened.lost
-    faceless = ~has_face.any(1)  # such a clip would not be in the corpus
+    faceless = ~has_face.any(1)  # the corpus would not contain such a clip
     has_face[faceless, exists.argmax(1)[faceless]] = True
     return has_face
 
@@ -353,7 +354,7 @@ def _frames_with_face(
 
 
 class Marginal(NamedTuple):
-    """How one reaction's labels are distributed over the clips."""
+    """Distribution of one reaction's labels over clips."""
 
     mean: float
     std: float
@@ -370,10 +371,12 @@ MARGINALS: dict[str, Marginal] = {
     "Fear": Marginal(0.288, 0.342, 0.156, 0.086),
     "Surprise": Marginal(0.530, 0.322, 0.000, 0.176),
 }
-"""Hume-Reaction's training split, 15,806 clips: published aggregates, none of the corpus's data.
+"""Hume-Reaction's training split, 15,806 clips: published aggregates, no data of the corpus.
 
-Each label vector of the corpus is divided by its own maximum. The shares of exact 1 sum to 1, so
-each clip has one label at 1."""
+The corpus divides each label vector by its maximum. The shares of exact 1 sum to 1, so each
+clip
+has one label at 1.
+"""
 
 CORRELATION = np.array(
     [  # Ador   Amus   Anxi   Disg   Pain   Fear   Surp
@@ -392,9 +395,11 @@ CORRELATION = np.array(
 def sample_labels(count: int, rng: np.random.Generator) -> Array:
     """Sample (count, 7) labels in [0, 1] with the published marginals; each row has exactly one 1.
 
-    The dominant reaction follows the shares of 1. Each other label is 0 with its published share,
-    otherwise Beta with the mean and variance that are left for it (the Beta is our choice). A
-    Gaussian copula, shifted by the dominant reaction, ties them together.
+    The dominant reaction follows the shares of 1. Every other label is 0 with its published
+    share,
+    otherwise Beta-distributed with the remaining mean and variance (our choice). A Gaussian
+    copula,
+    shifted by the dominant reaction, correlates them.
     """
     shares = np.array([marginal.share_one for marginal in MARGINALS.values()])
     dominant = rng.choice(len(REACTIONS), size=count, p=shares / shares.sum())  # (count,)
@@ -402,7 +407,7 @@ def sample_labels(count: int, rng: np.random.Generator) -> Array:
     scores = CORRELATION[dominant] + noise  # (count, 7)
     labels = np.empty_like(scores)
     for column in range(len(REACTIONS)):
-        # Uniform on [0, 1] over the clips in which this reaction is not the dominant one.
+        # Uniform on [0, 1] over the clips in which another reaction is dominant.
         uniform = np.interp(scores[:, column], *_score_distribution(column))
         share_zero, values, quantiles = _label_distribution(column)
         above_zero = np.interp((uniform - share_zero) / (1 - share_zero), quantiles, values)
@@ -413,9 +418,9 @@ def sample_labels(count: int, rng: np.random.Generator) -> Array:
 
 @cache
 def _score_distribution(column: int) -> tuple[Array, Array]:
-    """Return scores and their cumulative distribution where the reaction is not dominant.
+    """Return scores and their cumulative distribution if another reaction is dominant.
 
-    A mixture of unit normals, one for each reaction that may be the dominant one instead.
+    A mixture of unit normals, one per possible dominant reaction.
     """
     scores = np.linspace(-6, 6, 1201)
     marginals = list(MARGINALS.values())
@@ -430,16 +435,16 @@ def _score_distribution(column: int) -> tuple[Array, Array]:
 
 @cache
 def _label_distribution(column: int) -> tuple[float, Array, Array]:
-    """Return share of 0, values and quantiles of the Beta where the reaction is not dominant."""
+    """Return share of 0, values and quantiles of the Beta if another reaction is dominant."""
     mean, std, share_zero, share_one = list(MARGINALS.values())[column]
     share_between = 1 - share_zero - share_one
-    # E[x] and E[x^2] are published: remove what the ones give, divide by the share between 0 and 1.
+    # E[x] and E[x^2] are published: subtract the ones, divide by the share between 0 and 1.
     beta_mean = (mean - share_one) / share_between
     beta_variance = (std**2 + mean**2 - share_one) / share_between - beta_mean**2
     concentration = beta_mean * (1 - beta_mean) / beta_variance - 1  # a + b
     a, b = beta_mean * concentration, (1 - beta_mean) * concentration
     values = 1 / (1 + np.exp(-np.linspace(-30, 30, 6001)))
-    density = values**a * (1 - values) ** b  # over the logits: smooth where a or b is below 1
+    density = values**a * (1 - values) ** b  # over logits, which is smooth where a or b is below 1
     quantiles = np.cumsum(density) / density.sum()
-    values = values.clip(1e-4, 1 - 1e-4)  # float32 must not round them to 0 or 1
+    values = values.clip(1e-4, 1 - 1e-4)  # keep float32 from rounding to 0 or 1
     return share_zero / (1 - share_one), values, quantiles
