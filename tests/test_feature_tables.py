@@ -400,6 +400,7 @@ NO_NUMBERS = (
     *("1.#IND", "-1.#IND00", "1.#QNAN", "-1.#QNAN0", "1.#SNAN", "1.#J", "1.#INF"),
     *("#N/A", "#DIV/0!", "#VALUE!", "#REF!", "#NUM!", "#NULL!", "#NAME?", "#NV", "#WERT!"),
     *("#N/A N/A", "NA", "N/A", "n/a", "<NA>", "null", "NULL", "None", "nil", "-", "--", ".", "?"),
+    *("NaT", "\u2013", "\u2014"),
 )
 
 
@@ -474,6 +475,7 @@ def test_measures_are_features(tmp_path, name):
         ("Timecode", ["10:15:27:00.0", "10:15:27:15.0", "10:15:28:00.0", "10:15:28:15.0"]),
         ("time", [7.0, 7.5, 8.0, 8.5]),
         ("timestamp", ["00:07.0", "00:07.5", "00:08.0", "00:08.5"]),
+        ("time", [f"2026-01-01 10:00:0{second}" for second in ("0.0", "0.5", "1.0", "1.5")]),
         (
             "DateTime time",
             [f"2026-01-01 10:00:0{second}" for second in ("0.0", "0.5", "1.0", "1.5")],
@@ -601,6 +603,21 @@ def test_tables_with_other_suffixes_delimiters_and_headers(tmp_path, name, text)
     table = read_feature_table(tmp_path / name)
     assert table.values.tolist() == [[0.5], [1.5]]
     assert table.times_s.tolist() == [0, 0.5]
+
+
+def test_tabs_with_decimal_commas_and_utf_16_as_spreadsheets_write_them_are_read(tmp_path):
+    text = "time\tsmile\tbrow\n0,0\t0,5\t1\n0,5\t1,25\t2\n"
+    for name, encoding in (("a.tsv", "utf-8"), ("b.txt", "utf-16"), ("c.csv", "utf-16")):
+        (tmp_path / name).write_text(text, encoding=encoding)
+        table = read_feature_table(tmp_path / name)
+        assert table.values.tolist() == [[0.5, 1], [1.25, 2]]
+        assert table.times_s.tolist() == [0, 0.5]
+
+
+@pytest.mark.parametrize("cells", [("1,234", "2,345"), ("1,5", "2.5")])
+def test_commas_beside_tabs_that_may_group_thousands_are_no_decimal_commas(tmp_path, cells):
+    (tmp_path / "a.tsv").write_text(f"smile\tbrow\n{cells[0]}\t1\n{cells[1]}\t2\n")
+    assert read_feature_table(tmp_path / "a.tsv").names == ("brow",)
 
 
 def test_a_parquet_table_is_that_of_its_numbers(tmp_path):

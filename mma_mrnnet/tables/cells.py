@@ -1,5 +1,6 @@
 """Read tables as text cells, parse numbers, and write tables."""
 
+import codecs
 import csv
 import io
 import json
@@ -29,7 +30,7 @@ _NO_NUMBER = re.compile(
     | [-+]?\d\.\#[a-z]+\d*            # Microsoft's C runtime: 1.#IND, -1.#QNAN0, 1.#J
     | \#[^\d\s]\S* ( [ ]n/?a )?       # spreadsheets: #N/A, #DIV/0!, #NV, #WERT!, #N/A N/A
     | fit_failed | find_failed        # FaceReader
-    | n/?a | <na> | null | none | nil | missing | undefined | [-.?]+
+    | n/?a | <na> | nat | null | none | nil | missing | undefined | [-.?\u2013\u2014]+
     """,
     re.IGNORECASE | re.VERBOSE,
 )
@@ -95,11 +96,13 @@ def read_text_table(
 ) -> TextTable:
     """Read a .parquet or .jsonl file, or any other file as UTF-8 text.
 
+    Text with the byte order mark of UTF-16 is read as UTF-16.
+
     Blank lines are skipped, but count in line numbers.
 
     Args:
         path: the file.
-        delimiter: None detects a comma, semicolon (then decimal commas are allowed), tab or
+        delimiter: None detects a comma, semicolon or tab (then decimal commas are allowed), or
             blanks, and skips lines above the header.
         has_header: the first line is the header.
         width: required cells per row; None takes the first line's.
@@ -127,9 +130,18 @@ def read_text_table(
         if len(row) != width:
             raise ValueError(f"{path}:{line}: expected {width} values; got {len(row)}")
     lines, cells = [line for line, _ in rows], [row for _, row in rows]
-    if separator == ";":
+    if separator == ";" or (separator == "\t" and _has_decimal_commas(cells)):
         cells = [[_DECIMAL_COMMA.sub(r"\1.\2", cell) for cell in row] for row in cells]
     return TextTable(path, first if has_header else [], lines, cells, header_line)
+
+
+def _has_decimal_commas(rows: list[list[str]]) -> bool:
+    """Return whether commas in numbers cannot be those of thousands, and no number has a point."""
+    numbers = [cell for row in rows for cell in row if cell[-1:].isdigit()]
+    commas = [cell for cell in numbers if _DECIMAL_COMMA.match(cell)]
+    if any("." in cell and parse_number(cell) is not None for cell in numbers):
+        return False
+    return any(len(cell.rpartition(",")[2]) != 3 for cell in commas)
 
 
 def _has_row_names(width: int, rows: list[list[str]]) -> bool:
@@ -141,7 +153,10 @@ def _has_row_names(width: int, rows: list[list[str]]) -> bool:
 
 def _read_text(path: Path) -> str:
     try:
-        return path.read_text(encoding="utf-8-sig")
+        content = path.read_bytes()
+        has_mark = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+        text = content.decode("utf-16" if has_mark else "utf-8-sig")
+        return text.replace("\r\n", "\n").replace("\r", "\n")
     except UnicodeDecodeError as error:
         raise ValueError(f"{path}: not a table in UTF-8: {error}") from error
     except OSError as error:

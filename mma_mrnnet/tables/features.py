@@ -215,7 +215,8 @@ def read_feature_table(
     more are milliseconds, and of 10,000 or more microseconds. Constant times are ignored.
 
     Args:
-        path: .csv, .tsv or .txt in UTF-8, or .parquet, with a header; lines above it are skipped.
+        path: .csv, .tsv or .txt in UTF-8 or UTF-16, or .parquet, with a header; lines above it are
+            skipped.
         patterns: shell-style patterns of the columns to take (`AU*_r`), in this order. Columns
             without numbers are dropped unless a pattern is their exact name. Default for OpenFace:
             gaze, head rotation and action units; py-feat: action units, emotions and head
