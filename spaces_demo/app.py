@@ -317,7 +317,7 @@ def make_camera() -> gr.Image:
 
 
 def refuse_large_picture(payload: ImageData) -> None:
-    """Raise an error for a picture with too many pixels, from its header."""
+    """Raise an error if the header of a picture gives too many pixels."""
     source: str | io.BytesIO | None = payload.path
     if payload.url and payload.url.startswith("data:"):
         source = io.BytesIO(base64.b64decode(payload.url.partition(",")[2]))

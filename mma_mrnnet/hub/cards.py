@@ -65,11 +65,7 @@ class CheckpointResults:
 
     @classmethod
     def read(cls, folder: Path) -> "CheckpointResults":
-        """Read the result files of a folder.
-
-        Raises:
-            ValueError: a file cannot be read.
-        """
+        """Read the result files of a folder; raises ValueError if a file is unreadable."""
         typed = {
             name: read_results(folder / name) if (folder / name).is_file() else None
             for name in RESULT_FILES[:2]
@@ -108,16 +104,11 @@ class CheckpointResults:
 
 
 def model_card(model: PreTrainedModel, folder: Path) -> str:
-    """Fill in the card of a checkpoint.
+    """Return the card of a checkpoint, as Markdown with YAML metadata.
 
     `folder` holds the processor and any of `RESULT_FILES`. Scores without a file are shown as
-    unmeasured; `results_evaluation.json` replaces the scores of stage 1.
-
-    Returns:
-        Markdown with YAML metadata.
-
-    Raises:
-        ValueError: a result file cannot be read.
+    unmeasured; `results_evaluation.json` replaces the scores of stage 1. Raises ValueError if a
+    file is unreadable.
     """
     config = model.config
     results = CheckpointResults.read(folder).of(model)
@@ -278,10 +269,7 @@ def _extractor_results(
 def _extractor_scores(
     stage1: MMAResults, evaluation: EvaluationResults | None
 ) -> dict[str, tuple[float | None, float | None]]:
-    """Return correlation and macro F1 of each source with enough images.
-
-    Macro F1 is None for a single class. Scores of combined sources are left out.
-    """
+    """Return correlation and macro F1 (None for one class) of each source with enough images."""
     if evaluation is not None:
         return {
             source: (row.mean_action_unit_correlation.value, evaluated_macro_f1(row))
@@ -305,7 +293,6 @@ def evaluated_macro_f1(row: SourceScores) -> float | None:
 
 
 def _count_classes(confusion: list[list[int]]) -> int:
-    """Count the labelled classes: the nonzero rows of a confusion matrix."""
     return sum(any(counts) for counts in confusion)
 
 
@@ -378,11 +365,7 @@ def package_version() -> str | None:
 
 
 def template_folder(name: str) -> Path:
-    """Return `hub_cards`, `spaces_demo` or `examples` of the installed package or the checkout.
-
-    Raises:
-        FileNotFoundError: neither has the folder.
-    """
+    """Return `hub_cards`, `spaces_demo` or `examples` of the installed package or the checkout."""
     package = Path(str(files("mma_mrnnet"))).resolve()  # a checkout may be a symbolic link
     for folder in (package / name, package.parent / name):
         if folder.is_dir():

@@ -48,12 +48,9 @@ def load_pretrained() -> tuple[MMAMRNNetForIntensity, MMAMRNNetVideoProcessor]:
 def load_checkpoint(
     folder_or_repo: str | os.PathLike[str], revision: str = "main"
 ) -> tuple[MMAMRNNetForIntensity, MMAMRNNetVideoProcessor]:
-    """Load a stage-2 checkpoint in eval mode, and its processor.
+    """Load a stage-2 checkpoint (a folder, or a Hub repository) in eval mode, and its processor.
 
-    `revision` is a branch, tag or commit of a Hub repository.
-
-    Raises:
-        CheckpointError: the checkpoint is missing, damaged, or of another kind.
+    Raises CheckpointError if it is missing, damaged, or of another kind.
     """
     model, processor = load_either(folder_or_repo, revision)
     if isinstance(model, MMAModel):
@@ -67,10 +64,9 @@ def load_checkpoint(
 def load_extractor(
     folder_or_repo: str | os.PathLike[str],
 ) -> tuple[MMAModel, MMAMRNNetVideoProcessor]:
-    """Load the extractor of a checkpoint of either stage in eval mode, and the processor.
+    """Load the extractor of either stage's checkpoint in eval mode, and the processor.
 
-    Raises:
-        CheckpointError: the checkpoint is missing or damaged, or has no extractor.
+    Raises CheckpointError if the checkpoint is missing, damaged, or without an extractor.
     """
     model, processor = load_either(folder_or_repo)
     extractor = extractor_of(model)
@@ -86,10 +82,7 @@ def load_either(
 ) -> tuple[Model, MMAMRNNetVideoProcessor]:
     """Load a checkpoint of either stage in eval mode, and its processor.
 
-    `revision` is a branch, tag or commit of a Hub repository.
-
-    Raises:
-        CheckpointError: the checkpoint is missing, damaged, or of another kind.
+    Raises CheckpointError if it is missing, damaged, or of another kind.
     """
     # Pin one commit, in case of a push in between.
     commit = cast("str", resolve_revision(folder_or_repo, revision))

@@ -23,16 +23,12 @@ PIPELINE_FILE = "pipeline_mma_mrnnet.py"
 
 
 def export_checkpoint(source: str | os.PathLike[str], target: str | os.PathLike[str]) -> Path:
-    """Write a folder that can be uploaded to the Hub, and return it.
+    """Write a stage-1 or stage-2 checkpoint as a folder for the Hub, and return the folder.
 
     Loads with `trust_remote_code=True` without the package, and as our classes with it.
 
-    Args:
-        source: a stage-1 or stage-2 checkpoint, such as `runs/mrnn/model`.
-        target: a folder that is new or empty.
-
     Raises:
-        CheckpointError: the source cannot be loaded, or the target cannot be used.
+        CheckpointError: the source cannot be loaded, or the target is not new or empty.
     """
     target = Path(target)
     check_target(target)
@@ -62,11 +58,7 @@ def export_checkpoint(source: str | os.PathLike[str], target: str | os.PathLike[
 
 
 def check_target(target: Path) -> None:
-    """Check that a folder can be created at `target`.
-
-    Raises:
-        CheckpointError: it is a file, a non-empty folder, or the current folder.
-    """
+    """Raise CheckpointError if `target` is a file, a non-empty folder, or the current folder."""
     try:
         check_new_folder(target)
     except ValueError as error:

@@ -110,7 +110,7 @@ class _Intensities(nn.Module):
 
 
 def _prepare_intensities(model: MMAMRNNetForIntensity) -> _Intensities:
-    """Copy stage 2 without the extractor and with `_GRU`; the copy shares the weights."""
+    """Copy stage 2 without the extractor and with `_GRU`; weights are shared."""
     kept = copy.copy(model)
     kept._modules = dict(model._modules)
     kept.mma, kept.rnn = None, copy.copy(model.rnn)
@@ -236,7 +236,6 @@ def _write(
 
 
 def _describe(model: Model, path: Path, licence: str) -> dict[str, str]:
-    """Return name, version and licence for a model file's metadata."""
     return {
         "name": f"{model.config.model_type.replace('_', '-')} {path.stem}",
         "version": package_version() or "",
@@ -287,7 +286,6 @@ def _compare(path: Path, network: nn.Module, batches: list[dict[str, Tensor]]) -
 
 
 def _crops(side: int) -> list[dict[str, Tensor]]:
-    """Make batches of noise in the range of crops."""
     draw = torch.Generator().manual_seed(0)
     return [
         {"pixel_values": 2 * torch.rand(size, 3, side, side, generator=draw) - 1}

@@ -54,15 +54,8 @@ class PublishError(OSError):
 class Published:
     """A finished push.
 
-    Attributes:
-        repo_id: with its namespace.
-        url: page of the repository.
-        commit: hash of the commit that holds the checkpoint.
-        files: number of files.
-        size: of all files, in bytes.
-        removed: names of removed files of an earlier push.
-        private: whether the repository is private.
-        changed: False if the repository already held exactly these files.
+    `files` is the number of files, `size` their bytes. `removed` names files of an earlier push.
+    `changed` is False if the repository already held exactly these files.
     """
 
     repo_id: str
@@ -257,7 +250,6 @@ def _names_of_exports(found: ModelInfo, folder: Path) -> set[str]:
 
 
 def _model_type(folder: Path) -> str | None:
-    """Return the model type in `config.json`, or None."""
     try:
         config = json.loads((folder / "config.json").read_text("utf-8"))
     except ValueError:

@@ -86,7 +86,6 @@ class NamedOutputsConfig(PreTrainedConfig):
     """A config that derives `label2id` from `id2label`."""
 
     def __post_init__(self, **kwargs: Any) -> None:
-        """Derive `label2id` from `id2label`."""
         if self.id2label is not None and not isinstance(self.id2label, dict):
             raise ValueError(
                 "id2label must be an object of numbers and names, such as {0: 'joy'}; "
@@ -173,7 +172,6 @@ class MMAConfig(NamedOutputsConfig):
     initializer_range: float = 0.02
 
     def __post_init__(self, **kwargs: Any) -> None:
-        """Fill in the backbone and the names of the expressions."""
         self.action_units = list(self.action_units)
         if isinstance(self.backbone_config, dict):
             self.backbone_config = {"model_type": "resnet", **self.backbone_config}
@@ -330,7 +328,6 @@ class MMAMRNNetConfig(NamedOutputsConfig):
     ) = "regression"
 
     def __post_init__(self, **kwargs: Any) -> None:
-        """Fill in the extractor, if any, and the names of the targets."""
         if self.feature_names is not None:
             if self.mma_config is not None:
                 raise ValueError(

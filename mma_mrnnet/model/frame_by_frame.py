@@ -54,13 +54,7 @@ class StreamState:
 
 @dataclass
 class StepOutput(ModelOutput):
-    """Estimate after a frame.
-
-    Attributes:
-        intensities: (B, K) as in `IntensityOutput`, of the frames so far.
-        logits: (B, K) before the sigmoid and the calibration.
-        state: input of the next `step`.
-    """
+    """Estimate (B, K) after a frame, as in `IntensityOutput`; pass `state` to the next `step`."""
 
     # Always set; `ModelOutput` requires the defaults.
     intensities: Tensor = None  # type: ignore[assignment]

@@ -58,16 +58,10 @@ PRESENT_PROBABILITY = 0.5
 
 
 def presence_target(intensity: Tensor) -> Tensor:
-    """Convert intensity labels of action units to probabilities of presence (our choice).
+    """Convert intensities of action units in [0, 1] to probabilities of presence (our choice).
 
     A linear ramp from 0 at intensity 0 to 1 at twice `PRESENT_INTENSITY`, which itself
-    maps to `PRESENT_PROBABILITY`. Binary labels stay 0 and 1.
-
-    Args:
-        intensity: any shape, in [0, 1]; NaN if unlabelled.
-
-    Returns:
-        The same shape, in [0, 1]; NaN stays NaN.
+    maps to `PRESENT_PROBABILITY`. Binary labels stay 0 and 1; NaN (unlabelled) stays NaN.
     """
     return (intensity * (PRESENT_PROBABILITY / PRESENT_INTENSITY)).clamp(0.0, 1.0)
 
@@ -81,18 +75,14 @@ def is_present(intensity: Tensor) -> Tensor:
 
 
 def neutral_talkers(intensity: Tensor, action_units: Sequence[int]) -> Tensor:
-    """Return a mask of faces that show only parted lips, as in calm speech (our choice).
+    """Return a mask (N,) of faces that show only parted lips, as in calm speech (our choice).
 
     AU25 or AU26 exceeds `PARTED_INTENSITY`, and every other unit is below
     `QUIET_INTENSITY`. AU10 may be higher by a quarter of AU25, since parted lips raise
-    it. AU1, 4 and 12 (brows and smile) must be annotated.
+    it. AU1, 4 and 12 (brows and smile) must be annotated: the mask is False for NaN, and
+    everywhere if `action_units` lacks 1, 4, 12 or 25.
 
-    Args:
-        intensity: (N, A) in [0, 1]; NaN if unlabelled.
-        action_units: the units of the A columns.
-
-    Returns:
-        (N,) bool; all False if `action_units` lacks 1, 4, 12 or 25.
+    `intensity` is (N, A) in [0, 1], NaN if unlabelled; `action_units` names its columns.
     """
     place = {unit: column for column, unit in enumerate(action_units)}
     if not {1, 4, 12, 25} <= place.keys():
@@ -130,11 +120,7 @@ def affect_names(
 
 
 def check_channels(setting: str, channels: Sequence[str]) -> None:
-    """Check that `channels` are some of `CHANNELS`, each once, in their order.
-
-    Raises:
-        ValueError: they are not; the message names `setting`.
-    """
+    """Raise ValueError if `channels` are not some of `CHANNELS`, each once, in their order."""
     if not channels or list(channels) != [channel for channel in CHANNELS if channel in channels]:
         raise ValueError(
             f"{setting} must be one or more of {', '.join(CHANNELS)}, each once and in this order; "
@@ -145,15 +131,9 @@ def check_channels(setting: str, channels: Sequence[str]) -> None:
 def pack_affect(
     valence_arousal: Tensor, expression_logits: Tensor, action_unit_logits: Tensor
 ) -> Tensor:
-    """Build the affect vector that stage 2 reads.
+    """Build the affect vector of stage 2: (..., 2 + 7 + A) float32, ordered as `affect_names`.
 
-    Args:
-        valence_arousal: (..., 2) in [-1, 1].
-        expression_logits: (..., 7).
-        action_unit_logits: (..., A).
-
-    Returns:
-        (..., 2 + 7 + A) float32, in the order of `affect_names`.
+    Takes valence-arousal (..., 2) in [-1, 1] and logits (..., 7) and (..., A).
     """
     return torch.cat(
         [

@@ -22,10 +22,7 @@ def _require_same_shape(prediction: Tensor, target: Tensor) -> None:
 
 
 def _moments(prediction: Tensor, target: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Compute moments (K,) of each column over its labelled rows, in float32 or better.
-
-    Returns difference of the means, both variances, covariance, number of labelled rows.
-    """
+    """Return mean difference, both variances, covariance, count: (K,) over labelled rows."""
     _require_same_shape(prediction, target)
     labelled = ~target.isnan()  # (N, K)
     wide = torch.promote_types(prediction.dtype, torch.float32)
@@ -48,12 +45,8 @@ def _moments(prediction: Tensor, target: Tensor) -> tuple[Tensor, Tensor, Tensor
 def concordance(prediction: Tensor, target: Tensor) -> Tensor:
     """Compute the concordance correlation coefficient of each column (Lin, Biometrics, 1989).
 
-    Args:
-        prediction: (N, K) float.
-        target: (N, K) float, in the unit of `prediction`; NaN if unlabelled.
-
-    Returns:
-        (K,) float in [-1, 1]; 0 without a labelled row, or if neither side varies.
+    `prediction` and `target` are (N, K) float in the same unit, NaN if unlabelled. Returns (K,)
+    float in [-1, 1]; 0 without a labelled row, or if neither side varies.
 
     Raises:
         ValueError: the shapes differ.
@@ -65,13 +58,8 @@ def concordance(prediction: Tensor, target: Tensor) -> Tensor:
 def pearson(prediction: Tensor, target: Tensor) -> Tensor:
     """Compute the Pearson correlation of each column over its labelled rows.
 
-    Args:
-        prediction: (N, K) float.
-        target: (N, K) float; NaN if unlabelled.
-
-    Returns:
-        (K,) float in [-1, 1]; 0 without a labelled row, or if one side does not vary
-        (our choice: no NaN, no gradient).
+    `prediction` and `target` are (N, K) float, NaN if unlabelled. Returns (K,) float in [-1, 1];
+    0 without a labelled row, or if one side does not vary (our choice: no NaN, no gradient).
 
     Raises:
         ValueError: the shapes differ.
@@ -254,11 +242,8 @@ def hard_co_annotation(
     unannotated. A row with annotated units and no expression gets the expression whose
     prototypical units are all present: the one with most units, or none if two tie.
 
-    Args:
-        expression_labels: (N,) int64 class ids; -100 if unlabelled.
-        action_unit_labels: (N, A) float in [0, 1]; NaN if not annotated.
-        prior: (7, A) in [0, 1], P(unit | expression).
-        prototypes: (7, A) bool; see `priors.prototypical_units`.
+    `prototypes` (7, A) bool comes from `priors.prototypical_units`; the other arguments are
+    as in `soft_co_annotation`.
 
     Returns:
         Expression labels (N,), action-unit labels (N, A) and their weights (N, A), which

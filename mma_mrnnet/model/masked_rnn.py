@@ -78,12 +78,8 @@ class MaskedRNN(nn.Module):
     def shares(self, states: Tensor, frame_mask: Tensor) -> Tensor:
         """Compute the weight of each frame in the pooled sum; arguments as in `pooled`.
 
-        Returns:
-            (B, T); 0 in padded frames, sums to 1. Arbitrary for a clip without frames,
-            whose states are all 0.
-
-        Raises:
-            ValueError: `mask` or `padded` pooling, which have no weighted sum.
+        Returns (B, T): 0 in padded frames, sum 1; arbitrary for a clip without frames, whose
+        states are all 0. Raises ValueError for `mask` and `padded`, which have no such sum.
         """
         if self.pooling in ("mask", "padded"):
             raise ValueError(

@@ -32,11 +32,7 @@ HOOKS = frozenset({*TransformersKwargs.__annotations__, "return_loss", "use_cach
 
 
 def check_keywords(kwargs: dict[str, Any], forward: Callable[..., Any]) -> None:
-    """Check that extra keywords of a `forward` are transformers' own.
-
-    Raises:
-        TypeError: an unknown keyword; the message lists the accepted ones.
-    """
+    """Raise TypeError for a keyword of `forward` that is neither its own nor transformers'."""
     if unknown := kwargs.keys() - HOOKS:
         accepted = [name for name in inspect.signature(forward).parameters if name != "self"]
         raise TypeError(
@@ -145,8 +141,7 @@ class BackboneStage(GradientCheckpointingLayer):
 class MMAModel(MMAPreTrainedModel):
     """The multi-task extractor: a residual network and three linear heads on pooled features.
 
-    Source: arXiv 2303.00180, abstract (three tasks on static frames); heads and sizes are
-    our choice.
+    Source: arXiv 2303.00180, abstract. Heads and sizes are our choice.
     """
 
     def __init__(self, config: MMAConfig) -> None:
@@ -301,15 +296,10 @@ class MMAForImageClassification(MMAModel):
     def forward(
         self, pixel_values: Tensor, labels: Tensor | None = None, **kwargs: Any
     ) -> ImageClassifierOutput:
-        """Estimate the expressions of N face crops.
+        """Return `loss`, `logits` (N, 7) of the expressions, and `hidden_states` if requested.
 
-        Args:
-            pixel_values: (N, 3, S, S) float, as in `MMAModel.forward`.
-            labels: (N,) int64 expressions, -100 if unlabelled.
-            kwargs: other arguments of `MMAModel.forward`.
-
-        Returns:
-            `loss`, `logits` (N, 7), and `hidden_states` if requested.
+        `pixel_values` (N, 3, S, S) float and other keywords as in `MMAModel.forward`; `labels` are
+        (N,) int64 expressions, -100 if unlabelled.
         """
         output = super().forward(
             pixel_values, expression_labels=labels, **{**kwargs, "return_dict": True}

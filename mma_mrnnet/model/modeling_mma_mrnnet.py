@@ -163,14 +163,10 @@ class MMAMRNNetForIntensity(FrameByFrame, MMAMRNNetPreTrainedModel):  # type: ig
 
     @classmethod
     def from_mma_pretrained(cls, folder_or_repo: str | os.PathLike, **config: Any) -> Self:
-        """Build a stage-2 model around a trained extractor; the other layers are new.
+        """Build a stage-2 model, in eval mode, around a trained extractor.
 
-        Args:
-            folder_or_repo: a stage-1 checkpoint, or a stage-2 one with an extractor.
-            config: fields of `MMAMRNNetConfig`.
-
-        Returns:
-            The model in eval mode.
+        The extractor comes from a checkpoint of either stage; other layers are new. Keywords
+        are fields of `MMAMRNNetConfig`.
 
         Raises:
             OSError: nothing there can be loaded.
@@ -192,21 +188,13 @@ class MMAMRNNetForIntensity(FrameByFrame, MMAMRNNetPreTrainedModel):  # type: ig
         return model.eval()
 
     def freeze_mma(self) -> None:
-        """Fix the extractor: no gradients and always eval mode, so batch norms do not change.
-
-        Raises:
-            ValueError: the model has no extractor.
-        """
+        """Fix the extractor: no gradients, eval mode. Raises ValueError if there is none."""
         extractor = self._extractor()
         self.config.freeze_mma = True
         extractor.requires_grad_(False).eval()
 
     def unfreeze_mma(self) -> None:
-        """Train the extractor too; needs `pixel_values`, since `affect` carries no gradient.
-
-        Raises:
-            ValueError: the model has no extractor.
-        """
+        """Train the extractor too; needs `pixel_values`. Raises ValueError if there is none."""
         extractor = self._extractor()
         self.config.freeze_mma = False
         extractor.requires_grad_(True).train(self.training)
@@ -231,12 +219,8 @@ class MMAMRNNetForIntensity(FrameByFrame, MMAMRNNetPreTrainedModel):  # type: ig
     def set_calibration(self, scale: Tensor, shift: Tensor) -> None:
         """Store an affine calibration of the outputs with the weights.
 
-        Args:
-            scale: (K,) positive, so that clips keep their order within a target.
-            shift: (K,).
-
-        Raises:
-            ValueError: a wrong shape, a value that is not finite, or a scale <= 0.
+        `scale` (K,) is positive, so that clips keep their order; `shift` is (K,). Raises
+        ValueError otherwise, and for values that are not finite.
         """
         _check_line("shift", shift, scale, tuple(self.calibration_scale.shape))
         self.calibration_scale.copy_(scale)
@@ -274,15 +258,10 @@ class MMAMRNNetForIntensity(FrameByFrame, MMAMRNNetPreTrainedModel):  # type: ig
             self.config.calibrated = not is_identity
 
     def set_feature_scaling(self, mean: Tensor, scale: Tensor) -> None:
-        """Store a scaling of the features to about mean 0 and deviation 1 with the weights.
+        """Store with the weights the map (features - `mean`) / `scale`, (F,) each.
 
-        Args:
-            mean: (F,), subtracted first.
-            scale: (F,) positive, the divisor.
-
-        Raises:
-            ValueError: a model with an extractor, a wrong shape, a value that is not
-                finite, or a scale <= 0.
+        Raises ValueError for a model with an extractor, a wrong shape, a value that is not
+        finite, or a scale <= 0.
         """
         if self.config.feature_names is None:
             raise ValueError(
@@ -295,15 +274,10 @@ class MMAMRNNetForIntensity(FrameByFrame, MMAMRNNetPreTrainedModel):  # type: ig
     def extract_affect(
         self, pixel_values: Tensor, frame_mask: Tensor | None = None, chunk_size: int = 64
     ) -> Tensor:
-        """Compute the affect of the real frames of B clips.
+        """Compute the affect (B, T, A) float32 of the real frames of B clips; 0 in padded frames.
 
-        Args:
-            pixel_values: (B, T, 3, S, S) float; padded frames are never read.
-            frame_mask: (B, T) bool; None means every frame is real.
-            chunk_size: frames per pass through the extractor.
-
-        Returns:
-            (B, T, A) float32; 0 in padded frames.
+        `pixel_values` is (B, T, 3, S, S) float, `frame_mask` (B, T) bool (None: all are real).
+        `chunk_size` frames pass through the extractor at once.
         """
         extractor = self._extractor()
         if frame_mask is None:
@@ -387,22 +361,17 @@ class MMAMRNNetForIntensity(FrameByFrame, MMAMRNNetPreTrainedModel):  # type: ig
         return affect, self.rnn(self._choose_columns(affect), frame_mask), frame_mask
 
     def _logits(self, dense: Tensor) -> Tensor:
-        """Compute logits (B, K) from the dense layer's outputs (B, D) before its ReLU."""
         # No autocast: half precision is as coarse as the differences between clips.
         with torch.autocast(dense.device.type, enabled=False):
             return self.output(self.dropout(dense.relu()).to(self.calibration_scale.dtype))
 
     def _intensities(self, logits: Tensor) -> Tensor:
-        """Compute intensities (B, K) from logits; clipped to [0, 1] with the sigmoid."""
         estimates = self._calibrate(logits)
         is_bounded = self.config.output_activation == "sigmoid"
         return estimates.clamp(0.0, 1.0) if is_bounded else estimates
 
     def _prepare_affect(self, affect: Tensor, frame_mask: Tensor) -> Tensor:
-        """Return affect (B, t, A) in the GRU's dtype, features scaled, 0 in padded frames.
-
-        With `padded` pooling the padded frames keep their values.
-        """
+        """Return affect (B, t, A), scaled, in the GRU's dtype; padding is 0, except with `padded`."""
         real = frame_mask.unsqueeze(-1)  # (B, t, 1)
         if self.config.temporal_pooling != "padded":
             affect = torch.where(real, affect, 0.0)
@@ -414,16 +383,14 @@ class MMAMRNNetForIntensity(FrameByFrame, MMAMRNNetPreTrainedModel):  # type: ig
         return affect.to(self.calibration_scale.dtype)
 
     def _choose_columns(self, affect: Tensor) -> Tensor:
-        """Select the columns (B, t, C) that the GRU reads."""
         columns = self.config.channel_columns
         return affect if len(columns) == affect.shape[-1] else affect[..., columns]
 
     def objective(self, output: IntensityOutput, labels: Tensor) -> Tensor:
-        """Compute the loss `config.intensity_loss` of a whole batch from `output.logits`.
+        """Compute the loss `config.intensity_loss` of a whole batch; labels (B, K) may be NaN.
 
-        Labels are (B, K); NaN if unlabelled. Separate from `forward`: a batch spread over
-        processes must be gathered first, because correlations of its parts do not average
-        to that of the whole.
+        Separate from `forward`: a batch spread over processes must be gathered first, because
+        correlations of its parts do not average to that of the whole.
         """
         # Not clipped to [0, 1]: a clipped estimate has no gradient.
         return INTENSITY_LOSS[self.config.intensity_loss](self._calibrate(output.logits), labels)
@@ -514,8 +481,7 @@ class MMAMRNNetForVideoClassification(MMAMRNNetForIntensity):
     ) -> IntensityOutput:
         """Run `MMAMRNNetForIntensity.forward`; return the intensities as `logits`.
 
-        The signature is repeated because transformers' `Trainer` drops columns that are not
-        in it.
+        Repeats the signature: transformers' `Trainer` drops columns that are not in it.
         """
         kwargs["return_dict"] = True
         output = super().forward(

@@ -196,15 +196,9 @@ class MMAMRNNetVideoProcessor(BaseVideoProcessor):
     ) -> np.ndarray:
         """Choose the frames of a video (transformers' hook).
 
-        Args:
-            metadata: of a video, or of an array, which has no rate.
-            num_frames: ignored, since `pad` sets the length.
-            fps: frames per second; None means the processor's own.
-            kwargs: transformers' own keywords.
-
-        Returns:
-            (L,) int64 indices: the first frame at or after each k / fps; all frames of an
-            array.
+        Returns (L,) int64 indices: the first frame at or after each k / `fps` (None: the
+        processor's own rate); all frames of an array, which has no rate. `num_frames` is
+        ignored, since `pad` sets the length.
 
         Raises:
             ValueError: the video header lacks the number of frames or the rate.
@@ -286,16 +280,9 @@ class MMAMRNNetVideoProcessor(BaseVideoProcessor):
         return "cut to the first" if is_cut else "thinned evenly to"
 
     def scale(self, crops: Tensor | np.ndarray) -> Tensor:
-        """Convert N crops, uint8 RGB, to pixel values.
+        """Convert N crops to pixel values (N, 3, S, S) float32 in [-1, 1].
 
-        Args:
-            crops: (N, H, W, 3) or (N, 3, H, W).
-
-        Returns:
-            (N, 3, S, S) float32 in [-1, 1].
-
-        Raises:
-            ValueError: another shape or dtype.
+        `crops` is (N, H, W, 3) or (N, 3, H, W) uint8 RGB; others raise ValueError.
         """
         frames = _as_tensor(crops)
         if frames.ndim != 4 or 3 not in (frames.shape[1], frames.shape[-1]):

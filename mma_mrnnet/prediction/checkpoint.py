@@ -61,11 +61,7 @@ def resolve_stage_2(
 
 
 def get_extractor(model: MMAModel | MMAMRNNetForIntensity) -> MMAModel:
-    """Return the stage-1 model, which may be the model itself.
-
-    Raises:
-        ValueError: the model reads feature tables.
-    """
+    """Return the stage-1 model; raises ValueError for a model that reads feature tables."""
     extractor = getattr(model, "mma", model)
     if extractor is None:
         raise ValueError("this model reads tables of features and has no extractor for images")

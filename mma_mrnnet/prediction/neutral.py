@@ -28,11 +28,7 @@ class NoNeutralError(ValueError):
 
 
 def check_neutral(neutral: Neutral) -> None:
-    """Check that the value is None, `auto`, or (start, end) with 0 <= start < end.
-
-    Raises:
-        ValueError: it is none of these.
-    """
+    """Raise ValueError unless the value is None, `auto`, or (start, end), 0 <= start < end."""
     if neutral is None or neutral == "auto":
         return
     try:
@@ -52,14 +48,9 @@ def neutral_stretch(
     """Return start and end in seconds of a person's neutral stretch.
 
     `auto` chooses the least expressive `AUTO_S` seconds with a face in every sampled frame: the
-    lowest mean of the units' mean probability plus 1 - P(neutral). It always finds one, even in
-    a clip without a calm moment.
-
-    Args:
-        neutral: (start, end), or `auto`.
-        times_s: (L,) times of the sampled frames with the person's face, in order.
-        affect: (L, A) affect of these frames.
-        fps: their sampling rate.
+    lowest mean of the units' mean probability plus 1 - P(neutral). These need not be calm.
+    `times_s` (L,) and `affect` (L, A) are of the sampled frames with the person's face, in
+    order; `fps` is the sampling rate.
 
     Raises:
         NoNeutralError: no frame is in the stretch, or no stretch is long enough for `auto`.

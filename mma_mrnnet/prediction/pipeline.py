@@ -190,13 +190,9 @@ class FacialExpressionIntensityPipeline(Pipeline):
         }
 
     def save_pretrained(self, save_directory: str | os.PathLike[str], **kwargs: Any) -> None:
-        """Save model, processor and the code of the pipeline.
+        """Save model, processor and code; raises ValueError if the path is a file.
 
         `pipeline(model=save_directory, trust_remote_code=True)` then loads the same pipeline.
-        Keywords are transformers' own.
-
-        Raises:
-            ValueError: `save_directory` is a file.
         """
         folder = Path(save_directory)
         if folder.is_file():

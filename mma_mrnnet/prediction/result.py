@@ -129,8 +129,7 @@ class VideoPrediction:
     def ranked(self) -> list[tuple[str, float]]:
         """Return targets and intensities, strongest first.
 
-        Raises:
-            ValueError: there is no face, or the checkpoint is not calibrated.
+        Raises ValueError without a face, and for a checkpoint that is not calibrated.
         """
         if self.error is not None:
             raise ValueError(f"{self.file}: {self.error}")
@@ -212,12 +211,10 @@ def clip_table(predictions: Iterable[VideoPrediction]) -> pd.DataFrame:
 
 @dataclass(frozen=True, eq=False)
 class SampledAffect:
-    """One person's affect, or a table's features, in the sampled frames with a face, in time order.
+    """One person's affect, or a table's features, in the sampled frames with a face.
 
-    Attributes:
-        values: (L, A) float32; L may be 0.
-        frames: (L,) frame numbers in the file.
-        times_s: (L,) their times.
+    `values` is (L, A) float32, L >= 0; `frames` (L,) frame numbers in the file and `times_s` (L,)
+    their times, in order.
     """
 
     values: np.ndarray
@@ -258,10 +255,9 @@ def predict_intensities(
 def run_stage_2(
     clips: Sequence[np.ndarray], model: MMAMRNNetForIntensity, processor: MMAMRNNetVideoProcessor
 ) -> np.ndarray:
-    """Run stage 2, in eval mode, on N clips of (L, A) float32 affect.
+    """Return (N, K) float32 intensities of N clips of (L, A) affect; NaN without frames.
 
-    Returns:
-        (N, K) float32 intensities; NaN for clips without frames.
+    The model must be in eval mode.
     """
     intensities = np.full((len(clips), len(model.config.label_names)), np.nan, np.float32)
     filled = [number for number, clip in enumerate(clips) if len(clip)]

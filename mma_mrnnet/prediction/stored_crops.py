@@ -17,16 +17,10 @@ UNKNOWN = Detection((float("nan"),) * 4, np.full((5, 2), np.nan), score=float("n
 
 
 class StoredClip:
-    """The frames of a folder of crops that are due at a rate, in time order.
+    """The frames of a folder of crops that are due at `fps`, in time order.
 
-    Args:
-        folder: output of `mma-mrnnet crop` for one clip.
-        fps: rate at which the model reads frames.
-        table_fps: rate of the per-frame table; None for every frame.
-
-    Attributes:
-        duration_s: length of the video.
-        warning: what a damaged video lost, or None.
+    `table_fps` is the rate of the per-frame table, None for every frame. `duration_s` is the
+    video's; `warning` says what a damaged video lost.
 
     Raises:
         CropError: the index or a crop is missing, or the crops have another rate.
@@ -57,7 +51,6 @@ class StoredClip:
             yield PeopleFrame(number - 1, time_s, due, faces, crops)
 
     def _read_crop(self, number: int) -> np.ndarray:
-        """Read a crop as (S, S, 3) uint8 RGB."""
         path = self._folder / self._index.settings.name_of(number)
         try:
             return read_picture(path)

@@ -34,8 +34,7 @@ class LiveEstimate:
         detection: the tracked face.
         crop: (S, S, 3) uint8 RGB, the input of the extractor.
         frames_in_window: frames with a face in the window.
-        frames_sampled: frames sampled since the start.
-        frames_with_face: those of them with a face.
+        frames_sampled, frames_with_face: counts since the start.
     """
 
     time_s: float
@@ -101,11 +100,9 @@ class LiveReader:
     def add(self, image: np.ndarray, time_s: float) -> LiveEstimate | None:
         """Add the next frame, and return the estimate after it; None if the frame is not due.
 
-        A frame without a face adds nothing, but older frames may leave the window.
-
-        Args:
-            image: (H, W, 3) uint8 RGB, upright.
-            time_s: capture time in seconds, on any clock that does not run backwards.
+        `image` is (H, W, 3) uint8 RGB, upright; `time_s` the capture time in seconds, on any clock
+        that does not run backwards. A frame without a face adds nothing, but older frames may
+        leave the window.
 
         Raises:
             ValueError: an image of another shape or dtype; a time stamp that is not finite or

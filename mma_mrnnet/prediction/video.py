@@ -295,7 +295,6 @@ def _no_face_error(frames: list[_PersonFrame], config: MMAMRNNetConfig) -> str:
 def _calibrate(
     frames: list[_PersonFrame], sampled: SampledAffect, neutral_s: tuple[float, float]
 ) -> list[_PersonFrame]:
-    """Subtract from all affect what the face shows in the neutral stretch."""
     start_s, end_s = neutral_s
     inside = (sampled.times_s >= start_s) & (sampled.times_s <= end_s)
     own = OwnNeutral.of(sampled.values[inside])

@@ -231,7 +231,6 @@ class _Painter:
         return _draw_lines(lines, self._font, width, 1.25, first_colour=person.colour)
 
     def _draw_notes(self, notes: str) -> np.ndarray:
-        """Return (h, W, 4) notes, wrapped to the width of the frames."""
         width = _FINE * self._width
         lines = _wrap(notes, self._small, width - 2 * (round(self._small.size) // 3))
         return _draw_lines(lines, self._small, width, 1.35)
@@ -366,10 +365,7 @@ def _caption_frames(frames: pd.DataFrame, prior_only: Sequence[str]) -> dict[int
 def _name_likeliest(
     values: dict[str, float], expressions: Sequence[str], units: Sequence[str]
 ) -> tuple[str, ...]:
-    """Return lines such as `happiness 0.98` and `AU12 0.95  AU25 0.90`.
-
-    Always names the likeliest expression; adds a second one and up to three units if likely enough.
-    """
+    """Return lines such as `happiness 0.98` and `AU12 0.95  AU25 0.90`, of the likeliest."""
     lines = []
     for names, always, most in ((expressions, 1, 2), (units, 0, 3)):
         ranked = sorted(names, key=lambda name: -values[name])[:most]
@@ -383,7 +379,6 @@ def _name_likeliest(
 
 
 def _new_patch(width: int, height: int) -> tuple[Image.Image, ImageDraw.ImageDraw]:
-    """Return a dark, half-transparent patch and its drawing object."""
     patch = Image.new("RGBA", (width, height), _PANEL)
     return patch, ImageDraw.Draw(patch)
 
@@ -409,7 +404,7 @@ def _draw_lines(
 
 
 def _reduce(patch: Image.Image) -> np.ndarray:
-    """Return (h, w, 4) uint8, reduced to the scale of the frames."""
+    """Return (h, w, 4) uint8, reduced by `_FINE`."""
     return np.asarray(patch.reduce(_FINE))
 
 

@@ -66,13 +66,10 @@ class Row:
 
 @dataclass(frozen=True)
 class TimeLine:
-    """The axis that all rows of a prediction share.
+    """The axis that all rows of a prediction share, up to `duration_s`.
 
-    Attributes:
-        duration_s: its end.
-        edges_s: (C + 1,) edges of the columns.
-        column: (N,) the column of each of the N frames.
-        counts_frames: whether numbers are frames, not seconds (a table without time stamps).
+    `edges_s` (C + 1,) are the edges of the columns, `column` (N,) the column of each frame.
+    `counts_frames`: numbers are frames, not seconds (a table without time stamps).
     """
 
     duration_s: float
@@ -256,11 +253,7 @@ def place_gaps(prediction: VideoPrediction, line: TimeLine) -> list[tuple[float,
 
 
 def check_comparable(one: VideoPrediction, other: VideoPrediction) -> None:
-    """Check that two predictions have the same targets.
-
-    Raises:
-        ValueError: they do not.
-    """
+    """Raise ValueError if two predictions have different targets."""
     if list(one.intensities) != list(other.intensities):
         raise ValueError(
             f"{other.file}: has other targets than {one.file}: {', '.join(other.intensities)}; "

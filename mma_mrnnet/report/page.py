@@ -107,11 +107,7 @@ def render_timeline(prediction: VideoPrediction) -> Markup:
 
 
 def report_page(predictions: Sequence[VideoPrediction]) -> str:
-    """Return a page about at least one person, with a section per clip.
-
-    Raises:
-        ValueError: there are no predictions.
-    """
+    """Return a page with a section per clip; raises ValueError without predictions."""
     if not predictions:
         raise ValueError("a report needs at least one prediction")
     clips: dict[str, list[VideoPrediction]] = {}
@@ -134,8 +130,7 @@ def clip_section(people: Sequence[VideoPrediction]) -> str:
 def comparison_page(one: VideoPrediction, other: VideoPrediction) -> str:
     """Return a page of two clips side by side, or one below the other if narrow.
 
-    Raises:
-        ValueError: the clips have different targets.
+    Raises ValueError if the clips have different targets.
     """
     figures.check_comparable(one, other)
     names = pair_names(one, other)
@@ -157,11 +152,7 @@ def others_said(prediction: VideoPrediction) -> str | None:
 
 
 def write_page(page: str, path: str | os.PathLike[str]) -> Path:
-    """Write a page atomically.
-
-    Raises:
-        ValueError: the suffix is neither .html nor .htm.
-    """
+    """Write a page atomically; raises ValueError unless the suffix is .html or .htm."""
     path = Path(path)
     if path.suffix.lower() not in PAGE_SUFFIXES:
         raise ValueError(f"{path}: a page is written as .html; got {path.suffix or 'no ending'!r}")

@@ -36,11 +36,7 @@ _NOT_COMPARABLE = (
 
 
 def figure_class() -> "type[Figure]":
-    """Return matplotlib's `Figure`, which draws without a display.
-
-    Raises:
-        ValueError: matplotlib is not installed.
-    """
+    """Return matplotlib's `Figure`, which needs no display; raises ValueError if not installed."""
     try:
         from matplotlib.figure import Figure
     except ImportError as error:
@@ -49,12 +45,9 @@ def figure_class() -> "type[Figure]":
 
 
 def draw_prediction(prediction: VideoPrediction, path: str | os.PathLike[str]) -> Path:
-    """Draw the face, the intensities with their notes, and the affect and moments over time.
+    """Draw face, intensities, notes, and affect and moments over time; without a face, the error.
 
-    Without a face, draws the error.
-
-    Raises:
-        ValueError: `path` is not a .png, or matplotlib is not installed.
+    Raises ValueError if `path` is not a .png, or matplotlib is not installed.
     """
     figure = figure_class()(figsize=(12, 6.4), dpi=110, layout="constrained")
     parts: Any = figure.subfigures(1, 2, width_ratios=(1, 1.75))
@@ -68,8 +61,7 @@ def draw_comparison(
 ) -> Path:
     """Draw two results of the same model side by side, with the same layout.
 
-    Raises:
-        ValueError: different targets, `path` is not a .png, or matplotlib is not installed.
+    Raises ValueError as `draw_prediction`, and for different targets.
     """
     check_comparable(one, other)
     figure = figure_class()(figsize=(15, 9), dpi=100, layout="constrained")
@@ -86,7 +78,6 @@ def draw_comparison(
 def _draw_summary(
     figure: "FigureBase", prediction: VideoPrediction, name: str, *, upright: bool
 ) -> None:
-    """Draw face, bars and notes, one below the other or side by side."""
     if upright:
         face, bars = figure.subplots(nrows=2, height_ratios=(1, 1.3))
     else:
@@ -215,7 +206,6 @@ def _label_rows(axes: "Axes", names: Sequence[str]) -> None:
 def _hatch_gaps(
     axes: "Axes", line: TimeLine, prediction: VideoPrediction, bottom: float, top: float
 ) -> None:
-    """Hatch the columns without a face."""
     for edges in line.gaps(prediction):
         axes.fill_between(
             edges, bottom, top, facecolor="#f6f8fa", edgecolor="#8c959f", hatch="////", linewidth=0
