@@ -29,9 +29,6 @@ def replaced_file(target: str | os.PathLike[str]) -> Iterator[Path]:
 
     The temporary path keeps the suffix. A symbolic link stays: the file behind it is replaced. A
     `target` that is no regular file (a named pipe, `/dev/stdout`) is yielded itself.
-
-    Raises:
-        OSError: the directory is missing or not writable.
     """
     target = Path(target).resolve()
     if target.exists() and not target.is_file():
@@ -83,9 +80,7 @@ def write_text(path: str | os.PathLike[str], text: str) -> None:
 def write_json(path: str | os.PathLike[str], value: object) -> None:
     """Write strict JSON atomically.
 
-    Raises:
-        ValueError: NaN or infinity.
-        TypeError: a value that is not JSON-serialisable.
+    Raises ValueError for NaN and infinity, TypeError for values that are not JSON-serialisable.
     """
     write_text(path, json.dumps(value, indent=1, allow_nan=False) + "\n")
 
@@ -118,11 +113,7 @@ def sweep_leftovers(folder: Path, target: Path | None = None) -> None:
 
 
 def check_can_write_file(path: str | os.PathLike[str]) -> None:
-    """Check that a file can be written at `path`. Called before any work.
-
-    Raises:
-        ValueError: the directory is missing or not writable, or `path` is a directory.
-    """
+    """Raise ValueError if no file can be written at `path`. Called before any work."""
     path = Path(path)
     parent = path.absolute().parent
     if not parent.is_dir():
@@ -139,11 +130,7 @@ def check_can_write_file(path: str | os.PathLike[str]) -> None:
 
 
 def check_new_folder(path: str | os.PathLike[str]) -> None:
-    """Check that `path` does not exist or is an empty folder.
-
-    Raises:
-        ValueError: `path` is a file, a folder that is not empty, or the current folder.
-    """
+    """Raise ValueError unless `path` is missing or an empty folder, but not the current one."""
     path = Path(path)
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
         raise ValueError(f"{path}: exists and is not an empty folder; nothing was written")
@@ -160,7 +147,7 @@ def file_digest(path: str | os.PathLike[str]) -> str:
 def content_digest(*values: object) -> str:
     """Return the SHA-256 of values as JSON with sorted keys, 64 hexadecimal digits.
 
-    Other objects are converted by `str`.
+    Objects without a JSON form are converted by `str`.
     """
     content = json.dumps(values, sort_keys=True, default=str)
     return hashlib.sha256(content.encode()).hexdigest()

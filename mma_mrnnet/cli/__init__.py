@@ -181,7 +181,6 @@ def main(words: Sequence[str] | None = None) -> int:
 
 
 def _reason(error: Any) -> str:
-    """Describe a usage error in one line."""
     kind = type(error).__name__
     if kind == "NoSuchOption":
         is_ablate = error.ctx.info_name == "ablate"

@@ -40,8 +40,7 @@ def show_demo(
 def astronaut() -> np.ndarray:
     """Return NASA's portrait of Eileen Collins (public domain): (512, 512, 3) uint8 RGB.
 
-    Raises:
-        ValueError: scikit-image is not installed.
+    Raises ValueError if scikit-image is not installed.
     """
     try:
         from skimage.data import astronaut as photo
@@ -53,10 +52,7 @@ def astronaut() -> np.ndarray:
 def camera_move(
     photo: np.ndarray, frames: int, size: tuple[int, int] = (640, 480)
 ) -> Iterator[np.ndarray]:
-    """Yield frames of a slow zoom onto the upper middle of a photo.
-
-    `photo` is (h, w, 3) uint8 RGB, and `size` the frames' width and height.
-    """
+    """Yield frames of a slow zoom onto the upper middle of a photo, (h, w, 3) uint8 RGB."""
     import cv2
 
     width, height = size
@@ -73,15 +69,9 @@ def camera_move(
 
 
 def run_demo(folder: Path) -> tuple["VideoPrediction", dict[str, Path]]:
-    """Make the clip, predict it, and write clip, tables and picture.
+    """Make the clip, predict it, and write all files; return the prediction and paths by kind.
 
-    Files of an earlier demo are replaced.
-
-    Returns:
-        The prediction, and the path of each file by its kind.
-
-    Raises:
-        ValueError: the extra is not installed; nothing was written.
+    Files of an earlier demo are replaced. Raises ValueError, before any work, without the extra.
     """
     from mma_mrnnet.prediction import clip_table, predict_video, write_table
     from mma_mrnnet.report.picture import draw_prediction, figure_class

@@ -140,8 +140,7 @@ def load_model(
 ) -> tuple["MMAMRNNetForIntensity", "MMAMRNNetVideoProcessor"]:
     """Load the model and processor of `--model`; None loads the bundled checkpoint.
 
-    Raises:
-        ValueError: a revision without a name, or a checkpoint that cannot be loaded.
+    Raises ValueError for a revision without a name, or a checkpoint that cannot be loaded.
     """
     if name is None and revision is not None:
         raise ValueError("--revision needs --model, a repository on the Hub")
@@ -155,11 +154,7 @@ def load_model(
 
 
 def move_to(model: "torch.nn.Module", name: str) -> None:
-    """Move a model to a torch device.
-
-    Raises:
-        ValueError: the device is not available.
-    """
+    """Move a model to a torch device; raise ValueError if it is not available."""
     import torch
 
     try:

@@ -40,11 +40,7 @@ class Targets:
         return {option: path for option, path in paths.items() if path is not None}
 
     def check(self) -> None:
-        """Check that each output can be written, and to its own file. Called before any work.
-
-        Raises:
-            ValueError: a path that cannot be written, or one path for two options.
-        """
+        """Raise ValueError if a path cannot be written or is used twice. Called before any work."""
         from mma_mrnnet.tables.cells import check_table_path
 
         given = self.given()
@@ -57,15 +53,10 @@ class Targets:
                 raise ValueError(f"{given[option]}: --{option} and --{other} need a file each")
 
     def check_against(self, clips: Sequence[str], *, all_faces: bool, is_of_tables: bool) -> None:
-        """Check that the outputs fit the clips. Called before any clip is read.
+        """Raise ValueError if the outputs do not fit the clips, or would overwrite one.
 
-        Args:
-            clips: the clips to predict.
-            all_faces: a clip may give several people.
-            is_of_tables: the clips are tables of features, without frames to draw on.
-
-        Raises:
-            ValueError: they do not fit, or an output would overwrite a clip.
+        Called before any clip is read. With `all_faces` a clip may give several people. Tables have
+        no frames to draw on.
         """
         given = self.given()
         check_clips_stay(clips, [given[name] for name in (*TABLES, "report") if name in given])
@@ -86,12 +77,9 @@ class Targets:
 
 
 def check_report(path: Path | None, *, several: bool = False) -> None:
-    """Check that the report `path` (None: no report) can be written. Called before any work.
+    """Raise ValueError if the report (None: no report) cannot be written. Called before any work.
 
     `several` means that more than one clip or person is possible.
-
-    Raises:
-        ValueError: it cannot be written.
     """
     if path is None:
         return
@@ -113,11 +101,7 @@ def check_report(path: Path | None, *, several: bool = False) -> None:
 
 
 def check_clips_stay(clips: Sequence[str], outputs: Sequence[Path]) -> None:
-    """Check that no output would overwrite a clip.
-
-    Raises:
-        ValueError: one would.
-    """
+    """Raise ValueError if an output would overwrite a clip."""
     for path in (path for path in outputs if path.exists()):
         if any(_is_same_file(path, clip) for clip in clips):
             raise ValueError(f"{path}: is one of the clips, which are never written over")
@@ -133,14 +117,7 @@ class Outputs:
     """Collects and writes all outputs of `predict`.
 
     An error in one output does not stop the others, or other clips: `failed` keeps its message.
-
-    Args:
-        targets: output paths.
-        model: the model that predicts.
-        processor: the model's processor.
-        table_fps: frame rate of the table of frames and the report; None for every frame.
-        window_s: length of the windows in seconds.
-        hop_s: seconds between the starts of windows.
+    `table_fps` is the frame rate of the table of frames and the report; None means every frame.
     """
 
     def __init__(
@@ -165,10 +142,7 @@ class Outputs:
         self.failed: list[str] = []
 
     def add(self, people: list["VideoPrediction"]) -> list["VideoPrediction"]:
-        """Take one clip's people; return them with the frames that tables hold.
-
-        With `--annotate` they come with every frame.
-        """
+        """Take one clip's people; return them with the frames of the tables (`--annotate`: all)."""
         if "annotate" in self.given:
             self._annotated = people
             people = [_keep_frames_at(each, self._table_fps) for each in people]
@@ -302,10 +276,7 @@ def describe_unwritten(path: Path, error: Exception) -> str:
 
 
 def print_prediction(prediction: "VideoPrediction", *, all_faces: bool = False) -> None:
-    """Print one person's intensities to stdout, and warnings and errors to stderr.
-
-    With `all_faces`, the person's number is printed too.
-    """
+    """Print one person's intensities to stdout, and warnings and errors to stderr."""
     from mma_mrnnet.prediction import shown
 
     file = shown(prediction.file)
@@ -347,10 +318,7 @@ def print_neutral(prediction: "VideoPrediction", name: str) -> None:
 
 
 def print_notes(config: "MMAMRNNetConfig", *, with_frames: bool) -> None:
-    """Print the notes that must accompany a model's numbers.
-
-    `with_frames` means that the frames' affect is shown too.
-    """
+    """Print the notes that must accompany a model's intensities and, with `with_frames`, affect."""
     from mma_mrnnet.model.labels import action_unit_name
 
     notes = config.caveats()

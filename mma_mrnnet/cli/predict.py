@@ -74,14 +74,8 @@ COMPARED_BAR_LENGTH = 10  # characters for intensity 1
 class Reading:
     """How to read and predict each clip.
 
-    Attributes:
-        model: a stage-2 model.
-        processor: the model's processor.
-        fps: frame rate of the table of frames; None for the checkpoint's own.
-        every_frame: the table of frames holds every frame; `fps` must be None.
-        all_faces: predict everybody in the clip.
-        neutral: stretch of the person's neutral; None for none.
-        table_fps: rows per second of tables without times; None uses every row.
+    `fps` is the frame rate of the table of frames (None: the checkpoint's); with `every_frame` it
+    must be None. `table_fps` is the rate of tables without times; None uses every row.
     """
 
     model: "MMAMRNNetForIntensity"
@@ -292,11 +286,7 @@ def _check_windows(
 
 
 def _choose_window(window: float | None, most_s: float) -> float:
-    """Return the window length in seconds; the model reads at most `most_s`.
-
-    Raises:
-        ValueError: `window` is longer.
-    """
+    """Return the window length in seconds; raise ValueError if the model reads less."""
     if window is not None and window > most_s:
         raise ValueError(f"--window {window:g}: this model reads at most {most_s:g} s at once")
     return min(WINDOW_S, most_s) if window is None else window
@@ -305,7 +295,7 @@ def _choose_window(window: float | None, most_s: float) -> float:
 def _show(people: list["VideoPrediction"], outputs: Outputs, *, all_faces: bool) -> None:
     """Print one clip's results at once.
 
-    A closed pipe (`| head`) or a full disk ends the work only if nothing else is written.
+    A closed pipe or a full disk behind stdout ends the work only if no file is to be written.
     """
     try:
         for prediction in people:
@@ -470,11 +460,6 @@ def _format_cell(prediction: "VideoPrediction", target: str) -> str:
 
 
 def _write_comparison(one: "VideoPrediction", other: "VideoPrediction", path: Path) -> None:
-    """Write the report of two clips as a picture or a page.
-
-    Raises:
-        OSError: it cannot be written.
-    """
     try:
         if path.suffix.lower() == ".png":
             from mma_mrnnet.report.picture import draw_comparison

@@ -32,11 +32,8 @@ from mma_mrnnet.synthetic.builders import drawn_splits
 class FrameReader:
     """A corpus of labelled face crops, for stage 1.
 
-    Attributes:
-        read: folder, action units -> train and validation, columns `records.frame_features`.
-        provenance: None if the folder declares it, see `declared_provenance`.
-        is_cached: the rows are kept for the next run, see `cached_frames`.
-        takes_required: `read` takes the required splits as third argument; else it needs both.
+    `read` maps folder and action units (with `takes_required`: and required splits) to splits with
+    columns `records.frame_features`. `provenance` is None if the folder declares it.
     """
 
     read: Callable[..., datasets.DatasetDict]
@@ -49,11 +46,8 @@ class FrameReader:
 class ClipReader:
     """A corpus of clips with intensities, for stage 2.
 
-    Attributes:
-        title: for reports.
-        id_column: the column of clip names in tables of predictions.
-        read: folder, `--clips_from`, choice of labels -> the clips of all splits.
-        provenance: None if the folder declares it, see `declared_provenance`.
+    `read` maps folder, `--clips_from` and choice of labels to all clips; `id_column` is for tables
+    of predictions. `provenance` is None if the folder declares it.
     """
 
     title: str
@@ -101,11 +95,9 @@ def frame_readers() -> dict[str, FrameReader]:
 
 @dataclass(frozen=True)
 class LabelledFrames:
-    """Labelled face crops.
+    """Labelled face crops with columns `records.frame_features`.
 
-    Attributes:
-        splits: `train` and `validation`, columns `records.frame_features`.
-        provenance: one entry per source of the training rows (or of the only split), by name.
+    `provenance` has one entry per source of the training rows (or of the only split), by name.
     """
 
     splits: datasets.DatasetDict
@@ -121,12 +113,9 @@ class LabelledFrames:
 def draw_frames(
     data: str, action_units: Sequence[int], *, items: int, seed: int, image_size: int
 ) -> LabelledFrames:
-    """Draw faces for `data`, a key of `DRAWN`, with crops of `image_size` pixels.
+    """Draw `items` training faces, and a fifth as many for validation.
 
-    There are `items` training faces, and a fifth as many for validation.
-
-    Raises:
-        ValueError: action units that cannot be drawn.
+    `data` is a key of `DRAWN`. Raises ValueError for action units that cannot be drawn.
     """
     undrawn = [unit for unit in action_units if unit not in ACTION_UNITS]
     if undrawn:
@@ -151,10 +140,8 @@ def load_frames(
 ) -> LabelledFrames:
     """Read labelled face crops of one corpus, or concatenate several.
 
-    Args:
-        data: a folder for `load_face_parquet`, or `NAME:FOLDER`; a comma separates several.
-        action_units: the units to return; NaN where a corpus does not annotate one.
-        required: splits that must not be empty.
+    `data` is a folder for `load_face_parquet`, or `NAME:FOLDER`; a comma separates several. Units
+    that a corpus does not annotate are NaN. `required` splits must not be empty.
 
     Raises:
         ValueError: not a corpus of stage 1, or an error of the corpus's reader.

@@ -72,7 +72,6 @@ def load_aff_wild2(
 
 
 def _find_annotations(folder: Path) -> Path:
-    """Return the folder with the annotations of one edition."""
     marks = [name for names, _ in TASKS for name in names] + [MULTI_TASK_FILES["train"]]
     places = [
         folder,

@@ -39,17 +39,15 @@ def load_affectnet(
 ) -> datasets.DatasetDict:
     """Read either release of AffectNet with its own split; it has no action units.
 
-    Contempt, none, uncertain and non-face become -100. Such a row keeps its valence and arousal;
-    it is dropped if it has none (-2 in the corpus). Each image is its own `subject`. Images are
-    not cropped: photos of the first release show more than the face.
+    Contempt, none, uncertain and non-face become -100; such a row is dropped if it has no valence
+    and arousal either (-2 in the corpus). Each image is its own `subject`, and not cropped.
 
     The folder holds `Manually_Annotated_file_lists/{training,validation}.csv` (header optional)
     and `Manually_Annotated_Images/`; or `{train_set,val_set}/images/<id>.jpg` and, beside
     `images`, `annotations/<id>_{exp,val,aro}.npy`.
 
     Raises:
-        ValueError: neither or both releases, a wrong header, a label out of range, or a
-            duplicate image.
+        ValueError: neither or both releases, a wrong header or label, or a duplicate image.
     """
     folder = Path(folder).absolute()
     lists, newer = folder / "Manually_Annotated_file_lists", folder / NPY_FOLDERS["train"]
@@ -99,7 +97,6 @@ def _read_arrays(folder: Path) -> pd.DataFrame:
 
 
 def _read_scalar(path: Path) -> str:
-    """Read the one value of an array file, a number or text."""
     try:
         array = np.load(path, allow_pickle=False)
         return str(array.item())

@@ -34,8 +34,7 @@ def load_bp4d(
     `cropped_aligned/F001_T1/00001.jpg` by frame number (our convention).
 
     Raises:
-        ValueError: no annotations, a wrong header, a value other than 0, 1 and 9, or a duplicate
-            frame.
+        ValueError: no annotations, a wrong header or value, or a duplicate frame.
     """
     folder = Path(folder).absolute()
     files = sorted((folder / "AUCoding/AU_OCC").glob("*_T*.csv"))

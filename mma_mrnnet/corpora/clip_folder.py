@@ -18,12 +18,9 @@ RESERVED = ("file", "track", "duration_s", "frames_sampled", "frames_with_face",
 
 @dataclass(frozen=True)
 class LabelChoice:
-    """Which columns of a metadata file are targets, and their scale.
+    """Target columns of a metadata file, as shell-style patterns, and their scale.
 
-    Attributes:
-        targets: shell-style patterns of target columns; empty: all possible ones.
-        ignore: patterns of columns that are not targets.
-        scale: the ratings that become 0 and 1.
+    Empty `targets` means all columns that can be targets. The ratings in `scale` become 0 and 1.
     """
 
     targets: Sequence[str] = ()
@@ -33,8 +30,6 @@ class LabelChoice:
 
 @dataclass(frozen=True)
 class _Row:
-    """A line of a metadata file."""
-
     place: str
     folder: Path
     split: str
@@ -89,7 +84,6 @@ def _find_metadata(folder: Path) -> Path | None:
 
 
 def _read_layout(folder: Path, choice: LabelChoice) -> tuple[list[str], list[_Row]]:
-    """Return target names and all rows."""
     path = _find_metadata(folder)
     if path is not None:
         return _read_metadata(path, None, choice)

@@ -13,16 +13,12 @@ DECLARATION = "provenance.json"
 
 
 def declared_provenance(folder: str | Path, sources: Collection[str]) -> list[Provenance]:
-    """Read the provenance of sources from the folder's `provenance.json`.
+    """Read the provenance of sources from the folder's `provenance.json`, sorted by name.
 
     The file is a list of objects with the fields of `Provenance`:
     `[{"name": "studio", "licence": "cc-by-4.0", "made_up": false, "labels": "human"}]`.
-    `sources` are values of the data's column `source`, or `labelled_folder` or `clips` for these
-    kinds of data.
-
-    Returns:
-        One `Provenance` per source, sorted by name; "unknown" for a source that the file does
-        not name, or without the file.
+    Sources are values of the data's column `source`, or `labelled_folder` or `clips` for these
+    kinds of data. A source is "unknown" without an entry.
 
     Raises:
         ValueError: the file is not such a list, or names a source twice.

@@ -35,8 +35,7 @@ def load_emotionet(
     of them are validation (our choice).
 
     Raises:
-        ValueError: no annotation file, an unreadable one, a value other than 0, 1 and 999, or a
-            duplicate image.
+        ValueError: no readable annotation file, a wrong value, or a duplicate image.
     """
     folder = Path(folder).absolute()
     experts = sorted([*folder.glob("EmotioNet_FACS*.csv"), *folder.glob("EmotioNet_FACS*.xlsx")])

@@ -58,7 +58,6 @@ def cached_frames(
 
 
 def _open_stored(folder: Path) -> datasets.DatasetDict | None:
-    """Return the memory-mapped rows; None if missing or damaged."""
     if not folder.is_dir():
         return None
     splits = datasets.DatasetDict()

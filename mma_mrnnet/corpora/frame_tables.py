@@ -156,15 +156,9 @@ def as_splits(
 ) -> datasets.DatasetDict:
     """Return tables as splits with columns `records.frame_features`.
 
-    Nothing is cached, and no image is opened. Rows without a label or image file are dropped, and
-    the log counts them.
-
-    Args:
-        tables: columns `image` (path with forward slashes), `subject`, and any labels.
-        corpus: value of the column `source`.
-        folder: of the corpus, for messages.
-        action_units: the units to return; NaN if not annotated.
-        required: splits that must not be empty; other empty splits are dropped.
+    Tables have the columns `image` (path with forward slashes), `subject`, and any labels; missing
+    units become NaN. Rows without a label or image file are dropped, and the log counts them.
+    Empty splits are dropped unless `required`. Nothing is cached, and no image is opened.
 
     Raises:
         ValueError: a duplicate image, a subject in both splits, or an empty required split.
@@ -254,10 +248,8 @@ def _make_dataset(
 def split_by_subject(table: pd.DataFrame, folder: Path) -> dict[str, pd.DataFrame]:
     """Split by subject: a fifth, at least one, is validation (our choice).
 
-    Deterministic: subjects are ordered by the SHA-256 of their names.
-
-    Raises:
-        ValueError: fewer than two subjects.
+    Deterministic: subjects are ordered by the SHA-256 of their names. Raises ValueError for fewer
+    than two subjects.
     """
     subjects = sorted(
         set(table["subject"]), key=lambda name: hashlib.sha256(name.encode()).hexdigest()

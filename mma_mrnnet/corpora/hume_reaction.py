@@ -25,22 +25,16 @@ Labels = dict[str, dict[str, float]]
 
 
 def load_hume_reaction(folder: str | Path, clips_from: str = "auto") -> list[ClipFile]:
-    """Read the clips of Hume-Reaction, with labels as published.
+    """Read the clips of Hume-Reaction, with labels as published, sorted by id.
 
     Layouts: `labels.csv` and `partition.csv` (MuSe 2022), or `data_info.csv`, read by column
     position (ABAW5). The log counts missing ids. Training clips without a file are dropped.
     Validation and test clips are kept, so that each gets a prediction: `path` is the expected
-    place, and missing labels are NaN. A split without any file is dropped.
+    place, and missing labels are NaN. A split without any file is dropped. No layout names people.
 
-    `clips_from` is one of:
-
-    - `faces`: crops `feats/Faces/<id>/<int>.jpg`;
-    - `videos`: `{train,val,test}/mp4/<id>.mp4`;
-    - `auto`: crops if that folder exists, else videos;
-    - anything else: the feature set `feats/<SET>/<id>.csv`.
-
-    Returns:
-        The clips sorted by id; `subject` is empty, since no layout names people.
+    `clips_from` is `faces` (crops `feats/Faces/<id>/<int>.jpg`), `videos`
+    (`{train,val,test}/mp4/<id>.mp4`), `auto` (crops if that folder exists, else videos), or a
+    feature set (`feats/<SET>/<id>.csv`).
 
     Raises:
         ValueError: an unknown layout or feature set, a wrong table, a label out of range, or no
@@ -189,7 +183,6 @@ def _read_split(text: str, place: str) -> str:
 
 
 def _read_seven(cells: list[str], place: str) -> dict[str, float]:
-    """Return the seven labels in [0, 1]; NaN if unlabelled."""
     values, text = parse_numbers(cells)
     if text is not None or len(cells) != len(REACTIONS):
         raise ValueError(f"{place}: labels must be {len(REACTIONS)} numbers; got {cells}")

@@ -28,8 +28,6 @@ class CropReport:
     """The result of a run over a folder.
 
     Attributes:
-        done: clips that were cropped in this run.
-        skipped: clips that already had crops.
         failed: (video, reason) of clips without crops.
         warnings: (video, what was lost) of damaged clips with crops.
         without_face: videos without any face.
@@ -37,7 +35,6 @@ class CropReport:
         faces: how many of these frames had a face.
         tables: metadata files that were written.
         left_out: (place, reason) of lines, or whole tables, that were not copied.
-        seconds: duration of the run.
     """
 
     done: int = 0
@@ -85,13 +82,8 @@ def crop_corpus(
     """Crop each `folder/a/clip.mp4` to `out/a/clip/00001.jpg` ...; copy each `metadata.csv`.
 
     Clips with crops of the same video and settings are skipped. Crops of a clip appear when they
-    are complete, so that another call continues a stopped run.
-
-    Args:
-        folder: searched for videos.
-        out: created if missing; only one run at a time may write there.
-        settings: rate, size and image format of the crops.
-        workers: processes; None takes the number of usable cores.
+    are complete, so that another call continues a stopped run. `workers` None takes the number of
+    usable cores.
 
     Raises:
         ValueError: no video, `out` is or contains `folder`, two clips have the same place, or
@@ -164,10 +156,9 @@ def _assign_places(folder: Path, out: Path) -> dict[Path, Path]:
 
 @contextlib.contextmanager
 def _lock(folder: Path) -> Iterator[None]:
-    """Lock the folder until the process ends.
+    """Lock the folder until the process ends; no lock on Windows and some network file systems.
 
-    `filelock` would leave a file among the crops. There is no lock on Windows, or on network file
-    systems without locks.
+    `filelock` would leave a file among the crops.
     """
     if fcntl is None:
         yield
@@ -222,11 +213,7 @@ def _copy_tables(folder: Path, out: Path, clips: dict[Path, Path], report: CropR
 
 
 def _read_table(path: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
-    """Return a table's header and its (line number, cells).
-
-    Raises:
-        ValueError: no table in UTF-8, or no column `file_name`.
-    """
+    """Return header and (line number, cells); raise ValueError without a column `file_name`."""
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             reader = csv.reader(file)

@@ -39,10 +39,7 @@ class OlderCropsError(CropError):
 class CropSettings:
     """What determines a video's crops.
 
-    Attributes:
-        fps: frames per second to search for faces; None searches every frame.
-        size: side of the crops in pixels.
-        image_format: a key of `ENCODINGS`.
+    `fps` None searches every frame for faces; `size` is in pixels.
     """
 
     fps: float | None = FOLLOWED_FPS
@@ -64,7 +61,6 @@ class CropIndex:
     """The content of `crops.json`.
 
     Attributes:
-        settings: of the crops.
         source: the video's size in bytes and modification time in nanoseconds.
         frames: per searched frame: number in the video from 1, seconds since the first frame,
             and 1 with a face or 0 without.
@@ -97,8 +93,7 @@ class CropIndex:
     def files_at(self, folder: Path, fps: float) -> list[Path]:
         """Return the crops for reading the video at `fps`, in time order.
 
-        Raises:
-            CropError: the crops have another rate, or one is missing.
+        Raises CropError for another rate, or a missing crop.
         """
         self.check_rate(folder, fps)
         clock = FrameClock(None if self.settings.fps else fps)
@@ -116,9 +111,7 @@ class CropIndex:
 def read_index(folder: Path) -> CropIndex | None:
     """Read the index of a folder of crops; None if it has none.
 
-    Raises:
-        OlderCropsError: an older version wrote it.
-        CropError: it cannot be read.
+    Raises CropError if it is unreadable, OlderCropsError if an older version wrote it.
     """
     path = folder / INDEX
     try:

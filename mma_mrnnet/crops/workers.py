@@ -31,14 +31,9 @@ Task = tuple[Path, Path]
 
 @dataclass(frozen=True)
 class Outcome:
-    """The result of one clip.
+    """The result of one clip; `faces` is the number of searched frames with a face.
 
-    Attributes:
-        frames: how many were searched.
-        faces: how many of them had a face.
-        warning: what a damaged video lost, or None.
-        error: why there are no crops, or None.
-        disk_full: every other clip would have the same error.
+    `disk_full` means that every other clip would fail too.
     """
 
     frames: int = 0
@@ -172,7 +167,6 @@ def _report_death(worker: _Worker) -> Outcome:
 
 
 def _stop(team: list[_Worker]) -> None:
-    """Kill the workers, and remove their unfinished work."""
     for worker in team:
         worker.process.kill()
     for worker in team:

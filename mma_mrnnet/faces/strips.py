@@ -10,14 +10,7 @@ MOST_PEOPLE = 20  # strips held at once (our choice)
 
 @dataclass(frozen=True, eq=False)
 class FaceSnapshot:
-    """One aligned face.
-
-    Attributes:
-        time_s: seconds since the clip's first frame.
-        frame: the frame's number in the file, from 0.
-        crop: (S, S, 3) uint8 RGB, the extractor's input.
-        score: the detector's confidence in [0, 1].
-    """
+    """One aligned face, (S, S, 3) uint8 RGB, with its time, frame number and detection score."""
 
     time_s: float
     frame: int

@@ -19,14 +19,9 @@ Found = dict[int, Detection]
 
 @dataclass(frozen=True)
 class FaceFrame:
-    """One person in one frame.
+    """One person in one frame; `index` is the frame's number in the file, from 0.
 
-    Attributes:
-        index: the frame's number in the file, from 0.
-        time_s: seconds since the first frame.
-        due: one flag per requested rate.
-        detection: the face, or None.
-        crop: (S, S, 3) uint8 RGB, aligned; None without a face, or after it was dropped.
+    `due` has one flag per requested rate. `crop` is (S, S, 3) uint8 RGB, aligned, or None.
     """
 
     index: int
@@ -38,14 +33,10 @@ class FaceFrame:
 
 @dataclass(frozen=True)
 class PeopleFrame:
-    """All people in one frame.
+    """All people in one frame; `index` is the frame's number in the file, from 0.
 
-    Attributes:
-        index: the frame's number in the file, from 0.
-        time_s: seconds since the first frame.
-        due: one flag per requested rate.
-        faces: face by track; tracks are numbered from 0 in order of appearance.
-        crops: (S, S, 3) uint8 RGB by track, aligned; empty after they were dropped.
+    `due` has one flag per requested rate. Faces and crops, (S, S, 3) uint8 RGB, are by track;
+    tracks are numbered from 0 in order of appearance.
     """
 
     index: int
@@ -66,13 +57,9 @@ class PeopleFrame:
 
 @dataclass
 class _Track:
-    """One person.
+    """One person: the last face, its time, and the other faces of that frame.
 
-    Attributes:
-        last: the last face.
-        time_s: time of the last face.
-        others: the other faces of that frame and their track numbers; -1 for none.
-        sightings: frames with a face of the person.
+    `others` come with their track numbers, -1 for none.
     """
 
     last: Detection
@@ -87,7 +74,6 @@ class _Track:
         return moved if fits else None
 
     def scale_to(self, picture: tuple[int, int]) -> None:
-        """Convert to another picture size."""
         self.last = self.last.scale_to(picture)
         self.others = [(number, face.scale_to(picture)) for number, face in self.others]
 
@@ -115,10 +101,7 @@ class FaceTracker:
         self._picture = (1, 1)
 
     def update(self, detections: list[Detection], time_s: float) -> Found:
-        """Assign a frame's faces (largest first) to tracks, and update the tracks.
-
-        `time_s` must not decrease.
-        """
+        """Assign a frame's faces (largest first) to tracks, and update the tracks."""
         found = self._assign(detections, time_s)
         named = {id(detection): number for number, detection in found.items()}
         for number, detection in found.items():
@@ -195,8 +178,7 @@ class FaceTracker:
 class FaceFollower:
     """Follows one person of a live stream, where later frames are unknown.
 
-    It starts with the largest face. After `LOST_AFTER_S` without that person, it takes the largest
-    face in view.
+    It starts with the largest face, and takes the largest again after `LOST_AFTER_S` without it.
     """
 
     def __init__(self) -> None:
@@ -226,14 +208,8 @@ def crop_faces(
     """Yield one `PeopleFrame` per frame, with aligned crops of all people.
 
     People are tracked along the frames that are due at the first rate. Other frames are only
-    compared with the last of these, so that further rates do not change the result.
-
-    Args:
-        frames: in time order.
-        size: S, side of the crops.
-        detector: None creates one.
-        use_damaged: search damaged frames too; by default they have no faces, since a decoder may
-            invent some.
+    compared with the last of these, so that further rates do not change the result. Damaged frames
+    have no faces unless `use_damaged`, since a decoder may invent some.
     """
     detector = detector or FaceDetector()
     tracker = FaceTracker()

@@ -30,16 +30,10 @@ MEMORY = 2**30
 class ClipCache:
     """A folder of cached rows, one file per clip.
 
-    The file name is a digest of the settings and of path, size and modification time of the
-    clip's files. Files are written atomically, so that processes can share a folder, and a killed
-    run can continue. A damaged file is computed again.
-
-    Args:
-        folder: created if missing.
-        settings: what else determines the rows; JSON-serialisable.
-        width: numbers per row.
-        read: returns a clip's rows, (L, width) float32; raises VideoError or CropError.
-        files: returns a clip's files; empty if the clip is missing.
+    The file name is a digest of `settings` (JSON-serialisable) and of path, size and modification
+    time of the clip's files. Files are written atomically, so that processes can share a folder,
+    and a killed run can continue. A damaged file is computed again. `read` returns a clip's rows,
+    (L, width) float32, or raises VideoError or CropError; `files` is empty for a missing clip.
     """
 
     def __init__(
@@ -92,9 +86,7 @@ class ClipCache:
     def compute(self, clip: ClipFile) -> np.ndarray:
         """Compute and store the clip's rows, (L, width) float32.
 
-        Raises:
-            VideoError: the video cannot be read.
-            CropError: a crop cannot be read, or the crops have another rate.
+        Raises VideoError or CropError if the clip is unreadable.
         """
         key = self.key_of(clip)  # computed before reading: the clip may change meanwhile
         path = self.path_of(key)
@@ -145,13 +137,11 @@ class SplitRows:
     """The rows of a split's clips.
 
     Attributes:
-        targets: names of the labels.
         clips: clips with at least one row, in corpus order; labelled ones first.
         rows: (L, width) float32 for each of `clips`.
         lengths: (N,) int64, rows of each of `clips`.
         labelled: number of labelled `clips`.
         without_rows: ids of readable clips without rows, such as clips without a face.
-        unreadable: ids of clips that are missing or unreadable.
         fingerprint: digest of ids, labels and cache keys of all readable clips.
     """
 

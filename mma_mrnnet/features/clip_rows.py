@@ -37,13 +37,9 @@ UNEVEN = 0.1
 class FaceCache(ClipCache):
     """One row per face crop of a video, of stored crops or of a plain folder of crops.
 
-    Args:
-        folder: created if missing.
-        settings: what else determines the rows; JSON-serialisable.
-        width: numbers per row.
-        size: side in pixels of crops from videos.
-        fps: frames per second of video; crops without an index are all used.
-        rows_of: N >= 0 crops, (H, W, 3) uint8 RGB of any size -> (N, width) float32.
+    `rows_of` maps N >= 0 crops, (H, W, 3) uint8 RGB of any size, to (N, width) float32; `settings`
+    must identify it. Videos are read at `fps`, with crops of side `size`; crops without an index
+    are all used.
     """
 
     def __init__(
@@ -89,7 +85,6 @@ def _read_chunks(files: list[Path]) -> Iterator[list[np.ndarray]]:
 
 
 def _read_crop(path: Path) -> np.ndarray:
-    """Return an upright crop, (H, W, 3) uint8 RGB."""
     try:
         return read_picture(path)
     except (OSError, PictureError) as error:
@@ -97,13 +92,9 @@ def _read_crop(path: Path) -> np.ndarray:
 
 
 class AffectCache(FaceCache):
-    """The affect of clips from one extractor at one frame rate.
+    """The affect of clips from one extractor (in eval mode) at one frame rate.
 
-    Args:
-        folder: created if missing.
-        extractor: a stage-1 model in eval mode.
-        processor: its scaling is part of the key.
-        fps: frames per second of video; crops without an index are all used.
+    The processor's scaling is part of the key.
     """
 
     def __init__(
@@ -145,17 +136,10 @@ def scaling_settings(processor: MMAMRNNetVideoProcessor) -> dict[str, Any]:
 class TableCache(ClipCache):
     """The features of tables, in the column order of the first table.
 
-    Without patterns, columns without numbers in all of the first tables are dropped.
-
-    Args:
-        folder: created if missing.
-        clips: the tables; the first one defines the features.
-        patterns: of feature columns; empty: the default of the kind of table.
-        fps: frames per second; denser tables are sampled.
-        table_fps: frames per second of tables without times; None uses every row.
-
-    Raises:
-        ValueError: the first table cannot be read.
+    Without `patterns` of feature columns, those of the kind of table are used, and columns without
+    numbers in all of the first tables are dropped. Tables denser than `fps` are sampled.
+    `table_fps` is the rate of tables without times; None uses every row. Raises ValueError if the
+    first table cannot be read.
     """
 
     def __init__(
@@ -212,11 +196,8 @@ class TableCache(ClipCache):
 def find_unmeasured(names: Sequence[str], clips: Sequence[np.ndarray]) -> dict[str, str]:
     """Find columns that are no measurements: row counters, or constant in each clip.
 
-    `names` are the F columns; `clips` are (L, F) rows each. Columns with names of measures, such as
-    action units, are never returned.
-
-    Returns:
-        Reason by column name; empty if fewer than two clips have four rows.
+    `names` are the F columns; `clips` are (L, F) rows each. Returns a reason by column name; empty
+    if fewer than two clips have four rows. Columns with names of measures are never returned.
     """
     counts, is_constant = np.ones(len(names), bool), np.ones(len(names), bool)
     seen = 0

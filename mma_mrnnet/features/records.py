@@ -30,7 +30,6 @@ class ClipFile:
         path: a video, a table of features, or a folder of one person's crops, named by whole
             numbers in time order.
         subject: the person; empty if unknown.
-        split: one of `CLIP_SPLITS`.
         labels: intensity by target, NaN if unlabelled; all clips of a corpus have the same keys.
         listed_as: the clip's name in the corpus's own table, for tables of predictions.
     """
@@ -61,11 +60,7 @@ class ClipFile:
 
 
 def check_inside(name: str, folder: Path, root: Path, place: str) -> None:
-    """Check that a file that a table names lies in the folder `root`; links may lead out.
-
-    Raises:
-        ValueError: the name leads out of `root`.
-    """
+    """Raise ValueError if a name leads out of the folder `root`; links may."""
     path = Path(os.path.abspath(folder / name))  # noqa: PTH100 - resolve() would follow links
     if not path.is_relative_to(os.path.abspath(root)):  # noqa: PTH100
         raise ValueError(f"{place}: {name!r} is not in {root}; link to it or copy it there")
@@ -77,14 +72,11 @@ def action_unit_column(number: int) -> str:
 
 
 def frame_features(action_units: Sequence[int] = ACTION_UNITS) -> datasets.Features:
-    """Return the columns of a data set of labelled face crops.
+    """Return the columns of a data set of labelled, aligned face crops.
 
-    - `image`: an aligned crop;
-    - `subject`: a person, in one split only;
-    - `source`: the origin of the row;
-    - `valence`, `arousal`: in [-1, 1], NaN if unlabelled;
-    - `expression`: index into `labels.EXPRESSIONS`, -100 if unlabelled;
-    - `au01` ...: intensities in [0, 1], NaN if not annotated.
+    A `subject` is in one split only; `source` is the row's origin. `valence` and `arousal` are in
+    [-1, 1], `au01` ... in [0, 1], NaN if unlabelled. `expression` is an index into
+    `labels.EXPRESSIONS`, -100 if unlabelled.
     """
     return datasets.Features(
         {
@@ -118,10 +110,7 @@ def clip_features(num_labels: int, input_size: int = AFFECT_SIZE) -> datasets.Fe
 
 
 def affect_column(clips: Sequence[np.ndarray], features: datasets.Features) -> pa.ExtensionArray:
-    """Return the column `affect` of arrays (L, A), where L may be 0.
-
-    `features` comes from `clip_features`.
-    """
+    """Return the column `affect` of arrays (L, A), where L may be 0."""
     width = features["affect"].shape[1]  # A
     frames = np.concatenate([np.zeros((0, width)), *clips], dtype=np.float32)  # (sum of L, A)
     ends = np.cumsum([0, *map(len, clips)], dtype=np.int32)

@@ -68,12 +68,7 @@ def parse_numbers(cells: Sequence[str]) -> tuple[np.ndarray, int | None]:
 class TextTable:
     """A file's cells as text, without surrounding blanks and quotes.
 
-    Attributes:
-        path: for messages.
-        header: column names; empty if there is no header.
-        lines: each row's line number, from 1; or its name, if each row is a file.
-        rows: (N, columns) cells.
-        header_line: the header's line number.
+    `lines` are line numbers from 1, or names if each row is a file; `header` may be empty.
     """
 
     path: Path
@@ -96,16 +91,10 @@ def read_text_table(
 ) -> TextTable:
     """Read a .parquet or .jsonl file, or any other file as UTF-8 text.
 
-    Text with the byte order mark of UTF-16 is read as UTF-16.
-
-    Blank lines are skipped, but count in line numbers.
-
-    Args:
-        path: the file.
-        delimiter: None detects a comma, semicolon or tab (then decimal commas are allowed), or
-            blanks, and skips lines above the header.
-        has_header: the first line is the header.
-        width: required cells per row; None takes the first line's.
+    A byte order mark of UTF-16 selects that encoding. Blank lines are skipped, but count in line
+    numbers. `delimiter` None detects a comma, semicolon or tab (then decimal commas are allowed),
+    or blanks, and skips lines above the header. `width` None takes the number of cells of the
+    first line.
 
     Raises:
         ValueError: a missing or empty file, no table, or a row with another number of cells.
@@ -256,8 +245,7 @@ def is_all_numbers(cells: Sequence[str]) -> bool:
 def write_table(table: pd.DataFrame, path: str | os.PathLike[str]) -> None:
     """Write a .csv, .json or .parquet file atomically; in JSON, NaN becomes null.
 
-    Raises:
-        ValueError: see `check_table_path`.
+    Raises ValueError as `check_table_path` does.
     """
     path = Path(path)
     check_table_path(path)
@@ -271,11 +259,7 @@ def write_table(table: pd.DataFrame, path: str | os.PathLike[str]) -> None:
 
 
 def check_table_path(path: Path) -> None:
-    """Check that `write_table` can write to `path`. Called before any work.
-
-    Raises:
-        ValueError: a wrong suffix, a missing directory, or `path` is a directory.
-    """
+    """Raise ValueError for a wrong suffix, a missing directory, or a path that is a directory."""
     if path.suffix.lower() not in WRITTEN_SUFFIXES:
         got = path.suffix or "no ending"
         raise ValueError(f"{path}: a table is written as .csv, .json or .parquet; got {got!r}")

@@ -37,7 +37,6 @@ class _Kind:
     """A format of tables, recognised by its header.
 
     Attributes:
-        name: for messages and results.
         marks: columns that together identify the format.
         features: patterns of the default feature columns.
         time: columns that may hold the time; the first one present is used.
@@ -45,7 +44,6 @@ class _Kind:
         person: column that identifies people.
         clip: column that names the clip; a table may hold only one.
         frame: columns that together number the frame.
-        in_seconds: the time is always in seconds.
     """
 
     name: str
@@ -148,10 +146,7 @@ def _is_bookkeeping(name: str) -> bool:
 
 
 def is_measure(name: str) -> bool:
-    """Return whether a name means an action unit, expression, gaze or head rotation.
-
-    Such a column is a feature, whatever its values are.
-    """
+    """Return whether a name means an action unit, expression, gaze or head rotation."""
     known = {*EXPRESSIONS, *VALENCE_AROUSAL, "pitch", "roll", "yaw", "happy", "sad"}
     return bool(re.fullmatch(r"(?i)au_?\d+.*|(gaze|pose)_.*", name)) or name.lower() in known
 
@@ -172,8 +167,6 @@ class FeatureTable:
         frames_sampled: frames of the table at the wanted rate, usable or not.
         duration_s: start of the first frame to end of the last; NaN without times.
         empty: feature columns that were dropped, since they hold no number.
-        ignored: the other columns that were not taken.
-        warning: a problem with the times, or None.
         chosen: `names` and `empty` in table order.
     """
 
@@ -282,14 +275,8 @@ def exactly(names: Iterable[str]) -> list[str]:
 class _Content:
     """The content of a file that is needed.
 
-    Attributes:
-        names: the F feature columns.
-        numbers: (N, F) float32, NaN where missing.
-        lines: (N,) line numbers.
-        cells: text of the other columns, by name.
-        empty: columns without numbers that were not asked for by name.
-        ignored: the other columns that are not taken.
-        chosen: `names` and `empty` in table order.
+    `numbers` are (N, F) float32 of the feature columns, NaN where missing; `cells` the text of
+    other columns by name. `empty` columns without numbers were not asked for by name.
     """
 
     path: Path
@@ -390,7 +377,6 @@ def _check_header(table: TextTable) -> None:
 
 
 def _choose_columns(table: TextTable, kind: _Kind, patterns: Sequence[str] | None) -> list[str]:
-    """Return the columns to take if they hold numbers."""
     special = kind.special
     free = [name for name in table.header if name and name not in special]
     if patterns is None and (kind is _OTHER or kind.features == ("*",)):

@@ -73,10 +73,9 @@ def _to_rgb(image: Image.Image, name: str) -> Image.Image:
 
 
 def _scale_grey(values: np.ndarray) -> np.ndarray:
-    """Return deep or floating-point greys as (H, W) uint8.
+    """Scale deep greys to (H, W) uint8 by the smallest of 8, 10, 12, 14, 16 bits that fits.
 
-    The largest value decides between 8, 10, 12, 14 and 16 bits; floats up to 1 are in [0, 1]. All
-    others are stretched from minimum to maximum (our choice).
+    Floats up to 1 are in [0, 1]; others are stretched from minimum to maximum (our choice).
     """
     whitest = (1, *_DEPTHS) if values.dtype.kind == "f" else _DEPTHS
     levels = np.nan_to_num(values.astype(np.float64))

@@ -54,10 +54,9 @@ class VideoError(ValueError):
 
 @dataclass(frozen=True, eq=False)
 class VideoFrame:
-    """One decoded frame.
+    """One decoded frame, (H, W, 3) uint8 RGB, upright, with square pixels.
 
     Attributes:
-        image: (H, W, 3) uint8 RGB, upright, with square pixels.
         time_s: seconds since the file's first frame; never decreases.
         index: number among all decoded frames in presentation order, from 0.
         due: one flag per requested rate; (True,) if no rate was requested.
@@ -75,10 +74,7 @@ class FrameClock:
     """Decides which frames to keep at a rate: the first one at or after each k / fps.
 
     A frame is kept at most once. Ticks in a gap are dropped: a frame that is shown for seconds
-    counts once. `fps` None keeps every frame.
-
-    Raises:
-        ValueError: `fps` is not a finite number > 0.
+    counts once. `fps` None keeps every frame. Raises ValueError unless `fps` is finite and > 0.
     """
 
     def __init__(self, fps: float | None) -> None:
@@ -283,10 +279,9 @@ class VideoReader:
 
 
 class _Damage:
-    """Tracks which frames were decoded from damaged data.
+    """Tracks which frames were decoded from damaged data, by marks of demuxer and decoder.
 
-    A demuxer marks packets, and a decoder marks frames that it has repaired. All frames up to the
-    next key frame may be predicted from them, and count as damaged.
+    All frames up to the next key frame may be predicted from them, and count as damaged.
     """
 
     def __init__(self) -> None:
@@ -397,13 +392,9 @@ def read_frames(
 
 @dataclass(frozen=True)
 class VideoExtent:
-    """The length and size of a video, from its header and packets.
+    """Size in pixels, length and number of packets of a video.
 
-    Attributes:
-        duration_s: the longer of header and packet times; jumps of the clock as in `VideoReader`.
-        packets: of the video stream; usually one per frame.
-        width: of the stored picture in pixels.
-        height: of the stored picture in pixels.
+    `duration_s` is the longer of header and packet times; the clock may jump, as in `VideoReader`.
     """
 
     duration_s: float
@@ -413,12 +404,9 @@ class VideoExtent:
 
 
 def measure_video(path: str | os.PathLike[str]) -> VideoExtent:
-    """Measure a video by reading every packet without decoding.
+    """Measure a video by reading every packet without decoding; raise VideoError on failure.
 
     The header alone may be wrong, or have no length (recordings of browsers).
-
-    Raises:
-        VideoError: the file is missing or unreadable, or has no video.
     """
     path = Path(path)
     with open_container(path) as container:
@@ -440,11 +428,7 @@ def _measure(container: InputContainer, streams: Sequence[VideoStream]) -> dict[
 
 
 def open_container(path: Path) -> InputContainer:
-    """Open a file for reading, without any access to the network.
-
-    Raises:
-        VideoError: the file is missing, or FFmpeg cannot read it.
-    """
+    """Open a file without any access to the network; raise VideoError if FFmpeg cannot read it."""
     _check_file(path)
     try:
         return av.open(
@@ -462,11 +446,8 @@ def open_container(path: Path) -> InputContainer:
 def choose_stream(path: Path, container: InputContainer) -> tuple[VideoStream, str | None]:
     """Return the video stream to read, and a note if there are others.
 
-    Cover pictures, thumbnails and, beside longer streams, single pictures are ignored. The
-    default stream wins; of several, the longest.
-
-    Raises:
-        VideoError: there is no video stream, or no decoder for it.
+    Cover pictures, thumbnails and, beside longer streams, single pictures are ignored. The default
+    stream wins; of several, the longest. Raises VideoError if none can be decoded.
     """
     covers = Disposition.attached_pic | Disposition.timed_thumbnails
     streams = [stream for stream in container.streams.video if not stream.disposition & covers]

@@ -51,11 +51,9 @@ _ACCEPTED = {
 
 @dataclass(frozen=True)
 class LocalFile:
-    """A file on disk.
+    """A file on disk, and a name for messages without the secrets of a URL.
 
-    Attributes:
-        path: a temporary file is deleted when its context ends.
-        name: for messages: the path as given, the URL without secrets, or the file object's name.
+    A temporary file is deleted when its context ends.
     """
 
     path: Path
@@ -66,12 +64,7 @@ class LocalFile:
 class OpenVideo:
     """A readable video: a file, or frames in memory.
 
-    Attributes:
-        name: for messages and tables.
-        path: the file; None for frames in memory.
-        frames: (T, H, W, 3) uint8 RGB, or T PIL images; None for a file.
-        fps: frames per second of `frames`.
-        max_pixels: a file with a larger frame is refused.
+    `frames` are (T, H, W, 3) uint8 RGB, or T PIL images, at `fps` frames per second.
     """
 
     name: str
@@ -121,13 +114,9 @@ def open_video(
 ) -> Iterator[OpenVideo]:
     """Open a context in which the video can be read.
 
-    Args:
-        video: any source of `local_file`; (T, H, W, 3) or (T, 3, H, W) uint8 RGB; a list of PIL
-            images or (H, W, 3) uint8 arrays; or an `OpenVideo`.
-        fps: frames per second; required for frames in memory, ignored for others.
-        timeout: seconds for the whole fetch.
-        max_bytes: limit for a URL or file object.
-        max_pixels: a file with a larger frame is refused.
+    `video` is any source of `local_file`; (T, H, W, 3) or (T, 3, H, W) uint8 RGB; a list of PIL
+    images or (H, W, 3) uint8 arrays; or an `OpenVideo`. Frames in memory need `fps`, others ignore
+    it. See `local_file` for the limits.
 
     Raises:
         VideoError: another type, a failed, too slow or too large fetch, or frames in memory of
@@ -162,13 +151,10 @@ def local_file(
     `VideoError` inside names the source, not the temporary file. Every URL is fetched, also from
     the local network: check untrusted addresses first.
 
-    Args:
-        source: a path (`~` is expanded); a URL of http, https, file, or a protocol of fsspec such
-            as `hf://` and `zip://`; bytes; a binary file object, read from its position; a mapping
-            with `path` and `bytes` (preferred); or a decoded video of `datasets`.
-        kind: `video` or `photo`, for messages.
-        timeout: seconds for the whole fetch, with redirects and headers.
-        max_bytes: limit for a URL or file object.
+    `source` is a path (`~` is expanded); a URL of http, https, file, or a protocol of fsspec such
+    as `hf://` and `zip://`; bytes; a binary file object, read from its position; a mapping with
+    `path` and `bytes` (preferred); or a decoded video of `datasets`. `kind`, `video` or `photo`, is
+    for messages; `timeout` seconds limit the whole fetch; `max_bytes` limits URLs and file objects.
 
     Raises:
         VideoError: another type, or a failed, too slow or too large fetch.

@@ -30,12 +30,8 @@ def may_be_joined(container: InputContainer) -> bool:
 class Clock:
     """Converts time stamps to seconds since the first one; continues where stamps jump.
 
-    Attributes:
-        joined: the format allows the clock to jump ahead.
-        origin_s: the stamp at 0; None before the first.
-        last_s: the last result.
-        faults: number of stamps smaller than the one before.
-        jumps: (seconds since the start, size in seconds) of each jump.
+    `faults` counts stamps smaller than the one before. `jumps` are (seconds since the start, size
+    in seconds).
     """
 
     joined: bool = False

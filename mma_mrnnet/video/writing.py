@@ -55,15 +55,8 @@ def redraw_video(
     """Write a video's frames as `draw` returns them, as an H.264 mp4 for browsers.
 
     Every frame keeps its time, upright and with square pixels. Sound is copied if mp4 players
-    support it, else encoded as AAC. Frames are streamed, not held.
-
-    Args:
-        source: a video file for `read_frames`.
-        target: an .mp4 file, written atomically.
-        draw: returns (H, W, 3) uint8 RGB for a frame; called once per frame, in order.
-
-    Returns:
-        Descriptions of what was lost; empty if nothing was.
+    support it, else encoded as AAC. Frames are streamed, not held. `draw` is called once per frame,
+    in order. The target is written atomically. Returns descriptions of what was lost.
 
     Raises:
         VideoError: the source cannot be read as a video.
@@ -174,13 +167,7 @@ def _rate_of(container: InputContainer) -> Fraction:
 class _Sound:
     """Writes the sound of one file into another, in step with its pictures.
 
-    Args:
-        source: the file to read.
-        target: the container to write; streams are added here.
-        shift_s: subtracted from all times.
-
-    Attributes:
-        lost: descriptions of what changed or was lost.
+    `shift_s` is subtracted from all times; `lost` describes what changed or was lost.
     """
 
     def __init__(self, source: InputContainer, target: OutputContainer, shift_s: float) -> None:
