@@ -162,10 +162,7 @@ def card_data(model_name: str, licence: dict[str, Any], **fields: Any) -> ModelC
 def render_card(
     template: str, data: ModelCardData, *, sources: list[Provenance], **facts: Any
 ) -> str:
-    """Fill in a template of `hub_cards/`, named without `.md`.
-
-    `sources` are the data sources of the weights; `facts` are further template variables.
-    """
+    """Fill in a template of `hub_cards/`, named without `.md`; `facts` are its variables."""
     loader = jinja2.FileSystemLoader(template_folder("hub_cards"))
     # No autoescape, since a card is Markdown: `text` escapes what users wrote.
     environment = jinja2.Environment(loader=loader)

@@ -33,7 +33,7 @@ LICENCES = (
 def weights_licence(sources: Iterable[Provenance]) -> str:
     """Return the most restrictive licence of the sources, one of `LICENCES`.
 
-    `unknown` if there is no source, or if a source's licence is unknown or not in that order.
+    `unknown` if there is no source, or if a source's licence is not in the order.
     """
     licences = [source.licence for source in sources]
     if not licences or not set(licences) <= set(LICENCES):

@@ -1,8 +1,8 @@
 """Export a checkpoint and push it to the Hub as one atomic commit.
 
-`HfApi.upload_folder` is not used: after a failed call, a failed upload looks the same as a
-commit with a lost response, and its delete patterns would remove other people's files.
-`huggingface_hub.utils.http_backoff` retries URLs, not the calls of `HfApi`.
+Not by `HfApi.upload_folder`: its errors do not tell a failed upload from a commit with a lost
+response, and its delete patterns would remove other people's files. `http_backoff` retries
+URLs, not the calls of `HfApi`.
 """
 
 import dataclasses

@@ -111,10 +111,9 @@ def expression_loss(logits: Tensor, labels: Tensor) -> Tensor:
 
 
 def soft_expression_loss(logits: Tensor, targets: Tensor) -> Tensor:
-    """Compute the mean cross-entropy with target distributions; 0 if no row has one.
+    """Compute the mean cross-entropy with target distributions (N, C); 0 if no row has one.
 
-    `logits` and `targets` are (N, C) float. Each target row sums to 1, or is NaN if the
-    row has no target.
+    A row without a target is NaN.
     """
     _require_same_shape(logits, targets)
     has_target = ~targets.isnan().any(-1)  # (N,)
@@ -156,25 +155,20 @@ def distribution_matching_loss(
     """Compare predicted action units with those that the predicted expressions imply.
 
     Uses every row. q_i = sum_e p(e) P(unit i | e), with the prior; p_i is the unit's
-    predicted probability.
+    predicted probability. Forms:
 
     - `kl`: KL(Bernoulli(q) || Bernoulli(p)), gradients through both; our default.
     - `bce`: Bernoulli cross-entropy with q as a fixed soft target.
     - `literal`: -p log q, the form of sibling papers as we remember it; minimal at p = 0.
 
-    Units without a prior are ignored, so they are not pulled to 0.
-
     Args:
         expression_logits: (N, 7).
         action_unit_logits: (N, A).
-        prior: (7, A) in [0, 1], P(unit | expression).
-        form: `kl`, `bce` or `literal`.
+        prior: (7, A) in [0, 1], P(unit | expression). Units without a prior are ignored.
+        form: `kl`, `bce` or `literal`; ValueError otherwise.
 
     Returns:
         Scalar: the mean over rows and units with a prior; 0 if there are none.
-
-    Raises:
-        ValueError: an unknown form.
     """
     if form not in ("kl", "bce", "literal"):
         raise ValueError(f"form must be kl, bce or literal; got {form!r}")

@@ -10,17 +10,10 @@ class MaskedRNN(nn.Module):
 
     Padding is at the end and the GRU runs forward, so padding cannot affect real frames.
     The mask then sets every padded output to 0, so the dense layer's weights for those
-    frames get a gradient of exactly 0.
+    frames get a gradient of exactly 0. The other poolings (`TEMPORAL_POOLINGS`) are for
+    comparison (our choice). Only `padded` has no mask: there, padding affects the output.
 
-    The other poolings are for comparison (our choice). Only `padded` has no mask: there
-    the padded frames affect the output.
-
-    Args:
-        input_size: numbers per frame that the GRU reads.
-        hidden_size: H.
-        num_layers: layers of the GRU.
-        num_frames: T.
-        pooling: one of `TEMPORAL_POOLINGS`; see `MMAMRNNetConfig`.
+    A clip has up to `num_frames` = T frames of `input_size` numbers; `hidden_size` is H.
     """
 
     def __init__(
@@ -65,11 +58,9 @@ class MaskedRNN(nn.Module):
         return F.pad(torch.where(real, states, 0.0), missing)  # (B, T, H)
 
     def pooled(self, states: Tensor, frame_mask: Tensor) -> Tensor:
-        """Pool the frames of each clip into the input of the dense layer.
+        """Pool `forward`'s states (B, T, H) into the input (B, P) of the dense layer.
 
-        `states` (B, T, H) come from `forward`; `frame_mask` is (B, t) as there. Returns
-        (B, P): all T frames concatenated (`mask`, `padded`), or a weighted sum of
-        frames, which is 0 for a clip without frames.
+        All T frames concatenated (`mask`, `padded`), or a weighted sum, 0 without frames.
         """
         if self.pooling in ("mask", "padded"):
             return states.flatten(1)  # (B, T * H)

@@ -111,8 +111,7 @@ class MMAPreTrainedModel(SafeWeights):
 class BackboneStage(GradientCheckpointingLayer):
     """A backbone stage with gradient checkpointing, which `ResNetStage` does not support.
 
-    Checkpointing runs a stage again in the backward pass. That second run does not update
-    the running statistics of the batch norms, so they are updated once per step.
+    The second run, in the backward pass, leaves the batch norms' statistics unchanged.
     """
 
     def __init__(self, stage: ResNetStage) -> None:
@@ -212,7 +211,7 @@ class MMAModel(MMAPreTrainedModel):
         labels = (valence_arousal_labels, expression_labels, action_unit_labels)
         if any(label is not None for label in labels):
             loss = self.objective(output, *labels)
-            return MMAOutput(loss=loss, **output)  # the loss first, in tuples too
+            return MMAOutput(loss=loss, **output)  # the loss comes first, also in tuples
         return output
 
     def objective(
@@ -276,10 +275,7 @@ class MMAModel(MMAPreTrainedModel):
         return loss
 
     def save_pretrained(self, save_directory: str | os.PathLike, *args: Any, **kwargs: Any) -> None:
-        """Save weights, config and code; the config names the auto classes of both heads.
-
-        Writes the map itself, since a second `register_for_auto_class` overwrites the first.
-        """
+        """Save weights, config and code; the config names the auto classes of both heads."""
         module = __name__.rsplit(".", 1)[-1]
         self.config.auto_map = {
             **(getattr(self.config, "auto_map", None) or {}),

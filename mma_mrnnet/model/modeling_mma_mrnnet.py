@@ -248,10 +248,7 @@ class MMAMRNNetForIntensity(FrameByFrame, MMAMRNNetPreTrainedModel):  # type: ig
         logger.warning(words)
 
     def _restore_calibration(self) -> None:
-        """Set `config.calibrated` if a fitted calibration was loaded into a new model.
-
-        Accelerate's `load_checkpoint_and_dispatch` loads weights without the config.
-        """
+        """Set `config.calibrated` if a new model got a fitted calibration from a state dict."""
         scale = self.calibration_scale
         if self._was_calibrated and not self.config.calibrated and not scale.is_meta:
             is_identity = bool((scale == 1).all() and (self.calibration_shift == 0).all())
@@ -340,7 +337,7 @@ class MMAMRNNetForIntensity(FrameByFrame, MMAMRNNetPreTrainedModel):  # type: ig
         )
         if labels is not None:
             loss = self.objective(output, labels)
-            return IntensityOutput(loss=loss, **output)  # the loss first, in tuples too
+            return IntensityOutput(loss=loss, **output)  # the loss comes first, also in tuples
         return output
 
     def _encode(
@@ -371,7 +368,7 @@ class MMAMRNNetForIntensity(FrameByFrame, MMAMRNNetPreTrainedModel):  # type: ig
         return estimates.clamp(0.0, 1.0) if is_bounded else estimates
 
     def _prepare_affect(self, affect: Tensor, frame_mask: Tensor) -> Tensor:
-        """Return affect (B, t, A), scaled, in the GRU's dtype; padding is 0, except with `padded`."""
+        """Return affect (B, t, A), scaled, in the GRU's dtype; padding is 0 (kept if `padded`)."""
         real = frame_mask.unsqueeze(-1)  # (B, t, 1)
         if self.config.temporal_pooling != "padded":
             affect = torch.where(real, affect, 0.0)

@@ -37,10 +37,9 @@ def action_unit_prior(
 
 
 def prototypical_units(action_units: Sequence[int] = ACTION_UNITS) -> Tensor:
-    """Return a mask (7, A) of the prototypical units of each expression.
+    """Return a mask (7, A) of each expression's prototypical units.
 
-    All False for neutral, and for an expression that has a prototypical unit outside
-    `action_units`.
+    All False for neutral, and if one of the units is not in `action_units`.
     """
     table = action_unit_prior(action_units) == 1.0
     needed = [list(ACTION_UNIT_PRIOR[expression].values()).count(1.0) for expression in EXPRESSIONS]

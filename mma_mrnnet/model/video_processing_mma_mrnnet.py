@@ -51,15 +51,11 @@ def _evenly_spread(length: int, count: int) -> Tensor:
 
 
 def kept_indices(length: int, most: int, policy: str = "thin") -> Tensor:
-    """Choose the frames of a clip that a model of at most `most` = T frames reads.
+    """Return int64 indices, in time order, of the frames that a model of T = `most` reads.
 
-    Policies: `thin` (T evenly spaced frames of a longer clip, including both ends),
-    `truncate` (the first T), `resample` (always T evenly spaced frames; a short clip
-    repeats frames).
-
-    Returns:
-        (min(length, T),) int64 indices in time order; (T,) for `resample`; (0,) for an
-        empty clip.
+    `thin`: T evenly spaced frames of a longer clip, including both ends; `truncate`: the
+    first T; `resample`: always T evenly spaced frames (a short clip repeats frames), or
+    none of an empty clip.
 
     Raises:
         ValueError: another policy.
@@ -138,11 +134,8 @@ class MMAMRNNetVideoProcessor(BaseVideoProcessor):
     ) -> tuple[Any, Any]:
         """Read videos of crops with the package's own reader (transformers' hook).
 
-        Frames are upright and chosen by their time stamps, at the `fps` in
-        `sample_indices_fn`; anything else in it is ignored.
-
-        Returns:
-            Frames (T, S, S, 3) uint8 and metadata of a video; a tuple of each for a list.
+        Returns frames (T, S, S, 3) uint8, upright, and metadata of a video; a tuple of each
+        for a list. Frames are chosen by time stamps, at the `fps` in `sample_indices_fn`.
 
         Raises:
             ValueError: the package is not installed, the video cannot be read, or its
@@ -227,8 +220,7 @@ class MMAMRNNetVideoProcessor(BaseVideoProcessor):
         """Pad per-frame values of B clips (crops or affect) to one length.
 
         Args:
-            sequences: B arrays (L_b, ...) of real frames in time order, with equal shapes
-                after the first axis; L_b may be 0.
+            sequences: B arrays (L_b, ...) of real frames in time order, L_b >= 0.
             num_frames: T; None means the processor's own.
             length_policy: one of `LENGTH_POLICIES`; None means the processor's own.
 

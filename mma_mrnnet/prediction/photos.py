@@ -27,11 +27,8 @@ from mma_mrnnet.video.sources import local_file
 class FacePrediction:
     """Stage 1's output for one face of a photo.
 
-    Attributes:
-        box: x, y, width, height in pixels of the photo.
-        score: the detector's confidence in [0, 1].
-        affect: valence, arousal, expression and action-unit probabilities by `affect_names`.
-        crop: (S, S, 3) uint8 RGB, the input of the extractor.
+    `box` is x, y, width, height in pixels; `score` the detector's confidence in [0, 1]; `affect`
+    values by `affect_names`; `crop` (S, S, 3) uint8 RGB, the input of the extractor.
     """
 
     box: tuple[float, float, float, float]

@@ -88,12 +88,11 @@ class VideoPrediction:
 
     @property
     def moments(self) -> pd.DataFrame:
-        """Contribution of each frame to each output.
+        """Contribution of each frame to each output, before sigmoid and calibration.
 
         One row per frame that stage 2 read (sampled, with a face, at most T): `frame`, `time_s`,
-        and by label name the contribution before sigmoid and calibration (see
-        `MMAMRNNetForIntensity.frame_contributions`). NaN for a model whose own code has no
-        contributions, or whose GRU reads padding.
+        then by label name. NaN for a model whose own code has no contributions, or whose GRU
+        reads padding. See `MMAMRNNetForIntensity.frame_contributions`.
         """
         return self.evidence.moments
 
@@ -101,8 +100,7 @@ class VideoPrediction:
     def constant(self) -> dict[str, float]:
         """Each output's part that no frame contributes, before the sigmoid, by label name.
 
-        The output is this plus the sum of its column in `moments`. Empty without a face, and if
-        `moments` is NaN.
+        Empty without a face, and if `moments` is NaN.
         """
         return self.evidence.constant
 
@@ -301,10 +299,7 @@ def length_warning(faces: int, processor: MMAMRNNetVideoProcessor) -> str | None
 
 
 def rate_warning(times_s: Sequence[float] | np.ndarray, fps: float) -> str | None:
-    """Return a warning if frames are further apart than the sampling rate `fps`, or None.
-
-    `times_s` are the times of all sampled frames, with and without a face; NaN if unknown.
-    """
+    """Return a warning if the (sampled) frames are further apart than the rate `fps`, or None."""
     if len(times_s) < 2:
         return None
     # Over two steps: 3 frames a second sampled at 2 give steps of 2/3 and 1/3 s.

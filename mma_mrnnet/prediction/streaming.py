@@ -212,9 +212,8 @@ def running_intensities(
 
     Args:
         times_s: (N,) seconds since the clip's first frame, in order.
-        affect: (N, A) in the order of `config.input_names`, such as the columns of
-            `VideoPrediction.frames`; a row with a NaN is a frame without a face. Only frames
-            due at `config.sampling_fps` are used.
+        affect: (N, A) in the order of `config.input_names`; a row with a NaN is a frame without
+            a face. Only frames due at `config.sampling_fps` are used.
         model: a stage-2 model, with an extractor or for features; None: the bundled one.
         processor: required with `model`.
         window_s: as in `LiveReader`.
@@ -224,9 +223,8 @@ def running_intensities(
         intensities, NaN if the window has no face.
 
     Raises:
-        ValueError: a model without its processor or of stage 1; a window as in `LiveReader`;
-            times that are not finite, negative or not in order; affect of another shape or
-            infinite.
+        ValueError: a model, processor or window as in `LiveReader`; times not finite, negative
+            or not in order; affect of another shape or infinite.
     """
     model, processor = resolve_stage_2(model, processor)
     times_s, affect = _keep_due(times_s, affect, model.config)

@@ -285,10 +285,7 @@ class _Painter:
         return _reduce(patch)
 
     def _choose_corners(self, people: Sequence[_Person]) -> dict[str, tuple[int, int]]:
-        """Return the fixed position of each person's panel, left or right, where it covers least.
-
-        People whose panel does not fit are missing.
-        """
+        """Return each person's fixed panel position, where it covers least; some may not fit."""
         width, height = (side // _FINE for side in self._panel_size())
         margin = self._text // 2
         bottom = self._height - self._notes.shape[0] - margin
