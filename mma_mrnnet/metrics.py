@@ -21,25 +21,18 @@ LEAST_VARIANCE = 1e-10
 
 
 def pearson_scores(prediction: Tensor, target: Tensor, weights: Tensor | None = None) -> Tensor:
-    """Return the Pearson correlation of each target over a split.
+    """Return (..., K) float64 Pearson correlations of each target over a split.
 
-    Args:
-        prediction: (N, K).
-        target: (N, K); NaN where unlabelled.
-        weights: (..., N) row weights; None: 1 each.
-
-    Returns:
-        (..., K) float64; NaN with fewer than two labelled rows or a constant side.
+    `prediction` and `target` are (N, K), NaN where unlabelled; `weights` are (..., N) or
+    None for 1
+    each. NaN with fewer than two labelled rows or a constant side.
     """
     _, var_x, var_y, covariance = _moments(prediction, target, weights)
     return covariance / (var_x * var_y).sqrt()
 
 
 def concordance_scores(prediction: Tensor, target: Tensor, weights: Tensor | None = None) -> Tensor:
-    """Return the concordance correlation of each target (Lin, Biometrics, 1989).
-
-    Shapes and NaN are as in `pearson_scores`.
-    """
+    """Return the concordance correlations (Lin, Biometrics, 1989); see `pearson_scores`."""
     difference, var_x, var_y, covariance = _moments(prediction, target, weights)
     return 2 * covariance / (var_x + var_y + difference**2)
 
@@ -47,10 +40,7 @@ def concordance_scores(prediction: Tensor, target: Tensor, weights: Tensor | Non
 def _moments(
     prediction: Tensor, target: Tensor, weights: Tensor | None
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Return mean difference, two variances and covariance, (..., K) float64 each.
-
-    Variances are NaN where a side is constant.
-    """
+    """Return mean difference, two variances (NaN if constant), covariance; (..., K) float64."""
     weights = _weights_of(target, weights)
     if len(target) == 0:
         nothing = torch.full((*weights.shape[:-1], target.shape[1]), torch.nan, dtype=torch.float64)
@@ -72,7 +62,6 @@ def _weights_of(rows: Tensor, weights: Tensor | None) -> Tensor:
 
 
 def _centred(values: Tensor, labelled: Tensor) -> tuple[Tensor, Tensor]:
-    """Return values minus their mean over labelled rows (0 elsewhere), and the mean."""
     zero = torch.zeros((), dtype=torch.float64)
     mean = torch.where(labelled, values, zero).sum(0) / labelled.sum(0)
     return torch.where(labelled, values - mean, zero), mean
@@ -147,10 +136,7 @@ def class_f1_scores(
 def class_recalls(
     predicted: Tensor, labels: Tensor, classes: int, weights: Tensor | None = None
 ) -> Tensor:
-    """Return the recall of each class; shapes and NaN as in `class_f1_scores`.
-
-    Their mean is the balanced accuracy.
-    """
+    """Return the recall of each class, as `class_f1_scores`; the mean is balanced accuracy."""
     weights = _weights_of(labels, weights)
     is_class = labels[:, None] == torch.arange(classes)
     right = is_class & (predicted == labels)[:, None]
@@ -213,10 +199,7 @@ def expected_calibration_error(probability: Tensor, outcome: Tensor, bins: int =
 def reliability(
     probability: Tensor, outcome: Tensor, bins: int = 10
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Return lower edge, mean probability, share of outcomes and number of rows per bin.
-
-    Each is (bins,) float64; the two means are NaN for an empty bin.
-    """
+    """Return lower edge, mean probability and outcome share (NaN if empty), and rows per bin."""
     probability, outcome = probability.double(), outcome.double()
     place = (probability * bins).long().clamp(0, bins - 1)  # 1.0 belongs to the last bin
     empty = torch.zeros(bins, dtype=torch.float64)
@@ -375,9 +358,7 @@ def describe_metric(description: str, inputs: str, citation: str = "") -> "evalu
 
 
 def parse_rows(predictions: Sequence, references: Sequence) -> tuple[Tensor, Tensor]:
-    """Convert rows from `evaluate` into two (N, K) float64 tensors, NaN where unlabelled.
-
-    `references` may hold NaN or None.
+    """Convert rows of `evaluate` into two (N, K) float64 tensors; None in references is NaN.
 
     Raises:
         ValueError: no rows, rows of different lengths, an infinite label, or a labelled row
@@ -416,11 +397,7 @@ def _first(rows: Tensor) -> int:
 
 
 def check_unit_interval(values: Tensor, what: str) -> Tensor:
-    """Return the values unchanged, NaN included.
-
-    Raises:
-        ValueError: a value is outside [0, 1]; the message starts with `what`.
-    """
+    """Return the values; raise ValueError, starting with `what`, if one is outside [0, 1]."""
     outside = ((values < 0) | (values > 1)).any(1)
     if outside.any():
         row = _first(outside)
@@ -433,11 +410,7 @@ def check_unit_interval(values: Tensor, what: str) -> Tensor:
 
 
 def name_scores(scores: Tensor, names: Sequence[str] | None) -> list[float] | dict[str, float]:
-    """Return (K,) scores as a list, or as a dictionary by target name.
-
-    Raises:
-        ValueError: there are not K different names.
-    """
+    """Return (K,) scores as a list, or a dictionary by K different names (else ValueError)."""
     if names is None:
         return scores.tolist()
     if isinstance(names, str) or len(set(names)) != len(names) or len(names) != len(scores):

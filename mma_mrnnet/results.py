@@ -33,11 +33,7 @@ class ResultsError(ValueError):
 
 
 class Record:
-    """A dataclass that reads and writes JSON.
-
-    A field with metadata `flat` is a dictionary whose entries are stored beside the other
-    fields.
-    """
+    """A dataclass to and from JSON; metadata `flat` stores a dictionary's entries inline."""
 
     def to_json(self) -> dict[str, Any]:
         """Return plain values, not rounded; omit None in fields that default to None."""
@@ -45,13 +41,7 @@ class Record:
 
     @classmethod
     def from_json(cls, value: object, place: str = "results") -> Self:
-        """Build a record from the value of `json.loads`; ignore unknown keys.
-
-        `place` names the value in messages.
-
-        Raises:
-            ResultsError: a field is missing or has the wrong type.
-        """
+        """Build from JSON, ignoring unknown keys; a ResultsError starts with `place`."""
         return typing.cast("Self", _read_record(cls, value, place))
 
 
@@ -130,7 +120,7 @@ def _shown(value: object) -> str:
 
 @dataclass(frozen=True)
 class Provenance(Record):
-    """Origin and licence of one source of training data.
+    """Origin and licence of one source of training data; an invalid field raises ValueError.
 
     Attributes:
         name: such as `affectnet`.
@@ -139,9 +129,6 @@ class Provenance(Record):
         made_up: whether its faces or clips were rendered, drawn, bent or simulated.
         labels: one of `LABEL_KINDS`.
         attribution: the credit that the licence requires; may be empty.
-
-    Raises:
-        ValueError: an empty name, a licence that is not a lower-case word, or unknown labels.
     """
 
     name: str
@@ -164,11 +151,7 @@ class Provenance(Record):
 
 
 def read_provenance(results: dict[str, Any]) -> tuple[Provenance, ...]:
-    """Return the sources under `provenance` in a result file; empty if there are none.
-
-    Raises:
-        ValueError: the entry is not a list of sources.
-    """
+    """Return the sources under `provenance` (may be none); raise ValueError if it is no list."""
     entries = results.get("provenance") or []
     return tuple(_read(list[Provenance], entries, "provenance"))
 
@@ -200,13 +183,9 @@ class Training(Record):
 
 @dataclass
 class RunResults(Record):
-    """Common part of the results of both stages.
+    """Common part of both stages' results; `stage` is `mma`, `mrnn`, or an experiment's name.
 
-    Attributes:
-        stage: `mma`, `mrnn`, or the name of a stage that an experiment adds.
-        command: the command line that repeats the run.
-        versions: of Python, torch and transformers.
-        provenance: origin of the training data; None: not recorded.
+    `command` is the command line that repeats the run; `provenance` None means not recorded.
     """
 
     name_of_file: ClassVar[str]
@@ -227,11 +206,7 @@ class RunResults(Record):
 
     @classmethod
     def from_json(cls, value: object, place: str = "results") -> Self:
-        """Build results from JSON of this or an earlier version.
-
-        Raises:
-            ResultsError: a field is missing or has the wrong type, or the format is newer.
-        """
+        """Build results of this version or an earlier one; raise ResultsError otherwise."""
         written = value.get("format", 0) if isinstance(value, dict) else 0
         if not isinstance(written, int) or written > FORMAT:
             raise ResultsError(f"{place}: has format {written}; this version reads up to {FORMAT}")
@@ -246,7 +221,6 @@ class FrameData(Record):
     """The face crops of a run; `train` and `validation` count images.
 
     Attributes:
-        data: description.
         train_images_by_source: empty if not recorded.
         items_an_epoch: by source, the images that an epoch draws (`images`) and how many
             have each
@@ -429,13 +403,10 @@ class ClipData(Record):
     """The clips of a run.
 
     Attributes:
-        data: description.
         clips: number of clips used, by split and kind, such as `train_reaction`.
         people_apart: whether it is known that no person is in two splits; None: not recorded.
-        without_face: clips in which no face was found.
         without_usable_rows: feature tables without a usable row.
         unreadable: files that could not be read.
-        unlabelled: clips without a label.
     """
 
     data: str
@@ -507,12 +478,7 @@ class ClipScores(Record):
 
 @dataclass
 class IntensityCalibration(Record):
-    """One line per target: scale, then shift.
-
-    Attributes:
-        fitted_on: name of the split.
-        clips: labelled clips behind each line; None: not recorded.
-    """
+    """One line per target, fitted on a split; `clips` (labelled ones) None means not recorded."""
 
     scale: list[float]
     shift: list[float]
@@ -616,11 +582,7 @@ def load_json(path: Path) -> Any:
 
 
 def read_results(path: str | Path) -> Results:
-    """Read `results.json`, `results_mma.json` or `results_mrnn.json`.
-
-    Raises:
-        ResultsError: the file cannot be read, or is not a result of stage 1 or 2.
-    """
+    """Read `results.json`, `results_mma.json` or `results_mrnn.json`, or raise ResultsError."""
     path = Path(path)
     content = load_json(path)
     stage = content.get("stage") if isinstance(content, dict) else None
@@ -778,16 +740,13 @@ class ComparedModel(Record):
 
 @dataclass(frozen=True)
 class EvaluationResults(Record):
-    """The report on an extractor.
+    """The report on an extractor, written by `command`.
 
     Attributes:
-        command: the command that wrote it.
-        sources: scores by source.
         neutral_talkers: outputs for calm talkers by source, without sources labelled by a
             model.
         groups: scores by `pose`, `blur` and `grey`.
         against: another model on the same images.
-        what: description of the file.
     """
 
     command: str
@@ -810,11 +769,7 @@ class EvaluationResults(Record):
 
 
 def read_evaluation(path: str | Path) -> EvaluationResults:
-    """Read `evaluation.json`, or `results_evaluation.json` beside a checkpoint.
-
-    Raises:
-        ResultsError: the file cannot be read, or `mma-mrnnet evaluate` did not write it.
-    """
+    """Read `evaluation.json` or a checkpoint's `results_evaluation.json`, or raise ResultsError."""
     return EvaluationResults.from_json(load_json(Path(path)), str(path))
 
 
@@ -835,11 +790,7 @@ class CeilingResults(Record):
 
 
 def read_ceiling(path: str | Path) -> CeilingResults:
-    """Read `results_ceiling.json`.
-
-    Raises:
-        ResultsError: the file cannot be read, or `simulator_ceiling.py` did not write it.
-    """
+    """Read `results_ceiling.json` of `simulator_ceiling.py`, or raise ResultsError."""
     ceiling = CeilingResults.from_json(load_json(Path(path)), str(path))
     for name, scores in (("true", ceiling.true_affect), ("reported", ceiling.reported_affect)):
         if scores.get("mean") is None:

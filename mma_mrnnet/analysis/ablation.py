@@ -62,18 +62,10 @@ def ablate(
 ) -> dict[str, str]:
     """Train all chosen variants and seeds that are not done, and report all finished runs.
 
-    Writes `ablations.json`, `ablations.md` and `ablations.png` into the study's folder.
-
-    Args:
-        study: what is compared.
-        questions: train their variants; all if `names` is empty too.
-        names: further variants.
-        seeds: number of seeds, counted from 0.
-        jobs: parallel runs.
-        tell: called with one line per finished run.
-
-    Returns:
-        {variant: why it could not be trained}.
+    Writes `ablations.json`, `ablations.md` and `ablations.png` into the study's folder. Without
+    `questions` and `names` it trains all variants, with seeds from 0. `tell` gets one line
+    per run.
+    Returns {variant: why it could not be trained}.
 
     Raises:
         ValueError: an unknown question or variant, a folder with another study, or no run
@@ -144,17 +136,9 @@ def run_grid(
 ) -> dict[str, str]:
     """Train what is not done: first the extractors, then the variants that read them.
 
-    Args:
-        study: what is compared.
-        variants: must be trainable.
-        seeds: for each variant.
-        jobs: parallel processes, each with `base.threads` threads.
-        tell: called with one line per finished run.
-
-    Returns:
-        {variant: why it could not be trained}; after a reason that starts with `FAILED`,
-        the next call
-        tries again.
+    The `jobs` parallel processes have `base.threads` threads each. Returns {variant: why it
+    could not be
+    trained}; after a reason that starts with `FAILED`, the next call tries again.
 
     Raises:
         ValueError: a finished run has other settings.
@@ -267,11 +251,7 @@ def train_extractor(study: Study, variant: Variant, seed: int) -> None:
 
 
 def train_clips(study: Study, variant: Variant, seed: int) -> None:
-    """Train a run's network on clips, and write its outputs for the held-out clips.
-
-    Raises:
-        ValueError: data or settings do not allow it.
-    """
+    """Train a run's network on clips, and write its outputs for the held-out clips."""
     folder, args = study.run_folder(variant, seed), study.run_arguments(variant, seed)
     started = time.perf_counter()
     stage = (variant.make_stage or mrnn_stage)(args)
@@ -320,11 +300,7 @@ def _train(make_stage: Callable[[TrainArguments], Stage], args: TrainArguments) 
 
 
 def _read_held_out(args: TrainArguments, stage: Stage, model: PreTrainedModel) -> ClipDataset:
-    """Return the test clips of other data (validation if unlabelled) for a trained model.
-
-    Raises:
-        ValueError: the model cannot read them.
-    """
+    """Return test clips of other data (validation if unlabelled), or raise ValueError."""
     # A copy, because reading clips may move the extractor to another device.
     own = cast("MMAMRNNetForIntensity", copy.deepcopy(model))
     read = input_of(own, stage.processor)

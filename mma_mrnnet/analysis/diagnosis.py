@@ -22,13 +22,9 @@ SIGNATURES: Mapping[str, Mapping[str, Any]] = {
 
 @dataclass
 class Diagnosis:
-    """The diagnosis of one result file.
+    """The diagnosis of one result file; `findings` lists problems first.
 
-    Attributes:
-        stage: `mma` or `mrnn`.
-        findings: problems first.
-        held: checks that passed.
-        not_recorded: checks that need data the run did not record.
+    `held` names checks that passed, `not_recorded` those that need data the run did not record.
     """
 
     file: Path
@@ -66,10 +62,7 @@ def diagnose_files(place: str | Path) -> list[Diagnosis]:
     """Diagnose each result file of a run.
 
     `place` is a run's folder (`results.json`), a model's folder (`results_mma.json`,
-    `results_mrnn.json` or both), or such a file.
-
-    Raises:
-        ValueError: no such file, or not a result of training.
+    `results_mrnn.json` or both), or such a file; anything else raises ValueError.
     """
     return [_diagnose_file(file) for file in _find_files(Path(place))]
 

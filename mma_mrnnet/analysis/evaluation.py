@@ -59,11 +59,7 @@ class Extractor:
 
     @classmethod
     def read(cls, name: str) -> Self:
-        """Load the extractor of a folder or repository, or the `shipped` checkpoint.
-
-        Raises:
-            CheckpointError: it cannot be loaded or holds no extractor.
-        """
+        """Load an extractor (folder, repository or `shipped`), or raise CheckpointError."""
         return cls(name, *load_extractor(pretrained_folder() if name == SHIPPED else name))
 
 
@@ -79,14 +75,10 @@ def evaluate(
 ) -> EvaluationResults:
     """Write `evaluation.json`, `.md`, `.png` and, if asked for, `failures.png` into a folder.
 
-    Args:
-        model: a stage-1 or stage-2 checkpoint, or `shipped`.
-        data: labelled crops as `--stage mma --data` takes them.
-        out: created if missing.
-        against: another checkpoint to score on the same images.
-        split: `train` or `validation`.
-        pictures: sources whose failures are shown as crops.
-        command: recorded in the report.
+    `model` and `against` are checkpoints of either stage, or `shipped`; `data` is as in
+    `--stage mma --data`; `split` is `train` or `validation`; `pictures` names the sources
+    whose failures
+    are shown; `command` is recorded.
 
     Raises:
         ValueError: a checkpoint without an extractor, unreadable or unlabelled data, or an
@@ -193,7 +185,6 @@ def score_groups(answers: Answers, looks: Looks, sources: np.ndarray) -> dict[st
 
 
 def _compare(other: Extractor, rows: FrameDataset, sources: np.ndarray) -> ComparedModel:
-    """Score another model with the same units on the same images."""
     chunks = [extract_affect(crops, other.network, other.processor) for crops in _read_chunks(rows)]
     answers = Answers.join(rows, torch.from_numpy(np.concatenate(chunks)))
     by_source = split_by_source(answers, sources)

@@ -49,14 +49,12 @@ HAPPINESS, NEUTRAL = EXPRESSIONS.index("happiness"), EXPRESSIONS.index("neutral"
 
 @dataclass(frozen=True)
 class Answers:
-    """N labelled images and their outputs.
+    """N labelled images and their outputs; labels are NaN or -100 where unlabelled.
 
     Attributes:
-        action_units: the A units.
-        subjects: (N,) names of people.
-        intensity: (N, A) labels; NaN where unlabelled.
-        expression: (N,) labels; -100 where unlabelled.
-        valence_arousal: (N, 2) labels; NaN where unlabelled.
+        intensity: (N, A) labels.
+        expression: (N,) labels.
+        valence_arousal: (N, 2) labels.
         affect: (N, 2 + 7 + A) outputs, in the order of `affect_names`.
     """
 

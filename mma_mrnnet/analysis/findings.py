@@ -32,13 +32,10 @@ LEAST_OF_SOURCE = 100  # images needed to score a source
 
 @dataclass(frozen=True)
 class Finding:
-    """One problem or observation.
+    """One finding: a sentence with its numbers, and one sentence of advice.
 
-    Attributes:
-        severity: `problem` (solve it before using the model) or `note`.
-        what: a sentence with the important numbers.
-        numbers: all numbers by name.
-        advice: one sentence.
+    `severity` is `problem` (solve it before using the model) or `note`; `numbers` holds all
+    by name.
     """
 
     severity: str

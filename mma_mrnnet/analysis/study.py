@@ -40,9 +40,7 @@ class RunRecord(Record):
 
     Attributes:
         seconds: wall time; for a resumed run only the last part.
-        labels: names of the K targets.
         evaluated_on: `test`, or `validation` if test has no labels.
-        data: description.
         parameters_of_stage_2: number of weights outside the extractor.
         not_tried_on: {other data: why the model could not read them}.
         settings: all settings that affect the result.
@@ -74,11 +72,10 @@ class ExtractorRecord(Record):
 class StudyRecord(Record):
     """Common settings of a study's runs: `study.json`.
 
-    Attributes:
-        clips: settings of stage 2.
-        frames: settings of stage 1; None if no extractor is trained.
-        transfer: `--data` values of other data.
-        extractor: digest of the weights of `--mma`; None without such a folder.
+    `clips` are settings of stage 2, `frames` of stage 1 (None if no extractor is trained),
+    `transfer`
+    other `--data` values, and `extractor` is a digest of the weights of `--mma` (None
+    without them).
     """
 
     clips: Settings
@@ -125,11 +122,7 @@ class Study:
         return self.folder / "extractors" / ("_".join(parts) or "base") / f"seed-{seed}"
 
     def run_arguments(self, variant: Variant, seed: int) -> TrainArguments:
-        """Return the settings of stage 2 for one run.
-
-        Raises:
-            ValueError: incompatible settings.
-        """
+        """Return stage 2's settings for one run; raise ValueError if they are incompatible."""
         mma = self.base.mma
         if self.frames is not None:
             mma = str(self.extractor_folder(variant, seed) / "model")
@@ -143,11 +136,7 @@ class Study:
         return replace(self.base, **common, **variant.settings)
 
     def extractor_arguments(self, variant: Variant, seed: int) -> TrainArguments:
-        """Return the settings of stage 1 for the extractor that a run reads.
-
-        Raises:
-            ValueError: the study trains no extractors.
-        """
+        """Return stage 1's settings for a run; raise ValueError if it trains no extractor."""
         if self.frames is None:
             raise ValueError("this study trains no extractors")
         change = dict(variant.extractor or {})
@@ -155,11 +144,7 @@ class Study:
         return replace(self.frames, seed=seed, output=folder, keep_checkpoints=1, **change)
 
     def check_transfer(self) -> None:
-        """Check the other data before any training.
-
-        Raises:
-            ValueError: they are unreadable, have other targets, or are of another kind.
-        """
+        """Raise ValueError, before training, if other data are unreadable or have other targets."""
         if not self.transfer:
             return
         base = read_corpus(self.base)
@@ -189,11 +174,7 @@ class Study:
         return None
 
     def is_done(self, record: type[RunRecord | ExtractorRecord], args: TrainArguments) -> bool:
-        """Return whether the training with these settings is complete.
-
-        Raises:
-            ValueError: it is complete, but with other settings.
-        """
+        """Return whether such a training is complete; raise ValueError if with other settings."""
         folder = args.output.parent if record is RunRecord else args.output
         path = folder / RUN
         if not path.is_file():
@@ -202,11 +183,7 @@ class Study:
         return True
 
     def claim_folder(self) -> None:
-        """Write the study's settings into its folder, or compare them with the existing ones.
-
-        Raises:
-            ValueError: the folder holds another study or other files.
-        """
+        """Write the settings into the folder; raise ValueError if it holds anything else."""
         weights = Path(self.base.mma or "") / "model.safetensors"
         wanted = StudyRecord(
             clips=list_settings(self.base),
@@ -278,16 +255,11 @@ def read_record(path: Path, kind: type[RecordT]) -> RecordT:
 def parse_study(
     folder: Path, words: Sequence[str], frames: Sequence[str] | None, transfer: Sequence[str]
 ) -> Study:
-    """Build a study from command-line words.
+    """Build a study from command-line words; raise ValueError for invalid settings.
 
-    Args:
-        folder: of the study.
-        words: `train.py` options of stage 2, without `--stage` and `--output`.
-        frames: the same for stage 1; None if no extractor is trained.
-        transfer: `--data` values of other data.
-
-    Raises:
-        ValueError: invalid settings.
+    `words` and `frames` are `train.py` options of stage 2 (without `--stage`, `--output`)
+    and stage 1
+    (None if no extractor is trained); `transfer` holds `--data` values.
     """
     given = list(words)
     if frames is not None and "--mma" in given:

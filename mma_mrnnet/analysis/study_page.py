@@ -169,11 +169,7 @@ def list_left_out(summary: StudySummary) -> str:
 
 
 def draw_differences(summary: StudySummary, path: Path) -> None:
-    """Draw the paired differences with intervals over seeds as a PNG file.
-
-    Raises:
-        ImportError: matplotlib is not installed.
-    """
+    """Draw paired differences with intervals as a PNG; raise ImportError without matplotlib."""
     from matplotlib.figure import Figure
 
     asked = [question for question in summary.questions if question != TRANSFER]

@@ -53,10 +53,7 @@ LEAST_PEOPLE = 20
 
 @dataclass(frozen=True)
 class Difference(Record):
-    """Mean paired difference with its 95 % interval over the seeds.
-
-    `low` and `high` are None with fewer than two seeds; `mean` is None without seeds.
-    """
+    """Mean paired difference with 95 % interval over seeds; None with too few seeds."""
 
     mean: float | None = None
     low: float | None = None
@@ -94,14 +91,12 @@ class TransferScore(Record):
 
 @dataclass(frozen=True)
 class VariantRow(Record):
-    """All measurements of one variant.
+    """All measurements of one variant; `mean` and `sd` are over the seeds of `mean_pearson`.
 
     Attributes:
         against: the variant it is compared with; None for the full model.
-        mean_pearson: one score per seed; `mean` and `sd` are over the seeds.
         seconds: mean wall time of a run.
         parameters: number of weights outside the extractor.
-        pearson: {target: mean over the seeds}.
         length_correlation: mean over targets of |correlation of output and clip length|.
         difference: to `against`; None without common test clips.
         difference_over_people: its interval over resampled people.
@@ -141,20 +136,16 @@ class ExtractorRow(Record):
 
 @dataclass(frozen=True)
 class StudySummary(Record):
-    """All numbers of a study: `ablations.json`.
+    """All numbers of a study: `ablations.json`; `variants` starts with the full model.
 
     Attributes:
         evaluated_on: `test` or `validation`.
-        seeds: of the full model.
         data_differ_by_seed: whether each seed simulates new data.
         resampled: `people`, or clips.
-        settings: of `clips` and `frames`.
         length_of_clips_and_labels: mean absolute correlation of labels and clip length.
-        variants: the full model first.
         left_out: {variant: why it was not trained, or not with every seed}.
         training_hours: total of all processes, including extractors.
         questions: {name: description}; empty in older files.
-        jobs: parallel runs.
     """
 
     data: dict[str, Any]
@@ -258,22 +249,15 @@ def read_runs(study: Study, name: str) -> list[Run]:
 def summarise_study(
     study: Study, variants: Sequence[Variant], left_out: dict[str, str], jobs: int = 1
 ) -> StudySummary:
-    """Compute all numbers of a study.
+    """Compute all numbers of a study from the finished runs of `variants`.
 
     Differences are paired: both sides of a seed use the same data in the same order. The
     interval is
     Student's over seeds. Simulated data change with the seed, so it covers data and
     training; files stay
-    the same, so there is a second interval over resampled people.
-
-    Args:
-        study: what was compared.
-        variants: to report; all their finished runs count.
-        left_out: {variant: why it has no runs}.
-        jobs: parallel runs, as a record.
-
-    Raises:
-        ValueError: the full model has no run, or a file of a run is damaged.
+    the same, so there is a second interval over resampled people. Raises ValueError if the
+    full model
+    has no run, or if a file is damaged.
     """
     runs = {variant.name: read_runs(study, variant.name) for variant in variants}
     full = runs.get(FULL) or []

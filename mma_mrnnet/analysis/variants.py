@@ -31,9 +31,7 @@ class Variant:
     """One thing to train with several seeds.
 
     Attributes:
-        name: short, valid as a folder name.
         question: one of the study's questions; empty for the full model.
-        what: description for the tables.
         settings: changed fields of stage 2's `TrainArguments`.
         extractor: changed fields of stage 1's; None uses the base's extractor.
         against: the variant it is compared with, by seed.
@@ -62,11 +60,9 @@ def list_variants(
 
     A variant equal to the full model is left out; the full model then replaces it in
     comparisons.
-
-    Args:
-        base: settings of stage 2; variants halve and double its T and frame rate.
-        transfer: `--data` values of other data; each adds a variant trained there.
-        extra: further variants.
+    Variants halve and double T and frame rate of `base`; each of `transfer`, a `--data`
+    value, adds a
+    variant trained there.
     """
     variants = [
         *_list_channels(),
@@ -97,11 +93,7 @@ def choose_variants(
     questions: Sequence[str],
     names: Sequence[str],
 ) -> list[Variant]:
-    """Return the variants of some questions and names, together with their baselines.
-
-    Raises:
-        ValueError: an unknown question or name.
-    """
+    """Return variants by question and name, with their baselines; ValueError if unknown."""
     by_name = {variant.name: variant for variant in variants}
     _refuse_unknown("--questions", questions, known_questions)
     _refuse_unknown("--variants", names, list(by_name))

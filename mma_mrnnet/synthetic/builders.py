@@ -77,19 +77,10 @@ def _digest_of_code() -> str:
 
 @dataclass
 class SimulatedReactionsConfig(datasets.BuilderConfig):
-    """Settings of `SimulatedReactions`, those of `hume_like_splits`.
+    """Settings of `SimulatedReactions`, as in `hume_like_splits`; ValueError if out of range.
 
-    Attributes:
-        seed: not negative.
-        counts: clips of train, validation and test; 0 omits a split.
-        quiet_share: share of clips without a reaction, in every split.
-        short_share: share of short clips in the training split.
-        fps: frames per second; a domain with its own rate ignores it.
-        domain: one of `synthetic.DOMAINS`; None for the default.
-        noise: from `noise_from_errors`; needed by the domain `measured`, refused by others.
-
-    Raises:
-        ValueError: a setting is out of range.
+    A split with 0 `counts` is omitted. `noise` is needed by the domain `measured`, refused
+    by others.
     """
 
     seed: int = 0
@@ -160,16 +151,12 @@ class SimulatedReactions(_MadeUpCorpus):
 
 @dataclass
 class DrawnFacesConfig(datasets.BuilderConfig):
-    """Settings of `DrawnFaces`.
+    """Settings of `DrawnFaces`; ValueError if out of range.
 
     Attributes:
         items: training faces; validation has a fifth as many, of other people.
-        seed: not negative.
         size: image side in pixels, at least 16.
         one_kind: whether each training face has one kind of label, as in separate corpora.
-
-    Raises:
-        ValueError: a setting is out of range.
     """
 
     items: int = 2000
@@ -231,10 +218,8 @@ def export_dataset(builder: SimulatedReactions | DrawnFaces, folder: str | Path)
 
     `load_dataset(folder)` then returns the rows and columns of `builder.load()`, also after
     a push to
-    the Hub. The folder must be missing or empty, and appears only when complete.
-
-    Raises:
-        ValueError: the folder is not empty.
+    the Hub. The folder must be missing or empty (else ValueError), and appears only when
+    complete.
     """
     folder = Path(folder)
     check_new_folder(folder)

@@ -64,9 +64,6 @@ class Domain:
 
     Attributes:
         what: how it differs from the default, in words for results.
-        looseness: how loosely faces follow reports.
-        noise: errors of the extractor.
-        recording: lengths and missed faces.
         fps: frames per second; a value other than `FPS` overrides the rate that a model
             expects.
         short_everywhere: whether all splits have short clips, instead of training only.

@@ -57,18 +57,12 @@ def write_drawn_reactions(
     their
     frames, including pose, light and grain, and appears in one split only. The same
     arguments give
-    a bit-identical folder for any `workers`. The folder appears only when complete.
-
-    Args:
-        folder: must be missing or empty.
-        counts: clips of train, validation (`devel`) and test.
-        seed: not negative.
-        size: side of the crops in pixels.
-        fps: frames per second, for file names; only frames with a face are numbered.
-        workers: drawing processes; above one, a script needs `if __name__ == "__main__"`.
-
-    Raises:
-        ValueError: the folder is not empty, or a number is out of range.
+    a bit-identical folder for any `workers`; above one, a script needs `if __name__ ==
+    "__main__"`. The
+    folder must be missing or empty (else ValueError), and appears only when complete.
+    `counts` are clips
+    of train, validation (`devel`) and test; `fps` gives file names, which number only
+    frames with a face.
     """
     folder = Path(folder)
     check_new_folder(folder)

@@ -237,20 +237,12 @@ def sample_identity(rng: np.random.Generator) -> Identity:
 def draw_face(
     action_units: NDArray[np.floating], *, rng: np.random.Generator, size: int = SIZE
 ) -> NDArray[np.uint8]:
-    """Draw a face with the given action units, at the position of the alignment template.
+    """Draw (size, size, 3) uint8 RGB: a face with the given action units, aligned to the template.
 
     Person, light, pose and grain come only from `rng`: equal generators give the same person.
-
-    Args:
-        action_units: (17,) intensities in [0, 1] in the order of `ACTION_UNITS`.
-        rng: source of all random numbers.
-        size: side in pixels.
-
-    Returns:
-        (size, size, 3) uint8 RGB.
-
-    Raises:
-        ValueError: not 17 intensities in [0, 1], or a size below 16.
+    `action_units` are (17,) in [0, 1], in the order of `ACTION_UNITS`; other values, or a
+    size below
+    16, raise ValueError.
     """
     intensities = np.asarray(action_units, dtype=float)
     if (
@@ -487,30 +479,23 @@ def drawn_faces(count: int, *, seed: int, size: int = SIZE, one_kind: bool = Fal
 
     Three in five rows show a basic expression or neutral (Du et al. 2014, Table 1; units
     that are not
-    prototypical appear with their published share). The others show one or two random units
-    and have
-    only unit labels. Of the expressions, 25 % have only unit labels, 30 % only the class,
-    30 % only
-    valence and arousal, and the rest all three (our choice), so that training must mask labels.
+    prototypical appear with their published share). The others show one or two random units and
+    have only unit labels. Of the expressions, 25 % have only unit labels, 30 % only the
+    class, 30 %
+    only valence and arousal, and the rest all three (our choice), so that training must
+    mask labels.
 
     `one_kind` gives the same faces one kind of label each, in turn, and `source` names the
     kind. Then
-    only rows with unit labels show anything but an expression.
-
-    Args:
-        count: rows; a longer data set starts with the rows of a shorter one.
-        seed: not negative.
-        size: image side in pixels.
-        one_kind: whether each row has one kind of label.
+    only rows with unit labels show anything but an expression. A longer data set starts
+    with the rows
+    of a shorter one.
 
     Returns:
         Columns image, subject, source, valence, arousal (NaN where unlabelled), expression
         (class
         id in the order of `EXPRESSIONS`; -100 where unlabelled), au01 ... au26 (intensities in
         [0, 1]; NaN where unlabelled).
-
-    Raises:
-        ValueError: `count` or `seed` is negative.
     """
     features = frame_features()
     rows = list(draw_rows(count, seed=seed, size=size, one_kind=one_kind))

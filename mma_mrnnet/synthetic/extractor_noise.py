@@ -96,14 +96,9 @@ def turn_away(
 ) -> tuple[Array, Array]:
     """Return the visible affect of turned faces and the extractor's bias, (N, T, 26) each.
 
-    Displays become paler and more neutral; the bias is for `report_affect`.
-
-    Args:
-        true_affect: (N, T, 26).
-        bias: (N, 26) per clip.
-        turn: (N, T) in [0, 1], from frontal to profile.
-        noise: the error model.
-        rng: source of one extra error per clip, which grows with the turn.
+    Displays become paler and more neutral; the bias is for `report_affect` and grows with
+    `turn`, (N, T)
+    in [0, 1] from frontal to profile. `true_affect` is (N, T, 26), `bias` (N, 26).
     """
     seen = true_affect * (1 - noise.turned_fade * turn[..., None])
     neutral = len(VALENCE_AROUSAL) + EXPRESSIONS.index("neutral")
@@ -128,18 +123,11 @@ def report_affect(
     rng: np.random.Generator,
     fps: float = 2.0,
 ) -> Array:
-    """Return (N, T, 26) an extractor's report of the faces.
+    """Return (N, T, 26) an extractor's report: affect in [-1, 1], then probabilities.
 
-    Ranges: valence and arousal in [-1, 1], expression probabilities that sum to 1, and unit
-    probabilities.
-
-    Args:
-        true_affect: (N, T, 26), action units as intensities.
-        speech: (N, T, 1) in [0, 1], how wide speech opens the mouth.
-        bias: (N, 26) per clip, or (N, T, 26) if it changes within a clip.
-        noise: the error model.
-        rng: source of the noise.
-        fps: frames per second.
+    `true_affect` is (N, T, 26) with units as intensities; `speech` is (N, T, 1) in [0, 1],
+    how wide
+    speech opens the mouth; `bias` is (N, 26), or (N, T, 26) if it changes within a clip.
     """
     clips, frames, channels = true_affect.shape
     bad = rng.random((clips, frames, 1)) < noise.bad_frames

@@ -58,16 +58,12 @@ class SimulatedClip:
 
     Attributes:
         clip_id: unique within a call and a `name`.
-        subject: the simulated person.
         kind: `reaction`, or a quiet clip: `neutral` (calm) or `talking` (calm and talking).
         affect: (L, 26) float32, the extractor's report, in the order of `affect_names()`.
         true_affect: (L, 26) float32, the true state; units are intensities, not probabilities.
         labels: (7,) float32 in the order of `REACTIONS`, relative within a clip as in
-            Hume-Reaction: the
-            strongest is exactly 1, even if weak. All 0 in a quiet clip (our choice; the
-            corpus has
-            none).
-        fps: frames per second.
+            Hume-Reaction: the strongest is exactly 1, even if weak. All 0 in a quiet clip (our
+            choice; the corpus has none).
     """
 
     clip_id: str
@@ -97,22 +93,15 @@ def simulate_reactions(  # noqa: PLR0913 - each has a default
     another rate,
     the same people show the same reactions with the same labels and durations; talking,
     missed faces
-    and noise are sampled anew at the same speed.
+    and noise are sampled anew at the same speed. None means the default. Raises ValueError
+    if an
+    argument is out of range: shares in [0, 1], `fps` in (0, 60], seed and count not negative.
 
-    Args:
-        count: number of clips, at least 0.
-        seed: not negative.
-        quiet_share: share of clips without a reaction, in [0, 1]; 0 in the corpus.
-        short_share: share of clips of 1 to 10 s with the whole display, in [0, 1]; 0 in the
-            corpus. `recording` may cut some of them from longer ones, down to one frame.
-        name: prefix of clip and subject names.
-        looseness: how loosely faces follow reports; None for the defaults.
-        noise: errors of the extractor; None for the defaults.
-        fps: frames per second, above 0, at most 60; a clip lasts up to 15 s.
-        recording: lengths and missed faces; None for the defaults.
-
-    Raises:
-        ValueError: an argument is out of range.
+    `quiet_share` is the share of clips without a reaction, `short_share` that of clips of 1
+    to 10 s with
+    the whole display; both are 0 in the corpus. `recording` may cut some short clips from
+    longer ones,
+    down to one frame. `name` is the prefix of clip and subject names.
     """
     if count < 0 or seed < 0 or not 0 <= quiet_share <= 1 or not 0 <= short_share <= 1:
         raise ValueError(
@@ -144,20 +133,13 @@ def hume_like_splits(
 ) -> dict[str, list[SimulatedClip]]:
     """Simulate `train`, `validation` and `test`; splits and domains share no person.
 
-    Args:
-        seed: not negative.
-        counts: clips of train, validation and test; by default Hume-Reaction's.
-        quiet_share: share of quiet clips, in every split.
-        short_share: share of short clips, in the training split, or in all if the domain
-            says so.
-        fps: frames per second; a domain with its own rate ignores it.
-        domain: one of `DOMAINS`; None for the default.
-        noise: from `noise_from_errors`; needed by a domain with measured errors, refused by
-            others.
-
-    Raises:
-        ValueError: an unknown domain, noise that is missing or refused, or an argument out
-            of range.
+    `counts` are Hume-Reaction's by default. Quiet clips are in every split, short ones in
+    training, or
+    in all if the domain says so. A `domain` of `DOMAINS` (None: the default) with its own
+    rate ignores
+    `fps`; one with measured errors needs `noise` from `noise_from_errors`, and others
+    refuse it. Raises
+    ValueError for an unknown domain or an argument out of range.
     """
     chosen = domain_named(domain)
     if chosen.needs_errors != (noise is not None):
@@ -185,10 +167,7 @@ def hume_like_splits(
 
 
 def as_dataset(clips: list[SimulatedClip]) -> Dataset:
-    """Convert clips of one rate into a data set with the columns of `records.clip_features`.
-
-    `info.description` names the label and affect columns, one line each.
-    """
+    """Convert clips of one rate into a data set with the columns of `records.clip_features`."""
     features = clip_features(len(REACTIONS))
     labels = np.array([clip.labels for clip in clips], np.float32).reshape(-1, len(REACTIONS))
     columns = {

@@ -243,11 +243,7 @@ class TrainArguments:
     )
 
     def __post_init__(self) -> None:
-        """Check the settings before any data are read.
-
-        Raises:
-            ValueError: what was wrong, what came, what is accepted.
-        """
+        """Check the settings before any data are read; raise ValueError for an invalid one."""
         self.output = Path(self.output)
         self._check_choices()
         self._check_stage()

@@ -41,15 +41,10 @@ def mixed_seed(*numbers: int) -> int:
 
 
 def augment_crop(pixels: Tensor, kinds: Collection[str], generator: torch.Generator) -> Tensor:
-    """Return a randomly changed copy of one crop; the sizes of the changes are our choice.
+    """Return a randomly changed copy of a crop, (3, S, S) in [-1, 1]; sizes are our choice.
 
     Labels are symmetric (a unit's intensity is the mean of both sides), so mirroring keeps them
     true. Crops are changed one by one, so that the result does not depend on the batch.
-
-    Args:
-        pixels: (3, S, S) in [-1, 1]; the result has the same shape and range.
-        kinds: names from `AUGMENTATIONS`.
-        generator: source of all random numbers.
     """
     # Draw all random numbers at once, so that omitting a kind does not change the others.
     coins = dict(
@@ -110,7 +105,6 @@ def _move(pixels: Tensor, *, angle: float, zoom: float, shift: tuple[float, floa
 
 
 def _blur(pixels: Tensor, factor: int) -> Tensor:
-    """Shrink and enlarge, as small faces and strong compression do."""
     side = pixels.shape[-1]
     small = F.interpolate(pixels.unsqueeze(0), size=max(side // factor, 8), mode="area")
     return F.interpolate(small, size=side, mode="bilinear", align_corners=False).squeeze(0)

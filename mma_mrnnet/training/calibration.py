@@ -25,16 +25,12 @@ STEEP_SLOPE = 5.0
 
 
 def affine_calibration(prediction: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-    """Fit one least-squares line per output; slopes are positive, so the order is kept.
+    """Fit one increasing least-squares line per output; return scale and shift, (K,) float32.
 
-    Args:
-        prediction: (N, K) outputs before calibration.
-        target: (N, K) labels; NaN where unlabelled.
-
-    Returns:
-        Scale and shift, (K,) float32 each. If an output does not rise with its target, the
-        slope is
-        0.001 around the target's mean. Without labels, scale is 1 and shift 0.
+    `prediction` and `target` are (N, K); NaN means unlabelled. If an output does not rise
+    with its
+    target, the slope is 0.001 around the target's mean. Without labels, the line is the
+    identity.
     """
     scales, shifts = [], []
     for column in range(target.shape[1]):
@@ -63,7 +59,7 @@ class HeadCalibration:
 
     Attributes:
         temperature: divides the expression logits; above 1 if the model was overconfident.
-        scale: (A,) float64, positive, for the action-unit logits; 1 for a unit without labels.
+        scale: (A,) float64, positive; 1 for a unit without labels.
         shift: (A,) float64, added after scaling; 0 for a unit without labels.
     """
 
@@ -93,18 +89,13 @@ class HeadCalibration:
 def calibrate_extractor(
     model: MMAModel, outputs: Tensors, labels: Tensors, rows: FrameDataset
 ) -> tuple[Tensors, ExtractorCalibration]:
-    """Fit a calibration on a split and fold it into the model.
+    """Fit a calibration on a split and fold it into `model`, in place.
 
-    Args:
-        model: changed in place.
-        outputs: of the uncalibrated model on the split.
-        labels: only the expressions are read.
-        rows: only sources, people and intensities are read.
-
-    Returns:
-        The calibrated outputs and the record for the results. Its `crossfitted` errors are
-        those of
-        each half of the people, calibrated on the other half; None if there is only one person.
+    `outputs` are uncalibrated; of `labels` only the expressions are read. Returns the
+    calibrated
+    outputs and the record for the results. Its `crossfitted` errors are those of each half
+    of the
+    people, calibrated on the other half; None if there is only one person.
     """
     # A unit's output is the probability of presence. Calibrating against the ramp, the target of
     # training, raised the error of presence on every source of the labelled crops and lowered F1.
@@ -147,11 +138,7 @@ def fit_extractor(outputs: Tensors, labels: Tensors, sources: Sequence[str]) -> 
     labels.
     Sources: Guo et al., ICML 2017 (temperature); Platt 1999 (lines); the rest is our choice.
 
-    Args:
-        outputs: `expression_logits` (N, 7) and `action_unit_logits` (N, A).
-        labels: `expression_labels` (N,), -100 where unlabelled; `action_unit_labels` (N, A) in
-            [0, 1], NaN where unlabelled.
-        sources: one name per image.
+    Outputs and labels are named as in `MMAModel`; `sources` holds one name per image.
     """
     expression, units = labels["expression_labels"], labels["action_unit_labels"]
     labelled = expression != NO_CLASS

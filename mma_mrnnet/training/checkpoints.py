@@ -42,12 +42,9 @@ class Progress(Record):
     Attributes:
         epoch: finished epochs.
         items: training items used in the unfinished epoch, over all processes.
-        loss_total: sum of the losses in the unfinished epoch.
-        updates: number of those losses.
+        loss_total: sum of its losses; `updates` is their number.
         best_score: None before the first epoch, or if all scores were NaN.
         best_epoch: counted from 1; 0 before the first epoch.
-        history: one row per finished epoch.
-        seconds: training and validation so far.
     """
 
     epoch: int = 0
@@ -74,11 +71,7 @@ class Progress(Record):
             self.best_epoch = self.epoch
 
     def check(self, epoch_items: int) -> None:
-        """Check numbers that were read from a file; an epoch has `epoch_items` training items.
-
-        Raises:
-            ValueError: the numbers cannot come from such a run.
-        """
+        """Raise ValueError if numbers from a file cannot come from a run with such epochs."""
         counts = (self.epoch, self.updates, self.best_epoch, self.seconds)
         begun = 0 < self.items <= epoch_items and self.updates > 0
         if min(counts) < 0 or not (begun or self.items == self.updates == 0):
@@ -91,10 +84,7 @@ class Progress(Record):
 
 
 def settings_of(accelerator: Accelerator, args: TrainArguments, fingerprint: str) -> dict[str, Any]:
-    """Return everything except the code that determines the weights; resuming needs the same.
-
-    `fingerprint` is that of the stage.
-    """
+    """Return everything except the code that determines the weights; resuming needs the same."""
     named = {f"--{name}": value for name, value in plain_values(args).items()}
     return {
         "processes": accelerator.num_processes,
@@ -138,11 +128,10 @@ def complete_checkpoints(output: Path) -> list[Path]:
 
 
 def refuse_early(args: TrainArguments) -> None:
-    """Check for errors that would stop any run, before its data are read.
+    """Raise RuntimeError for errors that would stop any run, before its data are read.
 
-    Raises:
-        RuntimeError: the number of processes is not the expected one, Accelerate accumulates
-            gradients, or the output folder already holds a run.
+    They are: a wrong number of processes, Accelerate's gradient accumulation, an output
+    folder in use.
     """
     processes = PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU")).num_processes
     if args.expect_processes not in (0, processes):
@@ -155,11 +144,7 @@ def refuse_early(args: TrainArguments) -> None:
 
 
 def check_accumulation() -> None:
-    """Refuse Accelerate's gradient accumulation: it would divide gradients but accumulate none.
-
-    Raises:
-        RuntimeError: the launch asks for more than one accumulation step.
-    """
+    """Raise RuntimeError if Accelerate accumulates gradients: it would divide but not sum them."""
     name = "ACCELERATE_GRADIENT_ACCUMULATION_STEPS"
     if os.environ.get(name, "1") != "1":
         raise RuntimeError(
@@ -171,13 +156,9 @@ def check_accumulation() -> None:
 def resume(
     accelerator: Accelerator, args: TrainArguments, settings: dict[str, Any], epoch_items: int
 ) -> Progress | None:
-    """Load the newest complete checkpoint if `args` asks for it; never mix two runs.
+    """Load the newest complete checkpoint if `args` asks for it; return its progress, or None.
 
-    All processes first check that they see the same settings, data and checkpoint. `accelerator`
-    has prepared everything in the run; `settings` come from `settings_of`.
-
-    Returns:
-        The progress of the run; None if there is no checkpoint or resuming was not asked for.
+    All processes first check that they see the same settings, data and checkpoint.
 
     Raises:
         RuntimeError: the processes disagree; the folder holds a run but resuming was not
@@ -218,13 +199,10 @@ def resume(
 
 
 def _read_manifest(folder: Path) -> dict[str, Any]:
-    """Return the settings of a checkpoint, after checking all its files.
+    """Return the settings of a checkpoint; raise ValueError if a file is missing, new or changed.
 
     Accelerate only logs a failure to load random states, so missing files must be detected
     here.
-
-    Raises:
-        ValueError: a file is missing, was added or was changed.
     """
     content = _read_json(folder / COMPLETE)
     settings, digests = content.get("settings"), content.get("files")
@@ -247,11 +225,7 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
 
 
 def _check_random_states(folder: Path, process: int) -> None:
-    """Check that Accelerate can load the random states of this process.
-
-    Raises:
-        UnpicklingError, ValueError: it cannot.
-    """
+    """Raise an error if Accelerate cannot load the random states of this process."""
     path = folder / f"random_states_{process}.pkl"
     if path.is_file() and not torch.equal(load(path)["torch_manual_seed"], torch.get_rng_state()):
         raise ValueError(f"{path.name} cannot be loaded")

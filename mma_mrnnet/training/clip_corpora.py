@@ -43,9 +43,8 @@ class ClipCorpus:
         names: the K targets in output order.
         relative_labels: whether each label vector was divided by its own maximum.
         simulated_labels: whether the labels come from a simulation instead of people.
-        files: the clips; None for simulated ones.
+        files: None for simulated clips.
         id_column: header of the clip names in tables of predictions.
-        title: name of a corpus of files in the results.
         domain: the simulated domain; None is the default one.
         noise: the measured extractor errors that the simulated domain repeats, if any.
     """
@@ -69,12 +68,9 @@ class ClipCorpus:
 def read_corpus(args: TrainArguments, *, needs_extractor: bool = True) -> ClipCorpus:
     """Read the description of the corpus that `args.data` names, but not its clips.
 
-    If `needs_extractor` is False (a model that reads pixels), `args.mma` may be missing.
-
-    Raises:
-        ValueError: an unknown corpus or simulated domain, a corpus with a wrong layout,
-            tables mixed
-            with videos, or settings that do not fit the data.
+    If `needs_extractor` is False (a model that reads pixels), `args.mma` may be missing. Raises
+    ValueError for an unknown corpus or domain, a wrong layout, or settings that do not fit
+    the data.
     """
     kind, _, folder = args.data.partition(":")
     if kind != "hume" and args.clips_from != "auto":
@@ -230,12 +226,11 @@ def input_of(model: MMAMRNNetForIntensity, processor: MMAMRNNetVideoProcessor) -
 
 @dataclass
 class ClipSplit:
-    """One split of the clips.
+    """One split of the clips; `files` lists all in the corpus's order, none if simulated.
 
     Attributes:
         rows: for training or scoring: the labelled clips with a face, or all simulated clips.
         with_face: for prediction: `rows`, followed by the unlabelled clips with a face.
-        files: all clips in the corpus's order; empty for simulated ones.
     """
 
     rows: ClipDataset
@@ -255,10 +250,8 @@ class LoadedClips:
     Attributes:
         splits: `train`, `validation` and, if the corpus has it, `test`, which may be
             unlabelled.
-        data: description for the results.
-        fingerprint: a digest of each split's clips, labels and rows; empty for simulated
-            clips, which
-            the settings determine.
+        fingerprint: a digest of clips, labels and rows; empty for simulated clips, which the
+            settings determine.
         feature_names: columns of tables; empty for affect.
     """
 
@@ -272,10 +265,9 @@ class LoadedClips:
 def load_clips(corpus: ClipCorpus, args: TrainArguments, read: ClipInput) -> LoadedClips:
     """Load the splits in the form that a model reads; drop unlabelled training clips.
 
-    Raises:
-        ValueError: no usable labelled clip in train or validation, an extractor whose units
-            differ from
-            those of simulated clips, or tables with different features.
+    Raises ValueError if train or validation has no usable labelled clip, or for other units
+    or features
+    than expected.
     """
     if corpus.files is None:
         read.check_simulated()
@@ -353,11 +345,7 @@ def _simulated_rows(
 def load_stored(
     corpus: ClipCorpus, args: TrainArguments, cache: ClipCache, usable: str = "clip with a face"
 ) -> LoadedClips:
-    """Load the splits of clips in files; `usable` is the criterion that messages name.
-
-    Raises:
-        ValueError: no usable labelled clip in train or validation.
-    """
+    """Load clips in files by split; raise ValueError without a `usable` one to train or validate."""
     wanted = _wanted(corpus)
     done = read_splits(wanted, cache, start=_share_of_work())
     splits = {
@@ -404,7 +392,6 @@ def _kinds_of(clips: list[ClipFile]) -> str:
 
 
 def _wanted(corpus: ClipCorpus) -> list[ClipFile]:
-    """Return all clips except the unlabelled training clips."""
     return [clip for clip in corpus.files or [] if clip.is_labelled or clip.split != "train"]
 
 

@@ -30,12 +30,10 @@ ROWS = 100_000  # image names held in memory at once
 
 
 class FrameDataset(Dataset):
-    """Labelled face crops for stage 1.
+    """Labelled face crops for stage 1, from rows with the columns of `records.frame_features`.
 
-    Args:
-        rows: a data set with the columns of `records.frame_features`.
-        action_units: in the model's output order.
-        seed: together with epoch and item number it determines the augmentation of an item.
+    `action_units` are in the model's output order. Seed, epoch and item number determine the
+    augmentation of an item.
     """
 
     def __init__(
@@ -77,10 +75,7 @@ class FrameDataset(Dataset):
             self.intensity.fill_(torch.nan)
 
     def label_talkers(self, sources: Collection[str]) -> None:
-        """Label talking faces of some sources as neutral and calm if they have no expression label.
-
-        `neutral_talkers` finds them; `talkers` then holds their number.
-        """
+        """Label the `neutral_talkers` of some sources as neutral and calm, and count them."""
         talks = neutral_talkers(self.intensity, self.action_units) & (self.expression == NO_CLASS)
         talks &= torch.tensor([source in sources for source in self.sources])
         self.expression[talks] = EXPRESSIONS.index("neutral")
@@ -106,8 +101,7 @@ class FrameDataset(Dataset):
     def __getitem__(self, index: int) -> dict[str, Any]:
         """Return one crop (H, W, 3) uint8 with its labels and augmentation seed.
 
-        Raises:
-            OSError: the image cannot be read; the message starts with its path.
+        An unreadable image raises OSError; the message starts with its path.
         """
         stored = self.images[index]["image"]
         source = BytesIO(stored["bytes"]) if stored["bytes"] is not None else stored["path"]
@@ -130,12 +124,7 @@ class FrameDataset(Dataset):
 class FrameCollator:
     """Stack crops into the input of `MMAModel.forward`, with optional augmentation.
 
-    Args:
-        processor: scales the crops, as in inference.
-        augmentations: names from `AUGMENTATIONS`; use none outside training.
-
-    Raises:
-        ValueError: an unknown augmentation.
+    `augmentations` are names from `AUGMENTATIONS`, for training only; others raise ValueError.
     """
 
     def __init__(
@@ -179,11 +168,11 @@ class FrameCollator:
 
 
 class ClipDataset(Dataset):
-    """Clips of affect or of other features, for stage 2.
+    """N clips of affect or of other features, for stage 2.
 
     Args:
-        clip_ids: N names.
-        subjects: N people; empty strings where unknown.
+        clip_ids: names.
+        subjects: people; empty strings where unknown.
         kinds: `reaction`, or another kind of clip.
         labels: (N, K) float32, NaN if unlabelled.
         frames: one (L, A) float32 array per clip, unpadded, in memory or on disk.
@@ -233,7 +222,6 @@ class ClipDataset(Dataset):
         return {"affect": self._frames[index].copy(), "labels": self._labels[index].copy()}
 
     def __getitems__(self, indices: list[int]) -> list[dict[str, np.ndarray]]:
-        """Return several items."""
         return [self[index] for index in indices]
 
     def select_columns(self, columns: list[int]) -> "ClipDataset":
@@ -255,10 +243,7 @@ class ClipDataset(Dataset):
 
 
 class ClipCollator:
-    """Pad or shorten clips into the input of `MMAMRNNetForIntensity.forward`.
-
-    The `processor` pads as in inference.
-    """
+    """Pad or shorten clips into the input of `MMAMRNNetForIntensity.forward`."""
 
     def __init__(self, processor: MMAMRNNetVideoProcessor) -> None:
         self.processor = processor

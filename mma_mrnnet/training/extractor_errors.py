@@ -40,15 +40,12 @@ SPEECH_UNITS = (25, 26)
 
 @dataclass(frozen=True)
 class _Crops:
-    """N labelled crops with the extractor's reports.
+    """N labelled crops with the extractor's reports; labels are NaN or -100 where unlabelled.
 
     Attributes:
         units: (N, A) reported logits.
         expressions: (N, 7) reported logits; each row is centred to sum 0.
         values: (N, 2) reported valence and arousal.
-        intensity: (N, A) labels; NaN where unlabelled.
-        expression: (N,) labels; -100 where unlabelled.
-        valence_arousal: (N, 2) labels; NaN where unlabelled.
         person: (N,) numbers; -1 where unknown.
     """
 
@@ -80,14 +77,9 @@ def measure_errors(
     per image. The result holds only for similar faces: made-up faces do not stand for
     photographs.
 
-    Args:
-        outputs: `valence_arousal` (N, 2), `expression_logits` (N, 7), `action_unit_logits`
-            (N, A).
-        labels: `valence_arousal_labels` (N, 2), NaN where unlabelled, and
-            `expression_labels` (N,).
-        rows: the N crops, with intensities, sources and people.
-        action_units: the A units.
-        constructed_sources: sources whose labels are true by construction.
+    Outputs and labels are named as in `MMAModel`. The labels of `constructed_sources` are
+    true by
+    construction.
     """
     logits = outputs["expression_logits"].double().cpu().numpy()
     crops = _Crops(
@@ -112,8 +104,7 @@ def measure_errors(
 def read_errors(mma: str) -> dict[str, ExtractorErrors]:
     """Read the errors that stage 1 measured for the checkpoint in the folder `mma`.
 
-    Raises:
-        ValueError: no readable stage-1 results with measured errors in the folder.
+    Raises ValueError if there are none or if they are unreadable.
     """
     places = [Path(mma, name) for name in (MMAResults.name_of_file, "results.json")]
     for place in places:

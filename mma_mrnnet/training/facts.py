@@ -38,7 +38,7 @@ PART = 256  # clips per forward pass
 
 
 def collect_frame_facts(train: FrameDataset, config: MMAConfig) -> FrameFacts:
-    """Count the training labels of each output, and list those without labels and those untaught."""
+    """Count the training labels of each output; list unlabelled and untaught ones."""
     annotated = (~train.intensity.isnan()).sum(0).tolist()
     present = is_present(train.intensity).sum(0).tolist()
     names = map(action_unit_name, config.action_units)
@@ -64,12 +64,9 @@ def collect_clip_facts(
 ) -> ClipFacts:
     """Return training scores and the distributions of labels, outputs and inputs.
 
-    Args:
-        model: the best one, calibrated.
-        processor: pads for the model.
-        predict: as `Stage.finish` gets it.
-        splits: the clips.
-        predicted: by split, `intensities` and `logits` (N, K) of the clips with a face.
+    `model` is the best one, calibrated; `predict` is the argument of `Stage.finish`;
+    `predicted` holds,
+    by split, `intensities` and `logits` (N, K) of the clips with a face.
     """
     names = model.config.label_names
     return ClipFacts(

@@ -28,13 +28,9 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class FrameSplits:
-    """The face crops for training stage 1.
+    """Face crops for stage 1; the labels of `constructed_sources` are true by construction.
 
-    Attributes:
-        train: has the labels of the taught channels only.
-        validation: has all labels.
-        provenance: one entry per source of the training rows.
-        constructed_sources: sources whose labels are true by construction.
+    `train` has only the labels of the taught channels, `validation` has all.
     """
 
     train: FrameDataset
@@ -47,11 +43,8 @@ def frame_splits(args: TrainArguments) -> FrameSplits:
     """Return train and validation; training rows keep only the labels of `args.channels`.
 
     `args.data` is a folder or corpora (see `load_frames`), `drawn` or `drawn:partial`.
-
-    Raises:
-        ValueError: drawn faces lack a requested unit, the training rows cannot teach what
-            is asked (see
-            `check_supervision`), or a corpus's reader fails.
+    Raises ValueError
+    if drawn faces lack a unit, or as `check_supervision` and the corpora's readers do.
     """
     frames = read_frames(
         args.data, args.action_units, items=args.items, seed=args.seed, image_size=args.image_size
@@ -84,18 +77,11 @@ def read_frames(
     image_size: int,
     required: Sequence[str] = FRAME_SPLITS,
 ) -> LabelledFrames:
-    """Read or draw the face crops that `--data` names.
+    """Read or draw the face crops that `--data` names; errors as in the corpora's readers.
 
-    Args:
-        data: as in `frame_splits`.
-        action_units: the requested units.
-        items: number of drawn training faces; validation has a fifth as many.
-        seed: for drawn faces.
-        image_size: side of drawn faces in pixels.
-        required: splits that must not be empty.
-
-    Raises:
-        ValueError: as in `frame_splits`, except for `check_supervision`.
+    `items`, `seed` and `image_size` are for drawn faces; `items` counts training faces, and
+    validation
+    has a fifth as many. The `required` splits must not be empty.
     """
     if data in DRAWN:
         return draw_frames(data, action_units, items=items, seed=seed, image_size=image_size)
@@ -107,11 +93,9 @@ def check_supervision(
 ) -> None:
     """Check that every task in `channels` has training labels; warn about the others.
 
-    `train` must still hold all labels of its corpora.
-
-    Raises:
-        ValueError: a corpus without labels, no label for any taught task, or a taught unit that
-            neither labels nor the expression prior teach.
+    `train` must still hold all labels of its corpora. Raises ValueError if a corpus has no
+    labels, no
+    taught task has any, or neither labels nor the expression prior teach a unit.
     """
     kinds = _label_kinds(train)
     counts = {kind: int(labelled.sum()) for kind, labelled in kinds.items()}
@@ -181,10 +165,7 @@ def untrained_outputs(train: FrameDataset, config: MMAConfig) -> list[str]:
 def items_an_epoch(
     train: FrameDataset, draws: Mapping[str, Sequence[Draw]]
 ) -> dict[str, dict[str, int]]:
-    """Return the number of images that an epoch draws, by corpus, in total and by kind of label.
-
-    If only some rows are drawn, counts by kind are rounded averages.
-    """
+    """Count the images that an epoch draws, by corpus and by kind of label (rounded averages)."""
     kinds = _label_kinds(train)
     return {
         corpus: {

@@ -39,12 +39,11 @@ logger = logging.getLogger(__name__)
 def fit(stage: Stage, args: TrainArguments) -> Results | None:
     """Train a stage and write the best model, calibrated and scored, to `args.output / "model"`.
 
-    Objectives cover the whole update, also with several processes or micro-batches; only
-    batch norm
-    in training mode uses each process's own share.
-
-    Returns:
-        The content of `results.json`; None in all processes except the main one.
+    Returns the content of `results.json`, or None in all processes except the main one.
+    Objectives
+    cover the whole update, also with several processes or micro-batches; only batch norm in
+    training
+    mode uses each process's own share.
 
     Raises:
         ValueError: a tracker is not installed.
@@ -186,9 +185,9 @@ class Run:
     def keep_best(self) -> None:
         """Write the model to `best` if the last epoch is the best so far.
 
-        Call it after the checkpoint: a run killed in between writes `best` on resuming, so
-        that `best`
-        always agrees with the newest checkpoint.
+        Call it after the checkpoint, so that `best` always agrees with the newest
+        checkpoint: a run killed
+        in between writes `best` on resuming.
         """
         progress, accelerator = self.progress, self.accelerator
         just_ended = progress.epoch > 0 and progress.items == 0

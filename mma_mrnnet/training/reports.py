@@ -45,10 +45,7 @@ Tensors = dict[str, Tensor]
 
 
 def mma_scores(outputs: Tensors, labels: Tensors, intensity: Tensor) -> dict[str, float]:
-    """Return one score per task, and their mean.
-
-    Action units: correlation with intensity. Expressions: macro F1. Valence and arousal: CCC.
-    """
+    """Return correlation of units, macro F1 of expressions, CCC of affect, and their mean."""
     valence_arousal = labels["valence_arousal_labels"]
     correlations = pearson_scores(outputs["action_unit_logits"].sigmoid(), intensity)
     named = outputs["expression_logits"].argmax(-1)
@@ -156,15 +153,11 @@ def score_split(
 ) -> ClipScores:
     """Return the scores of all labelled clips, and of those with a face.
 
-    A labelled clip without a face, or an unreadable one, is predicted as the mean training
-    label
-    (our choice), because a submission needs a number for every clip.
-
-    Args:
-        intensities: (N, K) for the first N clips of `split.with_face`.
-        split: the clips.
-        names: of the K targets.
-        training_mean: (K,) from `mean_label`.
+    A labelled clip without a face, or an unreadable one, is predicted as `training_mean`,
+    (K,), from
+    `mean_label` (our choice), because a submission needs a number for every clip.
+    `intensities` are
+    (N, K) for the first N clips of `split.with_face`.
     """
     intensities, labels = intensities[: len(split.rows)], split.rows.labels
     scores = score_clips(intensities, labels, split.rows, names)
@@ -247,12 +240,9 @@ def write_predictions(
 ) -> None:
     """Write a CSV table of all clips of a split, in the order and under the names of the corpus.
 
-    Args:
-        path: the CSV file.
-        intensities: (N, K) for `split.with_face`.
-        split: the clips.
-        id_column: header of the first column.
-        training_mean: (K,) prediction for clips without a face.
+    `intensities` are (N, K) for `split.with_face`; other clips get `training_mean`, (K,).
+    `id_column`
+    heads the first column.
     """
     predicted = dict(zip(split.with_face.clip_ids, intensities.tolist(), strict=True))
     with replaced_file(path) as staging, staging.open("w", encoding="utf-8", newline="") as file:

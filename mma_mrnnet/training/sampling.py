@@ -21,11 +21,9 @@ BALANCES = ("off", "corpora", "classes")
 
 @dataclass(frozen=True)
 class Draw:
-    """A set of items and the number of draws from it per epoch.
+    """(n,) int64 item numbers, at least one, and the number of draws from them per epoch.
 
-    Attributes:
-        items: (n,) int64 item numbers, at least one.
-        count: each item is drawn `count // n` times or once more; which ones varies by epoch.
+    Each item is drawn `count // n` times or once more; which ones varies by epoch.
     """
 
     items: Tensor
@@ -60,12 +58,9 @@ def corpus_draws(sources: Sequence[str], expression: Tensor, balance: str) -> di
     - `classes`: in each corpus, the rows with an expression are redistributed equally over the
       expressions that occur; the other rows come once.
 
-    Remainders go to the first corpora (by name) or classes, one item each.
-
-    Args:
-        sources: the corpus of each item.
-        expression: (N,) int64 class ids; -100 where unlabelled.
-        balance: one of `BALANCES`; any other raises ValueError.
+    Remainders go to the first corpora (by name) or classes, one item each. `sources` names
+    the corpus
+    of each item; `expression` is (N,) class ids, -100 where unlabelled.
     """
     if balance not in BALANCES:
         raise ValueError(f"balance must be one of {', '.join(BALANCES)}; got {balance!r}")

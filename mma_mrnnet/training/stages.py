@@ -70,11 +70,8 @@ class Stage:
 
     Attributes:
         name: `mma` or `mrnn`; also names the results file beside the model.
-        train: items for `train_collator`.
-        validation: items for `collator`; selects the best epoch.
         order: draws the item numbers of one epoch of `train`.
-        train_collator: items -> batch, with augmentation.
-        collator: items -> batch.
+        train_collator: items -> batch, with augmentation; `collator` does not augment.
         output_names: model output fields that `score` and `finish` read.
         loss_names: model output fields that the model's `objective` reads.
         score: (outputs, labels) of a split -> named scores.
@@ -83,7 +80,7 @@ class Stage:
         data: description for the results.
         fingerprint: a digest of data, labels and extractor; the same in all processes and
             on resuming.
-        held_out: labelled test clips for `collator`, or None.
+        held_out: labelled test clips, or None.
         carried_results: result files of an earlier stage to store with the model.
         begin_epoch: called with the epoch number, from 0, before its first item is read.
     """
@@ -127,13 +124,7 @@ SCORE_OF = {
 
 
 def mma_stage(args: TrainArguments) -> Stage:
-    """Prepare stage 1: train the extractor on labelled face crops or drawn faces.
-
-    `args.data` is as in `frame_splits`; labels teach the outputs `args.channels`.
-
-    Raises:
-        ValueError: invalid settings or data (see `frame_splits`).
-    """
+    """Prepare stage 1: train the extractor on face crops; settings and errors as `frame_splits`."""
     config = _extractor_config(args)
     teaches_all = len(args.channels) == len(SCORE_OF)
     own_score = "mean_of_tasks" if teaches_all else SCORE_OF[args.channels[-1]]
@@ -227,10 +218,7 @@ def mrnn_stage(args: TrainArguments) -> Stage:
 
     `args.data` is `simulated`, `clips:FOLDER` or `hume:FOLDER`; `args.mma` is the stage-1
     checkpoint
-    (None for feature tables).
-
-    Raises:
-        ValueError: an unknown kind of data, or no stage-1 checkpoint at `args.mma`.
+    (None for feature tables). Raises ValueError for other data or without a checkpoint there.
     """
     corpus = read_corpus(args)
     score_name = choose_score(args, [*corpus.names, "mean_pearson"], "mean_pearson")
@@ -285,10 +273,8 @@ def build_model(
 
     Videos, crops and simulated clips get a model around the stage-1 checkpoint `args.mma`.
     Feature
-    tables get a model without an extractor, with scaling fitted on the training clips.
-
-    Raises:
-        ValueError: no checkpoint at `args.mma`, or unusable clips (see `load_clips`).
+    tables get a model without an extractor, with scaling fitted on the training clips. Raises
+    ValueError without a checkpoint, and as `load_clips`.
     """
     if corpus.holds_tables:
         clips = load_clips(corpus, args, TableInput(args.features))
@@ -312,7 +298,6 @@ def build_model(
 
 
 def _lengths(args: TrainArguments) -> dict[str, Any]:
-    """Return the processor's settings for clip length and sampling rate."""
     return {
         "num_frames": args.num_frames,
         "fps": args.sampling_fps,
@@ -409,10 +394,7 @@ def report_splits(
 ) -> tuple[dict[str, ClipScores], dict[str, Tensors]]:
     """Score validation and test, and write the predictions of their real clips to `output`.
 
-    `predict` is the argument of `Stage.finish`; `id_column` heads the column of clip names.
-
-    Returns:
-        Scores of each labelled split, and outputs of each split with a predictable clip.
+    Returns scores of each labelled split, and outputs of each split with a predictable clip.
     """
     scores: dict[str, ClipScores] = {}
     predicted: dict[str, Tensors] = {}

@@ -29,12 +29,8 @@ def backward(
     training mode uses
     each process's micro-batch, and its running statistics count each micro-batch once.
 
-    Args:
-        accelerator: of the run.
-        stage: names the outputs that the model's `objective` reads.
-        model: as `accelerator.prepare` returned it.
-        batch: this process's share; names that end in `labels` go to the objective.
-        micro_batch_size: items per pass through the network; 0: the whole share.
+    `batch` is this process's share; names that end in `labels` go to the objective. A
+    `micro_batch_size` of 0 means the whole share.
     """
     labels = {name: value for name, value in batch.items() if name.endswith("labels")}
     inputs = {name: value for name, value in batch.items() if name not in labels}
@@ -124,11 +120,9 @@ class RoutedAdamW(torch.optim.AdamW):
     constant); the form
     is our choice.
 
-    Args:
-        parameters: all trained parameters, including `routed`.
-        routed: (D, T * H) weight of the dense layer: T frames of H columns each.
-        num_frames: T.
-        settings: as `torch.optim.AdamW` takes them.
+    `routed` is the (D, T * H) weight of the dense layer, T = `num_frames` frames of H
+    columns each.
+    `settings` are those of `torch.optim.AdamW`.
     """
 
     def __init__(
