@@ -28,7 +28,8 @@ def replaced_file(target: str | os.PathLike[str]) -> Iterator[Path]:
     """Yield a temporary path that replaces `target` if the block succeeds, else is removed.
 
     The temporary path keeps the suffix. A symbolic link stays: the file behind it is replaced. A
-    `target` that is no regular file (a named pipe, `/dev/stdout`) is yielded itself.
+    `target` that is no regular file (a named pipe, `/dev/stdout`) is yielded itself. Raises OSError
+    if the directory is missing or not writable.
     """
     target = Path(target).resolve()
     if target.exists() and not target.is_file():

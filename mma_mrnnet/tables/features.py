@@ -146,7 +146,10 @@ def _is_bookkeeping(name: str) -> bool:
 
 
 def is_measure(name: str) -> bool:
-    """Return whether a name means an action unit, expression, gaze or head rotation."""
+    """Return whether a name means an action unit, expression, gaze or head rotation.
+
+    Such a column is a feature, whatever its values are.
+    """
     known = {*EXPRESSIONS, *VALENCE_AROUSAL, "pitch", "roll", "yaw", "happy", "sad"}
     return bool(re.fullmatch(r"(?i)au_?\d+.*|(gaze|pose)_.*", name)) or name.lower() in known
 
