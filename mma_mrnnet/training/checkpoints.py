@@ -260,6 +260,8 @@ def _damage_named(checkpoint: Path) -> Iterator[None]:
         *(IndexError, RecursionError, UnpicklingError, SafetensorError),
     ) as error:
         why = (str(error).strip() or type(error).__name__).splitlines()[0]
+        if isinstance(error, UnpicklingError):  # torch's text advises to load it all the same
+            why = "a file holds objects that are never loaded, or is cut off"
         raise RuntimeError(
             f"{checkpoint}: damaged ({why}); remove it to continue from the one before"
         ) from error
