@@ -23,9 +23,8 @@ LEAST_VARIANCE = 1e-10
 def pearson_scores(prediction: Tensor, target: Tensor, weights: Tensor | None = None) -> Tensor:
     """Return (..., K) float64 Pearson correlations of each target over a split.
 
-    `prediction` and `target` are (N, K), NaN where unlabelled; `weights` are (..., N) or
-    None for 1
-    each. NaN with fewer than two labelled rows or a constant side.
+    `prediction` and `target` are (N, K), NaN where unlabelled; `weights` are (..., N) or None
+    for 1 each. NaN with fewer than two labelled rows or a constant side.
     """
     _, var_x, var_y, covariance = _moments(prediction, target, weights)
     return covariance / (var_x * var_y).sqrt()
@@ -78,9 +77,9 @@ def _unless_constant(variance: Tensor, values: Tensor, labelled: Tensor) -> Tens
 def mean_where_labels_vary(scores: Tensor, target: Tensor) -> float:
     """Return the mean over the targets whose labels vary; NaN where none do.
 
-    A constant output counts as 0: otherwise a task that collapsed would drop out of the mean and
-    could win the best epoch. `scores` are (K,) correlations, NaN where undefined; `target` is
-    (N, K), NaN where unlabelled.
+    A constant output counts as 0: otherwise a task that collapsed would drop out of the mean
+    and could win the best epoch. `scores` are (K,) correlations, NaN where undefined; `target`
+    is (N, K), NaN where unlabelled.
     """
     return float(count_constant_as_zero(scores, target).nanmean())
 
@@ -109,8 +108,9 @@ def f1_scores(
 ) -> Tensor:
     """Return F1 of each binary target over its annotated rows.
 
-    The (N, A) bool inputs are the prediction, the truth, and whether there is a label. `weights`
-    are (..., N); None means 1 each. The result is (..., A) float64; NaN without a positive row.
+    The (N, A) bool inputs are the prediction, the truth, and whether there is a label.
+    `weights` are (..., N); None means 1 each. The result is (..., A) float64; NaN without a
+    positive row.
     """
     weights = _weights_of(present, weights)
     hits = weights @ (predicted & present & annotated).double()
@@ -124,9 +124,9 @@ def class_f1_scores(
 ) -> Tensor:
     """Return F1 of each class over the labelled rows.
 
-    `predicted` and `labels` are (N,) class ids, label -100 means unlabelled; `classes` is C, and
-    `weights` are (..., N) or None for 1 each. The result is (..., C) float64; NaN for a class
-    without labels.
+    `predicted` and `labels` are (N,) class ids, label -100 means unlabelled; `classes` is C,
+    and `weights` are (..., N) or None for 1 each. The result is (..., C) float64; NaN for a
+    class without labels.
     """
     ids = torch.arange(classes)
     annotated = (labels != NO_CLASS)[:, None].expand(-1, classes)
@@ -163,9 +163,8 @@ def count_confusions(predicted: Tensor, labels: Tensor, classes: int) -> Tensor:
 def area_under_roc(score: Tensor, positive: Tensor, weights: Tensor | None = None) -> Tensor:
     """Return the probability that a positive row scores above a negative one; ties count half.
 
-    `score` is (N,) float, `positive` (N,) bool, and `weights` (..., N) or None for 1 each.
-    The result
-    is (...) float64 in [0, 1]; NaN if one side is empty.
+    `score` is (N,) float, `positive` (N,) bool, and `weights` (..., N) or None for 1 each. The
+    result is (...) float64 in [0, 1]; NaN if one side is empty.
     """
     score, positive = torch.as_tensor(score), torch.as_tensor(positive)
     weights = _weights_of(score, weights)
@@ -185,10 +184,8 @@ def expected_calibration_error(probability: Tensor, outcome: Tensor, bins: int =
     """Return the mean distance between predicted probability and observed share over bins.
 
     Bins have equal width and are weighted by their rows (Naeini, Cooper & Hauskrecht, AAAI
-    2015). With
-    few rows the error is biased upwards. `probability` is (N,) in [0, 1], `outcome` (N,)
-    bool. The
-    result is in [0, 1]; NaN without rows.
+    2015). With few rows the error is biased upwards. `probability` is (N,) in [0, 1],
+    `outcome` (N,) bool. The result is in [0, 1]; NaN without rows.
     """
     if len(probability) == 0:
         return float("nan")
@@ -253,9 +250,8 @@ class Interval:
 class People:
     """The people behind N rows, with 1,000 bootstrap resamples of them from a fixed seed.
 
-    Rows of one person are dependent, so an interval over rows would be too narrow.
-    `subjects` holds one
-    name per row; a row without a name is its own person.
+    Rows of one person are dependent, so an interval over rows would be too narrow. `subjects`
+    holds one name per row; a row without a name is its own person.
     """
 
     def __init__(self, subjects: Sequence[str]) -> None:
@@ -270,11 +266,9 @@ class People:
     def intervals(self, scores: WeightedScores) -> list[Interval]:
         """Return K scores with percentile intervals.
 
-        `scores` is for example `lambda weights: pearson_scores(prediction, target,
-        weights)`. Resamples in
-        which a score is undefined do not count for it. Limits are NaN with fewer than two
-        people, or if
-        fewer than half of the resamples count.
+        `scores` is for example `lambda weights: pearson_scores(prediction, target, weights)`.
+        Resamples in which a score is undefined do not count for it. Limits are NaN with fewer
+        than two people, or if fewer than half of the resamples count.
         """
         values = scores(None).double()  # (K,)
         at_once = max(1, WEIGHTS // max(len(self._person), 1))
@@ -292,8 +286,7 @@ class People:
         """Return the mean of the scores that are defined on all rows, with its interval.
 
         A resample in which one of them is undefined does not count, because its mean would
-        cover other
-        scores. `counted` is (K,) bool, the scores to include; None: all.
+        cover other scores. `counted` is (K,) bool, the scores to include; None: all.
         """
         kept = ~scores(None).isnan()
         if counted is not None:
@@ -333,8 +326,7 @@ def load_metric(name: str) -> "evaluate.Metric":
     """Load an `evaluate` module of this package, one of `EVALUATE_MODULES`.
 
     The README.md in its folder describes inputs and outputs. `evaluate` is imported on use,
-    because
-    that takes seconds and models do not need it. An unknown name raises ValueError.
+    because that takes seconds and models do not need it. An unknown name raises ValueError.
     """
     if name not in EVALUATE_MODULES:
         raise ValueError(f"a metric must be one of {', '.join(EVALUATE_MODULES)}; got {name!r}")
@@ -362,8 +354,7 @@ def parse_rows(predictions: Sequence, references: Sequence) -> tuple[Tensor, Ten
 
     Raises:
         ValueError: no rows, rows of different lengths, an infinite label, or a labelled row
-            with a
-            prediction that is not finite.
+            with a prediction that is not finite.
     """
     if not len(references):
         raise ValueError(

@@ -1,7 +1,7 @@
 """Typed records of the result files of a training: `results_mma.json`, `results_mrnn.json`.
 
-An undefined number (a correlation of constants) is None. For a field with a default, None means
-that an earlier version did not record it.
+An undefined number (a correlation of constants) is None. For a field with a default, None
+means that an earlier version did not record it.
 """
 
 import json
@@ -222,9 +222,8 @@ class FrameData(Record):
 
     Attributes:
         train_images_by_source: empty if not recorded.
-        items_an_epoch: by source, the images that an epoch draws (`images`) and how many
-            have each
-            kind of label; empty if not recorded.
+        items_an_epoch: by source, the images that an epoch draws (`images`) and how many have
+            each kind of label; empty if not recorded.
         labelled_neutral_talkers: images that `--neutral_talkers` labelled.
     """
 
@@ -454,13 +453,13 @@ class ClipScores(Record):
 
     Attributes:
         clips: labelled clips.
-        reactions: scores of all labelled reactions; those without a face are predicted as
-            the mean
-            training label.
+        reactions: scores of all labelled reactions; those without a face are predicted as the
+            mean training label.
         mean_pearson_by_length: by `shortest-longest` number of frames.
         quiet: outputs for other kinds of clips (`neutral`, `talking`).
         predicted_as_training_mean: labelled clips without a face; None for simulated clips.
-        reactions_with_face: scores of labelled reactions with a face; None for simulated clips.
+        reactions_with_face: scores of labelled reactions with a face; None for simulated
+            clips.
     """
 
     clips: int

@@ -62,15 +62,13 @@ def ablate(
 ) -> dict[str, str]:
     """Train all chosen variants and seeds that are not done, and report all finished runs.
 
-    Writes `ablations.json`, `ablations.md` and `ablations.png` into the study's folder. Without
-    `questions` and `names` it trains all variants, with seeds from 0. `tell` gets one line
-    per run.
-    Returns {variant: why it could not be trained}.
+    Writes `ablations.json`, `ablations.md` and `ablations.png` into the study's folder.
+    Without `questions` and `names` it trains all variants, with seeds from 0. `tell` gets one
+    line per run. Returns {variant: why it could not be trained}.
 
     Raises:
-        ValueError: an unknown question or variant, a folder with another study, or no run
-            of the full
-            model.
+        ValueError: an unknown question or variant, a folder with another study, or no run of
+            the full model.
     """
     if not questions and not names:
         questions = [name for name in study.questions if name != TRANSFER or study.transfer]
@@ -137,8 +135,7 @@ def run_grid(
     """Train what is not done: first the extractors, then the variants that read them.
 
     The `jobs` parallel processes have `base.threads` threads each. Returns {variant: why it
-    could not be
-    trained}; after a reason that starts with `FAILED`, the next call tries again.
+    could not be trained}; after a reason that starts with `FAILED`, the next call tries again.
 
     Raises:
         ValueError: a finished run has other settings.

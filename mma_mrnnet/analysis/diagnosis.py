@@ -24,7 +24,8 @@ SIGNATURES: Mapping[str, Mapping[str, Any]] = {
 class Diagnosis:
     """The diagnosis of one result file; `findings` lists problems first.
 
-    `held` names checks that passed, `not_recorded` those that need data the run did not record.
+    `held` names checks that passed, `not_recorded` those that need data the run did not
+    record.
     """
 
     file: Path

@@ -77,13 +77,11 @@ def evaluate(
 
     `model` and `against` are checkpoints of either stage, or `shipped`; `data` is as in
     `--stage mma --data`; `split` is `train` or `validation`; `pictures` names the sources
-    whose failures
-    are shown; `command` is recorded.
+    whose failures are shown; `command` is recorded.
 
     Raises:
         ValueError: a checkpoint without an extractor, unreadable or unlabelled data, or an
-            unknown
-            source.
+            unknown source.
     """
     if out.exists() and not out.is_dir():
         raise ValueError(f"--out {out}: is a file; a folder is needed")

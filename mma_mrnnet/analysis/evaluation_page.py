@@ -243,9 +243,8 @@ def _draw_correlations(axes: "Axes", scores: SourceScores, color: str) -> None:
 def draw_failures(path: Path, rows: FrameDataset, answers: Answers, sources: Sequence[str]) -> None:
     """Draw the most confident wrong expressions and largest unit errors as a PNG file.
 
-    `rows` is the split, and `answers` cover all its images. Name in `sources` only those
-    whose people
-    agreed to be shown.
+    `rows` is the split, and `answers` cover all its images. Name in `sources` only those whose
+    people agreed to be shown.
     """
     from matplotlib.figure import Figure
 

@@ -273,9 +273,8 @@ def measure_looks(crops: Sequence[np.ndarray], detector: FaceDetector) -> list[l
 def estimate_yaw(landmarks: np.ndarray) -> float:
     """Estimate the absolute yaw of a head in degrees from (5, 2) landmarks in template order.
 
-    On a frontal face the tip of the nose lies on the perpendicular through the middle of
-    the eyes. A
-    turn shifts it by `NOSE_DEPTH` times the tangent of the angle, in eye distances.
+    On a frontal face the tip of the nose lies on the perpendicular through the middle of the
+    eyes. A turn shifts it by `NOSE_DEPTH` times the tangent of the angle, in eye distances.
     """
     left, right, nose = landmarks[:3]
     axis = right - left

@@ -1,8 +1,7 @@
 """Findings of a diagnosis: problems of a run in either stage, and in stage 1.
 
-A check is a function from results to findings: empty if all is well, None if the run did
-not record
-what the check needs. Thresholds are our choice unless stated otherwise.
+A check is a function from results to findings: empty if all is well, None if the run did not
+record what the check needs. Thresholds are our choice unless stated otherwise.
 """
 
 import math
@@ -34,8 +33,8 @@ LEAST_OF_SOURCE = 100  # images needed to score a source
 class Finding:
     """One finding: a sentence with its numbers, and one sentence of advice.
 
-    `severity` is `problem` (solve it before using the model) or `note`; `numbers` holds all
-    by name.
+    `severity` is `problem` (solve it before using the model) or `note`; `numbers` holds all by
+    name.
     """
 
     severity: str
@@ -65,9 +64,8 @@ def standard_error(count: int) -> float:
 def count_errors_apart(one: float, count: int, other: float, other_count: int) -> float:
     """Return how many standard errors the first correlation is higher (Fisher's z).
 
-    A mean over targets varies less than one correlation, so for means the result is too
-    small. Returns
-    0 with fewer than 4 clips.
+    A mean over targets varies less than one correlation, so for means the result is too small.
+    Returns 0 with fewer than 4 clips.
     """
     if count <= 3 or other_count <= 3:
         return 0.0

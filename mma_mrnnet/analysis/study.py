@@ -73,9 +73,8 @@ class StudyRecord(Record):
     """Common settings of a study's runs: `study.json`.
 
     `clips` are settings of stage 2, `frames` of stage 1 (None if no extractor is trained),
-    `transfer`
-    other `--data` values, and `extractor` is a digest of the weights of `--mma` (None
-    without them).
+    `transfer` other `--data` values, and `extractor` is a digest of the weights of `--mma`
+    (None without them).
     """
 
     clips: Settings
@@ -257,9 +256,8 @@ def parse_study(
 ) -> Study:
     """Build a study from command-line words; raise ValueError for invalid settings.
 
-    `words` and `frames` are `train.py` options of stage 2 (without `--stage`, `--output`)
-    and stage 1
-    (None if no extractor is trained); `transfer` holds `--data` values.
+    `words` and `frames` are `train.py` options of stage 2 (without `--stage`, `--output`) and
+    stage 1 (None if no extractor is trained); `transfer` holds `--data` values.
     """
     given = list(words)
     if frames is not None and "--mma" in given:

@@ -252,12 +252,9 @@ def summarise_study(
     """Compute all numbers of a study from the finished runs of `variants`.
 
     Differences are paired: both sides of a seed use the same data in the same order. The
-    interval is
-    Student's over seeds. Simulated data change with the seed, so it covers data and
-    training; files stay
-    the same, so there is a second interval over resampled people. Raises ValueError if the
-    full model
-    has no run, or if a file is damaged.
+    interval is Student's over seeds. Simulated data change with the seed, so it covers data
+    and training; files stay the same, so there is a second interval over resampled people.
+    Raises ValueError if the full model has no run, or if a file is damaged.
     """
     runs = {variant.name: read_runs(study, variant.name) for variant in variants}
     full = runs.get(FULL) or []
@@ -407,11 +404,9 @@ def compare(differences: Sequence[float]) -> Difference:
 def resample_people(pairs: Sequence[tuple[Run, Run]]) -> Bounds | None:
     """Return the 95 % interval of the mean difference over resampled people.
 
-    Each resample is the same for all seeds. Without names, clips are resampled. Returns
-    None without a
-    pair, with fewer than `LEAST_PEOPLE`, if two runs scored different clips, or if
-    resamples have no
-    score.
+    Each resample is the same for all seeds. Without names, clips are resampled. Returns None
+    without a pair, with fewer than `LEAST_PEOPLE`, if two runs scored different clips, or if
+    resamples have no score.
     """
     runs = [run for pair in pairs for run in pair]
     if not runs:
@@ -460,7 +455,8 @@ def correlate_with_length(values: Array, seconds: Array) -> float:
 def find_length_edges(seconds: Array) -> Array:
     """Return the edges of the length groups; the outer ones are infinite.
 
-    Inner edges are quantiles of one seed's clips; every group has at least `LEAST_GROUP` clips.
+    Inner edges are quantiles of one seed's clips; every group has at least `LEAST_GROUP`
+    clips.
     """
     inner: list[float] = []
     below = 0

@@ -35,11 +35,9 @@ class Variant:
         settings: changed fields of stage 2's `TrainArguments`.
         extractor: changed fields of stage 1's; None uses the base's extractor.
         against: the variant it is compared with, by seed.
-        make_stage: builds the stage from stage 2's arguments; None means `mrnn_stage`. It
-            must be a
-            module-level function, because runs are separate processes. Such a variant is
-            not tried on
-            other data.
+        make_stage: builds the stage from stage 2's arguments; None means `mrnn_stage`. It must
+            be a module-level function, because runs are separate processes. Such a variant is
+            not tried on other data.
         reads_affect: whether it reads an extractor's output.
     """
 
@@ -59,10 +57,8 @@ def list_variants(
     """Return every variant of a study, the full model first.
 
     A variant equal to the full model is left out; the full model then replaces it in
-    comparisons.
-    Variants halve and double T and frame rate of `base`; each of `transfer`, a `--data`
-    value, adds a
-    variant trained there.
+    comparisons. Variants halve and double T and frame rate of `base`; each of `transfer`, a
+    `--data` value, adds a variant trained there.
     """
     variants = [
         *_list_channels(),

@@ -79,8 +79,8 @@ def _digest_of_code() -> str:
 class SimulatedReactionsConfig(datasets.BuilderConfig):
     """Settings of `SimulatedReactions`, as in `hume_like_splits`; ValueError if out of range.
 
-    A split with 0 `counts` is omitted. `noise` is needed by the domain `measured`, refused
-    by others.
+    A split with 0 `counts` is omitted. `noise` is needed by the domain `measured`, refused by
+    others.
     """
 
     seed: int = 0
@@ -118,10 +118,9 @@ class SimulatedReactions(_MadeUpCorpus):
     """Simulated clips shaped like Hume-Reaction's, bit-identical to `hume_like_splits`.
 
     Use `SimulatedReactions(counts=(800, 200, 200), seed=1).load()`, or the library's
-    `download_and_prepare`, `as_dataset` and `as_streaming_dataset` (a stream simulates a
-    whole split
-    before its first row). `settings` are fields of `SimulatedReactionsConfig` and arguments of
-    `datasets.DatasetBuilder`; `cache_dir` defaults to the library's.
+    `download_and_prepare`, `as_dataset` and `as_streaming_dataset` (a stream simulates a whole
+    split before its first row). `settings` are fields of `SimulatedReactionsConfig` and
+    arguments of `datasets.DatasetBuilder`; `cache_dir` defaults to the library's.
     """
 
     BUILDER_CONFIG_CLASS = SimulatedReactionsConfig
@@ -178,10 +177,9 @@ class DrawnFaces(_MadeUpCorpus):
     """Drawn faces with partial labels, bit-identical to `train.py --stage mma --data drawn`.
 
     Use `DrawnFaces(items=200, size=64).load()`, or the library's `download_and_prepare`,
-    `as_dataset`
-    and `as_streaming_dataset` (which draws each face on access). `settings` are fields of
-    `DrawnFacesConfig` and arguments of `datasets.DatasetBuilder`; `cache_dir` defaults to
-    the library's.
+    `as_dataset` and `as_streaming_dataset` (which draws each face on access). `settings` are
+    fields of `DrawnFacesConfig` and arguments of `datasets.DatasetBuilder`; `cache_dir`
+    defaults to the library's.
     """
 
     BUILDER_CONFIG_CLASS = DrawnFacesConfig
@@ -216,10 +214,9 @@ SIZES = ("n<1K", "1K<n<10K", "10K<n<100K", "100K<n<1M")
 def export_dataset(builder: SimulatedReactions | DrawnFaces, folder: str | Path) -> Path:
     """Write `data/SPLIT-00000-of-00001.parquet` and a complete card; return the folder.
 
-    `load_dataset(folder)` then returns the rows and columns of `builder.load()`, also after
-    a push to
-    the Hub. The folder must be missing or empty (else ValueError), and appears only when
-    complete.
+    `load_dataset(folder)` then returns the rows and columns of `builder.load()`, also after a
+    push to the Hub. The folder must be missing or empty (else ValueError), and appears only
+    when complete.
     """
     folder = Path(folder)
     check_new_folder(folder)

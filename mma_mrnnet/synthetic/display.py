@@ -46,9 +46,8 @@ ASSOCIATIONS: dict[str, dict[int, float]] = {
 }
 """Action units of each reaction: 1 if part of the display, else the share of people who show it.
 
-Du, Tao & Martinez, PNAS 111(15), 2014; Keltner, Sauter, Tracy & Cowen, J. Nonverbal
-Behavior 43,
-2019.
+Du, Tao & Martinez, PNAS 111(15), 2014; Keltner, Sauter, Tracy & Cowen, J. Nonverbal Behavior
+43, 2019.
 """
 
 NEAREST_EXPRESSIONS: dict[str, dict[str, float]] = {
@@ -82,10 +81,8 @@ class Looseness:
     """How loosely simulated faces follow simulated reports.
 
     All numbers are our choice. A regressor on the simulated faces reaches about the mean
-    Pearson
-    published for feature-based systems on real reactions (0.28 to 0.41). Pairs are Beta
-    parameters;
-    tuples of seven follow `REACTIONS`.
+    Pearson published for feature-based systems on real reactions (0.28 to 0.41). Pairs are
+    Beta parameters; tuples of seven follow `REACTIONS`.
     """
 
     expressivity: tuple[float, float] = (2.0, 1.5)
@@ -189,9 +186,8 @@ def show_reactions(
 ) -> tuple[Array, Array]:
     """Return visible reactions (N, T, 7) and their action units (N, T, 17), in [0, 1].
 
-    `labels` are (N, 7); `pace` is (N,), the factor on the duration of a clip's displays.
-    The number
-    of random values taken from `rng` does not depend on `fps`.
+    `labels` are (N, 7); `pace` is (N,), the factor on the duration of a clip's displays. The
+    number of random values taken from `rng` does not depend on `fps`.
     """
     felt = (labels + looseness.report_noise * rng.standard_normal(labels.shape)).clip(0, 1)
     felt *= labels.max(1, keepdims=True) > 0  # no feeling in a quiet clip

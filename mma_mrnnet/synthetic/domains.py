@@ -16,11 +16,10 @@ FPS = MMAMRNNetConfig().sampling_fps  # about the rate of Hume-Reaction's crops
 class Recording:
     """Clip lengths, and frames with a detected face.
 
-    Published for Hume-Reaction: durations of 9.9 to 14.98 s; crops per clip: median 23,
-    mean 23.6, 95th
-    percentile 29, range 1 to 30, below 16 in 0.8 % of clips. The other defaults are our
-    choice, in
-    agreement with that. Unordered durations, or durations above 15 s, raise ValueError.
+    Published for Hume-Reaction: durations of 9.9 to 14.98 s; crops per clip: median 23, mean
+    23.6, 95th percentile 29, range 1 to 30, below 16 in 0.8 % of clips. The other defaults are
+    our choice, in agreement with that. Unordered durations, or durations above 15 s, raise
+    ValueError.
     """
 
     shortest_s: float = 9.9

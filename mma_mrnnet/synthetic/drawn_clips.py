@@ -54,15 +54,11 @@ def write_drawn_reactions(
     """Write `labels.csv`, `partition.csv` and `feats/Faces/<id>/<ms>.jpg`, as in MuSe 2022.
 
     Labels and action units are those of `hume_like_splits`. A person looks the same in all
-    their
-    frames, including pose, light and grain, and appears in one split only. The same
-    arguments give
-    a bit-identical folder for any `workers`; above one, a script needs `if __name__ ==
-    "__main__"`. The
-    folder must be missing or empty (else ValueError), and appears only when complete.
-    `counts` are clips
-    of train, validation (`devel`) and test; `fps` gives file names, which number only
-    frames with a face.
+    their frames, including pose, light and grain, and appears in one split only. The same
+    arguments give a bit-identical folder for any `workers`; above one, a script needs `if
+    __name__ == "__main__"`. The folder must be missing or empty (else ValueError), and appears
+    only when complete. `counts` are clips of train, validation (`devel`) and test; `fps` gives
+    file names, which number only frames with a face.
     """
     folder = Path(folder)
     check_new_folder(folder)

@@ -1,8 +1,7 @@
 """Drawn faces whose geometry follows the action units: training pixels without photographs.
 
 They are cartoons: a model trained on them has seen no person. Geometry, strengths and looks
-are our
-choice. Coordinates are pixels of a crop of `SIZE`; other sizes scale them.
+are our choice. Coordinates are pixels of a crop of `SIZE`; other sizes scale them.
 """
 
 from collections.abc import Iterator
@@ -240,9 +239,8 @@ def draw_face(
     """Draw (size, size, 3) uint8 RGB: a face with the given action units, aligned to the template.
 
     Person, light, pose and grain come only from `rng`: equal generators give the same person.
-    `action_units` are (17,) in [0, 1], in the order of `ACTION_UNITS`; other values, or a
-    size below
-    16, raise ValueError.
+    `action_units` are (17,) in [0, 1], in the order of `ACTION_UNITS`; other values, or a size
+    below 16, raise ValueError.
     """
     intensities = np.asarray(action_units, dtype=float)
     if (
@@ -477,25 +475,20 @@ ONE_KIND = (
 def drawn_faces(count: int, *, seed: int, size: int = SIZE, one_kind: bool = False) -> Dataset:
     """Draw faces with partial labels, like the corpora of stage 1.
 
-    Three in five rows show a basic expression or neutral (Du et al. 2014, Table 1; units
-    that are not
-    prototypical appear with their published share). The others show one or two random units and
-    have only unit labels. Of the expressions, 25 % have only unit labels, 30 % only the
-    class, 30 %
-    only valence and arousal, and the rest all three (our choice), so that training must
-    mask labels.
+    Three in five rows show a basic expression or neutral (Du et al. 2014, Table 1; units that
+    are not prototypical appear with their published share). The others show one or two random
+    units and have only unit labels. Of the expressions, 25 % have only unit labels, 30 % only
+    the class, 30 % only valence and arousal, and the rest all three (our choice), so that
+    training must mask labels.
 
     `one_kind` gives the same faces one kind of label each, in turn, and `source` names the
-    kind. Then
-    only rows with unit labels show anything but an expression. A longer data set starts
-    with the rows
-    of a shorter one.
+    kind. Then only rows with unit labels show anything but an expression. A longer data set
+    starts with the rows of a shorter one.
 
     Returns:
         Columns image, subject, source, valence, arousal (NaN where unlabelled), expression
-        (class
-        id in the order of `EXPRESSIONS`; -100 where unlabelled), au01 ... au26 (intensities in
-        [0, 1]; NaN where unlabelled).
+            (class id in the order of `EXPRESSIONS`; -100 where unlabelled), au01 ... au26
+            (intensities in [0, 1]; NaN where unlabelled).
     """
     features = frame_features()
     rows = list(draw_rows(count, seed=seed, size=size, one_kind=one_kind))

@@ -21,12 +21,10 @@ _CHANNEL_GROUPS = (len(VALENCE_AROUSAL), len(VALENCE_AROUSAL) + len(EXPRESSIONS)
 class ExtractorNoise:
     """Errors of an extractor's report.
 
-    All defaults are our choice; `noise_from_errors` replaces them by measurements. Biases
-    and noises are
-    standard deviations: of valence and arousal in their own unit, of other channels in
-    logits. With
-    sensitivity 1, a unit of intensity 0.4 is reported with probability 0.5, as in
-    `labels.presence_target`.
+    All defaults are our choice; `noise_from_errors` replaces them by measurements. Biases and
+    noises are standard deviations: of valence and arousal in their own unit, of other channels
+    in logits. With sensitivity 1, a unit of intensity 0.4 is reported with probability 0.5, as
+    in `labels.presence_target`.
     """
 
     unit_floor: Each = -3.2
@@ -97,8 +95,8 @@ def turn_away(
     """Return the visible affect of turned faces and the extractor's bias, (N, T, 26) each.
 
     Displays become paler and more neutral; the bias is for `report_affect` and grows with
-    `turn`, (N, T)
-    in [0, 1] from frontal to profile. `true_affect` is (N, T, 26), `bias` (N, 26).
+    `turn`, (N, T) in [0, 1] from frontal to profile. `true_affect` is (N, T, 26), `bias` (N,
+    26).
     """
     seen = true_affect * (1 - noise.turned_fade * turn[..., None])
     neutral = len(VALENCE_AROUSAL) + EXPRESSIONS.index("neutral")
@@ -125,9 +123,8 @@ def report_affect(
 ) -> Array:
     """Return (N, T, 26) an extractor's report: affect in [-1, 1], then probabilities.
 
-    `true_affect` is (N, T, 26) with units as intensities; `speech` is (N, T, 1) in [0, 1],
-    how wide
-    speech opens the mouth; `bias` is (N, 26), or (N, T, 26) if it changes within a clip.
+    `true_affect` is (N, T, 26) with units as intensities; `speech` is (N, T, 1) in [0, 1], how
+    wide speech opens the mouth; `bias` is (N, 26), or (N, T, 26) if it changes within a clip.
     """
     clips, frames, channels = true_affect.shape
     bad = rng.random((clips, frames, 1)) < noise.bad_frames
@@ -192,13 +189,10 @@ def _report_units(shown: Array, error: Array, noise: ExtractorNoise) -> Array:
 def noise_from_errors(errors: dict[str, ExtractorErrors]) -> ExtractorNoise:
     """Build the noise of an extractor from measured errors, as in `training.extractor_errors`.
 
-    Prefers errors on made-up faces, because their labels are true by construction, to those
-    of all
-    rows. Units without a measurement are reported as the prior predicts. Everything else
-    without a
-    measurement keeps its default, including memory, bad frames and turned heads, which
-    still pictures
-    cannot show.
+    Prefers errors on made-up faces, because their labels are true by construction, to those of
+    all rows. Units without a measurement are reported as the prior predicts. Everything else
+    without a measurement keeps its default, including memory, bad frames and turned heads,
+    which still pictures cannot show.
 
     Raises:
         ValueError: no action unit was measured.

@@ -1,8 +1,7 @@
 """Simulated clips with Hume-Reaction's shape: labels, loosely matching faces, errors.
 
-Nothing here was recorded from people. See `display.py` for displays, `extractor_noise.py`
-for the
-extractor's errors, `domains.py` for other corpora, and `drawn_faces.py` for pictures.
+Nothing here was recorded from people. See `display.py` for displays, `extractor_noise.py` for
+the extractor's errors, `domains.py` for other corpora, and `drawn_faces.py` for pictures.
 """
 
 from dataclasses import dataclass
@@ -90,18 +89,14 @@ def simulate_reactions(  # noqa: PLR0913 - each has a default
     """Simulate clips with Hume-Reaction's lengths and label marginals; the rest is our choice.
 
     The same seed gives bit-identical clips; a longer list starts with the shorter one. At
-    another rate,
-    the same people show the same reactions with the same labels and durations; talking,
-    missed faces
-    and noise are sampled anew at the same speed. None means the default. Raises ValueError
-    if an
-    argument is out of range: shares in [0, 1], `fps` in (0, 60], seed and count not negative.
+    another rate, the same people show the same reactions with the same labels and durations;
+    talking, missed faces and noise are sampled anew at the same speed. None means the default.
+    Raises ValueError if an argument is out of range: shares in [0, 1], `fps` in (0, 60], seed
+    and count not negative.
 
-    `quiet_share` is the share of clips without a reaction, `short_share` that of clips of 1
-    to 10 s with
-    the whole display; both are 0 in the corpus. `recording` may cut some short clips from
-    longer ones,
-    down to one frame. `name` is the prefix of clip and subject names.
+    `quiet_share` is the share of clips without a reaction, `short_share` that of clips of 1 to
+    10 s with the whole display; both are 0 in the corpus. `recording` may cut some short clips
+    from longer ones, down to one frame. `name` is the prefix of clip and subject names.
     """
     if count < 0 or seed < 0 or not 0 <= quiet_share <= 1 or not 0 <= short_share <= 1:
         raise ValueError(
@@ -134,12 +129,10 @@ def hume_like_splits(
     """Simulate `train`, `validation` and `test`; splits and domains share no person.
 
     `counts` are Hume-Reaction's by default. Quiet clips are in every split, short ones in
-    training, or
-    in all if the domain says so. A `domain` of `DOMAINS` (None: the default) with its own
-    rate ignores
-    `fps`; one with measured errors needs `noise` from `noise_from_errors`, and others
-    refuse it. Raises
-    ValueError for an unknown domain or an argument out of range.
+    training, or in all if the domain says so. A `domain` of `DOMAINS` (None: the default) with
+    its own rate ignores `fps`; one with measured errors needs `noise` from
+    `noise_from_errors`, and others refuse it. Raises ValueError for an unknown domain or an
+    argument out of range.
     """
     chosen = domain_named(domain)
     if chosen.needs_errors != (noise is not None):
@@ -260,9 +253,8 @@ def sample_happenings(
 ) -> Happenings:
     """Sample the events in N clips.
 
-    `pace` is (N,) as in `show_reactions`, below 1 in short clips. The number of random
-    values taken from
-    `rng` does not depend on `fps`.
+    `pace` is (N,) as in `show_reactions`, below 1 in short clips. The number of random values
+    taken from `rng` does not depend on `fps`.
     """
     count = len(pace)
     is_cut = (pace < 1) & (rng.random(count) < recording.cut_share)
@@ -353,8 +345,7 @@ MARGINALS: dict[str, Marginal] = {
 """Hume-Reaction's training split, 15,806 clips: published aggregates, no data of the corpus.
 
 The corpus divides each label vector by its maximum. The shares of exact 1 sum to 1, so each
-clip
-has one label at 1.
+clip has one label at 1.
 """
 
 CORRELATION = np.array(
@@ -375,10 +366,8 @@ def sample_labels(count: int, rng: np.random.Generator) -> Array:
     """Sample (count, 7) labels in [0, 1] with the published marginals; each row has exactly one 1.
 
     The dominant reaction follows the shares of 1. Every other label is 0 with its published
-    share,
-    otherwise Beta-distributed with the remaining mean and variance (our choice). A Gaussian
-    copula,
-    shifted by the dominant reaction, correlates them.
+    share, otherwise Beta-distributed with the remaining mean and variance (our choice). A
+    Gaussian copula, shifted by the dominant reaction, correlates them.
     """
     shares = np.array([marginal.share_one for marginal in MARGINALS.values()])
     dominant = rng.choice(len(REACTIONS), size=count, p=shares / shares.sum())  # (count,)

@@ -1,8 +1,7 @@
 """Random changes of a face crop for training; they depend only on (seed, epoch, item).
 
-torchvision has most of these transforms. We keep ours, because other arithmetic would
-change the
-trained weights.
+torchvision has most of these transforms. We keep ours, because other arithmetic would change
+the trained weights.
 """
 
 import math
@@ -43,8 +42,8 @@ def mixed_seed(*numbers: int) -> int:
 def augment_crop(pixels: Tensor, kinds: Collection[str], generator: torch.Generator) -> Tensor:
     """Return a randomly changed copy of a crop, (3, S, S) in [-1, 1]; sizes are our choice.
 
-    Labels are symmetric (a unit's intensity is the mean of both sides), so mirroring keeps them
-    true. Crops are changed one by one, so that the result does not depend on the batch.
+    Labels are symmetric (a unit's intensity is the mean of both sides), so mirroring keeps
+    them true. Crops are changed one by one, so that the result does not depend on the batch.
     """
     # Draw all random numbers at once, so that omitting a kind does not change the others.
     coins = dict(

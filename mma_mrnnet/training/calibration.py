@@ -27,9 +27,8 @@ STEEP_SLOPE = 5.0
 def affine_calibration(prediction: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
     """Fit one increasing least-squares line per output; return scale and shift, (K,) float32.
 
-    `prediction` and `target` are (N, K); NaN means unlabelled. If an output does not rise
-    with its
-    target, the slope is 0.001 around the target's mean. Without labels, the line is the
+    `prediction` and `target` are (N, K); NaN means unlabelled. If an output does not rise with
+    its target, the slope is 0.001 around the target's mean. Without labels, the line is the
     identity.
     """
     scales, shifts = [], []
@@ -92,10 +91,8 @@ def calibrate_extractor(
     """Fit a calibration on a split and fold it into `model`, in place.
 
     `outputs` are uncalibrated; of `labels` only the expressions are read. Returns the
-    calibrated
-    outputs and the record for the results. Its `crossfitted` errors are those of each half
-    of the
-    people, calibrated on the other half; None if there is only one person.
+    calibrated outputs and the record for the results. Its `crossfitted` errors are those of
+    each half of the people, calibrated on the other half; None if there is only one person.
     """
     # A unit's output is the probability of presence. Calibrating against the ramp, the target of
     # training, raised the error of presence on every source of the labelled crops and lowered F1.
@@ -129,14 +126,12 @@ def calibrate_extractor(
 def fit_extractor(outputs: Tensors, labels: Tensors, sources: Sequence[str]) -> HeadCalibration:
     """Fit the expression temperature and one line per action unit by cross-entropy.
 
-    For a unit, all sources weigh the same, because scores are reported by source; a source with
-    fewer than `FULL_WEIGHT` images weighs in proportion. For expressions all images weigh
-    the same:
-    sources with neutral faces only cannot tell how confident to be of anger. A normal prior
-    with
-    deviation 1, worth one image, on each log scale and each shift limits the effect of few
-    labels.
-    Sources: Guo et al., ICML 2017 (temperature); Platt 1999 (lines); the rest is our choice.
+    For a unit, all sources weigh the same, because scores are reported by source; a source
+    with fewer than `FULL_WEIGHT` images weighs in proportion. For expressions all images weigh
+    the same: sources with neutral faces only cannot tell how confident to be of anger. A
+    normal prior with deviation 1, worth one image, on each log scale and each shift limits the
+    effect of few labels. Sources: Guo et al., ICML 2017 (temperature); Platt 1999 (lines); the
+    rest is our choice.
 
     Outputs and labels are named as in `MMAModel`; `sources` holds one name per image.
     """

@@ -130,8 +130,8 @@ def complete_checkpoints(output: Path) -> list[Path]:
 def refuse_early(args: TrainArguments) -> None:
     """Raise RuntimeError for errors that would stop any run, before its data are read.
 
-    They are: a wrong number of processes, Accelerate's gradient accumulation, an output
-    folder in use.
+    They are: a wrong number of processes, Accelerate's gradient accumulation, an output folder
+    in use.
     """
     processes = PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU")).num_processes
     if args.expect_processes not in (0, processes):
@@ -161,11 +161,9 @@ def resume(
     All processes first check that they see the same settings, data and checkpoint.
 
     Raises:
-        RuntimeError: the processes disagree; the folder holds a run but resuming was not
-            asked for;
-            processes, settings or data differ and `args.resume_anyway` is not set; or the
-            checkpoint
-            is damaged.
+        RuntimeError: the processes disagree; the folder holds a run but resuming was not asked
+            for; processes, settings or data differ and `args.resume_anyway` is not set; or the
+            checkpoint is damaged.
     """
     found = complete_checkpoints(args.output)
     newest = found[-1] if found else None

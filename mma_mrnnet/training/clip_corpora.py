@@ -68,9 +68,9 @@ class ClipCorpus:
 def read_corpus(args: TrainArguments, *, needs_extractor: bool = True) -> ClipCorpus:
     """Read the description of the corpus that `args.data` names, but not its clips.
 
-    If `needs_extractor` is False (a model that reads pixels), `args.mma` may be missing. Raises
-    ValueError for an unknown corpus or domain, a wrong layout, or settings that do not fit
-    the data.
+    If `needs_extractor` is False (a model that reads pixels), `args.mma` may be missing.
+    Raises ValueError for an unknown corpus or domain, a wrong layout, or settings that do not
+    fit the data.
     """
     kind, _, folder = args.data.partition(":")
     if kind != "hume" and args.clips_from != "auto":
@@ -265,9 +265,8 @@ class LoadedClips:
 def load_clips(corpus: ClipCorpus, args: TrainArguments, read: ClipInput) -> LoadedClips:
     """Load the splits in the form that a model reads; drop unlabelled training clips.
 
-    Raises ValueError if train or validation has no usable labelled clip, or for other units
-    or features
-    than expected.
+    Raises ValueError if train or validation has no usable labelled clip, or for other units or
+    features than expected.
     """
     if corpus.files is None:
         read.check_simulated()

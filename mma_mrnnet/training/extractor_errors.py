@@ -71,15 +71,12 @@ def measure_errors(
     """Return how the reports differ from the labels, by `all`, `made` (if present) and source.
 
     A unit's logit is modelled as a line in its own intensity (`floor`, `slope`) plus
-    contributions
-    of other units (`cross_talk`); the residual is split into a constant part per person and
-    a part
-    per image. The result holds only for similar faces: made-up faces do not stand for
-    photographs.
+    contributions of other units (`cross_talk`); the residual is split into a constant part per
+    person and a part per image. The result holds only for similar faces: made-up faces do not
+    stand for photographs.
 
-    Outputs and labels are named as in `MMAModel`. The labels of `constructed_sources` are
-    true by
-    construction.
+    Outputs and labels are named as in `MMAModel`. The labels of `constructed_sources` are true
+    by construction.
     """
     logits = outputs["expression_logits"].double().cpu().numpy()
     crops = _Crops(
@@ -249,10 +246,9 @@ def _fit_line(given: Array, reported: Array) -> tuple[Array, Array]:
 def split_spread(left: Array, person: NDArray[np.int64]) -> tuple[float, float]:
     """Return two standard deviations of (N,) residuals: between people, and within a person.
 
-    One-way random-effects ANOVA (Searle, Casella & McCulloch, Variance Components, 1992). N
-    is at
-    least 1; each row with `person` -1 counts as a separate person. If no person has two images,
-    everything counts as within.
+    One-way random-effects ANOVA (Searle, Casella & McCulloch, Variance Components, 1992). N is
+    at least 1; each row with `person` -1 counts as a separate person. If no person has two
+    images, everything counts as within.
     """
     unknown = person < 0
     person = np.where(unknown, person.max(initial=0) + 1 + np.cumsum(unknown), person)

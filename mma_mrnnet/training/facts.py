@@ -65,8 +65,7 @@ def collect_clip_facts(
     """Return training scores and the distributions of labels, outputs and inputs.
 
     `model` is the best one, calibrated; `predict` is the argument of `Stage.finish`;
-    `predicted` holds,
-    by split, `intensities` and `logits` (N, K) of the clips with a face.
+    `predicted` holds, by split, `intensities` and `logits` (N, K) of the clips with a face.
     """
     names = model.config.label_names
     return ClipFacts(
@@ -135,13 +134,10 @@ def describe_inputs(
     """Return mean, deviation and importance of each input channel; None without reactions.
 
     Importance (`drop`) is the loss of mean Pearson when clips exchange the channel. Uses at
-    most 512
-    evenly spaced reactions, fewer if that would take long; below 64, `drop` is None. A clip
-    gets the
-    channel of another clip, cut to its own length or extended by the last value (our
-    choice). The
-    pairing uses a fixed seed and is the same for all channels. `model` keeps its mode and
-    precision.
+    most 512 evenly spaced reactions, fewer if that would take long; below 64, `drop` is None.
+    A clip gets the channel of another clip, cut to its own length or extended by the last
+    value (our choice). The pairing uses a fixed seed and is the same for all channels. `model`
+    keeps its mode and precision.
     """
     names = model.config.input_names
     most = max(1, min(INPUT_CLIPS, VALUES // (len(names) * processor.num_frames)))

@@ -42,9 +42,9 @@ class FrameSplits:
 def frame_splits(args: TrainArguments) -> FrameSplits:
     """Return train and validation; training rows keep only the labels of `args.channels`.
 
-    `args.data` is a folder or corpora (see `load_frames`), `drawn` or `drawn:partial`.
-    Raises ValueError
-    if drawn faces lack a unit, or as `check_supervision` and the corpora's readers do.
+    `args.data` is a folder or corpora (see `load_frames`), `drawn` or `drawn:partial`. Raises
+    ValueError if drawn faces lack a unit, or as `check_supervision` and the corpora's readers
+    do.
     """
     frames = read_frames(
         args.data, args.action_units, items=args.items, seed=args.seed, image_size=args.image_size
@@ -80,8 +80,7 @@ def read_frames(
     """Read or draw the face crops that `--data` names; errors as in the corpora's readers.
 
     `items`, `seed` and `image_size` are for drawn faces; `items` counts training faces, and
-    validation
-    has a fifth as many. The `required` splits must not be empty.
+    validation has a fifth as many. The `required` splits must not be empty.
     """
     if data in DRAWN:
         return draw_frames(data, action_units, items=items, seed=seed, image_size=image_size)
@@ -94,8 +93,7 @@ def check_supervision(
     """Check that every task in `channels` has training labels; warn about the others.
 
     `train` must still hold all labels of its corpora. Raises ValueError if a corpus has no
-    labels, no
-    taught task has any, or neither labels nor the expression prior teach a unit.
+    labels, no taught task has any, or neither labels nor the expression prior teach a unit.
     """
     kinds = _label_kinds(train)
     counts = {kind: int(labelled.sum()) for kind, labelled in kinds.items()}

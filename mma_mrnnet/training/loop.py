@@ -40,16 +40,13 @@ def fit(stage: Stage, args: TrainArguments) -> Results | None:
     """Train a stage and write the best model, calibrated and scored, to `args.output / "model"`.
 
     Returns the content of `results.json`, or None in all processes except the main one.
-    Objectives
-    cover the whole update, also with several processes or micro-batches; only batch norm in
-    training
-    mode uses each process's own share.
+    Objectives cover the whole update, also with several processes or micro-batches; only batch
+    norm in training mode uses each process's own share.
 
     Raises:
         ValueError: a tracker is not installed.
-        RuntimeError: the number of processes is not `expect_processes`, there is no
-            training batch, the
-            folder holds another run's checkpoints, or settings changed on resuming.
+        RuntimeError: the number of processes is not `expect_processes`, there is no training
+            batch, the folder holds another run's checkpoints, or settings changed on resuming.
     """
     torch.set_num_threads(args.threads)
     run = Run(stage, args)
@@ -185,9 +182,8 @@ class Run:
     def keep_best(self) -> None:
         """Write the model to `best` if the last epoch is the best so far.
 
-        Call it after the checkpoint, so that `best` always agrees with the newest
-        checkpoint: a run killed
-        in between writes `best` on resuming.
+        Call it after the checkpoint, so that `best` always agrees with the newest checkpoint:
+        a run killed in between writes `best` on resuming.
         """
         progress, accelerator = self.progress, self.accelerator
         just_ended = progress.epoch > 0 and progress.items == 0

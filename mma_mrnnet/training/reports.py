@@ -154,10 +154,8 @@ def score_split(
     """Return the scores of all labelled clips, and of those with a face.
 
     A labelled clip without a face, or an unreadable one, is predicted as `training_mean`,
-    (K,), from
-    `mean_label` (our choice), because a submission needs a number for every clip.
-    `intensities` are
-    (N, K) for the first N clips of `split.with_face`.
+    (K,), from `mean_label` (our choice), because a submission needs a number for every clip.
+    `intensities` are (N, K) for the first N clips of `split.with_face`.
     """
     intensities, labels = intensities[: len(split.rows)], split.rows.labels
     scores = score_clips(intensities, labels, split.rows, names)
@@ -241,8 +239,7 @@ def write_predictions(
     """Write a CSV table of all clips of a split, in the order and under the names of the corpus.
 
     `intensities` are (N, K) for `split.with_face`; other clips get `training_mean`, (K,).
-    `id_column`
-    heads the first column.
+    `id_column` heads the first column.
     """
     predicted = dict(zip(split.with_face.clip_ids, intensities.tolist(), strict=True))
     with replaced_file(path) as staging, staging.open("w", encoding="utf-8", newline="") as file:

@@ -38,9 +38,9 @@ def shuffled(count: int) -> Order:
 def mixed(corpora: Sequence[Sequence[Draw]]) -> Order:
     """Return an order that spreads each corpus evenly over the epoch.
 
-    Any n successive items hold n s items of a corpus with share s, within 1 for two corpora, or
-    within (1 - s) + s (C - 1) for C. The draws of a corpus spread evenly over its items. The length
-    is the sum of all counts.
+    Any n successive items hold n s items of a corpus with share s, within 1 for two corpora,
+    or within (1 - s) + s (C - 1) for C. The draws of a corpus spread evenly over its items.
+    The length is the sum of all counts.
     """
 
     def order(generator: torch.Generator) -> Tensor:
@@ -58,9 +58,8 @@ def corpus_draws(sources: Sequence[str], expression: Tensor, balance: str) -> di
     - `classes`: in each corpus, the rows with an expression are redistributed equally over the
       expressions that occur; the other rows come once.
 
-    Remainders go to the first corpora (by name) or classes, one item each. `sources` names
-    the corpus
-    of each item; `expression` is (N,) class ids, -100 where unlabelled.
+    Remainders go to the first corpora (by name) or classes, one item each. `sources` names the
+    corpus of each item; `expression` is (N,) class ids, -100 where unlabelled.
     """
     if balance not in BALANCES:
         raise ValueError(f"balance must be one of {', '.join(BALANCES)}; got {balance!r}")

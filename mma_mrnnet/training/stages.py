@@ -78,8 +78,8 @@ class Stage:
         score_name: selects the best epoch; higher is better.
         finish: (best model, predict, the loop's records) -> results; may calibrate the model.
         data: description for the results.
-        fingerprint: a digest of data, labels and extractor; the same in all processes and
-            on resuming.
+        fingerprint: a digest of data, labels and extractor; the same in all processes and on
+            resuming.
         held_out: labelled test clips, or None.
         carried_results: result files of an earlier stage to store with the model.
         begin_epoch: called with the epoch number, from 0, before its first item is read.
@@ -217,8 +217,8 @@ def mrnn_stage(args: TrainArguments) -> Stage:
     """Prepare stage 2: train the recurrent part on clips; the extractor inside stays fixed.
 
     `args.data` is `simulated`, `clips:FOLDER` or `hume:FOLDER`; `args.mma` is the stage-1
-    checkpoint
-    (None for feature tables). Raises ValueError for other data or without a checkpoint there.
+    checkpoint (None for feature tables). Raises ValueError for other data or without a
+    checkpoint there.
     """
     corpus = read_corpus(args)
     score_name = choose_score(args, [*corpus.names, "mean_pearson"], "mean_pearson")
@@ -272,9 +272,8 @@ def build_model(
     """Build a new model for a corpus, with its processor and clips.
 
     Videos, crops and simulated clips get a model around the stage-1 checkpoint `args.mma`.
-    Feature
-    tables get a model without an extractor, with scaling fitted on the training clips. Raises
-    ValueError without a checkpoint, and as `load_clips`.
+    Feature tables get a model without an extractor, with scaling fitted on the training clips.
+    Raises ValueError without a checkpoint, and as `load_clips`.
     """
     if corpus.holds_tables:
         clips = load_clips(corpus, args, TableInput(args.features))

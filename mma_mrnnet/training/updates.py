@@ -1,8 +1,7 @@
 """One update of the weights: the exact gradient of the objective, and routed AdamW.
 
 CCC, Pearson and means over labelled rows cannot be averaged over shares. So the outputs and
-labels
-of all processes and micro-batches are joined before the objective is computed.
+labels of all processes and micro-batches are joined before the objective is computed.
 """
 
 from collections.abc import Callable, Iterable
@@ -23,11 +22,11 @@ def backward(
 ) -> Tensor:
     """Add the gradient of the objective over all processes' batches; return the objective.
 
-    With micro-batches the network runs twice: first without a graph, to get the gradient of the
-    objective at each output; then per micro-batch with the same random numbers (dropout), to
-    propagate it to the parameters. Memory is that of one micro-batch. Batch norm in
-    training mode uses
-    each process's micro-batch, and its running statistics count each micro-batch once.
+    With micro-batches the network runs twice: first without a graph, to get the gradient of
+    the objective at each output; then per micro-batch with the same random numbers (dropout),
+    to propagate it to the parameters. Memory is that of one micro-batch. Batch norm in
+    training mode uses each process's micro-batch, and its running statistics count each
+    micro-batch once.
 
     `batch` is this process's share; names that end in `labels` go to the objective. A
     `micro_batch_size` of 0 means the whole share.
@@ -65,9 +64,8 @@ def global_loss(
 ) -> Tensor:
     """Return the scalar objective of the whole update, of which each process holds a share.
 
-    `model` is the prepared one; `output` and `labels` are this process's share, and only
-    this share
-    carries a gradient.
+    `model` is the prepared one; `output` and `labels` are this process's share, and only this
+    share carries a gradient.
     """
     if accelerator.num_processes > 1:
         count = torch.tensor([len(output[stage.loss_names[0]])], device=accelerator.device)
@@ -111,18 +109,13 @@ class RoutedAdamW(torch.optim.AdamW):
     """AdamW that skips the dense layer's columns of unrouted frames in a step.
 
     The mask makes their gradient 0, but Adam's momentum and weight decay would still change
-    them. Here
-    their weights and moments stay bit-identical, and each frame's columns count their own
-    steps, so
-    that a frame first routed late starts with the bias correction of step one. Source: the
-    routing rule
-    of the authors' RACNet as we remember it (connections of unrouted outputs stay
-    constant); the form
-    is our choice.
+    them. Here their weights and moments stay bit-identical, and each frame's columns count
+    their own steps, so that a frame first routed late starts with the bias correction of step
+    one. Source: the routing rule of the authors' RACNet as we remember it (connections of
+    unrouted outputs stay constant); the form is our choice.
 
-    `routed` is the (D, T * H) weight of the dense layer, T = `num_frames` frames of H
-    columns each.
-    `settings` are those of `torch.optim.AdamW`.
+    `routed` is the (D, T * H) weight of the dense layer, T = `num_frames` frames of H columns
+    each. `settings` are those of `torch.optim.AdamW`.
     """
 
     def __init__(
