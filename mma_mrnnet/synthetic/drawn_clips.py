@@ -55,10 +55,10 @@ def write_drawn_reactions(
 
     Labels and action units are those of `hume_like_splits`. A person looks the same in all
     their frames, including pose, light and grain, and appears in one split only. The same
-    arguments give a bit-identical folder for any `workers`; above one, a script needs `if
-    __name__ == "__main__"`. The folder must be missing or empty (else ValueError), and appears
-    only when complete. `counts` are clips of train, validation (`devel`) and test; `fps` gives
-    file names, which number only frames with a face.
+    arguments give a bit-identical folder for any number of `workers`. With several workers, a
+    script needs `if __name__ == "__main__"`. The folder must be missing or empty (else
+    ValueError), and appears only when complete. `counts` are clips of train, validation
+    (`devel`) and test. `fps` determines file names, which number only frames with a face.
     """
     folder = Path(folder)
     check_new_folder(folder)

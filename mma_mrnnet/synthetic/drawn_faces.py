@@ -483,12 +483,11 @@ def drawn_faces(count: int, *, seed: int, size: int = SIZE, one_kind: bool = Fal
 
     `one_kind` gives the same faces one kind of label each, in turn, and `source` names the
     kind. Then only rows with unit labels show anything but an expression. A longer data set
-    starts with the rows of a shorter one.
+    starts with the rows of a shorter one. A negative `count` or `seed` raises ValueError.
 
-    Returns:
-        Columns image, subject, source, valence, arousal (NaN where unlabelled), expression
-            (class id in the order of `EXPRESSIONS`; -100 where unlabelled), au01 ... au26
-            (intensities in [0, 1]; NaN where unlabelled).
+    Columns: image, subject, source, valence, arousal (NaN where unlabelled), expression (class
+    id in the order of `EXPRESSIONS`; -100 where unlabelled), au01 ... au26 (intensities in
+    [0, 1]; NaN where unlabelled).
     """
     features = frame_features()
     rows = list(draw_rows(count, seed=seed, size=size, one_kind=one_kind))

@@ -95,8 +95,7 @@ def turn_away(
     """Return the visible affect of turned faces and the extractor's bias, (N, T, 26) each.
 
     Displays become paler and more neutral; the bias is for `report_affect` and grows with
-    `turn`, (N, T) in [0, 1] from frontal to profile. `true_affect` is (N, T, 26), `bias` (N,
-    26).
+    `turn`, (N, T) in [0, 1] from frontal to profile. The given `bias` is (N, 26).
     """
     seen = true_affect * (1 - noise.turned_fade * turn[..., None])
     neutral = len(VALENCE_AROUSAL) + EXPRESSIONS.index("neutral")

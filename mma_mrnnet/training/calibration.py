@@ -58,7 +58,7 @@ class HeadCalibration:
 
     Attributes:
         temperature: divides the expression logits; above 1 if the model was overconfident.
-        scale: (A,) float64, positive; 1 for a unit without labels.
+        scale: (A,) float64, positive, for unit logits; 1 for a unit without labels.
         shift: (A,) float64, added after scaling; 0 for a unit without labels.
     """
 
@@ -133,7 +133,8 @@ def fit_extractor(outputs: Tensors, labels: Tensors, sources: Sequence[str]) -> 
     effect of few labels. Sources: Guo et al., ICML 2017 (temperature); Platt 1999 (lines); the
     rest is our choice.
 
-    Outputs and labels are named as in `MMAModel`; `sources` holds one name per image.
+    Outputs and labels are named as in `MMAModel`; labels are NaN or -100 where unlabelled.
+    `sources` holds one name per image.
     """
     expression, units = labels["expression_labels"], labels["action_unit_labels"]
     labelled = expression != NO_CLASS

@@ -84,7 +84,7 @@ class Progress(Record):
 
 
 def settings_of(accelerator: Accelerator, args: TrainArguments, fingerprint: str) -> dict[str, Any]:
-    """Return everything except the code that determines the weights; resuming needs the same."""
+    """Return all settings and data that determine the weights; resuming needs the same."""
     named = {f"--{name}": value for name, value in plain_values(args).items()}
     return {
         "processes": accelerator.num_processes,

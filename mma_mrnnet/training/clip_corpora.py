@@ -344,7 +344,7 @@ def _simulated_rows(
 def load_stored(
     corpus: ClipCorpus, args: TrainArguments, cache: ClipCache, usable: str = "clip with a face"
 ) -> LoadedClips:
-    """Load clips in files by split; raise ValueError without a `usable` one to train or validate."""
+    """Load clips in files; raise ValueError if train or validation has no usable labelled clip."""
     wanted = _wanted(corpus)
     done = read_splits(wanted, cache, start=_share_of_work())
     splits = {

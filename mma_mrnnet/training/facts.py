@@ -134,10 +134,9 @@ def describe_inputs(
     """Return mean, deviation and importance of each input channel; None without reactions.
 
     Importance (`drop`) is the loss of mean Pearson when clips exchange the channel. Uses at
-    most 512 evenly spaced reactions, fewer if that would take long; below 64, `drop` is None.
-    A clip gets the channel of another clip, cut to its own length or extended by the last
-    value (our choice). The pairing uses a fixed seed and is the same for all channels. `model`
-    keeps its mode and precision.
+    most 512 evenly spaced reactions; slow exchanges use fewer, and below 64 `drop` is None. A
+    clip gets the channel of another clip, cut to its own length or extended by the last value
+    (our choice). The pairing uses a fixed seed and is the same for all channels.
     """
     names = model.config.input_names
     most = max(1, min(INPUT_CLIPS, VALUES // (len(names) * processor.num_frames)))
