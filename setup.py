@@ -2,7 +2,8 @@
 
 from setuptools import find_namespace_packages, setup
 
-# These folders stay at the top of the checkout, where people look for them. In the wheel they lie in the package.
+# These folders stay at the top of the checkout, where people look for them.
+# In the wheel they lie in the package.
 TOP_FOLDERS = ("hub_cards", "spaces_demo", "examples")
 
 setup(

@@ -1,4 +1,4 @@
-"""`accelerate launch train.py --stage mma|mrnn ...`: trains one stage; `--help` lists the settings."""
+"""Train one stage: `accelerate launch train.py --stage mma|mrnn ...` (see `--help`)."""
 
 import sys
 

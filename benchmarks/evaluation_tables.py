@@ -107,7 +107,23 @@ def evaluation_part(evaluation: dict) -> str:
         table(["images", "count (people)", *SCORES], rows),
         model_cost(evaluation),
         scores_note(evaluation),
+        changed_images_note(evaluation),
     )
+
+
+def changed_images_note(evaluation: dict) -> str:
+    """Say how the mean AU correlation falls on reduced images; empty if it was not measured."""
+    measured = evaluation.get("invariance", {})
+    notes = []
+    for change, words in (("resolution 28", "at 28 pixels"), ("jpeg 20", "as JPEG of quality 20")):
+        falls = [
+            f"{source} {number(row['action_unit_correlation_change'])}"
+            for source, row in measured.get(change, {}).items()
+            if row["action_unit_correlation_change"] is not None
+        ]
+        if falls:
+            notes.append(f"{words}: {', '.join(falls)}")
+    return f"Change of the mean AU correlation {'; '.join(notes)}." if notes else ""
 
 
 def scores_note(evaluation: dict) -> str:

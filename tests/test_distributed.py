@@ -14,7 +14,7 @@ from mma_mrnnet import MMAConfig, MMAModel, MMAMRNNetVideoProcessor
 
 SCRIPT = textwrap.dedent(
     """
-    import json, sys, torch
+    import json, os, sys, torch
     from types import SimpleNamespace
     from accelerate import Accelerator
     from mma_mrnnet import MMAConfig, MMAMRNNetConfig, MMAMRNNetForIntensity, MMAModel
@@ -67,7 +67,9 @@ SCRIPT = textwrap.dedent(
     if accelerator.is_main_process:
         with open(sys.argv[1], "w") as file:
             json.dump(results, file)
+    accelerator.wait_for_everyone()
     accelerator.end_training()
+    os._exit(0)  # the interpreter's own end may abort while threads of the process group run
     """
 )
 

@@ -256,7 +256,7 @@ def faces_in_memory():
         if type(each) in (dict, list)
     )
     return sum(
-        type(value) is str and "data:image/jpeg;base64" in value
+        isinstance(value, str) and "data:image/jpeg;base64" in value
         for value in itertools.chain(*map(list, held))
     )
 

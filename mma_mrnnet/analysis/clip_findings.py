@@ -98,7 +98,8 @@ def find_overfitting(results: MRNNResults) -> Findings | None:
         f"overfitting: mean Pearson {ours:.3f} on training clips, {theirs:.3f} on validation "
         f"(n = {train.clips:,} and {validation.clips:,}, {apart:.1f} standard errors apart)",
         {"train": ours, "validation": theirs, "standard_errors_apart": apart},
-        "Try --dropout 0.2, --weight_decay 0.1 or a smaller --hidden_size; more clips of more people "
+        "Try --dropout 0.2, --weight_decay 0.1 or a smaller --hidden_size; more clips "
+        "of more people "
         "help most.",
     )
 
@@ -126,7 +127,8 @@ def compare_with_test(results: MRNNResults) -> Findings | None:
         f"{join_numbers(what, far, '.1f')}; mean Pearson {means} (n = {one.clips:,} and "
         f"{other.clips:,})",
         far,
-        "Check that no person is in two splits and that the splits were recorded and labelled alike.",
+        "Check that no person is in two splits and that the splits were recorded and "
+        "labelled alike.",
     )
 
 
@@ -160,7 +162,8 @@ def compare_lengths(results: MRNNResults) -> Findings | None:
             f"clips of {name} frames are predicted worse: mean Pearson {value:.3f} (n = {count:,}) "
             f"against {mean:.3f} (n = {rest:,}) of the others, {apart:.1f} standard errors apart",
             {"mean_pearson": value, "clips": count, "others": mean, "standard_errors_apart": apart},
-            "Train on more clips of that length, or tell users for which lengths the model is meant.",
+            "Train on more clips of that length, or tell users for which lengths the "
+            "model is meant.",
         )
     return found
 
@@ -232,7 +235,8 @@ def check_calibration(results: MRNNResults) -> Findings | None:
     if flat:
         found += report_problem(
             join_numbers(
-                "outputs that do not rise with their labels, calibrated to nearly a constant (slope)",
+                "outputs that do not rise with their labels, calibrated to nearly a "
+                "constant (slope)",
                 flat,
                 ".1g",
             ),
@@ -245,7 +249,8 @@ def check_calibration(results: MRNNResults) -> Findings | None:
         report = report_problem if fewest < FEW_LABELS else report_note
         found += report(
             join_numbers(
-                f"steep lines of calibration, fitted on {fewest:,} clips: these outputs vary far less "
+                f"steep lines of calibration, fitted on {fewest:,} clips: these outputs "
+                "vary far less "
                 "than their labels, so that noise is stretched (slope)",
                 steep,
                 ".1f",
@@ -302,7 +307,8 @@ def find_few_labels(results: MRNNResults) -> Findings | None:
                 join_numbers(f"few labelled clips in {split}", few, ",d")
                 + f" (standard error of a correlation there: {error:.2f})",
                 few,
-                f"Label more clips of {split}; until then read these targets' scores as a hint only.",
+                f"Label more clips of {split}; until then read these targets' scores "
+                "as a hint only.",
             )
     return found
 
@@ -374,7 +380,8 @@ def find_single_input(results: MRNNResults) -> Findings | None:
         f"the model rests on one input: exchanging {name} among clips takes {first:.3f} of a mean "
         f"Pearson of {whole:.3f}, any other at most {second:.3f} (n = {inputs.exchanged_clips:,})",
         {name: first, "mean_pearson": whole, "second": second},
-        "Check that this input does not give the label away, and that it is there wherever the model "
+        "Check that this input does not give the label away, and that it is there "
+        "wherever the model "
         "will be used.",
     )
 

@@ -135,8 +135,8 @@ def find_early_peak(results: Results) -> Findings | None:
     if len(scores) < 4 or best > len(scores) / 2 or scores[best - 1] - last < FALLEN:
         return []
     return report_note(
-        f"the validation score peaked in epoch {best} of {len(scores)} ({scores[best - 1]:.3f}) and "
-        f"fell to {last:.3f}",
+        f"the validation score peaked in epoch {best} of {len(scores)} "
+        f"({scores[best - 1]:.3f}) and fell to {last:.3f}",
         {"best_epoch": best, "epochs": len(scores), "best": scores[best - 1], "last_two": last},
         "The best epoch was kept; a lower --learning_rate, --dropout or --weight_decay may find a "
         "better one.",
@@ -151,7 +151,8 @@ def find_small_batches(results: Results) -> Findings | None:
     correlates = results.stage == "mma" or settings["intensity_loss"] in CORRELATION_LOSSES
     if correlates and batch < LEAST_BATCH:
         found += report_problem(
-            f"the loss is a correlation over {batch} items a step; below {LEAST_BATCH} it is mostly "
+            f"the loss is a correlation over {batch} items a step; below "
+            f"{LEAST_BATCH} it is mostly "
             "noise",
             {"batch": batch, "least": LEAST_BATCH},
             f"Give --batch_size {LEAST_BATCH} or more; --micro_batch_size saves the memory.",
@@ -314,7 +315,8 @@ def find_unscored(results: MMAResults) -> Findings | None:
     if not missing:
         return []
     return report_note(
-        f"without a label in validation: {join_names(missing)}; nobody knows how good these outputs "
+        f"without a label in validation: {join_names(missing)}; nobody knows how good "
+        "these outputs "
         "are",
         dict.fromkeys(missing, 0),
         "Trust them as far as their training labels go, or add a corpus that annotates them.",

@@ -154,7 +154,8 @@ class MMAMRNNetVideoProcessor(BaseVideoProcessor):
             sources = importlib.import_module("mma_mrnnet.video.sources")
         except ImportError as error:
             raise ValueError(
-                f"{video}: only the package mma-mrnnet reads video files (turned pictures, variable "
+                f"{video}: only the package mma-mrnnet reads video files (turned "
+                "pictures, variable "
                 f"rates), and it is not installed here: give the crops as an array (T, S, S, 3) "
                 f"uint8, {fps:g} frames a second"
             ) from error
