@@ -108,7 +108,7 @@ def _read(kind: Any, value: Any, place: str) -> Any:
         except OverflowError as error:  # an integer beyond the range of a float
             raise ResultsError(f"{place}: is too large a number") from error
     name = getattr(origin or kind, "__name__", kind)
-    raise ResultsError(f"{place}: must be a {name}; got {_shown(value)}")
+    raise ResultsError(f"{place}: must be of type {name}; got {_shown(value)}")
 
 
 def _shown(value: object) -> str:

@@ -685,3 +685,8 @@ def test_a_row_says_what_its_numbers_are(tiny_model, tiny_processor, tmp_path):
 def test_a_row_without_numbers_has_no_caveats_about_them(tiny_model, tiny_processor, tmp_path):
     clip = write_video(tmp_path / "grey.mp4", [np.full((64, 64, 3), 128, np.uint8)] * 4, 2)
     assert predict_video(clip, tiny_model, tiny_processor).summary()["note"] == ""
+
+
+def test_what_is_no_model_is_refused_in_one_line(tmp_path, tiny_processor):
+    with pytest.raises(ValueError, match=r"a stage-2 model, a folder or the name.*; got int"):
+        predict_video(tmp_path / "clip.mp4", 3, tiny_processor)

@@ -77,7 +77,7 @@ def test_a_missing_value_is_named_by_its_place(written, tmp_path):
 @pytest.mark.parametrize("value", ["0.5", True, [0.5], {"value": 0.5}])
 def test_a_value_of_another_type_is_named_by_its_place(written, tmp_path, value):
     written["training"]["seconds"] = value
-    with pytest.raises(ResultsError, match=r"training\.seconds: must be a float; got"):
+    with pytest.raises(ResultsError, match=r"training\.seconds: must be of type float; got"):
         read_results(write(tmp_path, written))
 
 

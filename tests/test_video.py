@@ -375,7 +375,8 @@ def test_a_photo_is_an_upright_clip_of_one_frame(tmp_path, orientation, shown):
     reader = read_frames(path, 2.0)
     (frame,) = reader
     assert corners_of(frame.image) == shown
-    assert (frame.time_s, frame.index, reader.warning) == (0.0, 0, None)
+    assert (frame.time_s, frame.index) == (0.0, 0)
+    assert reader.warning == "this is a photo: the intensities are made for clips"
     assert 0 < reader.duration_s < 1
 
 
@@ -1050,3 +1051,13 @@ def test_a_frame_of_16000_pixels_a_side_is_refused_while_memory_stays_flat(share
     assert (
         resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 300_000
     )  # kB; 768 MB as RGB
+
+
+def test_a_pause_of_over_a_minute_is_noted_and_a_shorter_one_is_not(tmp_path):
+    notes = []
+    for last_ms in (60_000, 90_000):
+        write(tmp_path / "pause.mkv", numbered(3), stamps_ms=[0, 40, last_ms])
+        reader = read_frames(tmp_path / "pause.mkv")
+        list(reader)
+        notes.append(reader.warning)
+    assert notes == [None, "no picture from 0.1 to 90.0 s"]

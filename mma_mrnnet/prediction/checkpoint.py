@@ -43,6 +43,11 @@ def resolve_checkpoint(
         raise ValueError(
             "give model and processor together, or neither for the checkpoint that ships"
         )
+    if not hasattr(model, "config"):
+        raise ValueError(
+            "model must be a stage-2 model, a folder or the name of a repository; "
+            f"got {type(model).__name__}"
+        )
     return model, processor  # type: ignore[return-value]  # classes of the Hub's copy differ
 
 

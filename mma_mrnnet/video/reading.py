@@ -41,6 +41,8 @@ _DAMAGE_LASTS_S = 10.0  # at most, in streams without key frames (our choice)
 _MOST_B_FRAMES = 4  # shown before a frame they are predicted from, in usual encodings
 _MOST_WAITING = 256  # packets without a frame so far
 _MOST_RANGES = 3  # of damaged frames in a note
+_PAUSE_S = 60.0  # a longer time without a picture is noted (our choice)
+_PHOTO = "this is a photo: the intensities are made for clips"
 _LARGEST_STRETCH = 4  # a pixel aspect ratio above 4:1 means a broken header
 # FFmpeg renders plain text as video, and follows lists to other files, or a live one forever.
 _LISTS = (b"#EXTM3U", b"ffconcat")
@@ -174,6 +176,8 @@ class VideoReader:
                 self._describe_loss(container, stream),
                 damage.describe(self.frames_decoded),
                 _describe_jumps(timeline.jumps),
+                _describe_pause(*timeline.longest_pause_s),
+                _PHOTO if container.format.name.endswith("_pipe") else None,
                 other_tracks,
             ]
         if self._hdr_as_sdr:
@@ -481,6 +485,12 @@ def check_rate(fps: float) -> None:
     """Raise ValueError unless `fps` is a finite number > 0."""
     if not (isinstance(fps, Real) and math.isfinite(fps) and fps > 0):
         raise ValueError(f"fps must be a finite number above 0, got {fps!r}")
+
+
+def _describe_pause(start_s: float, end_s: float) -> str | None:
+    if end_s - start_s <= _PAUSE_S:
+        return None
+    return f"no picture from {start_s:,.1f} to {end_s:,.1f} s"
 
 
 def _describe_jumps(jumps: list[tuple[float, float]]) -> str | None:

@@ -71,11 +71,13 @@ class Timeline:
     Attributes:
         start_s: time of the first frame on the file's clock; None before it.
         end_s: end of the last frame, since the start of the first.
+        longest_pause_s: start and end of the longest time without a picture.
     """
 
     def __init__(self, stream: VideoStream, joined: bool) -> None:
         self.start_s: float | None = None
         self.end_s = 0.0
+        self.longest_pause_s = (0.0, 0.0)
         self._time_s = 0.0
         rate = stream.average_rate or stream.guessed_rate or _DEFAULT_RATE
         self._usual_length_s = float(1 / rate)
@@ -92,6 +94,9 @@ class Timeline:
         elif decoded_s is not None:
             time_s = decoded_s
         self._time_s = max(self._time_s, time_s)
+        start_s, end_s = self.longest_pause_s
+        if self._time_s - self.end_s > end_s - start_s:
+            self.longest_pause_s = (self.end_s, self._time_s)
         if self.start_s is None:
             origins = (self._presentation.origin_s, self._decoding.origin_s)
             self.start_s = next((origin for origin in origins if origin is not None), 0.0)
