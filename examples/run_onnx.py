@@ -19,7 +19,7 @@ import numpy as np
 import onnxruntime
 
 CHUNK = 32  # crops that go through the extractor at once
-FEW_FRAMES = 4  # 2 s: hardly a clip
+FEW_FRAMES = 4  # 2 s (our choice)
 
 
 def scale_crops(crops: np.ndarray, extractor: dict) -> np.ndarray:
@@ -105,7 +105,7 @@ def list_cautions(count: int, clips: dict) -> list[str]:
         shortened = "cut to the first" if policy == "truncate" else "thinned evenly to"
         return [f"{count} frames {shortened} {most}"]
     if count < FEW_FRAMES:
-        return [f"rests on {count} frame{'s' * (count > 1)}: hardly a clip"]
+        return [f"rests on {count} frame{'s' * (count > 1)}: too few to rely on"]
     return []
 
 

@@ -740,7 +740,7 @@ def test_a_table_gives_the_intensities_of_its_sampled_rows(table_model, tiny_pro
     assert found.summary()["frames_with_face"] == 3
     left_out, short = found.warning.split("; ")
     assert left_out == "1 of 4 frames left out: no face, or a number missing"
-    assert short == "rests on 3 frames with a face: hardly a clip"
+    assert short == "rests on 3 frames with a face: too few to rely on"
 
 
 def test_a_table_without_times_is_predicted_at_the_rate_that_is_given(

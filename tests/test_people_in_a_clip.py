@@ -114,7 +114,7 @@ def test_a_face_in_one_frame_is_listed_last_and_does_not_count_among_the_people(
     )
     assert [person.frames_with_face for person in people] == [8, 1]
     assert [person.people for person in people] == [1, 1]
-    assert people[1].warning == "rests on 1 frame with a face: hardly a clip"
+    assert people[1].warning == "rests on 1 frame with a face: too few to rely on"
 
 
 def test_a_clip_without_a_face_gives_the_one_result_that_says_so(

@@ -675,7 +675,7 @@ def test_a_row_says_what_its_numbers_are(tiny_model, tiny_processor, tmp_path):
     clip = write_video(tmp_path / "face.mp4", [astronaut()] * 2, 2)
     prediction = predict_video(clip, tiny_model, tiny_processor)
     assert prediction.summary()["note"].split("; ") == [
-        "rests on 2 frames with a face: hardly a clip",
+        "rests on 2 frames with a face: too few to rely on",
         "learnt from a simulator, not from people's reports",
         "relative within the clip",
         "not calibrated: targets do not compare",

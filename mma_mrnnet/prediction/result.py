@@ -294,7 +294,7 @@ def length_warning(faces: int, processor: MMAMRNNetVideoProcessor) -> str | None
     if faces > processor.num_frames:
         return f"{faces} frames with a face {processor.shortened()} {processor.num_frames}"
     if 0 < faces < FEW_FRAMES:
-        return f"rests on {faces} frame{'s' * (faces > 1)} with a face: hardly a clip"
+        return f"rests on {faces} frame{'s' * (faces > 1)} with a face: too few to rely on"
     return None
 
 
