@@ -92,7 +92,10 @@ def test_a_file_gives_its_seven_intensities_and_exit_code_0(predict, clips):
     assert code == 0
     assert out[0] == f"{clips / 'b.mp4'}: 1.0 s, a face in 2 of 2 frames"
     assert [line.split()[0] for line in out[1:]] == REACTIONS
-    assert err[0] == f"mma-mrnnet: {clips / 'b.mp4'}: rests on 2 frames with a face: too few to rely on"
+    assert (
+        err[0]
+        == f"mma-mrnnet: {clips / 'b.mp4'}: rests on 2 frames with a face: too few to rely on"
+    )
     assert all(line.startswith("note: ") for line in err[1:])
 
 
