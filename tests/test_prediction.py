@@ -381,6 +381,16 @@ def test_a_photo_may_be_bytes_an_open_file_a_url_or_a_tensor(
         predict_image(b"hello", tiny_mma, tiny_processor)
 
 
+def test_progress_counts_the_seconds_of_each_frame_up_to_the_whole_clip(predict, tmp_path):
+    path = clip(tmp_path / "clip.mp4", "FFFFFF.F", fps=2)
+    seen = []
+    quiet = predict(path)
+    assert predict(path, progress=lambda *times: seen.append(times)) == quiet
+    assert seen == [*((second, 4.0) for second in np.arange(0, 4, 0.5)), (4.0, 4.0)]
+    with pytest.raises(KeyboardInterrupt):  # a caller may stop the work
+        predict(path, progress=lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+
+
 def test_what_the_checkpoint_says_of_itself_reaches_the_prediction(predict, tiny_model, tmp_path):
     tiny_model.config.calibrated, tiny_model.config.relative_labels = True, False
     tiny_model.config.simulated_labels = True

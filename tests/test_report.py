@@ -1,6 +1,8 @@
 """What a report promises: one file with everything in it, nothing cut off, numbers that stand for what they say."""
 
 import base64
+import io
+import json
 import re
 from dataclasses import replace
 from html.parser import HTMLParser
@@ -525,6 +527,72 @@ def test_a_picture_is_a_png_and_a_failed_one_leaves_nothing(tmp_path):
     with pytest.raises(OSError, match=r"a\.png"):
         draw_prediction(made([0]), tmp_path / "a.png")
     assert [path.name for path in tmp_path.iterdir()] == ["a.png"]
+
+
+# ---- a result at home in a notebook
+
+
+def test_a_result_gives_its_targets_by_name():
+    one = made([0, 0.5])
+    assert one["Fear"] == 0.5
+    with pytest.raises(KeyError, match="'joy' is no target of this model: Joy, Fear"):
+        one["joy"]
+
+
+def test_results_of_equal_numbers_are_equal_and_others_are_not():
+    for make in (lambda **others: made([0, 0.5], face=[True, False], **others), faceless):
+        assert make() == make()
+        assert make() != make(file="b.mp4")
+        frames = make().frames.assign(valence=0.25)
+        assert make() != replace(make(), frames=frames)
+    assert (made([0]) == "a.mp4", made([0]) != 3) == (False, True)
+
+
+def test_a_result_as_json_holds_every_number_and_null_for_nan():
+    one = made([0, 0.5], face=[True, False])
+    read = json.loads(one.to_json(), parse_constant=pytest.fail)
+    assert read == one.to_dict()
+    assert read["intensities"] == {"Joy": 0.2, "Fear": 0.5, "Empathic-Pain": 0.8}
+    assert [row["valence"] for row in read["frames"]] == [0.1, None]
+    assert [row["face"] for row in read["frames"]] == [True, False]
+    assert "learnt from a simulator, not from people's reports" in read["notes"]
+    nobody = json.loads(faceless().to_json(), parse_constant=pytest.fail)
+    assert (nobody["intensities"]["Joy"], nobody["error"]) == (None, NO_FACE)
+
+
+def test_a_notebook_shows_the_page_in_its_own_light_or_dark():
+    text = made([0, 0.5], file="x<script>alert(1)</script>.mp4")._repr_html_()
+    assert Tags(text).open == []
+    assert not {"script", "html", "body"} & {tag for tag, _ in Tags(text).tags}
+    assert "prefers-color-scheme" not in text
+    assert "[data-jp-theme-light=false]" in text
+    assert len(text) < 30_000
+    assert NO_FACE in faceless()._repr_html_()
+
+
+def test_a_figure_shows_itself_in_a_notebook_as_the_picture_that_is_saved(tmp_path):
+    one = made([0, 0.5])
+    shown = Image.open(io.BytesIO(one.plot()._repr_png_()))
+    saved = Image.open(one.save(tmp_path / "a.png"))
+    assert np.array_equal(np.asarray(shown), np.asarray(saved))
+
+
+def test_save_writes_what_the_suffix_says(tmp_path):
+    one = made([0, 0.5])
+    assert one.save(tmp_path / "a.html").read_text("utf-8") == report_page([one])
+    assert json.loads(one.save(tmp_path / "a.json").read_text("utf-8")) == one.to_dict()
+    for suffix, read in ((".csv", pd.read_csv), (".parquet", pd.read_parquet)):
+        table = read(one.save(str(tmp_path / f"a{suffix}")))
+        assert list(table) == list(one.to_pandas()) == list(one.summary())
+        assert table["Fear"].tolist() == [0.5]
+    with pytest.raises(ValueError, match=r"as \.html, \.png, \.json, .*; got '\.xlsx'"):
+        one.save(tmp_path / "a.xlsx")
+    assert sorted(path.suffix for path in tmp_path.iterdir()) == [
+        ".csv",
+        ".html",
+        ".json",
+        ".parquet",
+    ]
 
 
 # ---- from a model

@@ -4,7 +4,7 @@ import contextlib
 import glob
 import math
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -237,9 +237,10 @@ def predict_one(clip: str, reading: Reading) -> list["VideoPrediction"]:
             "every_frame": reading.every_frame,
             "neutral": reading.neutral,
         }
-        if reading.all_faces:
-            return predict_people(clip, model, processor, **settings)
-        return [predict_video(clip, model, processor, **settings)]
+        with _bar_of_seconds() as settings["progress"]:
+            if reading.all_faces:
+                return predict_people(clip, model, processor, **settings)
+            return [predict_video(clip, model, processor, **settings)]
     except Exception as error:  # the other clips go on; the row says why
         name = _strip_secrets(clip)
         reason = " ".join(str(error).split()).removeprefix(f"{name}: ") or type(error).__name__
@@ -379,6 +380,21 @@ def _with_progress(clips: list[str]) -> Iterable[str]:
 
     # disable=None: no bar without a terminal.
     return tqdm(clips, unit="clip", disable=None if len(clips) > 1 else True)
+
+
+@contextlib.contextmanager
+def _bar_of_seconds() -> Iterator[Callable[[float, float | None], None]]:
+    """Yield a `progress` of `predict_video` that shows a bar if a clip takes long."""
+    from tqdm import tqdm
+
+    # disable=None: no bar without a terminal.
+    with tqdm(unit="s", disable=None, leave=False, delay=2, unit_scale=True) as bar:
+
+        def show(done_s: float, length_s: float | None) -> None:
+            bar.total = length_s
+            bar.update(done_s - bar.n)
+
+        yield show
 
 
 # Compare -----------------------------------------------------------------------------------------

@@ -180,11 +180,9 @@ class FacialExpressionIntensityPipeline(Pipeline):
         scores = [{"label": name, "score": value} for name, value in ranked]
         if not return_frames:
             return scores
-        columns = prediction.frames.columns
-        rows = prediction.frames.itertuples(index=False, name=None)
         return {
             "scores": scores,
-            "frames": [dict(zip(columns, map(_none_for_nan, row), strict=True)) for row in rows],
+            "frames": prediction.to_dict()["frames"],
             "duration_s": prediction.duration_s,
             "note": "; ".join(prediction.notes()),
         }
@@ -217,10 +215,6 @@ def _is_one_video(inputs: Any) -> bool:
 
 def _without_none(options: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in options.items() if value is not None}
-
-
-def _none_for_nan(value: Any) -> Any:
-    return None if isinstance(value, float) and math.isnan(value) else value
 
 
 def _require_positive(name: str, value: Any) -> None:

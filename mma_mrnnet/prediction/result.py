@@ -1,10 +1,14 @@
 """The prediction for one person in one clip, and stage 2, which computes its intensities."""
 
+import json
+import math
+import os
 from collections.abc import Callable, Iterable, Sequence
 from copy import copy
 from dataclasses import dataclass, field
 from functools import cached_property, partial
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -12,12 +16,17 @@ import torch
 from torch import Tensor
 
 from mma_mrnnet.faces.strips import FaceSnapshot
+from mma_mrnnet.files import write_text
 from mma_mrnnet.model.configuration_mma_mrnnet import MMAMRNNetConfig, caveats
 from mma_mrnnet.model.modeling_mma_mrnnet import MMAMRNNetForIntensity
 from mma_mrnnet.model.video_processing_mma_mrnnet import MMAMRNNetVideoProcessor, kept_indices
 from mma_mrnnet.prediction.checkpoint import evaluating
+from mma_mrnnet.tables.cells import write_table
 from mma_mrnnet.tables.features import ROW_COLUMNS, TABLE_SUFFIXES
 from mma_mrnnet.video.reading import VIDEO_SUFFIXES
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 NO_FACE = "no face in this video"
 NO_ROW = "no row of this table has a face and a number in each column that the model reads"
@@ -38,9 +47,10 @@ class Evidence:
 
 @dataclass
 class VideoPrediction:
-    """The prediction for one person in one clip.
+    """The prediction for one person in one clip; a notebook shows it as a page.
 
-    `moments`, `constant` and `running` are computed on first use, which needs the model.
+    `prediction["Amusement"]` is one intensity. `moments`, `constant` and `running` are computed
+    on first use, which needs the model.
 
     Attributes:
         file: path of the video or feature table, as given.
@@ -66,7 +76,7 @@ class VideoPrediction:
 
     file: str
     intensities: dict[str, float]
-    frames: pd.DataFrame
+    frames: pd.DataFrame = field(repr=False)
     duration_s: float
     error: str | None = None
     warning: str | None = None
@@ -171,10 +181,98 @@ class VideoPrediction:
             simulated=self.simulated, relative=self.relative, calibrated=self.calibrated
         )
 
+    def __getitem__(self, name: str) -> float:
+        """Return the intensity of a target; raises KeyError with the targets for another name."""
+        if name not in self.intensities:
+            raise KeyError(f"{name!r} is no target of this model: {', '.join(self.intensities)}")
+        return self.intensities[name]
+
+    def __eq__(self, other: object) -> bool:
+        """Return whether both hold the same numbers and words; NaN equals NaN."""
+        if not isinstance(other, VideoPrediction):
+            return NotImplemented
+        return self.to_dict() == other.to_dict()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return intensities, notes and frames in the types of JSON; NaN becomes None."""
+        return _none_for_nan(
+            {
+                "file": shown(self.file),
+                "track": self.track,
+                "people": self.people,
+                "duration_s": self.duration_s,
+                "frames_sampled": self.frames_sampled,
+                "frames_with_face": self.frames_with_face,
+                "intensities": self.intensities,
+                "uncorrected": self.uncorrected,
+                "neutral_s": None if self.neutral_s is None else list(self.neutral_s),
+                "error": self.error,
+                "notes": self.notes(),
+                "frames": self.frames.to_dict("records"),
+            }
+        )
+
+    def to_json(self) -> str:
+        """Return `to_dict` as JSON."""
+        return json.dumps(self.to_dict(), ensure_ascii=False)
+
+    def to_pandas(self) -> pd.DataFrame:
+        """Return the row of `summary` as a table; `frames` is the table of the frames."""
+        return clip_table([self])
+
+    def plot(self) -> "Figure":
+        """Draw the result as a figure of matplotlib, as `save` does for a .png.
+
+        Raises ValueError if matplotlib is not installed.
+        """
+        from mma_mrnnet.report.picture import prediction_figure
+
+        return prediction_figure(self)
+
+    def save(self, path: str | os.PathLike[str]) -> Path:
+        """Write the result and return the path; the suffix says what is written.
+
+        .html: the page; .png: the picture; .json: `to_json`; .csv or .parquet: `to_pandas`.
+        Raises ValueError for another suffix.
+        """
+        from mma_mrnnet.report.page import PAGE_SUFFIXES, report_page, write_page
+        from mma_mrnnet.report.picture import draw_prediction
+
+        path = Path(path)
+        suffix = path.suffix.lower()
+        if suffix in PAGE_SUFFIXES:
+            return write_page(report_page([self]), path)
+        if suffix == ".png":
+            return draw_prediction(self, path)
+        if suffix == ".json":
+            write_text(path, self.to_json())
+        elif suffix in (".csv", ".parquet"):
+            write_table(self.to_pandas(), path)
+        else:
+            raise ValueError(
+                f"{path}: a result is written as .html, .png, .json, .csv or .parquet; "
+                f"got {path.suffix or 'no ending'!r}"
+            )
+        return path
+
+    def _repr_html_(self) -> str:
+        from mma_mrnnet.report.page import notebook_output
+
+        return notebook_output(self)
+
     def __getstate__(self) -> dict[str, Any]:
         """Pickle the computed evidence, not the model."""
         evidence = self.evidence
         return {**self.__dict__, "explain": partial(copy, evidence)}
+
+
+def _none_for_nan(value: Any) -> Any:
+    """Return a value of JSON's types, inside lists and dicts too, with None for NaN."""
+    if isinstance(value, dict):
+        return {name: _none_for_nan(each) for name, each in value.items()}
+    if isinstance(value, list):
+        return [_none_for_nan(each) for each in value]
+    return None if isinstance(value, float) and math.isnan(value) else value
 
 
 def shown(path: str) -> str:

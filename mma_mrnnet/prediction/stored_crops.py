@@ -39,7 +39,8 @@ class StoredClip:
             raise CropError(f"{folder}: holds crops at {fps:g} a second, not at {table_fps:g}")
         self._folder, self._index = folder, index
         self._clocks = FrameClock(fps), FrameClock(table_fps)
-        self.duration_s, self.warning = index.duration_s, index.warning
+        self.duration_s = self.announced_s = index.duration_s
+        self.warning = index.warning
 
     def __iter__(self) -> Iterator[PeopleFrame]:
         for number, time_s, has_face in self._index.frames:

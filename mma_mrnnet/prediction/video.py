@@ -1,7 +1,7 @@
 """Predict the intensities of each person in a video."""
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -49,6 +49,9 @@ from mma_mrnnet.video.sources import FrameReader, OpenVideo, open_video
 
 NOBODY = -1  # not the track of any person
 
+Progress = Callable[[float, float | None], object]
+"""Called after each frame with the seconds read and the clip's length; None if it is not known."""
+
 
 def predict_video(
     video: Any,
@@ -59,6 +62,7 @@ def predict_video(
     every_frame: bool = False,
     neutral: Neutral = None,
     revision: str = "main",
+    progress: Progress | None = None,
 ) -> VideoPrediction:
     """Predict the intensities of the person who is in most frames of a clip.
 
@@ -80,6 +84,8 @@ def predict_video(
             calmest one; what the face shows there is subtracted from the affect (see
             `OwnNeutral`). No model was trained with it.
         revision: branch, tag or commit of a Hub repository.
+        progress: called after each frame that is read, with the seconds read so far and the
+            length of the clip in seconds (None if the file does not say it).
 
     Returns:
         A `VideoPrediction`. Without a face in the clip, or in the neutral stretch, it has NaN
@@ -90,7 +96,7 @@ def predict_video(
         ValueError: a model without its processor, of stage 1 or for feature tables; a rate that is
             not a positive number; both `fps` and `every_frame`; an invalid `neutral`.
     """
-    with _read_clip(video, model, processor, fps, every_frame, neutral, revision) as clip:
+    with _read_clip(video, model, processor, fps, every_frame, neutral, revision, progress) as clip:
         return _predict_person(clip, 0)
 
 
@@ -103,6 +109,7 @@ def predict_people(
     every_frame: bool = False,
     neutral: Neutral = None,
     revision: str = "main",
+    progress: Progress | None = None,
 ) -> list[VideoPrediction]:
     """Predict the intensities of everybody in a clip; arguments and errors as in `predict_video`.
 
@@ -114,7 +121,7 @@ def predict_people(
     Returns:
         At least one `VideoPrediction`; a clip without a face gives one with an `error`.
     """
-    with _read_clip(video, model, processor, fps, every_frame, neutral, revision) as clip:
+    with _read_clip(video, model, processor, fps, every_frame, neutral, revision, progress) as clip:
         return [_predict_person(clip, place) for place in range(max(len(clip.people), 1))]
 
 
@@ -150,6 +157,7 @@ def _read_clip(
     every_frame: bool,
     neutral: Neutral,
     revision: str,
+    progress: Progress | None,
 ) -> Iterator[_Clip]:
     """Check the arguments, set eval mode, read frames, people, crops and affect."""
     check_neutral(neutral)
@@ -166,7 +174,7 @@ def _read_clip(
         table_fps: float | None = config.sampling_fps if fps is None or opened.in_memory else fps
         table_fps = None if every_frame else table_fps
         try:
-            clip = _read_people(opened, checkpoint, processor, table_fps, neutral)
+            clip = _read_people(opened, checkpoint, processor, table_fps, neutral, progress)
         except CropError as error:
             raise VideoError(str(error)) from error
         yield clip
@@ -178,6 +186,7 @@ def _read_people(
     processor: MMAMRNNetVideoProcessor,
     table_fps: float | None,
     neutral: Neutral,
+    progress: Progress | None,
 ) -> _Clip:
     extractor = get_extractor(model)
     rates = model.config.sampling_fps, table_fps
@@ -189,6 +198,8 @@ def _read_people(
     else:
         video = opened.read(*rates)
         seen = crop_faces(video, extractor.config.image_size)
+    if progress is not None:
+        seen = _report_progress(seen, video, progress)
     people = _keep_snapshots(seen, snapshots)
     frames = list(extract_people(people, lambda crops: extract_affect(crops, extractor, processor)))
     return _Clip(
@@ -215,6 +226,16 @@ def _check_reads_videos(opened: OpenVideo, config: MMAMRNNetConfig) -> None:
             f"{opened.name}: is a table, and this model reads videos; "
             "a model trained on such tables is needed"
         )
+
+
+def _report_progress(
+    frames: Iterable[PeopleFrame], video: StoredClip | VideoReader | FrameReader, progress: Progress
+) -> Iterator[PeopleFrame]:
+    """Yield the frames unchanged, and call `progress` after each."""
+    for frame in frames:
+        yield frame
+        progress(frame.time_s, video.announced_s)
+    progress(video.duration_s, video.duration_s)
 
 
 def _keep_snapshots(frames: Iterable[PeopleFrame], snapshots: Strips) -> Iterator[PeopleFrame]:

@@ -117,6 +117,12 @@ def report_page(predictions: Sequence[VideoPrediction]) -> str:
     return page_of(title, [clip_section(people) for people in clips.values()])
 
 
+def notebook_output(prediction: VideoPrediction) -> str:
+    """Return a person's part of the page as an element for a notebook, in its light or dark."""
+    dark = ":is([data-jp-theme-light=false],.vscode-dark,[theme=dark])"  # Jupyter, VS Code, Colab
+    return Markup("").join((render_style(dark), wrap_parts(clip_section([prediction]))))
+
+
 def page_of(title: str, sections: Sequence[str]) -> str:
     """Return the page of sections from `clip_section`."""
     return _render_page(title, Markup("").join(map(Markup, sections)), "58em")

@@ -1,5 +1,6 @@
 """Draw one prediction, or two side by side, as a PNG. Needs the extra `demo`."""
 
+import io
 import os
 import warnings
 from collections.abc import Sequence
@@ -41,19 +42,33 @@ def figure_class() -> "type[Figure]":
         from matplotlib.figure import Figure
     except ImportError as error:
         raise ValueError("pictures need the demo extra: pip install 'mma-mrnnet[demo]'") from error
-    return Figure
+
+    class Picture(Figure):
+        def _repr_png_(self) -> bytes:  # a notebook shows the figure without pyplot
+            _write_png(self, target := io.BytesIO())
+            return target.getvalue()
+
+    return Picture
 
 
 def draw_prediction(prediction: VideoPrediction, path: str | os.PathLike[str]) -> Path:
-    """Draw face, intensities, notes, and affect and moments over time; without a face, the error.
+    """Write `prediction_figure`.
 
     Raises ValueError if `path` is not a .png, or matplotlib is not installed.
+    """
+    return _save(prediction_figure(prediction), path)
+
+
+def prediction_figure(prediction: VideoPrediction) -> "Figure":
+    """Draw face, intensities, notes, and affect and moments over time; without a face, the error.
+
+    Raises ValueError if matplotlib is not installed.
     """
     figure = figure_class()(figsize=(12, 6.4), dpi=110, layout="constrained")
     parts: Any = figure.subfigures(1, 2, width_ratios=(1, 1.75))
     _draw_summary(parts[0], prediction, Path(prediction.file).name, upright=True)
     _draw_time(parts[1], prediction)
-    return _save(figure, path)
+    return figure
 
 
 def draw_comparison(
@@ -225,8 +240,13 @@ def _save(figure: "Figure", path: str | os.PathLike[str]) -> Path:
         raise ValueError(
             f"{path}: a picture is written as .png; got {path.suffix or 'no ending'!r}"
         )
-    with replaced_file(path) as staging, warnings.catch_warnings():
+    with replaced_file(path) as staging:
+        _write_png(figure, staging)
+    return path
+
+
+def _write_png(figure: "Figure", target: Path | io.BytesIO) -> None:
+    with warnings.catch_warnings():
         # Letters missing from the font are drawn as boxes.
         warnings.filterwarnings("ignore", message="Glyph")
-        figure.savefig(staging)
-    return path
+        figure.savefig(target)

@@ -114,6 +114,7 @@ class VideoReader:
     Attributes:
         frames_decoded: frames decoded so far, kept or not.
         duration_s: end of the last decoded frame, since the start of the first.
+        announced_s: length by the file's header; None before the first frame or without one.
         warning: what was lost or is unusual, or None; set when the iteration ends.
         start_s: time of the first frame on the file's clock, which the sound shares.
         time_base: seconds per tick of that clock; None before the first frame or without one.
@@ -141,6 +142,7 @@ class VideoReader:
     def _restart(self) -> None:
         self.frames_decoded: int = 0
         self.duration_s: float = 0.0
+        self.announced_s: float | None = None
         self.warning: str | None = None
         self.start_s: float = 0.0
         self.time_base: Fraction | None = None
@@ -160,6 +162,8 @@ class VideoReader:
             stream.codec_context.thread_type = "NONE" if self.threads == 1 else "AUTO"
             # Decoders count padding too: the exact check is made on each frame.
             stream.codec_context.options = {"max_pixels": str(2 * self.max_pixels)}
+            whole_s = (container.duration or 0) / av.time_base
+            self.announced_s = announced_s(container, stream) or whole_s or None
             timeline = Timeline(stream, may_be_joined(container))
             damage = _Damage()
             for frame, damaged in damage.follow(self._decode(container, stream, damage)):

@@ -91,7 +91,7 @@ class FrameReader:
 
     def __init__(self, frames: Any, fps: float, *rates: float | None) -> None:
         self._frames, self._fps, self._rates = frames, fps, rates or (None,)
-        self.duration_s = len(frames) / fps
+        self.duration_s = self.announced_s = len(frames) / fps
         self.warning: str | None = None
 
     def __iter__(self) -> Iterator[VideoFrame]:
