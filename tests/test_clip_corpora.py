@@ -955,7 +955,8 @@ def test_a_set_of_hume_features_trains_a_model_without_an_extractor(muse, tmp_pa
     )
     # AU01 of the two training clips: 0, 1, 2 and 1, 2, 3; AU02 never changes.
     assert model.feature_mean.tolist() == pytest.approx([1.5, 7.0])
-    assert model.feature_scale.tolist() == pytest.approx([math.sqrt(11 / 12), 1.0])
+    # Five deviations become 1.
+    assert model.feature_scale.tolist() == pytest.approx([5 * math.sqrt(11 / 12), 5.0])
 
 
 def test_scores_over_all_clips_and_over_those_with_a_face_by_hand():

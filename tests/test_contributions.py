@@ -143,10 +143,6 @@ def test_quantised_weights_are_refused(model_of):
         ValueError, match="frame_contributions takes the dense layer's weights apart"
     ):
         model.frame_contributions(affect=torch.rand(1, 4, 26))
-    with pytest.raises(
-        ValueError, match="step with mask pooling takes the dense layer's weights apart"
-    ):
-        model.step(torch.rand(1, 26))
 
 
 def test_what_forward_refuses_is_refused(model_of):

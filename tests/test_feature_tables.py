@@ -31,7 +31,7 @@ from mma_mrnnet.prediction import NO_ROW, write_table
 from mma_mrnnet.tables.features import exactly, read_feature_table
 from mma_mrnnet.train import main
 from mma_mrnnet.training.datasets import ClipDataset
-from mma_mrnnet.training.stages import measure_features
+from mma_mrnnet.training.stages import DEVIATIONS, measure_inputs
 from mma_mrnnet.video.reading import VideoError
 from mma_mrnnet.video.writing import write_video
 
@@ -890,7 +890,7 @@ def test_tables_become_a_calibrated_model_that_predicts_by_the_command_line(
         [(values * times).mean() for times in (6, 7, 4, 5)], rel=1e-5
     )
     assert model.feature_scale.tolist() == pytest.approx(
-        [(values * times).std() for times in (6, 7, 4, 5)], rel=1e-5
+        [DEVIATIONS * (values * times).std() for times in (6, 7, 4, 5)], rel=1e-5
     )
 
     capsys.readouterr()
@@ -1098,8 +1098,9 @@ def test_a_feature_that_never_changes_has_scale_1():
         "affect": affect,
         "labels": [[0.5]] * 2,
     }
-    mean, scale = measure_features(
-        ClipDataset.from_rows(datasets.Dataset.from_dict(rows, features=clip_features(1, 2)))
+    model = MMAMRNNetForIntensity(MMAMRNNetConfig(feature_names=["a", "b"]))
+    mean, scale = measure_inputs(
+        model, ClipDataset.from_rows(datasets.Dataset.from_dict(rows, features=clip_features(1, 2)))
     )
     assert mean.tolist() == [3, 7]
     assert scale.tolist() == pytest.approx([math.sqrt(8 / 3), 1])  # deviations -2, 0, 2

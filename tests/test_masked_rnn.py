@@ -8,6 +8,7 @@ from mma_mrnnet.model.configuration_mma_mrnnet import TEMPORAL_POOLINGS
 from mma_mrnnet.model.masked_rnn import MaskedRNN
 
 NAN, INF = float("nan"), float("inf")
+SCORED = ("attention", "statistics")
 MASKED = [pooling for pooling in TEMPORAL_POOLINGS if pooling != "padded"]
 
 # Two hidden units of three clips of T = 4 frames: of 3 real ones, of 1, of none.
@@ -76,21 +77,54 @@ def test_attention_weighs_frames_by_the_softmax_of_their_scores():
     assert torch.allclose(pooled("attention", score=[0.693147, 0.0]), wanted, atol=1e-4)
 
 
+def test_statistics_are_attention_mean_thirds_maximum_and_deviation():
+    found = pooled("statistics", score=[0.0, 0.0]).unflatten(1, (6, 2))
+    deviations = [(14 / 3) ** 0.5, (200 / 3) ** 0.5]  # of 1, 2, 6 and of 10, 20, 0
+    wanted = [[3, 10], [3, 10], [1, 10], [6, 0], [6, 20], deviations]
+    assert torch.allclose(found[0], torch.tensor(wanted), atol=1e-3)
+    assert torch.allclose(found[1], torch.tensor([[5.0, 7.0]] * 5 + [[0.0, 0.0]]))
+    assert torch.equal(found[2], torch.zeros(6, 2))
+
+
+def test_thirds_are_of_the_real_frames():
+    # Of 7 real frames 2 are a third: the means of 0 and 1, and of 5 and 6. A frame of T = 9 is 100.
+    states = torch.tensor([0.0, 1, 2, 3, 4, 5, 6, 100, 100]).view(1, 9, 1)
+    rnn = MaskedRNN(5, 1, 1, 9, "statistics")
+    found = rnn.pooled(states, torch.arange(9).view(1, 9) < 7)[0].tolist()
+    assert found[1:] == pytest.approx([3, 0.5, 5.5, 6, 2], abs=1e-4)
+
+
+def test_the_maximum_is_that_of_negative_states_too_and_belongs_to_its_first_frame():
+    states = torch.tensor([-3.0, -1.0, -1.0, 0.0]).view(1, 4, 1)
+    rnn = MaskedRNN(5, 1, 1, 4, "statistics")
+    parts = rnn.split_by_frame(states, torch.tensor([[True, True, True, False]]))
+    assert parts[0, :, 4].tolist() == [0, -1, 0, 0]
+    # Distances from the mean -5/3: 4/3, 2/3 and 2/3, so the deviation's parts are as 4 : 1 : 1.
+    assert torch.allclose(
+        parts[0, :, 5], (8 / 9) ** 0.5 * torch.tensor([4, 1, 1, 0]) / 6, atol=1e-4
+    )
+
+
 @pytest.mark.parametrize("pooling", TEMPORAL_POOLINGS)
 def test_a_mask_that_is_shorter_than_t_means_the_same(pooling):
-    score = [0.3, -0.1] if pooling == "attention" else None
+    score = [0.3, -0.1] if pooling in SCORED else None
     assert torch.equal(
         pooled(pooling, frame_mask=MASK[:, :3], score=score), pooled(pooling, score=score)
     )
 
 
 @pytest.mark.parametrize(
-    ("pooling", "size"), [("mask", 32), ("padded", 32), ("last", 8), ("mean", 8), ("attention", 8)]
+    ("pooling", "size"),
+    [
+        *dict.fromkeys(["mask", "padded"], 32).items(),
+        *dict.fromkeys(["last", "mean", "attention"], 8).items(),
+        ("statistics", 48),
+    ],
 )
 def test_the_dense_layer_is_as_wide_as_what_it_reads(model_of, pooling, size):
     model = model_of(pooling)
     assert model.dense.in_features == model.rnn.pooled_size == size
-    assert ("rnn.score.weight" in model.state_dict()) == (pooling == "attention")
+    assert ("rnn.score.weight" in model.state_dict()) == (pooling in SCORED)
 
 
 # Padding -----------------------------------------------------------------------------------------------------------
@@ -115,7 +149,7 @@ def test_what_lies_in_padded_frames_changes_no_bit_of_outputs_or_gradients(model
         seen.append([output.logits, output.affect, *output.hidden_states, given.grad, *gradients])
     assert all(torch.equal(one, other) for one, other in zip(*seen, strict=True))
     assert all(value.isfinite().all() for value in seen[0])
-    assert len(seen[0]) == 4 + 8 + (pooling == "attention")
+    assert len(seen[0]) == 4 + 8 + (pooling in SCORED)
 
 
 @pytest.mark.parametrize("pooling", TEMPORAL_POOLINGS)
@@ -212,6 +246,6 @@ def test_saving_and_loading_changes_no_bit(model_of, pooling, tmp_path):
 def test_another_pooling_is_refused():
     with pytest.raises(
         Exception,
-        match="temporal_pooling must be one of mask, padded, last, mean, attention; got 'max'",
+        match="temporal_pooling must be one of mask, padded, last, mean, attention, statistics; got 'max'",
     ):
         MMAMRNNetConfig(temporal_pooling="max")

@@ -8,6 +8,8 @@ import pytest
 import torch
 
 from mma_mrnnet import MMAConfig, MMAModel, MMAMRNNetConfig, MMAMRNNetForIntensity
+from mma_mrnnet.model.losses import pearson_loss
+from mma_mrnnet.model.modeling_mma_mrnnet import IntensityOutput
 
 NAN = float("nan")
 
@@ -606,8 +608,68 @@ def test_a_model_that_reads_features_refuses_what_it_cannot_do(feature_model, us
 
 
 def test_a_model_with_an_extractor_has_no_scaling(tiny_model):
-    with pytest.raises(ValueError, match="only a model that reads features"):
+    with pytest.raises(ValueError, match=r"only a model that reads features .* has a scaling"):
         tiny_model.set_feature_scaling(torch.zeros(26), torch.ones(26))
+
+
+def logit_model(tiny_config, **settings):
+    torch.manual_seed(0)
+    fields = {**tiny_config.to_dict(), "affect_transform": "logits", **settings}
+    return MMAMRNNetForIntensity(MMAMRNNetConfig(**fields)).eval()
+
+
+def test_the_gru_reads_scaled_logits_and_the_output_shows_probabilities(tiny_config):
+    model = logit_model(tiny_config)
+    model.set_feature_scaling(torch.full((26,), 0.5), torch.full((26,), 2.0))
+    affect = torch.full((1, 2, 26), 0.5)
+    affect[0, 0, :5] = torch.tensor([-0.8, 0.6, 0.0, 1.0, 0.75])
+    read = []
+    model.rnn.register_forward_pre_hook(lambda _, given: read.append(given[0]))
+    output = model(affect=affect, frame_mask=torch.tensor([[True, False]]))
+    assert torch.equal(output.affect[0, 0], affect[0, 0])
+    # Valence and arousal stay; ln(.001 / .999) = -6.9068, ln 3 = 1.0986; less 0.5, by 2.
+    wanted = torch.tensor([-0.65, 0.05, -3.7034, 3.2034, 0.2993, *[-0.25] * 21])
+    assert torch.allclose(read[0][0, 0], wanted, atol=1e-3)
+    assert torch.equal(read[0][0, 1], torch.zeros(26))
+
+
+@pytest.mark.parametrize("pooling", ["mask", "statistics"])
+def test_logits_padding_and_saving_change_no_bit(tiny_config, tmp_path, pooling):
+    model = logit_model(
+        tiny_config, temporal_pooling=pooling, channels=["expressions", "action_units"]
+    )
+    model.set_feature_scaling(torch.randn(26), torch.rand(26) + 0.5)
+    affect, frame_mask = clip_batch(model)
+    before = model(affect=affect, frame_mask=frame_mask).intensities
+    junk = torch.where(frame_mask.unsqueeze(-1), affect, NAN)
+    assert torch.equal(model(affect=junk, frame_mask=frame_mask).intensities, before)
+    model.save_pretrained(tmp_path)
+    loaded = MMAMRNNetForIntensity.from_pretrained(tmp_path)
+    assert loaded.config.affect_transform == "logits"
+    assert torch.equal(loaded(affect=affect, frame_mask=frame_mask).intensities, before)
+
+
+def test_logits_are_for_affect_only():
+    with pytest.raises(Exception, match="affect_transform is for an extractor's affect"):
+        MMAMRNNetConfig(feature_names=["a"], affect_transform="logits")
+
+
+def test_quiet_clips_stay_out_of_the_correlation_and_are_anchored(tiny_config):
+    fields = {**tiny_config.to_dict(), "output_activation": "linear"}
+    fields["id2label"] = {0: "joy", 1: "awe"}
+    logits = torch.tensor([[1.0, 2.0], [3.0, 1.0], [0.5, 0.0], [2.0, -1.0]], requires_grad=True)
+    labels = torch.tensor([[0.1, 0.0], [0.9, 0.5], [0.0, 0.0], [0.0, NAN]])
+    losses = {}
+    for weight in (None, 0.0, 2.0):
+        model = MMAMRNNetForIntensity(MMAMRNNetConfig(**{**fields, "quiet_weight": weight}))
+        losses[weight] = model.objective(IntensityOutput(logits=logits), labels)
+    # Two reactions remain: correlations 1 and -1, so 1 - 0. Mean square of 0.5, 0 and 2: 4.25 / 3.
+    assert losses[0.0].item() == pytest.approx(1.0, abs=1e-5)
+    assert losses[2.0].item() == pytest.approx(1.0 + 2 * 4.25 / 3, abs=1e-5)
+    assert losses[None].item() == pytest.approx(pearson_loss(logits, labels).item(), abs=1e-6)
+    losses[2.0].backward()
+    assert logits.grad[2].tolist() == pytest.approx([2 * 2 * 0.5 / 3, 0.0], abs=1e-5)
+    assert logits.grad[3, 1] == 0  # unlabelled
 
 
 def test_a_checkpoint_that_reads_features_is_no_extractor_to_start_from(feature_model, tmp_path):
@@ -730,7 +792,7 @@ def test_a_model_that_reads_features_has_no_channels_to_choose_from():
 def test_a_config_from_before_there_was_a_choice_reads_everything(tiny_model, tmp_path):
     tiny_model.save_pretrained(tmp_path)
     old = json.loads((tmp_path / "config.json").read_text())
-    for name in ("channels", "temporal_pooling"):
+    for name in ("channels", "temporal_pooling", "affect_transform", "quiet_weight"):
         old.pop(name, None)
     (tmp_path / "config.json").write_text(json.dumps(old))
     loaded = MMAMRNNetForIntensity.from_pretrained(tmp_path)

@@ -136,6 +136,7 @@ def crops(count, side=SIDE):
         {"temporal_pooling": "last", "num_frames": 2},
         {"temporal_pooling": "mean", "num_frames": 1},
         {"temporal_pooling": "attention", "num_frames": 5},
+        {"temporal_pooling": "statistics", "num_frames": 7},
     ],
     ids=lambda settings: settings["temporal_pooling"],
 )

@@ -21,11 +21,15 @@ from mma_mrnnet.video.reading import read_frames
 from mma_mrnnet.video.writing import write_video
 
 KINDS = {
-    **{pooling: {"temporal_pooling": pooling} for pooling in ("mask", "last", "mean", "attention")},
+    **{
+        pooling: {"temporal_pooling": pooling}
+        for pooling in ("mask", "last", "mean", "attention", "statistics")
+    },
     "channels": {"channels": ["valence_arousal", "action_units"]},
     "two layers, linear output": {"num_hidden_layers": 2, "output_activation": "linear"},
     "two layers, attention": {"num_hidden_layers": 2, "temporal_pooling": "attention"},
     "dropout": {"dropout": 0.5},
+    "logits": {"affect_transform": "logits"},
 }
 
 
@@ -110,14 +114,14 @@ def test_the_shipped_checkpoint_step_by_step():
     assert_steps_equal_forward(model, torch.rand(2, model.config.num_frames, 26))
 
 
-def test_a_state_has_one_size_carries_no_gradient_and_is_left_as_it_was(model):
+def test_a_state_carries_no_gradient_and_is_left_as_it_was(model):
     first = model.step(torch.rand(2, 26)).state
-    kept = [value.clone() for value in (first.hidden, first.total, first.weight, first.peak)]
+    kept = [value.clone() for value in (first.hidden, first.outputs)]
     outputs = [model.step(torch.rand(2, 26), first) for _ in range(2)]
-    now = (first.hidden, first.total, first.weight, first.peak)
+    now = (first.hidden, first.outputs)
     assert all(torch.equal(one, other) for one, other in zip(kept, now, strict=True))
     assert not any(value.requires_grad for value in (*now, outputs[0].intensities))
-    assert outputs[0].state.total.shape == first.total.shape
+    assert outputs[0].state.outputs.shape == (2, 2, 8)
     assert first.frames == 1
 
 

@@ -710,8 +710,13 @@ def test_the_command_line_comes_back_as_the_same_arguments(words):
         ({"channels": ["faces"]}, r"--channels must be .*; got \['faces'\]"),
         (
             {"temporal_pooling": "max"},
-            "--temporal_pooling must be one of mask, padded, last, mean, attention; got 'max'",
+            "--temporal_pooling must be one of mask, .*, attention, statistics; got 'max'",
         ),
+        (
+            {"affect_transform": "log"},
+            "--affect_transform must be one of none, logits; got 'log'",
+        ),
+        ({"quiet_weight": -1.0}, "--quiet_weight must be a number from 0 on; got -1.0"),
         (
             {"length_policy": "loop"},
             "--length_policy must be one of thin, truncate, resample; got 'loop'",

@@ -21,7 +21,8 @@ CO_ANNOTATIONS = ("off", "soft", "hard")
 DISTRIBUTION_MATCHING = ("kl", "bce", "literal", "off")
 INTENSITY_LOSSES = ("pearson", "ccc", "mse")
 OUTPUT_ACTIVATIONS = ("sigmoid", "linear")
-TEMPORAL_POOLINGS = ("mask", "padded", "last", "mean", "attention")
+TEMPORAL_POOLINGS = ("mask", "padded", "last", "mean", "attention", "statistics")
+AFFECT_TRANSFORMS = ("none", "logits")
 
 LOSS_WEIGHTS = (
     "valence_arousal_weight",
@@ -282,11 +283,19 @@ class MMAMRNNetConfig(NamedOutputsConfig):
         temporal_pooling: input of the dense layer. `mask` (the paper's): the outputs of all
             T frames, 0 if padded. For comparison (our choice): `padded`: no mask, the GRU
             also reads the padding; `last`: the last real frame; `mean`: the mean over
-            real frames; `attention`: their mean weighted by a learnt score.
+            real frames; `attention`: their mean weighted by a learnt score; `statistics`: six
+            vectors over the real frames, see `MaskedRNN.split_by_frame`.
+        affect_transform: `logits`: the GRU reads the logits of the affect's probabilities
+            (clipped to [0.001, 0.999]) and valence-arousal as they are, each (value - mean) /
+            scale. `none`: it reads the affect itself. Must be `none` with `feature_names`,
+            which are always scaled.
         dense_size: units of the dense layer after the mask.
         dropout: on the dense layer's output.
         output_activation: `sigmoid` (intensities in [0, 1]) or `linear`.
         intensity_loss: `pearson` (1 - mean Pearson, the paper's), `ccc` or `mse`.
+        quiet_weight: None: a clip whose labels are all 0 is a clip like any other. A number:
+            such clips stay out of `intensity_loss`, and their mean squared output is added
+            with this weight (our addition).
         freeze_mma: keep the extractor fixed and in eval mode, as in the paper's stage 2.
         calibrated: whether each output has a fitted affine calibration; without it, targets
             have different scales and must not be ranked.
@@ -314,10 +323,12 @@ class MMAMRNNetConfig(NamedOutputsConfig):
     hidden_size: int = 128
     num_hidden_layers: int = 1
     temporal_pooling: str = "mask"
+    affect_transform: str = "none"
     dense_size: int = 32
     dropout: float | int = 0.0
     output_activation: str = "sigmoid"
     intensity_loss: str = "pearson"
+    quiet_weight: float | int | None = None
     freeze_mma: bool = True
     calibrated: bool = False
     relative_labels: bool = True
@@ -378,6 +389,11 @@ class MMAMRNNetConfig(NamedOutputsConfig):
         return [column for column, name in enumerate(self.input_names) if name in chosen]
 
     @property
+    def scales_inputs(self) -> bool:
+        """Whether the GRU reads (value - mean) / scale, with both kept beside the weights."""
+        return self.feature_names is not None or self.affect_transform != "none"
+
+    @property
     def prior_only_action_units(self) -> list[int]:
         """The extractor's units without a label in training; empty without an extractor."""
         return [] if self.mma_config is None else self.extractor_config.prior_only_action_units
@@ -409,7 +425,7 @@ class MMAMRNNetConfig(NamedOutputsConfig):
         _require_at_most("num_frames", self.num_frames, MOST_FRAMES)
         _require_at_most("num_hidden_layers", self.num_hidden_layers, MOST_LAYERS)
         units, inputs, targets = self.hidden_size, self.gru_input_size, len(self.output_names)
-        frames = self.num_frames if self.temporal_pooling in ("mask", "padded") else 1
+        frames = self.num_frames if self.temporal_pooling in ("mask", "padded") else 6
         parameters = 3 * units * (inputs + units + 2 * units * (self.num_hidden_layers - 1))
         parameters += self.dense_size * (frames * units + targets)
         _require_at_most("parameters of stage 2", parameters, MOST_PARAMETERS)
@@ -456,6 +472,14 @@ class MMAMRNNetConfig(NamedOutputsConfig):
     def validate_choices(self) -> None:
         """Check the fields with a fixed set of values."""
         _require_one_of("temporal_pooling", self.temporal_pooling, TEMPORAL_POOLINGS)
+        _require_one_of("affect_transform", self.affect_transform, AFFECT_TRANSFORMS)
+        if self.feature_names is not None and self.affect_transform != "none":
+            raise ValueError(
+                "affect_transform is for an extractor's affect, and this model reads features, "
+                f"which are scaled without it; got {self.affect_transform!r}"
+            )
+        if self.quiet_weight is not None:
+            _require_at_least("quiet_weight", self.quiet_weight, 0.0)
         _require_one_of("output_activation", self.output_activation, OUTPUT_ACTIVATIONS)
         _require_one_of("intensity_loss", self.intensity_loss, INTENSITY_LOSSES)
         if self.problem_type not in (None, "regression"):

@@ -33,23 +33,20 @@ class FrameContributions(ModelOutput):
 
 @dataclass(frozen=True)
 class StreamState:
-    """State of `step` between frames; constant size, no gradient.
+    """State of `step` between frames; no gradient.
 
     Attributes:
-        frames: number of frames so far, the same in all B streams.
         hidden: (layers, B, H) the GRU's hidden state.
-        total: sum over the frames. `mask` pooling: (B, D), their parts of the dense layer.
-            `mean`: (B, H), the GRU's outputs. `attention`: (B, H), the outputs
-            weighted by exp(score - `peak`). `last`: (B, H), the newest output only.
-        weight: (B, 1) divisor of `total`: the number of frames, or the sum of the weights.
-        peak: (B, 1) the largest attention score so far; -inf without attention.
+        outputs: (B, L, H) the GRU's outputs for the L <= T frames so far.
     """
 
-    frames: int
     hidden: Tensor
-    total: Tensor
-    weight: Tensor
-    peak: Tensor
+    outputs: Tensor
+
+    @property
+    def frames(self) -> int:
+        """Number of frames so far, the same in all B streams."""
+        return self.outputs.shape[1]
 
 
 @dataclass
@@ -76,8 +73,7 @@ class FrameByFrame:
         def _encode(
             self, pixel_values: Tensor | None, affect: Tensor | None, frame_mask: Tensor | None
         ) -> tuple[Tensor, Tensor, Tensor]: ...
-        def _prepare_affect(self, affect: Tensor, frame_mask: Tensor) -> Tensor: ...
-        def _choose_columns(self, affect: Tensor) -> Tensor: ...
+        def _prepare_affect(self, affect: Tensor, frame_mask: Tensor) -> tuple[Tensor, Tensor]: ...
         def _logits(self, dense: Tensor) -> Tensor: ...
         def _intensities(self, logits: Tensor) -> Tensor: ...
 
@@ -95,11 +91,11 @@ class FrameByFrame:
 
             z_k = c_k + sum_u w_ku g_u b_u + sum_t sum_u w_ku g_u (W_t h_t)_u
 
-        W_t are the dense layer's columns for frame t or, with a pooled sum, W times the
-        frame's share (`MaskedRNN.shares`).
+        W_t are the dense layer's columns for frame t. With a pooled sum, W_t h_t is W times
+        the frame's part of it (`MaskedRNN.split_by_frame`).
 
         A contribution is not a causal effect: h_t depends on earlier frames, and gates and
-        shares depend on the whole clip. Removing a frame can change the logits by another
+        parts depend on the whole clip. Removing a frame can change the logits by another
         amount.
 
         Arguments as in `forward`: exactly one of `pixel_values` and `affect`.
@@ -129,14 +125,15 @@ class FrameByFrame:
         if self.config.temporal_pooling in ("mask", "padded"):
             by_place = weight.unflatten(1, (self.rnn.num_frames, states.shape[-1]))  # (D, T, H)
             return torch.einsum("bth,dth->btd", states, by_place)
-        shares = self.rnn.shares(states.to(self.calibration_scale.dtype), frame_mask)  # (B, T)
-        return shares.unsqueeze(-1) * F.linear(states, weight)
+        parts = self.rnn.split_by_frame(states.to(self.calibration_scale.dtype), frame_mask)
+        return F.linear(parts.to(states.dtype), weight)
 
     @torch.no_grad()
     def step(self, affect: Tensor, state: StreamState | None = None) -> StepOutput:
-        """Estimate the intensities after one more frame, at constant cost (our addition).
+        """Estimate the intensities after one more frame (our addition).
 
-        Equals `forward` on the frames so far, up to float rounding. Pass the frames that
+        Equals `forward` on the frames so far, up to float rounding, without running the GRU
+        over them again; only the pooling reads all of them. Pass the frames that
         `forward` would get: sampled at `config.sampling_fps`, faces only, at most T
         (`LiveReader` does this). Computes no gradients.
 
@@ -147,48 +144,20 @@ class FrameByFrame:
 
         Raises:
             ValueError: training mode; a wrong shape or NaN; a state of another model or
-                batch size; more than T frames; `padded` pooling; `mask` pooling with
-                quantised weights.
+                batch size; more than T frames; `padded` pooling.
         """
         self._check_step(affect, state)
         real = torch.ones(len(affect), 1, dtype=torch.bool, device=affect.device)
-        frame = self._choose_columns(self._prepare_affect(affect.unsqueeze(1), real))  # (B, 1, C)
+        _, frame = self._prepare_affect(affect.unsqueeze(1), real)  # (B, 1, C)
         outputs, hidden = self.rnn.gru(frame, None if state is None else state.hidden)
-        newest = outputs[:, 0]  # (B, H)
-        state = self._add_frame(newest, hidden, state or self._start_stream(newest))
-
-        pooled = (state.total / state.weight).to(self.calibration_scale.dtype)  # the weights'
-        is_masked = self.config.temporal_pooling == "mask"
-        dense = pooled + self.dense.bias if is_masked else self.dense(pooled)  # (B, D)
-        logits = self._logits(dense)
-        return StepOutput(intensities=self._intensities(logits), logits=logits, state=state)
-
-    def _start_stream(self, newest: Tensor) -> StreamState:
-        """Return the state before the first frame, with the device and dtype of `newest` (B, H)."""
-        is_masked = self.config.temporal_pooling == "mask"
-        width = self.config.dense_size if is_masked else newest.shape[-1]
-        total = newest.new_zeros(len(newest), width, dtype=_at_least_float32(newest.dtype))
-        weight = total.new_zeros(len(newest), 1)
-        return StreamState(0, newest, total, weight, torch.full_like(weight, -torch.inf))
-
-    def _add_frame(self, newest: Tensor, hidden: Tensor, state: StreamState) -> StreamState:
-        """Return the state after a frame with GRU output `newest` (B, H)."""
-        pooling, count, wide = self.config.temporal_pooling, state.frames + 1, state.total.dtype
-        total, weight, peak = state.total, torch.ones_like(state.weight), state.peak
-        if pooling == "mask":
-            place = slice(state.frames * newest.shape[-1], count * newest.shape[-1])
-            total = total + F.linear(newest, self.dense.weight[:, place].to(newest.dtype)).to(wide)
-        elif pooling == "last":
-            total = newest.to(wide)
-        elif pooling == "mean":
-            total, weight = total + newest.to(wide), state.weight + 1
-        else:  # attention: an online softmax (Milakov & Gimelshein, 2018)
-            score = self.rnn.attention_scores(newest).to(wide)  # (B, 1)
-            peak = state.peak.maximum(score)
-            before = (state.peak - peak).exp()  # (B, 1), exp(-inf) = 0 at the first frame
-            now = (score - peak).exp()  # (B, 1)
-            total, weight = before * total + now * newest.to(wide), before * state.weight + now
-        return StreamState(count, hidden, total, weight, peak)
+        if state is not None:
+            outputs = torch.cat([state.outputs, outputs], 1)  # (B, L, H)
+        states = F.pad(outputs, (0, 0, 0, self.rnn.num_frames - outputs.shape[1]))  # (B, T, H)
+        frame_mask = real.expand(-1, outputs.shape[1])  # (B, L)
+        logits = self._logits(self.dense(self.rnn.pooled(states, frame_mask)))
+        intensities = self._intensities(logits)
+        state = StreamState(hidden, outputs)
+        return StepOutput(intensities=intensities, logits=logits, state=state)
 
     def _check_step(self, affect: Tensor, state: StreamState | None) -> None:
         self._require_eval("step")
@@ -198,8 +167,6 @@ class FrameByFrame:
                 "a model with padded pooling cannot go frame by frame: its GRU runs on over the "
                 "padding, so every frame changes all that follows; give forward the frames so far"
             )
-        if config.temporal_pooling == "mask":
-            self._require_plain_weights("step with mask pooling")
         if affect.ndim != 2 or affect.shape[1] != size or not affect.is_floating_point():
             raise ValueError(
                 f"affect must be (B, {size}) float, one frame; "

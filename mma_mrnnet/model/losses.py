@@ -101,6 +101,15 @@ def squared_error_loss(prediction: Tensor, target: Tensor) -> Tensor:
     return error.square().sum() / labelled.sum().clamp(min=1)
 
 
+def split_quiet(labels: Tensor) -> tuple[Tensor, Tensor]:
+    """Split labels (N, K) into those of reactions and those of quiet clips, NaN elsewhere.
+
+    A clip is quiet if all its labels (at least one) are 0.
+    """
+    quiet = ((labels == 0) | labels.isnan()).all(1, keepdim=True) & (labels == 0).any(1, True)
+    return labels.masked_fill(quiet, torch.nan), labels.masked_fill(~quiet, torch.nan)
+
+
 def expression_loss(logits: Tensor, labels: Tensor) -> Tensor:
     """Compute the mean softmax cross-entropy over the labelled rows; 0 if there are none.
 

@@ -1,8 +1,13 @@
 """The recurrent part of stage 2: a GRU over padded clips, mask layer, pooling over frames."""
 
+from typing import cast
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+DEVIATION_EPSILON = 1e-5
+"""Keeps the gradient of a deviation finite where a state does not vary."""
 
 
 class MaskedRNN(nn.Module):
@@ -28,16 +33,16 @@ class MaskedRNN(nn.Module):
         self.num_frames = num_frames
         self.pooling = pooling
         self.gru = nn.GRU(input_size, hidden_size, num_layers, batch_first=True)
-        # Only with `attention`. No bias, since a softmax cancels it.
+        # No bias, since a softmax cancels it.
         self.score: nn.Linear | None = None
-        if pooling == "attention":
+        if pooling in ("attention", "statistics"):
             self.score = nn.Linear(hidden_size, 1, bias=False)
 
     @property
     def pooled_size(self) -> int:
         """P, the length of the vector that `pooled` returns for a clip."""
-        frames = self.num_frames if self.pooling in ("mask", "padded") else 1
-        return frames * self.gru.hidden_size
+        vectors = {"mask": self.num_frames, "padded": self.num_frames, "statistics": 6}
+        return vectors.get(self.pooling, 1) * self.gru.hidden_size
 
     def forward(self, affect: Tensor, frame_mask: Tensor) -> Tensor:
         """Run the GRU and mask its outputs.
@@ -60,35 +65,64 @@ class MaskedRNN(nn.Module):
     def pooled(self, states: Tensor, frame_mask: Tensor) -> Tensor:
         """Pool `forward`'s states (B, T, H) into the input (B, P) of the dense layer.
 
-        All T frames concatenated (`mask`, `padded`), or a weighted sum, 0 without frames.
+        All T frames concatenated (`mask`, `padded`), or the sum of `split_by_frame`, which is
+        0 without frames.
         """
         if self.pooling in ("mask", "padded"):
             return states.flatten(1)  # (B, T * H)
-        return (self.shares(states, frame_mask).unsqueeze(-1) * states).sum(1)  # (B, H)
+        return self.split_by_frame(states, frame_mask).sum(1)
 
-    def shares(self, states: Tensor, frame_mask: Tensor) -> Tensor:
-        """Compute the weight of each frame in the pooled sum; arguments as in `pooled`.
+    def split_by_frame(self, states: Tensor, frame_mask: Tensor) -> Tensor:
+        """Split the pooled vector into one part per frame; arguments as in `pooled`.
 
-        Returns (B, T): 0 in padded frames, sum 1; arbitrary for a clip without frames, whose
-        states are all 0. Raises ValueError for `mask` and `padded`, which have no such sum.
+        Returns (B, T, P), whose sum over the frames is the pooled vector; 0 in padded frames.
+        `last`, `mean` and `attention` have P = H: each frame's share of its state.
+        `statistics` (our choice) has P = 6 H, of each state over the real frames: the mean
+        weighted by attention, the mean, the means of the first and of the last third (at
+        least one frame), the maximum (its first frame has all of it) and the standard
+        deviation (each frame has its squared distance from the mean / (L * deviation)).
+
+        Raises:
+            ValueError: `mask` or `padded`, where frames have dense weights of their own.
         """
         if self.pooling in ("mask", "padded"):
             raise ValueError(
-                f"with {self.pooling} pooling frames have no shares: each has weights of its own"
+                f"{self.pooling} pooling is no sum over frames: each has weights of its own"
             )
         real = F.pad(frame_mask, (0, self.num_frames - frame_mask.shape[1]))  # (B, T)
         lengths = frame_mask.sum(1, keepdim=True)  # (B, 1)
+        places = torch.arange(self.num_frames, device=states.device)
         if self.pooling == "last":
-            places = torch.arange(self.num_frames, device=states.device)
-            return (places == lengths - 1).to(states.dtype)  # (B, T)
+            return (places == lengths - 1).to(states.dtype).unsqueeze(-1) * states
+        mean = real.to(states.dtype) / lengths.clamp(min=1)  # (B, T)
         if self.pooling == "mean":
-            return real.to(states.dtype) / lengths.clamp(min=1)  # (B, T)
-        scores = self.attention_scores(states).squeeze(-1)  # (B, T)
-        # Not -inf, which gives NaN for a clip without frames.
-        return torch.where(real, scores, torch.finfo(scores.dtype).min).softmax(1)  # (B, T)
+            return mean.unsqueeze(-1) * states
+        attention = self._attention(states, real)  # (B, T)
+        if self.pooling == "attention":
+            return attention.unsqueeze(-1) * states
+        third = (lengths // 3).clamp(min=1)
+        first = (real & (places < third)).to(states.dtype) / third
+        last = (real & (places >= lengths - third)).to(states.dtype) / third
+        shares = torch.stack([attention, mean, first, last], -1)  # (B, T, 4)
+        weighted = shares.unsqueeze(-1) * states.unsqueeze(2)  # (B, T, 4, H)
+        spread = self._split_spread(states, real, mean)  # (B, T, 2, H)
+        return torch.cat([weighted, spread], 2).flatten(2)  # (B, T, 6 * H)
 
-    def attention_scores(self, states: Tensor) -> Tensor:
-        """Compute the learnt score (..., 1) of GRU outputs (..., H); only with `attention`."""
-        if self.score is None:
-            raise ValueError(f"{self.pooling} pooling has no attention scores")
-        return self.score(states)
+    def _attention(self, states: Tensor, real: Tensor) -> Tensor:
+        """Compute each frame's share (B, T) by its learnt score; arbitrary without frames."""
+        scores = cast("nn.Linear", self.score)(states).squeeze(-1)  # (B, T)
+        # Not -inf, which gives NaN for a clip without frames.
+        return torch.where(real, scores, torch.finfo(scores.dtype).min).softmax(1)
+
+    @staticmethod
+    def _split_spread(states: Tensor, real: Tensor, mean: Tensor) -> Tensor:
+        """Split maximum and standard deviation into the frames' parts (B, T, 2, H)."""
+        real = real.unsqueeze(-1)
+        peaks = torch.where(real, states, torch.finfo(states.dtype).min).argmax(1, keepdim=True)
+        places = torch.arange(states.shape[1], device=states.device).view(1, -1, 1)
+        maximum = torch.where(places == peaks, states, 0.0)  # (B, T, H)
+        shares = mean.unsqueeze(-1)
+        centred = states - (shares * states).sum(1, keepdim=True)
+        squares = shares * centred.square()  # their sum is the variance
+        deviation = squares / (squares.sum(1, keepdim=True) + DEVIATION_EPSILON).sqrt()
+        return torch.stack([maximum, deviation], 2)

@@ -14,12 +14,15 @@ from transformers.utils.generic import ModelOutput, can_return_tuple
 
 from .configuration_mma_mrnnet import MMAMRNNetConfig
 from .frame_by_frame import FrameByFrame
-from .losses import concordance_loss, pearson_loss, squared_error_loss
+from .labels import VALENCE_AROUSAL
+from .losses import concordance_loss, pearson_loss, split_quiet, squared_error_loss
 from .masked_rnn import MaskedRNN
 from .modeling_mma import MMAModel, SafeWeights, check_keywords
 
 logger = logging.getLogger(__name__)
 
+LEAST_PROBABILITY = 0.001
+"""Probabilities are clipped to [this, 1 - this] before their logits are taken."""
 INTENSITY_LOSS = {"pearson": pearson_loss, "ccc": concordance_loss, "mse": squared_error_loss}
 
 
@@ -87,7 +90,7 @@ class MMAMRNNetPreTrainedModel(SafeWeights):
                 module.config.calibrated = False
             init.ones_(module.calibration_scale)
             init.zeros_(module.calibration_shift)
-            if module.config.feature_names is not None:
+            if module.config.scales_inputs:
                 init.zeros_(module.feature_mean)
                 init.ones_(module.feature_scale)
         else:
@@ -115,14 +118,15 @@ class MMAMRNNetForIntensity(FrameByFrame, MMAMRNNetPreTrainedModel):  # type: ig
 
     With `config.feature_names`, other features replace the extractor (our addition): `mma`
     is None, `affect` takes features in their own units, and the GRU receives
-    (feature - mean) / scale, the identity until a scaling is set. `config.channels` and
-    `config.temporal_pooling` define networks for comparison.
+    (feature - mean) / scale, the identity until a scaling is set. With
+    `config.affect_transform`, the GRU receives the affect's logits, scaled likewise.
+    `config.channels` and `config.temporal_pooling` define networks for comparison.
     """
 
     calibration_scale: Tensor  # (K,)
     calibration_shift: Tensor  # (K,)
-    feature_mean: Tensor  # (F,), only with `config.feature_names`
-    feature_scale: Tensor  # (F,)
+    feature_mean: Tensor  # (A,), only with `config.scales_inputs`
+    feature_scale: Tensor  # (A,)
 
     def __init__(self, config: MMAMRNNetConfig) -> None:
         # A copy, since freezing and calibration change it and models may share one.
@@ -143,7 +147,7 @@ class MMAMRNNetForIntensity(FrameByFrame, MMAMRNNetPreTrainedModel):  # type: ig
         self.output = nn.Linear(config.dense_size, targets)
         self.register_buffer("calibration_scale", torch.ones(targets))
         self.register_buffer("calibration_shift", torch.zeros(targets))
-        if config.feature_names is not None:
+        if config.scales_inputs:
             self.register_buffer("feature_mean", torch.zeros(config.input_size))
             self.register_buffer("feature_scale", torch.ones(config.input_size))
         self._was_calibrated = config.calibrated
@@ -255,18 +259,30 @@ class MMAMRNNetForIntensity(FrameByFrame, MMAMRNNetPreTrainedModel):  # type: ig
             self.config.calibrated = not is_identity
 
     def set_feature_scaling(self, mean: Tensor, scale: Tensor) -> None:
-        """Store with the weights the map (features - `mean`) / `scale`, (F,) each.
+        """Store with the weights the map (input - `mean`) / `scale`, (A,) each.
 
-        Raises ValueError for a model with an extractor, a wrong shape, a value that is not
-        finite, or a scale <= 0.
+        Inputs are the features, or the affect after `transform_inputs`. Raises ValueError for
+        a model without a scaling, a wrong shape, a value that is not finite, or a scale <= 0.
         """
-        if self.config.feature_names is None:
+        if not self.config.scales_inputs:
             raise ValueError(
-                "only a model that reads features (config.feature_names) has a scaling of them"
+                "only a model that reads features (config.feature_names) or logits of affect "
+                "(config.affect_transform) has a scaling of them"
             )
         _check_line("mean", mean, scale, tuple(self.feature_mean.shape))
         self.feature_mean.copy_(mean)
         self.feature_scale.copy_(scale)
+
+    def transform_inputs(self, affect: Tensor) -> Tensor:
+        """Map affect (..., A) to its logits with `config.affect_transform`; else return it.
+
+        Probabilities are clipped to [0.001, 0.999]; valence and arousal stay as they are.
+        """
+        if self.config.affect_transform == "none":
+            return affect
+        values, probabilities = affect.tensor_split([len(VALENCE_AROUSAL)], -1)
+        clipped = probabilities.clamp(LEAST_PROBABILITY, 1 - LEAST_PROBABILITY)
+        return torch.cat([values, clipped.logit()], -1)
 
     def extract_affect(
         self, pixel_values: Tensor, frame_mask: Tensor | None = None, chunk_size: int = 64
@@ -354,8 +370,8 @@ class MMAMRNNetForIntensity(FrameByFrame, MMAMRNNetPreTrainedModel):  # type: ig
                 "give either pixel_values (B, T, 3, S, S) or affect (B, T, A), "
                 "not both and not neither"
             )
-        affect = self._prepare_affect(affect, frame_mask)  # (B, t, A)
-        return affect, self.rnn(self._choose_columns(affect), frame_mask), frame_mask
+        affect, inputs = self._prepare_affect(affect, frame_mask)  # (B, t, A), (B, t, C)
+        return affect, self.rnn(inputs, frame_mask), frame_mask
 
     def _logits(self, dense: Tensor) -> Tensor:
         # No autocast: half precision is as coarse as the differences between clips.
@@ -367,30 +383,42 @@ class MMAMRNNetForIntensity(FrameByFrame, MMAMRNNetPreTrainedModel):  # type: ig
         is_bounded = self.config.output_activation == "sigmoid"
         return estimates.clamp(0.0, 1.0) if is_bounded else estimates
 
-    def _prepare_affect(self, affect: Tensor, frame_mask: Tensor) -> Tensor:
-        """Return affect (B, t, A), scaled, in the GRU's dtype; padding is 0 (kept if `padded`)."""
+    def _prepare_affect(self, affect: Tensor, frame_mask: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the output's affect (B, t, A) and what the GRU reads of it, (B, t, C).
+
+        Features are scaled in both. Padding is 0 (kept if `padded`).
+        """
         real = frame_mask.unsqueeze(-1)  # (B, t, 1)
         if self.config.temporal_pooling != "padded":
             affect = torch.where(real, affect, 0.0)
-        if self.config.feature_names is not None:
+        inputs = affect
+        if self.config.scales_inputs:
             # In float32: half precision cannot represent 600.5.
-            scaled = (affect.float() - self.feature_mean.float()) / self.feature_scale.float()
-            affect = torch.where(real, scaled, affect.float())  # padding: 0 is the mean
-        # The dtype of the weights; a quantised layer does not expose it.
-        return affect.to(self.calibration_scale.dtype)
-
-    def _choose_columns(self, affect: Tensor) -> Tensor:
+            raw = self.transform_inputs(affect.float())
+            scaled = (raw - self.feature_mean.float()) / self.feature_scale.float()
+            inputs = torch.where(real, scaled, affect.float())  # padding: 0 is the mean
+            if self.config.feature_names is not None:
+                affect = inputs
         columns = self.config.channel_columns
-        return affect if len(columns) == affect.shape[-1] else affect[..., columns]
+        if len(columns) < inputs.shape[-1]:
+            inputs = inputs[..., columns]
+        # The dtype of the weights; a quantised layer does not expose it.
+        dtype = self.calibration_scale.dtype
+        return affect.to(dtype), inputs.to(dtype)
 
     def objective(self, output: IntensityOutput, labels: Tensor) -> Tensor:
-        """Compute the loss `config.intensity_loss` of a whole batch; labels (B, K) may be NaN.
+        """Compute the loss of a whole batch, see `config`; labels (B, K) may be NaN.
 
         Separate from `forward`: a batch spread over processes must be gathered first, because
         correlations of its parts do not average to that of the whole.
         """
+        loss, weight = INTENSITY_LOSS[self.config.intensity_loss], self.config.quiet_weight
         # Not clipped to [0, 1]: a clipped estimate has no gradient.
-        return INTENSITY_LOSS[self.config.intensity_loss](self._calibrate(output.logits), labels)
+        estimates = self._calibrate(output.logits)
+        if weight is None:
+            return loss(estimates, labels)
+        reactions, quiet = split_quiet(labels)
+        return loss(estimates, reactions) + weight * squared_error_loss(estimates, quiet)
 
     def _calibrate(self, logits: Tensor) -> Tensor:
         """Activate and calibrate logits (B, K), without clipping."""

@@ -8,6 +8,7 @@ from typing import Any, cast
 from transformers import HfArgumentParser
 
 from mma_mrnnet.model.configuration_mma_mrnnet import (
+    AFFECT_TRANSFORMS,
     TEMPORAL_POOLINGS,
     MMAConfig,
     MMAMRNNetConfig,
@@ -28,6 +29,7 @@ CHOICES = {
     "balance": BALANCES,
     "mixed_precision": ("no", "bf16", "fp16", None),
     "temporal_pooling": TEMPORAL_POOLINGS,
+    "affect_transform": AFFECT_TRANSFORMS,
     "length_policy": LENGTH_POLICIES,
 }
 AT_LEAST_ONE = ("epochs", "batch_size", "threads", "items", "keep_checkpoints")
@@ -229,13 +231,24 @@ class TrainArguments:
     temporal_pooling: str = _option(
         "mask",
         "stage mrnn: what the dense layer reads: mask (all T outputs of the GRU, 0 in padding), "
-        "padded (all T as they are), last, mean or attention",
+        "padded (all T as they are), last, mean, attention, or statistics (attention, mean, first "
+        "and last third, maximum and deviation)",
+    )
+    affect_transform: str = _option(
+        "logits",
+        "stage mrnn: what the GRU reads of the affect: logits (of probabilities, standardised) or "
+        "none (as it is); features of tables are always standardised",
     )
     dense_size: int = _option(32, "stage mrnn: units of the dense layer")
     dropout: float = _option(
         0.0, "stage mma: on the pooled features; stage mrnn: after the dense layer"
     )
     intensity_loss: str = _option("pearson", "stage mrnn: pearson, ccc or mse")
+    quiet_weight: float | None = _option(
+        None,
+        "stage mrnn: keep clips whose labels are all 0 out of --intensity_loss and add their mean "
+        "squared output with this weight; default: they are clips like any other",
+    )
     strict_routing: bool = _option(
         False,
         "stage mrnn: dense weights of frames beyond a step's longest clip keep every bit in that "
@@ -307,8 +320,9 @@ class TrainArguments:
         for name in ("learning_rate", "max_gradient_norm"):
             if not 0 < getattr(self, name) < float("inf"):
                 raise ValueError(f"--{name} must be a number above 0; got {getattr(self, name)}")
-        if not 0 <= self.weight_decay < float("inf"):
-            raise ValueError(f"--weight_decay must be a number from 0 on; got {self.weight_decay}")
+        for name in ("weight_decay", "quiet_weight"):
+            if not 0 <= (getattr(self, name) or 0) < float("inf"):
+                raise ValueError(f"--{name} must be a number from 0 on; got {getattr(self, name)}")
         if not 0 <= self.seed < 2**32:
             raise ValueError(f"--seed must be in [0, 2^32); got {self.seed}")
         for name in ("quiet_share", "short_share", "warmup"):

@@ -279,12 +279,13 @@ def build_model(
         clips = load_clips(corpus, args, TableInput(args.features))
         config = MMAMRNNetConfig(feature_names=clips.feature_names, **_recurrent_part(args, corpus))
         model = MMAMRNNetForIntensity(config)
-        model.set_feature_scaling(*measure_features(clips.splits["train"].rows))
+        fit_scaling(model, clips.splits["train"].rows)
         return model, MMAMRNNetVideoProcessor(**_lengths(args)), clips
     if args.mma is None:
         raise ValueError(NO_EXTRACTOR)
+    fields = {"affect_transform": args.affect_transform, **_recurrent_part(args, corpus)}
     try:
-        model = MMAMRNNetForIntensity.from_mma_pretrained(args.mma, **_recurrent_part(args, corpus))
+        model = MMAMRNNetForIntensity.from_mma_pretrained(args.mma, **fields)
         processor = MMAMRNNetVideoProcessor.from_pretrained(args.mma, **_lengths(args))
     except (OSError, SafetensorError) as error:
         raise ValueError(
@@ -293,7 +294,10 @@ def build_model(
     extractor = cast("MMAModel", model.mma)
     # Drop this machine's path, because config.json is shared.
     cast("MMAConfig", model.config.mma_config)._name_or_path = ""
-    return model, processor, load_clips(corpus, args, ExtractorInput(extractor, processor))
+    clips = load_clips(corpus, args, ExtractorInput(extractor, processor))
+    if model.config.scales_inputs:
+        fit_scaling(model, clips.splits["train"].rows)
+    return model, processor, clips
 
 
 def _lengths(args: TrainArguments) -> dict[str, Any]:
@@ -316,6 +320,7 @@ def _recurrent_part(args: TrainArguments, corpus: ClipCorpus) -> dict[str, Any]:
         "dense_size": args.dense_size,
         "dropout": args.dropout,
         "intensity_loss": args.intensity_loss,
+        "quiet_weight": args.quiet_weight,
         "id2label": dict(enumerate(corpus.names)),
         "label2id": {name: number for number, name in enumerate(corpus.names)},
         "relative_labels": corpus.relative_labels,
@@ -326,24 +331,38 @@ def _recurrent_part(args: TrainArguments, corpus: ClipCorpus) -> dict[str, Any]:
 CLIPS_AT_ONCE = 256  # clips in memory while the scaling is fitted
 
 
-def measure_features(clips: ClipDataset) -> tuple[Tensor, Tensor]:
-    """Return (F,) float32 mean and scale over all frames; the scale of a constant feature is 1."""
+DEVIATIONS = 5.0
+"""Deviations of a feature that become 1 in the GRU; more saturates its gates."""
+
+
+def fit_scaling(model: MMAMRNNetForIntensity, clips: ClipDataset) -> None:
+    """Set the scaling of a model's inputs from training clips."""
+    mean, deviation = measure_inputs(model, clips)
+    model.set_feature_scaling(mean, DEVIATIONS * deviation)
+
+
+def measure_inputs(model: MMAMRNNetForIntensity, clips: ClipDataset) -> tuple[Tensor, Tensor]:
+    """Return (A,) float32 mean and deviation of the transformed inputs over all frames.
+
+    The deviation of a constant input is 1.
+    """
     sums, count, low, high = 0.0, 0, np.inf, -np.inf
-    for frames in _iterate_frames(clips):
+    for frames in _iterate_frames(model, clips):
         sums, count = sums + frames.sum(0, dtype=np.float64), count + len(frames)
         low, high = np.minimum(low, frames.min(0)), np.maximum(high, frames.max(0))
     mean = sums / count
-    squares = sum(((frames - mean) ** 2).sum(0) for frames in _iterate_frames(clips))
+    squares = sum(((frames - mean) ** 2).sum(0) for frames in _iterate_frames(model, clips))
     scale = torch.from_numpy(np.sqrt(squares / count)).float()
     changes = torch.from_numpy(high > low)
     return torch.from_numpy(mean).float(), torch.where(changes & (scale > 0), scale, 1.0)
 
 
-def _iterate_frames(clips: ClipDataset) -> Iterator[np.ndarray]:
-    """Yield (frames, F) chunks of several clips, so that memory never holds all of them."""
+def _iterate_frames(model: MMAMRNNetForIntensity, clips: ClipDataset) -> Iterator[np.ndarray]:
+    """Yield (frames, A) chunks of several clips, so that memory never holds all of them."""
     for first in range(0, len(clips), CLIPS_AT_ONCE):
         items = clips.__getitems__([*range(first, min(first + CLIPS_AT_ONCE, len(clips)))])
-        yield np.concatenate([item["affect"] for item in items])
+        frames = torch.from_numpy(np.concatenate([item["affect"] for item in items]))
+        yield model.transform_inputs(frames).numpy()
 
 
 def held_out_of(splits: dict[str, ClipSplit]) -> ClipDataset | None:
