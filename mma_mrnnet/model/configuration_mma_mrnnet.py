@@ -17,6 +17,7 @@ from .labels import (
     check_channels,
 )
 
+ACTION_UNIT_LOSSES = ("cross_entropy", "squared_error")
 CO_ANNOTATIONS = ("off", "soft", "hard")
 DISTRIBUTION_MATCHING = ("kl", "bce", "literal", "off")
 INTENSITY_LOSSES = ("pearson", "ccc", "mse")
@@ -31,6 +32,7 @@ LOSS_WEIGHTS = (
     "action_unit_concordance_weight",
     "co_annotation_weight",
     "distribution_matching_weight",
+    "consistency_weight",
 )
 
 MOST_PARAMETERS = 10**9
@@ -136,12 +138,18 @@ class MMAConfig(NamedOutputsConfig):
             turns scores of 0.9 and 0.5 into odds of 55 to 1.
         valence_arousal_weight: weight of 1 - CCC in the loss.
         expression_weight: weight of the cross-entropy.
-        action_unit_weight: weight of the masked binary cross-entropy.
+        action_unit_loss: `cross_entropy`, binary and masked; or `squared_error` of the units'
+            outputs, for graded labels (our addition).
+        action_unit_deviations: standard deviation of each unit's target in training; the
+            squared error is in these units. None: 1 for each.
+        action_unit_weight: weight of `action_unit_loss`.
         action_unit_concordance_weight: weight of 1 - mean CCC between the units'
             probabilities and targets (our addition, off by default). It gives rare and
             frequent units the same weight.
         distribution_matching_weight: weight of the distribution-matching loss.
         co_annotation_weight: weight of the soft distribution's cross-entropy.
+        consistency_weight: weight of `consistency_loss` between two augmented copies of a crop,
+            for batches that hold such pairs (our addition).
         dropout: on the pooled features.
         initializer_range: standard deviation of the heads' initial weights.
 
@@ -163,12 +171,15 @@ class MMAConfig(NamedOutputsConfig):
     binary_prior: bool = False
     co_annotation: str = "off"
     co_annotation_temperature: float | int = 0.1
+    action_unit_loss: str = "cross_entropy"
+    action_unit_deviations: list[float] | tuple[float, ...] | None = None
     valence_arousal_weight: float | int = 1.0
     expression_weight: float | int = 1.0
     action_unit_weight: float | int = 1.0
     action_unit_concordance_weight: float | int = 0.0
     distribution_matching_weight: float | int = 1.0
     co_annotation_weight: float | int = 1.0
+    consistency_weight: float | int = 0.0
     dropout: float | int = 0.0
     initializer_range: float = 0.02
 
@@ -255,6 +266,15 @@ class MMAConfig(NamedOutputsConfig):
         """Check the forms and the weights of the losses."""
         _require_one_of("distribution_matching", self.distribution_matching, DISTRIBUTION_MATCHING)
         _require_one_of("co_annotation", self.co_annotation, CO_ANNOTATIONS)
+        _require_one_of("action_unit_loss", self.action_unit_loss, ACTION_UNIT_LOSSES)
+        deviations = self.action_unit_deviations
+        if deviations is not None and (
+            len(deviations) != len(self.action_units) or not min(deviations) > 0
+        ):
+            raise ValueError(
+                f"action_unit_deviations needs {len(self.action_units)} numbers above 0, one per "
+                f"unit; got {deviations!r:.200}"
+            )
         if not self.co_annotation_temperature > 0:
             raise ValueError(
                 f"co_annotation_temperature must be above 0; got {self.co_annotation_temperature!r}"

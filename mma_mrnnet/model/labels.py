@@ -53,6 +53,9 @@ QUIET_INTENSITY = 0.05
 PARTED_INTENSITY = 0.15
 """Lips are seen to be open if AU25 or AU26 exceeds this intensity."""
 
+WIDE_OPEN_INTENSITY = 0.5
+"""Lips further open than this gasp or yawn; they do not talk."""
+
 PRESENT_PROBABILITY = 0.5
 """Smallest output for which an action unit is called present."""
 
@@ -77,10 +80,10 @@ def is_present(intensity: Tensor) -> Tensor:
 def neutral_talkers(intensity: Tensor, action_units: Sequence[int]) -> Tensor:
     """Return a mask (N,) of faces that show only parted lips, as in calm speech (our choice).
 
-    AU25 or AU26 exceeds `PARTED_INTENSITY`, and every other unit is below
-    `QUIET_INTENSITY`. AU10 may be higher by a quarter of AU25, since parted lips raise
-    it. AU1, 4 and 12 (brows and smile) must be annotated: the mask is False for NaN, and
-    everywhere if `action_units` lacks 1, 4, 12 or 25.
+    AU25 or AU26 exceeds `PARTED_INTENSITY`, neither exceeds `WIDE_OPEN_INTENSITY`, and every
+    other unit is below `QUIET_INTENSITY`. AU10 may be higher by a quarter of AU25, since
+    parted lips raise it. AU1, 4 and 12 (brows and smile) must be annotated: the mask is False
+    for NaN, and everywhere if `action_units` lacks 1, 4, 12 or 25.
 
     `intensity` is (N, A) in [0, 1], NaN if unlabelled; `action_units` names its columns.
     """
@@ -94,7 +97,8 @@ def neutral_talkers(intensity: Tensor, action_units: Sequence[int]) -> Tensor:
     quiet = (shown[:, others] < QUIET_INTENSITY).all(1)
     if 10 in place:
         quiet &= shown[:, place[10]] <= shown[:, place[25]] / 4 + QUIET_INTENSITY
-    return annotated & quiet & (lips > PARTED_INTENSITY)
+    talks = (lips > PARTED_INTENSITY) & (lips <= WIDE_OPEN_INTENSITY)
+    return annotated & quiet & talks
 
 
 def action_unit_name(number: int) -> str:

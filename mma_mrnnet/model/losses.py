@@ -110,6 +110,19 @@ def split_quiet(labels: Tensor) -> tuple[Tensor, Tensor]:
     return labels.masked_fill(quiet, torch.nan), labels.masked_fill(~quiet, torch.nan)
 
 
+def standardised_error_loss(prediction: Tensor, target: Tensor, deviations: Tensor) -> Tensor:
+    """Compute the mean over units of the mean squared error in units of `deviations` (our choice).
+
+    Rare and frequent units weigh the same. `prediction` and `target` are (N, A), NaN if
+    unlabelled; `deviations` are (A,) positive. Returns a scalar, 0 if nothing is labelled.
+    """
+    _require_same_shape(prediction, target)
+    labelled = ~target.isnan()  # (N, A)
+    error = torch.where(labelled, prediction.float() - target.float().nan_to_num(), 0.0)
+    per_unit = (error / deviations).square().sum(0) / labelled.sum(0).clamp(min=1)  # (A,)
+    return per_unit.sum() / labelled.any(0).sum().clamp(min=1)
+
+
 def expression_loss(logits: Tensor, labels: Tensor) -> Tensor:
     """Compute the mean softmax cross-entropy over the labelled rows; 0 if there are none.
 
@@ -195,6 +208,24 @@ def distribution_matching_loss(
     if_present = expected * (expected.log() - log_p)
     if_absent = (1 - expected) * ((-expected).log1p() - log_not_p)
     return (if_present + if_absent).mean()
+
+
+def consistency_loss(
+    valence_arousal: Tensor, expressions: Tensor, action_units: Tensor, copies: Tensor
+) -> Tensor:
+    """Compare the outputs for two augmented copies of each crop (our choice).
+
+    Sums the mean squared differences of valence-arousal (N, 2) and of action units (N, A, in
+    units of their deviations), and the mean squared distance of expressions (N, 7).
+
+    `copies` (N,) numbers the crops; the two copies of a crop are neighbours, or ValueError.
+    """
+    first, second = copies[0::2], copies[1::2]
+    if len(copies) % 2 or not torch.equal(first, second):
+        raise ValueError(f"copies of a crop must be neighbours in the batch; got {copies.tolist()}")
+    moved = [(x[0::2] - x[1::2]).float().square() for x in (valence_arousal, action_units)]
+    distance = (expressions[0::2] - expressions[1::2]).float().square().sum(-1)
+    return torch.stack([*(squares.mean() for squares in moved), distance.mean()]).sum()
 
 
 # Co-annotation ---------------------------------------------------------------------------------

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Self, cast
 
+import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 from transformers import PreTrainedModel, ResNetModel
@@ -19,11 +20,13 @@ from .labels import EXPRESSIONS, VALENCE_AROUSAL, pack_affect
 from .losses import (
     action_unit_loss,
     concordance_loss,
+    consistency_loss,
     distribution_matching_loss,
     expression_loss,
     hard_co_annotation,
     soft_co_annotation,
     soft_expression_loss,
+    standardised_error_loss,
 )
 from .priors import action_unit_prior, prototypical_units
 
@@ -173,8 +176,7 @@ class MMAModel(MMAPreTrainedModel):
                 to the weights' dtype.
             valence_arousal_labels: (N, 2) in [-1, 1]; NaN if unlabelled.
             expression_labels: (N,) int64; -100 if unlabelled.
-            action_unit_labels: (N, A) in [0, 1], probabilities of presence; NaN if
-                unlabelled.
+            action_unit_labels: (N, A) in [0, 1], as `labels.presence_target`; NaN if unlabelled.
             output_hidden_states: also return the backbone's feature maps; None: as in the
                 config.
             kwargs: transformers' own keywords.
@@ -220,11 +222,14 @@ class MMAModel(MMAPreTrainedModel):
         valence_arousal_labels: Tensor | None = None,
         expression_labels: Tensor | None = None,
         action_unit_labels: Tensor | None = None,
+        copy_labels: Tensor | None = None,
     ) -> Tensor:
         """Compute the loss of a whole batch: the weighted sum over tasks and distribution matching.
 
         Labels are as in `forward`; a task without labels is skipped. Co-annotation needs both
-        expression and action-unit labels as tensors, even if no entry is labelled.
+        expression and action-unit labels as tensors, even if no entry is labelled. With
+        `copy_labels`, (N,) int64, rows with the same number are copies of one crop, and
+        `consistency_loss` is added.
 
         Separate from `forward`: a batch spread over processes must be gathered first, because
         masked means and correlations of its parts do not average to those of the whole.
@@ -258,9 +263,15 @@ class MMAModel(MMAPreTrainedModel):
                 output.expression_logits, expression_labels
             )
         if action_unit_labels is not None:
-            loss = loss + config.action_unit_weight * action_unit_loss(
-                output.action_unit_logits, action_unit_labels, weights
-            )
+            if config.action_unit_loss == "squared_error":
+                of_units = standardised_error_loss(
+                    output.action_unit_logits.sigmoid(),
+                    action_unit_labels,
+                    self._deviations(output),
+                )
+            else:
+                of_units = action_unit_loss(output.action_unit_logits, action_unit_labels, weights)
+            loss = loss + config.action_unit_weight * of_units
             if config.action_unit_concordance_weight:
                 loss = loss + config.action_unit_concordance_weight * concordance_loss(
                     output.action_unit_logits.sigmoid(), action_unit_labels
@@ -272,7 +283,19 @@ class MMAModel(MMAPreTrainedModel):
                 prior,
                 config.distribution_matching,
             )
+        if copy_labels is not None:
+            loss = loss + config.consistency_weight * consistency_loss(
+                output.valence_arousal,
+                output.expression_logits.softmax(-1),
+                output.action_unit_logits.sigmoid() / self._deviations(output),
+                copy_labels,
+            )
         return loss
+
+    def _deviations(self, output: MMAOutput) -> Tensor:
+        """Return (A,) float32 deviations of the units' targets; ones if none are recorded."""
+        deviations = self.config.action_unit_deviations or [1.0] * len(self.config.action_units)
+        return output.action_unit_logits.new_tensor(deviations, dtype=torch.float32)
 
     def save_pretrained(self, save_directory: str | os.PathLike, *args: Any, **kwargs: Any) -> None:
         """Save weights, config and code; the config names the auto classes of both heads."""

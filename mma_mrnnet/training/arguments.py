@@ -1,5 +1,6 @@
 """TrainArguments: every setting of `train.py`, and its parser."""
 
+import re
 import shlex
 from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import Any, cast
 from transformers import HfArgumentParser
 
 from mma_mrnnet.model.configuration_mma_mrnnet import (
+    ACTION_UNIT_LOSSES,
     AFFECT_TRANSFORMS,
     TEMPORAL_POOLINGS,
     MMAConfig,
@@ -28,6 +30,7 @@ CHOICES = {
     "schedule": tuple(SCHEDULES),
     "balance": BALANCES,
     "mixed_precision": ("no", "bf16", "fp16", None),
+    "action_unit_loss": ACTION_UNIT_LOSSES,
     "temporal_pooling": TEMPORAL_POOLINGS,
     "affect_transform": AFFECT_TRANSFORMS,
     "length_policy": LENGTH_POLICIES,
@@ -137,12 +140,22 @@ class TrainArguments:
     valence_arousal_weight: float = _option(1.0, "stage mma: weight of that objective in the loss")
     expression_weight: float = _option(1.0, "stage mma: weight of that objective in the loss")
     action_unit_weight: float = _option(1.0, "stage mma: weight of that objective in the loss")
+    action_unit_loss: str = _option(
+        MMAConfig.action_unit_loss,
+        "stage mma: cross_entropy, or squared_error (for graded labels; in units of each unit's "
+        "deviation)",
+    )
     action_unit_concordance_weight: float = _option(
         0.0, "stage mma: weight of an additional 1 - mean CCC of the action units"
     )
     distribution_matching: str = _option("kl", "stage mma: kl, bce, literal or off")
     distribution_matching_weight: float = _option(
         1.0, "stage mma: weight of that objective in the loss"
+    )
+    consistency_weight: float = _option(
+        0.0,
+        "stage mma: weight of the difference between the outputs for two augmented copies of a "
+        "crop; above 0, each crop comes twice in its batch",
     )
     co_annotation: str = _option(
         "off",
@@ -163,6 +176,10 @@ class TrainArguments:
         "stage mma: off (every item once an epoch), corpora (equally many items of each) or "
         "classes (equally many of each expression)",
     )
+    repeat: list[str] = _option(
+        [],
+        "stage mma: SOURCE=N for sources of images (values of `source`) that come N times an epoch",
+    )
     augment: bool = _option(True, "stage mma: change the training crops at random")
     augmentations: list[str] = _option(
         list(AUGMENTATIONS),
@@ -171,8 +188,8 @@ class TrainArguments:
 
     mma: str | None = _option(
         None,
-        "stage mrnn: the stage-1 checkpoint (folder or repository) to build on; not with tables of "
-        "features, and not with stage mma, which always trains from scratch",
+        "the stage-1 checkpoint (folder or repository): stage mrnn builds on it (not with tables "
+        "of features); stage mma starts from its weights (default: from scratch)",
     )
     features: list[str] = _option(
         [],
@@ -272,6 +289,7 @@ class TrainArguments:
                 f"got {self.hidden_sizes}, {self.depths}"
             )
         check_channels("--channels", self.channels)
+        _ = self.repeats
         self._check_ranges()
         self._check_tables()
 
@@ -282,10 +300,6 @@ class TrainArguments:
                 raise ValueError(f"--{name} must be one of {', '.join(names)}; got {value!r}")
 
     def _check_stage(self) -> None:
-        if self.stage == "mma" and self.mma is not None:
-            raise ValueError(
-                f"--mma {self.mma} is for --stage mrnn; --stage mma trains from scratch"
-            )
         if self.stage == "mma" and self.strict_routing:
             raise ValueError(
                 "--strict_routing is for --stage mrnn: stage 1 has no dense layer over frames"
@@ -303,6 +317,15 @@ class TrainArguments:
             raise ValueError(
                 f"--clips needs three numbers from 1 on: train, validation, test; got {self.clips}"
             )
+
+    @property
+    def repeats(self) -> dict[str, int]:
+        """`repeat`, parsed; ValueError if an entry is not SOURCE=N with N from 1 on."""
+        parts = [text.rpartition("=") for text in self.repeat]
+        for text, (source, _, count) in zip(self.repeat, parts, strict=True):
+            if not source or not re.fullmatch(r"[1-9]\d{0,3}", count, re.ASCII):
+                raise ValueError(f"--repeat takes SOURCE=N, such as photos=3; got {text!r}")
+        return {source: int(count) for source, _, count in parts}
 
     def _check_tables(self) -> None:
         if len(self.label_range) != 2 or not self.label_range[0] < self.label_range[1]:

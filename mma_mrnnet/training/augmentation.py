@@ -51,7 +51,7 @@ def augment_crop(pixels: Tensor, kinds: Collection[str], generator: torch.Genera
             AUGMENTATIONS, torch.rand(len(AUGMENTATIONS), generator=generator).tolist(), strict=True
         )
     )
-    normal = torch.randn(11, generator=generator).tolist()
+    normal = torch.randn(12, generator=generator).tolist()
     place = torch.rand(5, generator=generator).tolist()
     if "mirror" in kinds and coins["mirror"] < 0.5:
         pixels = pixels.flip(-1)
@@ -71,6 +71,8 @@ def augment_crop(pixels: Tensor, kinds: Collection[str], generator: torch.Genera
             [normal[5] * 0.15 + normal[6 + channel] * 0.05 for channel in range(3)]
         )
         pixels = pixels * math.exp(normal[4] * 0.2) + brightness.view(3, 1, 1)
+        # Exposure: a face in a dim room has a third of the light.
+        pixels = (pixels + 1) * math.exp(normal[11] * 0.35) - 1
     if "light" in kinds and coins["light"] < 0.3:
         pixels = _light_from_aside(pixels, slope=(normal[9] * 0.4, normal[10] * 0.25))
     if "occlusion" in kinds and coins["occlusion"] < 0.15:

@@ -48,6 +48,8 @@ def affine_calibration(prediction: Tensor, target: Tensor) -> tuple[Tensor, Tens
 
 # Stage 1 ---------------------------------------------------------------------------------------
 
+LEAST_PRESENT = 20
+"""A unit that fewer images show keeps its logits: a line fitted to them would be noise."""
 FULL_WEIGHT = 50
 """A source with at least this many images has full weight, others in proportion (our choice)."""
 
@@ -103,6 +105,9 @@ def calibrate_extractor(
     if taught is not None:
         untaught = [unit not in taught for unit in model.config.action_units]
         presence[:, untaught] = torch.nan
+    presence[:, is_present(rows.intensity).sum(0) < LEAST_PRESENT] = torch.nan
+    if model.config.action_unit_loss == "squared_error":  # on the scale of the labels already
+        presence[:] = torch.nan
     labels = {"expression_labels": labels["expression_labels"], "action_unit_labels": presence}
     fitted = fit_extractor(outputs, labels, rows.sources)
     fitted.fold_into(model)

@@ -125,10 +125,15 @@ class FrameCollator:
     """Stack crops into the input of `MMAModel.forward`, with optional augmentation.
 
     `augmentations` are names from `AUGMENTATIONS`, for training only; others raise ValueError.
+    With `pairs`, each crop gives two neighbouring rows, augmented apart, and `copy_labels`.
     """
 
     def __init__(
-        self, processor: MMAMRNNetVideoProcessor, *, augmentations: Sequence[str] = ()
+        self,
+        processor: MMAMRNNetVideoProcessor,
+        *,
+        augmentations: Sequence[str] = (),
+        pairs: bool = False,
     ) -> None:
         unknown = [kind for kind in augmentations if kind not in AUGMENTATIONS]
         if unknown:
@@ -137,9 +142,21 @@ class FrameCollator:
             )
         self.processor = processor
         self.augmentations = frozenset(augmentations)
+        self.pairs = pairs
 
     def __call__(self, items: list[dict[str, Any]]) -> dict[str, Tensor]:
         """Return `pixel_values` and three label tensors of N items; crop sizes may differ."""
+        if self.pairs:
+            copies = torch.arange(len(items)).repeat_interleave(2)
+            seeds = [mixed_seed(item["augmentation_seed"], 1) for item in items]
+            seconds = [
+                {**item, "augmentation_seed": seed} for item, seed in zip(items, seeds, strict=True)
+            ]
+            items = [item for pair in zip(items, seconds, strict=True) for item in pair]
+            return {**self._collate(items), "copy_labels": copies}
+        return self._collate(items)
+
+    def _collate(self, items: list[dict[str, Any]]) -> dict[str, Tensor]:
         crops = [item["crop"] for item in items]
         if len({crop.shape for crop in crops}) == 1:
             pixel_values = self.processor.scale(torch.stack(crops))  # (N, 3, S, S)

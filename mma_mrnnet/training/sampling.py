@@ -1,6 +1,6 @@
 """Item order of an epoch; depends only on (seed, epoch), so that a resumed run repeats it."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -50,13 +50,20 @@ def mixed(corpora: Sequence[Sequence[Draw]]) -> Order:
     return order
 
 
-def corpus_draws(sources: Sequence[str], expression: Tensor, balance: str) -> dict[str, list[Draw]]:
+def corpus_draws(
+    sources: Sequence[str],
+    expression: Tensor,
+    balance: str,
+    repeats: Mapping[str, int] | None = None,
+) -> dict[str, list[Draw]]:
     """Return the draws of an epoch by corpus; their total is the number of items.
 
     - `off`: every item once.
     - `corpora`: the same number from each corpus; small ones repeat, large ones give a part.
     - `classes`: in each corpus, the rows with an expression are redistributed equally over the
       expressions that occur; the other rows come once.
+
+    A source in `repeats` is then drawn that many times as often; ValueError if it has no item.
 
     Remainders go to the first corpora (by name) or classes, one item each. `sources` names the
     corpus of each item; `expression` is (N,) class ids, -100 where unlabelled.
@@ -76,7 +83,15 @@ def corpus_draws(sources: Sequence[str], expression: Tensor, balance: str) -> di
         draws = [_class_draws(items, expression[items]) for items in corpora]
     else:
         draws = [[Draw(items, len(items))] for items in corpora]
-    return dict(zip(names, draws, strict=True))
+    repeats = repeats or {}
+    if unknown := sorted(set(repeats) - set(names)):
+        raise ValueError(
+            f"--repeat: no training row is of {', '.join(unknown)}; sources are {', '.join(names)}"
+        )
+    return {
+        name: [Draw(draw.items, draw.count * repeats.get(name, 1)) for draw in parts]
+        for name, parts in zip(names, draws, strict=True)
+    }
 
 
 def _class_draws(items: Tensor, expression: Tensor) -> list[Draw]:

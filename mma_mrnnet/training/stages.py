@@ -1,6 +1,7 @@
 """The differences between the stages: data, model, scores, and treatment of the best model."""
 
 import logging
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,7 +16,9 @@ from transformers import PreTrainedModel
 
 from mma_mrnnet.features.clip_rows import model_digest
 from mma_mrnnet.files import content_digest
+from mma_mrnnet.hub.checkpoints import load_extractor
 from mma_mrnnet.model.configuration_mma_mrnnet import MMAConfig, MMAMRNNetConfig
+from mma_mrnnet.model.labels import presence_target
 from mma_mrnnet.model.modeling_mma import MMAModel
 from mma_mrnnet.model.modeling_mma_mrnnet import MMAMRNNetForIntensity
 from mma_mrnnet.model.video_processing_mma_mrnnet import MMAMRNNetVideoProcessor
@@ -29,6 +32,7 @@ from mma_mrnnet.results import (
     Provenance,
     Results,
     RunResults,
+    read_results,
 )
 from mma_mrnnet.training.arguments import NO_EXTRACTOR, TrainArguments
 from mma_mrnnet.training.calibration import (
@@ -125,18 +129,22 @@ SCORE_OF = {
 
 def mma_stage(args: TrainArguments) -> Stage:
     """Prepare stage 1: train the extractor on face crops; settings and errors as `frame_splits`."""
+    start = None if args.mma is None else _read_start(args.mma, args.action_units)
     config = _extractor_config(args)
+    if start is not None:
+        config.backbone_config = start.config.backbone_config
+        config.image_size = start.config.image_size
     teaches_all = len(args.channels) == len(SCORE_OF)
     own_score = "mean_of_tasks" if teaches_all else SCORE_OF[args.channels[-1]]
     score_name = choose_score(args, [*SCORE_OF.values(), "mean_of_tasks"], own_score)
     splits = frame_splits(args)
     train, validation = splits.train, splits.validation
-    draws = corpus_draws(train.sources, train.expression, args.balance)
+    draws = corpus_draws(train.sources, train.expression, args.balance, args.repeats)
     data = describe_frames(args.data, splits, draws)
     logger.info("an epoch draws %s", data.items_an_epoch)
     _record_supervision(config, train)
     processor = MMAMRNNetVideoProcessor(
-        size={"height": args.image_size, "width": args.image_size}, num_frames=args.num_frames
+        size={"height": config.image_size, "width": config.image_size}, num_frames=args.num_frames
     )
 
     def finish(model: MMAModel, predict: Predict, run: RunResults) -> MMAResults:
@@ -154,6 +162,10 @@ def mma_stage(args: TrainArguments) -> Stage:
 
     torch.manual_seed(args.seed)
     model = MMAModel(config)
+    provenance = list(splits.provenance)
+    if start is not None:
+        model.load_state_dict(start.state_dict())
+        provenance += [entry for entry in _read_sources(args.mma) if entry not in provenance]
     cast("torch.nn.Module", model).to(memory_format=torch.channels_last)  # 12 % faster on a CPU
     outputs = ("valence_arousal", "expression_logits", "action_unit_logits")
     augmentations = args.augmentations if args.augment else ()
@@ -164,7 +176,9 @@ def mma_stage(args: TrainArguments) -> Stage:
         train=train,
         validation=validation,
         order=mixed(list(draws.values())),
-        train_collator=FrameCollator(processor, augmentations=augmentations),
+        train_collator=FrameCollator(
+            processor, augmentations=augmentations, pairs=args.consistency_weight > 0
+        ),
         collator=FrameCollator(processor),
         output_names=outputs,
         loss_names=outputs,
@@ -172,10 +186,30 @@ def mma_stage(args: TrainArguments) -> Stage:
         score_name=score_name,
         finish=finish,
         data=data,
-        provenance=list(splits.provenance),
-        fingerprint=content_digest(train.fingerprint(), validation.fingerprint()),
+        provenance=provenance,
+        fingerprint=content_digest(
+            train.fingerprint(),
+            validation.fingerprint(),
+            *([] if start is None else [model_digest(start)]),
+        ),
         begin_epoch=train.begin_epoch,
     )
+
+
+def _read_start(checkpoint: str, action_units: list[int]) -> MMAModel:
+    """Load the extractor from whose weights stage 1 starts; ValueError if its units differ."""
+    start, _ = load_extractor(checkpoint)
+    if list(start.config.action_units) != list(action_units):
+        units = " ".join(map(str, start.config.action_units))
+        raise ValueError(f"--mma {checkpoint} has other action units: give --action_units {units}")
+    return start
+
+
+def _read_sources(checkpoint: str) -> list[Provenance]:
+    """Return what a checkpoint was trained on: its licence follows the weights."""
+    path = Path(checkpoint, MMAResults.name_of_file)
+    found = read_results(path).provenance if path.is_file() else None
+    return list(found or [Provenance(f"not recorded (weights of {Path(checkpoint).name})")])
 
 
 def _extractor_config(args: TrainArguments) -> MMAConfig:
@@ -192,16 +226,28 @@ def _extractor_config(args: TrainArguments) -> MMAConfig:
         valence_arousal_weight=args.valence_arousal_weight,
         expression_weight=args.expression_weight,
         action_unit_weight=args.action_unit_weight,
+        action_unit_loss=args.action_unit_loss,
         action_unit_concordance_weight=args.action_unit_concordance_weight,
         distribution_matching=args.distribution_matching,
         distribution_matching_weight=args.distribution_matching_weight,
         co_annotation=args.co_annotation,
+        consistency_weight=args.consistency_weight,
         dropout=args.dropout,
     )
 
 
+LEAST_DEVIATION = 0.03
+"""Of a unit's target: a unit that hardly varies must not outweigh the others (our choice)."""
+
+
 def _record_supervision(config: MMAConfig, train: FrameDataset) -> None:
-    """Record in the config which units have labels and which outputs nothing teaches."""
+    """Record in the config which units have labels, how they vary, and what nothing teaches."""
+    if config.action_unit_loss == "squared_error":
+        target = presence_target(train.intensity).double().numpy()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", RuntimeWarning)  # a unit without labels
+            deviations = np.nan_to_num(np.nanstd(target, axis=0), nan=1.0)
+        config.action_unit_deviations = np.maximum(deviations, LEAST_DEVIATION).tolist()
     labelled = (~train.intensity.isnan()).any(0).tolist()
     units = zip(config.action_units, labelled, strict=True)
     config.supervised_action_units = [unit for unit, is_labelled in units if is_labelled]
