@@ -151,14 +151,15 @@ def test_crossfitted_errors_are_those_of_the_other_half_of_the_people(tiny_mma, 
 
 
 def test_a_unit_is_fitted_to_its_presence_and_not_to_its_intensity(tiny_mma):
-    # Ten images at .3 and ten at .5, all said alike: half of them show the unit, so even odds, though the mean is .4
-    # and the targets of training are .375 and .625.
-    rows = FrameDataset(drawn_faces(20, seed=0, size=32))
-    rows.intensity = torch.tensor([0.3, 0.5] * 10).unsqueeze(1).repeat(1, UNITS)
-    rows.intensity[:, 1] = torch.tensor([0.3, 0.3, 0.3, 0.5, 0.5]).repeat(4)
+    # Half of the images are at .3 and half at .5, all with the same output: half of them show the
+    # unit, so even odds, though the mean is .4 and the targets of training are .375 and .625.
+    rows = FrameDataset(drawn_faces(100, seed=0, size=32))
+    rows.intensity = torch.tensor([0.3, 0.5] * 50).unsqueeze(1).repeat(1, UNITS)
+    rows.intensity[:, 1] = torch.tensor([0.3, 0.3, 0.3, 0.5, 0.5]).repeat(20)
+    rows.intensity[:, 2] = torch.tensor([0.3] * 81 + [0.5] * 19)
     outputs = {
-        "expression_logits": torch.zeros(20, 7),
-        "action_unit_logits": torch.zeros(20, UNITS),
+        "expression_logits": torch.zeros(100, 7),
+        "action_unit_logits": torch.zeros(100, UNITS),
     }
     labels = {
         "expression_labels": rows.expression,
@@ -166,9 +167,9 @@ def test_a_unit_is_fitted_to_its_presence_and_not_to_its_intensity(tiny_mma):
     }
     shift = calibrate_extractor(tiny_mma, outputs, labels, rows)[1].action_unit_shift
     assert float(torch.tensor(shift[0]).sigmoid()) == pytest.approx(0.5)
-    assert float(torch.tensor(shift[1]).sigmoid()) == pytest.approx(
-        0.4, abs=0.02
-    )  # the ramp's mean would be .475
+    # The ramp's mean would be .475.
+    assert float(torch.tensor(shift[1]).sigmoid()) == pytest.approx(0.4, abs=0.02)
+    assert shift[2] == 0  # 19 images show it: too few for a line
 
 
 def test_the_record_tells_what_was_done(tiny_mma):

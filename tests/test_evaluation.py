@@ -136,17 +136,18 @@ def talker(**units):
 @pytest.mark.parametrize(
     ("units", "talks"),
     [
-        ({"au25": 0.6}, True),
+        ({"au25": 0.5}, True),
+        ({"au25": 0.51}, False),  # a gasp or a yawn
         ({"au26": 0.2}, True),
         ({"au25": 0.15}, False),  # hardly open
         ({}, False),
-        ({"au25": 0.6, "au10": 0.19}, True),  # .25 * .6 + .05 = .20
-        ({"au25": 0.6, "au10": 0.21}, False),
+        ({"au25": 0.4, "au10": 0.14}, True),  # .25 * .4 + .05 = .15
+        ({"au25": 0.4, "au10": 0.16}, False),
         ({"au25": NAN, "au26": 0.5, "au10": 0.06}, False),  # without AU25 a trace is .05
-        ({"au25": 0.6, "au12": 0.05}, False),
-        ({"au25": 0.6, "au12": 0.04}, True),
-        ({"au25": 0.6, "au12": NAN}, False),  # may be a smile
-        ({"au25": 0.6, "au06": NAN}, True),
+        ({"au25": 0.4, "au12": 0.05}, False),
+        ({"au25": 0.4, "au12": 0.04}, True),
+        ({"au25": 0.4, "au12": NAN}, False),  # may be a smile
+        ({"au25": 0.4, "au06": NAN}, True),
         ({"au25": NAN, "au26": NAN}, False),
     ],
 )
@@ -155,12 +156,12 @@ def test_calm_talkers_open_the_mouth_and_do_nothing_else(units, talks):
 
 
 def test_without_brow_or_smile_among_the_units_nobody_is_a_calm_talker():
-    assert neutral_talkers(torch.tensor([[0.0, 0.0, 0.9]]), (1, 4, 25)).tolist() == [False]
-    assert neutral_talkers(torch.tensor([[0.0, 0.0, 0.0, 0.9]]), (1, 4, 12, 25)).tolist() == [True]
+    assert neutral_talkers(torch.tensor([[0.0, 0.0, 0.4]]), (1, 4, 25)).tolist() == [False]
+    assert neutral_talkers(torch.tensor([[0.0, 0.0, 0.0, 0.4]]), (1, 4, 12, 25)).tolist() == [True]
 
 
 def test_the_mean_over_calm_talkers_leaves_out_those_with_an_expression():
-    intensity = torch.cat([talker(au25=0.6), talker(au25=0.6), talker(au25=0.6), talker(au12=0.9)])
+    intensity = torch.cat([talker(au25=0.4), talker(au25=0.4), talker(au25=0.4), talker(au12=0.9)])
     given = answers(
         4, intensity=intensity, expression=torch.tensor([NO_CLASS, NO_CLASS, 0, NO_CLASS])
     )

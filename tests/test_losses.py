@@ -8,6 +8,7 @@ from mma_mrnnet.model.losses import (
     action_unit_loss,
     concordance,
     concordance_loss,
+    consistency_loss,
     distribution_matching_loss,
     expression_loss,
     hard_co_annotation,
@@ -16,6 +17,7 @@ from mma_mrnnet.model.losses import (
     soft_co_annotation,
     soft_expression_loss,
     squared_error_loss,
+    standardised_error_loss,
 )
 from mma_mrnnet.model.priors import action_unit_prior, prototypical_units
 
@@ -347,3 +349,38 @@ def test_co_annotation_leaves_the_given_labels_as_they_were():
     soft_co_annotation(labels, units, action_unit_prior(), 0.1)
     assert torch.equal(labels, before[0])
     assert torch.equal(units.nan_to_num(-1), before[1].nan_to_num(-1))
+
+
+# Graded units and copies -----------------------------------------------------------------------
+
+
+def test_errors_of_units_are_measured_in_their_deviations_and_averaged_over_units():
+    prediction = torch.tensor([[0.5, 0.2, 0.9], [0.1, 0.4, 0.9]], requires_grad=True)
+    target = torch.tensor([[0.3, NAN, NAN], [0.3, 0.3, NAN]])
+    # Unit 1: errors .2 and .2 at deviation .1 -> 4; unit 2: .1 at .2 -> .25; unit 3: no label.
+    loss = standardised_error_loss(prediction, target, torch.tensor([0.1, 0.2, 0.3]))
+    assert loss.item() == pytest.approx((4 + 0.25) / 2, rel=1e-5)
+    (gradient,) = torch.autograd.grad(loss, prediction)
+    assert gradient[0, 1] == 0
+    assert (gradient[:, 2] == 0).all()
+
+
+def test_errors_without_a_label_are_zero():
+    nothing = torch.full((2, 3), NAN)
+    assert standardised_error_loss(torch.rand(2, 3), nothing, torch.ones(3)).item() == 0
+
+
+def test_copies_of_a_crop_are_compared_with_each_other_only():
+    # Crop 0 moves valence by .2 and unit 1 by .4; crop 1 moves .3 of expression from 1 to 2.
+    values = torch.tensor([[0.2, 0.0], [0.0, 0.0], [0.9, 0.9], [0.9, 0.9]])
+    expressions = torch.tensor([[0.5, 0.5], [0.5, 0.5], [0.8, 0.2], [0.5, 0.5]])
+    units = torch.tensor([[0.4, 0.0, 0.0], [0.0, 0.0, 0.0], [1.0, 1.0, 1.0], [1.0, 1.0, 1.0]])
+    loss = consistency_loss(values, expressions, units, torch.tensor([7, 7, 8, 8]))
+    assert loss.item() == pytest.approx(0.04 / 4 + 0.16 / 6 + (0.09 + 0.09) / 2, rel=1e-5)
+
+
+@pytest.mark.parametrize("copies", [[0, 0, 1], [0, 1, 1, 0]])
+def test_copies_that_are_not_neighbours_are_refused(copies):
+    rows = torch.rand(len(copies), 2)
+    with pytest.raises(ValueError, match="neighbours"):
+        consistency_loss(rows, rows, rows, torch.tensor(copies))

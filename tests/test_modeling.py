@@ -308,6 +308,10 @@ def test_a_stage_2_config_out_of_range_is_refused(settings, message):
         ({"distribution_matching": "js"}, "kl, bce, literal, off"),
         ({"expression_weight": -1.0}, "expression_weight"),
         ({"action_unit_concordance_weight": -1.0}, "action_unit_concordance_weight"),
+        ({"action_unit_loss": "absolute"}, "cross_entropy, squared_error"),
+        ({"action_unit_deviations": [0.1]}, "17 numbers above 0"),
+        ({"action_unit_deviations": [0.0] * 17}, "17 numbers above 0"),
+        ({"consistency_weight": -1.0}, "consistency_weight"),
         ({"distribution_matching_weight": -1.0}, "distribution_matching_weight"),
         ({"co_annotation": "both"}, "off, soft, hard"),
         ({"co_annotation_temperature": 0.0}, "above 0"),
@@ -412,6 +416,18 @@ def test_concordance_of_the_units_adds_its_weighted_loss_over_the_annotated_entr
     )
     loss = tiny_mma(faces, action_unit_labels=units).loss
     assert (loss - plain).item() == pytest.approx(0.5 * wanted.item(), abs=1e-5)
+
+
+def test_graded_units_are_compared_in_their_deviations(tiny_mma):
+    faces, units = torch.rand(2, 3, 32, 32), torch.full((2, 17), NAN)
+    units[:, 9] = torch.tensor([0.2, 0.8])
+    of_matching = tiny_mma(faces, action_unit_labels=torch.full((2, 17), NAN)).loss
+    tiny_mma.config.action_unit_loss = "squared_error"
+    tiny_mma.config.action_unit_deviations = [0.25] * 17
+    given = tiny_mma(faces).action_unit_logits.sigmoid()[:, 9]
+    wanted = (((given - units[:, 9]) / 0.25) ** 2).mean()
+    loss = tiny_mma(faces, action_unit_labels=units).loss
+    assert (loss - of_matching).item() == pytest.approx(wanted.item(), abs=1e-5)
 
 
 @pytest.mark.parametrize("form", ["soft", "hard"])

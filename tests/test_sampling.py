@@ -143,3 +143,14 @@ def test_mixing_one_corpus_is_shuffling_it():
     }
     assert len(orders) == 6  # all there are
     assert {tuple(shuffled(3)(generator(seed)).tolist()) for seed in range(100)} == orders
+
+
+def test_a_repeated_source_is_drawn_that_many_times_as_often():
+    draws = corpus_draws(["a"] * 4 + ["b"] * 6, torch.full((10,), -100), "off", {"a": 3})
+    items = mixed(list(draws.values()))(generator()).tolist()
+    assert sorted(items) == sorted([*range(4)] * 3 + [*range(4, 10)])
+
+
+def test_a_repeated_source_must_be_there():
+    with pytest.raises(ValueError, match="no training row is of c; sources are a, b"):
+        corpus_draws(["a", "b"], torch.full((2,), -100), "off", {"c": 2})

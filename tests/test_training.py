@@ -25,7 +25,7 @@ from mma_mrnnet import MMAModel, MMAMRNNetConfig, MMAMRNNetForIntensity
 from mma_mrnnet.files import MARK, replaced_folder
 from mma_mrnnet.hub.checkpoints import load_checkpoint
 from mma_mrnnet.hub.export import export_checkpoint
-from mma_mrnnet.model.labels import ACTION_UNITS, action_unit_name
+from mma_mrnnet.model.labels import ACTION_UNITS, action_unit_name, presence_target
 from mma_mrnnet.model.losses import squared_error_loss
 from mma_mrnnet.results import RunResults, read_results
 from mma_mrnnet.synthetic.drawn_faces import drawn_faces
@@ -1255,3 +1255,51 @@ def test_settings_that_make_no_run_are_named(tmp_path, capsys, words, message):
     assert main([*FACES, *words, "--output", str(tmp_path / "run")]) == 1
     assert message in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
+
+
+# Start from a checkpoint, repeated sources, pairs of copies ------------------------------------
+
+
+def test_stage_1_starts_from_the_weights_of_a_checkpoint_and_inherits_its_sources(stage1, tmp_path):
+    words = [*FACES, "--mma", str(stage1 / "model")]
+    stage = mma_stage(stage_arguments(words, tmp_path / "run"))
+    assert same(stage.model.state_dict(), weights(stage1 / "model"))
+    assert stage.fingerprint != mma_stage(stage_arguments(FACES, tmp_path / "run")).fingerprint
+
+    (stage1_source,) = mma_stage(stage_arguments(FACES, tmp_path / "run")).provenance
+    assert stage.provenance == [stage1_source]  # the same drawn faces, named once
+
+
+def test_a_start_without_results_has_an_unknown_licence(stage1, tmp_path):
+    bare = tmp_path / "bare"
+    shutil.copytree(stage1 / "model", bare, ignore=shutil.ignore_patterns("results_*"))
+    stage = mma_stage(stage_arguments([*FACES, "--mma", str(bare)], tmp_path / "run"))
+    assert [entry.licence for entry in stage.provenance][1:] == ["unknown"]
+
+
+def test_a_start_with_other_units_is_refused(stage1, tmp_path):
+    words = [*FACES, "--mma", str(stage1 / "model"), "--action_units", "1", "12"]
+    with pytest.raises(ValueError, match="give --action_units 1 2 4 5"):
+        mma_stage(stage_arguments(words, tmp_path / "run"))
+
+
+@pytest.mark.parametrize("text", ["drawn", "drawn=0", "=2", "drawn=1.5"])
+def test_a_repeat_is_a_source_and_a_whole_number(text, tmp_path):
+    with pytest.raises(ValueError, match="SOURCE=N"):
+        stage_arguments([*FACES, "--repeat", text], tmp_path)
+
+
+def test_graded_units_record_their_deviations_and_pairs_agree(tmp_path):
+    words = [*FACES, "--action_unit_loss", "squared_error", "--consistency_weight", "1"]
+    stage = mma_stage(stage_arguments(words, tmp_path / "run"))
+    target = presence_target(stage.train.intensity).double().numpy()
+    expected = np.nanstd(target, axis=0).clip(min=0.03)
+    assert stage.model.config.action_unit_deviations == pytest.approx(expected)
+
+    batch = stage.train_collator([stage.train[0], stage.train[1]])
+    assert batch["copy_labels"].tolist() == [0, 0, 1, 1]
+    assert len(batch["pixel_values"]) == 4
+    assert not torch.equal(batch["pixel_values"][0], batch["pixel_values"][1])
+    assert torch.equal(batch["action_unit_labels"][0], batch["action_unit_labels"][1])
+    results = loop.fit(stage, stage_arguments(words, tmp_path / "run"))
+    assert results.calibration.action_unit_scale == [1.0] * 17
