@@ -1301,5 +1301,5 @@ def test_graded_units_record_their_deviations_and_pairs_agree(tmp_path):
     assert len(batch["pixel_values"]) == 4
     assert not torch.equal(batch["pixel_values"][0], batch["pixel_values"][1])
     assert torch.equal(batch["action_unit_labels"][0], batch["action_unit_labels"][1])
-    results = loop.fit(stage, stage_arguments(words, tmp_path / "run"))
-    assert results.calibration.action_unit_scale == [1.0] * 17
+    main([*words, "--output", str(tmp_path / "run")])
+    assert results_of(tmp_path / "run")["calibration"]["action_unit_scale"] == [1.0] * 17
