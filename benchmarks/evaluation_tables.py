@@ -293,7 +293,7 @@ QUIET = {
     "neutral_talking": "*talking*",
     "neutral_moving": "*misread, turning*",
 }
-"""Quiet faces of `simulator_responses.py`, as the page calls them."""
+"""Quiet faces of `simulator_responses.py`, as the page calls them; displays keep their names."""
 
 
 def responses_part(result: dict) -> str:
@@ -307,7 +307,7 @@ def responses_part(result: dict) -> str:
         cells[shown] = f"**{cells[shown]}**"
         rows.append([shown, *cells.values()])
     for name, outputs in found["quiet"].items():
-        rows.append([QUIET[name], *map(number, outputs["mean"].values())])
+        rows.append([QUIET.get(name, f"*{name}*"), *map(number, outputs["mean"].values())])
     rows.append(["*mean of simulated reactions*", *map(number, usual.values())])
     short = []
     for seconds, row in result["seconds"].items():

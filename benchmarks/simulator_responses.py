@@ -4,8 +4,8 @@
 
 A stimulus of a reaction has the units that most people show in it (Du et al. 2014, Keltner et al.
 2019, Cordaro et al. 2018; Anxiety and Adoration are our choice), at full strength, without noise.
-Quiet stimuli are a resting face, one that talks, and one whose report errs while the head turns (64
-draws of the latter two). All last 1, 3, 5 and 10 s. Outputs are read as they are, and as the rise
+Quiet stimuli are a resting face, one that talks, one whose report errs while the head turns, and the
+simulator's displays that are no reaction (64 draws of each but the first). All last 1, 3, 5 and 10 s. Outputs are read as they are, and as the rise
 over the resting face of the same length. A model that learnt from measured errors is shown their
 report. Writes `benchmarks/results/responses.json`.
 """
@@ -22,7 +22,14 @@ from mma_mrnnet import MMAMRNNetForIntensity, MMAMRNNetVideoProcessor
 from mma_mrnnet.files import write_json
 from mma_mrnnet.metrics import rounded
 from mma_mrnnet.model.labels import ACTION_UNITS, REACTIONS
-from mma_mrnnet.synthetic.display import ASSOCIATIONS, compose_affect, sample_speech
+from mma_mrnnet.synthetic.display import (
+    ASSOCIATIONS,
+    DISPLAYS,
+    compose_affect,
+    look_like,
+    sample_speech,
+    show_display,
+)
 from mma_mrnnet.synthetic.domains import domain_named
 from mma_mrnnet.synthetic.extractor_noise import (
     ExtractorNoise,
@@ -85,6 +92,12 @@ def resting(speech: np.ndarray) -> np.ndarray:
     )
 
 
+def posed(name: str, frames: int, fps: float, rng: np.random.Generator) -> np.ndarray:
+    """Make true affect (N, T, 26) of a display that is no reaction, by people of usual strength."""
+    units = show_display(name, np.ones((DRAWS, len(ACTION_UNITS))), np.ones(DRAWS), fps, rng)
+    return np.concatenate([look_like(units), units], axis=-1)[:, :frames]
+
+
 def stimuli(frames: int, fps: float, noise: ExtractorNoise) -> dict[str, np.ndarray]:
     """Return the report of each stimulus, (N, T, 26)."""
     rng = np.random.default_rng(0)
@@ -106,6 +119,7 @@ def stimuli(frames: int, fps: float, noise: ExtractorNoise) -> dict[str, np.ndar
         "neutral_moving": report_affect(
             moving[0], still[..., find_columns(25)], moving[1], noise, rng, fps
         ),
+        **{name: seen(posed(name, frames, fps, rng), still) for name in DISPLAYS},
     }
 
 

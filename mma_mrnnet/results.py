@@ -346,13 +346,18 @@ class TalkerErrors(Record):
 
 @dataclass
 class ExtractorErrors(Record):
-    """Errors of the extractor on the images of one source; None with too few images."""
+    """Errors of the extractor on the images of one source; None with too few images.
+
+    `action_unit_output` is what the extractor's units mean: `presence` or `intensity`, as in
+    `MMAConfig`. For `intensity`, the `slope` of a unit multiplies the log-odds of its intensity.
+    """
 
     rows: int
     action_units: dict[str, UnitErrors | None]
     expressions: ExpressionErrors | None
     valence_arousal: dict[str, ValueErrors | None]
     neutral_talkers: TalkerErrors | None
+    action_unit_output: str = "presence"
 
 
 @dataclass
@@ -456,7 +461,7 @@ class ClipScores(Record):
         reactions: scores of all labelled reactions; those without a face are predicted as the
             mean training label.
         mean_pearson_by_length: by `shortest-longest` number of frames.
-        quiet: outputs for other kinds of clips (`neutral`, `talking`).
+        quiet: outputs for other kinds of clips (`neutral`, `talking`, displays such as `grin`).
         predicted_as_training_mean: labelled clips without a face; None for simulated clips.
         reactions_with_face: scores of labelled reactions with a face; None for simulated
             clips.

@@ -1,4 +1,5 @@
 import hashlib
+from collections import Counter
 from dataclasses import FrozenInstanceError, replace
 
 import numpy as np
@@ -8,11 +9,21 @@ from datasets import Dataset
 from mma_mrnnet.features.records import clip_features
 from mma_mrnnet.model.labels import ACTION_UNITS, EXPRESSIONS, REACTIONS, affect_names
 from mma_mrnnet.model.priors import ACTION_UNIT_PRIOR
-from mma_mrnnet.synthetic.display import ASSOCIATIONS, CIRCUMPLEX, Looseness
+from mma_mrnnet.results import ExtractorErrors, UnitErrors
+from mma_mrnnet.synthetic.display import (
+    ASSOCIATIONS,
+    CIRCUMPLEX,
+    DISPLAYS,
+    Looseness,
+    list_frame_times,
+    look_like,
+    show_display,
+)
 from mma_mrnnet.synthetic.extractor_noise import (
     ExtractorNoise,
     combine_causes,
     find_columns,
+    noise_from_errors,
     report_affect,
 )
 from mma_mrnnet.synthetic.reactions import (
@@ -134,14 +145,16 @@ def digest_of(clips):
     return digest.hexdigest()
 
 
-def test_the_default_clips_are_still_those_that_the_shipped_checkpoint_was_scored_on():
-    # Taken before rates and domains came in. A NumPy whose generators draw otherwise would change them too.
-    clips = simulate_reactions(600, seed=7, quiet_share=0.2, short_share=0.3)
+def test_clips_without_displays_are_still_those_that_the_first_checkpoint_was_scored_on():
+    # A NumPy whose generators draw otherwise would change them too.
+    clips = simulate_reactions(
+        600, seed=7, quiet_share=0.2, short_share=0.3, looseness=Looseness(poses=0.0)
+    )
     assert digest_of(clips) == "aa5c9aabeaf2f8dc63f95e5202a5ee6ddc6545cf4097efcb9309308cbc29afcf"
     splits = hume_like_splits(3, (300, 40, 40), quiet_share=0.1, short_share=0.2)
     assert (
-        digest_of([clip for split in splits.values() for clip in split])
-        == "2e49b882bb807683e624db926d8d8fcb1dd8dfaa6b652eff2839fcd0c946c733"
+        digest_of(clip for split in splits.values() for clip in split if clip.kind == "reaction")
+        == "6dca227eec75aa32522b9af5319ebdab081f8cdaa68b454941e64782f9a20c4e"
     )
 
 
@@ -185,7 +198,7 @@ def test_a_hume_shaped_list_has_no_quiet_clip(clips):
 
 def test_quiet_clips_have_no_reaction_at_all(quiet_clips):
     quiet = [clip for clip in quiet_clips if clip.kind != "reaction"]
-    assert {clip.kind for clip in quiet} == {"neutral", "talking"}
+    assert {clip.kind for clip in quiet} == {"neutral", "talking", *DISPLAYS}
     assert len(quiet) == pytest.approx(768 / 2, abs=60)
     assert all((clip.labels == 0).all() for clip in quiet)
     assert all(clip.labels.max() == 1 for clip in quiet_clips if clip.kind == "reaction")
@@ -212,9 +225,102 @@ def test_talking_moves_the_mouth_and_not_the_brow(quiet_clips):
 
 def test_the_true_face_of_a_quiet_clip_feels_nothing(quiet_clips):
     for clip in quiet_clips:
-        if clip.kind != "reaction":
+        if clip.kind in ("neutral", "talking"):
             assert (clip.true_affect[:, :2] == 0).all()
             assert (clip.true_affect[:, 2] == 1).all()
+
+
+# Displays that are no reaction
+
+
+def shown(name, clips=400, fps=4.0, seed=0):
+    """Return (clips, T, 17) units of people of usual strength."""
+    rng = np.random.default_rng(seed)
+    return show_display(name, np.ones((clips, 17)), np.ones(clips), fps, rng)
+
+
+def test_half_of_the_quiet_clips_show_each_display_about_equally_often():
+    clips = simulate_reactions(2560, seed=4, quiet_share=1.0)
+    counts = Counter(clip.kind for clip in clips)
+    assert sum(counts[name] for name in DISPLAYS) == pytest.approx(1280, abs=90)
+    assert min(counts[name] for name in DISPLAYS) > 1280 / len(DISPLAYS) - 45
+    assert counts["neutral"] == pytest.approx(counts["talking"], abs=90)
+    calm = simulate_reactions(256, seed=4, quiet_share=1.0, looseness=Looseness(poses=0.0))
+    assert {clip.kind for clip in calm} == {"neutral", "talking"}
+
+
+def test_displays_change_no_reaction_clip():
+    posed, calm = (
+        simulate_reactions(256, seed=4, quiet_share=0.5, looseness=Looseness(poses=share))
+        for share in (1.0, 0.0)
+    )
+    for one, other in zip(posed, calm, strict=True):
+        assert one.labels.tobytes() == other.labels.tobytes()
+        if one.kind == "reaction":
+            assert one.affect.tobytes() == other.affect.tobytes()
+
+
+@pytest.mark.parametrize("name", DISPLAYS)
+def test_a_display_shows_its_own_units_as_often_as_it_says(name):
+    units = shown(name)
+    assert units.min() == 0 and units.max() <= 1
+    peak = units.max(1)  # (clips, 17)
+    own = DISPLAYS[name].units
+    others = [place for place, unit in enumerate(ACTION_UNITS) if unit not in own]
+    assert not peak[:, others].any()
+    if not DISPLAYS[name].changes:
+        for unit, share in own.items():
+            found = (peak[:, ACTION_UNITS.index(unit)] > 0).mean()
+            assert found == pytest.approx(share, abs=0.1)
+
+
+def test_a_posed_grin_is_mostly_without_the_cheeks_and_stays_flat():
+    units = shown("grin", fps=10.0)
+    corner, cheek = units[..., ACTION_UNITS.index(12)], units[..., ACTION_UNITS.index(6)]
+    assert (cheek.max(1) == 0).mean() == pytest.approx(0.75, abs=0.07)
+    top = corner.max(1, keepdims=True)
+    assert (corner > 0.999 * top).mean() > 4 * ((corner > 0) & (corner < 0.999 * top)).mean()
+
+
+def test_only_fast_displays_mix_their_units_anew_with_each_bout():
+    # A steady display is one mixture that grows and shrinks: its units keep their proportions.
+    for name in ("shout", "clowning"):
+        frames = shown(name, clips=1, seed=3)[0]
+        directions = frames[frames.max(1) > 0.2]
+        directions /= np.linalg.norm(directions, axis=1, keepdims=True)
+        alike = (directions @ directions.T).min()
+        assert alike > 0.999 if name == "shout" else alike < 0.7
+
+
+def test_fast_displays_go_on_until_the_end_of_the_longest_clip():
+    last = list_frame_times(4.0) > 13
+    assert (shown("singing")[:, last].max((1, 2)) > 0.1).mean() > 0.97
+
+
+def test_a_wide_open_mouth_looks_like_happiness_and_surprise():
+    # Units over the prior's: happiness 1/2.51, surprise 2/4.66, fear 1.33/5.53, the others and
+    # neutral 0; exp(10 score) are 53.8, 73.1, 11.1 and four times 1, of 142.0 in all.
+    units = np.zeros((1, 1, 17))
+    units[..., find_columns(25, 26)] = 1.0
+    looks = dict(zip(EXPRESSIONS, look_like(units)[0, 0, 2:], strict=True))
+    assert looks["happiness"] == pytest.approx(53.8 / 142, abs=0.002)
+    assert looks["surprise"] == pytest.approx(73.1 / 142, abs=0.002)
+    valence, arousal = look_like(units)[0, 0, :2]
+    # 0.8, 0.1 and -0.6 of the circumplex; the rest weighs a little.
+    assert valence == pytest.approx(0.8 * 0.379 + 0.1 * 0.515 - 0.6 * 0.078, abs=0.02)
+    assert arousal > 0.5
+
+
+def test_a_posed_clip_is_reported_as_what_it_looks_like(quiet_clips):
+    def mean(kind, column):
+        return np.concatenate([clip.affect for clip in quiet_clips if clip.kind == kind])[
+            :, column
+        ].mean()
+
+    happiness = 2 + EXPRESSIONS.index("happiness")
+    assert mean("grin", happiness) > mean("neutral", happiness) + 0.1
+    assert mean("grin", FIRST_UNIT + ACTION_UNITS.index(12)) > 0.3
+    assert mean("brows", FIRST_UNIT + ACTION_UNITS.index(1)) > 0.15
 
 
 # Faces
@@ -325,6 +431,29 @@ def test_a_talking_mouth_looks_a_little_like_surprise():
     surprise = 2 + EXPRESSIONS.index("surprise")
     silent, talking = report(face(), ExtractorNoise()), report(face(), ExtractorNoise(), speech=0.8)
     assert silent[0, 0, surprise] < talking[0, 0, surprise] < 0.1
+
+
+def test_an_intensity_is_reported_as_it_is_and_never_at_the_ends_of_the_scale():
+    plain = ExtractorNoise(
+        action_unit_output="intensity",
+        **{"unit_floor": 0.0, "unit_slope": 1.0, "sensitivity": (1.0,) * 17, "cross_talk": ()},
+    )
+    reported = report(face(au12=0.3, au25=0.75, au26=1.0), plain)[0, 0, FIRST_UNIT:]
+    assert reported[find_columns(12, 25, 26, 4)] == pytest.approx([0.3, 0.75, 0.98, 0.02])
+
+
+def test_measured_intensities_reach_only_part_of_the_landmark_models_scale():
+    # AU24 at full strength is .5 of that scale: 0 log-odds, and the floor of -1 is left.
+    unit = UnitErrors(annotated=99, floor=-1.0, slope=0.7, person=0.1, frame=0.2, cross_talk={})
+    cross = replace(unit, cross_talk={"AU24": 2.0})
+    units = {"AU24": unit, "AU25": cross}
+    errors = ExtractorErrors(99, units, None, {"valence": None, "arousal": None}, None, "intensity")
+    assert ExtractorErrors.from_json(errors.to_json()).action_unit_output == "intensity"
+    noise = noise_from_errors({"all": errors})
+    reported = report(face(au24=1.0), noise)[0, 0, FIRST_UNIT:]
+    # AU25 at rest: .02, log-odds -3.892; the cross-talk counts on the measured scale, .5 * 2.
+    expected = [1 / (1 + np.exp(1.0)), 1 / (1 + np.exp(1 + 0.7 * 3.892 - 1))]
+    assert reported[find_columns(24, 25)] == pytest.approx(expected, abs=1e-4)
 
 
 def test_two_causes_of_a_unit_add_up_below_one():

@@ -2,6 +2,7 @@
 
 import logging
 import re
+from collections import Counter
 from dataclasses import dataclass
 from importlib import metadata
 from importlib.resources import files
@@ -218,7 +219,11 @@ def _clip_counts(data: ClipData) -> dict[str, int]:
         name: getattr(data, name)
         for name in ("without_face", "without_usable_rows", "unreadable", "unlabelled")
     }
-    return {**data.clips, **{name: n for name, n in others.items() if n is not None}}
+    clips: Counter[str] = Counter()
+    for name, count in data.clips.items():
+        split, _, kind = name.partition("_")
+        clips[name if kind == "reaction" else f"{split}_quiet"] += count
+    return {**clips, **{name: n for name, n in others.items() if n is not None}}
 
 
 # Metadata --------------------------------------------------------------------------------------

@@ -1,15 +1,17 @@
-"""How simulated faces show reactions: people, displays over time, speech, rest."""
+"""How simulated faces show reactions and other displays: people, time courses, speech, rest."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import ceil, sqrt
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
-from mma_mrnnet.model.labels import ACTION_UNITS, EXPRESSIONS, REACTIONS
-from mma_mrnnet.model.priors import ACTION_UNIT_PRIOR
+from mma_mrnnet.model.labels import ACTION_UNITS, EXPRESSIONS, NO_CLASS, REACTIONS
+from mma_mrnnet.model.losses import soft_co_annotation
+from mma_mrnnet.model.priors import ACTION_UNIT_PRIOR, action_unit_prior
 from mma_mrnnet.synthetic.extractor_noise import (
     Array,
     ExtractorNoise,
@@ -75,6 +77,56 @@ CIRCUMPLEX: dict[str, tuple[float, float]] = {
 Signs and order follow the circumplex of affect (Russell, 1980); values are our choice.
 """
 
+EXPRESSION_CIRCUMPLEX: dict[str, tuple[float, float]] = {
+    "neutral": (0.0, 0.0),
+    "anger": (-0.60, 0.65),
+    "disgust": CIRCUMPLEX["Disgust"],
+    "fear": CIRCUMPLEX["Fear"],
+    "happiness": CIRCUMPLEX["Amusement"],
+    "sadness": (-0.65, -0.30),
+    "surprise": CIRCUMPLEX["Surprise"],
+}
+"""Valence and arousal of full expressions, on the reactions' circumplex. Our choice."""
+
+
+class Display(NamedTuple):
+    """What a face does without a reaction, in repeated bouts. Times are means in seconds."""
+
+    units: dict[int, float]  # as in `ASSOCIATIONS`: the share of cases that show the unit
+    strength: tuple[float, float]  # range of the units' intensities at the apex
+    rise_s: float  # from rest to apex, and back
+    hold_s: float
+    rest_s: float  # between two bouts
+    changes: bool = False  # units and intensities are sampled for each bout, not once a clip
+
+
+DISPLAYS: dict[str, Display] = {
+    "grin": Display({12: 1, 25: 0.7, 6: 0.25, 7: 0.25, 20: 0.3}, (0.3, 1.0), 0.3, 6.0, 2.0),
+    "smirk": Display({12: 1, 1: 0.3, 2: 0.3, 10: 0.3, 20: 0.2, 25: 0.2}, (0.2, 0.6), 0.3, 3.0, 3.0),
+    "shout": Display({25: 1, 26: 1, 4: 0.3, 7: 0.3, 10: 0.3, 20: 0.3}, (0.3, 1.0), 0.2, 1.0, 2.0),
+    "yawn": Display({25: 1, 26: 1, 1: 0.3, 4: 0.3, 7: 0.6, 9: 0.2}, (0.4, 1.0), 1.5, 2.0, 5.0),
+    "pucker": Display({17: 0.8, 23: 0.5, 24: 0.5, 25: 0.3}, (0.2, 0.9), 0.4, 2.0, 2.0),
+    "clowning": Display(dict.fromkeys(ACTION_UNITS, 0.3), (0.2, 1.0), 0.2, 0.6, 0.3, True),
+    "singing": Display(
+        {25: 0.9, 26: 0.6, 1: 0.3, 2: 0.3, 4: 0.2, 12: 0.2, 17: 0.25, 20: 0.15, 24: 0.15},
+        (0.2, 0.9),
+        *(0.2, 0.5, 0.2, True),
+    ),
+    "wink": Display({7: 1, 6: 0.6, 12: 0.5, 4: 0.3, 2: 0.2}, (0.2, 0.6), 0.1, 0.3, 3.0),
+    "sneeze": Display({7: 1, 4: 0.8, 9: 0.8, 6: 0.6, 10: 0.6, 25: 0.5}, (0.3, 1.0), 0.4, 0.4, 5.0),
+    "squint": Display({7: 1, 4: 0.7, 6: 0.5, 10: 0.3, 9: 0.2}, (0.2, 0.9), 0.5, 4.0, 2.0),
+    "brows": Display({1: 1, 2: 1, 5: 0.2}, (0.2, 0.9), 0.2, 0.6, 1.5),
+}
+"""Displays that are no reaction, all our choice.
+
+Posed grins begin fast and stay flat, mostly without AU6; one-sided displays (smirk, wink) are seen
+at half strength; puckers, funnels and puffed cheeks, which have no unit here, as 17, 23, 24 and 25.
+"""
+
+MOST_BOUTS = 24  # in a clip; enough for the fastest display to fill `LONGEST_S`
+LOOKS_TEMPERATURE = 0.1
+"""Of the expressions that a display looks like: the default of co-annotation."""
+
 
 @dataclass(frozen=True)
 class Looseness:
@@ -122,7 +174,9 @@ class Looseness:
     blended: tuple[float, float] = (0.3, 0.7)
     """Range of its strength, relative to the strongest reaction."""
     talks: float = 0.30
-    """Probability of speech in a reaction clip."""
+    """Probability of speech in a reaction clip, or beside a display that is no reaction."""
+    poses: float = 0.50
+    """Probability that a quiet clip has one of `DISPLAYS`; each is as probable as the others."""
     rest_trace: float = 0.04
     """Mean unit intensity in a resting face."""
     rest_habit: float = 0.15
@@ -249,6 +303,53 @@ def sample_masking_smile(
     masked = people.masks & (rng.random(len(shown)) < looseness.masked)
     negative = [REACTIONS.index(name) for name in REACTIONS if CIRCUMPLEX[name][0] < 0]
     return looseness.masking_smile * masked[:, None] * shown[..., negative].max(-1)
+
+
+def show_display(
+    name: str, strength: Array, pace: Array, fps: float, rng: np.random.Generator
+) -> Array:
+    """Return (N, T, 17) units of a display of `DISPLAYS` in N clips.
+
+    `strength` is (N, 17), the people's `unit_strength`; `pace` is (N,), as in
+    `show_reactions`. The number of random values taken from `rng` does not depend on `fps`.
+    """
+    display = DISPLAYS[name]
+    clips, units = strength.shape
+    time_s = list_frame_times(fps) / pace[:, None]  # (N, T)
+    shape = (MOST_BOUTS, clips, 1)
+    rise_s, hold_s, rest_s = (
+        rng.gamma(2, mean / 2, shape) + 0.1
+        for mean in (display.rise_s, display.hold_s, display.rest_s)
+    )
+    lasts_s = 2 * rise_s + hold_s
+    # The first bout may have begun before the clip.
+    first_s = rng.uniform(-lasts_s[0], rest_s[0])
+    start_s = first_s + (lasts_s + rest_s).cumsum(0) - (lasts_s + rest_s)[0]
+    sampled = (MOST_BOUTS if display.changes else 1, clips, units)
+    shows = rng.random(sampled) < _table({name: display.units}, ACTION_UNITS)
+    apex = shows * rng.uniform(*display.strength, sampled) * strength
+    apex = np.broadcast_to(apex.clip(0, 1), (MOST_BOUTS, clips, units))
+    shown = np.zeros((*time_s.shape, units))
+    for bout in range(MOST_BOUTS):
+        up = (time_s - start_s[bout]) / rise_s[bout]
+        down = (start_s[bout] + lasts_s[bout] - time_s) / rise_s[bout]
+        course = np.minimum(up, down).clip(0, 1)  # (N, T)
+        shown = np.maximum(shown, course[..., None] * apex[bout, :, None])
+    return shown
+
+
+def look_like(units: Array) -> Array:
+    """Return (N, T, 9) valence, arousal and expressions that (N, T, 17) units look like.
+
+    Expressions follow from the units as in co-annotation: a wide-open mouth looks like happiness
+    and surprise, whatever the person feels.
+    """
+    rows = torch.from_numpy(units.reshape(-1, units.shape[-1]))
+    unlabelled = torch.full((len(rows),), NO_CLASS)
+    looks = soft_co_annotation(unlabelled, rows, action_unit_prior(), LOOKS_TEMPERATURE)
+    expressions = looks.numpy().reshape(*units.shape[:2], len(EXPRESSIONS))
+    valence_arousal = expressions @ np.array(list(EXPRESSION_CIRCUMPLEX.values()))
+    return np.concatenate([valence_arousal, expressions], axis=-1)
 
 
 def sample_speech(talks: NDArray[np.bool_], fps: float, rng: np.random.Generator) -> Array:

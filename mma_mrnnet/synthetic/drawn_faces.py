@@ -18,20 +18,9 @@ from mma_mrnnet.model.configuration_mma_mrnnet import MMAConfig
 from mma_mrnnet.model.labels import ACTION_UNITS, EXPRESSIONS, NO_CLASS
 from mma_mrnnet.model.priors import ACTION_UNIT_PRIOR
 from mma_mrnnet.results import Provenance
-from mma_mrnnet.synthetic.display import CIRCUMPLEX
+from mma_mrnnet.synthetic.display import EXPRESSION_CIRCUMPLEX
 
 PROVENANCE = Provenance("drawn", "apache-2.0", made_up=True, labels="constructed")
-
-EXPRESSION_CIRCUMPLEX: dict[str, tuple[float, float]] = {
-    "neutral": (0.0, 0.0),
-    "anger": (-0.60, 0.65),
-    "disgust": CIRCUMPLEX["Disgust"],
-    "fear": CIRCUMPLEX["Fear"],
-    "happiness": CIRCUMPLEX["Amusement"],
-    "sadness": (-0.65, -0.30),
-    "surprise": CIRCUMPLEX["Surprise"],
-}
-"""Valence and arousal of full expressions, on the reactions' circumplex. Our choice."""
 
 Color = tuple[float, float, float]
 Point = tuple[float, float]

@@ -14,6 +14,18 @@ from mma_mrnnet.results import ExtractorErrors
 Array = NDArray[np.float64]
 Each = float | tuple[float, ...]  # one number for all channels of a kind, or one per channel
 
+LANDMARK_REACH: dict[int, float] = {
+    **{1: 0.8, 2: 0.8, 4: 0.85, 5: 0.3, 7: 0.65, 10: 0.75},
+    **{12: 0.95, 17: 0.7, 20: 0.5, 24: 0.5, 25: 1.0, 26: 0.65},
+}
+"""What a landmark model's scale reads from a unit at full strength; units not listed reach 1.
+
+Our choice, between its readings of made faces at full strength and of photos: half of the scale is
+much for some units (eyes wide, lips pressed) and little for others (smile, lips apart).
+"""
+LEAST_INTENSITY = 0.02
+"""Smallest intensity, and largest distance from 1, whose log-odds are told apart."""
+
 _CHANNEL_GROUPS = (len(VALENCE_AROUSAL), len(VALENCE_AROUSAL) + len(EXPRESSIONS))
 
 
@@ -23,12 +35,14 @@ class ExtractorNoise:
 
     All defaults are our choice; `noise_from_errors` replaces them by measurements. Biases and
     noises are standard deviations: of valence and arousal in their own unit, of other channels
-    in logits. With sensitivity 1, a unit of intensity 0.4 is reported with probability 0.5, as
-    in `labels.presence_target`.
+    in logits. By default, units are reported as probabilities of presence: with sensitivity 1,
+    a unit of intensity 0.4 with probability 0.5, as in `labels.presence_target`.
     """
 
+    action_unit_output: str = "presence"
+    """What the extractor's units mean, as in `ExtractorErrors`; slopes multiply `unit_evidence`."""
     unit_floor: Each = -3.2
-    """Logit of a unit at rest: probability 0.04."""
+    """Logit of a unit at rest: probability 0.04 (of a reported intensity: at evidence 0)."""
     unit_slope: Each = 8.0
     """Difference in logits between full strength and rest."""
     sensitivity: tuple[float, ...] = (
@@ -174,15 +188,29 @@ def _confuse(shown: Array, noise: ExtractorNoise) -> Array:
 
 
 def _report_units(shown: Array, error: Array, noise: ExtractorNoise) -> Array:
-    seen = shown * np.array(noise.sensitivity)  # (N, T, 17)
+    sensed = shown * np.array(noise.sensitivity)  # (N, T, 17)
+    seen = sensed.copy()
     for unit, also, share in noise.cross_talk:
         seen[..., find_columns(also)] = combine_causes(
             seen[..., find_columns(also)], share * shown[..., find_columns(unit)]
         )
-    logits = np.array(noise.unit_floor) + np.array(noise.unit_slope) * seen + error
+    evidence = unit_evidence(seen, noise.action_unit_output)
+    logits = np.array(noise.unit_floor) + np.array(noise.unit_slope) * evidence + error
     for unit, moves, added in noise.logit_cross_talk:
-        logits[..., find_columns(moves)] += added * shown[..., find_columns(unit)]
+        logits[..., find_columns(moves)] += added * sensed[..., find_columns(unit)]
     return 1 / (1 + np.exp(-logits))
+
+
+def unit_evidence(intensity: Array, action_unit_output: str) -> Array:
+    """Return what a unit's reported logit is linear in, given its intensity in [0, 1].
+
+    For `presence` the intensity itself. For `intensity` its log-odds, since the sigmoid of the
+    logit is then the intensity; errors have about the same size in logits at all intensities.
+    """
+    if action_unit_output == "presence":
+        return intensity
+    kept = intensity.clip(LEAST_INTENSITY, 1 - LEAST_INTENSITY)
+    return np.asarray(np.log(kept / (1 - kept)))
 
 
 def noise_from_errors(errors: dict[str, ExtractorErrors]) -> ExtractorNoise:
@@ -191,7 +219,8 @@ def noise_from_errors(errors: dict[str, ExtractorErrors]) -> ExtractorNoise:
     Prefers errors on made-up faces, because their labels are true by construction, to those of
     all rows. Units without a measurement are reported as the prior predicts. Everything else
     without a measurement keeps its default, including memory, bad frames and turned heads,
-    which still pictures cannot show.
+    which still pictures cannot show. Where units are reported as intensities, a display at full
+    strength reaches `LANDMARK_REACH` of the scale.
 
     Raises:
         ValueError: no action unit was measured.
@@ -217,11 +246,15 @@ def noise_from_errors(errors: dict[str, ExtractorErrors]) -> ExtractorNoise:
         for name, added in (found.cross_talk if found else {}).items()
         if name in numbers
     ]
+    meaning = measured.action_unit_output
+    reach = LANDMARK_REACH if meaning == "intensity" else {}
     return replace(
         default,
+        action_unit_output=meaning,
         unit_floor=each("floor", default.unit_floor),
         unit_slope=each("slope", default.unit_slope),
-        sensitivity=(1.0,) * len(ACTION_UNITS),  # the slope includes it
+        # For the rest the slope includes it.
+        sensitivity=tuple(reach.get(unit, 1.0) for unit in ACTION_UNITS),
         unit_bias=each("person", default.unit_bias),
         unit_noise=each("frame", default.unit_noise),
         cross_talk=(),

@@ -7,7 +7,7 @@ the extractor's errors, `domains.py` for other corpora, and `drawn_faces.py` for
 from dataclasses import dataclass
 from functools import cache
 from math import erf, sqrt
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -18,14 +18,17 @@ from mma_mrnnet.features.records import affect_column, clip_features
 from mma_mrnnet.model.labels import REACTIONS, affect_names
 from mma_mrnnet.results import Provenance
 from mma_mrnnet.synthetic.display import (
+    DISPLAYS,
     LONGEST_S,
     Looseness,
     compose_affect,
     list_frame_times,
+    look_like,
     sample_masking_smile,
     sample_people,
     sample_rest,
     sample_speech,
+    show_display,
     show_reactions,
 )
 from mma_mrnnet.synthetic.domains import FPS, Domain, Recording, domain_named
@@ -41,7 +44,6 @@ from mma_mrnnet.synthetic.extractor_noise import (
 PROVENANCE = Provenance("simulated", "apache-2.0", made_up=True, labels="simulated")
 
 Mask = NDArray[np.bool_]
-Kind = Literal["reaction", "neutral", "talking"]
 
 MAX_FRAMES = 30  # in the longest clip at `FPS`
 MOST_FPS = 60.0  # at higher rates affect hardly changes between frames
@@ -57,7 +59,8 @@ class SimulatedClip:
 
     Attributes:
         clip_id: unique within a call and a `name`.
-        kind: `reaction`, or a quiet clip: `neutral` (calm) or `talking` (calm and talking).
+        kind: `reaction`, or a quiet clip: `neutral` (calm), `talking` (calm and talking) or
+            one of `DISPLAYS`.
         affect: (L, 26) float32, the extractor's report, in the order of `affect_names()`.
         true_affect: (L, 26) float32, the true state; units are intensities, not probabilities.
         labels: (7,) float32 in the order of `REACTIONS`, relative within a clip as in
@@ -67,7 +70,7 @@ class SimulatedClip:
 
     clip_id: str
     subject: str
-    kind: Kind
+    kind: str
     affect: NDArray[np.float32]
     true_affect: NDArray[np.float32]
     labels: NDArray[np.float32]
@@ -94,8 +97,9 @@ def simulate_reactions(  # noqa: PLR0913 - each has a default
     Raises ValueError if an argument is out of range: shares in [0, 1], `fps` in (0, 60], seed
     and count not negative.
 
-    `quiet_share` is the share of clips without a reaction, `short_share` that of clips of 1 to
-    10 s with the whole display; both are 0 in the corpus. `recording` may cut some short clips
+    `quiet_share` is the share of clips without a reaction: half of them show one of `DISPLAYS`,
+    such as a posed grin; the others are calm or talk. `short_share` is that of clips of 1 to
+    10 s with the whole display. Both are 0 in the corpus. `recording` may cut some short clips
     from longer ones, down to one frame. `name` is the prefix of clip and subject names.
     """
     if count < 0 or seed < 0 or not 0 <= quiet_share <= 1 or not 0 <= short_share <= 1:
@@ -205,23 +209,28 @@ def _simulate_block(
     labels = sample_labels(BLOCK, rng)  # (N, 7)
     quiet, talker = rng.random(BLOCK) < quiet_share, rng.random(BLOCK) < 0.5
     labels[quiet] = 0.0
-    talks = np.where(quiet, talker, rng.random(BLOCK) < looseness.talks)
+    kinds = np.where(quiet, np.where(talker, "talking", "neutral"), "reaction").astype(object)
+    poses = quiet & (events.random(BLOCK) < looseness.poses)
+    kinds[poses] = events.choice(list(DISPLAYS), poses.sum())
+    talks = np.where(quiet & ~poses, talker, rng.random(BLOCK) < looseness.talks)
     shown, units = show_reactions(
         labels, people, pace, fps, looseness, rng
     )  # (N, T, 7), (N, T, 17)
     smile = sample_masking_smile(shown, people, looseness, rng)  # (N, T)
+    for display in DISPLAYS:
+        rows = np.flatnonzero(kinds == display)
+        units[rows] = show_display(display, people.unit_strength[rows], pace[rows], fps, events)
+    looks = look_like(units[poses])
     speech = sample_speech(talks, fps, rng)  # (N, T, 17)
     for column in find_columns(12, 25):
         units[..., column] = combine_causes(units[..., column], smile)
     units = combine_causes(combine_causes(units, speech), sample_rest(people, fps, rng))
     true = compose_affect(shown, smile, units)  # (N, T, 26)
+    true[poses, :, : looks.shape[-1]] = looks
     seen, bias = true, people.bias
     if turn.any():
         seen, bias = turn_away(true, people.bias, turn, noise, events)
     reported = report_affect(seen, speech[..., find_columns(25)], bias, noise, rng, fps)
-    kinds: list[Kind] = ["reaction"] * BLOCK
-    for row in np.flatnonzero(quiet):
-        kinds[row] = "talking" if talks[row] else "neutral"
     return [
         SimulatedClip(
             clip_id=f"{name}-{index:06d}",

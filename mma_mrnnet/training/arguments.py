@@ -226,8 +226,8 @@ class TrainArguments:
     )
     quiet_share: float = _option(
         0.0,
-        "stage mrnn, simulated: share of clips in each split that are neutral or talking, with all "
-        "labels 0",
+        "stage mrnn, simulated: share of clips in each split without a reaction (neutral, "
+        "talking, posed grins, shouts, yawns and the like), with all labels 0",
     )
     short_share: float = _option(
         0.0,
