@@ -129,9 +129,10 @@ SCORE_OF = {
 
 def mma_stage(args: TrainArguments) -> Stage:
     """Prepare stage 1: train the extractor on face crops; settings and errors as `frame_splits`."""
-    start = None if args.mma is None else _read_start(args.mma, args.action_units)
     config = _extractor_config(args)
-    if start is not None:
+    start, inherited = None, list[Provenance]()
+    if args.mma is not None:
+        start, inherited = _read_start(args.mma, args.action_units)
         config.backbone_config = start.config.backbone_config
         config.image_size = start.config.image_size
     teaches_all = len(args.channels) == len(SCORE_OF)
@@ -165,7 +166,7 @@ def mma_stage(args: TrainArguments) -> Stage:
     provenance = list(splits.provenance)
     if start is not None:
         model.load_state_dict(start.state_dict())
-        provenance += [entry for entry in _read_sources(args.mma) if entry not in provenance]
+        provenance += [entry for entry in inherited if entry not in provenance]
     cast("torch.nn.Module", model).to(memory_format=torch.channels_last)  # 12 % faster on a CPU
     outputs = ("valence_arousal", "expression_logits", "action_unit_logits")
     augmentations = args.augmentations if args.augment else ()
@@ -196,20 +197,20 @@ def mma_stage(args: TrainArguments) -> Stage:
     )
 
 
-def _read_start(checkpoint: str, action_units: list[int]) -> MMAModel:
-    """Load the extractor from whose weights stage 1 starts; ValueError if its units differ."""
+def _read_start(checkpoint: str, action_units: list[int]) -> tuple[MMAModel, list[Provenance]]:
+    """Load the extractor from whose weights stage 1 starts, and what it was trained on.
+
+    Raises ValueError if its action units differ.
+    """
     start, _ = load_extractor(checkpoint)
     if list(start.config.action_units) != list(action_units):
         units = " ".join(map(str, start.config.action_units))
         raise ValueError(f"--mma {checkpoint} has other action units: give --action_units {units}")
-    return start
-
-
-def _read_sources(checkpoint: str) -> list[Provenance]:
-    """Return what a checkpoint was trained on: its licence follows the weights."""
     path = Path(checkpoint, MMAResults.name_of_file)
-    found = read_results(path).provenance if path.is_file() else None
-    return list(found or [Provenance(f"not recorded (weights of {Path(checkpoint).name})")])
+    sources = read_results(path).provenance if path.is_file() else None
+    return start, list(
+        sources or [Provenance(f"not recorded (weights of {Path(checkpoint).name})")]
+    )
 
 
 def _extractor_config(args: TrainArguments) -> MMAConfig:
