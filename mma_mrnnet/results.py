@@ -670,6 +670,86 @@ class CalibrationScores(Record):
 
 
 @dataclass(frozen=True)
+class Steadiness(Record):
+    """Outputs for changed copies of the crops of one source; scores by action unit.
+
+    Attributes:
+        units: the units of the means.
+        mean_correlation: with the labels, over `units`: `as_is`, `mirrored`, `averaged` (outputs
+            of crop and mirrored copy) and `dark` (a third of the light).
+        mirror_agreement: Pearson of the outputs for crops and for their mirrored copies.
+        dark_loss: correlation with the labels, minus that of the darkened copies.
+        jitter: root mean square change of the output under small noise, shift and compression.
+        relative_jitter: the same, divided by the deviation of the output over the crops.
+    """
+
+    units: list[str]
+    mean_correlation: Scores
+    mirror_agreement: Scores
+    dark_loss: Scores
+    jitter: Scores
+    relative_jitter: Scores
+
+    def mean(self, name: str) -> Score:
+        """Return the mean of one of the dictionaries over `units`; None if nothing is defined."""
+        by_unit: Scores = getattr(self, name)
+        known = [value for unit in self.units if (value := by_unit.get(unit)) is not None]
+        return sum(known) / len(known) if known else None
+
+
+@dataclass(frozen=True)
+class CourseScores(Record):
+    """Agreement with the reference in one clip.
+
+    Attributes:
+        frames: frames with a face and a reference.
+        without_face: frames with a reference and no face.
+        units: units whose reference varies.
+        mean_pearson: over these units.
+        lag_frames: rows of the reference by which the outputs come later, at the highest
+            correlation; None if no unit varies.
+    """
+
+    frames: int
+    without_face: int
+    units: int
+    mean_pearson: Score
+    lag_frames: int | None
+    lag_s: Score
+
+
+@dataclass(frozen=True)
+class TimeCourseScores(Record):
+    """Agreement with reference time courses. A cell is a unit of a clip whose reference varies.
+
+    Attributes:
+        cells: number of cells.
+        pearson: mean over cells, with an interval over clips.
+        by_unit: mean over the clips in which the unit varies.
+        mean_pearson: over cells: `as_is`, `mirrored`, `averaged` and `dark`, as in `Steadiness`;
+            `at_lag` with every clip shifted by its own lag.
+        mirror_agreement: mean over cells of the correlation of outputs for crops and copies.
+        jitter: mean change between still neighbours, divided by the deviation in the clip.
+        reference_jitter: the same of the reference.
+        still_neighbours: pairs of successive frames between which the reference hardly changes.
+        lag_frames, lag_s: median over clips.
+        clips: by file name.
+    """
+
+    cells: int
+    pearson: ScoreInterval
+    by_unit: Scores
+    mean_pearson: Scores
+    mirror_agreement: Score
+    jitter: Score
+    reference_jitter: Score
+    still_neighbours: int
+    lag_frames: Score
+    lag_s: Score
+    clips: dict[str, CourseScores]
+
+
+@dataclass(frozen=True)
 class SourceScores(Record):
     """All scores of one source."""
 
@@ -683,6 +763,7 @@ class SourceScores(Record):
     smiling_against_neutral: EvaluatedSmiles
     valence_arousal: ValenceArousalScores
     calibration: CalibrationScores
+    steadiness: Steadiness | None = None
 
 
 @dataclass(frozen=True)
@@ -740,6 +821,7 @@ class ComparedModel(Record):
 
     model: ModelCosts
     sources: dict[str, SourceScores]
+    time_courses: TimeCourseScores | None = None
 
 
 @dataclass(frozen=True)
@@ -751,6 +833,8 @@ class EvaluationResults(Record):
             model.
         groups: scores by `pose`, `blur` and `grey`.
         against: another model on the same images.
+        time_courses: set if the data are clips with reference time courses; the dictionaries
+            are then empty.
     """
 
     command: str
@@ -765,6 +849,7 @@ class EvaluationResults(Record):
         "crops; intervals are 95 %, by drawing people, not images, 1000 times; sources are never "
         "put together"
     )
+    time_courses: TimeCourseScores | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return plain rounded values, with the `format` number."""

@@ -47,6 +47,7 @@ def answers(count=40, **changes):
         "expression": expression,
         "valence_arousal": valence_arousal,
         "affect": affect,
+        "copies": affect[:, None, 9:].expand(-1, 3, -1),
     }
     return Answers(tuple(ACTION_UNITS), subjects, **{**parts, **changes})
 

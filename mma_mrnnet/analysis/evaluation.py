@@ -3,15 +3,14 @@
 import platform
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 from tqdm import tqdm
 
+from mma_mrnnet.analysis.copies import DARK, DISTURBED, MIRRORED, Extractor
 from mma_mrnnet.analysis.evaluation_page import draw_failures, draw_scores, make_page
 from mma_mrnnet.analysis.extractor_scores import (
     Answers,
@@ -23,14 +22,18 @@ from mma_mrnnet.analysis.extractor_scores import (
     score_talkers,
     split_by_source,
 )
+from mma_mrnnet.analysis.time_courses import (
+    PREFIX,
+    read_courses,
+    read_references,
+    score_courses,
+)
 from mma_mrnnet.corpora import LabelledFrames
-from mma_mrnnet.faces.affect import CHUNK, extract_affect
+from mma_mrnnet.faces.affect import CHUNK
 from mma_mrnnet.faces.detection import FaceDetector
 from mma_mrnnet.files import write_json, write_text
-from mma_mrnnet.hub.checkpoints import load_extractor, pretrained_folder, weights_digest
+from mma_mrnnet.hub.checkpoints import weights_digest
 from mma_mrnnet.model.labels import NO_CLASS
-from mma_mrnnet.model.modeling_mma import MMAModel
-from mma_mrnnet.model.video_processing_mma_mrnnet import MMAMRNNetVideoProcessor
 from mma_mrnnet.results import (
     ComparedModel,
     EvaluatedData,
@@ -41,26 +44,9 @@ from mma_mrnnet.results import (
 from mma_mrnnet.training.datasets import FrameDataset
 from mma_mrnnet.training.frame_corpora import read_frames
 
-SHIPPED = "shipped"
-"""Name of the checkpoint inside the package."""
-
 DRAWN_ITEMS = 2000
 DRAWN_SEED = 2**31 - 3
 """Drawn faces for evaluation: as many as `train.py` draws, with a seed reserved for this."""
-
-
-@dataclass
-class Extractor:
-    """A model to evaluate: its name in reports, the network, and its processor."""
-
-    name: str
-    network: MMAModel
-    processor: MMAMRNNetVideoProcessor
-
-    @classmethod
-    def read(cls, name: str) -> Self:
-        """Load an extractor (folder, repository or `shipped`), or raise CheckpointError."""
-        return cls(name, *load_extractor(pretrained_folder() if name == SHIPPED else name))
 
 
 def evaluate(
@@ -76,8 +62,8 @@ def evaluate(
     """Write `evaluation.json`, `.md`, `.png` and, if asked for, `failures.png` into a folder.
 
     `model` and `against` are checkpoints of either stage, or `shipped`; `data` is as in
-    `--stage mma --data`; `split` is `train` or `validation`; `pictures` names the sources
-    whose failures are shown; `command` is recorded.
+    `--stage mma --data`, or clips (see `read_references`); `split` is `train` or `validation`;
+    `pictures` names the sources whose failures are shown; `command` is recorded.
 
     Raises:
         ValueError: a checkpoint without an extractor, unreadable or unlabelled data, or an
@@ -93,6 +79,11 @@ def evaluate(
             f"--against {against}: its action units are {other.network.config.action_units}; "
             f"{model} has {units}"
         )
+    if data.startswith(PREFIX):
+        if pictures:
+            raise ValueError("--pictures needs labelled crops; clips are never shown")
+        results = evaluate_clips(extractor, other, data, command)
+        return _write(results, out)
     config = extractor.network.config
     frames = read_frames(
         data,
@@ -106,11 +97,14 @@ def evaluate(
     _check_rows(rows, data, split, pictures)
 
     sources = np.asarray(rows.sources, dtype=str)
-    affect, looks = _look_at(rows, extractor)
-    answers = Answers.join(rows, affect)
+    answers, looks = _answer(rows, extractor, FaceDetector())
     by_source = split_by_source(answers, sources)
     pseudo = {source.name for source in frames.provenance if source.labels == "pseudo"}
-    comparison = None if other is None else _compare(other, rows, sources)
+    compared = None
+    if other is not None:
+        theirs = split_by_source(_answer(rows, other)[0], sources)
+        scores = {source: score_source(own) for source, own in theirs.items()}
+        compared = ComparedModel(measure_costs(other), scores)
     results = EvaluationResults(
         command=command,
         model=measure_costs(extractor),
@@ -120,16 +114,48 @@ def evaluate(
             source: score_talkers(own) for source, own in by_source.items() if source not in pseudo
         },
         groups=score_groups(answers, looks, sources),
-        against=comparison,
+        against=compared,
     )
+    results = _write(results, out)
+    draw_scores(out / "evaluation.png", results, by_source)
+    if pictures:
+        draw_failures(out / "failures.png", rows, answers, pictures)
+    return results
+
+
+def evaluate_clips(
+    extractor: Extractor, other: Extractor | None, data: str, command: str
+) -> EvaluationResults:
+    """Score an extractor, and another one if given, on clips with reference time courses."""
+    units = extractor.network.config.action_units
+    references = read_references(Path(data.removeprefix(PREFIX)), units)
+    first, *more = (
+        (measure_costs(one), score_courses(read_courses(references, one), units))
+        for one in (extractor, other)
+        if one is not None
+    )
+    costs, scores = first
+    frames = sum(clip.frames for clip in scores.clips.values())
+    return EvaluationResults(
+        command=command,
+        model=costs,
+        data=EvaluatedData(data, "all", frames, len(references)),
+        sources={},
+        neutral_talkers={},
+        groups={},
+        against=ComparedModel(more[0][0], {}, more[0][1]) if more else None,
+        what="action units against reference time courses; intervals are 95 %, by drawing clips",
+        time_courses=scores,
+    )
+
+
+def _write(results: EvaluationResults, out: Path) -> EvaluationResults:
+    """Write the file and the page, and return the results as the file holds them."""
     content = results.to_json()
     results = EvaluationResults.from_json(content)  # rounded; None where undefined
     out.mkdir(parents=True, exist_ok=True)
     write_json(out / "evaluation.json", content)
     write_text(out / "evaluation.md", make_page(results))
-    draw_scores(out / "evaluation.png", results, by_source)
-    if pictures:
-        draw_failures(out / "failures.png", rows, answers, pictures)
     return results
 
 
@@ -151,15 +177,18 @@ def _check_rows(rows: FrameDataset, data: str, split: str, pictures: Sequence[st
         )
 
 
-def _look_at(rows: FrameDataset, extractor: Extractor) -> tuple[Tensor, Looks]:
-    """Return (N, 2 + 7 + A) outputs for the crops of a split, and their looks."""
-    detector = FaceDetector()
-    affect: list[np.ndarray] = []
+def _answer(
+    rows: FrameDataset, extractor: Extractor, detector: FaceDetector | None = None
+) -> tuple[Answers, Looks]:
+    """Return the outputs for the crops of a split, and their looks (none without a detector)."""
+    affect, copies = [], []
     looks: list[list[float]] = []
     for crops in _read_chunks(rows):
-        looks += measure_looks(crops, detector)
-        affect.append(extract_affect(crops, extractor.network, extractor.processor))
-    return torch.from_numpy(np.concatenate(affect)), Looks(*torch.tensor(looks).unbind(1))
+        affect.append(extractor.read_affect(crops))
+        copies.append(extractor.read_copies(crops, (MIRRORED, DARK, DISTURBED)))
+        looks += measure_looks(crops, detector) if detector is not None else []
+    joined = (torch.from_numpy(np.concatenate(parts)) for parts in (affect, copies))
+    return Answers.join(rows, *joined), Looks(*torch.tensor(looks).reshape(-1, 3).unbind(1))
 
 
 def _read_chunks(rows: FrameDataset) -> Any:
@@ -180,14 +209,6 @@ def score_groups(answers: Answers, looks: Looks, sources: np.ndarray) -> dict[st
             scores = {source: score_group(part) for source, part in own.items()}
             groups[kind].append(LookGroup(name, scores))
     return groups
-
-
-def _compare(other: Extractor, rows: FrameDataset, sources: np.ndarray) -> ComparedModel:
-    chunks = [extract_affect(crops, other.network, other.processor) for crops in _read_chunks(rows)]
-    answers = Answers.join(rows, torch.from_numpy(np.concatenate(chunks)))
-    by_source = split_by_source(answers, sources)
-    scores = {source: score_source(own) for source, own in by_source.items()}
-    return ComparedModel(measure_costs(other), scores)
 
 
 def measure_costs(extractor: Extractor) -> ModelCosts:

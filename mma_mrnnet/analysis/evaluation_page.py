@@ -20,7 +20,14 @@ from mma_mrnnet.model.labels import (
     is_present,
     presence_target,
 )
-from mma_mrnnet.results import EvaluationResults, LookGroup, ScoreInterval, SourceScores
+from mma_mrnnet.results import (
+    CourseScores,
+    EvaluationResults,
+    LookGroup,
+    ScoreInterval,
+    SourceScores,
+    TimeCourseScores,
+)
 from mma_mrnnet.training.datasets import FrameDataset
 
 if TYPE_CHECKING:
@@ -59,7 +66,9 @@ Cells = dict[str, str]
 
 
 def make_page(results: EvaluationResults) -> str:
-    """Return `evaluation.md`: all numbers to compare, by source."""
+    """Return `evaluation.md`: all numbers to compare, by source or over clips."""
+    if results.time_courses is not None:
+        return _make_page_of_clips(results)
     sources, data, other = results.sources, results.data, results.against
     people = f"{data.people:,} people"
     if data.people >= data.images:
@@ -87,6 +96,9 @@ def make_page(results: EvaluationResults) -> str:
         calibration=[
             [source, *_list_calibration(scores).values()] for source, scores in sources.items()
         ],
+        steadiness={
+            source: rows for source, one in sources.items() if (rows := _list_steadiness(one))
+        },
         talkers=talkers,
         groups={
             kind: [[group.name, *(_format_group(group, name) for name in sources)] for group in own]
@@ -94,6 +106,76 @@ def make_page(results: EvaluationResults) -> str:
         },
         compared=_compare(results),
     )
+
+
+def _make_page_of_clips(results: EvaluationResults) -> str:
+    other = results.against
+    both = [results.time_courses, *([other.time_courses] if other else [])]
+    scores = [one for one in both if one is not None]
+    units = sorted({unit for one in scores for unit in one.by_unit})
+    clips = results.time_courses.clips if results.time_courses else {}
+    return render_page(
+        "time_courses.md.j2",
+        results=results,
+        models=[results.model.name, *([other.model.name] if other else [])],
+        scores=_turn({str(place): _summarise_courses(one) for place, one in enumerate(scores)}),
+        units=[[unit, *(format_number(one.by_unit.get(unit)) for one in scores)] for unit in units],
+        clips=[[name, *_describe_course(clip)] for name, clip in clips.items()],
+    )
+
+
+def _summarise_courses(scores: TimeCourseScores) -> Cells:
+    means = {name: format_number(value) for name, value in scores.mean_pearson.items()}
+    return {
+        f"mean Pearson of {scores.cells:,} cells": _format_interval(scores.pearson),
+        "averaged with the mirrored crop": means["averaged"],
+        "of the mirrored crop": means["mirrored"],
+        "darkened to a third": means["dark"],
+        "each clip shifted by its lag": means["at_lag"],
+        "lag, median of the clips": _format_lag(scores.lag_frames, scores.lag_s),
+        "agreement with the mirrored crop": format_number(scores.mirror_agreement),
+        f"jitter ({scores.still_neighbours:,} still neighbours)": format_number(scores.jitter),
+        "jitter of the reference": format_number(scores.reference_jitter),
+    }
+
+
+def _describe_course(clip: CourseScores) -> list[str]:
+    counts = map(str, (clip.frames, clip.without_face, clip.units))
+    return [*counts, format_number(clip.mean_pearson), _format_lag(clip.lag_frames, clip.lag_s)]
+
+
+def _format_lag(frames: float | None, seconds: float | None) -> str:
+    return "-" if frames is None or seconds is None else f"{frames:g} frames, {seconds:.2f} s"
+
+
+def _summarise_steadiness(scores: SourceScores) -> Cells:
+    found = scores.steadiness
+    if found is None or not found.units:
+        return {}
+    means = {name: format_number(value) for name, value in found.mean_correlation.items()}
+    names = ("mirror_agreement", "relative_jitter")
+    agreement, jitter = (format_number(found.mean(name)) for name in names)
+    return {
+        f"mean correlation of {len(found.units)} units": means["as_is"],
+        "averaged with the mirrored crop": means["averaged"],
+        "darkened to a third": means["dark"],
+        "agreement with the mirrored crop, mean": agreement,
+        "jitter, mean": jitter,
+        "jitter of AU12": format_number(found.relative_jitter.get("AU12")),
+    }
+
+
+def _list_steadiness(scores: SourceScores) -> list[list[str]]:
+    """Return a row per unit of the means: mirror, darkness, jitter."""
+    found = scores.steadiness
+    if found is None:
+        return []
+    kinds = (found.mirror_agreement, found.dark_loss, found.relative_jitter, found.jitter)
+    return [
+        [unit, format_number(scores.action_units[unit].correlation.value)]
+        + [format_number(kind.get(unit)) for kind in kinds]
+        for unit in found.units
+    ]
 
 
 def _turn(columns: Mapping[str, Cells]) -> list[list[str]]:
@@ -155,10 +237,14 @@ def _compare(results: EvaluationResults) -> list[list[str]]:
     rows = []
     for source, theirs in results.against.sources.items():
         pair = (results.sources[source], theirs)
-        both = [{**_summarise(one), **_list_calibration(one)} for one in pair]
+        both = [
+            {**_summarise(one), **_summarise_steadiness(one), **_list_calibration(one)}
+            for one in pair
+        ]
         for name, ours in both[0].items():
-            if "images" not in name and (ours, both[1][name]) != ("-", "-"):
-                rows.append([f"{source}: {name}", ours, both[1][name]])
+            other = both[1].get(name, "-")
+            if "images" not in name and (ours, other) != ("-", "-"):
+                rows.append([f"{source}: {name}", ours, other])
     return rows
 
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from mma_mrnnet import metrics
+from mma_mrnnet.analysis.copies import score_steadiness
 from mma_mrnnet.faces.detection import FaceDetector
 from mma_mrnnet.metrics import People, WeightedScores
 from mma_mrnnet.model.labels import (
@@ -56,6 +57,7 @@ class Answers:
         expression: (N,) labels.
         valence_arousal: (N, 2) labels.
         affect: (N, 2 + 7 + A) outputs, in the order of `affect_names`.
+        copies: (N, 3, A) outputs for mirrored, dark and disturbed copies.
     """
 
     action_units: tuple[int, ...]
@@ -64,13 +66,14 @@ class Answers:
     expression: Tensor
     valence_arousal: Tensor
     affect: Tensor
+    copies: Tensor
 
     @classmethod
-    def join(cls, rows: FrameDataset, affect: Tensor) -> Self:
+    def join(cls, rows: FrameDataset, affect: Tensor, copies: Tensor) -> Self:
         """Combine the labels of a split with its (N, 2 + 7 + A) outputs."""
         subjects = np.asarray(rows.subjects, dtype=str)
         labels = (rows.intensity, rows.expression, rows.valence_arousal)
-        return cls(rows.action_units, subjects, *labels, affect)
+        return cls(rows.action_units, subjects, *labels, affect, copies)
 
     @property
     def probabilities(self) -> Tensor:
@@ -89,7 +92,7 @@ class Answers:
 
     def select(self, chosen: Tensor) -> Self:
         """Return the images selected by an (N,) bool mask."""
-        parts = ("intensity", "expression", "valence_arousal", "affect")
+        parts = ("intensity", "expression", "valence_arousal", "affect", "copies")
         kept = {name: getattr(self, name)[chosen] for name in parts}
         return replace(self, subjects=self.subjects[chosen.numpy()], **kept)
 
@@ -141,6 +144,9 @@ def score_source(answers: Answers) -> SourceScores:
         smiling_against_neutral=_score_smiling(answers, people),
         valence_arousal=_score_valence_arousal(answers, people),
         calibration=_score_calibration(answers),
+        steadiness=score_steadiness(
+            answers.action_units, answers.intensity, answers.presence, answers.copies
+        ),
     )
 
 

@@ -33,7 +33,8 @@ DIAGNOSE_EXAMPLES = """examples:
 EVALUATE_EXAMPLES = """examples:
   mma-mrnnet evaluate --data drawn --out evaluation        # the checkpoint in the package
   mma-mrnnet evaluate runs/mma/model --data FACES --out evaluation \\
-      --against shipped --pictures studio"""
+      --against shipped --pictures studio
+  mma-mrnnet evaluate runs/mma/model --data reference_clips:CODED --out evaluation"""
 
 
 CROPPED_RATE = FrameRate(MMAMRNNetConfig().sampling_fps)
@@ -198,7 +199,11 @@ def diagnose_runs(
 def evaluate_extractor(
     data: Annotated[
         str,
-        option("DATA", "Labelled crops: a folder of parquet files, NAME:FOLDER[,...], or `drawn`."),
+        option(
+            "DATA",
+            "Labelled crops: a folder of parquet files, NAME:FOLDER[,...], or `drawn`; or "
+            "reference_clips:FOLDER, clips with tables of reference values for each frame.",
+        ),
     ],
     out: Annotated[Path, option("FOLDER", "Folder for evaluation.json, .md and .png.")],
     model: Annotated[
@@ -222,14 +227,14 @@ def evaluate_extractor(
         ),
     ] = None,
 ) -> int:
-    """Evaluate an extractor on labelled face crops, source by source, with intervals."""
+    """Evaluate an extractor on labelled face crops, source by source, or on reference clips."""
     from mma_mrnnet.analysis.evaluation import evaluate
 
     command = ["mma-mrnnet", "evaluate", model, "--data", data, "--out", str(out)]
     command += ["--split", split]
     command += ["--against", against] if against is not None else []
     command += ["--pictures", *pictures] if pictures else []
-    evaluate(
+    results = evaluate(
         model,
         data,
         out,
@@ -238,6 +243,7 @@ def evaluate_extractor(
         pictures=pictures or [],
         command=shlex.join(command),
     )
-    written = "evaluation.json, evaluation.md, evaluation.png"
+    written = "evaluation.json, evaluation.md"
+    written += "" if results.time_courses else ", evaluation.png"
     say(f"wrote {out}/{written}{', failures.png' if pictures else ''}")
     return 0
