@@ -11,6 +11,7 @@ from transformers import (
     AutoVideoProcessor,
 )
 
+from mma_mrnnet.hub.export import use_card_in_trainer
 from mma_mrnnet.model.configuration_mma_mrnnet import MMAConfig, MMAMRNNetConfig
 from mma_mrnnet.model.modeling_mma import MMAForImageClassification, MMAModel, MMAOutput
 from mma_mrnnet.model.modeling_mma_mrnnet import (
@@ -33,6 +34,7 @@ AutoModelForVideoClassification.register(
 )
 AutoVideoProcessor.register(MMAMRNNetConfig, MMAMRNNetVideoProcessor, exist_ok=True)
 register_pipeline()
+use_card_in_trainer()
 
 if TYPE_CHECKING:  # for editors and type checkers; at run time `__getattr__` looks these up
     from mma_mrnnet.hub.checkpoints import load_checkpoint, load_pretrained

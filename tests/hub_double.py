@@ -419,7 +419,8 @@ class _Routes:
         return _json({})
 
     def preupload(self, repo: str, revision: str) -> Answer:
-        repository = self.writable(repo)
+        is_request = self.query.get("create_pr") == "1"
+        repository = self.readable(repo) if is_request else self.writable(repo)
         files = repository.commits[self.commit_of(repository, revision)]
         answers = []
         for each in json.loads(self.body)["files"]:
@@ -434,7 +435,7 @@ class _Routes:
         return _json({"files": answers})
 
     def batch(self, repo: str) -> Answer:
-        self.writable(repo)
+        self.readable(repo)  # whoever opens a pull request stores objects too
         wanted = json.loads(self.body)
         objects = []
         for each in wanted["objects"]:
@@ -450,14 +451,15 @@ class _Routes:
         return _json({"transfer": "basic", "objects": objects})
 
     def verify(self, repo: str) -> Answer:
-        self.writable(repo)
+        self.readable(repo)
         wanted = json.loads(self.body)
         if len(self.double.objects.get(wanted["oid"], b"")) != wanted["size"]:
             raise RefusalError(404, "the object was never stored")
         return _json({})
 
     def commit(self, repo: str, revision: str) -> Answer:
-        repository = self.writable(repo)
+        is_request = self.query.get("create_pr") == "1"
+        repository = self.readable(repo) if is_request else self.writable(repo)
         if revision not in repository.branches:
             raise RefusalError(404, f"Invalid rev id: {revision}", "RevisionNotFound")
         lines = [json.loads(line) for line in self.body.splitlines()]
@@ -480,9 +482,13 @@ class _Routes:
                 raise RefusalError(404, "A file with this name doesn't exist", "EntryNotFound")
             else:
                 del files[value["path"]]
-        commit = repository.commit(revision, files, header["summary"])
+        number = sum(branch.startswith("refs/pr/") for branch in repository.branches) + 1
+        branch = f"refs/pr/{number}" if is_request else revision
+        commit = repository.commit(branch, files, header["summary"])
+        opened = f"{self.double.url}/{repo}/discussions/{number}"
         return _json(
             {
+                **({"pullRequestUrl": opened} if is_request else {}),
                 "success": True,
                 "commitOid": commit,
                 "commitUrl": f"{self.double.url}/{repo}/commit/{commit}",

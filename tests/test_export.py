@@ -6,11 +6,14 @@ import re
 import shutil
 import subprocess
 import sys
+from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from huggingface_hub import ModelCard
+from huggingface_hub.errors import EntryNotFoundError
 from PIL import Image
 from transformers import (
     AutoConfig,
@@ -78,6 +81,127 @@ def content(folder):
     return sorted(path.name for path in folder.iterdir())
 
 
+# What transformers uploads -----------------------------------------------------------------------------------------
+
+
+def uploaded(monkeypatch, push, existing=None):
+    """{name: text or bytes} of what a push would commit to a repository with this card."""
+    found = {}
+
+    class Hub:
+        def create_repo(self, repo_id, **_):
+            return SimpleNamespace(repo_id=repo_id)
+
+        def create_commit(self, operations, **_):
+            for each in operations:
+                found[each.path_in_repo] = Path(each.path_or_fileobj).read_bytes()
+
+    def load(*_, **__):
+        if existing is None:
+            raise EntryNotFoundError("no card")
+        return ModelCard(existing)
+
+    monkeypatch.setattr("transformers.utils.hub.hf_api", Hub)
+    monkeypatch.setattr("transformers.utils.hub.ModelCard.load", load)
+    push()
+    assert b"Model Card for Model ID" not in found.get("README.md", b"")
+    return found
+
+
+@pytest.fixture
+def recorded(stage2):
+    """A checkpoint with results: its stage 1 from a CC BY corpus."""
+    shipped = pretrained_folder()
+    for name in ("results_mma.json", "results_mrnn.json"):
+        shutil.copy(shipped / name, stage2)
+    return stage2
+
+
+def test_a_push_of_a_loaded_model_carries_its_results_and_the_card_of_an_export(
+    recorded, tmp_path, monkeypatch
+):
+    exported = export_checkpoint(recorded, tmp_path / "export")
+    model = AutoModel.from_pretrained(recorded)
+    files = uploaded(monkeypatch, lambda: model.push_to_hub("me/model"))
+    assert {"results_mma.json", "results_mrnn.json", "config.json", "labels.py"} < set(files)
+    assert files["README.md"] == (exported / "README.md").read_bytes()
+    data = ModelCard(files["README.md"].decode()).data
+    assert (data.license, data.base_model) == ("cc-by-4.0", None)
+    assert data.metrics == ["f1", "pearsonr"]
+
+
+def test_a_push_replaces_what_a_card_said_of_earlier_weights(recorded, monkeypatch):
+    model = AutoModel.from_pretrained(recorded)
+    old = "---\nlicense: mit\n---\n# mine\n"
+    card = uploaded(monkeypatch, lambda: model.push_to_hub("me/model"), old)["README.md"].decode()
+    assert (ModelCard(card).data.license, "# mine" in card) == ("cc-by-4.0", False)
+
+
+def test_weights_that_learnt_on_have_an_unknown_licence_and_keep_the_credits(recorded, monkeypatch):
+    model = AutoModel.from_pretrained(recorded)
+    with torch.no_grad():
+        model.output.bias += 0.1
+    files = uploaded(monkeypatch, lambda: model.push_to_hub("me/model"))
+    assert "results_mma.json" in files  # the extractor is the same
+    assert "results_mrnn.json" not in files
+    with torch.no_grad():
+        model.mma.expression_head.bias += 0.1
+    files = uploaded(monkeypatch, lambda: model.push_to_hub("me/model"))
+    card = files["README.md"].decode()
+    assert not {"results_mma.json", "results_mrnn.json"} & set(files)
+    assert ModelCard(card).data.license == "unknown"
+    assert "**Trained further.** These weights are not those of `trained-2`" in card
+    assert "| warp | cc-by-4.0 |" in card
+    assert "must not be used for" in card
+
+
+def test_what_learnt_on_from_the_hub_names_its_base(recorded, monkeypatch):
+    model = AutoModel.from_pretrained(recorded)
+    model.config._name_or_path, model.config._commit_hash = "me/base", "0" * 40
+    monkeypatch.setattr(hub, "snapshot_download", lambda *_, **__: str(recorded))
+    same = uploaded(monkeypatch, lambda: model.push_to_hub("me/model"))["README.md"].decode()
+    assert ModelCard(same).data.base_model is None
+    with torch.no_grad():
+        model.output.bias += 0.1
+    card = uploaded(monkeypatch, lambda: model.push_to_hub("me/model"))["README.md"].decode()
+    assert ModelCard(card).data.base_model == "me/base"
+    assert "[me/base](https://huggingface.co/me/base)" in card
+
+
+def test_a_new_model_is_pushed_with_a_card_that_knows_no_licence(tiny_model, monkeypatch):
+    files = uploaded(monkeypatch, lambda: tiny_model.push_to_hub("me/model"))
+    data = ModelCard(files["README.md"].decode()).data
+    assert (data.license, data.library_name) == ("unknown", "mma_mrnnet")
+
+
+def test_settings_are_pushed_with_a_card_of_their_own_and_leave_a_models_alone(
+    tiny_model, tiny_processor, monkeypatch
+):
+    for part, name in ((tiny_processor, "processor"), (tiny_model.config, "model")):
+        files = uploaded(monkeypatch, lambda part=part: part.push_to_hub("me/model"))
+        card = files["README.md"].decode()
+        assert ModelCard(card).data.license == "apache-2.0"
+        assert f"only the settings of a {name}" in card
+        own = "---\nlicense: mit\n---\n# mine\n"
+        kept = uploaded(monkeypatch, lambda part=part: part.push_to_hub("me/model"), own)
+        assert "# mine" in kept["README.md"].decode()
+
+
+def test_a_pipeline_is_pushed_with_the_models_card(recorded, monkeypatch):
+    pipe = pipeline("facial-expression-intensity", model=str(recorded))
+    files = uploaded(monkeypatch, lambda: pipe.push_to_hub("me/model"))
+    assert ModelCard(files["README.md"].decode()).data.license == "cc-by-4.0"
+    assert {"pipeline_mma_mrnnet.py", "results_mrnn.json", "video_preprocessor_config.json"} < set(
+        files
+    )
+
+
+def test_without_the_package_a_push_is_refused_in_words(tiny_model, monkeypatch):
+    monkeypatch.setitem(sys.modules, "mma_mrnnet.hub.export", None)
+    with pytest.raises(ValueError, match="only the package mma-mrnnet writes the card of a push"):
+        uploaded(monkeypatch, lambda: tiny_model.push_to_hub("me/model"))
+
+
 # What an export holds ----------------------------------------------------------------------------------------------
 
 
@@ -127,8 +251,12 @@ def test_the_card_of_an_unmeasured_model_is_whole(trained, tmp_path):
         "unknown",
         None,
     )  # nobody recorded it
-    assert card.data.library_name == "transformers"
-    assert card.data.pipeline_tag in ("image-classification", "video-classification")
+    # For stage 2 under `transformers` the Hub would show a pipeline that finds no faces.
+    stage = AutoConfig.from_pretrained(trained).model_type
+    assert (card.data.library_name, card.data.pipeline_tag) == {
+        "mma": ("transformers", "image-classification"),
+        "mma_mrnnet": ("mma_mrnnet", "video-classification"),
+    }[stage]
     assert len(card.text) > 500
     assert not re.search(r"\bNone\b|\{\{|\{%|\}\}|\bnan\b|<!--", card.text)
 

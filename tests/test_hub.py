@@ -505,6 +505,30 @@ def test_a_branch_and_a_commit_can_be_named(hub, user, pushed):
     not_loaded(said, pushed, "no such branch, tag or commit")
 
 
+def test_a_pull_request_needs_no_right_to_write_and_leaves_main_alone(
+    hub, user, checkpoint, export, name
+):
+    user.command("push", checkpoint, name)
+    files = hub.repositories[name].head()
+    hub.repositories[name].commit("main", {**files, "README.md": b"# Old"}, "edited")
+    before = dict(hub.repositories[name].branches)
+    said = user.command("push", checkpoint, name, "--create-pr", token=STRANGER)
+    assert (said.code, said.err) == (0, "")
+    assert said.out.startswith(f"pushed to {hub.url}/{name}/discussions/1 (public): ")
+    assert hub.repositories[name].branches == {
+        **before,
+        "refs/pr/1": hub.repositories[name].branches["refs/pr/1"],
+    }
+    assert export.items() <= hub.repositories[name].head("refs/pr/1").items()
+
+
+def test_a_pull_request_is_for_main_of_a_repository_that_is_there(hub, user, checkpoint, name):
+    failed(user.command("push", checkpoint, name, "--create-pr"), "no such repository")
+    assert name not in hub.repositories
+    said = user.command("push", checkpoint, name, "--create-pr", "--revision", "x")
+    assert "got a revision too: 'x'" in said.err
+
+
 # As others do it ---------------------------------------------------------------------------------------------------
 
 BY_HAND = """
@@ -521,6 +545,7 @@ model = MMAModel.from_pretrained(folder)
 model.push_to_hub(name)
 model.config.push_to_hub(name)
 MMAMRNNetVideoProcessor.from_pretrained(folder).push_to_hub(name)
+assert ModelCard.load(name).data.license == "unknown"
 api.create_repo(name + "-folder", private=True)
 api.upload_folder(repo_id=name + "-folder", folder_path=folder, commit_message="a folder")
 ModelCard.load(name + "-folder").validate()

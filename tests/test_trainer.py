@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from huggingface_hub import ModelCard
 from transformers import Trainer, TrainingArguments
 
 from mma_mrnnet import (
@@ -110,3 +111,23 @@ def test_the_trainer_finds_columns_and_labels_by_itself_and_scores_one_array(tmp
     assert math.isfinite(trainer.train().training_loss)
     assert math.isfinite(trainer.evaluate()["eval_loss"])
     assert shapes == [((8, 7), (8,) if stage_1 else (8, 7))]
+
+
+def test_the_trainer_writes_our_card_with_its_record_of_the_training(tmp_path):
+    model = MMAMRNNetForIntensity(
+        MMAMRNNetConfig(mma_config=EXTRACTOR, num_frames=4, hidden_size=8, simulated_labels=True)
+    )
+    arguments = TrainingArguments(
+        output_dir=tmp_path, max_steps=1, report_to="none", use_cpu=True, save_strategy="no"
+    )
+    trainer = Trainer(model, arguments, train_dataset=clips(4))
+    trainer.train()
+    trainer.save_model()
+    trainer.create_model_card(dataset_tags="me/clips", model_name="mine")
+    card = ModelCard.load(tmp_path / "README.md")
+    assert (card.data.license, card.data.datasets) == ("unknown", ["me/clips"])
+    assert {"generated_from_trainer", "action-units"} <= set(card.data.tags)
+    assert "Stage 2 learnt from a *simulator*" in card.text
+    assert "must not be used for" in card.text
+    assert "- learning_rate: 5e-05" in card.text
+    assert "More information needed" not in card.text

@@ -60,6 +60,12 @@ def push_checkpoint(
         str | None, option("BRANCH", "A branch; created if it does not exist. Default: main.")
     ] = None,
     message: Annotated[str | None, option("TEXT", "Title of the commit.")] = None,
+    create_pr: Annotated[
+        bool,
+        typer.Option(
+            "--create-pr", help="Open a pull request, also on a repository that is not yours."
+        ),
+    ] = False,
 ) -> int:
     """Upload a checkpoint to the Hub as export writes it, in one commit."""
     from huggingface_hub.utils import enable_progress_bars
@@ -71,7 +77,12 @@ def push_checkpoint(
     if sys.stderr.isatty():
         enable_progress_bars()
     done = publish_checkpoint(
-        checkpoint, repository, private=private, revision=revision, message=message
+        checkpoint,
+        repository,
+        private=private,
+        revision=revision,
+        message=message,
+        create_pr=create_pr,
     )
     if not done.changed:
         print(f"{done.url} holds exactly this already; nothing was committed")

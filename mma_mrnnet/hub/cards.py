@@ -11,16 +11,15 @@ from typing import Any
 
 import jinja2
 from huggingface_hub import EvalResult, ModelCardData
-from transformers import PreTrainedConfig, PreTrainedModel
+from transformers import PreTrainedConfig
 
-from mma_mrnnet.hub.checkpoints import weights_digest
+from mma_mrnnet.hub.checkpoints import Model, extractor_of, weights_digest
 from mma_mrnnet.hub.licence import (
     checkpoint_sources,
     licence_fields,
     none_coded_by_people,
     weights_licence,
 )
-from mma_mrnnet.model.modeling_mma import MMAModel
 from mma_mrnnet.model.video_processing_mma_mrnnet import MMAMRNNetVideoProcessor
 from mma_mrnnet.results import (
     CeilingResults,
@@ -49,6 +48,7 @@ LEAST_IMAGES = 30
 """Sources with fewer images are left out of the model-index (our choice)."""
 WATTS_A_CORE = 10.0
 """Assumed power of a busy core of a server, with its share of memory and power supply."""
+_HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")  # of a data set: owner/name
 
 
 @dataclass(frozen=True)
@@ -79,48 +79,61 @@ class CheckpointResults:
             raise ValueError(f"{folder}: {' or '.join(typed)} holds the results of another stage")
         return cls(stage1, stage2, evaluation, ceiling)
 
-    def sources(self, model: PreTrainedModel) -> list[Provenance]:
+    def sources(self, model: Model) -> list[Provenance]:
         """Return the data sources of a checkpoint's weights."""
-        is_stage1 = isinstance(model, MMAModel)
         return checkpoint_sources(
             self.stage1,
             self.stage2,
-            has_extractor=is_stage1 or model.mma is not None,
-            has_intensities=not is_stage1,
+            has_extractor=extractor_of(model) is not None,
+            has_intensities=model.config.model_type != "mma",
         )
 
-    def of(self, model: PreTrainedModel) -> "CheckpointResults":
+    def of(self, model: Model) -> "CheckpointResults":
         """Drop an evaluation of other weights, left over from an earlier training."""
         recorded = None if self.evaluation is None else self.evaluation.model.weights
-        extractor = model if isinstance(model, MMAModel) else model.mma
-        if recorded is None or (
-            isinstance(extractor, MMAModel) and recorded == weights_digest(extractor)
-        ):
+        extractor = extractor_of(model)
+        if recorded is None or (extractor is not None and recorded == weights_digest(extractor)):
             return self
         logger.warning("results_evaluation.json is of other weights; the card leaves it out")
         return CheckpointResults(self.stage1, self.stage2, None, self.ceiling)
 
 
+@dataclass(frozen=True)
+class BaseCheckpoint:
+    """The checkpoint that a model was loaded from, and trained further since.
+
+    `name` is a folder's name, or the Hub's if `is_repository`; `sources` are its data.
+    """
+
+    name: str
+    is_repository: bool
+    sources: list[Provenance]
+
+
 # The card --------------------------------------------------------------------------------------
 
 
-def model_card(model: PreTrainedModel, folder: Path) -> str:
+def model_card(model: Model, folder: Path, base: BaseCheckpoint | None = None) -> str:
     """Return the card of a checkpoint, as Markdown with YAML metadata.
 
-    `folder` holds the processor and any of `RESULT_FILES`. Scores without a file are shown as
-    unmeasured; `results_evaluation.json` replaces the scores of stage 1. Raises ValueError if a
-    file is unreadable.
+    `folder` holds any of `RESULT_FILES`, and the processor (the default one if not). Scores
+    without a file are shown as unmeasured; `results_evaluation.json` replaces the scores of
+    stage 1. The sources of a `base` count too. Raises ValueError if a file is unreadable.
     """
     config = model.config
     results = CheckpointResults.read(folder).of(model)
-    sources = results.sources(model)
+    inherited = [] if base is None else base.sources
+    sources = list(dict.fromkeys([*inherited, *results.sources(model)]))
     stage1, stage2 = results.stage1, results.stage2
-    stage1_sources = [] if stage1 is None else list(stage1.provenance or ())
+    stage1_sources = inherited if stage1 is None else list(stage1.provenance or ())
     task = task_of(config)
+    scores = model_index(task, results, simulated=is_simulated(config))
+    has_processor = any(folder.glob("*processor_config.json"))
     data = card_data(
         config.model_type.replace("_", "-"),
         licence_fields(weights_licence(sources)),
-        library_name="transformers",
+        # For stage 2 under `transformers`, the Hub would show a pipeline that finds no faces.
+        library_name="transformers" if config.model_type == "mma" else "mma_mrnnet",
         pipeline_tag=task,
         tags=[
             "facial-expression",
@@ -129,7 +142,10 @@ def model_card(model: PreTrainedModel, folder: Path) -> str:
             "affective-computing",
             config.model_type,
         ],
-        eval_results=model_index(task, results, simulated=is_simulated(config)) or None,
+        base_model=base.name if base is not None and base.is_repository else None,
+        datasets=[source.name for source in sources if _HUB_NAME.fullmatch(source.name)] or None,
+        metrics=sorted({score.metric_type for score in scores}) or None,
+        eval_results=scores or None,
     )
     runs = {1: stage1, 2: stage2}
     weights = sum(path.stat().st_size for path in folder.glob("*.safetensors"))
@@ -139,7 +155,10 @@ def model_card(model: PreTrainedModel, folder: Path) -> str:
         sources=sources,
         config=config,
         mma_config=getattr(config, "mma_config", config),
-        processor=MMAMRNNetVideoProcessor.from_pretrained(folder),
+        base=base,
+        processor=MMAMRNNetVideoProcessor.from_pretrained(folder)
+        if has_processor
+        else MMAMRNNetVideoProcessor(),
         stage1=stage1,
         stage2=stage2,
         stage1_sources=stage1_sources,
@@ -153,6 +172,12 @@ def model_card(model: PreTrainedModel, folder: Path) -> str:
         megabytes=f"{weights / 1e6:.1f}",
         parameters=f"{sum(parameter.numel() for parameter in model.parameters()):,}",
     )
+
+
+def settings_card(what: str) -> str:
+    """Return the card of a repository that holds only the settings of `what`, not weights."""
+    data = card_data("mma-mrnnet", {"license": "apache-2.0"}, library_name="mma_mrnnet")
+    return render_card("settings", data, sources=[], what=what)
 
 
 def card_data(model_name: str, licence: dict[str, Any], **fields: Any) -> ModelCardData:

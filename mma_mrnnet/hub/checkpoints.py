@@ -90,8 +90,11 @@ def load_either(
 
 
 def extractor_of(model: Model) -> MMAModel | None:
-    """Return the extractor of a model; None if the model reads feature tables."""
-    return model if isinstance(model, MMAModel) else model.mma
+    """Return the extractor of a model; None if the model reads feature tables.
+
+    Also takes a model of a repository's own code, whose classes are others than ours.
+    """
+    return cast("MMAModel | None", model if model.config.model_type == "mma" else model.mma)
 
 
 def weights_digest(extractor: MMAModel) -> str:

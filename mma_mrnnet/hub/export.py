@@ -4,16 +4,30 @@ import os
 import re
 import shlex
 import shutil
+from contextlib import suppress
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
-from transformers import PreTrainedConfig
+import torch
+from huggingface_hub import ModelCard, snapshot_download
+from huggingface_hub.errors import HTTPError
+from safetensors.torch import load_file
+from torch import Tensor
+from transformers import PreTrainedConfig, PreTrainedModel
+from transformers.modelcard import TrainingSummary
 
 from mma_mrnnet.files import check_new_folder, replaced_folder, write_json, write_text
-from mma_mrnnet.hub.cards import RESULT_FILES, CheckpointResults, model_card
-from mma_mrnnet.hub.checkpoints import CheckpointError, extractor_of, load_either
+from mma_mrnnet.hub.cards import (
+    RESULT_FILES,
+    BaseCheckpoint,
+    CheckpointResults,
+    model_card,
+    settings_card,
+)
+from mma_mrnnet.hub.checkpoints import CheckpointError, Model, extractor_of, load_either
 from mma_mrnnet.model.modeling_mma import MMAModel
+from mma_mrnnet.model.modeling_mma_mrnnet import MMAMRNNetForIntensity
 from mma_mrnnet.results import ResultsError, load_json
 
 TASK = "facial-expression-intensity"
@@ -73,6 +87,102 @@ def add_pipeline(config: PreTrainedConfig, folder: Path) -> None:
     shutil.copyfile(str(files("mma_mrnnet") / "prediction" / PIPELINE_FILE), folder / PIPELINE_FILE)
     implementation = f"{Path(PIPELINE_FILE).stem}.FacialExpressionIntensityPipeline"
     config.custom_pipelines = {TASK: {"impl": implementation, "pt": ["AutoModel"], "type": "video"}}
+
+
+# Folders that transformers uploads -------------------------------------------------------------
+
+
+def write_card(part: object, folder: Path) -> None:
+    """Write the card of a model, processor or config into the folder that transformers uploads.
+
+    With a model come the result files of the checkpoint that it was loaded from, but those of
+    weights that changed since. Of settings alone, only transformers' placeholder is replaced.
+    """
+    path = folder / "README.md"
+    if isinstance(part, PreTrainedModel):
+        model = cast("Model", part)
+        base = _add_results(model, folder)
+        write_text(path, model_card(model, folder, base))
+    elif path.is_file() and "Model Card for Model ID" in path.read_text("utf-8"):
+        what = "model" if isinstance(part, PreTrainedConfig) else "processor"
+        write_text(path, settings_card(what))
+
+
+def use_card_in_trainer() -> None:
+    """Let `Trainer` push our models with their card, its own record of the training below.
+
+    `Trainer` has no hook between its card and the upload, so this replaces the method that
+    makes the text. Other models keep transformers' card.
+    """
+    make_summary = TrainingSummary.from_trainer
+
+    def from_trainer(trainer: Any, **settings: Any) -> TrainingSummary:
+        summary = make_summary(trainer, **settings)
+        if isinstance(trainer.model, MMAModel | MMAMRNNetForIntensity):
+            make_text = summary.to_model_card
+            folder = Path(trainer.args.output_dir)
+            summary.to_model_card = lambda: _trainer_card(trainer.model, folder, make_text())
+        return summary
+
+    TrainingSummary.from_trainer = from_trainer  # type: ignore[assignment, method-assign]
+
+
+def _trainer_card(model: Model, folder: Path, made_by_trainer: str) -> str:
+    """Write our card; return it with the part on the training of transformers' card."""
+    write_card(model, folder)
+    theirs, ours = ModelCard(made_by_trainer), ModelCard.load(folder / "README.md")
+    for name in ("base_model", "datasets", "language"):
+        if (value := theirs.data.get(name)) is not None:
+            ours.data[name] = value
+    ours.data["tags"] = sorted({*ours.data["tags"], *(theirs.data.get("tags") or ())})
+    training = theirs.text.partition("## Training procedure")[2].strip()
+    ours.text += f"\n\n## Training by transformers' Trainer\n\n{training}\n"
+    return str(ours)
+
+
+def _add_results(model: Model, folder: Path) -> BaseCheckpoint | None:
+    """Copy the result files that are true of a model; return its base if weights changed."""
+    origin, is_repository = _origin_of(model)
+    if origin is None:
+        return None
+    found: dict[str, Tensor] = {}
+    for path in origin.glob("*.safetensors"):
+        found |= load_file(path)
+    extractor = extractor_of(model)
+    of_extractor = {} if extractor is None else extractor.state_dict()
+    without_prefix = {name.removeprefix("mma."): value for name, value in found.items()}
+    is_same_extractor = _are_in(of_extractor, without_prefix)
+    is_stage_1 = model.config.model_type == "mma"
+    is_same = is_same_extractor if is_stage_1 else _are_in(model.state_dict(), found)
+    for name in RESULT_FILES:
+        is_of_extractor = name in ("results_mma.json", "results_evaluation.json")
+        is_true = is_same_extractor if is_of_extractor else is_same and not is_stage_1
+        if is_true and (origin / name).is_file():
+            _copy_results(origin / name, folder / name)
+    if is_same:
+        return None
+    name = model.config._name_or_path if is_repository else origin.name
+    return BaseCheckpoint(name, is_repository, CheckpointResults.read(origin).sources(model))
+
+
+def _origin_of(model: Model) -> tuple[Path | None, bool]:
+    """Return the folder that a model was loaded from, and whether it is of a Hub repository."""
+    place, commit = model.config._name_or_path, getattr(model.config, "_commit_hash", None)
+    if place and Path(place).is_dir():
+        return Path(place), False
+    if place and commit:
+        with suppress(OSError, HTTPError):  # no network: nothing is known of its results
+            patterns = ["*.safetensors", *RESULT_FILES]
+            return Path(snapshot_download(place, revision=commit, allow_patterns=patterns)), True
+    return None, False
+
+
+def _are_in(ours: dict[str, Tensor], theirs: dict[str, Tensor]) -> bool:
+    """Return whether all our weights equal theirs, in our precision."""
+    return all(
+        name in theirs and torch.equal(theirs[name].to(value.dtype), value.cpu())
+        for name, value in ours.items()
+    )
 
 
 # Local places ----------------------------------------------------------------------------------

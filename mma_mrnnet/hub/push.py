@@ -87,6 +87,7 @@ def publish_checkpoint(
     private: bool = False,
     revision: str | None = None,
     message: str | None = None,
+    create_pr: bool = False,
 ) -> Published:
     """Export a checkpoint and push it to a model repository in one commit.
 
@@ -99,12 +100,17 @@ def publish_checkpoint(
         private: create a private repository; an existing one must be private.
         revision: a branch, created from `main` if needed.
         message: title of the commit.
+        create_pr: open a pull request with the commit, which the owners of an existing
+            repository can merge; needs no right to write. Its address becomes `url`.
 
     Raises:
+        ValueError: both `revision` and `create_pr`.
         CheckpointError: the source cannot be loaded.
         PublishError: the push failed: no valid token, no write access, an invalid name, a
             repository with other contents, no connection, or a failure of the Hub.
     """
+    if revision is not None and create_pr:
+        raise ValueError(f"a pull request is made for main; got a revision too: {revision!r}")
     try:
         validate_repo_id(repo_id)
     except HFValidationError as error:
@@ -130,18 +136,30 @@ def publish_checkpoint(
                 private,
                 revision,
                 message or f"Upload {_model_type(folder)} model",
+                create_pr,
                 state,
             )
 
 
 def _push(
-    folder: Path, repo_id: str, private: bool, revision: str | None, message: str, state: _State
+    folder: Path,
+    repo_id: str,
+    private: bool,
+    revision: str | None,
+    message: str,
+    create_pr: bool,
+    state: _State,
 ) -> Published:
     api = HfApi(library_name="mma_mrnnet")
     if "/" not in repo_id:
         # Without a namespace, the Hub may match an old repository of that name.
         repo_id = f"{_retry(api.whoami)['name']}/{repo_id}"
     found = _retry(lambda: _look(api, repo_id, revision))
+    if found is None and create_pr:
+        raise PublishError(
+            f"{repo_id}: no such repository that you may read, so no pull request; nothing was "
+            "uploaded"
+        )
     if found is None:
         _retry(lambda: api.create_repo(repo_id, private=private or None, exist_ok=True))
         state.created = True
@@ -154,14 +172,21 @@ def _push(
         # Look again: after a lost response the commit may already exist.
         head = api.model_info(repo_id, revision=revision)
         _check_repository(api, head, folder, private)
-        made = _commit(api, head, folder, revision, message, state)
+        made = _commit(api, head, folder, revision, message, create_pr, state)
         return dataclasses.replace(made, changed=found is None or made.commit != found.sha)
 
-    return _retry(commit)
+    # A second try after a lost response would open a second pull request.
+    return commit() if create_pr else _retry(commit)
 
 
 def _commit(
-    api: HfApi, head: ModelInfo, folder: Path, revision: str | None, message: str, state: _State
+    api: HfApi,
+    head: ModelInfo,
+    folder: Path,
+    revision: str | None,
+    message: str,
+    create_pr: bool,
+    state: _State,
 ) -> Published:
     paths = sorted(folder.iterdir())
     kept = {path.name for path in paths}
@@ -169,7 +194,9 @@ def _commit(
     additions = [CommitOperationAdd(path_in_repo=path.name, path_or_fileobj=path) for path in paths]
     ModelCard.load(folder / "README.md").validate()
     try:
-        api.preupload_lfs_files(head.id, additions, revision=revision, free_memory=False)
+        api.preupload_lfs_files(
+            head.id, additions, revision=revision, free_memory=False, create_pr=create_pr
+        )
     except Exception as error:
         raise _ExhaustedError(str(error)) from error
     state.sent = True
@@ -179,10 +206,11 @@ def _commit(
         commit_message=message,
         revision=revision,
         parent_commit=head.sha,
+        create_pr=create_pr,
     )
     return Published(
         repo_id=head.id,
-        url=f"{api.endpoint}/{head.id}" + (f"/tree/{revision}" if revision else ""),
+        url=made.pr_url or f"{api.endpoint}/{head.id}" + (f"/tree/{revision}" if revision else ""),
         commit=made.oid,
         files=len(paths),
         size=sum(path.stat().st_size for path in paths),

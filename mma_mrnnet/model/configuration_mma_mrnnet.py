@@ -1,11 +1,14 @@
 """Configs of both networks; every field is validated."""
 
+import importlib
 import unicodedata
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, ClassVar, Literal, cast
 
 from huggingface_hub.dataclasses import strict
 from transformers import PreTrainedConfig, ResNetConfig
+from transformers.utils import PushToHubMixin
 
 from .labels import (
     ACTION_UNITS,
@@ -85,7 +88,25 @@ def _require_names(name: str, values: Sequence[object]) -> None:
             )
 
 
-class NamedOutputsConfig(PreTrainedConfig):
+class WithCard(PushToHubMixin):
+    """Part of a repository that writes the card whenever transformers uploads it."""
+
+    def _upload_modified_files(self, *args: Any, **kwargs: Any) -> Any:
+        """Write the card, then upload (transformers' hook of every push)."""
+        try:
+            # Imported by name: an exported copy of this file works without the package.
+            export = importlib.import_module("mma_mrnnet.hub.export")
+        except ImportError as error:
+            raise ValueError(
+                "only the package mma-mrnnet writes the card of a push (licence, cautions, "
+                "results), and it is not installed here: write a README.md yourself and upload "
+                "the saved folder with huggingface_hub's upload_folder"
+            ) from error
+        export.write_card(self, Path(args[0]))
+        return super()._upload_modified_files(*args, **kwargs)
+
+
+class NamedOutputsConfig(WithCard, PreTrainedConfig):
     """A config that derives `label2id` from `id2label`."""
 
     def __post_init__(self, **kwargs: Any) -> None:

@@ -15,7 +15,7 @@ from transformers.modeling_outputs import ImageClassifierOutput
 from transformers.models.resnet.modeling_resnet import ResNetStage
 from transformers.utils.generic import ModelOutput, TransformersKwargs, can_return_tuple
 
-from .configuration_mma_mrnnet import MMAConfig
+from .configuration_mma_mrnnet import MMAConfig, WithCard
 from .labels import EXPRESSIONS, VALENCE_AROUSAL, pack_affect
 from .losses import (
     action_unit_loss,
@@ -44,8 +44,8 @@ def check_keywords(kwargs: dict[str, Any], forward: Callable[..., Any]) -> None:
         )
 
 
-class SafeWeights(PreTrainedModel):
-    """A model that loads safetensors only, never a pickle."""
+class SafeWeights(WithCard, PreTrainedModel):
+    """A model that loads safetensors only, never a pickle, and is pushed with its card."""
 
     @classmethod
     def from_pretrained(cls, *args: Any, **kwargs: Any) -> Self:

@@ -20,6 +20,7 @@ from .configuration_mma_mrnnet import (
     MOST_IMAGE_SIZE,
     MMAConfig,
     MMAMRNNetConfig,
+    WithCard,
 )
 
 logger = logging.getLogger(__name__)
@@ -84,7 +85,7 @@ class ClipsKwargs(VideosKwargs, total=False):
     length_policy: str | None
 
 
-class MMAMRNNetVideoProcessor(BaseVideoProcessor):
+class MMAMRNNetVideoProcessor(WithCard, BaseVideoProcessor):
     """Turn clips of aligned face crops into padded, masked batches.
 
     A crop becomes (x - 127.5) / 127.5, after a bilinear resize to `size` if needed. Clips

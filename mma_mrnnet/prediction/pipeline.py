@@ -20,7 +20,7 @@ from transformers import AutoModel, Pipeline
 from transformers.pipelines import PIPELINE_REGISTRY
 
 from mma_mrnnet.hub.checkpoints import pretrained_folder
-from mma_mrnnet.hub.export import TASK, add_pipeline
+from mma_mrnnet.hub.export import TASK, add_pipeline, write_card
 
 if TYPE_CHECKING:
     from mma_mrnnet.prediction import VideoPrediction
@@ -199,6 +199,11 @@ class FacialExpressionIntensityPipeline(Pipeline):
         add_pipeline(self.model.config, folder)
         self.model.save_pretrained(folder, **kwargs)
         self.feature_extractor.save_pretrained(folder, **kwargs)
+
+    def _upload_modified_files(self, *args: Any, **kwargs: Any) -> Any:
+        """Write the model's card, then upload (transformers' hook of every push)."""
+        write_card(self.model, Path(args[0]))
+        return super()._upload_modified_files(*args, **kwargs)
 
 
 def _is_one_video(inputs: Any) -> bool:
