@@ -348,8 +348,8 @@ class TalkerErrors(Record):
 class ExtractorErrors(Record):
     """Errors of the extractor on the images of one source; None with too few images.
 
-    `action_unit_output` is what the extractor's units mean: `presence` or `intensity`, as in
-    `MMAConfig`. For `intensity`, the `slope` of a unit multiplies the log-odds of its intensity.
+    With `graded_units`, units were learnt as graded values (`MMAConfig.action_unit_loss`), and the
+    `slope` of a unit multiplies the log-odds of its target instead of its intensity.
     """
 
     rows: int
@@ -357,7 +357,7 @@ class ExtractorErrors(Record):
     expressions: ExpressionErrors | None
     valence_arousal: dict[str, ValueErrors | None]
     neutral_talkers: TalkerErrors | None
-    action_unit_output: str = "presence"
+    graded_units: bool = False
 
 
 @dataclass

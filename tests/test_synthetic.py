@@ -433,26 +433,28 @@ def test_a_talking_mouth_looks_a_little_like_surprise():
     assert silent[0, 0, surprise] < talking[0, 0, surprise] < 0.1
 
 
-def test_an_intensity_is_reported_as_it_is_and_never_at_the_ends_of_the_scale():
+def test_a_graded_unit_is_reported_at_its_target_and_never_at_the_ends_of_the_scale():
+    # Targets are 1.25 times the intensity, at most 1; what lies beyond .98 and .02 is told as that.
     plain = ExtractorNoise(
-        action_unit_output="intensity",
+        graded_units=True,
         **{"unit_floor": 0.0, "unit_slope": 1.0, "sensitivity": (1.0,) * 17, "cross_talk": ()},
     )
     reported = report(face(au12=0.3, au25=0.75, au26=1.0), plain)[0, 0, FIRST_UNIT:]
-    assert reported[find_columns(12, 25, 26, 4)] == pytest.approx([0.3, 0.75, 0.98, 0.02])
+    assert reported[find_columns(12, 25, 26, 4)] == pytest.approx([0.375, 0.9375, 0.98, 0.02])
 
 
-def test_measured_intensities_reach_only_part_of_the_landmark_models_scale():
-    # AU24 at full strength is .5 of that scale: 0 log-odds, and the floor of -1 is left.
+def test_graded_units_reach_only_part_of_the_landmark_models_scale():
+    # AU24 at full strength is .5 of that scale, its target .625: log-odds log(5 / 3).
     unit = UnitErrors(annotated=99, floor=-1.0, slope=0.7, person=0.1, frame=0.2, cross_talk={})
     cross = replace(unit, cross_talk={"AU24": 2.0})
     units = {"AU24": unit, "AU25": cross}
-    errors = ExtractorErrors(99, units, None, {"valence": None, "arousal": None}, None, "intensity")
-    assert ExtractorErrors.from_json(errors.to_json()).action_unit_output == "intensity"
+    errors = ExtractorErrors(99, units, None, {"valence": None, "arousal": None}, None, True)
+    assert ExtractorErrors.from_json(errors.to_json()).graded_units
     noise = noise_from_errors({"all": errors})
     reported = report(face(au24=1.0), noise)[0, 0, FIRST_UNIT:]
     # AU25 at rest: .02, log-odds -3.892; the cross-talk counts on the measured scale, .5 * 2.
-    expected = [1 / (1 + np.exp(1.0)), 1 / (1 + np.exp(1 + 0.7 * 3.892 - 1))]
+    logits = np.array([-1 + 0.7 * np.log(5 / 3), -1 - 0.7 * 3.892 + 1])
+    expected = 1 / (1 + np.exp(-logits))
     assert reported[find_columns(24, 25)] == pytest.approx(expected, abs=1e-4)
 
 

@@ -5,9 +5,16 @@ from math import sqrt
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
-from mma_mrnnet.model.labels import ACTION_UNITS, EXPRESSIONS, VALENCE_AROUSAL, action_unit_name
+from mma_mrnnet.model.labels import (
+    ACTION_UNITS,
+    EXPRESSIONS,
+    VALENCE_AROUSAL,
+    action_unit_name,
+    presence_target,
+)
 from mma_mrnnet.model.priors import action_unit_prior
 from mma_mrnnet.results import ExtractorErrors
 
@@ -23,8 +30,8 @@ LANDMARK_REACH: dict[int, float] = {
 Our choice, between its readings of made faces at full strength and of photos: half of the scale is
 much for some units (eyes wide, lips pressed) and little for others (smile, lips apart).
 """
-LEAST_INTENSITY = 0.02
-"""Smallest intensity, and largest distance from 1, whose log-odds are told apart."""
+LEAST_TARGET = 0.02
+"""Targets nearer to 0 or 1 count as this far from it, since their log-odds are endless."""
 
 _CHANNEL_GROUPS = (len(VALENCE_AROUSAL), len(VALENCE_AROUSAL) + len(EXPRESSIONS))
 
@@ -39,12 +46,12 @@ class ExtractorNoise:
     a unit of intensity 0.4 with probability 0.5, as in `labels.presence_target`.
     """
 
-    action_unit_output: str = "presence"
-    """What the extractor's units mean, as in `ExtractorErrors`; slopes multiply `unit_evidence`."""
+    graded_units: bool = False
+    """Units were learnt as graded values, as in `ExtractorErrors`; see `unit_evidence`."""
     unit_floor: Each = -3.2
-    """Logit of a unit at rest: probability 0.04 (of a reported intensity: at evidence 0)."""
+    """Logit of a unit at rest: probability 0.04. Of a graded unit: logit at output 0.5."""
     unit_slope: Each = 8.0
-    """Difference in logits between full strength and rest."""
+    """Difference in logits between full strength and rest; factor of a graded unit's log-odds."""
     sensitivity: tuple[float, ...] = (
         *(0.85, 0.85, 0.85, 0.80, 0.90, 0.75, 0.75, 0.75, 0.70),
         *(1.00, 0.65, 0.70, 0.65, 0.60, 0.65, 1.00, 0.90),
@@ -194,23 +201,22 @@ def _report_units(shown: Array, error: Array, noise: ExtractorNoise) -> Array:
         seen[..., find_columns(also)] = combine_causes(
             seen[..., find_columns(also)], share * shown[..., find_columns(unit)]
         )
-    evidence = unit_evidence(seen, noise.action_unit_output)
+    evidence = unit_evidence(seen) if noise.graded_units else seen
     logits = np.array(noise.unit_floor) + np.array(noise.unit_slope) * evidence + error
     for unit, moves, added in noise.logit_cross_talk:
         logits[..., find_columns(moves)] += added * sensed[..., find_columns(unit)]
     return 1 / (1 + np.exp(-logits))
 
 
-def unit_evidence(intensity: Array, action_unit_output: str) -> Array:
-    """Return what a unit's reported logit is linear in, given its intensity in [0, 1].
+def unit_evidence(intensity: Array) -> Array:
+    """Return what a graded unit's logit is linear in: the log-odds of its target.
 
-    For `presence` the intensity itself. For `intensity` its log-odds, since the sigmoid of the
-    logit is then the intensity; errors have about the same size in logits at all intensities.
+    `intensity` is in [0, 1]; the target is that of training, `labels.presence_target`. Errors
+    have about the same size in logits for faint and strong units, but not in the output itself.
     """
-    if action_unit_output == "presence":
-        return intensity
-    kept = intensity.clip(LEAST_INTENSITY, 1 - LEAST_INTENSITY)
-    return np.asarray(np.log(kept / (1 - kept)))
+    target = presence_target(torch.from_numpy(intensity)).numpy()
+    kept = target.clip(LEAST_TARGET, 1 - LEAST_TARGET)
+    return np.asarray(np.log(kept / (1 - kept)), dtype=np.float64)
 
 
 def noise_from_errors(errors: dict[str, ExtractorErrors]) -> ExtractorNoise:
@@ -219,8 +225,7 @@ def noise_from_errors(errors: dict[str, ExtractorErrors]) -> ExtractorNoise:
     Prefers errors on made-up faces, because their labels are true by construction, to those of
     all rows. Units without a measurement are reported as the prior predicts. Everything else
     without a measurement keeps its default, including memory, bad frames and turned heads,
-    which still pictures cannot show. Where units are reported as intensities, a display at full
-    strength reaches `LANDMARK_REACH` of the scale.
+    which still pictures cannot show. A graded unit at full strength reaches `LANDMARK_REACH`.
 
     Raises:
         ValueError: no action unit was measured.
@@ -246,11 +251,10 @@ def noise_from_errors(errors: dict[str, ExtractorErrors]) -> ExtractorNoise:
         for name, added in (found.cross_talk if found else {}).items()
         if name in numbers
     ]
-    meaning = measured.action_unit_output
-    reach = LANDMARK_REACH if meaning == "intensity" else {}
+    reach = LANDMARK_REACH if measured.graded_units else {}
     return replace(
         default,
-        action_unit_output=meaning,
+        graded_units=measured.graded_units,
         unit_floor=each("floor", default.unit_floor),
         unit_slope=each("slope", default.unit_slope),
         # For the rest the slope includes it.
