@@ -36,6 +36,7 @@ def measured(
     expression_logits=None,
     values=None,
     label=None,
+    graded_units=False,
     **crops,
 ):
     """The errors of reports (N, 17), (N, 7) and (N, 2), zero and unlabelled where not given."""
@@ -61,7 +62,8 @@ def measured(
         **crops,
     }
     rows = Crops(intensity=torch.as_tensor(intensity), **given)
-    return measure_errors(outputs, labels, rows, ACTION_UNITS, ["warp", "render", "drawn-units"])
+    made = ["warp", "render", "drawn-units"]
+    return measure_errors(outputs, labels, rows, ACTION_UNITS, made, graded_units=graded_units)
 
 
 def test_people_are_numbered_and_an_unknown_one_is_nobody():
@@ -344,3 +346,17 @@ def test_results_that_cannot_be_read_are_named(tmp_path, content):
     (tmp_path / "results_mma.json").write_text(content)
     with pytest.raises(ValueError, match=r"results_mma.json: not .* result"):
         read_errors(str(tmp_path))
+
+
+def test_graded_units_are_measured_against_the_log_odds_of_their_targets():
+    # Targets are 1.25 times the intensities: .25, .5 and .75; logits are -1 + .6 log-odds.
+    intensity = np.full((60, UNITS), np.nan)
+    column = ACTION_UNITS.index(12)
+    intensity[:, column] = np.repeat([0.2, 0.4, 0.6], 20)
+    logits = np.zeros((60, UNITS))
+    logits[:, column] = np.repeat([-1 - 0.6 * np.log(3), -1, -1 + 0.6 * np.log(3)], 20)
+    found = measured(intensity, logits, graded_units=True)["all"]
+    assert found.graded_units
+    unit = found.action_units["AU12"]
+    assert (unit.floor, unit.slope, unit.frame) == pytest.approx((-1, 0.6, 0), abs=1e-6)
+    assert not measured(intensity, logits)["all"].graded_units

@@ -24,6 +24,7 @@ from mma_mrnnet.results import (
     ValueErrors,
     read_results,
 )
+from mma_mrnnet.synthetic.extractor_noise import unit_evidence
 from mma_mrnnet.training.datasets import FrameDataset
 
 Array = NDArray[np.float64]
@@ -67,6 +68,8 @@ def measure_errors(
     rows: FrameDataset,
     action_units: Sequence[int],
     constructed_sources: Collection[str],
+    *,
+    graded_units: bool = False,
 ) -> dict[str, ExtractorErrors]:
     """Return how the reports differ from the labels, by `all`, `made` (if present) and source.
 
@@ -76,7 +79,7 @@ def measure_errors(
     stand for photographs.
 
     Outputs and labels are named as in `MMAModel`. The labels of `constructed_sources` are true
-    by construction.
+    by construction. With `graded_units`, the line is in the log-odds of the unit's target.
     """
     logits = outputs["expression_logits"].double().cpu().numpy()
     crops = _Crops(
@@ -92,7 +95,7 @@ def measure_errors(
     chosen = {"all": np.ones(len(rows), bool), "made": np.isin(sources, list(constructed_sources))}
     chosen |= {source: sources == source for source in sorted(set(rows.sources))}
     return {
-        name: _measure(crops.select(part), action_units)
+        name: _measure(crops.select(part), action_units, graded_units)
         for name, part in chosen.items()
         if part.any()
     }
@@ -122,22 +125,24 @@ def number_people(subjects: Sequence[str]) -> NDArray[np.int64]:
     return np.where(np.array(subjects) == "", -1, number)
 
 
-def _measure(crops: _Crops, action_units: Sequence[int]) -> ExtractorErrors:
+def _measure(crops: _Crops, action_units: Sequence[int], graded_units: bool) -> ExtractorErrors:
     names = [action_unit_name(unit) for unit in action_units]
     return ExtractorErrors(
         rows=len(crops.person),
         action_units={
-            name: _measure_unit(crops, column, names) for column, name in enumerate(names)
+            name: _measure_unit(crops, column, names, graded_units)
+            for column, name in enumerate(names)
         },
         expressions=_measure_expressions(crops),
         valence_arousal={
             name: _measure_value(crops, column) for column, name in enumerate(VALENCE_AROUSAL)
         },
         neutral_talkers=_measure_talkers(crops, action_units),
+        graded_units=graded_units,
     )
 
 
-def _measure_unit(crops: _Crops, column: int, names: list[str]) -> UnitErrors | None:
+def _measure_unit(crops: _Crops, column: int, names: list[str], graded: bool) -> UnitErrors | None:
     """Measure one unit; None if its labels are constant."""
     annotated = ~np.isnan(crops.intensity[:, column])
     given, logits = crops.intensity[annotated], crops.units[annotated, column]
@@ -151,13 +156,14 @@ def _measure_unit(crops: _Crops, column: int, names: list[str]) -> UnitErrors | 
         if other != column and complete[other] and np.ptp(given[:, other]) > 0
     ]
     others = others if len(given) >= LEAST_ROWS + len(others) else []
-    weights, _ = _fit_line(given[:, [column, *others]], logits)
+    own = unit_evidence(given[:, column]) if graded else given[:, column]
+    weights, _ = _fit_line(np.column_stack([own, given[:, others]]), logits)
     others = [
         other
         for other, added in zip(others, weights[2:], strict=True)
         if abs(added) >= LEAST_CROSS_TALK
     ]
-    weights, left = _fit_line(given[:, [column, *others]], logits)
+    weights, left = _fit_line(np.column_stack([own, given[:, others]]), logits)
     person, frame = split_spread(left, crops.person[annotated])
     cross_talk = zip([names[other] for other in others], weights[2:].tolist(), strict=True)
     return UnitErrors(

@@ -157,7 +157,14 @@ def mma_stage(args: TrainArguments) -> Stage:
             data=data,
             calibration=calibration,
             validation=score_frames(outputs, labels, validation, units),
-            errors=measure_errors(outputs, labels, validation, units, constructed),
+            errors=measure_errors(
+                outputs,
+                labels,
+                validation,
+                units,
+                constructed,
+                graded_units=model.config.action_unit_loss == "squared_error",
+            ),
             facts=collect_frame_facts(train, config),
         )
 
