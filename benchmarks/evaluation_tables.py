@@ -204,27 +204,6 @@ def calibration_table(training: dict) -> str:
     return paragraphs(table(heads, rows), temperature)
 
 
-def groups_tables(evaluation: dict) -> str:
-    """Show scores by how the crops look, source by source."""
-    sources = list(evaluation["sources"])
-    shown = []
-    for kind, groups in evaluation["groups"].items():
-        rows = [
-            [group["name"], *(group_cell(group["sources"].get(source)) for source in sources)]
-            for group in groups
-        ]
-        shown.append(table([f"by {kind}: AU correlation, expression F1 (images)", *sources], rows))
-    return paragraphs(*shown)
-
-
-def group_cell(found: dict | None) -> str:
-    """Format the scores of a group; a dash if too few images are in it."""
-    if found is None:
-        return "–"
-    scores = (found["mean_action_unit_correlation"], found["expression_macro_f1"])
-    return f"{', '.join(map(number, scores))} ({found['images']})"
-
-
 def smiles_table(result: dict) -> str:
     """Show smiling against neutral on people in no training image of their fold."""
     rows = []

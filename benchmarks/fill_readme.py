@@ -60,7 +60,6 @@ def result_blocks() -> dict[str, str]:
         "courses": tables.courses_text(clips),
         "changed clips": tables.changed_table(clips),
         "cost": prediction_cost(),
-        "groups": tables.groups_tables(evaluation),
     }
 
 

@@ -775,15 +775,6 @@ class TalkerScores(Record):
 
 
 @dataclass(frozen=True)
-class GroupScores(Record):
-    """Scores of a group of images of one source; None with too few images."""
-
-    images: int
-    mean_action_unit_correlation: Score
-    expression_macro_f1: Score
-
-
-@dataclass(frozen=True)
 class ModelCosts(Record):
     """Network size, CPU time per face, and a digest of the weights (None: not recorded)."""
 
@@ -808,14 +799,6 @@ class EvaluatedData(Record):
 
 
 @dataclass(frozen=True)
-class LookGroup(Record):
-    """Scores of images that look alike, by source."""
-
-    name: str
-    sources: dict[str, GroupScores]
-
-
-@dataclass(frozen=True)
 class ComparedModel(Record):
     """Scores of another model on the same images."""
 
@@ -831,7 +814,6 @@ class EvaluationResults(Record):
     Attributes:
         neutral_talkers: outputs for calm talkers by source, without sources labelled by a
             model.
-        groups: scores by `pose`, `blur` and `grey`.
         against: another model on the same images.
         time_courses: set if the data are clips with reference time courses; the dictionaries
             are then empty.
@@ -842,7 +824,6 @@ class EvaluationResults(Record):
     data: EvaluatedData
     sources: dict[str, SourceScores]
     neutral_talkers: dict[str, TalkerScores]
-    groups: dict[str, list[LookGroup]]
     against: ComparedModel | None
     what: str = (
         "stage 1 (face crop to valence-arousal, expressions and action units) on labelled face "

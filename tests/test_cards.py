@@ -113,25 +113,6 @@ EVALUATION = {
         "warp": {"images": 75, "mean_expression": {"neutral": 0.61, "surprise": 0.24}},
         "render": {"images": 0, "mean_expression": {"neutral": None, "surprise": None}},
     },
-    "groups": {
-        "grey": [
-            {
-                "name": "grey prints",
-                "sources": {
-                    "congress": {
-                        "images": 21,
-                        "mean_action_unit_correlation": 0.44,
-                        "expression_macro_f1": None,
-                    },
-                    "london": {
-                        "images": 5,
-                        "mean_action_unit_correlation": None,
-                        "expression_macro_f1": None,
-                    },
-                },
-            }
-        ]
-    },
     "invariance": {
         "mirrored": {
             "london": {

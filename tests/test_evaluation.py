@@ -7,19 +7,13 @@ import pytest
 import torch
 
 from mma_mrnnet import MMAMRNNetConfig, MMAMRNNetForIntensity, cli
-from mma_mrnnet.analysis.evaluation import score_groups
 from mma_mrnnet.analysis.evaluation_page import find_wrong_expressions, find_wrong_units
 from mma_mrnnet.analysis.extractor_scores import (
     Answers,
-    Looks,
-    estimate_yaw,
-    group_looks,
-    score_group,
     score_source,
     score_talkers,
 )
 from mma_mrnnet.analysis.markdown import format_interval, format_number, format_signed
-from mma_mrnnet.faces.detection import TEMPLATE
 from mma_mrnnet.hub.checkpoints import CheckpointError, load_extractor, pretrained_folder
 from mma_mrnnet.metrics import pearson_scores
 from mma_mrnnet.model.labels import ACTION_UNITS, EXPRESSIONS, NO_CLASS, neutral_talkers
@@ -105,7 +99,6 @@ def test_units_with_a_constant_label_do_not_count_in_the_mean():
     intensity[:, 0] = torch.linspace(0, 1, 40)
     given = answers(intensity=intensity)
     expected = float(pearson_scores(given.presence[:, :1], intensity[:, :1]))
-    assert score_group(given).mean_action_unit_correlation == pytest.approx(expected)
     assert score_source(given).mean_action_unit_correlation.value == pytest.approx(expected)
 
 
@@ -117,16 +110,6 @@ def test_a_unit_shown_by_fewer_than_ten_images_does_not_count_in_the_mean_f1():
     scores = score_source(answers(intensity=intensity, affect=affect))
     assert scores.action_units["AU02"].f1.value == 0
     assert scores.mean_action_unit_f1.value == 1
-
-
-def test_a_group_of_few_images_is_counted_and_not_scored():
-    group = score_group(answers(18))
-    assert (group.images, group.mean_action_unit_correlation, group.expression_macro_f1) == (
-        18,
-        None,
-        None,
-    )
-    assert score_group(answers(20)).expression_macro_f1 == 1
 
 
 def talker(**units):
@@ -170,56 +153,6 @@ def test_the_mean_over_calm_talkers_leaves_out_those_with_an_expression():
     talkers = score_talkers(given)
     assert talkers.images == 2
     assert talkers.mean_expression["neutral"] == pytest.approx(0.3)
-
-
-# How crops look ----------------------------------------------------------------------------------------------------
-
-
-def test_a_nose_beside_the_middle_of_the_eyes_is_a_turned_head():
-    landmarks = np.array([[40.0, 40], [80, 40], [60, 60], [50, 80], [70, 80]])
-    assert estimate_yaw(landmarks) == 0
-    landmarks[2] = [70, 60]  # a quarter of the eyes' distance off: atan(.25 / .5)
-    assert estimate_yaw(landmarks) == pytest.approx(26.565, abs=1e-3)
-    turn = np.array([[0.8, 0.6], [-0.6, 0.8]])
-    assert estimate_yaw(landmarks @ turn) == pytest.approx(
-        26.565, abs=1e-3
-    )  # a tilt of the head changes nothing
-    assert estimate_yaw(TEMPLATE) < 1
-
-
-def test_groups_are_thirds_of_each_source_and_leave_out_who_has_no_pose():
-    looks = Looks(
-        yaw=torch.tensor([0.0, 10, 20, NAN, 30, 5]),
-        sharpness=torch.tensor([3.0, 1, 2, 300, 100, 200]),
-        colour=torch.tensor([0.0, 30, 30, 0, 30, 1.9]),
-    )
-    groups = group_looks(looks, np.array(["a", "a", "a", "b", "b", "b"]))
-    assert [chosen.nonzero().flatten().tolist() for chosen in groups["pose"].values()] == [
-        [0, 5],
-        [1],
-        [2, 4],
-    ]
-    assert [chosen.nonzero().flatten().tolist() for chosen in groups["blur"].values()] == [
-        [1, 4],
-        [2, 5],
-        [0, 3],
-    ]
-    assert groups["grey"]["grey"].tolist() == [True, False, False, True, False, True]
-
-
-def test_the_images_of_a_group_are_scored_by_their_own_source():
-    sources = np.array(["a", "b"] * 20)
-    looks = Looks(
-        yaw=torch.tensor([30.0, 0.0] * 20),  # all of a are turned, none of b
-        sharpness=torch.arange(40.0),
-        colour=torch.full((40,), 30.0),
-    )
-    groups = score_groups(answers(), looks, sources)
-    turned = {group.name: group.sources for group in groups["pose"]}
-    assert {source: row.images for source, row in turned["20 degrees or more"].items()} == {"a": 20}
-    frontal = turned["turned by less than 10 degrees"]
-    assert {source: row.images for source, row in frontal.items()} == {"b": 20}
-    assert list(groups["grey"][0].sources) == []
 
 
 # Failures ----------------------------------------------------------------------------------------------------------
@@ -328,12 +261,12 @@ def test_the_command_writes_everything_that_it_says(checkpoint, stage1, faces, t
     assert set(report["sources"]) == {"warp", "congress"}
     assert [scores["images"] for scores in report["sources"].values()] == [12, 12]
     assert list(report["neutral_talkers"]) == ["warp"]
-    assert list(report["groups"]) == ["pose", "blur", "grey"]
+    assert report["sources"]["warp"]["steadiness"]["units"]
     assert set(report["against"]) == {"model", "sources"}
     # The two hold one extractor's shape with weights of their own, and the page tells them apart.
     page = (out / "evaluation.md").read_text()
     assert f"Against {checkpoint}" in page
-    assert "## By pose" in page
+    assert "## Steadiness of warp" in page
     assert "Labels: congress another model's, warp known by construction." in page
 
 

@@ -71,7 +71,7 @@ def test_scores_that_fell_are_named_with_their_source(tables):
     assert tables.scores_note(worse).endswith(lower)
 
 
-def test_calibration_and_groups_of_an_evaluation(tables):
+def test_calibration_errors_before_and_after(tables):
     record = {
         "temperature": 0.8,
         "before": {"congress": {"expression_ece": 0.2, "action_unit_ece": 0.05}},
@@ -80,8 +80,6 @@ def test_calibration_and_groups_of_an_evaluation(tables):
     text = tables.calibration_table({"calibration": record})
     assert "| congress | 0.200 | 0.100 | 0.050 | 0.040 |" in text
     assert "Temperature of the expressions: 0.80" in text
-    groups = tables.groups_tables(EVALUATION)
-    assert "| grey prints | –, – (5) | 0.44, – (21) |" in groups
 
 
 def test_the_folds_over_people_are_told_in_counts_and_intervals(tables):

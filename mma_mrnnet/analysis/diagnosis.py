@@ -6,8 +6,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from mma_mrnnet.analysis.clip_findings import CLIP_SIGNATURES
-from mma_mrnnet.analysis.findings import FRAME_SIGNATURES, RUN_SIGNATURES, Finding
+from mma_mrnnet.analysis.findings import (
+    CLIP_SIGNATURES,
+    FRAME_SIGNATURES,
+    RUN_SIGNATURES,
+    Finding,
+)
 from mma_mrnnet.results import MMAResults, MRNNResults, read_results
 
 RUN_FILE = "results.json"

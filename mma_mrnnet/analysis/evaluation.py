@@ -14,10 +14,6 @@ from mma_mrnnet.analysis.copies import DARK, DISTURBED, MIRRORED, Extractor
 from mma_mrnnet.analysis.evaluation_page import draw_failures, draw_scores, make_page
 from mma_mrnnet.analysis.extractor_scores import (
     Answers,
-    Looks,
-    group_looks,
-    measure_looks,
-    score_group,
     score_source,
     score_talkers,
     split_by_source,
@@ -30,7 +26,6 @@ from mma_mrnnet.analysis.time_courses import (
 )
 from mma_mrnnet.corpora import LabelledFrames
 from mma_mrnnet.faces.affect import CHUNK
-from mma_mrnnet.faces.detection import FaceDetector
 from mma_mrnnet.files import write_json, write_text
 from mma_mrnnet.hub.checkpoints import weights_digest
 from mma_mrnnet.model.labels import NO_CLASS
@@ -38,7 +33,6 @@ from mma_mrnnet.results import (
     ComparedModel,
     EvaluatedData,
     EvaluationResults,
-    LookGroup,
     ModelCosts,
 )
 from mma_mrnnet.training.datasets import FrameDataset
@@ -97,12 +91,12 @@ def evaluate(
     _check_rows(rows, data, split, pictures)
 
     sources = np.asarray(rows.sources, dtype=str)
-    answers, looks = _answer(rows, extractor, FaceDetector())
+    answers = _answer(rows, extractor)
     by_source = split_by_source(answers, sources)
     pseudo = {source.name for source in frames.provenance if source.labels == "pseudo"}
     compared = None
     if other is not None:
-        theirs = split_by_source(_answer(rows, other)[0], sources)
+        theirs = split_by_source(_answer(rows, other), sources)
         scores = {source: score_source(own) for source, own in theirs.items()}
         compared = ComparedModel(measure_costs(other), scores)
     results = EvaluationResults(
@@ -113,11 +107,10 @@ def evaluate(
         neutral_talkers={
             source: score_talkers(own) for source, own in by_source.items() if source not in pseudo
         },
-        groups=score_groups(answers, looks, sources),
         against=compared,
     )
     results = _write(results, out)
-    draw_scores(out / "evaluation.png", results, by_source)
+    draw_scores(out / "evaluation.png", by_source)
     if pictures:
         draw_failures(out / "failures.png", rows, answers, pictures)
     return results
@@ -142,7 +135,6 @@ def evaluate_clips(
         data=EvaluatedData(data, "all", frames, len(references)),
         sources={},
         neutral_talkers={},
-        groups={},
         against=ComparedModel(more[0][0], {}, more[0][1]) if more else None,
         what="action units against reference time courses; intervals are 95 %, by drawing clips",
         time_courses=scores,
@@ -177,18 +169,14 @@ def _check_rows(rows: FrameDataset, data: str, split: str, pictures: Sequence[st
         )
 
 
-def _answer(
-    rows: FrameDataset, extractor: Extractor, detector: FaceDetector | None = None
-) -> tuple[Answers, Looks]:
-    """Return the outputs for the crops of a split, and their looks (none without a detector)."""
+def _answer(rows: FrameDataset, extractor: Extractor) -> Answers:
+    """Return the outputs for the crops of a split, and for copies of them."""
     affect, copies = [], []
-    looks: list[list[float]] = []
     for crops in _read_chunks(rows):
         affect.append(extractor.read_affect(crops))
         copies.append(extractor.read_copies(crops, (MIRRORED, DARK, DISTURBED)))
-        looks += measure_looks(crops, detector) if detector is not None else []
     joined = (torch.from_numpy(np.concatenate(parts)) for parts in (affect, copies))
-    return Answers.join(rows, *joined), Looks(*torch.tensor(looks).reshape(-1, 3).unbind(1))
+    return Answers.join(rows, *joined)
 
 
 def _read_chunks(rows: FrameDataset) -> Any:
@@ -197,18 +185,6 @@ def _read_chunks(rows: FrameDataset) -> Any:
     for first in tqdm(starts, desc="crops", unit="chunk", leave=False):
         places = range(first, min(first + CHUNK, len(rows)))
         yield [rows[place]["crop"].numpy() for place in places]
-
-
-def score_groups(answers: Answers, looks: Looks, sources: np.ndarray) -> dict[str, list[LookGroup]]:
-    """Score groups of images that look alike, by source."""
-    groups: dict[str, list[LookGroup]] = {}
-    for kind, members in group_looks(looks, sources).items():
-        groups[kind] = []
-        for name, inside in members.items():
-            own = split_by_source(answers.select(inside), sources[inside.numpy()])
-            scores = {source: score_group(part) for source, part in own.items()}
-            groups[kind].append(LookGroup(name, scores))
-    return groups
 
 
 def measure_costs(extractor: Extractor) -> ModelCosts:

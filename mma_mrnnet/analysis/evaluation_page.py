@@ -23,7 +23,6 @@ from mma_mrnnet.model.labels import (
 from mma_mrnnet.results import (
     CourseScores,
     EvaluationResults,
-    LookGroup,
     ScoreInterval,
     SourceScores,
     TimeCourseScores,
@@ -54,14 +53,6 @@ LABEL_KINDS = {
     "unknown": "of unknown origin",
 }
 
-GROUP_NOTES = {
-    "pose": "Degrees are estimated from where the nose's tip stands between the eyes of five "
-    "detected points; no label says how a head is turned.",
-    "blur": "Thirds of each source by the variance of the Laplacian.",
-    "grey": "Crops without colour against those with. Size is not compared: every crop is "
-    "stored at the same size, and how large the face was in its photo is not known.",
-}
-
 Cells = dict[str, str]
 
 
@@ -84,7 +75,6 @@ def make_page(results: EvaluationResults) -> str:
         results=results,
         people=people,
         label_kinds=LABEL_KINDS,
-        group_notes=GROUP_NOTES,
         expressions=list(EXPRESSIONS),
         models=[results.model, *([other.model] if other else [])],
         sources=list(sources),
@@ -100,10 +90,6 @@ def make_page(results: EvaluationResults) -> str:
             source: rows for source, one in sources.items() if (rows := _list_steadiness(one))
         },
         talkers=talkers,
-        groups={
-            kind: [[group.name, *(_format_group(group, name) for name in sources)] for group in own]
-            for kind, own in results.groups.items()
-        },
         compared=_compare(results),
     )
 
@@ -222,14 +208,6 @@ def _list_units(sources: Mapping[str, SourceScores], score: str) -> list[list[st
     return _turn(columns)
 
 
-def _format_group(group: LookGroup, source: str) -> str:
-    found = group.sources.get(source)
-    if found is None:
-        return ""
-    correlation = format_number(found.mean_action_unit_correlation)
-    return f"{correlation}, {format_number(found.expression_macro_f1)} ({found.images})"
-
-
 def _compare(results: EvaluationResults) -> list[list[str]]:
     """Return rows with the scores of both models, without counts and missing scores."""
     if results.against is None:
@@ -251,25 +229,18 @@ def _compare(results: EvaluationResults) -> list[list[str]]:
 # Pictures ---------------------------------------------------------------------------------------
 
 
-def draw_scores(path: Path, results: EvaluationResults, answers: Mapping[str, Answers]) -> None:
-    """Draw reliability curves and AU correlations by source (`answers`) as a PNG file."""
+def draw_scores(path: Path, answers: Mapping[str, Answers]) -> None:
+    """Draw the reliability of expressions and common units by source (`answers`) as a PNG."""
     from matplotlib.figure import Figure
 
-    rows = 1 + len(results.sources)
-    figure = Figure(figsize=(13, 3.4 + 1.7 * (rows - 1)), layout="constrained")
-    grid = figure.add_gridspec(rows, 1 + len(SHOWN_UNITS), height_ratios=[2.1] + [1] * (rows - 1))
+    figure = Figure(figsize=(13, 3.6), layout="constrained")
     for column, unit in enumerate((None, *SHOWN_UNITS)):
-        axes = figure.add_subplot(grid[0, column])
+        axes = figure.add_subplot(1, 1 + len(SHOWN_UNITS), column + 1)
         for place, (source, own) in enumerate(answers.items()):
             said, outcome = _pair_expressions(own) if unit is None else _pair_unit(own, unit)
             if len(said) >= LEAST_ROWS:
                 _draw_reliability(axes, said, outcome, label=source, color=f"C{place}")
         _frame_reliability(axes, "expressions" if unit is None else action_unit_name(unit))
-    for place, (source, scores) in enumerate(results.sources.items()):
-        axes = figure.add_subplot(grid[place + 1, :])
-        _draw_correlations(axes, scores, f"C{place}")
-        title = f"{source}: AU correlation, 95 % over {scores.people:,} people"
-        axes.set_title(title, fontsize=9, loc="left")
     _save(figure, path)
 
 
@@ -307,23 +278,6 @@ def _frame_reliability(axes: "Axes", title: str) -> None:
     axes.grid(color="#eeeeee")
     if axes.get_legend_handles_labels()[1]:
         axes.legend(fontsize=7, loc="upper left")
-
-
-def _draw_correlations(axes: "Axes", scores: SourceScores, color: str) -> None:
-    for place, unit in enumerate(scores.action_units.values()):
-        score = unit.correlation
-        if score.value is None:
-            continue
-        axes.bar(place, score.value, color=color, width=0.7)
-        if score.low is not None and score.high is not None:
-            axes.plot([place, place], [score.low, score.high], color="black", linewidth=1)
-    count = len(scores.action_units)
-    axes.set_xticks(range(count), list(scores.action_units), fontsize=7)
-    axes.set(xlim=(-0.6, count - 0.4), ylim=(-0.5, 1))
-    axes.axhline(0, color="black", linewidth=0.6)
-    axes.tick_params(axis="y", labelsize=7)
-    axes.set_axisbelow(True)
-    axes.grid(axis="y", color="#eeeeee")
 
 
 def draw_failures(path: Path, rows: FrameDataset, answers: Answers, sources: Sequence[str]) -> None:

@@ -1,17 +1,14 @@
-"""Scores of an extractor on the labelled face crops of one source, and the looks of crops."""
+"""Scores of an extractor on the labelled face crops of one source."""
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Self
 
-import cv2
 import numpy as np
 import torch
 from torch import Tensor
 
 from mma_mrnnet import metrics
 from mma_mrnnet.analysis.copies import score_steadiness
-from mma_mrnnet.faces.detection import FaceDetector
 from mma_mrnnet.metrics import People, WeightedScores
 from mma_mrnnet.model.labels import (
     EXPRESSIONS,
@@ -26,7 +23,6 @@ from mma_mrnnet.results import (
     EvaluatedExpressions,
     EvaluatedSmiles,
     EvaluatedUnit,
-    GroupScores,
     ScoreInterval,
     SourceScores,
     TalkerScores,
@@ -39,9 +35,6 @@ COMMON_UNITS = (4, 7, 12, 25)
 
 LEAST_PRESENT = 10
 """A unit's F1 counts in the mean if at least so many images show it (our choice)."""
-
-LEAST_IMAGES = 20
-"""Smallest group with scores; with fewer images a correlation is meaningless."""
 
 HAPPINESS, NEUTRAL = EXPRESSIONS.index("happiness"), EXPRESSIONS.index("neutral")
 
@@ -227,87 +220,3 @@ def score_talkers(answers: Answers) -> TalkerScores:
     chosen = answers.select(talking & (answers.expression == NO_CLASS))
     mean = chosen.probabilities.double().mean(0).tolist()
     return TalkerScores(len(chosen.subjects), dict(zip(EXPRESSIONS, mean, strict=True)))
-
-
-def score_group(answers: Answers) -> GroupScores:
-    """Score a group of images of one source."""
-    images = len(answers.subjects)
-    if images < LEAST_IMAGES:
-        return GroupScores(images, None, None)
-    labels = answers.expression
-    several = len(labels[labels != NO_CLASS].unique()) > 1
-    macro_f1 = metrics.macro_f1(answers.named, labels) if several else None
-    return GroupScores(images, float(_correlate(answers)(None).nanmean()), macro_f1)
-
-
-# How crops look ---------------------------------------------------------------------------------
-
-NOSE_DEPTH = 0.5
-"""Protrusion of a nose in eye distances; converts its offset into degrees (our assumption)."""
-
-COLOURLESS = 2.0
-"""A crop is grey if its pixels' channels differ by less than this, out of 255."""
-
-
-@dataclass(frozen=True)
-class Looks:
-    """Measurements of N crops that need no labels.
-
-    Attributes:
-        yaw: (N,) absolute estimated degrees; NaN if no face was found.
-        sharpness: (N,) variance of the Laplacian.
-        colour: (N,) mean range of a pixel's channels, out of 255.
-    """
-
-    yaw: Tensor
-    sharpness: Tensor
-    colour: Tensor
-
-
-def measure_looks(crops: Sequence[np.ndarray], detector: FaceDetector) -> list[list[float]]:
-    """Return yaw, sharpness and colour of (H, W, 3) uint8 crops."""
-    rows = []
-    for crop in crops:
-        found = detector(crop)
-        grey = cv2.cvtColor(crop, cv2.COLOR_RGB2GRAY)
-        colour = (crop.max(2).astype(np.float32) - crop.min(2)).mean()
-        yaw = estimate_yaw(found[0].landmarks) if found else float("nan")
-        rows.append([yaw, float(cv2.Laplacian(grey, cv2.CV_64F).var()), float(colour)])
-    return rows
-
-
-def estimate_yaw(landmarks: np.ndarray) -> float:
-    """Estimate the absolute yaw of a head in degrees from (5, 2) landmarks in template order.
-
-    On a frontal face the tip of the nose lies on the perpendicular through the middle of the
-    eyes. A turn shifts it by `NOSE_DEPTH` times the tangent of the angle, in eye distances.
-    """
-    left, right, nose = landmarks[:3]
-    axis = right - left
-    offset = abs(float((nose - left) @ axis / max(float(axis @ axis), 1e-9)) - 0.5)
-    return float(np.degrees(np.arctan(offset / NOSE_DEPTH)))
-
-
-def group_looks(looks: Looks, sources: np.ndarray) -> Mapping[str, Mapping[str, Tensor]]:
-    """Return (N,) bool for each group: by pose, by blur within a source, by colour."""
-    yaw, thirds = looks.yaw, _rank_in_thirds(looks.sharpness, sources)
-    names = ("blurred third", "middle third", "sharp third")
-    return {
-        "pose": {
-            "turned by less than 10 degrees": yaw < 10,
-            "10 to 20 degrees": (yaw >= 10) & (yaw < 20),
-            "20 degrees or more": yaw >= 20,
-        },
-        "blur": {name: thirds == third for third, name in enumerate(names)},
-        "grey": {"grey": looks.colour < COLOURLESS, "coloured": looks.colour >= COLOURLESS},
-    }
-
-
-def _rank_in_thirds(values: Tensor, sources: np.ndarray) -> Tensor:
-    """Return (N,) 0, 1 or 2: the tercile of each value within its source."""
-    thirds = torch.zeros(len(values), dtype=torch.long)
-    for source in np.unique(sources):
-        own = torch.from_numpy(sources == source)
-        rank = values[own].argsort(stable=True).argsort()
-        thirds[own] = rank * 3 // max(int(own.sum()), 1)
-    return thirds

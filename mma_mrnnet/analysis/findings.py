@@ -1,18 +1,28 @@
-"""Findings of a diagnosis: problems of a run in either stage, and in stage 1.
+"""Findings of a diagnosis: what is wrong with a run of either stage, from its results.
 
 A check is a function from results to findings: empty if all is well, None if the run did not
 record what the check needs. Thresholds are our choice unless stated otherwise.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from mma_mrnnet.model.labels import EXPRESSIONS
-from mma_mrnnet.results import FrameScores, MMAResults, Results
+from mma_mrnnet.results import (
+    FrameScores,
+    InputFacts,
+    IntensityScores,
+    LabelFacts,
+    MMAResults,
+    MRNNResults,
+    Results,
+)
+from mma_mrnnet.training.calibration import LEAST_SLOPE, STEEP_SLOPE
 
 SHOWN = 8  # names per sentence; `numbers` holds all
 ERRORS = 2.0  # standard errors; 1 in 20 exceed it by chance
+ERRORS_OF_MANY = 3.0  # for several targets that may each deviate by chance
 
 # Course of a run.
 LEAST_FALL = 0.01  # of the first epoch's loss; a 1 - r that falls less learnt nothing
@@ -27,6 +37,22 @@ FEW_POSITIVE = 50  # training images of a unit: under one per batch of 64 with 3
 FEW_SCORED = 10  # validation images: each then changes F1 by .1
 FAR_WORSE = 0.2  # below the mean score of the other sources
 LEAST_OF_SOURCE = 100  # images needed to score a source
+
+# Stage 2.
+OVERFIT_GAP = 0.15  # in mean Pearson; half of what good models reach on Hume-Reaction
+DEAD = 1e-3  # deviation of logits over clips; intensities then differ by less than .00025
+SATURATED = 0.5  # share of intensities at one end ...
+SATURATED_BEYOND = 0.25  # ... and how much smaller the share of labels must be
+HARDLY_VARIES = 0.98  # share of the labels at one value
+FEW_LABELS = 100  # a correlation's standard error is then .1
+CONSTANT = 1e-6  # deviation relative to the mean: float32 resolution
+NO_DROP = 1e-3  # in mean Pearson, when a channel is exchanged
+ALONE, THE_OTHERS = 0.8, 0.2  # share of the score that one input takes, and any other at most
+CARRIES_LENGTH = 0.9  # correlation of an input with the clip length ...
+CLIPS_OF_LENGTH = 20  # ... over at least this many clips
+WITHOUT_FACE, MANY_WITHOUT_FACE = 0.1, 0.3  # share of all clips: a note, a problem
+
+PROBLEM, NOTE = "problem", "note"
 
 
 @dataclass(frozen=True)
@@ -46,14 +72,15 @@ class Finding:
 Findings = list[Finding]
 
 
-def report_problem(what: str, numbers: Mapping[str, float], advice: str) -> Findings:
-    """Return one problem."""
-    return [Finding("problem", what, numbers, advice)]
-
-
-def report_note(what: str, numbers: Mapping[str, float], advice: str) -> Findings:
-    """Return one note."""
-    return [Finding("note", what, numbers, advice)]
+def list_numbers(
+    severity: str, what: str, numbers: Mapping[str, float], advice: str, form: str = ".3f"
+) -> Findings:
+    """Return one finding that ends with the first names and numbers; none without a number."""
+    if not numbers:
+        return []
+    parts = [f"{name} {value:{form}}" for name, value in numbers.items()]
+    more = f" and {len(parts) - SHOWN} more" if len(parts) > SHOWN else ""
+    return [Finding(severity, f"{what}: {', '.join(parts[:SHOWN])}{more}", numbers, advice)]
 
 
 def standard_error(count: int) -> float:
@@ -74,17 +101,6 @@ def count_errors_apart(one: float, count: int, other: float, other_count: int) -
     return (first - second) / math.sqrt(1 / (count - 3) + 1 / (other_count - 3))
 
 
-def join_names(parts: Sequence[str]) -> str:
-    """Join the first `SHOWN` parts with commas."""
-    more = len(parts) - SHOWN
-    return ", ".join(parts[:SHOWN]) + (f" and {more} more" if more > 0 else "")
-
-
-def join_numbers(what: str, numbers: Mapping[str, float], form: str = ".3f") -> str:
-    """Return `what`, then each name with its number."""
-    return f"{what}: {join_names([f'{name} {value:{form}}' for name, value in numbers.items()])}"
-
-
 # The course of a run ----------------------------------------------------------------------------
 
 
@@ -93,15 +109,15 @@ def find_constant_loss(results: Results) -> Findings | None:
     losses = [row.train_loss for row in results.training.history if row.train_loss is not None]
     if len(losses) < 2:
         return None
-    if min(losses[1:]) <= losses[0] - LEAST_FALL * abs(losses[0]):
+    first, best = losses[0], min(losses[1:])
+    if best <= first - LEAST_FALL * abs(first):
         return []
-    best = min(losses[1:])
-    return report_problem(
-        f"the training loss never fell: {losses[0]:.3f} in epoch 1, {best:.3f} at best after it",
-        {"first": losses[0], "best_after": best},
+    what = f"the training loss never fell: {first:.3f} in epoch 1, {best:.3f} at best after it"
+    advice = (
         "Try a --learning_rate ten times higher and ten times lower; if neither learns, check that "
-        "labels belong to their items.",
+        "labels belong to their items."
     )
+    return [Finding(PROBLEM, what, {"first": first, "best_after": best}, advice)]
 
 
 def _list_scores(results: Results) -> list[float] | None:
@@ -118,12 +134,12 @@ def find_unfinished_rise(results: Results) -> Findings | None:
     gain = scores[-1] - max(scores[:-1])
     if gain < STILL_RISING:
         return []
-    return report_note(
+    what = (
         f"not converged: the last of {len(scores)} epochs is the best and still {gain:.3f} above "
-        f"those before it ({scores[-1]:.3f})",
-        {"epochs": len(scores), "last": scores[-1], "gain": gain},
-        "Train longer: half as many --epochs again, with --patience to stop in time.",
+        f"those before it ({scores[-1]:.3f})"
     )
+    numbers = {"epochs": len(scores), "last": scores[-1], "gain": gain}
+    return [Finding(NOTE, what, numbers, "Train half as many --epochs again, with --patience.")]
 
 
 def find_early_peak(results: Results) -> Findings | None:
@@ -131,16 +147,16 @@ def find_early_peak(results: Results) -> Findings | None:
     scores, best = _list_scores(results), results.training.best_epoch
     if scores is None:
         return None
-    last = sum(scores[-2:]) / 2
-    if len(scores) < 4 or best > len(scores) / 2 or scores[best - 1] - last < FALLEN:
+    top, last = scores[best - 1], sum(scores[-2:]) / 2
+    if len(scores) < 4 or best > len(scores) / 2 or top - last < FALLEN:
         return []
-    return report_note(
-        f"the validation score peaked in epoch {best} of {len(scores)} "
-        f"({scores[best - 1]:.3f}) and fell to {last:.3f}",
-        {"best_epoch": best, "epochs": len(scores), "best": scores[best - 1], "last_two": last},
-        "The best epoch was kept; a lower --learning_rate, --dropout or --weight_decay may find a "
-        "better one.",
+    what = (
+        f"the validation score peaked in epoch {best} of {len(scores)} ({top:.3f}) "
+        f"and fell to {last:.3f}"
     )
+    numbers = {"best_epoch": best, "epochs": len(scores), "best": top, "last_two": last}
+    advice = "The best epoch was kept; try a lower --learning_rate, --dropout or --weight_decay."
+    return [Finding(NOTE, what, numbers, advice)]
 
 
 def find_small_batches(results: Results) -> Findings | None:
@@ -150,20 +166,17 @@ def find_small_batches(results: Results) -> Findings | None:
     found = []
     correlates = results.stage == "mma" or settings["intensity_loss"] in CORRELATION_LOSSES
     if correlates and batch < LEAST_BATCH:
-        found += report_problem(
-            f"the loss is a correlation over {batch} items a step; below "
-            f"{LEAST_BATCH} it is mostly "
-            "noise",
-            {"batch": batch, "least": LEAST_BATCH},
-            f"Give --batch_size {LEAST_BATCH} or more; --micro_batch_size saves the memory.",
+        what = (
+            f"the loss is a correlation over {batch} items a step; below {LEAST_BATCH} it is "
+            "mostly noise"
         )
+        advice = f"Give --batch_size {LEAST_BATCH} or more; --micro_batch_size saves the memory."
+        found.append(Finding(PROBLEM, what, {"batch": batch, "least": LEAST_BATCH}, advice))
     steps = items // batch
     if steps < LEAST_STEPS:
-        found += report_note(
-            f"few steps: {steps} an epoch ({items} items in batches of {batch})",
-            {"steps_an_epoch": steps, "items": items, "batch": batch},
-            "Give more --epochs or a smaller --batch_size, and judge by steps, not by epochs.",
-        )
+        what = f"few steps: {steps} an epoch ({items} items in batches of {batch})"
+        numbers = {"steps_an_epoch": steps, "items": items, "batch": batch}
+        found.append(Finding(NOTE, what, numbers, "Give more --epochs or a smaller --batch_size."))
     return found
 
 
@@ -191,38 +204,22 @@ def find_unlearnt_tasks(results: MMAResults) -> Findings | None:
     """Find tasks with scores indistinguishable from chance."""
     scores = results.validation["all"]
     annotated = max((unit.annotated for unit in scores.action_units.values()), default=0)
-    recall = "expressions' mean recall"
+    units = scores.mean_action_unit_correlation, ERRORS * standard_error(annotated)
+    error = ERRORS * standard_error(scores.valence_arousal_images)
+    ccc = {f"CCC of {name}": (one, error) for name, one in scores.valence_arousal_ccc.items()}
     bars: dict[str, dict[str, tuple[float | None, float]]] = {
-        "action_units": {
-            "action units' correlation": (
-                scores.mean_action_unit_correlation,
-                ERRORS * standard_error(annotated),
-            )
-        },
-        "expressions": {recall: _measure_recall(scores)},
-        "valence_arousal": {
-            f"CCC of {name}": (value, ERRORS * standard_error(scores.valence_arousal_images))
-            for name, value in scores.valence_arousal_ccc.items()
-        },
+        "action_units": {"action units' correlation": units},
+        "expressions": {"expressions' mean recall": _measure_recall(scores)},
+        "valence_arousal": {**ccc},
     }
     taught = results.arguments.get("channels") or bars  # older runs taught all
-    low = {
-        name: (value, chance)
-        for task in taught
-        for name, (value, chance) in bars[task].items()
-        if value is not None and value <= chance
-    }
-    if not low:
-        return []
-    parts = [
-        f"{name} {value:.3f} (chance reaches {chance:.3f})" for name, (value, chance) in low.items()
-    ]
-    return report_problem(
-        f"nothing learnt that could be shown: {join_names(parts)}",
-        {name: value for name, (value, _) in low.items()},
-        "Check on ten images by hand that labels belong to them; then try another --learning_rate "
-        "and more --epochs.",
-    )
+    low: dict[str, float] = {}
+    for task in taught:
+        for name, (value, chance) in bars[task].items():
+            if value is not None and value <= chance:
+                low[f"{name} (chance reaches {chance:.3f})"] = value
+    advice = "Check ten labels by hand; then try another --learning_rate and more --epochs."
+    return list_numbers(PROBLEM, "nothing learnt that could be shown", low, advice)
 
 
 def _measure_recall(scores: FrameScores) -> tuple[float | None, float]:
@@ -236,39 +233,19 @@ def _measure_recall(scores: FrameScores) -> tuple[float | None, float]:
     return sum(right / count for right, count in rows) / len(rows), chance + ERRORS * error
 
 
-def find_silent_units(results: MMAResults) -> Findings | None:
-    """Find units that occur in validation but are never predicted."""
-    units = results.validation["all"].action_units
+def find_silent_outputs(results: MMAResults) -> Findings | None:
+    """Find units and expressions that occur in validation but are never predicted."""
+    scores = results.validation["all"]
+    units, confusion = scores.action_units, scores.expression_confusion_rows_are_labels
     if any(unit.predicted is None for unit in units.values()):
         return None
-    never = {
-        name: unit.present for name, unit in units.items() if unit.present and not unit.predicted
-    }
-    return _report_silent(never, "action units")
-
-
-def find_silent_expressions(results: MMAResults) -> Findings | None:
-    """Find expressions that occur in validation but are never predicted."""
-    confusion = results.validation["all"].expression_confusion_rows_are_labels
-    never = {
-        name: sum(row)
-        for name, row, column in zip(
-            EXPRESSIONS, confusion, zip(*confusion, strict=True), strict=True
-        )
-        if sum(row) and not sum(column)
-    }
-    return _report_silent(never, "expressions")
-
-
-def _report_silent(never: Mapping[str, int], kind: str) -> Findings:
-    if not never:
-        return []
-    return report_problem(
-        join_numbers(f"{kind} never predicted on validation (images that have them)", never, ",d"),
-        never,
-        "Give training more images of them (--balance classes evens out expressions), or more "
-        "--epochs.",
-    )
+    never = {name: one.present for name, one in units.items() if one.present and not one.predicted}
+    for place, name in enumerate(EXPRESSIONS[: len(confusion)]):
+        if sum(confusion[place]) and not sum(row[place] for row in confusion):
+            never[name] = sum(confusion[place])
+    what = "never predicted on validation (images that have them)"
+    advice = "Give training more images of them (--balance classes), or more --epochs."
+    return list_numbers(PROBLEM, what, never, advice, ",d")
 
 
 def find_few_positive_labels(results: MMAResults) -> Findings | None:
@@ -280,70 +257,42 @@ def find_few_positive_labels(results: MMAResults) -> Findings | None:
     if any(labels.expressions.values()):
         counts |= labels.expressions
     few = {name: count for name, count in counts.items() if count < FEW_POSITIVE}
-    if not few:
-        return []
-    return report_note(
-        join_numbers("hardly any positive label in training (images)", few, ",d"),
-        few,
-        "Add a corpus that has them, or read these outputs as hints only.",
-    )
+    what = "hardly any positive label in training (images)"
+    advice = "Add a corpus that has them, or read these outputs as hints only."
+    return list_numbers(NOTE, what, few, advice, ",d")
 
 
 def find_few_scored(results: MMAResults) -> Findings | None:
-    """Find units and expressions scored on only a few validation images."""
+    """Find outputs scored on few or no validation images."""
     scores = results.validation["all"]
-    counts = {name: unit.present for name, unit in scores.action_units.items() if unit.annotated}
+    units = scores.action_units.items()
+    counts = {name: unit.present if unit.annotated else 0 for name, unit in units}
+    rows = scores.expression_confusion_rows_are_labels
     if scores.expression_images:
-        rows = scores.expression_confusion_rows_are_labels
         counts |= dict(zip(EXPRESSIONS, map(sum, rows), strict=True))
+    else:
+        counts["expressions"] = 0
+    counts["valence and arousal"] = scores.valence_arousal_images
     few = {name: count for name, count in counts.items() if count < FEW_SCORED}
-    if not few:
-        return []
-    return report_note(
-        join_numbers("scored on hardly any positive image of validation", few, ",d"),
-        few,
-        "Do not read their scores; move images that show them into validation.",
-    )
-
-
-def find_unscored(results: MMAResults) -> Findings | None:
-    """Find tasks and units without validation labels."""
-    scores = results.validation["all"]
-    missing = [name for name, unit in scores.action_units.items() if not unit.annotated]
-    missing += ["expressions"] if not scores.expression_images else []
-    missing += ["valence and arousal"] if not scores.valence_arousal_images else []
-    if not missing:
-        return []
-    return report_note(
-        f"without a label in validation: {join_names(missing)}; nobody knows how good "
-        "these outputs "
-        "are",
-        dict.fromkeys(missing, 0),
-        "Trust them as far as their training labels go, or add a corpus that annotates them.",
-    )
+    what = "hardly any positive image of validation, or none with a label"
+    advice = "Do not read their scores; move images that show them into validation."
+    return list_numbers(NOTE, what, few, advice, ",d")
 
 
 def find_untaught(results: MMAResults) -> Findings | None:
     """Find outputs that nothing taught, or only the expression prior."""
-    facts = results.facts
-    if facts is None:
+    if results.facts is None:
         return None
+    nothing, prior = results.facts.untrained_outputs, results.facts.learnt_from_the_prior_alone
     found = []
-    if facts.untrained_outputs:
-        found += report_problem(
-            f"outputs that nothing in the data taught: {join_names(facts.untrained_outputs)}",
-            dict.fromkeys(facts.untrained_outputs, 0),
-            "Add a corpus with such labels, or do not use these outputs: they are as random as at "
-            "the start.",
-        )
-    prior = facts.learnt_from_the_prior_alone
+    if nothing:
+        what = f"outputs that nothing in the data taught: {', '.join(nothing)}"
+        advice = "Add a corpus with such labels, or do not use these outputs: they are random."
+        found.append(Finding(PROBLEM, what, dict.fromkeys(nothing, 0), advice))
     if prior:
-        found += report_note(
-            f"units learnt from the expressions' prior alone: {join_names(prior)}",
-            dict.fromkeys(prior, 0),
-            "They say which expression was seen rather than which muscle moved; add images "
-            "annotated with them.",
-        )
+        what = f"units learnt from the expressions' prior alone: {', '.join(prior)}"
+        advice = "They repeat the expression; add images annotated with them."
+        found.append(Finding(NOTE, what, dict.fromkeys(prior, 0), advice))
     return found
 
 
@@ -354,39 +303,328 @@ def find_worse_sources(results: MMAResults) -> Findings | None:
         for name, scores in results.validation.items()
         if name != "all" and scores.images >= LEAST_OF_SOURCE
     }
-    correlations = {name: one.mean_action_unit_correlation for name, one in reports.items()}
-    macro_f1 = {
-        name: one.expression_macro_f1
-        for name, one in reports.items()
-        if one.expression_images >= LEAST_OF_SOURCE
+    tasks = {
+        "action units' correlation": {
+            name: one.mean_action_unit_correlation for name, one in reports.items()
+        },
+        "expressions' macro F1": {
+            name: one.expression_macro_f1
+            for name, one in reports.items()
+            if one.expression_images >= LEAST_OF_SOURCE
+        },
     }
     found = []
-    tasks = {"action units' correlation": correlations, "expressions' macro F1": macro_f1}
     for task, scores in tasks.items():
         known = {name: value for name, value in scores.items() if value is not None}
         for name, value in known.items():
             others = [other for source, other in known.items() if source != name]
-            if not others or value >= sum(others) / len(others) - FAR_WORSE:
+            mean = sum(others) / max(len(others), 1)
+            if not others or value >= mean - FAR_WORSE:
                 continue
-            mean, images = sum(others) / len(others), reports[name].images
-            found += report_note(
+            images = reports[name].images
+            what = (
                 f"{name} is far worse than the other sources: {task} {value:.3f} (n = {images:,}) "
-                f"against {mean:.3f} on average",
-                {"score": value, "others": mean, "images": images},
-                "Look at its crops and labels (another convention?); train on more of it, by "
-                "--balance corpora.",
+                f"against {mean:.3f} on average"
             )
+            numbers = {"score": value, "others": mean, "images": images}
+            advice = "Look at its crops and labels; train on more of it, by --balance corpora."
+            found.append(Finding(NOTE, what, numbers, advice))
     return found
 
 
 FRAME_SIGNATURES = {
     "every task above chance": find_unlearnt_tasks,
-    "every unit predicted": find_silent_units,
-    "every expression predicted": find_silent_expressions,
+    "every output predicted": find_silent_outputs,
     "positive labels enough": find_few_positive_labels,
     "scored on enough": find_few_scored,
-    "every output scored": find_unscored,
     "every output taught": find_untaught,
     "sources alike": find_worse_sources,
 }
 """Checks of stage 1."""
+
+
+# Stage 2: scores --------------------------------------------------------------------------------
+
+
+def find_unlearnt_targets(results: MRNNResults) -> Findings | None:
+    """Find a mean correlation indistinguishable from 0, else such targets."""
+    scores = results.validation.of_predicted
+    mean, count, error = scores.mean_pearson, scores.clips, standard_error(scores.clips)
+    if mean is None or mean <= ERRORS * error:
+        what = (
+            f"nothing learnt that could be shown: mean Pearson {_show_score(mean)} on validation "
+            f"(n = {count:,}, standard error {error:.3f})"
+        )
+        numbers = {"clips": count, "standard_error": error}
+        numbers |= {} if mean is None else {"mean_pearson": mean}
+        advice = "Check ten labels by hand; then try another --learning_rate and more --epochs."
+        if count < FEW_LABELS:
+            advice = "Give validation more clips: so few cannot tell a good model from chance."
+        return [Finding(PROBLEM, what, numbers, advice)]
+    low = {}
+    for name, value in scores.pearson.items():
+        facts = _find_labels(results, name)
+        error = standard_error(min(facts.labelled, count) if facts else count)
+        if value is not None and value <= ERRORS * error:
+            low[name] = value
+    what = f"Pearson not above 0 on validation (n = {count:,})"
+    advice = "Look at these targets' labels: too few, too seldom, or not to be seen in a face."
+    return list_numbers(PROBLEM, what, low, advice)
+
+
+def find_overfitting(results: MRNNResults) -> Findings | None:
+    """Find training scores far above the validation scores."""
+    if results.facts is None or results.facts.train is None:
+        return None
+    train, validation = results.facts.train, results.validation.of_predicted
+    ours, theirs = train.mean_pearson, validation.mean_pearson
+    if ours is None or theirs is None:
+        return []
+    apart = count_errors_apart(ours, train.clips, theirs, validation.clips)
+    if ours - theirs < OVERFIT_GAP or apart < ERRORS:
+        return []
+    what = (
+        f"overfitting: mean Pearson {ours:.3f} on training clips, {theirs:.3f} on validation "
+        f"(n = {train.clips:,} and {validation.clips:,}, {apart:.1f} standard errors apart)"
+    )
+    numbers = {"train": ours, "validation": theirs, "standard_errors_apart": apart}
+    advice = "Add clips of more people; try --dropout 0.2, --weight_decay 0.1, less --hidden_size."
+    return [Finding(PROBLEM, what, numbers, advice)]
+
+
+def compare_with_test(results: MRNNResults) -> Findings | None:
+    """Find validation and test scores that differ by more than sampling error."""
+    if results.test is None:
+        return None
+    one, other = results.validation.of_predicted, results.test.of_predicted
+    ours, theirs = _list_correlations(one), _list_correlations(other)
+    far = {}
+    for name in ours:
+        apart = count_errors_apart(ours[name], one.clips, theirs.get(name, ours[name]), other.clips)
+        if abs(apart) > (ERRORS if name == "mean" else ERRORS_OF_MANY):
+            far[name] = apart
+    what = (
+        f"validation and test disagree more than sampling explains: mean Pearson "
+        f"{_show_score(one.mean_pearson)} and {_show_score(other.mean_pearson)} "
+        f"(n = {one.clips:,} and {other.clips:,}); validation is higher by standard errors"
+    )
+    advice = "Check that no person is in two splits and that all were recorded and labelled alike."
+    return list_numbers(NOTE, what, far, advice, ".1f")
+
+
+def _show_score(value: float | None) -> str:
+    return "not defined" if value is None else f"{value:.3f}"
+
+
+def _list_correlations(scores: IntensityScores) -> dict[str, float]:
+    values = {**scores.pearson, "mean": scores.mean_pearson}
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def compare_lengths(results: MRNNResults) -> Findings | None:
+    """Find clip lengths with scores below all others."""
+    bins = {
+        name: (row.mean_pearson, row.clips)
+        for name, row in results.validation.mean_pearson_by_length.items()
+        if row.mean_pearson is not None and row.clips > 3
+    }
+    low = {}
+    for name, (value, count) in bins.items():
+        others = [pair for other, pair in bins.items() if other != name]
+        rest = sum(number for _, number in others)
+        mean = sum(one * number for one, number in others) / max(rest, 1)
+        if others and count_errors_apart(mean, rest, value, count) > ERRORS:
+            low[f"{name} frames (n = {count:,}, others {mean:.3f})"] = value
+    advice = "Train on more clips of that length, or tell users for which lengths the model is."
+    return list_numbers(NOTE, "clips that are predicted worse, mean Pearson", low, advice)
+
+
+# Stage 2: outputs and labels --------------------------------------------------------------------
+
+
+def find_dead_outputs(results: MRNNResults) -> Findings | None:
+    """Find outputs that do not vary over clips, or lie at 0 or 1 far more often than labels."""
+    if results.facts is None or "validation" not in results.facts.outputs:
+        return None
+    dead, full = {}, {}
+    for name, facts in results.facts.outputs["validation"].items():
+        labels = results.facts.labels["validation"][name]
+        if facts.deviation_of_logits < DEAD:
+            dead[name] = facts.deviation_of_logits
+        ends = (facts.share_at_0, labels.share_at_0), (facts.share_at_1, labels.share_at_1)
+        for end, (share, wanted) in enumerate(ends):
+            if share > SATURATED and share > (wanted or 0.0) + SATURATED_BEYOND:
+                full[f"{name} at {end}"] = share
+    what = "dead outputs, the same for every clip (deviation of the logits)"
+    advice = "Try a lower --learning_rate or another --seed; a --dense_size of 32 or more."
+    found = list_numbers(PROBLEM, what, dead, advice, ".1g")
+    advice = "Try a lower --learning_rate, and check that validation is like the rest."
+    return found + list_numbers(PROBLEM, "saturated outputs (share of clips)", full, advice, ".0%")
+
+
+def check_calibration(results: MRNNResults) -> Findings | None:
+    """Find a missing calibration, a flattened output, or a slope that amplifies noise."""
+    if results.calibration is None:
+        what = "not calibrated: the outputs are on scales of their own"
+        advice = "Do not rank targets by these outputs; let the run finish, which calibrates."
+        return [Finding(PROBLEM, what, {}, advice)]
+    scores = results.validation.of_predicted
+    slopes = dict(zip(scores.pearson, results.calibration.scale, strict=True))
+    labels = {name: facts for name in slopes if (facts := _find_labels(results, name))}
+    constant = {name for name, one in labels.items() if one.share_of_the_most_frequent == 1.0}
+    flat = {n: slope for n, slope in slopes.items() if slope <= LEAST_SLOPE and n not in constant}
+    steep = {name: slope for name, slope in slopes.items() if slope >= STEEP_SLOPE}
+    fewest = min([*(labels[name].labelled for name in steep if name in labels), scores.clips])
+    what = "outputs that do not rise with their labels, calibrated to nearly a constant (slope)"
+    advice = "Treat these targets as not learnt: look at their labels, or leave them out."
+    found = list_numbers(PROBLEM, what, flat, advice, ".1g")
+    what = (
+        f"steep lines of calibration, fitted on {fewest:,} clips: these outputs vary far less "
+        "than their labels, so that noise is stretched (slope)"
+    )
+    advice = "Train longer or with a higher --learning_rate, and give validation more clips."
+    severity = PROBLEM if fewest < FEW_LABELS else NOTE
+    return found + list_numbers(severity, what, steep, advice, ".1f")
+
+
+def find_constant_labels(results: MRNNResults) -> Findings | None:
+    """Find labels that are constant for all or nearly all clips."""
+    if results.facts is None:
+        return None
+    found = []
+    for split, targets in results.facts.labels.items():
+        shares = {name: facts.share_of_the_most_frequent or 0.0 for name, facts in targets.items()}
+        never = {name: targets[name].mean or 0.0 for name, share in shares.items() if share == 1}
+        hardly = {name: share for name, share in shares.items() if HARDLY_VARIES <= share < 1}
+        what, advice = f"labels of {split} that", "Leave these targets out, or repair their labels."
+        found += list_numbers(PROBLEM, f"{what} never vary (their value)", never, advice)
+        advice = "A correlation hangs on a handful of clips: add clips where this target differs."
+        what = f"{what} hardly vary (share at one value)"
+        found += list_numbers(NOTE, what, hardly, advice, ".1%")
+    return found
+
+
+def find_few_labels(results: MRNNResults) -> Findings | None:
+    """Find targets with few labelled clips in training or validation."""
+    if results.facts is None:
+        return None
+    found = []
+    for split in ("train", "validation"):
+        labels = results.facts.labels[split]
+        few = {n: facts.labelled for n, facts in labels.items() if facts.labelled < FEW_LABELS}
+        error = standard_error(min(few.values(), default=0))
+        what = f"few labelled clips in {split} (standard error of a correlation {error:.2f})"
+        advice = f"Label more clips of {split}; until then read these scores as a hint only."
+        found += list_numbers(NOTE, what, few, advice, ",d")
+    return found
+
+
+def _find_labels(results: MRNNResults, name: str) -> LabelFacts | None:
+    return None if results.facts is None else results.facts.labels["validation"].get(name)
+
+
+# Stage 2: inputs and clips ----------------------------------------------------------------------
+
+
+def find_idle_inputs(results: MRNNResults) -> Findings | None:
+    """Find inputs that are constant or have no effect on the score."""
+    if results.facts is None or results.facts.inputs is None:
+        return None
+    inputs = results.facts.inputs
+    constant = {
+        name: facts.deviation
+        for name, facts in inputs.channels.items()
+        if facts.deviation <= CONSTANT * max(1.0, abs(facts.mean))
+    }
+    drops = _list_drops(inputs).items()
+    idle = {name: drop for name, drop in drops if name not in constant and abs(drop) < NO_DROP}
+    what = "input channels that never change (deviation over frames)"
+    advice = "Find out why: an output that was never taught, or an empty column of a table."
+    found = list_numbers(PROBLEM, what, constant, advice, ".1g")
+    what = (
+        f"{len(idle)} of {len(inputs.channels)} inputs carry nothing that the model uses "
+        "(fall of mean Pearson when exchanged among clips)"
+    )
+    advice = "If you expected one of them to matter, look at its values over a clip."
+    return found + list_numbers(NOTE, what, idle, advice, ".4f")
+
+
+def find_single_input(results: MRNNResults) -> Findings | None:
+    """Find an input that alone determines the score."""
+    inputs = None if results.facts is None else results.facts.inputs
+    if inputs is None or inputs.exchanged_clips == 0:
+        return None
+    drops = sorted((drop, name) for name, drop in _list_drops(inputs).items())
+    whole = inputs.mean_pearson
+    if len(drops) < 2 or whole is None:
+        return []
+    (second, _), (first, name) = drops[-2:]
+    if first < ALONE * whole or second > THE_OTHERS * first:
+        return []
+    what = (
+        f"the model rests on one input: exchanging {name} among clips takes {first:.3f} of a mean "
+        f"Pearson of {whole:.3f}, any other at most {second:.3f} (n = {inputs.exchanged_clips:,})"
+    )
+    advice = "Check that it does not give the label away, and is there wherever you predict."
+    numbers = {name: first, "mean_pearson": whole, "second": second}
+    return [Finding(NOTE, what, numbers, advice)]
+
+
+def find_length_inputs(results: MRNNResults) -> Findings | None:
+    """Find inputs that encode the clip length: counters, times, durations."""
+    inputs = None if results.facts is None else results.facts.inputs
+    if inputs is None or inputs.clips < CLIPS_OF_LENGTH:
+        return None
+    values = {name: facts.length_correlation for name, facts in inputs.channels.items()}
+    known = {name: value for name, value in values.items() if value is not None}
+    if not known:
+        return None  # not recorded, or all clips have the same length
+    carriers = {name: value for name, value in known.items() if abs(value) >= CARRIES_LENGTH}
+    what = "inputs that carry the clip's length (correlation of their mean with it)"
+    advice = "Leave counters and times out with --ignore or --features: they teach only length."
+    return list_numbers(PROBLEM, what, carriers, advice, ".2f")
+
+
+def _list_drops(inputs: InputFacts) -> Mapping[str, float]:
+    """Return the loss of score per exchanged input; empty if the score is not positive."""
+    whole, count = inputs.mean_pearson, inputs.exchanged_clips
+    if whole is None or count == 0 or whole <= ERRORS * standard_error(count):
+        return {}
+    drops = {name: facts.drop for name, facts in inputs.channels.items()}
+    return {name: drop for name, drop in drops.items() if drop is not None}
+
+
+def find_lost_clips(results: MRNNResults) -> Findings | None:
+    """Find corpora in which many clips were unusable."""
+    data = results.data
+    counts = {
+        "without face": data.without_face,
+        "without usable rows": data.without_usable_rows,
+        "unreadable": data.unreadable,
+    }
+    lost = {kind: count for kind, count in counts.items() if count is not None}
+    used = sum(data.clips.values()) + (data.unlabelled or 0)
+    share = sum(lost.values()) / max(used + sum(lost.values()), 1)
+    if share < WITHOUT_FACE:
+        return []
+    severity = PROBLEM if share >= MANY_WITHOUT_FACE else NOTE
+    what = f"{share:.0%} of the clips could not be used"
+    advice = "Look at some: turned or dark faces, a wrong folder; a guess stands for them."
+    return list_numbers(severity, what, lost, advice, ",d")
+
+
+CLIP_SIGNATURES = {
+    "every target above 0": find_unlearnt_targets,
+    "no overfitting": find_overfitting,
+    "validation agrees with test": compare_with_test,
+    "all lengths alike": compare_lengths,
+    "outputs vary": find_dead_outputs,
+    "calibrated": check_calibration,
+    "labels vary": find_constant_labels,
+    "labels enough": find_few_labels,
+    "inputs carry something": find_idle_inputs,
+    "more than one input counts": find_single_input,
+    "no input carries the length": find_length_inputs,
+    "clips have faces": find_lost_clips,
+}
+"""Checks of stage 2."""
