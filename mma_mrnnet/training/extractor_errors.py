@@ -33,6 +33,8 @@ LEAST_ROWS = 20
 """With fewer rows a measurement is None."""
 LEAST_CROSS_TALK = 0.5
 """In logits: weaker effects of a unit on another unit's report are dropped (our choice)."""
+MOST_LOGIT = 6.9
+"""Unit logits are clipped here (probability .999): beyond it they differ without a meaning."""
 AT_REST = 0.15
 """A unit below this intensity is at rest (our choice)."""
 SPEECH_UNITS = (25, 26)
@@ -83,7 +85,7 @@ def measure_errors(
     """
     logits = outputs["expression_logits"].double().cpu().numpy()
     crops = _Crops(
-        units=outputs["action_unit_logits"].double().cpu().numpy(),
+        units=outputs["action_unit_logits"].double().cpu().numpy().clip(-MOST_LOGIT, MOST_LOGIT),
         expressions=logits - logits.mean(1, keepdims=True),
         values=outputs["valence_arousal"].double().cpu().numpy(),
         intensity=rows.intensity.double().numpy(),
