@@ -3,41 +3,18 @@
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from transformers import (
-    AutoConfig,
-    AutoModel,
-    AutoModelForImageClassification,
-    AutoModelForVideoClassification,
-    AutoVideoProcessor,
-)
-
-from mma_mrnnet.hub.export import use_card_in_trainer
-from mma_mrnnet.model.configuration_mma_mrnnet import MMAConfig, MMAMRNNetConfig
-from mma_mrnnet.model.modeling_mma import MMAForImageClassification, MMAModel, MMAOutput
-from mma_mrnnet.model.modeling_mma_mrnnet import (
-    IntensityOutput,
-    MMAMRNNetForIntensity,
-    MMAMRNNetForVideoClassification,
-)
-from mma_mrnnet.model.video_processing_mma_mrnnet import MMAMRNNetVideoProcessor
-from mma_mrnnet.prediction.pipeline import register_pipeline
-
-__version__ = "0.1.0"
-
-AutoConfig.register("mma", MMAConfig, exist_ok=True)
-AutoConfig.register("mma_mrnnet", MMAMRNNetConfig, exist_ok=True)
-AutoModel.register(MMAConfig, MMAModel, exist_ok=True)
-AutoModel.register(MMAMRNNetConfig, MMAMRNNetForIntensity, exist_ok=True)
-AutoModelForImageClassification.register(MMAConfig, MMAForImageClassification, exist_ok=True)
-AutoModelForVideoClassification.register(
-    MMAMRNNetConfig, MMAMRNNetForVideoClassification, exist_ok=True
-)
-AutoVideoProcessor.register(MMAMRNNetConfig, MMAMRNNetVideoProcessor, exist_ok=True)
-register_pipeline()
-use_card_in_trainer()
+from mma_mrnnet.registration import register_when_imported
 
 if TYPE_CHECKING:  # for editors and type checkers; at run time `__getattr__` looks these up
     from mma_mrnnet.hub.checkpoints import load_checkpoint, load_pretrained
+    from mma_mrnnet.model.configuration_mma_mrnnet import MMAConfig, MMAMRNNetConfig
+    from mma_mrnnet.model.modeling_mma import MMAForImageClassification, MMAModel, MMAOutput
+    from mma_mrnnet.model.modeling_mma_mrnnet import (
+        IntensityOutput,
+        MMAMRNNetForIntensity,
+        MMAMRNNetForVideoClassification,
+    )
+    from mma_mrnnet.model.video_processing_mma_mrnnet import MMAMRNNetVideoProcessor
     from mma_mrnnet.prediction import (
         VideoPrediction,
         predict_people,
@@ -52,20 +29,31 @@ if TYPE_CHECKING:  # for editors and type checkers; at run time `__getattr__` lo
         sliding_windows,
     )
 
-# Imported on first use: predicting needs the decoder, OpenCV and pandas, which models alone do not.
-_ON_FIRST_USE = {
-    "predict_video": "mma_mrnnet.prediction",
-    "predict_image": "mma_mrnnet.prediction.photos",
-    "predict_images": "mma_mrnnet.prediction.photos",
-    "predict_people": "mma_mrnnet.prediction",
-    "predict_table": "mma_mrnnet.prediction",
-    "VideoPrediction": "mma_mrnnet.prediction",
-    "load_checkpoint": "mma_mrnnet.hub.checkpoints",
-    "load_pretrained": "mma_mrnnet.hub.checkpoints",
-    "LiveEstimate": "mma_mrnnet.prediction.streaming",
-    "LiveReader": "mma_mrnnet.prediction.streaming",
-    "running_intensities": "mma_mrnnet.prediction.streaming",
-    "sliding_windows": "mma_mrnnet.prediction.streaming",
+__version__ = "0.1.0"
+
+# Imported on first use: PyTorch and transformers take seconds.
+_HOMES = {
+    "IntensityOutput": "model.modeling_mma_mrnnet",
+    "LiveEstimate": "prediction.streaming",
+    "LiveReader": "prediction.streaming",
+    "MMAConfig": "model.configuration_mma_mrnnet",
+    "MMAForImageClassification": "model.modeling_mma",
+    "MMAMRNNetConfig": "model.configuration_mma_mrnnet",
+    "MMAMRNNetForIntensity": "model.modeling_mma_mrnnet",
+    "MMAMRNNetForVideoClassification": "model.modeling_mma_mrnnet",
+    "MMAMRNNetVideoProcessor": "model.video_processing_mma_mrnnet",
+    "MMAModel": "model.modeling_mma",
+    "MMAOutput": "model.modeling_mma",
+    "VideoPrediction": "prediction",
+    "load_checkpoint": "hub.checkpoints",
+    "load_pretrained": "hub.checkpoints",
+    "predict_image": "prediction.photos",
+    "predict_images": "prediction.photos",
+    "predict_people": "prediction",
+    "predict_table": "prediction",
+    "predict_video": "prediction",
+    "running_intensities": "prediction.streaming",
+    "sliding_windows": "prediction.streaming",
 }
 
 __all__ = [
@@ -94,10 +82,13 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    if name in _ON_FIRST_USE:
-        return getattr(import_module(_ON_FIRST_USE[name]), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_ON_FIRST_USE})
+    return sorted({*globals(), *__all__})
+
+
+register_when_imported()

@@ -20,10 +20,11 @@ from transformers.pipelines.pt_utils import KeyDataset
 
 from mma_mrnnet import MMAMRNNetConfig, MMAMRNNetForIntensity, MMAMRNNetForVideoClassification
 from mma_mrnnet.hub.checkpoints import load_checkpoint, pretrained_folder
-from mma_mrnnet.hub.export import PIPELINE_FILE, TASK, export_checkpoint
+from mma_mrnnet.hub.export import PIPELINE_FILE, export_checkpoint
 from mma_mrnnet.model.labels import REACTIONS
 from mma_mrnnet.prediction import predict_video
 from mma_mrnnet.prediction.pipeline import FacialExpressionIntensityPipeline
+from mma_mrnnet.registration import TASK
 from mma_mrnnet.video.reading import VideoError, read_frames
 from mma_mrnnet.video.sources import local_file
 from mma_mrnnet.video.writing import write_video

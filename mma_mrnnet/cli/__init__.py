@@ -4,7 +4,7 @@ import io
 import logging
 import sys
 from collections.abc import Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 from typer.core import TyperCommand, TyperGroup
@@ -109,19 +109,34 @@ app = typer.Typer(
 )
 
 
+def _show_version(is_given: bool) -> None:
+    if is_given:
+        from importlib.metadata import version
+
+        print(f"mma-mrnnet {version('mma-mrnnet')}")
+        raise typer.Exit
+
+
 @app.callback()
-def _prepare(context: typer.Context) -> None:
-    """Silence the decoder, the Hub's client and transformers."""
+def _prepare(
+    context: typer.Context,
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version",
+            help="Show the version and exit.",
+            callback=_show_version,
+            is_eager=True,
+        ),
+    ] = False,
+) -> None:
+    """Silence the package's and the Hub client's logs."""
     if context.invoked_subcommand is None:
         print(context.get_help())
         raise typer.Exit(2)
-    from transformers.utils import logging as transformers_logging
-
     logging.getLogger("mma_mrnnet").setLevel(logging.ERROR)
     # The client logs each retry; we print only the last error.
     logging.getLogger("huggingface_hub").setLevel(logging.CRITICAL)
-    transformers_logging.set_verbosity_error()
-    transformers_logging.disable_progress_bar()
 
 
 for name, function, examples in (

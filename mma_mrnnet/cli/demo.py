@@ -4,12 +4,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import numpy as np
-
-from mma_mrnnet.cli.options import Threads, option, say, set_threads
+from mma_mrnnet.cli.options import Threads, option, say, set_threads, silence_transformers
 from mma_mrnnet.cli.outputs import print_notes, print_prediction
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from mma_mrnnet.prediction import VideoPrediction
 
 EXAMPLES = """example:
@@ -28,6 +28,7 @@ def show_demo(
     """Make a short clip from a public-domain photo, predict it and write all outputs."""
     from mma_mrnnet.prediction import default_checkpoint
 
+    silence_transformers()
     set_threads(threads)
     prediction, written = run_demo(out)
     print_prediction(prediction)
@@ -37,7 +38,7 @@ def show_demo(
     return 0
 
 
-def astronaut() -> np.ndarray:
+def astronaut() -> "np.ndarray":
     """Return NASA's portrait of Eileen Collins (public domain): (512, 512, 3) uint8 RGB.
 
     Raises ValueError if scikit-image is not installed.
@@ -50,10 +51,11 @@ def astronaut() -> np.ndarray:
 
 
 def camera_move(
-    photo: np.ndarray, frames: int, size: tuple[int, int] = (640, 480)
-) -> Iterator[np.ndarray]:
+    photo: "np.ndarray", frames: int, size: tuple[int, int] = (640, 480)
+) -> Iterator["np.ndarray"]:
     """Yield frames of a slow zoom onto the upper middle of a photo, (h, w, 3) uint8 RGB."""
     import cv2
+    import numpy as np
 
     width, height = size
     for number in range(frames):

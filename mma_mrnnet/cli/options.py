@@ -126,6 +126,14 @@ def printable(text: str) -> str:
     return "".join(each if each.isprintable() else ascii(each)[1:-1] for each in text)
 
 
+def silence_transformers() -> None:
+    """Silence transformers and its progress bars; imports it."""
+    from transformers.utils import logging as transformers_logging
+
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+
+
 def set_threads(threads: int) -> None:
     """Set the number of threads of torch and of the face detector."""
     import cv2
@@ -144,6 +152,7 @@ def load_model(
     """
     if name is None and revision is not None:
         raise ValueError("--revision needs --model, a repository on the Hub")
+    silence_transformers()
     if name is None:
         from mma_mrnnet.prediction import default_checkpoint
 

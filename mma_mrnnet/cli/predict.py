@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 from urllib.parse import urlsplit
-from urllib.request import url2pathname
 
 import typer
 
@@ -164,6 +163,7 @@ def predict_clips(
     """Predict the intensities of each clip, and the affect of its frames."""
     targets = Targets(out, frames, windows, report, annotate)
     targets.check()
+    _check_windows(targets, fps, window, hop)
     set_threads(threads)
     network, processor = load_model(model, revision)
     config = network.config
@@ -171,7 +171,6 @@ def predict_clips(
     _check_options_of(config, given)
     if table_fps is not None and config.feature_names is None:
         raise ValueError("--table-fps is for models that read tables; this one reads videos")
-    _check_windows(targets, fps, window, hop)
     window_s = _choose_window(window, processor.num_frames / config.sampling_fps)
     found = find_clips(clips, config)
     is_of_tables = config.feature_names is not None
@@ -345,6 +344,8 @@ def find_clips(words: list[str], config: "MMAMRNNetConfig") -> list[str]:
 
 def _read_path(word: str) -> Path:
     """Return the path of a word, which may be a file:// URL or start with `~`."""
+    from urllib.request import url2pathname
+
     path = Path(url2pathname(urlsplit(word).path) if word.startswith("file://") else word)
     if _holds(path.exists):  # a file may have the name `~`
         return path

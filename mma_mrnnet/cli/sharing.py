@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from mma_mrnnet.cli.options import option
+from mma_mrnnet.cli.options import option, silence_transformers
 
 EXPORT_EXAMPLES = """examples:
   mma-mrnnet export runs/mrnn/model my-model               # mma-mrnnet push does both steps
@@ -33,6 +33,7 @@ def export_checkpoint(
     ] = "hub",
 ) -> int:
     """Write a folder for the Hub: weights, config, processor, code and card; or ONNX models."""
+    silence_transformers()
     if format == "onnx":
         from mma_mrnnet.hub.onnx import export_onnx as export
     else:
@@ -72,6 +73,7 @@ def push_checkpoint(
 
     from mma_mrnnet.hub.push import publish_checkpoint
 
+    silence_transformers()
     # Its warnings give the reason and length of a wait.
     logging.getLogger("mma_mrnnet.hub.push").setLevel(logging.WARNING)
     if sys.stderr.isatty():

@@ -7,8 +7,14 @@ from typing import Annotated, Literal
 
 import typer
 
-from mma_mrnnet.cli.options import FrameRate, option, parse_count, parse_rate, say
-from mma_mrnnet.model.configuration_mma_mrnnet import MMAConfig, MMAMRNNetConfig
+from mma_mrnnet.cli.options import (
+    FrameRate,
+    option,
+    parse_count,
+    parse_rate,
+    say,
+    silence_transformers,
+)
 
 CROP_EXAMPLES = """examples:
   mma-mrnnet crop clips crops                     # then: train.py --stage mrnn --data clips:crops
@@ -37,8 +43,9 @@ EVALUATE_EXAMPLES = """examples:
   mma-mrnnet evaluate runs/mma/model --data reference_clips:CODED --out evaluation"""
 
 
-CROPPED_RATE = FrameRate(MMAMRNNetConfig().sampling_fps)
-CROPPED_SIZE = MMAConfig().image_size
+# The configs' defaults; importing those takes seconds, so a test compares.
+CROPPED_RATE = FrameRate(2.0)
+CROPPED_SIZE = 112
 
 
 def crop_videos(
@@ -230,6 +237,7 @@ def evaluate_extractor(
     """Evaluate an extractor on labelled face crops, source by source, or on reference clips."""
     from mma_mrnnet.analysis.evaluation import evaluate
 
+    silence_transformers()
     command = ["mma-mrnnet", "evaluate", model, "--data", data, "--out", str(out)]
     command += ["--split", split]
     command += ["--against", against] if against is not None else []

@@ -28,10 +28,8 @@ from mma_mrnnet.hub.cards import (
 from mma_mrnnet.hub.checkpoints import CheckpointError, Model, extractor_of, load_either
 from mma_mrnnet.model.modeling_mma import MMAModel
 from mma_mrnnet.model.modeling_mma_mrnnet import MMAMRNNetForIntensity
+from mma_mrnnet.registration import TASK
 from mma_mrnnet.results import ResultsError, load_json
-
-TASK = "facial-expression-intensity"
-"""The task of `transformers.pipeline` that reads a video and returns its intensities."""
 
 PIPELINE_FILE = "pipeline_mma_mrnnet.py"
 
@@ -108,23 +106,17 @@ def write_card(part: object, folder: Path) -> None:
         write_text(path, settings_card(what))
 
 
-def use_card_in_trainer() -> None:
-    """Let `Trainer` push our models with their card, its own record of the training below.
+def use_card(summary: TrainingSummary, trainer: Any) -> None:
+    """Let a `Trainer` of our model write our card, its own record of the training below.
 
-    `Trainer` has no hook between its card and the upload, so this replaces the method that
-    makes the text. Other models keep transformers' card.
+    Other models keep transformers' card. `registration` calls this for each summary.
     """
-    make_summary = TrainingSummary.from_trainer
-
-    def from_trainer(trainer: Any, **settings: Any) -> TrainingSummary:
-        summary = make_summary(trainer, **settings)
-        if isinstance(trainer.model, MMAModel | MMAMRNNetForIntensity):
-            make_text = summary.to_model_card
-            folder = Path(trainer.args.output_dir)
-            summary.to_model_card = lambda: _trainer_card(trainer.model, folder, make_text())
-        return summary
-
-    TrainingSummary.from_trainer = from_trainer  # type: ignore[assignment, method-assign]
+    if isinstance(trainer.model, MMAModel | MMAMRNNetForIntensity):
+        make_text = summary.to_model_card
+        folder = Path(trainer.args.output_dir)
+        summary.to_model_card = lambda: _trainer_card(  # type: ignore[method-assign]
+            trainer.model, folder, make_text()
+        )
 
 
 def _trainer_card(model: Model, folder: Path, made_by_trainer: str) -> str:

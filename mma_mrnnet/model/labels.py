@@ -1,9 +1,10 @@
 """Names and order of all outputs, and the values that mean "no label"."""
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor
+if TYPE_CHECKING:  # the names alone must not cost PyTorch's import
+    from torch import Tensor
 
 EXPRESSIONS = ("neutral", "anger", "disgust", "fear", "happiness", "sadness", "surprise")
 """Seven basic expressions, in the order of the expression logits."""
@@ -60,7 +61,7 @@ PRESENT_PROBABILITY = 0.5
 """Smallest output for which an action unit is called present."""
 
 
-def presence_target(intensity: Tensor) -> Tensor:
+def presence_target(intensity: "Tensor") -> "Tensor":
     """Convert intensities of action units in [0, 1] to probabilities of presence (our choice).
 
     A linear ramp from 0 at intensity 0 to 1 at twice `PRESENT_INTENSITY`, which itself
@@ -69,7 +70,7 @@ def presence_target(intensity: Tensor) -> Tensor:
     return (intensity * (PRESENT_PROBABILITY / PRESENT_INTENSITY)).clamp(0.0, 1.0)
 
 
-def is_present(intensity: Tensor) -> Tensor:
+def is_present(intensity: "Tensor") -> "Tensor":
     """Return a mask of the intensities that count as present; False for NaN.
 
     A small tolerance makes 0.4 present in both float32 and float64.
@@ -77,7 +78,7 @@ def is_present(intensity: Tensor) -> Tensor:
     return intensity >= PRESENT_INTENSITY - 1e-6
 
 
-def neutral_talkers(intensity: Tensor, action_units: Sequence[int]) -> Tensor:
+def neutral_talkers(intensity: "Tensor", action_units: Sequence[int]) -> "Tensor":
     """Return a mask (N,) of faces that show only parted lips, as in calm speech (our choice).
 
     AU25 or AU26 exceeds `PARTED_INTENSITY`, neither exceeds `WIDE_OPEN_INTENSITY`, and every
@@ -89,7 +90,7 @@ def neutral_talkers(intensity: Tensor, action_units: Sequence[int]) -> Tensor:
     """
     place = {unit: column for column, unit in enumerate(action_units)}
     if not {1, 4, 12, 25} <= place.keys():
-        return torch.zeros(len(intensity), dtype=torch.bool)
+        return intensity.new_zeros(len(intensity)).bool()
     shown = intensity.nan_to_num()  # (N, A)
     annotated = ~intensity[:, [place[unit] for unit in (1, 4, 12)]].isnan().any(1)
     others = [column for unit, column in place.items() if unit not in (10, 25, 26)]
@@ -133,12 +134,14 @@ def check_channels(setting: str, channels: Sequence[str]) -> None:
 
 
 def pack_affect(
-    valence_arousal: Tensor, expression_logits: Tensor, action_unit_logits: Tensor
-) -> Tensor:
+    valence_arousal: "Tensor", expression_logits: "Tensor", action_unit_logits: "Tensor"
+) -> "Tensor":
     """Build the affect vector of stage 2: (..., 2 + 7 + A) float32, ordered as `affect_names`.
 
     Takes valence-arousal (..., 2) in [-1, 1] and logits (..., 7) and (..., A).
     """
+    import torch
+
     return torch.cat(
         [
             valence_arousal.float(),

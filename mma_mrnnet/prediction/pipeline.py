@@ -1,7 +1,4 @@
-"""The transformers pipeline `facial-expression-intensity`: from videos to named intensities.
-
-`import mma_mrnnet` imports this, so functions import the decoder, OpenCV and pandas.
-"""
+"""The transformers pipeline `facial-expression-intensity`: from videos to named intensities."""
 
 import logging
 import math
@@ -16,11 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 from torch.utils.data import Dataset
-from transformers import AutoModel, Pipeline
-from transformers.pipelines import PIPELINE_REGISTRY
+from transformers import Pipeline
 
-from mma_mrnnet.hub.checkpoints import pretrained_folder
-from mma_mrnnet.hub.export import TASK, add_pipeline, write_card
+from mma_mrnnet.hub.export import add_pipeline, write_card
 
 if TYPE_CHECKING:
     from mma_mrnnet.prediction import VideoPrediction
@@ -228,14 +223,3 @@ def _require_positive(name: str, value: Any) -> None:
     if not is_number or not 0 < value < math.inf:
         kind = "whole" if whole else "finite"
         raise ValueError(f"{name} must be a {kind} number above 0; got {value!r}")
-
-
-def register_pipeline() -> None:
-    """Register the task with `transformers.pipeline`; its default model is the bundled one."""
-    PIPELINE_REGISTRY.register_pipeline(
-        TASK,
-        pipeline_class=FacialExpressionIntensityPipeline,
-        pt_model=(AutoModel,),
-        default={"model": (str(pretrained_folder()), "main")},
-        type="video",
-    )

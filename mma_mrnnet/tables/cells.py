@@ -11,12 +11,13 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-import numpy as np
-import pandas as pd
+from typing import TYPE_CHECKING, Any
 
 from mma_mrnnet.files import check_can_write_file, replaced_file
+
+if TYPE_CHECKING:  # checking an output's path must not cost these imports
+    import numpy as np
+    import pandas as pd
 
 WRITTEN_SUFFIXES = (".csv", ".json", ".parquet")
 _LINES_AHEAD = 50  # lines that are searched for the delimiter and the header
@@ -51,8 +52,10 @@ def parse_number(cell: str) -> float | None:
         return None
 
 
-def parse_numbers(cells: Sequence[str]) -> tuple[np.ndarray, int | None]:
+def parse_numbers(cells: Sequence[str]) -> tuple["np.ndarray", int | None]:
     """Return (N,) float64, NaN where missing, and the index of the first text cell or None."""
+    import numpy as np
+
     try:
         return np.array(cells, np.float64), None
     except ValueError:  # an empty cell, or text
@@ -176,6 +179,8 @@ def _strip(cell: str) -> str:
 def _read_parquet(path: Path) -> TextTable:
     if not path.is_file():
         raise ValueError(f"{path}: cannot be read: No such file")
+    import pandas as pd
+
     try:
         table = pd.read_parquet(path).reset_index(drop=True)
     except (ValueError, OSError) as error:
@@ -242,7 +247,7 @@ def is_all_numbers(cells: Sequence[str]) -> bool:
 # ---- writing ------------------------------------------------------------------------------------
 
 
-def write_table(table: pd.DataFrame, path: str | os.PathLike[str]) -> None:
+def write_table(table: "pd.DataFrame", path: str | os.PathLike[str]) -> None:
     """Write a .csv, .json or .parquet file atomically; in JSON, NaN becomes null.
 
     Raises ValueError as `check_table_path` does.
