@@ -5,6 +5,7 @@ means that an earlier version did not record it.
 """
 
 import json
+import math
 import types
 import typing
 from dataclasses import MISSING, dataclass, field, fields, is_dataclass
@@ -561,6 +562,36 @@ class ClipFacts(Record):
 
 
 @dataclass
+class BaselineScores(Record):
+    """Scores of a model of clip summaries over the reactions of a split."""
+
+    mean_pearson: Score
+    mean_mae: Score
+
+
+@dataclass
+class Baselines(Record):
+    """Models without a network, by name: `constant`, `ridge`, `trees`.
+
+    `clips` counts the training reactions of each; `test` is empty without test labels.
+    """
+
+    clips: Counts
+    validation: dict[str, BaselineScores]
+    test: dict[str, BaselineScores]
+
+
+@dataclass(frozen=True)
+class LostComparison:
+    """A baseline with a higher mean Pearson than the network, and both scores on a split."""
+
+    baseline: str
+    split: str
+    score: float
+    ours: float
+
+
+@dataclass
 class MRNNResults(RunResults):
     """Results of stage 2."""
 
@@ -572,6 +603,26 @@ class MRNNResults(RunResults):
     validation_before_calibration: ClipScores | None = None
     calibration: IntensityCalibration | None = None
     facts: ClipFacts | None = None
+    baselines: Baselines | None = None
+
+    def lost_to_baseline(self) -> LostComparison | None:
+        """Return the best baseline if it beats the network on test (else validation), or None."""
+        if self.baselines is None:
+            return None
+        on_test = self.test is not None and bool(self.baselines.test)
+        split = "test" if on_test else "validation"
+        found = self.baselines.test if on_test else self.baselines.validation
+        scores = {name: _zero_if_undefined(one.mean_pearson) for name, one in found.items()}
+        own = self.test if self.test is not None and on_test else self.validation
+        ours = _zero_if_undefined(own.of_predicted.mean_pearson)
+        best = max(scores, key=lambda name: scores[name])
+        if scores[best] <= ours:
+            return None
+        return LostComparison(best, split, scores[best], ours)
+
+
+def _zero_if_undefined(score: Score) -> float:
+    return 0.0 if score is None or math.isnan(score) else score
 
 
 Results = MMAResults | MRNNResults

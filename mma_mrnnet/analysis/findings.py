@@ -372,6 +372,27 @@ def find_unlearnt_targets(results: MRNNResults) -> Findings | None:
     return list_numbers(PROBLEM, what, low, advice)
 
 
+def compare_with_baselines(results: MRNNResults) -> Findings | None:
+    """Find a network that a constant, ridge or boosted trees on clip summaries beat."""
+    if results.baselines is None:
+        return None
+    lost = results.lost_to_baseline()
+    if lost is None:
+        return []
+    scored = results.test if lost.split == "test" and results.test else results.validation
+    is_clear = lost.score - lost.ours > standard_error(scored.of_predicted.clips)
+    what = (
+        f"{lost.baseline} on summaries of the clips beats the network on {lost.split}: "
+        f"mean Pearson {lost.score:.3f} against {lost.ours:.3f}"
+    )
+    advice = (
+        "Train longer, try --temporal_pooling statistics and another --learning_rate; with a few "
+        "hundred clips rather use the simpler model."
+    )
+    numbers = {lost.baseline: lost.score, "network": lost.ours}
+    return [Finding(PROBLEM if is_clear else NOTE, what, numbers, advice)]
+
+
 def find_overfitting(results: MRNNResults) -> Findings | None:
     """Find training scores far above the validation scores."""
     if results.facts is None or results.facts.train is None:
@@ -615,6 +636,7 @@ def find_lost_clips(results: MRNNResults) -> Findings | None:
 
 CLIP_SIGNATURES = {
     "every target above 0": find_unlearnt_targets,
+    "better than baselines": compare_with_baselines,
     "no overfitting": find_overfitting,
     "validation agrees with test": compare_with_test,
     "all lengths alike": compare_lengths,

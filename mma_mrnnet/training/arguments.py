@@ -35,6 +35,12 @@ CHOICES = {
     "affect_transform": AFFECT_TRANSFORMS,
     "length_policy": LENGTH_POLICIES,
 }
+STAGE_DEFAULTS = {
+    "learning_rate": {"mma": 1e-4, "mrnn": 2e-3},
+    "dropout": {"mma": 0.0, "mrnn": 0.2},
+}
+"""Defaults that differ between the stages."""
+
 AT_LEAST_ONE = ("epochs", "batch_size", "threads", "items", "keep_checkpoints")
 AT_LEAST_ZERO = ("micro_batch_size", "patience", "workers", "save_every", "expect_processes")
 
@@ -79,7 +85,9 @@ class TrainArguments:
     batch_size: int = _option(
         64, "items for each step and process; a correlation loss needs at least 16"
     )
-    learning_rate: float = _option(1e-4, "the highest step size, after the warm-up")
+    learning_rate: float = _option(
+        None, "the highest step size, after the warm-up; default: 1e-4 in stage mma, 2e-3 in mrnn"
+    )
     weight_decay: float = _option(0.0, "AdamW's weight decay")
     warmup: float = _option(0.05, "share of all steps in which the learning rate rises")
     schedule: str = _option(
@@ -243,7 +251,7 @@ class TrainArguments:
         "or resample (every clip to T frames, short ones by repeating some)",
     )
     sampling_fps: float = _option(MMAMRNNetConfig.sampling_fps, "stage mrnn: frames a second")
-    hidden_size: int = _option(128, "stage mrnn: units of the GRU")
+    hidden_size: int = _option(96, "stage mrnn: units of the GRU")
     num_layers: int = _option(1, "stage mrnn: layers of the GRU")
     temporal_pooling: str = _option(
         "mask",
@@ -258,7 +266,8 @@ class TrainArguments:
     )
     dense_size: int = _option(32, "stage mrnn: units of the dense layer")
     dropout: float = _option(
-        0.0, "stage mma: on the pooled features; stage mrnn: after the dense layer"
+        None,
+        "stage mma: on the pooled features (default 0); stage mrnn: after the dense layer (0.2)",
     )
     intensity_loss: str = _option("pearson", "stage mrnn: pearson, ccc or mse")
     quiet_weight: float | None = _option(
@@ -276,6 +285,9 @@ class TrainArguments:
         """Check the settings before any data are read; raise ValueError for an invalid one."""
         self.output = Path(self.output)
         self._check_choices()
+        for name, defaults in STAGE_DEFAULTS.items():
+            if getattr(self, name) is None:
+                setattr(self, name, defaults[self.stage])
         self._check_stage()
         unknown = [kind for kind in self.augmentations if kind not in AUGMENTATIONS]
         if unknown:
@@ -372,6 +384,7 @@ def command_line(args: TrainArguments) -> str:
     words = ["accelerate", "launch", "train.py"]
     for option in fields(args):
         default = option.default if option.default_factory is MISSING else option.default_factory()
+        default = STAGE_DEFAULTS.get(option.name, {}).get(args.stage, default)
         value = getattr(args, option.name)
         if value != default and option.name != "resume":
             values = value if isinstance(value, list) else [value]

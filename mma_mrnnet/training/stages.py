@@ -35,6 +35,7 @@ from mma_mrnnet.results import (
     read_results,
 )
 from mma_mrnnet.training.arguments import NO_EXTRACTOR, TrainArguments
+from mma_mrnnet.training.baselines import score_baselines, warn_if_beaten
 from mma_mrnnet.training.calibration import (
     LEAST_SLOPE,
     STEEP_SLOPE,
@@ -285,7 +286,7 @@ def mrnn_stage(args: TrainArguments) -> Stage:
     def finish(model: MMAMRNNetForIntensity, predict: Predict, run: RunResults) -> MRNNResults:
         before, calibration = _calibrate(model, predict, splits)
         scores, predicted = report_splits(predict, splits, names, corpus.id_column, args.output)
-        return MRNNResults(
+        results = MRNNResults(
             **vars(run),
             data=clips.data,
             calibration=calibration,
@@ -293,7 +294,10 @@ def mrnn_stage(args: TrainArguments) -> Stage:
             validation=scores["validation"],
             test=scores.get("test"),
             facts=collect_clip_facts(model, processor, predict, splits, predicted),
+            baselines=score_baselines(model, splits),
         )
+        warn_if_beaten(results)
+        return results
 
     behind = [] if model.mma is None else [model_digest(model.mma)]
     if corpus.noise is not None:  # its file is not among the settings
