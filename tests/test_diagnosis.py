@@ -496,7 +496,7 @@ def test_the_command_line_goes_on_after_a_run_that_cannot_be_read_and_writes_jso
     assert command(["diagnose", str(tmp_path / "nowhere"), str(run), "--json", str(out)]) == 1
     shown, said = capsys.readouterr()
     assert "nowhere: no such folder or file" in said
-    assert f"{run / 'results.json'} (stage mrnn): 2 problems, 1 note" in shown
+    assert f"{run / 'results.json'} (stage mrnn): 3 problems, 1 note" in shown
     assert "  problem  nothing learnt that could be shown: mean Pearson 0.010" in shown
     (written,) = json.loads(out.read_text("utf-8"))
     assert written["file"] == str(run / "results.json")
@@ -619,13 +619,15 @@ TABLES = [
     "--num_frames",
     "4",
     "--hidden_size",
-    "8",
+    "32",
     "--dense_size",
-    "6",
+    "32",
+    "--dropout",
+    "0",
     "--batch_size",
     "32",
 ]
-TABLES += ["--learning_rate", "0.02", "--epochs", "14"]
+TABLES += ["--learning_rate", "0.02", "--epochs", "8"]
 COUNT = 160  # clips a split
 
 
