@@ -19,6 +19,7 @@ from mma_mrnnet.hub.cards import (
     training_energy,
 )
 from mma_mrnnet.hub.checkpoints import load_pretrained, pretrained_folder, weights_digest
+from mma_mrnnet.model.labels import EXPRESSIONS
 from mma_mrnnet.results import Provenance, SourceScores, read_results
 
 NOTHING = {"value": None, "low": None, "high": None}
@@ -456,3 +457,26 @@ def test_an_evaluation_of_other_weights_is_left_out(shipped, folder):
         evaluation = {**EVALUATION, "model": {**EVALUATION["model"], "weights": digest}}
         (folder / "results_evaluation.json").write_text(json.dumps(evaluation))
         assert ("0.71 [0.66, 0.76]" in card_of(shipped, folder).text) == used
+
+
+def test_an_expression_without_a_labelled_real_face_is_called_not_usable(shipped, folder):
+    # Validation of the two sources: `photos` shows neutral and happiness, `bent` everything.
+    results = json.loads((folder / "results_mma.json").read_text("utf-8"))
+    scores = results["validation"]["all"]
+    some, every = [[0] * 7 for _ in range(7)], [[1] * 7 for _ in range(7)]
+    some[EXPRESSIONS.index("neutral")] = some[EXPRESSIONS.index("happiness")] = [1] * 7
+    results["validation"] = {
+        "all": scores,
+        "photos": {**scores, "expression_confusion_rows_are_labels": some},
+        "bent": {**scores, "expression_confusion_rows_are_labels": every},
+    }
+    results["provenance"] = [
+        {"name": "photos", "licence": "mit", "made_up": False, "labels": "pseudo"},
+        {"name": "bent", "licence": "mit", "made_up": True, "labels": "pseudo"},
+    ]
+    (folder / "results_mma.json").write_text(json.dumps(results), "utf-8")
+    found = "measures them:** anger, disgust, fear, sadness, surprise."
+    assert found in card_of(shipped, folder).text
+    results["provenance"][1]["made_up"] = False
+    (folder / "results_mma.json").write_text(json.dumps(results), "utf-8")
+    assert "measures them" not in card_of(shipped, folder).text

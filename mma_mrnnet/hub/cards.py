@@ -20,6 +20,7 @@ from mma_mrnnet.hub.licence import (
     none_coded_by_people,
     weights_licence,
 )
+from mma_mrnnet.model.labels import EXPRESSIONS
 from mma_mrnnet.model.video_processing_mma_mrnnet import MMAMRNNetVideoProcessor
 from mma_mrnnet.results import (
     CeilingResults,
@@ -162,6 +163,7 @@ def model_card(model: Model, folder: Path, base: BaseCheckpoint | None = None) -
         stage1=stage1,
         stage2=stage2,
         stage1_sources=stage1_sources,
+        unverified_expressions=unverified_expressions(stage1),
         none_coded_by_people=none_coded_by_people(stage1_sources),
         clip_counts={} if stage2 is None else _clip_counts(stage2.data),
         evaluation=results.evaluation,
@@ -311,6 +313,22 @@ def _extractor_scores(
             macro_f1 = row.expression_macro_f1 if has_classes else None
             scores[source] = (row.mean_action_unit_correlation, macro_f1)
     return scores
+
+
+def unverified_expressions(stage1: MMAResults | None) -> list[str]:
+    """Return the expressions that no validation image of a real face is labelled with.
+
+    Empty without results, or where no source declares whether its faces are made up.
+    """
+    if stage1 is None or not any(source.made_up for source in stage1.provenance or ()):
+        return []
+    made_up = {source.name for source in stage1.provenance or () if source.made_up}
+    real = [row for name, row in stage1.validation.items() if name not in {*made_up, "all"}]
+    labelled = [
+        sum(sum(row.expression_confusion_rows_are_labels[number]) for row in real)
+        for number in range(len(EXPRESSIONS))
+    ]
+    return [name for name, count in zip(EXPRESSIONS, labelled, strict=True) if count == 0]
 
 
 def evaluated_macro_f1(row: SourceScores) -> float | None:
