@@ -123,7 +123,9 @@ def test_the_table_has_one_row_for_each_frame_that_was_looked_at(predict, tmp_pa
 def test_the_columns_are_the_documented_ones_and_nan_where_there_is_no_face(predict, tmp_path):
     path = clip(tmp_path / "clip.mp4", "FF..FF..")
     frames = predict(path).frames
-    assert frames.columns.tolist() == ["file", "track", "frame", "time_s", "face", *BOX, *AFFECT]
+    place = ["face", "interpolated", *BOX]
+    assert frames.columns.tolist() == ["file", "track", "frame", "time_s", *place, *AFFECT]
+    assert not frames["interpolated"].any()  # sampled frames are all searched
     assert frames["face"].tolist() == [True, False, True, False]
     assert frames["face"].dtype == bool
     assert frames["file"].tolist() == [str(path)] * 4

@@ -1,5 +1,7 @@
 """What `faces/tracks.py` promises: whose face is whose, who counts as the clip's person, and the crops of everybody."""
 
+from dataclasses import replace
+
 import cv2
 import numpy as np
 import pytest
@@ -360,6 +362,138 @@ def test_one_person_who_leaves_for_three_seconds_and_comes_back_elsewhere_is_one
     images = [scene(photo, (40, 240))] * 3 + [scene(photo)] * 6 + [scene(photo, (380, 200))] * 3
     found = list(crop_faces(frames_of(images, fps=2.0), 32, detector))
     assert [list(item.faces) for item in found] == [[0]] * 3 + [[]] * 6 + [[0]] * 3
+
+
+# ---- following: a part of the picture is searched, and faces are placed between two frames
+
+
+class CountingDetector(FaceDetector):
+    """Counts the searches of whole pictures."""
+
+    whole = 0
+
+    def __call__(self, image):
+        self.whole += 1
+        return super().__call__(image)
+
+
+def dense(images, every=12, fps=24.0):
+    """Frames of which every twelfth is due at the first rate, 2 a second."""
+    return [
+        VideoFrame(image, number / fps, number, (number % every == 0, True))
+        for number, image in enumerate(images)
+    ]
+
+
+def interpolated(frames):
+    return [item.index for item in frames if any(f.interpolated for f in item.faces.values())]
+
+
+def test_around_a_face_the_detector_finds_what_it_finds_in_the_whole_picture(photo, detector):
+    for people in (((40, 150),), ((400, 150),), ((20, 170), (200, 150))):
+        image = scene(photo, *people)
+        whole = detector(image)
+        near = detector.search_near(image, whole)
+        assert len(near) == len(whole) == len(people)
+        for face, other in zip(near, whole, strict=True):
+            eyes = np.linalg.norm(other.landmarks[1] - other.landmarks[0])
+            assert abs(face.landmarks - other.landmarks).max() < 0.08 * eyes
+            assert face.box == pytest.approx(other.box, abs=0.1 * other.side)
+
+
+def test_a_part_that_is_most_of_the_picture_or_cuts_a_face_is_not_searched(photo, detector):
+    image = scene(photo, (20, 240), (380, 240))
+    left, right = sorted(detector(image), key=lambda face: face.box[0])
+    assert detector.search_near(image, [left, right]) is None
+    # 130 px beside the right face: the part ends inside it.
+    x, y, width, height = right.box
+    beside = replace(right, box=(x - 130, y, width, height))
+    assert detector.search_near(image, [beside]) is None
+
+
+def test_the_whole_picture_is_searched_twice_a_second_and_a_newcomer_seen_by_then(photo):
+    detector = CountingDetector()
+    blocks = np.random.default_rng(0).integers(0, 256, (15, 32, 3), np.uint8)
+    alone = cv2.resize(blocks, (640, 300), interpolation=cv2.INTER_NEAREST)  # hides a newcomer
+    alone[:150, 40:190] = scene(photo, (40, 150))[:150, 40:190]
+    both = alone.copy()
+    both[100:220, 420:540] = scene(photo, (0, 120))[:120, :120]
+    images = [alone] * 13 + [both] * 12
+    found = list(crop_faces(frames_of(images, fps=25.0), 32, detector))
+    assert [list(item.faces) for item in found] == [[0]] * 20 + [[0, 1]] * 5
+    # At 0, 0.4 and 0.8 s; then the two fill most of the picture, which is searched at each frame.
+    assert detector.whole == 3 + 4
+
+
+def test_a_missing_face_is_searched_in_whole_pictures_and_found_where_it_is_back(photo):
+    nobody = scene(photo)
+    images = [scene(photo, (40, 150))] * 3 + [nobody] * 2 + [scene(photo, (60, 150))] * 3
+    found = list(crop_faces(frames_of(images, fps=25.0), 32, detector := CountingDetector()))
+    assert [list(item.faces) for item in found] == [[0]] * 3 + [[]] * 2 + [[0]] * 3
+    assert detector.whole == 1 + 5
+    # One of two is away: nobody waits for the next whole search to see them again.
+    two, one = scene(photo, (40, 180), (420, 150)), scene(photo, (40, 180))
+    found = list(crop_faces(frames_of([two, one, one, two, two], fps=25.0), 32))
+    assert [list(item.faces) for item in found] == [[0, 1], [0], [0], [0, 1], [0, 1]]
+
+
+def test_after_a_cut_the_whole_picture_is_searched(photo):
+    # The new scene has a face where one was, and another elsewhere.
+    before, after = scene(photo, (40, 150)), 255 - scene(photo)
+    after[:150, 40:190] = scene(photo, (40, 150))[:150, 40:190]
+    after[:150, 420:570] = scene(photo, (420, 150))[:150, 420:570]
+    found = list(crop_faces(frames_of([before, before, after], fps=25.0), 32))
+    assert [list(item.faces) for item in found] == [[0], [0], [0, 1]]
+
+
+def test_between_sampled_frames_every_third_is_searched_and_faces_are_placed_between(photo):
+    images = [scene(photo, (20 + 2 * number, 150)) for number in range(13)]
+    found = list(crop_faces(dense(images), 32))
+    assert [item.index for item in found] == list(range(13))
+    assert interpolated(found) == [1, 2, 4, 5, 7, 8, 10, 11]
+    assert [list(item.faces) for item in found] == [[0]] * 13
+    assert middles(found)[0] == pytest.approx(
+        [middles(found)[0][0] + 2 * n for n in range(13)], abs=2
+    )
+    start, third = found[0].faces[0], found[3].faces[0]
+    expected = start.landmarks + (third.landmarks - start.landmarks) / 3
+    assert found[1].faces[0].landmarks == pytest.approx(expected)
+    assert found[1].faces[0].box == pytest.approx(
+        [(2 * a + b) / 3 for a, b in zip(start.box, third.box, strict=True)]
+    )
+    assert np.array_equal(found[1].crops[0], align_face(images[1], expected, 32))
+
+
+def test_the_last_frames_of_a_clip_are_placed_too(photo):
+    found = list(crop_faces(dense([scene(photo, (40, 150))] * 6), 32))
+    assert [list(item.faces) for item in found] == [[0]] * 6
+    assert interpolated(found) == [1, 2, 4]
+
+
+def test_no_face_is_placed_into_another_scene_or_behind_a_hand(photo):
+    face, other = scene(photo, (40, 150)), scene(photo, (300, 150))
+    covered = face.copy()
+    covered[20:100, 60:160] = 90
+    # A hand in frame 1; a cut before frame 5, to a face elsewhere.
+    found = list(crop_faces(dense([face, covered, face, face, face, other, other]), 32))
+    assert [bool(item.faces) for item in found[:5]] == [True, False, True, True, True]
+    assert 1 not in interpolated(found)
+    assert 5 not in interpolated(found)
+    damaged = [replace(frame, damaged=frame.index == 1) for frame in dense([face] * 4)]
+    assert [bool(item.faces) for item in crop_faces(damaged, 32)] == [True, False, True, True]
+
+
+@pytest.mark.parametrize("name", ["face_noface.mov", "noface_face.mov"])
+def test_what_is_placed_between_has_no_more_and_no_fewer_faces_than_a_search(
+    shared_clips, detector, name
+):
+    # One second around the moment where the face goes or comes.
+    frames = list(read_frames(shared_clips / name, 2.0, None))
+    frames = frames[60:86] if name == "face_noface.mov" else frames[85:111]
+    placed = list(crop_faces(frames, 32, detector))
+    searched = [len(detector(frame.image)) for frame in frames]
+    assert [len(item.faces) for item in placed] == searched
+    assert 0 < sum(searched) < len(frames)
 
 
 # ---- real clips

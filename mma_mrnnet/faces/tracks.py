@@ -9,9 +9,17 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from mma_mrnnet.faces.detection import TEMPLATE_SIZE, Detection, FaceDetector, align_face
-from mma_mrnnet.video.reading import VideoFrame
+from mma_mrnnet.faces.following import (
+    Sighting,
+    interpolate_face,
+    search_faces,
+    shows_same_face,
+)
+from mma_mrnnet.video.reading import TIME_TOLERANCE_S, VideoFrame
 
 LOST_AFTER_S = 2.0  # after this time without a face, a person is lost (our choice)
+MOST_BETWEEN = 2  # frames between two searched ones (our choice)
+SEARCH_EVERY_S = 0.1  # the longest time between two searched frames, where frames are that dense
 
 Found = dict[int, Detection]
 """The faces of a frame by track number."""
@@ -208,20 +216,97 @@ def crop_faces(
     """Yield one `PeopleFrame` per frame, with aligned crops of all people.
 
     People are tracked along the frames that are due at the first rate. Other frames are only
-    compared with the last of these, so that further rates do not change the result. Damaged frames
-    have no faces unless `use_damaged`, since a decoder may invent some.
+    compared with the last of these, so that further rates do not change the result. Of these
+    other frames every third is searched, and faces are interpolated between: up to three frames
+    are held. Damaged frames have no faces unless `use_damaged`, since a decoder may invent some.
     """
-    detector = detector or FaceDetector()
-    tracker = FaceTracker()
+    follower = _Cropper(size, detector or FaceDetector())
     for frame in frames:
-        faces: Found = {}
-        if use_damaged or not frame.damaged:
-            assign = tracker.update if frame.due[0] else tracker.pick
-            faces = assign(detector(frame.image), frame.time_s)
+        yield from follower.add(frame, is_usable=use_damaged or not frame.damaged)
+    yield from follower.flush()
+
+
+class _Cropper:
+    """Searches frames for faces, or interpolates these, and cuts the crops."""
+
+    def __init__(self, size: int, detector: FaceDetector) -> None:
+        self._size, self._detector = size, detector
+        self._tracker = FaceTracker()
+        self._sampled: Sighting | None = None  # of frames due at the first rate only
+        self._latest: Sighting | None = None
+        self._key: PeopleFrame | None = None  # the last one that was searched, if it has faces
+        self._waiting: list[VideoFrame] = []  # frames since
+
+    def add(self, frame: VideoFrame, *, is_usable: bool) -> Iterator[PeopleFrame]:
+        """Take the next frame; yield all that are ready, in order."""
+        if not is_usable:
+            yield from self.flush()
+            self._key = None
+            yield self._crop(frame, {})
+        elif self._can_wait(frame):
+            self._waiting.append(frame)
+        else:
+            yield from self._search(frame)
+
+    def flush(self) -> Iterator[PeopleFrame]:
+        """Yield the frames that wait."""
+        if self._waiting:
+            yield from self._search(self._waiting.pop())
+
+    def _can_wait(self, frame: VideoFrame) -> bool:
+        key = self._key
+        return (
+            key is not None
+            and not frame.due[0]
+            and len(self._waiting) < MOST_BETWEEN
+            and frame.time_s - key.time_s < SEARCH_EVERY_S - TIME_TOLERANCE_S
+        )
+
+    def _search(self, frame: VideoFrame) -> Iterator[PeopleFrame]:
+        """Search a frame; yield those that waited for it, and the frame."""
+        image, time_s, is_due = frame.image, frame.time_s, frame.due[0]
+        last = self._sampled if is_due else self._latest
+        sighting = search_faces(self._detector, image, time_s, last)
+        # Frames that wait are older: assign their faces before the tracks are changed.
+        searched = self._crop(frame, self._tracker.pick(sighting.faces, time_s))
+        for waiting in self._waiting:
+            yield self._interpolate(waiting, searched) or self._search_between(waiting)
+        self._waiting = []
+        if is_due:
+            searched = self._crop(frame, self._tracker.update(sighting.faces, time_s))
+        self._key = searched if searched.faces else None
+        self._latest = sighting
+        if is_due:
+            self._sampled = sighting
+        yield searched
+
+    def _interpolate(self, frame: VideoFrame, after: PeopleFrame) -> PeopleFrame | None:
+        """Place the faces of a frame between two searched ones; None if they are not there."""
+        before = self._key
+        if before is None or before.faces.keys() != after.faces.keys():
+            return None
+        share = (frame.time_s - before.time_s) / max(after.time_s - before.time_s, 1e-9)
+        pairs = {track: (face, after.faces[track]) for track, face in before.faces.items()}
+        if any(first.picture != second.picture for first, second in pairs.values()):
+            return None
+        faces = {track: interpolate_face(*pair, share) for track, pair in pairs.items()}
+        placed = self._crop(frame, faces)
+        for track, crop in placed.crops.items():
+            for other in (before, after):
+                if not shows_same_face(crop, other.crops[track]):
+                    return None
+        return placed
+
+    def _search_between(self, frame: VideoFrame) -> PeopleFrame:
+        self._latest = search_faces(self._detector, frame.image, frame.time_s, self._latest)
+        return self._crop(frame, self._tracker.pick(self._latest.faces, frame.time_s))
+
+    def _crop(self, frame: VideoFrame, faces: Found) -> PeopleFrame:
         crops = {
-            track: align_face(frame.image, face.landmarks, size) for track, face in faces.items()
+            track: align_face(frame.image, face.landmarks, self._size)
+            for track, face in faces.items()
         }
-        yield PeopleFrame(frame.index, frame.time_s, frame.due, faces, crops)
+        return PeopleFrame(frame.index, frame.time_s, frame.due, faces, crops)
 
 
 def rank_people(frames: Iterable[PeopleFrame]) -> list[int]:

@@ -22,7 +22,7 @@ from mma_mrnnet.model.modeling_mma_mrnnet import MMAMRNNetForIntensity
 from mma_mrnnet.model.video_processing_mma_mrnnet import MMAMRNNetVideoProcessor, kept_indices
 from mma_mrnnet.prediction.checkpoint import evaluating
 from mma_mrnnet.tables.cells import write_table
-from mma_mrnnet.tables.features import ROW_COLUMNS, TABLE_SUFFIXES
+from mma_mrnnet.tables.features import INTERPOLATED, ROW_COLUMNS, TABLE_SUFFIXES
 from mma_mrnnet.video.reading import VIDEO_SUFFIXES
 
 if TYPE_CHECKING:
@@ -284,12 +284,14 @@ def shown(path: str) -> str:
 
 
 def frame_columns(config: MMAMRNNetConfig) -> list[str]:
-    """Return the columns of the per-frame table: file, track, frame, time_s, face, box, affect.
+    """Return the columns of the per-frame table: `ROW_COLUMNS`, interpolated, box, affect.
 
-    For a model that reads feature tables: no box, and features instead of affect.
+    `interpolated` is True where the face was not searched for in this frame, but placed between
+    those of the frames around; False without a face. For a model that reads feature tables: no
+    box, and features instead of affect.
     """
-    box = BOX_NAMES if config.feature_names is None else ()
-    return [*ROW_COLUMNS, *box, *config.input_names]
+    place = (INTERPOLATED, *BOX_NAMES) if config.feature_names is None else ()
+    return [*ROW_COLUMNS, *place, *config.input_names]
 
 
 def clip_suffixes(config: MMAMRNNetConfig) -> frozenset[str]:

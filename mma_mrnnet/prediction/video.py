@@ -341,6 +341,7 @@ def _frame_table(clip: _Clip, place: int, frames: list[_PersonFrame]) -> pd.Data
             frame.index,
             round(frame.time_s, 6),
             frame.detection is not None,
+            frame.detection is not None and frame.detection.interpolated,
             *_rounded_box(frame.detection),
             *(missing if affect is None else affect).tolist(),
         )

@@ -26,6 +26,8 @@ from mma_mrnnet.video.reading import FrameClock
 TABLE_SUFFIXES = (".csv", ".tsv", ".txt", ".parquet")
 ROW_COLUMNS = ("file", "track", "frame", "time_s", "face")
 """Columns of our tables of frames that are not values: reserved names."""
+INTERPOLATED = "interpolated"
+"""A further such column, of tables of videos: whether the face lies between those of two frames."""
 
 _BOX = ("FaceRectWidth", "FaceRectHeight")
 _DENSER = 1.1
@@ -59,7 +61,15 @@ class _Kind:
     @property
     def special(self) -> tuple[str, ...]:
         """Columns that are never features."""
-        return (*ROW_COLUMNS, *self.time, self.face, self.person, self.clip, *self.frame)
+        return (
+            *ROW_COLUMNS,
+            INTERPOLATED,
+            *self.time,
+            self.face,
+            self.person,
+            self.clip,
+            *self.frame,
+        )
 
 
 _OTHER = _Kind("other", frozenset(), (), ("time_s", "timestamp", "time"), person="face_id")
