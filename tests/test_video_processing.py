@@ -7,6 +7,7 @@ import sys
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from transformers import AutoProcessor, AutoVideoProcessor
 from transformers.video_utils import VideoMetadata
 
@@ -333,3 +334,31 @@ def test_without_the_package_a_file_of_crops_is_refused_and_arrays_are_read(monk
     with pytest.raises(ValueError, match=r"clip\.mp4: only the package mma-mrnnet reads video"):
         processor(str(tmp_path / "clip.mp4"), return_tensors="pt")
     assert processor([clip(2)], return_tensors="pt")["frame_mask"].sum() == 2
+
+
+def test_transparent_frames_lie_on_white():
+    crops = np.random.randint(0, 256, (3, 32, 32, 4), dtype=np.uint8)
+    processor = MMAMRNNetVideoProcessor(size={"height": 32, "width": 32}, num_frames=3)
+    for opacity, wanted in ((255, crops[..., :3]), (0, np.full_like(crops[..., :3], 255))):
+        crops[..., 3] = opacity
+        for clip in (crops, crops.transpose(0, 3, 1, 2), [Image.fromarray(each) for each in crops]):
+            seen = processor([clip], return_tensors="pt").pixel_values[0]
+            assert torch.equal(seen, processor.scale(wanted))
+    crops[:] = [100, 200, 0, 51]  # a fifth of it, the rest white: 0.2 * 100 + 0.8 * 255 = 224
+    seen = processor(crops, return_tensors="pt", do_normalize=False, do_rescale=False)
+    assert seen.pixel_values[0, 0, :, 0, 0].tolist() == [224.0, 244.0, 204.0]
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"do_center_crop": True, "crop_size": 24}, "do_center_crop must be False"),
+        ({"do_pad": True}, "do_pad must be False"),
+        ({"size": {"shortest_edge": 32}}, "size of the processor must be"),
+    ],
+)
+def test_what_an_aligned_crop_cannot_bear_is_refused(settings, said, tiny_processor):
+    with pytest.raises(ValueError, match=said):
+        MMAMRNNetVideoProcessor(**settings)
+    with pytest.raises(ValueError, match=said):
+        tiny_processor(np.zeros((2, 40, 40, 3), np.uint8), return_tensors="pt", **settings)

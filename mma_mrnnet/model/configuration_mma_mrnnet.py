@@ -260,15 +260,6 @@ class MMAConfig(NamedOutputsConfig):
         if self.dropout >= 1:
             raise ValueError(f"dropout must be below 1; got {self.dropout!r}")
 
-    def validate_labels(self) -> None:
-        """Check the number of expression names; the names themselves are free."""
-        if self.num_labels != len(EXPRESSIONS):
-            raise ValueError(
-                f"id2label (num_labels) names stage 1's {len(EXPRESSIONS)} expressions, "
-                f"{', '.join(EXPRESSIONS)}; got {self.num_labels} names. "
-                "Other targets are stage 2's"
-            )
-
     def validate_action_units(self) -> None:
         """Check that units are ascending FACS numbers and include the supervised ones."""
         units = self.action_units

@@ -53,6 +53,9 @@ class SafeWeights(WithCard, PreTrainedModel):
         kwargs["use_safetensors"] = True
         return super().from_pretrained(*args, **kwargs)
 
+    def get_input_embeddings(self) -> None:  # type: ignore[override]
+        """Return None: there are no embeddings (transformers and torchao ask)."""
+
     @staticmethod
     def _load_pretrained_model(
         model: PreTrainedModel,
@@ -146,16 +149,25 @@ class MMAModel(MMAPreTrainedModel):
     Source: arXiv 2303.00180, abstract. Heads and sizes are our choice.
     """
 
+    _has_any_classes = False
+
     def __init__(self, config: MMAConfig) -> None:
         super().__init__(config)
         config.validate()  # `from_pretrained` sets keywords after the config's checks
+        classes = len(config.output_names)
+        if classes != len(EXPRESSIONS) and not self._has_any_classes:
+            raise ValueError(
+                f"id2label (num_labels) names stage 1's {len(EXPRESSIONS)} expressions, "
+                f"{', '.join(EXPRESSIONS)}; got {classes} names. Other classes are for "
+                "MMAForImageClassification, other intensities for stage 2"
+            )
         self.backbone = ResNetModel(config.resnet_config)
         stages = (BackboneStage(cast("ResNetStage", s)) for s in self.backbone.encoder.stages)
         self.backbone.encoder.stages = nn.ModuleList(stages)
         width = cast("list[int]", config.resnet_config.hidden_sizes)[-1]
         self.dropout = nn.Dropout(config.dropout)
         self.valence_arousal_head = nn.Linear(width, len(VALENCE_AROUSAL))
-        self.expression_head = nn.Linear(width, len(EXPRESSIONS))
+        self.expression_head = nn.Linear(width, classes)
         self.action_unit_head = nn.Linear(width, len(config.action_units))
         self.post_init()
 
@@ -309,21 +321,41 @@ class MMAModel(MMAPreTrainedModel):
 
 
 class MMAForImageClassification(MMAModel):
-    """The same network with the expressions as `logits`, for `pipeline("image-classification")`."""
+    """The same network with the expressions as `logits`, for `pipeline("image-classification")`.
+
+    `config.id2label` may name any number of classes (our addition). With others than the seven
+    there is no prior, and the loss is the cross-entropy alone. Heads that it does not reach get
+    gradients of 0.
+    """
+
+    _has_any_classes = True
 
     @can_return_tuple
     def forward(
-        self, pixel_values: Tensor, labels: Tensor | None = None, **kwargs: Any
+        self,
+        pixel_values: Tensor,
+        labels: Tensor | None = None,
+        output_hidden_states: bool | None = None,
+        **kwargs: Any,
     ) -> ImageClassifierOutput:
-        """Return `loss`, `logits` (N, 7) of the expressions, and `hidden_states` if requested.
+        """Return `loss`, `logits` (N, C) of the C classes, and `hidden_states` if requested.
 
         `pixel_values` (N, 3, S, S) float and other keywords as in `MMAModel.forward`; `labels` are
-        (N,) int64 expressions, -100 if unlabelled.
+        (N,) int64 classes, -100 if unlabelled.
         """
+        check_keywords(kwargs, MMAForImageClassification.forward)
         output = super().forward(
-            pixel_values, expression_labels=labels, **{**kwargs, "return_dict": True}
+            pixel_values, output_hidden_states=output_hidden_states, return_dict=True
         )
-        return ImageClassifierOutput(output.loss, output.expression_logits, output.hidden_states)
+        loss = None
+        if labels is not None and self.config.num_labels == len(EXPRESSIONS):
+            loss = self.objective(output, expression_labels=labels)
+        elif labels is not None:
+            loss = expression_loss(output.expression_logits, labels)
+        if loss is not None:
+            # DistributedDataParallel stops at weights without a gradient.
+            loss = loss + 0.0 * (output.valence_arousal.sum() + output.action_unit_logits.sum())
+        return ImageClassifierOutput(loss, output.expression_logits, output.hidden_states)
 
 
 MMAModel.register_for_auto_class("AutoModel")

@@ -75,9 +75,8 @@ class MMAMRNNetPreTrainedModel(SafeWeights):
     main_input_name = "pixel_values"
     input_modalities = ["video"]
     accepts_loss_kwargs = False
-    supports_gradient_checkpointing = True  # in a trainable extractor
+    supports_gradient_checkpointing = True  # in the extractor, if there is one
     _no_split_modules = ["MMAModel", "MaskedRNN"]
-    _keep_in_fp32_modules_strict = ["feature_mean", "feature_scale"]  # 600.5 is 600 in bfloat16
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
@@ -135,6 +134,7 @@ class MMAMRNNetForIntensity(FrameByFrame, MMAMRNNetPreTrainedModel):  # type: ig
         config.validate()  # as in `MMAModel`
         targets = len(config.label_names)
         self.mma = MMAModel(config.extractor_config) if config.feature_names is None else None
+        self.supports_gradient_checkpointing = self.mma is not None
         self.rnn = MaskedRNN(
             config.gru_input_size,
             config.hidden_size,
@@ -148,8 +148,11 @@ class MMAMRNNetForIntensity(FrameByFrame, MMAMRNNetPreTrainedModel):  # type: ig
         self.register_buffer("calibration_scale", torch.ones(targets))
         self.register_buffer("calibration_shift", torch.zeros(targets))
         if config.scales_inputs:
-            self.register_buffer("feature_mean", torch.zeros(config.input_size))
-            self.register_buffer("feature_scale", torch.ones(config.input_size))
+            for name, start in (("feature_mean", 0.0), ("feature_scale", 1.0)):
+                values = torch.full((config.input_size,), start, dtype=torch.float32)
+                self.register_buffer(name, values)
+            # 600.5 is 600 in bfloat16.
+            self._keep_in_fp32_modules_strict = {"feature_mean", "feature_scale"}
         self._was_calibrated = config.calibrated
         self.post_init()
         if config.freeze_mma and self.mma is not None:
@@ -297,6 +300,12 @@ class MMAMRNNetForIntensity(FrameByFrame, MMAMRNNetPreTrainedModel):  # type: ig
             frame_mask = torch.ones(
                 pixel_values.shape[:2], dtype=torch.bool, device=pixel_values.device
             )
+        if torch.compiler.is_compiling() and not extractor.training:
+            # One graph has fixed shapes: padded frames, made 0, are computed too.
+            shown = frame_mask[..., None, None, None]
+            frames = torch.where(shown, pixel_values, 0.0).flatten(0, 1)
+            every = extractor(frames, return_dict=True).affect.unflatten(0, frame_mask.shape)
+            return torch.where(frame_mask.unsqueeze(-1), every, 0.0)
         frames = pixel_values[frame_mask]  # (N, 3, S, S), N real frames
         affect = frames.new_zeros(*frame_mask.shape, self.config.input_size, dtype=torch.float32)
         if len(frames) == 0:
@@ -306,6 +315,17 @@ class MMAMRNNetForIntensity(FrameByFrame, MMAMRNNetPreTrainedModel):  # type: ig
                 [extractor(chunk, return_dict=True).affect for chunk in frames.split(chunk_size)]
             )  # (N, A)
         return affect.masked_scatter(frame_mask.unsqueeze(-1), per_frame)
+
+    def _check_extractor_can_learn(self) -> None:
+        """Raise ValueError if weights that are to learn lie in a fixed extractor, as by LoRA."""
+        weights = self._extractor().named_parameters()
+        learning = [name for name, each in weights if each.requires_grad]
+        if self.config.freeze_mma and learning:
+            raise ValueError(
+                f"the extractor is fixed (config.freeze_mma), so mma.{learning[0]} and the like "
+                "would never learn: call model.unfreeze_mma() before adding adapters (LoRA), or "
+                "leave mma out of target_modules"
+            )
 
     @can_return_tuple
     def forward(
@@ -362,6 +382,8 @@ class MMAMRNNetForIntensity(FrameByFrame, MMAMRNNetPreTrainedModel):  # type: ig
         """Check the inputs; return affect (B, t, A), GRU outputs (B, T, H) and mask (B, t)."""
         if pixel_values is not None and affect is None:
             frame_mask = self._check_inputs(pixel_values, frame_mask, are_pixels=True)
+            if self.training and torch.is_grad_enabled():
+                self._check_extractor_can_learn()
             affect = self.extract_affect(pixel_values, frame_mask)
         elif affect is not None and pixel_values is None:
             frame_mask = self._check_inputs(affect, frame_mask, are_pixels=False)

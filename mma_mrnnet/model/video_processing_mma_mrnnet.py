@@ -10,7 +10,11 @@ import numpy as np
 import torch
 from torch import Tensor
 from transformers import BatchFeature, ViTImageProcessor
-from transformers.image_utils import PILImageResampling, SizeDict
+from transformers.image_utils import (
+    PILImageResampling,
+    SizeDict,
+    infer_channel_dimension_format,
+)
 from transformers.processing_utils import VideosKwargs
 from transformers.video_processing_utils import BaseVideoProcessor
 from transformers.video_utils import VideoMetadata
@@ -79,7 +83,17 @@ def _as_tensor(values: Tensor | np.ndarray) -> Tensor:
     return torch.as_tensor(values)
 
 
-class ClipsKwargs(VideosKwargs, total=False):
+def _refuse_cropping(do_center_crop: bool | None, do_pad: bool | None) -> None:
+    """Raise ValueError for a setting of transformers that aligned crops must not have."""
+    for name, value in (("do_center_crop", do_center_crop), ("do_pad", do_pad)):
+        if value:
+            raise ValueError(
+                f"{name} must be False: it would move the eyes of an aligned crop, which is only "
+                f"resized; got {value!r}"
+            )
+
+
+class MMAMRNNetVideoProcessorKwargs(VideosKwargs, total=False):
     """Settings of a processor or of one call: transformers' and ours."""
 
     length_policy: str | None
@@ -100,7 +114,7 @@ class MMAMRNNetVideoProcessor(WithCard, BaseVideoProcessor):
         ValueError: an unknown `length_policy`, an unreasonable size, or an `image_std` of 0.
     """
 
-    valid_kwargs = ClipsKwargs  # type: ignore[assignment]  # the base is for images too
+    valid_kwargs = MMAMRNNetVideoProcessorKwargs  # type: ignore[assignment]  # the base is for images too
 
     resample = PILImageResampling.BILINEAR
     size = {"height": MMAConfig.image_size, "width": MMAConfig.image_size}
@@ -110,6 +124,8 @@ class MMAMRNNetVideoProcessor(WithCard, BaseVideoProcessor):
     do_rescale = True
     do_normalize = True
     do_convert_rgb = True
+    do_center_crop = False
+    do_pad = False
     do_sample_frames = False
     num_frames = MMAMRNNetConfig.num_frames
     fps = MMAMRNNetConfig.sampling_fps
@@ -119,6 +135,7 @@ class MMAMRNNetVideoProcessor(WithCard, BaseVideoProcessor):
     def __init__(self, **settings: Any) -> None:
         super().__init__(**settings)
         kept_indices(0, self.num_frames, self.length_policy)  # refuses an unknown policy
+        _refuse_cropping(self.do_center_crop, self.do_pad)
         size = SizeDict(**dict(self.size))
         for name, value, most in (
             ("size", size.height, MOST_IMAGE_SIZE),
@@ -299,11 +316,40 @@ class MMAMRNNetVideoProcessor(WithCard, BaseVideoProcessor):
             image_std=self.image_std,
         )
 
+    def _prepare_input_videos(  # type: ignore[override]  # named as in the base
+        self,
+        videos: Sequence[Any],
+        do_convert_rgb: bool | None = None,
+        input_data_format: Any = None,
+        device: str | None = None,
+    ) -> list[Tensor]:
+        """Turn clips into tensors (T, 3, H, W) (transformers' hook); RGBA is taken too."""
+        prepare = super()._prepare_input_videos
+        formats = [
+            input_data_format or infer_channel_dimension_format(video, (1, 3, 4))
+            for video in videos
+        ]
+        return [
+            prepare([video], do_convert_rgb, layout, device)[0]
+            for video, layout in zip(videos, formats, strict=True)
+        ]
+
+    def convert_to_rgb(self, video: Tensor) -> Tensor:  # type: ignore[override]
+        """Convert (T, C, H, W) grey, RGB or RGBA to RGB; transparency shows white below it."""
+        if video.shape[-3] != 4:
+            return cast("Tensor", super().convert_to_rgb(video))
+        white = 255 if video.dtype == torch.uint8 else 1
+        opacity = video[:, 3:] / white
+        blended = video[:, :3] * opacity + white * (1 - opacity)
+        return (blended.round() if white == 255 else blended).to(video.dtype)
+
     def _pixel_values(
         self, frames: Tensor, *, size: SizeDict, do_resize: bool, resample: Any, **scaling: Any
     ) -> Tensor:
         """Convert (N, 3, H, W) to (N, 3, S, S): resize if needed, rescale, normalise."""
         wanted = cast("tuple[int, int]", (size.height, size.width))
+        if do_resize and None in wanted:
+            raise ValueError(f"size of the processor must be a height and a width; got {size}")
         if do_resize and tuple(frames.shape[-2:]) != wanted:
             if len(frames) == 0:
                 return torch.zeros((0, 3, *wanted), dtype=torch.float32, device=frames.device)
@@ -319,6 +365,7 @@ class MMAMRNNetVideoProcessor(WithCard, BaseVideoProcessor):
         **kwargs: Any,
     ) -> BatchFeature:
         """Turn clips (T, 3, H, W) into a padded batch (transformers' hook)."""
+        _refuse_cropping(kwargs["do_center_crop"], kwargs["do_pad"])
         settings = {name: kwargs[name] for name in SCALING}
         if settings["do_rescale"] and any(video.dtype != torch.uint8 for video in videos):
             raise ValueError(
