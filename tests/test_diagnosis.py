@@ -245,10 +245,6 @@ CASES = [
      "problem", "the training loss never fell: 1.000 in epoch 1, 0.995 at best"),
     ("mrnn", "converged", "training", training(0.3, 0.35, 0.36), training(0.3, 0.35, 0.354),
      "note", "the last of 3 epochs is the best and still 0.010 above"),
-    ("mrnn", "no early peak", "training", training(0.4, 0.39, 0.37, 0.36), training(0.4, 0.39, 0.39, 0.38),
-     "note", "peaked in epoch 1 of 4 (0.400) and fell to 0.365"),
-    ("mrnn", "no early peak", "training", training(0.3, 0.39, 0.37, 0.36), training(0.3, 0.39, 0.40, 0.30),
-     "note", "peaked in epoch 2 of 4"),
     ("mrnn", "batches large enough", "arguments.batch_size", 15, 16, "problem", "a correlation over 15 items a step"),
     ("mma", "batches large enough", "arguments.batch_size", 401, 400, "note", "few steps: 9 an epoch"),
     # Of 1,000 clips a correlation of 0 has a standard error of .0316.
@@ -321,9 +317,6 @@ CASES = [
     ("mma", "scored on enough", "validation.all.valence_arousal_images", 9, 10, "note", "valence and arousal 9"),
     ("mma", "every output taught", "facts.untrained_outputs", ["AU11"], [], "problem", "the data taught: AU11"),
     ("mma", "every output taught", "facts.learnt_from_the_prior_alone", ["AU23"], [], "note", "prior alone: AU23"),
-    ("mma", "sources alike", "validation.b", frame_report(200, 0.44), frame_report(200, 0.46),
-     "note", "b is far worse than the other sources: action units' correlation 0.440 (n = 200) against 0.650"),
-    ("mma", "sources alike", "validation.b", frame_report(100, f1=0.3), frame_report(99, f1=0.3), "note", "F1 0.300"),
 ]  # fmt: skip
 
 

@@ -206,6 +206,12 @@ def test_one_table_holds_all_clips(folder):
     assert found == {"smile.mp4": [0.1, 0.2], "talk.mp4": [0.3]}
 
 
+def test_a_table_of_predict_is_a_reference(folder):
+    write(folder / "frames.csv", "file,track,time_s,face,AU12\nelse/where/smile.mp4,0,0,True,.1\n")
+    (one,) = read_references(folder, (12,))
+    assert one.clip == folder / "smile.mp4"
+
+
 @pytest.mark.parametrize(
     ("text", "problem"),
     [

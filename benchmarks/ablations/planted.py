@@ -15,8 +15,8 @@ from mma_mrnnet.analysis.study_summary import (
     StudySummary,
     VariantRow,
     compare,
-    mean_pearson,
     measure_spread,
+    score_targets,
 )
 from mma_mrnnet.analysis.variants import FULL
 from mma_mrnnet.training.arguments import TrainArguments
@@ -71,7 +71,10 @@ def add_noise_row(summary: StudySummary, full: Sequence[Run]) -> StudySummary:
         summary: of the study.
         full: the runs of the full model.
     """
-    noisy = [mean_pearson(add_noise(run.intensities, run.record.seed), run.labels) for run in full]
+    noisy = [
+        float(score_targets(add_noise(run.intensities, run.record.seed), run.labels).nanmean())
+        for run in full
+    ]
     clean = [run.score() for run in full]
     row = VariantRow(
         name=NOISE,

@@ -27,7 +27,6 @@ ERRORS_OF_MANY = 3.0  # for several targets that may each deviate by chance
 # Course of a run.
 LEAST_FALL = 0.01  # of the first epoch's loss; a 1 - r that falls less learnt nothing
 STILL_RISING = 0.005  # in score over the last epoch: the effect of a seed with thousands of clips
-FALLEN = 0.02  # in score after the best epoch: above chance with thousands of clips
 LEAST_BATCH = 16  # a correlation over fewer items is mostly noise (see --batch_size)
 LEAST_STEPS = 10  # per epoch
 CORRELATION_LOSSES = ("pearson", "ccc")
@@ -35,8 +34,6 @@ CORRELATION_LOSSES = ("pearson", "ccc")
 # Stage 1.
 FEW_POSITIVE = 50  # training images of a unit: under one per batch of 64 with 3,000 images
 FEW_SCORED = 10  # validation images: each then changes F1 by .1
-FAR_WORSE = 0.2  # below the mean score of the other sources
-LEAST_OF_SOURCE = 100  # images needed to score a source
 
 # Stage 2.
 OVERFIT_GAP = 0.15  # in mean Pearson; half of what good models reach on Hume-Reaction
@@ -120,16 +117,10 @@ def find_constant_loss(results: Results) -> Findings | None:
     return [Finding(PROBLEM, what, {"first": first, "best_after": best}, advice)]
 
 
-def _list_scores(results: Results) -> list[float] | None:
-    """Return the score of each epoch; None if one is undefined or there are fewer than two."""
-    scores = [row.score for row in results.training.history if row.score is not None]
-    return scores if 2 <= len(scores) == len(results.training.history) else None
-
-
 def find_unfinished_rise(results: Results) -> Findings | None:
     """Find a score that still rises by more than chance in the last epoch."""
-    scores = _list_scores(results)
-    if scores is None:
+    scores = [row.score for row in results.training.history if row.score is not None]
+    if len(scores) < max(2, len(results.training.history)):
         return None
     gain = scores[-1] - max(scores[:-1])
     if gain < STILL_RISING:
@@ -140,23 +131,6 @@ def find_unfinished_rise(results: Results) -> Findings | None:
     )
     numbers = {"epochs": len(scores), "last": scores[-1], "gain": gain}
     return [Finding(NOTE, what, numbers, "Train half as many --epochs again, with --patience.")]
-
-
-def find_early_peak(results: Results) -> Findings | None:
-    """Find a validation score that peaked in the first half of the epochs and then fell."""
-    scores, best = _list_scores(results), results.training.best_epoch
-    if scores is None:
-        return None
-    top, last = scores[best - 1], sum(scores[-2:]) / 2
-    if len(scores) < 4 or best > len(scores) / 2 or top - last < FALLEN:
-        return []
-    what = (
-        f"the validation score peaked in epoch {best} of {len(scores)} ({top:.3f}) "
-        f"and fell to {last:.3f}"
-    )
-    numbers = {"best_epoch": best, "epochs": len(scores), "best": top, "last_two": last}
-    advice = "The best epoch was kept; try a lower --learning_rate, --dropout or --weight_decay."
-    return [Finding(NOTE, what, numbers, advice)]
 
 
 def find_small_batches(results: Results) -> Findings | None:
@@ -191,7 +165,6 @@ def _count_training_items(results: Results) -> int:
 RUN_SIGNATURES = {
     "the loss fell": find_constant_loss,
     "converged": find_unfinished_rise,
-    "no early peak": find_early_peak,
     "batches large enough": find_small_batches,
 }
 """Checks of a run in either stage: what must hold -> the function that finds violations."""
@@ -296,49 +269,12 @@ def find_untaught(results: MMAResults) -> Findings | None:
     return found
 
 
-def find_worse_sources(results: MMAResults) -> Findings | None:
-    """Find a source with scores far below the other sources."""
-    reports = {
-        name: scores
-        for name, scores in results.validation.items()
-        if name != "all" and scores.images >= LEAST_OF_SOURCE
-    }
-    tasks = {
-        "action units' correlation": {
-            name: one.mean_action_unit_correlation for name, one in reports.items()
-        },
-        "expressions' macro F1": {
-            name: one.expression_macro_f1
-            for name, one in reports.items()
-            if one.expression_images >= LEAST_OF_SOURCE
-        },
-    }
-    found = []
-    for task, scores in tasks.items():
-        known = {name: value for name, value in scores.items() if value is not None}
-        for name, value in known.items():
-            others = [other for source, other in known.items() if source != name]
-            mean = sum(others) / max(len(others), 1)
-            if not others or value >= mean - FAR_WORSE:
-                continue
-            images = reports[name].images
-            what = (
-                f"{name} is far worse than the other sources: {task} {value:.3f} (n = {images:,}) "
-                f"against {mean:.3f} on average"
-            )
-            numbers = {"score": value, "others": mean, "images": images}
-            advice = "Look at its crops and labels; train on more of it, by --balance corpora."
-            found.append(Finding(NOTE, what, numbers, advice))
-    return found
-
-
 FRAME_SIGNATURES = {
     "every task above chance": find_unlearnt_tasks,
     "every output predicted": find_silent_outputs,
     "positive labels enough": find_few_positive_labels,
     "scored on enough": find_few_scored,
     "every output taught": find_untaught,
-    "sources alike": find_worse_sources,
 }
 """Checks of stage 1."""
 

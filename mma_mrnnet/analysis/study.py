@@ -82,6 +82,12 @@ class StudyRecord(Record):
     transfer: list[str]
     extractor: str | None = None
 
+    def list_settings(self) -> Settings:
+        """Return everything that must not change, by option."""
+        frames = {f"frames {name}": value for name, value in (self.frames or {}).items()}
+        others = {"transfer": self.transfer, "mma weights": self.extractor}
+        return {**self.clips, **frames, **others}
+
 
 @dataclass(frozen=True)
 class Study:
@@ -192,7 +198,10 @@ class Study:
         )
         path = self.folder / BASE
         if path.is_file():
-            self._compare(path, read_record(path, StudyRecord), wanted)
+            found = read_record(path, StudyRecord)
+            if found.extractor is None:  # written before extractors were recorded
+                wanted = replace(wanted, extractor=None)
+            self._refuse_other_settings(path, found.list_settings(), wanted.list_settings())
             return
         if self.folder.exists() and not self.folder.is_dir():
             raise ValueError(f"{self.folder}: is a file; the study needs a folder")
@@ -200,22 +209,6 @@ class Study:
             raise ValueError(f"{self.folder}: is not empty and holds no study; take another --out")
         self.folder.mkdir(parents=True, exist_ok=True)
         write_json(path, wanted.to_json())
-
-    def _compare(self, path: Path, found: StudyRecord, wanted: StudyRecord) -> None:
-        if (found.frames is None) != (wanted.frames is None):
-            began = "without" if found.frames is None else "with"
-            raise ValueError(f"{path}: began {began} --frames. Take another --out")
-        self._refuse_other_settings(path, found.clips, wanted.clips)
-        self._refuse_other_settings(path, found.frames or {}, wanted.frames or {})
-        if found.extractor not in (None, wanted.extractor):
-            raise ValueError(
-                f"{path}: began with other weights in --mma {self.base.mma}. Take another --out"
-            )
-        if found.transfer != wanted.transfer:
-            raise ValueError(
-                f"{path}: began with --transfer {found.transfer}; got {wanted.transfer}. "
-                "Take another --out"
-            )
 
     def _refuse_other_settings(self, path: Path, found: Settings, wanted: Settings) -> None:
         # The folder holds the extractors too, and it may be moved.

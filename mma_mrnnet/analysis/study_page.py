@@ -18,9 +18,6 @@ from mma_mrnnet.files import replaced_file
 LEAST_SEEDS = 3
 """Least number of seeds for marking a difference: with two, the interval is unreliable."""
 
-WIDEST = 0.3
-"""Larger differences are written at the edge of the plot, to keep its scale useful."""
-
 MARKS = (
     "▼ and ▲ mark differences whose interval leaves 0 out; one in twenty does so by chance, among "
     "all cells of all tables. The interval over seeds is Student's."
@@ -44,24 +41,18 @@ def make_page(summary: StudySummary) -> str:
 
 def describe_study(summary: StudySummary) -> str:
     """Describe what was compared on which data, with the full model's score."""
-    full = summary.full
-    counts = [
+    full, count = summary.full, len(summary.full.seeds)
+    clips = [
         f"{name.replace('_', ' ')} {value:,}"
         for name, value in summary.data.items()
         if type(value) is int and "_" in name and value
     ]
-    chose = "; the same clips chose each training's best epoch"
-    seeds = f"{len(full.seeds)} seeds" if len(full.seeds) > 1 else "one seed"
-    drawn = "the same clips for each"
-    if summary.data_differ_by_seed:
-        drawn = "data and training drawn anew with each"
+    chose = ", which chose the best epochs too" if summary.evaluated_on == "validation" else ""
+    drawn = ", each with data of its own" if summary.data_differ_by_seed else ", the same clips"
     return (
-        f"Data: {summary.data['data']} ({', '.join(counts)}). Scores are of "
-        f"{summary.evaluated_clips:,} {summary.evaluated_on} clips"
-        f"{chose if summary.evaluated_on == 'validation' else ''}; {seeds}, {drawn}. "
-        f"Full model: mean Pearson {format_number(full.mean)} "
-        f"(standard deviation over seeds {format_number(full.sd)}). "
-        "Means are over a row's own seeds, differences over those that both sides have."
+        f"Data: {summary.data['data']} ({', '.join(clips)}). Mean Pearson on {summary.evaluated_clips:,} "
+        f"{summary.evaluated_on} clips{chose}; {count} {'seeds' if count > 1 else 'seed'}{drawn}. "
+        f"Full model: {format_number(full.mean)} (deviation over seeds {format_number(full.sd)})."
     )
 
 
@@ -82,10 +73,8 @@ def make_table(summary: StudySummary, question: str) -> str:
     note = ""
     if question == "length":
         columns["correlation with length"] = lambda row: format_number(row.length_correlation)
-        note = (
-            "\n\nThe last column is the mean absolute correlation of an output with the clip's "
-            f"length; that of the labels is {format_number(summary.length_of_clips_and_labels)}."
-        )
+        labels = format_number(summary.length_of_clips_and_labels)
+        note = f"\n\nLast column: mean absolute correlation of an output with the length; of a label {labels}."
     lines = [[column(row) for column in columns.values()] for row in [summary.full, *rows]]
     title = f"### {question}: {summary.questions.get(question, '')}"
     return f"{title}\n\n{format_table(list(columns), lines)}{note}"
@@ -172,35 +161,25 @@ def draw_differences(summary: StudySummary, path: Path) -> None:
     """Draw paired differences with intervals as a PNG; raise ImportError without matplotlib."""
     from matplotlib.figure import Figure
 
-    asked = [question for question in summary.questions if question != TRANSFER]
     pairs = [
         (row, row.difference)
-        for question in asked
+        for question in summary.questions
         for row in summary.rows_of(question)
-        if row.difference is not None and row.difference.mean is not None
+        if question != TRANSFER and row.difference is not None and row.difference.mean is not None
     ]
     figure = Figure(figsize=(8.5, 1.2 + 0.27 * (len(pairs) + 1)), layout="constrained")
     axes = figure.add_subplot()
-    left, right = _find_limits([difference for _, difference in pairs])
-    for place, (row, difference) in enumerate(pairs):
-        mean = difference.mean or 0.0
-        color = {"lower": "#b2182b", "higher": "#2166ac"}.get(
-            _find_direction(difference), "#555555"
-        )
-        if abs(mean) > WIDEST:
-            edge, side = (left, "left") if mean < 0 else (right, "right")
-            text = f"{format_signed(mean)} "
-            axes.text(edge, place, text, ha=side, va="center", fontsize=8, color=color)
-        elif difference.low is not None and difference.high is not None:
-            ends = [difference.low, difference.high]
-            axes.plot(ends, [place, place], color=color, linewidth=2)
-        axes.plot(mean, place, "o", color=color, markersize=5)
+    colors = {"lower": "#b2182b", "higher": "#2166ac"}
+    for place, (row, found) in enumerate(pairs):
+        color = colors.get(_find_direction(found), "#555555")
+        if found.low is not None and found.high is not None:
+            axes.plot([found.low, found.high], [place, place], color=color, linewidth=2)
+        axes.plot(found.mean or 0.0, place, "o", color=color, markersize=5)
         if row.expected_difference is not None:
             axes.plot(row.expected_difference, place, "x", color="black", markersize=7)
         if place and row.question != pairs[place - 1][0].question:
             axes.axhline(place - 0.5, color="#dddddd", linewidth=0.8)
     axes.axvline(0, color="black", linewidth=0.8)
-    axes.set_xlim(left, right)
     labels = [
         row.what if row.against == FULL else f"{row.what} - {row.against}" for row, _ in pairs
     ]
@@ -210,13 +189,6 @@ def draw_differences(summary: StudySummary, path: Path) -> None:
     axes.grid(axis="x", color="#eeeeee")
     with replaced_file(path) as staging:
         figure.savefig(staging, format="png", dpi=110)
-
-
-def _find_limits(differences: Sequence[Difference]) -> tuple[float, float]:
-    """Return the axis limits: all intervals, except those of too large differences."""
-    shown = [one for one in differences if one.mean is not None and abs(one.mean) <= WIDEST]
-    ends = [value for one in shown for value in (one.mean, one.low, one.high) if value is not None]
-    return min([-0.02, *ends]) - 0.005, max([0.02, *ends]) + 0.005
 
 
 # Cells ------------------------------------------------------------------------------------------

@@ -2,7 +2,8 @@
 
 import zipfile
 import zlib
-from collections.abc import Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
@@ -25,7 +26,6 @@ from mma_mrnnet.analysis.variants import FULL, TRANSFER, Variant
 from mma_mrnnet.metrics import (
     People,
     count_constant_as_zero,
-    mean_where_labels_vary,
     pearson_scores,
     rounded,
 )
@@ -142,7 +142,7 @@ class StudySummary(Record):
         evaluated_on: `test` or `validation`.
         data_differ_by_seed: whether each seed simulates new data.
         resampled: `people`, or clips.
-        length_of_clips_and_labels: mean absolute correlation of labels and clip length.
+        length_of_clips_and_labels: the same of the labels.
         left_out: {variant: why it was not trained, or not with every seed}.
         training_hours: total of all processes, including extractors.
         questions: {name: description}; empty in older files.
@@ -220,21 +220,21 @@ class Run:
         """(N,) seconds with a face."""
         return self.arrays["seconds"].astype(float)
 
+    def correlate(self, weights: torch.Tensor | None = None) -> torch.Tensor:
+        """Return (..., K) correlations with the labels, as `score_targets`."""
+        return score_targets(self.intensities, self.labels, weights)
+
     def score(self, chosen: NDArray[np.bool_] | None = None) -> float:
         """Return the mean Pearson over targets, on all held-out clips or the chosen ones."""
-        if chosen is None:
-            return mean_pearson(self.intensities, self.labels)
-        return mean_pearson(self.intensities[chosen], self.labels[chosen])
+        kept = slice(None) if chosen is None else chosen
+        return float(score_targets(self.intensities[kept], self.labels[kept]).nanmean())
 
-    def correlate(self) -> torch.Tensor:
-        """Return (K,) correlations with the labels; NaN where undefined."""
-        return pearson_scores(torch.from_numpy(self.intensities), torch.from_numpy(self.labels))
-
-    def score_elsewhere(self, data: str) -> float | None:
-        """Return the mean Pearson on other data; None if not tried."""
+    def score_elsewhere(self, data: str) -> float:
+        """Return the mean Pearson on other data; NaN if not tried."""
         if f"{data}|labels" not in self.arrays:
-            return None
-        return mean_pearson(self.arrays[f"{data}|intensities"], self.arrays[f"{data}|labels"])
+            return np.nan
+        outputs, labels = (self.arrays[f"{data}|{name}"] for name in ("intensities", "labels"))
+        return float(score_targets(outputs, labels).nanmean())
 
 
 def read_runs(study: Study, name: str) -> list[Run]:
@@ -340,26 +340,32 @@ def _summarise_group(
     def choose(run: Run) -> NDArray[np.bool_]:
         return (run.seconds > low) & (run.seconds <= high)
 
-    scores = [score for run in own if np.isfinite(score := run.score(choose(run)))]
-    both = [one.score(choose(one)) - other.score(choose(other)) for one, other in pairs]
+    scores, difference = _score_runs(own, pairs, lambda run: run.score(choose(run)))
     return LengthGroup(
         above_s=low if np.isfinite(low) else None,
         to_s=high if np.isfinite(high) else None,
         clips=float(np.mean([choose(run).sum() for run in own])),
         mean=float(np.mean(scores)) if scores else None,
-        difference=compare([difference for difference in both if np.isfinite(difference)]),
+        difference=difference,
     )
 
 
 def _summarise_transfer(
     own: Sequence[Run], pairs: Sequence[tuple[Run, Run]], data: str
 ) -> TransferScore | None:
-    scores = [score for run in own if (score := run.score_elsewhere(data)) is not None]
+    scores, difference = _score_runs(own, pairs, lambda run: run.score_elsewhere(data))
     if not scores:
         return None
-    both = [(one.score_elsewhere(data), other.score_elsewhere(data)) for one, other in pairs]
-    differences = [one - other for one, other in both if one is not None and other is not None]
-    return TransferScore(float(np.mean(scores)), measure_spread(scores), compare(differences))
+    return TransferScore(float(np.mean(scores)), measure_spread(scores), difference)
+
+
+def _score_runs(
+    own: Sequence[Run], pairs: Sequence[tuple[Run, Run]], score: Callable[[Run], float]
+) -> tuple[list[float], Difference]:
+    """Return the defined scores of runs, and the difference over the defined pairs."""
+    scores = [value for run in own if np.isfinite(value := score(run))]
+    both = [score(one) - score(other) for one, other in pairs]
+    return scores, compare([value for value in both if np.isfinite(value)])
 
 
 def _summarise_extractors(study: Study, variants: Sequence[Variant]) -> list[ExtractorRow]:
@@ -370,11 +376,10 @@ def _summarise_extractors(study: Study, variants: Sequence[Variant]) -> list[Ext
         found = [read_record(path, ExtractorRecord) for path in paths]
         if not found or folder.name in rows:
             continue
-        scores: dict[str, list[float]] = {}
-        for record in found:
-            for name, value in record.validation.items():
-                if value is not None:
-                    scores.setdefault(name, []).append(value)
+        scores: dict[str, list[float]] = defaultdict(list)
+        for name, value in (item for record in found for item in record.validation.items()):
+            if value is not None:
+                scores[name].append(value)
         rows[folder.name] = ExtractorRow(
             name=variant.name,
             settings=dict(variant.extractor or {}),
@@ -419,7 +424,7 @@ def resample_people(pairs: Sequence[tuple[Run, Run]]) -> Bounds | None:
 
     def differ(weights: torch.Tensor | None) -> torch.Tensor:
         one, other = (
-            torch.stack([score_targets(pair[side], weights) for pair in pairs]).mean(0)
+            torch.stack([pair[side].correlate(weights) for pair in pairs]).mean(0)
             for side in (0, 1)
         )
         return one - other
@@ -428,28 +433,22 @@ def resample_people(pairs: Sequence[tuple[Run, Run]]) -> Bounds | None:
     return Bounds(found.low, found.high) if np.isfinite(found.low) else None
 
 
-def score_targets(run: Run, weights: torch.Tensor | None = None) -> torch.Tensor:
+def score_targets(
+    outputs: NDArray, labels: NDArray, weights: torch.Tensor | None = None
+) -> torch.Tensor:
     """Return (..., K) Pearson correlations of N clips; NaN where labels do not vary.
 
-    `weights` is (..., N); None means 1 for each clip.
+    `outputs` and `labels` are (N, K), `weights` (..., N); None means 1 for each clip.
     """
-    outputs, labels = torch.from_numpy(run.intensities), torch.from_numpy(run.labels)
-    scores = pearson_scores(outputs, labels, weights)
-    return count_constant_as_zero(scores, labels, weights)
-
-
-def mean_pearson(outputs: NDArray, labels: NDArray) -> float:
-    """Return the mean Pearson over the targets with varying labels."""
     target = torch.from_numpy(labels).double()
-    scores = pearson_scores(torch.from_numpy(outputs).double(), target)
-    return mean_where_labels_vary(scores, target)
+    scores = pearson_scores(torch.from_numpy(outputs).double(), target, weights)
+    return count_constant_as_zero(scores, target, weights)
 
 
 def correlate_with_length(values: Array, seconds: Array) -> float:
     """Return the mean over columns of |correlation with clip length|; 0 if constant."""
     lengths = np.where(np.isnan(values), np.nan, seconds[:, None])
-    scores = pearson_scores(torch.from_numpy(np.nan_to_num(values)), torch.from_numpy(lengths))
-    return float(scores.nan_to_num(0.0).abs().mean())
+    return float(score_targets(np.nan_to_num(values), lengths).nan_to_num(0.0).abs().mean())
 
 
 def find_length_edges(seconds: Array) -> Array:

@@ -35,6 +35,7 @@ VARIES = 0.05  # deviation of a reference that varies
 STILL = 0.01  # mean change of the reference between still neighbours
 LEAST_PAIRS = 10  # still neighbours of a clip with a jitter
 FARTHEST_S = 0.5  # largest lag
+MEANS = ("as_is", "mirrored", "averaged", "dark", "at_lag")
 
 Array = NDArray[np.float64]
 
@@ -135,7 +136,11 @@ def _list_clips(table: TextTable) -> list[Path]:
     folder = table.path.parent
     column = next((name for name in FILE_COLUMNS if name in table.header), None)
     if column is not None:
-        clips = [folder / cell for cell in table.cells(table.header.index(column))]
+        names = [Path(cell) for cell in table.cells(table.header.index(column))]
+        # `predict` writes names as they were given, so their folder may be another.
+        clips = [
+            path if (path := folder / name).is_file() else folder / name.name for name in names
+        ]
         for row, clip in enumerate(clips):
             if not clip.is_file():
                 raise table.error(row, f"no clip {clip}")
@@ -209,32 +214,27 @@ def score_courses(courses: Sequence[Course], action_units: Sequence[int]) -> Tim
 
     Correlations and jitter do not depend on the scale of the outputs.
     """
-    parts = [_Cells.of(course) for course in courses]
-    joined = {
-        name: np.concatenate([getattr(part, name) for part in parts])
-        for name in ("as_is", "mirrored", "averaged", "dark", "at_lag", "agreement")
-    }
-    jitter = np.concatenate([part.jitter for part in parts])  # (cells, 2)
-    units = np.concatenate([part.units for part in parts])
-    clips = [course.name for course, part in zip(courses, parts, strict=True) for _ in part.units]
-    lags = [part for part in parts if part.lag_frames is not None]
-    means = ("as_is", "mirrored", "averaged", "dark", "at_lag")
+    parts = [_score_course(course) for course in courses]
+    cells = {name: np.concatenate([cells[name] for _, _, cells in parts]) for name in parts[0][2]}
+    clips = {course.name: scores for course, (scores, _, _) in zip(courses, parts, strict=True)}
+    names = [name for name, scores in clips.items() for _ in range(scores.units)]
+    lags = [scores for scores in clips.values() if scores.lag_frames is not None]
     return TimeCourseScores(
-        cells=len(units),
-        pearson=_average(torch.from_numpy(joined["as_is"]), clips),
+        cells=len(names),
+        pearson=_average(torch.from_numpy(cells["as_is"]), names),
         by_unit={
-            action_unit_name(unit): _mean(joined["as_is"][units == place])
+            action_unit_name(unit): _mean(cells["as_is"][cells["unit"] == place])
             for place, unit in enumerate(action_units)
-            if (units == place).any()
+            if (cells["unit"] == place).any()
         },
-        mean_pearson={name: _mean(joined[name]) for name in means},
-        mirror_agreement=_mean(joined["agreement"]),
-        jitter=_mean(jitter[:, 0]),
-        reference_jitter=_mean(jitter[:, 1]),
-        still_neighbours=sum(part.still for part in parts),
-        lag_frames=median(part.lag_frames or 0 for part in lags) if lags else None,
-        lag_s=median(part.lag_s for part in lags) if lags else None,
-        clips={course.name: part.summarise() for course, part in zip(courses, parts, strict=True)},
+        mean_pearson={name: _mean(cells[name]) for name in MEANS},
+        mirror_agreement=_mean(cells["agreement"]),
+        jitter=_mean(cells["jitter"]),
+        reference_jitter=_mean(cells["reference_jitter"]),
+        still_neighbours=sum(still for _, still, _ in parts),
+        lag_frames=median(scores.lag_frames or 0 for scores in lags) if lags else None,
+        lag_s=median(scores.lag_s or 0.0 for scores in lags) if lags else None,
+        clips=clips,
     )
 
 
@@ -255,60 +255,41 @@ def _average(values: Tensor, clips: Sequence[str]) -> ScoreInterval:
     return ScoreInterval.of(People(clips).intervals(average)[0])
 
 
-@dataclass(frozen=True)
-class _Cells:
-    """The C cells of one clip; arrays are (C,), `jitter` (C, 2) of outputs and reference."""
-
-    units: NDArray[np.int64]
-    as_is: Array
-    mirrored: Array
-    averaged: Array
-    dark: Array
-    at_lag: Array
-    agreement: Array
-    jitter: Array
-    still: int
-    frames: int
-    without_face: int
-    lag_frames: int | None
-    lag_s: float
-
-    @classmethod
-    def of(cls, course: Course) -> "_Cells":
-        has_face = np.asarray(np.isfinite(course.outputs).all(axis=1))
-        reference = np.where(has_face[:, None], course.reference, np.nan)
-        count = (~np.isnan(reference)).sum(0)
-        deviation = np.zeros(len(count))
-        deviation[count > 1] = np.nanstd(reference[:, count > 1], axis=0)
-        units = np.flatnonzero(deviation >= VARIES)
-        target = reference[:, units]
-        outputs, mirrored, dark = (
-            values[:, units] for values in (course.outputs, course.mirrored, course.dark)
-        )
-        step = float(np.median(np.diff(course.times_s))) if len(course.times_s) > 1 else 0.0
-        lag, at_lag = _find_lag(outputs, target, step)
-        is_still = _find_still(course, reference, step)
-        return cls(
-            units=units,
-            as_is=_correlate(outputs, target),
-            mirrored=_correlate(mirrored, target),
-            averaged=_correlate((outputs + mirrored) / 2, target),
-            dark=_correlate(dark, target),
-            at_lag=at_lag,
-            agreement=_correlate(mirrored, outputs),
-            jitter=np.stack([_measure_jitter(one, is_still) for one in (outputs, target)], 1),
-            still=int(is_still.sum()),
-            frames=int(has_face.sum()),
-            without_face=int((~has_face).sum()),
-            lag_frames=lag,
-            lag_s=(lag or 0) * step,
-        )
-
-    def summarise(self) -> CourseScores:
-        lag_s = None if self.lag_frames is None else self.lag_s
-        mean = _mean(self.as_is)
-        counts = self.frames, self.without_face, len(self.units)
-        return CourseScores(*counts, mean, self.lag_frames, lag_s)
+def _score_course(course: Course) -> tuple[CourseScores, int, dict[str, Array]]:
+    """Return a clip's scores, its still neighbours, and (C,) scores of its cells by name."""
+    has_face = np.asarray(np.isfinite(course.outputs).all(axis=1))
+    reference = np.where(has_face[:, None], course.reference, np.nan)
+    deviation = np.zeros(reference.shape[1])
+    known = (~np.isnan(reference)).sum(0) > 1
+    deviation[known] = np.nanstd(reference[:, known], axis=0)
+    units = np.flatnonzero(deviation >= VARIES)
+    target = reference[:, units]
+    outputs, mirrored, dark = (
+        values[:, units] for values in (course.outputs, course.mirrored, course.dark)
+    )
+    step = float(np.median(np.diff(course.times_s))) if len(course.times_s) > 1 else 0.0
+    lag, at_lag = _find_lag(outputs, target, step)
+    is_still = _find_still(course, reference, step)
+    cells: dict[str, Array] = {
+        "unit": units.astype(float),
+        "as_is": _correlate(outputs, target),
+        "mirrored": _correlate(mirrored, target),
+        "averaged": _correlate((outputs + mirrored) / 2, target),
+        "dark": _correlate(dark, target),
+        "at_lag": at_lag,
+        "agreement": _correlate(mirrored, outputs),
+        "jitter": _measure_jitter(outputs, is_still),
+        "reference_jitter": _measure_jitter(target, is_still),
+    }
+    scores = CourseScores(
+        frames=int(has_face.sum()),
+        without_face=int((~has_face).sum()),
+        units=len(units),
+        mean_pearson=_mean(cells["as_is"]),
+        lag_frames=lag,
+        lag_s=None if lag is None else lag * step,
+    )
+    return scores, int(is_still.sum()), cells
 
 
 def _correlate(outputs: Array, target: Array) -> Array:
