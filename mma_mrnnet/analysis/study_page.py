@@ -50,8 +50,8 @@ def describe_study(summary: StudySummary) -> str:
     chose = ", which chose the best epochs too" if summary.evaluated_on == "validation" else ""
     drawn = ", each with data of its own" if summary.data_differ_by_seed else ", the same clips"
     return (
-        f"Data: {summary.data['data']} ({', '.join(clips)}). Mean Pearson on {summary.evaluated_clips:,} "
-        f"{summary.evaluated_on} clips{chose}; {count} {'seeds' if count > 1 else 'seed'}{drawn}. "
+        f"Data: {summary.data['data']} ({', '.join(clips)}). "
+        f"Mean Pearson on {summary.evaluated_clips:,} {summary.evaluated_on} clips{chose}; {count} {'seeds' if count > 1 else 'seed'}{drawn}. "
         f"Full model: {format_number(full.mean)} (deviation over seeds {format_number(full.sd)})."
     )
 
@@ -74,7 +74,8 @@ def make_table(summary: StudySummary, question: str) -> str:
     if question == "length":
         columns["correlation with length"] = lambda row: format_number(row.length_correlation)
         labels = format_number(summary.length_of_clips_and_labels)
-        note = f"\n\nLast column: mean absolute correlation of an output with the length; of a label {labels}."
+        note = "\n\nLast column: mean absolute correlation of an output with the length of the clip"
+        note = f"{note}; of a label {labels}."
     lines = [[column(row) for column in columns.values()] for row in [summary.full, *rows]]
     title = f"### {question}: {summary.questions.get(question, '')}"
     return f"{title}\n\n{format_table(list(columns), lines)}{note}"
