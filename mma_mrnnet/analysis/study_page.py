@@ -49,9 +49,10 @@ def describe_study(summary: StudySummary) -> str:
     ]
     chose = ", which chose the best epochs too" if summary.evaluated_on == "validation" else ""
     drawn = ", each with data of its own" if summary.data_differ_by_seed else ", the same clips"
+    seeds = f"{count} {'seeds' if count > 1 else 'seed'}{drawn}"
     return (
-        f"Data: {summary.data['data']} ({', '.join(clips)}). "
-        f"Mean Pearson on {summary.evaluated_clips:,} {summary.evaluated_on} clips{chose}; {count} {'seeds' if count > 1 else 'seed'}{drawn}. "
+        f"Data: {summary.data['data']} ({', '.join(clips)}). Mean Pearson on "
+        f"{summary.evaluated_clips:,} {summary.evaluated_on} clips{chose}; {seeds}. "
         f"Full model: {format_number(full.mean)} (deviation over seeds {format_number(full.sd)})."
     )
 
