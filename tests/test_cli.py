@@ -10,7 +10,9 @@ import stat
 import subprocess
 import sys
 import threading
+import tomllib
 import zipfile
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import av
@@ -19,9 +21,11 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from packaging.requirements import Requirement
 from skimage.data import astronaut
 
 from mma_mrnnet import cli
+from mma_mrnnet.cli.options import EXTRAS
 from mma_mrnnet.tables import cells
 from mma_mrnnet.video.writing import write_video
 
@@ -544,6 +548,95 @@ def test_the_help_of_each_command_shows_an_example_that_parses(run, command):
     assert examples
     for example in examples:
         assert cli.parse_words(example[1:])[0] == command
+
+
+def test_json_is_one_line_a_person_with_what_the_prediction_says(run, checkpoint, clips):
+    code, out, err = run("predict", clips, "--model", checkpoint, "--json")
+    assert code == 0
+    first, second = map(json.loads, out)
+    assert [Path(first["file"]).name, Path(second["file"]).name] == ["a.mp4", "b.mp4"]
+    assert set(first["intensities"]) == set(REACTIONS)
+    assert len(second["frames"]) == second["frames_sampled"] == 2
+    assert any(line.startswith("note: ") for line in err)
+
+
+def test_a_clip_that_fails_is_a_line_of_json_without_numbers(run, checkpoint, tmp_path):
+    (tmp_path / "bad.mp4").write_text("plain text")
+    code, out, _ = run("predict", tmp_path / "bad.mp4", "--model", checkpoint, "--json")
+    (line,) = map(json.loads, out)
+    assert code == 1
+    assert line["error"]
+    assert set(line["intensities"].values()) == {None}
+
+
+@pytest.mark.parametrize("place", [0, 1, 4])
+def test_quiet_leaves_results_and_errors(run, checkpoint, clips, tmp_path, monkeypatch, place):
+    monkeypatch.delenv("TQDM_DISABLE", raising=False)
+    (clips / "c.mp4").write_text("plain text")
+    words = ["predict", clips, "--model", checkpoint, "--out", tmp_path / "results.csv"]
+    code, out, err = run(*words)
+    assert any(line.startswith(("note: ", "wrote ")) for line in err)
+    quiet = run(*words[:place], "-q", *words[place:])
+    assert quiet[:2] == (code, out)
+    assert quiet[2] == [line for line in err if line.startswith("mma-mrnnet")]
+    assert "c.mp4" in quiet[2][-1]
+    assert any(line.startswith("note: ") for line in run(*words)[2])  # of that run alone
+    monkeypatch.delenv("TQDM_DISABLE")
+
+
+def test_train_hands_its_words_to_the_training_script(run, monkeypatch):
+    import mma_mrnnet.train
+
+    given = []
+    monkeypatch.setattr(mma_mrnnet.train, "main", lambda words: given.append(words) or 7)
+    assert run("train", "--stage", "mma", "--features", "a", "b", "--data=x")[0] == 7
+    assert run("train", "--", "--help")[0] == 7
+    assert given == [["--stage", "mma", "--features", "a", "b", "--data=x"], ["--help"]]
+
+
+@pytest.mark.parametrize(("module", "extra"), [("datasets", "train"), ("skimage.data", "demo")])
+def test_a_missing_extra_is_one_line_with_the_command(run, monkeypatch, module, extra):
+    import mma_mrnnet.train
+
+    def fail(words):
+        raise ModuleNotFoundError(f"No module named {module!r}", name=module)
+
+    monkeypatch.setattr(mma_mrnnet.train, "main", fail)
+    code, out, err = run("train", "--stage", "mma")
+    name = module.partition(".")[0]
+    assert (code, out) == (1, [])
+    assert err == [f"mma-mrnnet: {name} is not installed: pip install 'mma-mrnnet[{extra}]'"]
+
+
+def test_another_missing_module_is_an_error_of_the_program(monkeypatch):
+    import mma_mrnnet.train
+
+    def fail(words):
+        raise ModuleNotFoundError("No module named 'torch'", name="torch")
+
+    monkeypatch.setattr(mma_mrnnet.train, "main", fail)
+    with pytest.raises(ModuleNotFoundError, match="torch"):
+        cli.main(["train", "--stage", "mma"])
+
+
+def test_each_extra_that_is_named_exists_and_brings_its_module():
+    project = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text())["project"]
+    base = {Requirement(line).name for line in project["dependencies"]}
+    homes = packages_distributions()
+    for module, extra in EXTRAS.items():
+        names = {Requirement(line).name for line in project["optional-dependencies"][extra]}
+        if module in homes:  # installed here, so that the name of its distribution is known
+            assert {name.lower() for name in homes[module]} & names, module
+        assert not names & base, extra
+
+
+def test_a_parquet_table_without_pyarrow_is_refused_before_any_work(
+    predict, clips, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(cells, "find_spec", lambda name: None)
+    code, out, err = predict(clips, "--out", tmp_path / "r.parquet")
+    assert (code, out) == (1, [])
+    assert "pip install 'mma-mrnnet[train]'" in err[-1]
 
 
 # ---- export

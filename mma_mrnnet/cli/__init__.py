@@ -10,7 +10,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from mma_mrnnet.cli import demo, predict, sharing, training
-from mma_mrnnet.cli.options import say
+from mma_mrnnet.cli.options import QUIET, QUIET_HELP, explain_missing, say, set_quiet
 from mma_mrnnet.cli.outputs import discard_stdout
 
 # typer exports only this subclass of click's usage error.
@@ -41,6 +41,8 @@ class PlainCommand(TyperCommand):
                 for param, record in records
                 if record
             ]
+            if kind == "option":
+                rows.insert(len(rows) - 1, (", ".join(QUIET), QUIET_HELP))
             if rows:
                 with formatter.section(title):
                     formatter.write_dl(rows)
@@ -52,6 +54,7 @@ class PlainCommand(TyperCommand):
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Allow `--pictures a b`, which click takes only as `--pictures a --pictures b`."""
+        args = _take_quiet(args)
         params: list[Any] = self.params
         options = [param for param in params if param.param_type_name == "option"]
         valued = {name for param in options if not param.is_flag for name in param.opts}
@@ -74,12 +77,25 @@ class PlainCommand(TyperCommand):
             raise
 
 
+def _take_quiet(args: list[str]) -> list[str]:
+    """Apply and remove `--quiet`, which stands anywhere before `--`."""
+    end = args.index("--") if "--" in args else len(args)
+    words = [word for word in args[:end] if word not in QUIET]
+    if len(words) < end:
+        set_quiet(True)
+    return words + args[end:]
+
+
 def _is_option(word: str) -> bool:
     return word.startswith("--") and " " not in word
 
 
 class Commands(TyperGroup):
     """All commands, with plain-text help."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Take `--quiet` in front of the command, too."""
+        return super().parse_args(ctx, _take_quiet(args))
 
     def format_usage(self, ctx: Any, formatter: Any) -> None:
         """Write the usage line."""
@@ -145,14 +161,18 @@ for name, function, examples in (
     ("crop", training.crop_videos, training.CROP_EXAMPLES),
     ("draw", training.draw_clips, training.DRAW_EXAMPLES),
     ("ablate", training.run_ablations, training.ABLATE_EXAMPLES),
+    ("train", training.train_stage, training.TRAIN_EXAMPLES),
     ("diagnose", training.diagnose_runs, training.DIAGNOSE_EXAMPLES),
     ("evaluate", training.evaluate_extractor, training.EVALUATE_EXAMPLES),
     ("export", sharing.export_checkpoint, sharing.EXPORT_EXAMPLES),
     ("push", sharing.push_checkpoint, sharing.PUSH_EXAMPLES),
     ("demo", demo.show_demo, demo.EXAMPLES),
 ):
-    # All further words of `ablate` are for train.py.
-    settings = {"allow_interspersed_args": name != "ablate"}
+    # All further words of `ablate` are for train.py; `train` takes no other words.
+    settings = {
+        "allow_interspersed_args": name not in ("ablate", "train"),
+        "ignore_unknown_options": name == "train",
+    }
     add = app.command(name, cls=PlainCommand, epilog=examples, context_settings=settings)
     add(function)
 
@@ -170,6 +190,7 @@ def main(words: Sequence[str] | None = None) -> int:
     """Run one command; return the exit code: 0, 1 for a failure, 2 for a usage error."""
     if isinstance(sys.stdout, io.TextIOWrapper):  # unencodable names must not fail
         sys.stdout.reconfigure(errors="backslashreplace")
+    set_quiet(False)
     try:
         with GROUP.make_context(
             "mma-mrnnet", list(sys.argv[1:] if words is None else words)
@@ -186,8 +207,9 @@ def main(words: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         discard_stdout()
         return 0
-    except (ValueError, OSError) as error:
-        for line in f"mma-mrnnet: {error}".splitlines():
+    except (ValueError, OSError, ModuleNotFoundError) as error:
+        reason = explain_missing(error) if isinstance(error, ImportError) else error
+        for line in f"mma-mrnnet: {reason}".splitlines():
             say(line)
         return 1
     except KeyboardInterrupt:

@@ -1,5 +1,6 @@
 """Options that several commands share, and the parsers of their values."""
 
+import os
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -116,9 +117,40 @@ Neutral = Annotated[
 ]
 
 
+QUIET = ("-q", "--quiet")
+QUIET_HELP = "Show results, warnings and errors only."
+_is_quiet = False
+
+
+def set_quiet(is_quiet: bool) -> None:
+    """Drop notes, progress bars and what was written, or show them again."""
+    global _is_quiet
+    _is_quiet = is_quiet
+    if is_quiet:
+        os.environ["TQDM_DISABLE"] = "1"  # read when tqdm is imported
+
+
 def say(text: str) -> None:
-    """Print a line to stderr; see `printable`."""
-    print(printable(text), file=sys.stderr)
+    """Print a line to stderr; see `printable`. Warnings and errors start with `mma-mrnnet`."""
+    if not _is_quiet or text.startswith("mma-mrnnet"):
+        print(printable(text), file=sys.stderr)
+
+
+EXTRAS = {
+    **dict.fromkeys(("accelerate", "datasets", "evaluate", "pyarrow", "scipy", "sklearn"), "train"),
+    **dict.fromkeys(("matplotlib", "skimage"), "demo"),
+    **dict.fromkeys(("onnx", "onnxscript"), "onnx"),
+    **{"gradio": "space", "ray": "ray"},
+}
+"""The extra of each module that the base installation does not have."""
+
+
+def explain_missing(error: ImportError) -> str:
+    """Say which extra brings a missing module; raise the error again if none does."""
+    module = (error.name or "").partition(".")[0]
+    if module not in EXTRAS:
+        raise error
+    return f"{module} is not installed: pip install 'mma-mrnnet[{EXTRAS[module]}]'"
 
 
 def printable(text: str) -> str:

@@ -275,12 +275,16 @@ def describe_unwritten(path: Path, error: Exception) -> str:
 # Lines -------------------------------------------------------------------------------------------
 
 
-def print_prediction(prediction: "VideoPrediction", *, all_faces: bool = False) -> None:
+def print_prediction(
+    prediction: "VideoPrediction", *, all_faces: bool = False, as_json: bool = False
+) -> None:
     """Print one person's intensities to stdout, and warnings and errors to stderr."""
     from mma_mrnnet.prediction import shown
 
     file = shown(prediction.file)
     name = f"{file}, track {prediction.track}" if all_faces else file
+    if as_json:
+        print(prediction.to_json())
     if prediction.warning:
         say(f"mma-mrnnet: {name}: {prediction.warning}")
     if prediction.error is not None:
@@ -288,13 +292,16 @@ def print_prediction(prediction: "VideoPrediction", *, all_faces: bool = False) 
         return
     length = "" if math.isnan(prediction.duration_s) else f"{prediction.duration_s:.1f} s, "
     faces = f"a face in {prediction.frames_with_face} of {prediction.frames_sampled} frames"
-    print(printable(f"{name}: {length}{faces}"))
+    if not as_json:
+        print(printable(f"{name}: {length}{faces}"))
     if prediction.people > 1 and not all_faces:
         say(
             f"mma-mrnnet: {name}: {prediction.people} people were seen; this is who is in most "
             "frames, --all-faces shows the others"
         )
     print_neutral(prediction, name)
+    if as_json:
+        return
     ranked = [name for name, _ in prediction.ranked()] if prediction.calibrated else None
     for target in ranked or prediction.intensities:
         print(printable(f"  {target:<14} {format_intensity(prediction, target, BAR_LENGTH)}"))

@@ -157,6 +157,12 @@ def predict_clips(
             "Takes one clip; every frame of it goes through the extractor.",
         ),
     ] = None,
+    as_json: Annotated[
+        bool,
+        typer.Option(
+            "--json", help="Print one line of JSON a clip and person, with its frames, to stdout."
+        ),
+    ] = False,
     device: Device = "cpu",
     threads: Threads = 1,
 ) -> int:
@@ -189,10 +195,12 @@ def predict_clips(
     shown_fps = config.sampling_fps if fps is None else fps.fps
     hop_s = HOP_S if hop is None else hop
     outputs = Outputs(targets, network, processor, shown_fps, window_s, hop_s)
-    return _predict_all(found, reading, outputs, targets)
+    return _predict_all(found, reading, outputs, targets, as_json=as_json)
 
 
-def _predict_all(clips: list[str], reading: Reading, outputs: Outputs, targets: Targets) -> int:
+def _predict_all(
+    clips: list[str], reading: Reading, outputs: Outputs, targets: Targets, *, as_json: bool
+) -> int:
     """Predict, print and write; return the exit code. Errors of a clip do not stop the others."""
     errors: list[str | None] = []  # one per person
     done, is_interrupted = 0, False
@@ -200,7 +208,7 @@ def _predict_all(clips: list[str], reading: Reading, outputs: Outputs, targets: 
         for clip in _with_progress(clips):
             people = outputs.add(predict_one(clip, reading))
             errors += [prediction.error for prediction in people]
-            _show(people, outputs, all_faces=reading.all_faces)
+            _show(people, outputs, all_faces=reading.all_faces, as_json=as_json)
             done += 1
     except KeyboardInterrupt:
         is_interrupted = True
@@ -292,14 +300,16 @@ def _choose_window(window: float | None, most_s: float) -> float:
     return min(WINDOW_S, most_s) if window is None else window
 
 
-def _show(people: list["VideoPrediction"], outputs: Outputs, *, all_faces: bool) -> None:
+def _show(
+    people: list["VideoPrediction"], outputs: Outputs, *, all_faces: bool, as_json: bool
+) -> None:
     """Print one clip's results at once.
 
     A closed pipe or a full disk behind stdout ends the work only if no file is to be written.
     """
     try:
         for prediction in people:
-            print_prediction(prediction, all_faces=all_faces)
+            print_prediction(prediction, all_faces=all_faces, as_json=as_json)
         sys.stdout.flush()
     except OSError as error:
         if not outputs.given:

@@ -1,5 +1,6 @@
 """`mma-mrnnet crop`, `draw`, `ablate`, `diagnose`, `evaluate`: training data and evaluation."""
 
+import logging
 import os
 import shlex
 from pathlib import Path
@@ -31,6 +32,12 @@ ABLATE_EXAMPLES = """examples:
   mma-mrnnet ablate --out ablations \\
       --frames '--data affectnet:AFFECTNET,emotionet:EMOTIONET --epochs 20' \\
       -- --data hume:c2_muse_reaction --epochs 30     # trains the extractors too"""
+
+TRAIN_EXAMPLES = """examples:
+  mma-mrnnet train --stage mma --data affectnet:AFFECTNET --output runs/mma
+  mma-mrnnet train --stage mrnn --data clips:crops --mma runs/mma/model --output runs/mrnn
+  mma-mrnnet train -- --help                      # all settings; docs/training.md explains them
+  accelerate launch -m mma_mrnnet.train ...       # the same words, on several processes"""
 
 DIAGNOSE_EXAMPLES = """examples:
   mma-mrnnet diagnose runs/mrnn
@@ -173,6 +180,19 @@ def run_ablations(
     print((out / "ablations.md").read_text(encoding="utf-8"))
     say(f"wrote {out}/ablations.json, ablations.md, ablations.png")
     return int(any(reason.startswith(FAILED) for reason in left_out.values()))
+
+
+def train_stage(
+    words: Annotated[
+        list[str],
+        typer.Argument(metavar="SETTINGS...", help="Settings of train.py, such as --epochs 20."),
+    ],
+) -> int:
+    """Train one stage in one process, as train.py does."""
+    from mma_mrnnet.train import main
+
+    logging.getLogger("mma_mrnnet").setLevel(logging.NOTSET)
+    return main(words)
 
 
 def diagnose_runs(

@@ -10,6 +10,7 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -268,4 +269,6 @@ def check_table_path(path: Path) -> None:
     if path.suffix.lower() not in WRITTEN_SUFFIXES:
         got = path.suffix or "no ending"
         raise ValueError(f"{path}: a table is written as .csv, .json or .parquet; got {got!r}")
+    if path.suffix.lower() == ".parquet" and find_spec("pyarrow") is None:
+        raise ValueError(f"{path}: .parquet needs pyarrow: pip install 'mma-mrnnet[train]'")
     check_can_write_file(path)
