@@ -183,10 +183,19 @@ class Training(Record):
 
 
 @dataclass
+class EarlierRun(Record):
+    """A run from whose weights a later one started."""
+
+    command: str
+    seconds: float
+
+
+@dataclass
 class RunResults(Record):
     """Common part of both stages' results; `stage` is `mma`, `mrnn`, or an experiment's name.
 
     `command` is the command line that repeats the run; `provenance` None means not recorded.
+    `earlier` are the runs that made its starting weights, the first one first.
     """
 
     name_of_file: ClassVar[str]
@@ -198,6 +207,7 @@ class RunResults(Record):
     versions: dict[str, str]
     arguments: dict[str, Any]
     provenance: list[Provenance] | None = field(default=None, kw_only=True)
+    earlier: list[EarlierRun] = field(default_factory=list, kw_only=True)
 
     def to_json(self) -> dict[str, Any]:
         """Return plain values with the `format` number, rounded except for the arguments."""

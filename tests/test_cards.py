@@ -480,3 +480,14 @@ def test_an_expression_without_a_labelled_real_face_is_called_not_usable(shipped
     results["provenance"][1]["made_up"] = False
     (folder / "results_mma.json").write_text(json.dumps(results), "utf-8")
     assert "measures them" not in card_of(shipped, folder).text
+
+
+def test_a_card_shows_the_runs_that_made_the_starting_weights(shipped, folder):
+    results = json.loads((folder / "results_mma.json").read_text("utf-8"))
+    results["earlier"] = [{"command": "train.py --output first", "seconds": 600.0}]
+    results["training"]["seconds"] = 1200.0
+    (folder / "results_mma.json").write_text(json.dumps(results), "utf-8")
+    text = card_of(shipped, folder).text
+    assert text.index("train.py --output first") < text.index(results["command"])
+    assert "after 10 minutes of earlier runs" in text
+    assert "Stage 1 took 0.5 hours" in text

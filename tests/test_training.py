@@ -27,7 +27,7 @@ from mma_mrnnet.hub.checkpoints import load_checkpoint
 from mma_mrnnet.hub.export import export_checkpoint
 from mma_mrnnet.model.labels import ACTION_UNITS, action_unit_name, presence_target
 from mma_mrnnet.model.losses import squared_error_loss
-from mma_mrnnet.results import RunResults, read_results
+from mma_mrnnet.results import EarlierRun, RunResults, read_results
 from mma_mrnnet.synthetic.drawn_faces import drawn_faces
 from mma_mrnnet.train import main
 from mma_mrnnet.training import loop
@@ -1266,6 +1266,8 @@ def test_stage_1_starts_from_the_weights_of_a_checkpoint_and_inherits_its_source
     assert same(stage.model.state_dict(), weights(stage1 / "model"))
     assert stage.fingerprint != mma_stage(stage_arguments(FACES, tmp_path / "run")).fingerprint
 
+    first = read_results(stage1 / "results.json")
+    assert stage.earlier == [EarlierRun(first.command, first.training.seconds)]
     (stage1_source,) = mma_stage(stage_arguments(FACES, tmp_path / "run")).provenance
     assert stage.provenance == [stage1_source]  # the same drawn faces, named once
 

@@ -377,9 +377,9 @@ class TrainingEnergy:
 
 
 def training_energy(results: RunResults) -> TrainingEnergy:
-    """Estimate the energy of a training."""
+    """Estimate the energy of a training, the earlier runs of its starting weights included."""
     training = results.training
-    hours = training.seconds / 3600
+    hours = (training.seconds + sum(run.seconds for run in results.earlier)) / 3600
     core_hours = hours * training.processes * results.arguments.get("threads", 1)
     on_cores = " CPU " in training.hardware
     kilowatt_hours = core_hours * WATTS_A_CORE / 1000 if on_cores else None

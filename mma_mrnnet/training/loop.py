@@ -231,6 +231,7 @@ class Run:
             },
             arguments=plain_values(self.args),
             provenance=self.stage.provenance,
+            earlier=self.stage.earlier,
         )
 
     def _take_rates_from_arguments(self) -> None:

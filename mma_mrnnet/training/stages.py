@@ -25,6 +25,7 @@ from mma_mrnnet.model.video_processing_mma_mrnnet import MMAMRNNetVideoProcessor
 from mma_mrnnet.results import (
     ClipData,
     ClipScores,
+    EarlierRun,
     FrameData,
     IntensityCalibration,
     MMAResults,
@@ -87,6 +88,7 @@ class Stage:
             resuming.
         held_out: labelled test clips, or None.
         carried_results: result files of an earlier stage to store with the model.
+        earlier: the runs that made the weights of `model`.
         begin_epoch: called with the epoch number, from 0, before its first item is read.
     """
 
@@ -108,6 +110,7 @@ class Stage:
     fingerprint: str
     held_out: ClipDataset | None = None
     carried_results: list[Path] = field(default_factory=list)
+    earlier: list[EarlierRun] = field(default_factory=list)
     begin_epoch: Callable[[int], None] = lambda epoch: None
 
 
@@ -131,11 +134,10 @@ SCORE_OF = {
 def mma_stage(args: TrainArguments) -> Stage:
     """Prepare stage 1: train the extractor on face crops; settings and errors as `frame_splits`."""
     config = _extractor_config(args)
-    start, inherited = None, list[Provenance]()
-    if args.mma is not None:
-        start, inherited = _read_start(args.mma, args.action_units)
-        config.backbone_config = start.config.backbone_config
-        config.image_size = start.config.image_size
+    start = None if args.mma is None else _Start.read(args.mma, args.action_units)
+    if start is not None:
+        config.backbone_config = start.model.config.backbone_config
+        config.image_size = start.model.config.image_size
     teaches_all = len(args.channels) == len(SCORE_OF)
     own_score = "mean_of_tasks" if teaches_all else SCORE_OF[args.channels[-1]]
     score_name = choose_score(args, [*SCORE_OF.values(), "mean_of_tasks"], own_score)
@@ -173,8 +175,8 @@ def mma_stage(args: TrainArguments) -> Stage:
     model = MMAModel(config)
     provenance = list(splits.provenance)
     if start is not None:
-        model.load_state_dict(start.state_dict())
-        provenance += [entry for entry in inherited if entry not in provenance]
+        model.load_state_dict(start.model.state_dict())
+        provenance += [entry for entry in start.provenance if entry not in provenance]
     cast("torch.nn.Module", model).to(memory_format=torch.channels_last)  # 12 % faster on a CPU
     outputs = ("valence_arousal", "expression_logits", "action_unit_logits")
     augmentations = args.augmentations if args.augment else ()
@@ -199,26 +201,37 @@ def mma_stage(args: TrainArguments) -> Stage:
         fingerprint=content_digest(
             train.fingerprint(),
             validation.fingerprint(),
-            *([] if start is None else [model_digest(start)]),
+            *([] if start is None else [model_digest(start.model)]),
         ),
         begin_epoch=train.begin_epoch,
+        earlier=[] if start is None else start.runs,
     )
 
 
-def _read_start(checkpoint: str, action_units: list[int]) -> tuple[MMAModel, list[Provenance]]:
-    """Load the extractor from whose weights stage 1 starts, and what it was trained on.
+@dataclass
+class _Start:
+    """The checkpoint from whose weights stage 1 starts: its training data and runs follow them."""
 
-    Raises ValueError if its action units differ.
-    """
-    start, _ = load_extractor(checkpoint)
-    if list(start.config.action_units) != list(action_units):
-        units = " ".join(map(str, start.config.action_units))
-        raise ValueError(f"--mma {checkpoint} has other action units: give --action_units {units}")
-    path = Path(checkpoint, MMAResults.name_of_file)
-    sources = read_results(path).provenance if path.is_file() else None
-    return start, list(
-        sources or [Provenance(f"not recorded (weights of {Path(checkpoint).name})")]
-    )
+    model: MMAModel
+    provenance: list[Provenance]
+    runs: list[EarlierRun]
+
+    @classmethod
+    def read(cls, checkpoint: str, action_units: list[int]) -> "_Start":
+        """Load a checkpoint; ValueError if its action units differ."""
+        model, _ = load_extractor(checkpoint)
+        if list(model.config.action_units) != list(action_units):
+            units = " ".join(map(str, model.config.action_units))
+            raise ValueError(
+                f"--mma {checkpoint} has other action units: give --action_units {units}"
+            )
+        path = Path(checkpoint, MMAResults.name_of_file)
+        results = read_results(path) if path.is_file() else None
+        if not isinstance(results, RunResults):
+            unknown = Provenance(f"not recorded (weights of {Path(checkpoint).name})")
+            return cls(model, [unknown], [])
+        runs = [*results.earlier, EarlierRun(results.command, results.training.seconds)]
+        return cls(model, list(results.provenance or ()), runs)
 
 
 def _extractor_config(args: TrainArguments) -> MMAConfig:
