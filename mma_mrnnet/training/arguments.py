@@ -386,7 +386,7 @@ def command_line(args: TrainArguments) -> str:
         default = option.default if option.default_factory is MISSING else option.default_factory()
         default = STAGE_DEFAULTS.get(option.name, {}).get(args.stage, default)
         value = getattr(args, option.name)
-        if value != default and option.name != "resume":
+        if value != default and option.name not in ("resume", "resume_anyway"):
             values = value if isinstance(value, list) else [value]
             words += [f"--{option.name}", *map(str, values)]
     return shlex.join(words)
