@@ -154,7 +154,7 @@ HEADER = ["file_name", "subject", "joy", "boredom"]
         ),
         "name taken": (
             [["file_name", "error"], ["a.mp4", "0"]],
-            ":1: targets cannot be called ['error']",
+            "--ignore error leaves them out",
         ),
         "one name twice": (
             [["file_name", "joy", "joy"], ["a.mp4", "0", "0"]],

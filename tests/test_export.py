@@ -760,3 +760,16 @@ def test_a_checkpoint_with_weights_missing_is_refused(tiny_model, tiny_processor
     save_file(weights, tmp_path / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(CheckpointError, match=r"1 weights are missing, for example dense\.weight"):
         load_checkpoint(tmp_path)
+
+
+def test_a_checkpoint_of_pickled_weights_alone_is_refused_with_the_way_out(
+    tiny_model, tiny_processor, tmp_path
+):
+    tiny_model.save_pretrained(tmp_path)
+    tiny_processor.save_pretrained(tmp_path)
+    (tmp_path / "model.safetensors").unlink()
+    torch.save(tiny_model.state_dict(), tmp_path / "pytorch_model.bin")
+    with pytest.raises(
+        CheckpointError, match=r"pytorch_model\.bin holds pickled weights.*save_file"
+    ):
+        load_checkpoint(tmp_path)

@@ -157,7 +157,8 @@ def _choose_targets(path: Path, header: list[str], choice: LabelChoice) -> list[
     taken = [name for name in targets if name in RESERVED]
     if taken:
         raise ValueError(
-            f"{path}:1: targets cannot be called {taken}: the tables of predictions use these names"
+            f"{path}:1: targets cannot be called {taken}: the tables of predictions use these "
+            f"names (--ignore {' '.join(taken)} leaves them out)"
         )
     return targets
 

@@ -114,6 +114,7 @@ def _load_model(place: str | os.PathLike[str], revision: str) -> Model:
         raise CheckpointError(
             f"{place}: model type {config.model_type!r}; accepted are {', '.join(MODELS)}"
         )
+    _refuse_pickled_weights(Path(place))
     with _one_line_errors(place):
         loaded = MODELS[config.model_type].from_pretrained(
             place, revision=revision, output_loading_info=True
@@ -128,6 +129,17 @@ def _load_model(place: str | os.PathLike[str], revision: str) -> Model:
         if value.is_floating_point() and not value.isfinite().all():
             raise CheckpointError(f"{place}: {name} holds NaN or infinite weights; not loaded")
     return model.eval()
+
+
+def _refuse_pickled_weights(folder: Path) -> None:
+    """Raise CheckpointError for a folder with pickled weights alone, which can hold programs."""
+    pickled = sorted(path.name for path in folder.glob("*.bin"))
+    if pickled and not list(folder.glob("*.safetensors")):
+        raise CheckpointError(
+            f"{folder}: {pickled[0]} holds pickled weights, which are never read. If you trust the "
+            "file, load it with torch.load and write its tensors with "
+            "safetensors.torch.save_file as model.safetensors"
+        )
 
 
 def _load_processor(place: str | os.PathLike[str], revision: str) -> MMAMRNNetVideoProcessor:
