@@ -170,8 +170,9 @@ def test_the_order_inside_model():
         "labels": set(),
         "priors": {"labels"},
         "losses": {"labels", "priors"},
+        "clip_length": set(),
         "configuration_mma_mrnnet": {"labels"},
-        "video_processing_mma_mrnnet": {"labels", "configuration_mma_mrnnet"},
+        "video_processing_mma_mrnnet": {"clip_length", "configuration_mma_mrnnet"},
         "masked_rnn": set(),
         "frame_by_frame": {"labels", "configuration_mma_mrnnet", "masked_rnn"},
         "modeling_mma": {"labels", "priors", "losses", "configuration_mma_mrnnet"},
@@ -282,7 +283,7 @@ assert hub.__file__.startswith(sys.argv[1]), hub.__file__
 for name in ("hub_cards", "spaces_demo", "examples"):
     folder = template_folder(name)
     assert str(folder).startswith(sys.argv[1]), folder
-    assert (folder / {"hub_cards": "card.md", "spaces_demo": "README.md", "examples": "run_onnx.py"}[name]).is_file()
+    assert (folder / {"hub_cards": "card.md", "spaces_demo": "README.md", "examples": "fine_tune.py"}[name]).is_file()
 if (hub.pretrained_folder() / "config.json").is_file():
     hub.load_pretrained()
 from mma_mrnnet.metrics import load_metric

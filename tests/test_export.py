@@ -206,7 +206,14 @@ def test_without_the_package_a_push_is_refused_in_words(tiny_model, monkeypatch)
 
 
 def test_an_export_holds_weights_config_processors_code_and_card(stage1, stage2, tmp_path):
-    code = ["configuration_mma_mrnnet.py", "labels.py", "losses.py", "modeling_mma.py", "priors.py"]
+    code = [
+        "clip_length.py",
+        "configuration_mma_mrnnet.py",
+        "labels.py",
+        "losses.py",
+        "modeling_mma.py",
+        "priors.py",
+    ]
     code += ["video_processing_mma_mrnnet.py"]
     files = ["README.md", "config.json", "model.safetensors", "video_preprocessor_config.json"]
     assert content(export_checkpoint(stage1, tmp_path / "one")) == sorted(

@@ -1,11 +1,8 @@
-"""ONNX exports: the same numbers as PyTorch's, a folder that needs neither PyTorch nor the package, refusals."""
+"""ONNX files: the same numbers as PyTorch's, beside a checkpoint or in a folder of their own; refusals."""
 
-import importlib.util
 import json
-import os
+import pickle
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -21,9 +18,10 @@ from mma_mrnnet import (
 )
 from mma_mrnnet.cli import main
 from mma_mrnnet.hub import onnx as onnx_export
-from mma_mrnnet.hub.checkpoints import CheckpointError
+from mma_mrnnet.hub.export import export_checkpoint
+from mma_mrnnet.hub.facts import CheckpointError
 from mma_mrnnet.hub.onnx import export_onnx
-from mma_mrnnet.model.video_processing_mma_mrnnet import LENGTH_POLICIES, kept_indices
+from mma_mrnnet.prediction.checkpoint import open_engine, open_stage_2
 
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxscript")
@@ -90,13 +88,6 @@ def run_session(opened, affect, frame_mask):
     )
 
 
-def script_of(folder):
-    spec = importlib.util.spec_from_file_location("run_onnx", folder / "run_onnx.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
     """A stage-2 model with an extractor of which the GRU reads two channels, and its exported folder."""
@@ -161,42 +152,46 @@ def test_clips_of_every_length_get_pytorchs_intensities_in_batches_of_every_size
                     assert (ours == again).all()
 
 
-@pytest.mark.slow
-def test_crops_get_pytorchs_affect_and_intensities_through_the_script(whole):
+def engines(trained, onnx_folder):
+    return open_engine(trained, engine="torch"), open_engine(onnx_folder, engine="onnx")
+
+
+def padded_clips(facts, lengths):
+    """Random affect in [0, 1] of clips of these lengths, and the mask; NaN in the padding."""
+    affect = np.random.rand(len(lengths), facts.num_frames, facts.input_size).astype(np.float32)
+    frame_mask = np.arange(facts.num_frames) < np.array(lengths)[:, None]
+    return np.where(frame_mask[..., None], affect, np.float32(np.nan)), frame_mask
+
+
+def test_both_engines_give_the_same_affect_intensities_and_contributions(whole):
     model, folder = whole
-    script, settings = script_of(folder), json.loads((folder / "settings.json").read_text())
-    extractor, clips = (
-        session(folder / settings[part]["file"]) for part in ("extractor", "intensities")
+    by_torch, by_onnx = engines(folder.parent / "trained", folder)
+    assert (by_torch.name, by_onnx.name) == ("torch", "onnx")
+    assert by_torch.facts == by_onnx.facts
+    assert by_onnx.facts.label_names == model.config.label_names
+    for count in (0, 1, 3):
+        images = list(crops(count))
+        wanted = by_torch.extract_affect(images)
+        assert wanted.shape == (count, 26)
+        np.testing.assert_allclose(by_onnx.extract_affect(images), wanted, atol=1e-5)
+    values = padded_clips(by_onnx.facts, [4, 1, 0, 2, 3])
+    np.testing.assert_allclose(
+        by_onnx.predict_intensities(*values), by_torch.predict_intensities(*values), atol=1e-5
     )
-    script.CHUNK = 2  # so that chunks of two and of one are run
-    processor = MMAMRNNetVideoProcessor.from_pretrained(folder.parent / "trained")
-    for count in (1, 3, 4, 7):
-        images = crops(count)
-        found = script.extract_affect(images, extractor, settings["extractor"])
-        with torch.no_grad():
-            affect = model.mma(processor.scale(images)).affect
-            values, frame_mask = processor.pad([affect])
-            wanted = model(affect=values, frame_mask=frame_mask).intensities[0]
-        np.testing.assert_allclose(found, affect.numpy(), atol=1e-5)
-        np.testing.assert_allclose(
-            script.predict_intensities(found, clips, settings["intensities"]),
-            wanted.numpy(),
-            atol=1e-5,
-        )
-    assert script.extract_affect(crops(0), extractor, settings["extractor"]).shape == (0, 26)
+    for ours, theirs in zip(
+        by_onnx.split_by_frame(*values), by_torch.split_by_frame(*values), strict=True
+    ):
+        np.testing.assert_allclose(ours, theirs, atol=1e-5)
 
 
-def test_the_script_keeps_the_frames_that_the_processor_keeps():
-    script = script_of(ROOT / "examples")
-    for policy in LENGTH_POLICIES:
-        for most in (1, 2, 3, 4, 29, 30, 31):
-            for length in (0, 1, 2, 3, 5, 29, 30, 31, 32, 59, 60, 61, 88, 145, 146, 450, 899):
-                ours = script.choose_frames(length, most, policy)
-                assert ours.tolist() == kept_indices(length, most, policy).tolist(), (
-                    policy,
-                    most,
-                    length,
-                )
+def test_crops_of_another_size_are_resized_as_the_processor_does_up_to_rounding(whole):
+    _, folder = whole
+    by_torch, by_onnx = engines(folder.parent / "trained", folder)
+    smooth = np.tile(np.linspace(0, 255, 48).astype(np.uint8)[:, None, None], (1, 48, 3))
+    images = [smooth, crops(1)[0], smooth.transpose(1, 0, 2)]
+    np.testing.assert_allclose(
+        by_onnx.extract_affect(images), by_torch.extract_affect(images), atol=0.02
+    )
 
 
 def test_a_model_whose_numbers_differ_is_not_written(tmp_path, monkeypatch):
@@ -214,36 +209,51 @@ def test_a_model_whose_numbers_differ_is_not_written(tmp_path, monkeypatch):
 # The folder --------------------------------------------------------------------------------------------------------
 
 
-def test_the_folder_holds_both_models_their_numbers_and_the_script(whole):
+def test_the_folder_holds_both_models_and_their_facts(whole):
     _, folder = whole
-    files = ["README.md", "extractor.onnx", "intensities.onnx", "run_onnx.py", "settings.json"]
+    files = ["README.md", "extractor.onnx", "intensities.onnx", "settings.json"]
     assert sorted(path.name for path in folder.iterdir()) == files
     settings = json.loads((folder / "settings.json").read_text())
-    assert settings["extractor"]["affect_names"][:3] == ["valence", "arousal", "neutral"]
-    assert settings["extractor"]["image_size"] == SIDE
-    clips = settings["intensities"]
-    assert (clips["num_frames"], clips["sampling_fps"], clips["length_policy"]) == (4, 2.0, "thin")
-    assert clips["label_names"][0] == "Adoration"
-    assert clips["notes"] == [
+    assert settings["affect_names"][:3] == ["valence", "arousal", "neutral"]
+    assert settings["image_size"] == SIDE
+    assert [settings[name] for name in ("num_frames", "sampling_fps", "length_policy")] == [
+        4,
+        2.0,
+        "thin",
+    ]
+    assert settings["label_names"][0] == "Adoration"
+    assert settings["notes"] == [
         "learnt from a simulator, not from people's reports",
         "relative within the clip",
         "not calibrated: targets do not compare",
     ]
-    assert settings["extractor"]["notes"][0].startswith("AU05, AU06")  # labels reached 1, 2 and 4
-    for part in ("extractor", "intensities"):
-        assert 0 <= settings[part]["largest_difference"] <= 1e-4
+    assert settings["affect_notes"][0].startswith("AU05, AU06")  # labels reached 1, 2 and 4
+    differences = settings["largest_difference"]
+    assert sorted(differences) == ["extractor.onnx", "intensities.onnx"]
+    assert all(0 <= value <= 1e-4 for value in differences.values())
 
 
 def test_the_readme_says_what_goes_in_and_out_and_what_must_stand_beside_it(whole):
     text = (whole[1] / "README.md").read_text()
     settings = json.loads((whole[1] / "settings.json").read_text())
-    for note in settings["intensities"]["notes"]:
+    for note in settings["notes"]:
         assert note in text
     assert "`affect` (B, 4, 26)" in text
-    assert "(N, 3, 32, 32)" in text
-    assert f"{settings['extractor']['largest_difference']:.1e} (`extractor.onnx`)" in text
+    assert "(N, 32, 32, 3) uint8" in text
+    assert f"{settings['largest_difference']['extractor.onnx']:.1e} (`extractor.onnx`)" in text
     assert "license: unknown" in text  # nobody knows what it was trained on
     assert not any(mark in text for mark in ("{{", "{%", "<!--", "None"))
+
+
+@pytest.mark.parametrize("which", ["whole", "features"])
+def test_the_code_of_the_readme_runs(whole, exported, monkeypatch, capsys, which):
+    folder = whole[1] if which == "whole" else exported(temporal_pooling="padded")[1] / "onnx"
+    code = (folder / "README.md").read_text().split("```python")[1].split("```")[0]
+    monkeypatch.chdir(folder)
+    exec(compile(code, "README.md", "exec"), {})
+    printed = capsys.readouterr().out.splitlines()
+    assert len(printed) == 1 + (which == "whole")
+    assert "'Adoration'" in printed[-1]
 
 
 def test_a_model_file_names_itself_and_nothing_of_this_machine(whole):
@@ -277,140 +287,112 @@ def test_a_stage_1_checkpoint_gives_the_extractor_alone(tmp_path):
     model = MMAModel(MMAConfig(backbone_config=dict(BACKBONE), image_size=SIDE))
     folder = export_onnx(saved(model, tmp_path / "trained"), tmp_path / "onnx")
     assert not (folder / "intensities.onnx").exists()
-    assert json.loads((folder / "settings.json").read_text())["intensities"] is None
-    np.save(tmp_path / "crops.npy", images := crops(3))
-    code, out, _ = run_alone(folder, tmp_path / "crops.npy")
-    assert code == 0
-    names, *rows = out.splitlines()
-    assert names.startswith("valence,arousal,neutral")
-    processor = MMAMRNNetVideoProcessor.from_pretrained(tmp_path / "trained")
-    with torch.no_grad():
-        wanted = model(processor.scale(images)).affect.numpy()
+    assert json.loads((folder / "settings.json").read_text())["label_names"] == []
+    by_torch, by_onnx = engines(tmp_path / "trained", folder)
+    assert by_torch.facts == by_onnx.facts
+    images = list(crops(3))
+    wanted = by_torch.extract_affect(images)
+    np.testing.assert_allclose(by_onnx.extract_affect(images), wanted, atol=1e-5)
+    with pytest.raises(ValueError, match=r"a stage-1 model \(mma\) gives no intensities"):
+        open_stage_2(folder)
+
+
+# Beside a checkpoint -----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def carrying(whole, tmp_path):
+    """A checkpoint to which ONNX files were added."""
+    folder = tmp_path / "carrying"
+    shutil.copytree(whole[1].parent / "trained", folder)
+    assert export_onnx(folder, folder) == folder
+    return folder
+
+
+def test_files_added_to_a_checkpoint_read_its_weights_and_give_the_same_numbers(whole, carrying):
+    files = ["extractor.onnx", "intensities.onnx", "settings.json"]
+    trained = {path.name for path in (whole[1].parent / "trained").iterdir()}
+    assert {path.name for path in carrying.iterdir()} - trained == set(files)
+    alone = (whole[1] / "extractor.onnx").stat().st_size
+    assert (carrying / "extractor.onnx").stat().st_size < alone
+    tensors = onnx.load(carrying / "extractor.onnx", load_external_data=False).graph.initializer
+    places = [entry.value for tensor in tensors for entry in tensor.external_data[:1]]
+    assert places
+    assert set(places) == {"model.safetensors"}
+    by_torch, by_onnx = engines(carrying, carrying)
+    images = list(crops(3))
     np.testing.assert_allclose(
-        [[float(value) for value in row.split(",")] for row in rows], wanted, atol=1e-5
+        by_onnx.extract_affect(images), by_torch.extract_affect(images), atol=1e-5
     )
-
-
-# Alone -------------------------------------------------------------------------------------------------------------
-
-ALONE = """
-import runpy, sys
-
-allowed = {*sys.stdlib_module_names, "numpy", "onnxruntime", "flatbuffers", "google", "packaging"}
-
-class Refuse:
-    def find_spec(name, path=None, target=None):
-        if name.split(".")[0] not in allowed:
-            raise ModuleNotFoundError(f"{name} is blocked")
-
-sys.meta_path.insert(0, Refuse)
-try:
-    import torch
-except ModuleNotFoundError:
-    del sys.argv[0]
-    runpy.run_path(sys.argv[0], run_name="__main__")
-"""
-
-
-def run_alone(folder, *words):
-    """The folder's script where only numpy, onnxruntime and what that requires can be imported."""
-    done = subprocess.run(
-        [sys.executable, "-c", ALONE, str(folder / "run_onnx.py"), *map(str, words)],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-        env={**os.environ, "PYTHONPATH": ""},
-    )
-    return done.returncode, done.stdout, done.stderr
-
-
-def test_the_script_runs_with_numpy_and_onnxruntime_alone(whole, tmp_path):
-    model, folder = whole
-    np.save(tmp_path / "crops.npy", images := crops(6))  # two more than the model takes
-    code, out, err = run_alone(folder, tmp_path / "crops.npy", "--frames", tmp_path / "frames.csv")
-    assert code == 0, err
-    processor = MMAMRNNetVideoProcessor.from_pretrained(folder.parent / "trained")
-    with torch.no_grad():
-        affect = model.mma(processor.scale(images)).affect
-        values, frame_mask = processor.pad([affect])
-        wanted = model(affect=values, frame_mask=frame_mask).intensities[0].tolist()
-    lines = [line.split() for line in out.splitlines()[1:]]
-    assert [
-        line[0] for line in lines
-    ] == model.config.label_names  # not calibrated, hence not ranked
-    np.testing.assert_allclose([float(line[1]) for line in lines], wanted, atol=0.0051)
-    for note in (
-        "6 frames thinned evenly to 4",
-        "learnt from a simulator",
-        "not calibrated",
-        "prior only",
-    ):
-        assert note in err
+    values = padded_clips(by_onnx.facts, [4, 2])
     np.testing.assert_allclose(
-        np.loadtxt(tmp_path / "frames.csv", delimiter=",", skiprows=1), affect, atol=1e-5
+        by_onnx.predict_intensities(*values), by_torch.predict_intensities(*values), atol=1e-5
     )
 
 
-@pytest.mark.parametrize(
-    ("array", "message"),
-    [
-        (
-            np.zeros((2, 48, 48, 3), np.uint8),
-            r"crops must be (L, 32, 32, 3) uint8 RGB; got (2, 48, 48, 3) uint8",
-        ),
-        (np.zeros((2, 32, 32, 3), np.float32), "got (2, 32, 32, 3) float32"),
-        (
-            np.zeros((2, 5), np.float32),
-            "frames must be (L, 26) float, see input_names; got (2, 5) float32",
-        ),
-        (np.full((2, 26), np.nan, np.float32), "no frame with a face"),
-        (np.zeros((0, 32, 32, 3), np.uint8), "no frame with a face"),
-    ],
-)
-def test_the_script_refuses_in_words_what_the_model_cannot_read(
-    whole, tmp_path, capsys, monkeypatch, array, message
-):
-    np.save(tmp_path / "clip.npy", array)
-    monkeypatch.setattr(sys, "argv", ["run_onnx.py", str(tmp_path / "clip.npy")])
-    assert script_of(whole[1]).main() == 1
-    out, err = capsys.readouterr()
-    assert out == ""
-    assert message in err
+def test_the_default_engine_is_onnx_where_the_files_are_and_torch_elsewhere(whole, carrying):
+    trained = whole[1].parent / "trained"
+    assert open_engine(carrying).name == "onnx"
+    assert open_engine(carrying, device="cpu").name == "onnx"
+    assert open_engine(carrying, engine="torch").name == "torch"
+    assert open_engine(trained).name == "torch"
+    assert open_engine(whole[0], MMAMRNNetVideoProcessor.from_pretrained(trained)).name == "torch"
+    assert open_engine().name == "onnx"  # the bundled one
+    engine = open_engine(carrying)
+    assert open_engine(engine) is engine
+    with pytest.raises(CheckpointError, match=r"engine='onnx' cannot run it: has no ONNX files"):
+        open_engine(trained, engine="onnx")
+    with pytest.raises(ValueError, match="engine='onnx' takes a checkpoint by name"):
+        open_engine(carrying, engine="onnx", device="cuda")
+    with pytest.raises(ValueError, match="engine must be one of onnx, torch; got 'fast'"):
+        open_engine(engine="fast")
+    with pytest.raises(ValueError, match="the engine that was given is onnx"):
+        open_engine(engine, engine="torch")
 
 
-def test_the_script_says_in_a_line_that_a_file_holds_no_array_or_no_model(
-    whole, tmp_path, capsys, monkeypatch
-):
-    shutil.copytree(whole[1], tmp_path / "onnx")
-    (tmp_path / "onnx" / "extractor.onnx").write_bytes(b"junk")
-    (tmp_path / "empty.npy").touch()
-    np.savez(tmp_path / "several.npz", crops=crops(2))
-    np.save(tmp_path / "crops.npy", crops(2))
-    for name, said in (
-        ("empty.npy", "is empty"),
-        ("several.npz", "holds several arrays"),
-        ("crops.npy", "extractor.onnx: no model that can be opened"),
-    ):
-        monkeypatch.setattr(
-            sys, "argv", ["run_onnx.py", str(tmp_path / name), "--model", str(tmp_path / "onnx")]
-        )
-        assert script_of(whole[1]).main() == 1
-        out, err = capsys.readouterr()
-        assert (out, err.count("\n"), said in err) == ("", 1, True)
+@pytest.mark.parametrize("name", ["model.safetensors", "config.json"])
+def test_files_of_other_weights_or_settings_are_not_run(carrying, name, caplog):
+    content = bytearray((carrying / name).read_bytes())
+    if name == "config.json":
+        content += b"\n"
+    else:
+        content[-2] ^= 1
+    (carrying / name).write_bytes(content)
+    with pytest.raises(CheckpointError, match="made from other weights or settings"):
+        open_engine(carrying, engine="onnx")
+    assert open_engine(carrying).name == "torch"
+    assert "PyTorch runs it" in caplog.text
 
 
-def test_known_affect_goes_in_without_its_rows_of_no_face(whole, tmp_path, capsys, monkeypatch):
-    model, folder = whole
-    affect = torch.rand(3, 26)
-    with_gap = np.insert(affect.numpy(), 1, np.nan, axis=0)
-    np.save(tmp_path / "clip.npy", with_gap)
-    monkeypatch.setattr(sys, "argv", ["run_onnx.py", str(tmp_path / "clip.npy")])
-    assert script_of(folder).main() == 0
-    with torch.no_grad():
-        wanted = model(affect=affect[None]).intensities[0].tolist()
-    lines = [line.split() for line in capsys.readouterr().out.splitlines()[1:]]
-    np.testing.assert_allclose([float(line[1]) for line in lines], wanted, atol=0.0051)
+def test_a_damaged_file_is_named_in_a_line(carrying):
+    (carrying / "extractor.onnx").write_bytes(b"junk")
+    with pytest.raises(CheckpointError, match=r"extractor\.onnx: no model that can be opened"):
+        open_engine(carrying)
+    (carrying / "settings.json").write_text("[]")
+    with pytest.raises(CheckpointError, match=r"settings\.json: no settings of ONNX files"):
+        open_engine(carrying, engine="onnx")
+
+
+def test_an_engine_is_pickled_by_its_folder(carrying):
+    engine = open_engine(carrying)
+    content = pickle.dumps(engine)
+    assert len(content) < 1000
+    images = list(crops(2))
+    assert (
+        pickle.loads(content).extract_affect(images).tolist()  # noqa: S301 - made here
+        == engine.extract_affect(images).tolist()
+    )
+
+
+def test_an_export_for_the_hub_takes_the_files_along(carrying, tmp_path):
+    folder = export_checkpoint(carrying, tmp_path / "hub")
+    assert open_engine(folder, engine="onnx").facts == open_engine(carrying).facts
+    images = list(crops(2))
+    np.testing.assert_allclose(
+        open_engine(folder).extract_affect(images),
+        open_engine(carrying).extract_affect(images),
+        atol=1e-6,
+    )
 
 
 # Refusals, and the command line ------------------------------------------------------------------------------------
@@ -452,7 +434,7 @@ def test_the_command_writes_the_folder_the_same_to_the_byte_each_time(
     (tmp_path / "onnx").mkdir()  # an empty one may be there
     words = ["export", str(folder / "trained"), str(tmp_path / "onnx"), "--format", "onnx"]
     assert main(words) == 0
-    assert "4 files" in capsys.readouterr().out
+    assert "3 files" in capsys.readouterr().out
     for path in (folder / "onnx").iterdir():
         assert path.read_bytes() == (tmp_path / "onnx" / path.name).read_bytes(), path.name
     assert main(words) == 1

@@ -314,7 +314,7 @@ def test_a_model_may_be_named_by_its_folder_or_repository(
         predict_video(path, tmp_path / "nothing")
     asked = []
     monkeypatch.setattr(
-        "mma_mrnnet.prediction.checkpoint.load_either",
+        "mma_mrnnet.prediction.torch_engine.load_either",
         lambda *given: asked.append(given) or (tiny_model, tiny_processor),
     )
     predict_video(path, "me/my-model", revision="v2")
@@ -643,7 +643,7 @@ def test_the_shipped_checkpoint_predicts_without_a_model_given(tmp_path):
     model, processor = load_pretrained()
     path = clip(tmp_path / "clip.mp4", "FFFF")
     found, given = predict_video(path), predict_video(path, model, processor)
-    assert same(found.intensities, given.intensities)
+    assert found.intensities == pytest.approx(given.intensities, abs=1e-5)  # two engines
     assert all(0 <= value <= 1 for value in found.intensities.values())
     assert list(found.intensities) == REACTIONS
 

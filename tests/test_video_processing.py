@@ -12,7 +12,7 @@ from transformers import AutoProcessor, AutoVideoProcessor
 from transformers.video_utils import VideoMetadata
 
 from mma_mrnnet import MMAMRNNetVideoProcessor
-from mma_mrnnet.model.video_processing_mma_mrnnet import kept_indices, thinned_indices
+from mma_mrnnet.model.clip_length import kept_indices, thinned_indices
 from mma_mrnnet.video.reading import FrameClock, read_frames
 
 
@@ -118,7 +118,7 @@ def test_t_frames_are_taken_as_they_are_without_a_warning(tiny_processor, caplog
 )
 def test_thinning_takes_each_frame_once_and_leaves_even_gaps(length, most):
     kept = thinned_indices(length, most)
-    gaps = kept.diff()
+    gaps = np.diff(kept)
     assert len(kept) == most
     assert kept[0] == 0
     assert most == 1 or kept[-1] == length - 1

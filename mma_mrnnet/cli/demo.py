@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-from mma_mrnnet.cli.options import Threads, option, say, set_threads, silence_transformers
+from mma_mrnnet.cli.options import Threads, open_model, option, say
 from mma_mrnnet.cli.outputs import print_notes, print_prediction
 
 if TYPE_CHECKING:
@@ -26,13 +26,10 @@ def show_demo(
     threads: Threads = 1,
 ) -> int:
     """Make a short clip from a public-domain photo, predict it and write all outputs."""
-    from mma_mrnnet.prediction import default_checkpoint
-
-    silence_transformers()
-    set_threads(threads)
+    engine = open_model(None, None, threads=threads)
     prediction, written = run_demo(out)
     print_prediction(prediction)
-    print_notes(default_checkpoint()[0].config, with_frames=True)
+    print_notes(engine.facts, with_frames=True)
     for name, path in written.items():
         say(f"wrote {name}: {path}")
     return 0

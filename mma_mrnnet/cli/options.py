@@ -5,15 +5,12 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 if TYPE_CHECKING:
-    import torch
-
-    from mma_mrnnet.model.modeling_mma_mrnnet import MMAMRNNetForIntensity
-    from mma_mrnnet.model.video_processing_mma_mrnnet import MMAMRNNetVideoProcessor
+    from mma_mrnnet.prediction.checkpoint import Engine
 
 REPORT_HELP = "A page (.html, which needs no other file) or a picture (.png, needs the demo extra)."
 
@@ -102,7 +99,18 @@ Revision = Annotated[
     str | None,
     option("BRANCH", "Branch, tag or commit of a --model on the Hub. Default: main."),
 ]
-Device = Annotated[str, option("NAME", "A torch device, such as cuda.")]
+EngineName = Literal["onnx", "torch"]
+EngineOption = Annotated[
+    EngineName | None,
+    option(
+        "NAME",
+        "onnx (onnxruntime) or torch (PyTorch). Default: onnx if the checkpoint carries ONNX "
+        "files, as the one in the package does, and no --device is given.",
+    ),
+]
+Device = Annotated[
+    str | None, option("NAME", "A torch device, such as cuda. Default: the CPU, by --engine.")
+]
 Threads = Annotated[int, option("N", "Compute threads.", parse_count)]
 Report = Annotated[Path | None, option("FILE", REPORT_HELP)]
 Neutral = Annotated[
@@ -166,42 +174,31 @@ def silence_transformers() -> None:
     transformers_logging.disable_progress_bar()
 
 
-def set_threads(threads: int) -> None:
-    """Set the number of threads of torch and of the face detector."""
-    import cv2
-    import torch
+def open_model(
+    name: str | None,
+    revision: str | None,
+    engine: EngineName | None = None,
+    device: str | None = None,
+    threads: int = 1,
+) -> "Engine":
+    """Open the checkpoint of `--model` (None: the bundled one) with its compute threads.
 
-    torch.set_num_threads(threads)
-    cv2.setNumThreads(threads)
-
-
-def load_model(
-    name: str | None, revision: str | None
-) -> tuple["MMAMRNNetForIntensity", "MMAMRNNetVideoProcessor"]:
-    """Load the model and processor of `--model`; None loads the bundled checkpoint.
-
-    Raises ValueError for a revision without a name, or a checkpoint that cannot be loaded.
+    Raises ValueError for a revision without a name, a checkpoint that cannot be opened, or a
+    device that is not available.
     """
     if name is None and revision is not None:
         raise ValueError("--revision needs --model, a repository on the Hub")
+    import cv2
+
+    from mma_mrnnet.prediction.checkpoint import find_onnx_folder, open_stage_2
+
+    cv2.setNumThreads(threads)
+    # A folder, so that nothing is downloaded twice.
+    folder = find_onnx_folder(name, engine=engine, revision=revision or "main", device=device)
+    if folder is not None:
+        return open_stage_2(folder, engine="onnx", threads=threads)
     silence_transformers()
-    if name is None:
-        from mma_mrnnet.prediction import default_checkpoint
-
-        return default_checkpoint()
-    from mma_mrnnet.hub.checkpoints import load_checkpoint
-
-    return load_checkpoint(name, revision or "main")
-
-
-def move_to(model: "torch.nn.Module", name: str) -> None:
-    """Move a model to a torch device; raise ValueError if it is not available."""
     import torch
 
-    try:
-        device = torch.device(name)
-        torch.zeros(1, device=device).cpu()
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise ValueError(f"--device {name}: not available here ({reason})") from error
-    model.to(device)
+    torch.set_num_threads(threads)
+    return open_stage_2(name, engine="torch", revision=revision or "main", device=device)

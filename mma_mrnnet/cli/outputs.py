@@ -15,10 +15,9 @@ from mma_mrnnet.cli.options import printable, say
 if TYPE_CHECKING:
     import pandas as pd
 
-    from mma_mrnnet.model.configuration_mma_mrnnet import MMAMRNNetConfig
-    from mma_mrnnet.model.modeling_mma_mrnnet import MMAMRNNetForIntensity
-    from mma_mrnnet.model.video_processing_mma_mrnnet import MMAMRNNetVideoProcessor
+    from mma_mrnnet.hub.facts import CheckpointFacts
     from mma_mrnnet.prediction import VideoPrediction
+    from mma_mrnnet.prediction.checkpoint import Engine
 
 BAR_LENGTH = 20  # characters for intensity 1
 TABLES = ("out", "frames", "windows")
@@ -123,14 +122,13 @@ class Outputs:
     def __init__(
         self,
         targets: Targets,
-        model: "MMAMRNNetForIntensity",
-        processor: "MMAMRNNetVideoProcessor",
+        engine: "Engine",
         table_fps: float | None,
         window_s: float,
         hop_s: float,
     ) -> None:
         self.given = targets.given()
-        self._model, self._processor = model, processor
+        self._engine = engine
         self._table_fps, self._window_s, self._hop_s = table_fps, window_s, hop_s
         self._rows: list[dict[str, object]] = []
         self._frames: list[pd.DataFrame] = []
@@ -190,11 +188,10 @@ class Outputs:
                 continue
             table = sliding_windows(
                 frames["time_s"].to_numpy(),
-                frames[list(self._model.config.input_names)].to_numpy("float32"),
-                self._model,
-                self._processor,
-                self._window_s,
-                self._hop_s,
+                frames[list(self._engine.facts.input_names)].to_numpy("float32"),
+                self._engine,
+                window_s=self._window_s,
+                hop_s=self._hop_s,
             )
             table.insert(0, "file", shown(prediction.file))
             table.insert(1, "track", prediction.track)
@@ -324,18 +321,18 @@ def print_neutral(prediction: "VideoPrediction", name: str) -> None:
         )
 
 
-def print_notes(config: "MMAMRNNetConfig", *, with_frames: bool) -> None:
+def print_notes(facts: "CheckpointFacts", *, with_frames: bool) -> None:
     """Print the notes that must accompany a model's intensities and, with `with_frames`, affect."""
     from mma_mrnnet.model.labels import action_unit_name
 
-    notes = config.caveats()
-    prior_only = ", ".join(map(action_unit_name, config.prior_only_action_units))
+    notes = facts.caveats()
+    prior_only = ", ".join(map(action_unit_name, facts.prior_only_action_units))
     if with_frames and prior_only:
         notes.append(
             f"{prior_only} of the frames' table are prior only: no label ever reached them"
         )
-    if config.untrained_outputs:
-        untrained = ", ".join(config.untrained_outputs)
+    if facts.untrained_outputs:
+        untrained = ", ".join(facts.untrained_outputs)
         notes.append(f"nothing taught the extractor {untrained}: arbitrary numbers")
     for note in notes:
         say(f"note: {note}")

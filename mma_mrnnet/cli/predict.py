@@ -15,21 +15,20 @@ import typer
 from mma_mrnnet.cli.options import (
     REPORT_HELP,
     Device,
+    EngineOption,
     FrameRate,
     Model,
     Neutral,
     Report,
     Revision,
     Threads,
-    load_model,
-    move_to,
+    open_model,
     option,
     parse_rate,
     parse_seconds,
     parse_table_rate,
     printable,
     say,
-    set_threads,
 )
 from mma_mrnnet.cli.outputs import (
     Outputs,
@@ -45,10 +44,9 @@ from mma_mrnnet.cli.outputs import (
 )
 
 if TYPE_CHECKING:
-    from mma_mrnnet.model.configuration_mma_mrnnet import MMAMRNNetConfig
-    from mma_mrnnet.model.modeling_mma_mrnnet import MMAMRNNetForIntensity
-    from mma_mrnnet.model.video_processing_mma_mrnnet import MMAMRNNetVideoProcessor
+    from mma_mrnnet.hub.facts import CheckpointFacts
     from mma_mrnnet.prediction import VideoPrediction
+    from mma_mrnnet.prediction.checkpoint import Engine
 
 PREDICT_EXAMPLES = """examples:
   mma-mrnnet predict clip.mp4
@@ -77,8 +75,7 @@ class Reading:
     must be None. `table_fps` is the rate of tables without times; None uses every row.
     """
 
-    model: "MMAMRNNetForIntensity"
-    processor: "MMAMRNNetVideoProcessor"
+    engine: "Engine"
     fps: float | None = None
     every_frame: bool = False
     all_faces: bool = False
@@ -163,38 +160,36 @@ def predict_clips(
             "--json", help="Print one line of JSON a clip and person, with its frames, to stdout."
         ),
     ] = False,
-    device: Device = "cpu",
+    engine: EngineOption = None,
+    device: Device = None,
     threads: Threads = 1,
 ) -> int:
     """Predict the intensities of each clip, and the affect of its frames."""
     targets = Targets(out, frames, windows, report, annotate)
     targets.check()
     _check_windows(targets, fps, window, hop)
-    set_threads(threads)
-    network, processor = load_model(model, revision)
-    config = network.config
+    opened = open_model(model, revision, engine, device, threads)
+    facts = opened.facts
     given = {"--fps": fps, "--all-faces": all_faces or None, "--neutral": neutral}
-    _check_options_of(config, given)
-    if table_fps is not None and config.feature_names is None:
+    _check_options_of(facts, given)
+    if table_fps is not None and facts.feature_names is None:
         raise ValueError("--table-fps is for models that read tables; this one reads videos")
-    window_s = _choose_window(window, processor.num_frames / config.sampling_fps)
-    found = find_clips(clips, config)
-    is_of_tables = config.feature_names is not None
+    window_s = _choose_window(window, facts.num_frames / facts.sampling_fps)
+    found = find_clips(clips, facts)
+    is_of_tables = facts.feature_names is not None
     targets.check_against(found, all_faces=all_faces, is_of_tables=is_of_tables)
-    move_to(network, device)
     every_frame = annotate is not None or (fps is not None and fps.fps is None)
     reading = Reading(
-        network,
-        processor,
+        opened,
         fps=None if fps is None or every_frame else fps.fps,
         every_frame=every_frame,
         all_faces=all_faces,
         neutral=None if neutral is None else neutral.seconds,
         table_fps=table_fps,
     )
-    shown_fps = config.sampling_fps if fps is None else fps.fps
+    shown_fps = facts.sampling_fps if fps is None else fps.fps
     hop_s = HOP_S if hop is None else hop
-    outputs = Outputs(targets, network, processor, shown_fps, window_s, hop_s)
+    outputs = Outputs(targets, opened, shown_fps, window_s, hop_s)
     return _predict_all(found, reading, outputs, targets, as_json=as_json)
 
 
@@ -215,7 +210,7 @@ def _predict_all(
         say(f"mma-mrnnet: interrupted after {done} of {len(clips)} clips")
     outputs.write()
     if None in errors:
-        print_notes(reading.model.config, with_frames=targets.frames is not None)
+        print_notes(reading.engine.facts, with_frames=targets.frames is not None)
     if outputs.failed:
         raise OSError("; ".join(outputs.failed))
     if is_interrupted:
@@ -235,10 +230,10 @@ def predict_one(clip: str, reading: Reading) -> list["VideoPrediction"]:
         predict_video,
     )
 
-    model, processor = reading.model, reading.processor
+    engine = reading.engine
     try:
-        if model.config.feature_names is not None:
-            return [predict_table(clip, model, processor, table_fps=reading.table_fps)]
+        if engine.facts.feature_names is not None:
+            return [predict_table(clip, engine, table_fps=reading.table_fps)]
         settings: dict[str, Any] = {
             "fps": reading.fps,
             "every_frame": reading.every_frame,
@@ -246,15 +241,15 @@ def predict_one(clip: str, reading: Reading) -> list["VideoPrediction"]:
         }
         with _bar_of_seconds() as settings["progress"]:
             if reading.all_faces:
-                return predict_people(clip, model, processor, **settings)
-            return [predict_video(clip, model, processor, **settings)]
+                return predict_people(clip, engine, **settings)
+            return [predict_video(clip, engine, **settings)]
     except Exception as error:  # the other clips go on; the row says why
         name = _strip_secrets(clip)
         reason = " ".join(str(error).split()).removeprefix(f"{name}: ") or type(error).__name__
         if reason.startswith(f"{name}:"):  # an error of a table, followed by the line number
             reason = f"line {reason.removeprefix(f'{name}:')}"
-        empty = pd.DataFrame(columns=frame_columns(model.config)).astype({"face": bool})
-        nothing = dict.fromkeys(model.config.label_names, float("nan"))
+        empty = pd.DataFrame(columns=frame_columns(engine.facts)).astype({"face": bool})
+        nothing = dict.fromkeys(engine.facts.label_names, float("nan"))
         return [VideoPrediction(name, nothing, empty, duration_s=float("nan"), error=reason)]
 
 
@@ -269,14 +264,14 @@ def _strip_secrets(clip: str) -> str:
         return clip.partition("?")[0]
 
 
-def _check_options_of(config: "MMAMRNNetConfig", given: dict[str, Any]) -> None:
+def _check_options_of(facts: "CheckpointFacts", given: dict[str, Any]) -> None:
     """Raise ValueError for video options with a model that reads tables."""
-    if config.feature_names is None:
+    if facts.feature_names is None:
         return
     for option_name in (name for name, value in given.items() if value is not None):
         raise ValueError(
             f"{option_name} is for videos; this model reads tables of features at "
-            f"{config.sampling_fps:g}"
+            f"{facts.sampling_fps:g}"
         )
 
 
@@ -319,7 +314,7 @@ def _show(
             outputs.failed.append(describe_unwritten(Path("standard output"), error))
 
 
-def find_clips(words: list[str], config: "MMAMRNNetConfig") -> list[str]:
+def find_clips(words: list[str], facts: "CheckpointFacts") -> list[str]:
     """Return the clips of paths, folders and patterns, without duplicates.
 
     The order is that of `words`, sorted within folders and patterns. A folder that
@@ -330,7 +325,7 @@ def find_clips(words: list[str], config: "MMAMRNNetConfig") -> list[str]:
     """
     from mma_mrnnet.prediction import clip_suffixes
 
-    suffixes = clip_suffixes(config)
+    suffixes = clip_suffixes(facts)
     found: dict[Path | str, str] = {}  # by the clip's identity
     for word in words:
         if "://" in word and not word.startswith("file://"):
@@ -339,7 +334,7 @@ def find_clips(words: list[str], config: "MMAMRNNetConfig") -> list[str]:
         path = _read_path(word)
         matches = [path]
         if _holds(path.is_dir):
-            matches = _search_folder(path, suffixes, with_crops=config.feature_names is None)
+            matches = _search_folder(path, suffixes, with_crops=facts.feature_names is None)
         elif not _holds(path.exists) and glob.has_magic(str(path)):
             names = sorted(glob.glob(str(path), recursive=True))  # noqa: PTH207 - any pattern
             files = [Path(name) for name in names if Path(name).is_file()]
@@ -423,23 +418,22 @@ def compare_clips(
     revision: Revision = None,
     neutral: Neutral = None,
     report: Report = None,
-    device: Device = "cpu",
+    engine: EngineOption = None,
+    device: Device = None,
     threads: Threads = 1,
 ) -> int:
     """Predict the intensities of two clips and show them side by side."""
     check_report(report)
     check_clips_stay(clips, [] if report is None else [report])
-    set_threads(threads)
-    network, processor = load_model(model, revision)
-    if network.config.feature_names is not None and neutral is not None:
+    opened = open_model(model, revision, engine, device, threads)
+    if opened.facts.feature_names is not None and neutral is not None:
         raise ValueError("--neutral is for videos; this model reads tables of features")
-    move_to(network, device)
     seconds = None if neutral is None else neutral.seconds
-    reading = Reading(network, processor, neutral=seconds)
+    reading = Reading(opened, neutral=seconds)
     one, other = (predict_one(clip, reading)[0] for clip in clips)
     _print_comparison(one, other)
-    print_notes(network.config, with_frames=False)
-    if network.config.relative_labels:
+    print_notes(opened.facts, with_frames=False)
+    if opened.facts.relative_labels:
         say("note: so a longer bar on one side does not mean that this person felt more")
     if report is not None:
         _write_comparison(one, other, report)

@@ -10,7 +10,8 @@ from mma_mrnnet.cli.options import option, silence_transformers
 
 EXPORT_EXAMPLES = """examples:
   mma-mrnnet export runs/mrnn/model my-model               # mma-mrnnet push does both steps
-  mma-mrnnet export runs/mrnn/model my-onnx --format onnx  # needs numpy and onnxruntime alone"""
+  mma-mrnnet export runs/mrnn/model my-onnx --format onnx  # a folder that needs no PyTorch
+  mma-mrnnet export runs/mrnn/model runs/mrnn/model --format onnx  # adds the files to it"""
 
 PUSH_EXAMPLES = """examples (after `hf auth login`, or with HF_TOKEN set):
   mma-mrnnet push runs/mrnn/model me/my-model --private
@@ -25,7 +26,10 @@ def export_checkpoint(
     checkpoint: Checkpoint,
     folder: Annotated[
         str,
-        typer.Argument(metavar="FOLDER", help="Where to write; must not exist, or be empty."),
+        typer.Argument(
+            metavar="FOLDER",
+            help="Where to write; must not exist, or be empty; for onnx also CHECKPOINT.",
+        ),
     ],
     format: Annotated[  # noqa: A002 - the name of the option
         Literal["hub", "onnx"],

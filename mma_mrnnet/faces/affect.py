@@ -2,13 +2,17 @@
 
 from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 
 from mma_mrnnet.faces.tracks import PeopleFrame
-from mma_mrnnet.model.modeling_mma import MMAModel
-from mma_mrnnet.model.video_processing_mma_mrnnet import MMAMRNNetVideoProcessor
+
+if TYPE_CHECKING:  # predicting with onnxruntime must not cost PyTorch's import
+    import torch
+
+    from mma_mrnnet.model.modeling_mma import MMAModel
+    from mma_mrnnet.model.video_processing_mma_mrnnet import MMAMRNNetVideoProcessor
 
 CHUNK = 32  # frames per batch
 
@@ -33,19 +37,23 @@ def extract_people(
             yield frame.without_crops(), {track: next(rows[track]) for track in frame.crops}
 
 
-@torch.inference_mode()
 def extract_affect(
-    crops: list[np.ndarray], extractor: MMAModel, processor: MMAMRNNetVideoProcessor
+    crops: list[np.ndarray], extractor: "MMAModel", processor: "MMAMRNNetVideoProcessor"
 ) -> np.ndarray:
-    """Return (N, A) float32 affect of N crops, (H, W, 3) uint8 RGB of any size."""
+    """Return (N, A) float32 affect of N crops, (H, W, 3) uint8 RGB of any size, by PyTorch."""
+    import torch
+
     if not crops:
         return np.zeros((0, extractor.config.affect_size), np.float32)
-    pixel_values = scale_crops(crops, processor)
-    return extractor(pixel_values.to(extractor.device, extractor.dtype)).affect.cpu().numpy()
+    with torch.inference_mode():
+        pixel_values = scale_crops(crops, processor)
+        return extractor(pixel_values.to(extractor.device, extractor.dtype)).affect.cpu().numpy()
 
 
-def scale_crops(crops: list[np.ndarray], processor: MMAMRNNetVideoProcessor) -> torch.Tensor:
+def scale_crops(crops: list[np.ndarray], processor: "MMAMRNNetVideoProcessor") -> "torch.Tensor":
     """Return (N, 3, S, S) float32 in [-1, 1] from N >= 1 crops of any size."""
+    import torch
+
     if len({crop.shape for crop in crops}) == 1:
         return processor.scale(np.stack(crops))
     return torch.cat([processor.scale(crop[None]) for crop in crops])

@@ -4,7 +4,6 @@ import hashlib
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from importlib.resources import files
 from pathlib import Path
 from typing import cast
 
@@ -19,7 +18,9 @@ from safetensors import SafetensorError
 from transformers import AutoConfig
 from transformers.utils import VIDEO_PROCESSOR_NAME, resolve_revision
 
+from mma_mrnnet.files import check_new_folder
 from mma_mrnnet.hub.errors import explain_error, shorten
+from mma_mrnnet.hub.facts import CheckpointError, pretrained_folder
 from mma_mrnnet.model.modeling_mma import MMAModel
 from mma_mrnnet.model.modeling_mma_mrnnet import MMAMRNNetForIntensity
 from mma_mrnnet.model.video_processing_mma_mrnnet import MMAMRNNetVideoProcessor
@@ -28,13 +29,12 @@ Model = MMAModel | MMAMRNNetForIntensity
 MODELS: dict[str, type[Model]] = {"mma": MMAModel, "mma_mrnnet": MMAMRNNetForIntensity}
 
 
-class CheckpointError(ValueError):
-    """A checkpoint cannot be loaded or exported; the message starts with its location."""
-
-
-def pretrained_folder() -> Path:
-    """Return the folder of the bundled checkpoint."""
-    return Path(str(files("mma_mrnnet") / "pretrained"))
+def check_target(target: Path) -> None:
+    """Raise CheckpointError if `target` is a file, a non-empty folder, or the current folder."""
+    try:
+        check_new_folder(target)
+    except ValueError as error:
+        raise CheckpointError(str(error)) from error
 
 
 def load_pretrained() -> tuple[MMAMRNNetForIntensity, MMAMRNNetVideoProcessor]:

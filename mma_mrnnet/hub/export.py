@@ -1,5 +1,6 @@
 """Export a checkpoint as a Hub folder: weights, config, processor, code, results, card."""
 
+import logging
 import os
 import re
 import shlex
@@ -17,7 +18,7 @@ from torch import Tensor
 from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.modelcard import TrainingSummary
 
-from mma_mrnnet.files import check_new_folder, replaced_folder, write_json, write_text
+from mma_mrnnet.files import replaced_folder, write_json, write_text
 from mma_mrnnet.hub.cards import (
     RESULT_FILES,
     BaseCheckpoint,
@@ -25,11 +26,21 @@ from mma_mrnnet.hub.cards import (
     model_card,
     settings_card,
 )
-from mma_mrnnet.hub.checkpoints import CheckpointError, Model, extractor_of, load_either
+from mma_mrnnet.hub.checkpoints import Model, check_target, extractor_of, load_either
+from mma_mrnnet.hub.facts import (
+    EXTRACTOR,
+    INTENSITIES,
+    SETTINGS,
+    WEIGHTS,
+    checkpoint_digest,
+    read_settings,
+)
 from mma_mrnnet.model.modeling_mma import MMAModel
 from mma_mrnnet.model.modeling_mma_mrnnet import MMAMRNNetForIntensity
 from mma_mrnnet.registration import TASK
 from mma_mrnnet.results import ResultsError, load_json
+
+logger = logging.getLogger(__name__)
 
 PIPELINE_FILE = "pipeline_mma_mrnnet.py"
 
@@ -37,7 +48,8 @@ PIPELINE_FILE = "pipeline_mma_mrnnet.py"
 def export_checkpoint(source: str | os.PathLike[str], target: str | os.PathLike[str]) -> Path:
     """Write a stage-1 or stage-2 checkpoint as a folder for the Hub, and return the folder.
 
-    Loads with `trust_remote_code=True` without the package, and as our classes with it.
+    Loads with `trust_remote_code=True` without the package, and as our classes with it. ONNX
+    files of the source (`export_onnx`) are copied.
 
     Raises:
         CheckpointError: the source cannot be loaded, or the target is not new or empty.
@@ -65,16 +77,9 @@ def export_checkpoint(source: str | os.PathLike[str], target: str | os.PathLike[
         for name in RESULT_FILES:
             if (Path(source) / name).is_file():
                 _copy_results(Path(source) / name, staging / name)
+        _copy_onnx(Path(source), staging)
         write_text(staging / "README.md", model_card(model, staging))
     return target
-
-
-def check_target(target: Path) -> None:
-    """Raise CheckpointError if `target` is a file, a non-empty folder, or the current folder."""
-    try:
-        check_new_folder(target)
-    except ValueError as error:
-        raise CheckpointError(str(error)) from error
 
 
 def add_pipeline(config: PreTrainedConfig, folder: Path) -> None:
@@ -175,6 +180,20 @@ def _are_in(ours: dict[str, Tensor], theirs: dict[str, Tensor]) -> bool:
         name in theirs and torch.equal(theirs[name].to(value.dtype), value.cpu())
         for name, value in ours.items()
     )
+
+
+def _copy_onnx(source: Path, target: Path) -> None:
+    """Copy the ONNX files of a checkpoint, which read its weights, beside the same weights."""
+    settings = read_settings(source)
+    if settings is None:
+        return
+    if (source / WEIGHTS).read_bytes() != (target / WEIGHTS).read_bytes():
+        logger.warning("%s: its ONNX files are left out: the weights were saved anew", source)
+        return
+    for name in (EXTRACTOR, INTENSITIES):
+        if (source / name).is_file():
+            shutil.copyfile(source / name, target / name)
+    write_json(target / SETTINGS, {**settings, "checkpoint_sha256": checkpoint_digest(target)})
 
 
 # Local places ----------------------------------------------------------------------------------

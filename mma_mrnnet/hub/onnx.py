@@ -1,16 +1,16 @@
-"""Export a checkpoint as ONNX: models checked against PyTorch, settings, script and card.
+"""Write the ONNX files that predictions run without PyTorch, and check them against PyTorch.
 
 transformers' `OnnxExporter` is not used: it exports a whole `ModelOutput`, unrolls the GRU
 frame by frame, and cannot leave out the extractor.
 """
 
 import copy
+import json
 import os
-import shutil
 import warnings
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
@@ -23,12 +23,19 @@ from mma_mrnnet.hub.cards import (
     package_version,
     render_card,
     task_of,
-    template_folder,
 )
-from mma_mrnnet.hub.checkpoints import CheckpointError, Model, extractor_of, load_either
-from mma_mrnnet.hub.export import check_target
+from mma_mrnnet.hub.checkpoints import Model, check_target, extractor_of, load_either
+from mma_mrnnet.hub.facts import (
+    EXTRACTOR,
+    INTENSITIES,
+    SETTINGS,
+    WEIGHTS,
+    CheckpointError,
+    CheckpointFacts,
+    checkpoint_digest,
+    has_contributions,
+)
 from mma_mrnnet.hub.licence import licence_fields, weights_licence
-from mma_mrnnet.model.labels import action_unit_name, affect_names
 from mma_mrnnet.model.modeling_mma import MMAModel
 from mma_mrnnet.model.modeling_mma_mrnnet import MMAMRNNetForIntensity
 from mma_mrnnet.model.video_processing_mma_mrnnet import MMAMRNNetVideoProcessor
@@ -37,25 +44,52 @@ from mma_mrnnet.results import Provenance
 if TYPE_CHECKING:
     import onnx
 
-EXTRACTOR, INTENSITIES, SETTINGS, SCRIPT = (
-    "extractor.onnx",
-    "intensities.onnx",
-    "settings.json",
-    "run_onnx.py",
-)
 OPSET = 20  # the default of PyTorch's exporter; needs onnxruntime 1.17
 TOLERANCE = 1e-4
 BATCHES = (1, 3, 7)
 """Batch sizes of the check; none is the size that the export is traced with."""
+_LEAST_SHARED = 1024  # bytes; smaller tensors lie in the ONNX file
 
 
 class _Extractor(nn.Module):
-    def __init__(self, model: MMAModel) -> None:
-        super().__init__()
-        self.model = model
+    """Stage 1 with the processor's scaling: crops (N, S, S, 3) uint8 to affect (N, A)."""
 
-    def forward(self, pixel_values: Tensor) -> Tensor:
-        return self.model(pixel_values).affect  # (N, A)
+    def __init__(self, model: MMAModel, processor: MMAMRNNetVideoProcessor) -> None:
+        super().__init__()
+        self.model, self.processor = model, processor
+
+    def forward(self, crops: Tensor) -> Tensor:
+        return self.model(self.processor.scale(crops)).affect
+
+
+class _Affine(nn.Module):
+    """Batch normalisation in eval mode, as x * scale + shift.
+
+    onnxruntime folds it into the convolution when it loads the file. PyTorch's exporter would
+    fold it when it writes, and the convolution's weights would not be those of the checkpoint.
+    """
+
+    def __init__(self, norm: nn.BatchNorm2d) -> None:
+        super().__init__()
+        assert norm.running_mean is not None
+        assert norm.running_var is not None
+        scale = norm.weight.double() / (norm.running_var.double() + norm.eps).sqrt()  # (C,)
+        shift = norm.bias.double() - norm.running_mean.double() * scale
+        for name, value in (("scale", scale), ("shift", shift)):
+            self.register_buffer(name, value.detach().float()[:, None, None])  # (C, 1, 1)
+
+    def forward(self, values: Tensor) -> Tensor:
+        return values * self.get_buffer("scale") + self.get_buffer("shift")
+
+
+def _prepare_extractor(model: MMAModel, processor: MMAMRNNetVideoProcessor) -> _Extractor:
+    """Copy stage 1 with `_Affine` for each batch normalisation."""
+    kept = copy.deepcopy(model)
+    for name, module in list(kept.named_modules()):
+        if isinstance(module, nn.BatchNorm2d):
+            parent, _, own_name = name.rpartition(".")
+            setattr(kept.get_submodule(parent), own_name, _Affine(module))
+    return _Extractor(kept, processor)
 
 
 class _GRU(nn.Module):
@@ -98,15 +132,22 @@ class _GRU(nn.Module):
 
 
 class _Intensities(nn.Module):
-    """Stage 2 without the extractor: from affect or features to intensities and logits."""
+    """Stage 2 without the extractor: from affect or features to all that a prediction shows."""
 
     def __init__(self, model: MMAMRNNetForIntensity) -> None:
         super().__init__()
         self.model = model
 
-    def forward(self, affect: Tensor, frame_mask: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, affect: Tensor, frame_mask: Tensor) -> tuple[Tensor, ...]:
         output = self.model(affect=affect, frame_mask=frame_mask)
-        return output.intensities, output.logits  # (B, K) both
+        found = (output.intensities, output.logits)  # (B, K) both
+        if not has_contributions(self.model):
+            return found
+        each = self.model.frame_contributions(affect=affect, frame_mask=frame_mask)
+        return *found, each.contributions, each.constant  # (B, T, K), (B, K)
+
+
+OUTPUTS = ("intensities", "logits", "contributions", "constant")
 
 
 def _prepare_intensities(model: MMAMRNNetForIntensity) -> _Intensities:
@@ -119,18 +160,20 @@ def _prepare_intensities(model: MMAMRNNetForIntensity) -> _Intensities:
 
 
 def export_onnx(source: str | os.PathLike[str], target: str | os.PathLike[str]) -> Path:
-    """Write a folder that runs with numpy and onnxruntime only, and return it.
+    """Write a checkpoint's networks as ONNX files, and return their folder.
 
-    It holds the models, `settings.json`, `run_onnx.py` and `README.md`. `extractor.onnx` maps
-    `pixel_values` (N, 3, S, S) float32 to `affect` (N, A). `intensities.onnx` maps `affect`
-    (B, T, A) float32 and `frame_mask` (B, T) bool, real frames first, to `intensities` and
-    `logits` (B, K). N and B are free, T is the config's. A stage-1 checkpoint has only the
-    first model, a checkpoint for feature tables only the second. Both are float32 and are
-    checked against PyTorch before the folder appears.
+    `extractor.onnx` maps `crops` (N, S, S, 3) uint8 RGB to `affect` (N, A) float32, scaling
+    included. `intensities.onnx` maps `affect` (B, T, A) float32 and `frame_mask` (B, T) bool, real
+    frames first, to `intensities`, `logits`, `contributions` (B, T, K) and `constant` (see
+    `FrameContributions`; absent with `padded` pooling). N and B are free, T is the config's.
+    `settings.json` has the `CheckpointFacts`. A stage-1 checkpoint has only the first model, a
+    checkpoint for feature tables only the second. All files are checked against PyTorch before
+    they appear.
 
     Args:
         source: a stage-1 or stage-2 checkpoint, such as `runs/mrnn/model`.
-        target: a folder that is new or empty.
+        target: a folder that is new or empty: the files hold their weights, and a card is written.
+            Or the source itself, a folder: the files are added to it, and read its weights.
 
     Raises:
         CheckpointError: the source cannot be loaded, the target cannot be used, or outputs
@@ -144,37 +187,74 @@ def export_onnx(source: str | os.PathLike[str], target: str | os.PathLike[str]) 
             f"({', '.join(missing)} missing)"
         )
     target = Path(target)
-    check_target(target)
+    in_place = target.is_dir() and Path(source).exists() and target.samefile(source)
+    if not in_place:
+        check_target(target)
     model, processor = load_either(source)
     model.float()
-    extractor = extractor_of(model)
-    _check_processor(source, model, extractor, processor)
+    _check_processor(source, model, extractor_of(model), processor)
     sources = CheckpointResults.read(Path(source)).sources(model)
-    licence = weights_licence(sources)
-    settings = _settings(model, extractor, processor)
+    if in_place:
+        add_onnx(model, processor, sources, target)
+        return target
     with replaced_folder(target) as folder:
-        if extractor is not None:
-            network = _Extractor(extractor)
-            side = extractor.config.image_size
-            inputs = {"pixel_values": torch.zeros(2, 3, side, side)}
-            path = folder / EXTRACTOR
-            _write(network, inputs, ["affect"], path, _describe(model, path, licence))
-            largest = _compare(path, network, _crops(side))
-            settings["extractor"]["largest_difference"] = largest
-        if not isinstance(model, MMAModel):
-            frames = torch.zeros(2, model.config.num_frames, model.config.input_size)
-            frame_mask = torch.ones(frames.shape[:2], dtype=torch.bool)
-            inputs = {"affect": frames, "frame_mask": frame_mask}
-            path = folder / INTENSITIES
-            outputs = ["intensities", "logits"]
-            facts = _describe(model, path, licence)
-            _write(_prepare_intensities(model), inputs, outputs, path, facts)
-            largest = _compare(path, _Intensities(model), _clips(model))
-            settings["intensities"]["largest_difference"] = largest
+        settings = _write_all(model, processor, sources, folder)
         write_json(folder / SETTINGS, settings)
-        shutil.copyfile(template_folder("examples") / SCRIPT, folder / SCRIPT)
-        write_text(folder / "README.md", _card(model, settings, sources))
+        write_text(folder / "README.md", _card(model, processor, settings, sources))
     return target
+
+
+def add_onnx(
+    model: Model, processor: MMAMRNNetVideoProcessor, sources: list[Provenance], folder: Path
+) -> None:
+    """Add ONNX files and their settings to the folder of a checkpoint, whose weights they read.
+
+    Raises CheckpointError if its weights lie in several files, or as in `export_onnx`.
+    """
+    weights = folder / WEIGHTS
+    if not weights.is_file():
+        raise CheckpointError(
+            f"{folder}: has no {WEIGHTS}, whose weights the ONNX files would read"
+        )
+    for name in (SETTINGS, EXTRACTOR, INTENSITIES):  # settings first: without them nothing is read
+        (folder / name).unlink(missing_ok=True)
+    settings = _write_all(model, processor, sources, folder, weights)
+    write_json(folder / SETTINGS, {**settings, "checkpoint_sha256": checkpoint_digest(folder)})
+
+
+def _write_all(
+    model: Model,
+    processor: MMAMRNNetVideoProcessor,
+    sources: list[Provenance],
+    folder: Path,
+    weights: Path | None = None,
+) -> dict[str, Any]:
+    """Write and check the ONNX files of a checkpoint; return the settings."""
+    largest: dict[str, float] = {}
+    facts, licence = CheckpointFacts.of(model, processor), weights_licence(sources)
+    extractor = extractor_of(model)
+    if extractor is not None:
+        side = extractor.config.image_size
+        inputs = {"crops": torch.zeros(2, side, side, 3, dtype=torch.uint8)}
+        path = folder / EXTRACTOR
+        network: nn.Module = _prepare_extractor(extractor, processor)
+        _write(network, inputs, path, _describe(model, path, licence), weights)
+        largest[EXTRACTOR] = _compare(path, _Extractor(extractor, processor), _crops(side))
+    if not isinstance(model, MMAModel):
+        frames = torch.zeros(2, model.config.num_frames, model.config.input_size)
+        frame_mask = torch.ones(frames.shape[:2], dtype=torch.bool)
+        path = folder / INTENSITIES
+        network = _prepare_intensities(model)
+        described = _describe(model, path, licence)
+        _write(network, {"affect": frames, "frame_mask": frame_mask}, path, described, weights)
+        largest[INTENSITIES] = _compare(path, _Intensities(model), _clips(model))
+    return {
+        "package": f"mma-mrnnet {package_version()}",
+        **facts.to_json(),
+        "notes": facts.caveats(),
+        "affect_notes": facts.affect_caveats(),
+        "largest_difference": largest,
+    }
 
 
 def _check_processor(
@@ -203,22 +283,27 @@ def _check_processor(
 def _write(
     network: nn.Module,
     inputs: dict[str, Tensor],
-    outputs: list[str],
     path: Path,
     facts: dict[str, str],
+    weights: Path | None,
 ) -> None:
-    """Write a network as ONNX with a free batch size and without local paths."""
+    """Write a network as ONNX with a free batch size and without local paths.
+
+    With `weights`, the file refers to the tensors of that safetensors file beside it.
+    """
     import onnx
 
     batch = torch.export.Dim("batch")
+    outputs = network.eval()(**inputs)
+    names = OUTPUTS[: len(outputs)] if isinstance(outputs, tuple) else ("affect",)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the exporter's, about future changes in PyTorch
         program = torch.onnx.export(
-            network.eval(),
+            network,
             tuple(inputs.values()),
             dynamo=True,
             input_names=list(inputs),
-            output_names=outputs,
+            output_names=list(names),
             dynamic_shapes=tuple({0: batch} for _ in inputs),
             opset_version=OPSET,
             verbose=False,
@@ -232,7 +317,35 @@ def _write(
     model.graph.name = path.stem
     onnx.helper.set_model_props(model, facts)
     onnx.checker.check_model(model, full_check=True)
+    if weights is not None:
+        _share_weights(model, weights)
     onnx.save_model(model, path)
+
+
+def _share_weights(model: "onnx.ModelProto", weights: Path) -> None:
+    """Replace tensors of an ONNX model by references to equal ones in a safetensors file.
+
+    A safetensors file is 8 bytes with the length of the header, the header, and the tensors.
+    """
+    import onnx
+
+    content = weights.read_bytes()
+    start = 8 + int.from_bytes(content[:8], "little")
+    places = {}
+    for name, entry in json.loads(content[8:start]).items():
+        if name != "__metadata__":
+            first, end = (start + offset for offset in entry["data_offsets"])
+            places[entry["dtype"], content[first:end]] = first
+    for tensor in model.graph.initializer:
+        values = onnx.numpy_helper.to_array(tensor)
+        data = values.tobytes()
+        first = places.get(("F32", data)) if values.dtype == np.float32 else None
+        if first is None or len(data) < _LEAST_SHARED:
+            continue
+        tensor.ClearField("raw_data")
+        tensor.data_location = onnx.TensorProto.EXTERNAL
+        for key, value in (("location", weights.name), ("offset", first), ("length", len(data))):
+            tensor.external_data.add(key=key, value=str(value))
 
 
 def _describe(model: Model, path: Path, licence: str) -> dict[str, str]:
@@ -288,7 +401,7 @@ def _compare(path: Path, network: nn.Module, batches: list[dict[str, Tensor]]) -
 def _crops(side: int) -> list[dict[str, Tensor]]:
     draw = torch.Generator().manual_seed(0)
     return [
-        {"pixel_values": 2 * torch.rand(size, 3, side, side, generator=draw) - 1}
+        {"crops": torch.randint(256, (size, side, side, 3), generator=draw, dtype=torch.uint8)}
         for size in BATCHES
     ]
 
@@ -311,66 +424,15 @@ def _clips(model: MMAMRNNetForIntensity) -> list[dict[str, Tensor]]:
     return batches
 
 
-# Settings and card -----------------------------------------------------------------
+# The card --------------------------------------------------------------------------------------
 
 
-def _settings(
+def _card(
     model: Model,
-    extractor: MMAModel | None,
     processor: MMAMRNNetVideoProcessor,
-) -> dict:
-    """Return what a program needs to run the models; None for a missing model."""
-    return {
-        "package": f"mma-mrnnet {package_version()}",
-        "extractor": None if extractor is None else _extractor_settings(extractor, processor),
-        "intensities": None
-        if isinstance(model, MMAModel)
-        else _intensity_settings(model, processor),
-    }
-
-
-def _extractor_settings(extractor: MMAModel, processor: MMAMRNNetVideoProcessor) -> dict:
-    config = extractor.config
-    scaling, normalising = processor.do_rescale, processor.do_normalize
-    notes = []
-    prior_only = list(map(action_unit_name, config.prior_only_action_units))
-    if prior_only:
-        notes.append(f"{', '.join(prior_only)}: prior only, no label ever reached them")
-    if config.untrained_outputs:
-        notes.append(f"nothing taught {', '.join(config.untrained_outputs)}: arbitrary numbers")
-    return {
-        "file": EXTRACTOR,
-        "image_size": config.image_size,
-        "rescale_factor": processor.rescale_factor if scaling else 1.0,
-        "image_mean": list(processor.image_mean) if normalising else [0.0] * 3,
-        "image_std": list(processor.image_std) if normalising else [1.0] * 3,
-        "affect_names": list(affect_names(config.action_units)),
-        "action_units": list(config.action_units),
-        "prior_only": prior_only,
-        "notes": notes,
-    }
-
-
-def _intensity_settings(model: MMAMRNNetForIntensity, processor: MMAMRNNetVideoProcessor) -> dict:
-    config = model.config
-    return {
-        "file": INTENSITIES,
-        "num_frames": config.num_frames,
-        "sampling_fps": config.sampling_fps,
-        "length_policy": processor.length_policy,
-        "input_names": config.input_names,
-        "reads_features": config.feature_names is not None,
-        "masked": config.temporal_pooling != "padded",
-        "label_names": config.label_names,
-        "output_activation": config.output_activation,
-        "calibrated": config.calibrated,
-        "relative": config.relative_labels,
-        "simulated": config.simulated_labels,
-        "notes": config.caveats(),
-    }
-
-
-def _card(model: Model, settings: dict, sources: list[Provenance]) -> str:
+    settings: dict[str, Any],
+    sources: list[Provenance],
+) -> str:
     """Return the folder's README: files, inputs, outputs, and how they were checked."""
     import onnxruntime
 
@@ -386,6 +448,7 @@ def _card(model: Model, settings: dict, sources: list[Provenance]) -> str:
         "onnx",
         data,
         sources=sources,
+        facts=CheckpointFacts.of(model, processor),
         **settings,
         opset=OPSET,
         tolerance=f"{TOLERANCE:.0e}",

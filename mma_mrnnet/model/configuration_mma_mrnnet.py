@@ -17,6 +17,7 @@ from .labels import (
     REACTIONS,
     action_unit_name,
     affect_names,
+    caveats,
     check_channels,
 )
 
@@ -44,22 +45,6 @@ MOST_LAYERS = 1000
 MOST_TARGETS = 10_000
 MOST_IMAGE_SIZE = 2048
 MOST_FRAMES = 100_000
-
-
-def caveats(*, simulated: bool, relative: bool, calibrated: bool) -> list[str]:
-    """Return the sentences that must be shown with a model's intensities.
-
-    `simulated`: the targets came from a simulator. `relative`: labels are relative within
-    a clip. `calibrated`: outputs of different targets share one scale.
-    """
-    notes = []
-    if simulated:
-        notes.append("learnt from a simulator, not from people's reports")
-    if relative:
-        notes.append("relative within the clip")
-    if not calibrated:
-        notes.append("not calibrated: targets do not compare")
-    return notes
 
 
 def _require_one_of(name: str, value: str, accepted: tuple[str, ...]) -> None:

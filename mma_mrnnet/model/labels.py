@@ -150,3 +150,19 @@ def pack_affect(
         ],
         dim=-1,
     )
+
+
+def caveats(*, simulated: bool, relative: bool, calibrated: bool) -> list[str]:
+    """Return the sentences that must be shown with a model's intensities.
+
+    `simulated`: the targets came from a simulator. `relative`: labels are relative within
+    a clip. `calibrated`: outputs of different targets share one scale.
+    """
+    notes = []
+    if simulated:
+        notes.append("learnt from a simulator, not from people's reports")
+    if relative:
+        notes.append("relative within the clip")
+    if not calibrated:
+        notes.append("not calibrated: targets do not compare")
+    return notes

@@ -19,6 +19,7 @@ from transformers.processing_utils import VideosKwargs
 from transformers.video_processing_utils import BaseVideoProcessor
 from transformers.video_utils import VideoMetadata
 
+from .clip_length import describe_shortening, kept_indices
 from .configuration_mma_mrnnet import (
     MOST_FRAMES,
     MOST_IMAGE_SIZE,
@@ -40,40 +41,6 @@ SCALING = (
     "image_std",
 )
 """Settings of transformers' video processors that change pixel values."""
-
-LENGTH_POLICIES = ("thin", "truncate", "resample")
-"""Ways to bring a clip to at most T frames; see `kept_indices`."""
-
-
-def thinned_indices(length: int, most: int) -> Tensor:
-    """Return int64 indices of at most `most` evenly spaced frames, including both ends."""
-    return torch.arange(length) if length <= most else _evenly_spread(length, most)
-
-
-def _evenly_spread(length: int, count: int) -> Tensor:
-    """Return `count` evenly spaced int64 indices of `length` >= 1 frames, with both ends."""
-    return torch.linspace(0, length - 1, count, dtype=torch.float64).round().long()
-
-
-def kept_indices(length: int, most: int, policy: str = "thin") -> Tensor:
-    """Return int64 indices, in time order, of the frames that a model of T = `most` reads.
-
-    `thin`: T evenly spaced frames of a longer clip, including both ends; `truncate`: the
-    first T; `resample`: always T evenly spaced frames (a short clip repeats frames), or
-    none of an empty clip.
-
-    Raises:
-        ValueError: another policy.
-    """
-    if policy not in LENGTH_POLICIES:
-        raise ValueError(
-            f"length_policy must be one of {', '.join(LENGTH_POLICIES)}; got {policy!r}"
-        )
-    if policy == "truncate":
-        return torch.arange(min(length, most))
-    if policy == "resample" and length > 0:
-        return _evenly_spread(length, most)
-    return thinned_indices(length, most)
 
 
 def _as_tensor(values: Tensor | np.ndarray) -> Tensor:
@@ -287,8 +254,7 @@ class MMAMRNNetVideoProcessor(WithCard, BaseVideoProcessor):
 
     def shortened(self, length_policy: str | None = None) -> str:
         """Return the words for what `pad` does to a clip of more than T frames."""
-        is_cut = (length_policy or self.length_policy) == "truncate"
-        return "cut to the first" if is_cut else "thinned evenly to"
+        return describe_shortening(length_policy or self.length_policy)
 
     def scale(self, crops: Tensor | np.ndarray) -> Tensor:
         """Convert N crops to pixel values (N, 3, S, S) float32 in [-1, 1].

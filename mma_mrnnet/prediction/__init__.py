@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from mma_mrnnet.faces.strips import FaceSnapshot
-    from mma_mrnnet.prediction.checkpoint import default_checkpoint
     from mma_mrnnet.prediction.feature_table import predict_table
     from mma_mrnnet.prediction.result import (
         BOX_NAMES,
@@ -21,12 +20,13 @@ if TYPE_CHECKING:
         frame_columns,
         shown,
     )
+    from mma_mrnnet.prediction.torch_engine import default_checkpoint
     from mma_mrnnet.prediction.video import predict_people, predict_video
     from mma_mrnnet.tables.cells import check_table_path, write_table
 
 _HOMES = {
     "FaceSnapshot": "mma_mrnnet.faces.strips",
-    "default_checkpoint": "mma_mrnnet.prediction.checkpoint",
+    "default_checkpoint": "mma_mrnnet.prediction.torch_engine",
     "predict_table": "mma_mrnnet.prediction.feature_table",
     "predict_people": "mma_mrnnet.prediction.video",
     "predict_video": "mma_mrnnet.prediction.video",

@@ -1,85 +1,146 @@
-"""Choose the model and processor of a prediction, and set eval mode."""
+"""Open the checkpoint of a prediction with one of two engines, onnxruntime or PyTorch."""
 
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
-from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
-from transformers import PreTrainedModel
+import numpy as np
 
-from mma_mrnnet.hub.checkpoints import load_either, load_pretrained
-from mma_mrnnet.model.modeling_mma import MMAModel
-from mma_mrnnet.model.modeling_mma_mrnnet import MMAMRNNetForIntensity
-from mma_mrnnet.model.video_processing_mma_mrnnet import MMAMRNNetVideoProcessor
+from mma_mrnnet.hub.facts import CheckpointFacts
 
-ModelOrName = PreTrainedModel | str | os.PathLike[str] | None
-"""A model, the folder or Hub repository of one, or None for the bundled checkpoint."""
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+    from mma_mrnnet.model.video_processing_mma_mrnnet import MMAMRNNetVideoProcessor
+
+ENGINES = ("onnx", "torch")
 
 
-@cache
-def default_checkpoint() -> tuple[MMAMRNNetForIntensity, MMAMRNNetVideoProcessor]:
-    """Return the bundled checkpoint, loaded once per process.
+class Engine(Protocol):
+    """Runs a checkpoint; numpy arrays in and out. Instances may be shared between threads.
 
-    For internal use; `load_pretrained` returns a copy that callers may change.
+    `name` is one of `ENGINES`. Scaling of crops, calibration and masking are the engine's.
     """
-    return load_pretrained()
+
+    name: str
+
+    @property
+    def facts(self) -> CheckpointFacts:
+        """Names, sizes and rates of the checkpoint."""
+        ...
+
+    def extract_affect(self, crops: list[np.ndarray]) -> np.ndarray:
+        """Return (N, A) float32 affect of N >= 0 crops, (H, W, 3) uint8 RGB of any size.
+
+        Raises ValueError for a model that reads feature tables.
+        """
+        ...
+
+    def predict_intensities(self, affect: np.ndarray, frame_mask: np.ndarray) -> np.ndarray:
+        """Return (B, K) float32 intensities.
+
+        `affect` is (B, T, A) float32, `frame_mask` (B, T) bool, real frames first, T the model's.
+        """
+        ...
+
+    def split_by_frame(
+        self, affect: np.ndarray, frame_mask: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray] | None:
+        """Return the contributions (B, T, K) and the constant (B, K) of `frame_contributions`.
+
+        None if the model has none.
+        """
+        ...
 
 
-def resolve_checkpoint(
-    model: ModelOrName, processor: MMAMRNNetVideoProcessor | None, revision: str = "main"
-) -> tuple[MMAModel | MMAMRNNetForIntensity, MMAMRNNetVideoProcessor]:
-    """Return the given pair, the named checkpoint, or the bundled one if both are None.
+ModelOrName: TypeAlias = "PreTrainedModel | Engine | str | os.PathLike[str] | None"
+"""A model, an engine, the folder or Hub repository of one, or None for the bundled checkpoint."""
+
+
+def open_engine(
+    model: Any = None,
+    processor: "MMAMRNNetVideoProcessor | None" = None,
+    *,
+    engine: str | None = None,
+    revision: str = "main",
+    device: str | None = None,
+    threads: int = 1,
+) -> Engine:
+    """Open a checkpoint for predictions.
+
+    The result can be given as `model` to every function that predicts, which saves loading it
+    anew. By default onnxruntime runs a checkpoint that carries ONNX files, as the bundled one
+    does, and PyTorch every other one, a model that is given as an object, and every device.
+
+    Args:
+        model: a model of either stage, or its folder or Hub repository; None: the bundled one,
+            opened once per process. An engine is returned as it is.
+        processor: required if `model` is an object; with a name it replaces the checkpoint's.
+        engine: `onnx` or `torch`; None: the default.
+        revision: branch, tag or commit of a Hub repository.
+        device: a torch device; needs PyTorch.
+        threads: compute threads of onnxruntime. Those of PyTorch are `torch.set_num_threads`'.
 
     Raises:
-        ValueError: a model without its processor, or a processor without a model.
-        CheckpointError: the checkpoint is missing, damaged, or of another kind.
+        ValueError: an unknown engine; `onnx` with a model, a processor or a device; a model
+            without its processor, or the reverse; a device that is not available.
+        CheckpointError: the checkpoint is missing, damaged, of another kind, or has no ONNX files
+            and `engine` is `onnx`.
     """
-    if isinstance(model, str | os.PathLike):
-        loaded, own_processor = load_either(model, revision)
-        return loaded, processor or own_processor
-    if model is None and processor is None:
-        return default_checkpoint()
-    if model is None or processor is None:
-        raise ValueError(
-            "give model and processor together, or neither for the checkpoint that ships"
-        )
-    if not hasattr(model, "config"):
-        raise ValueError(
-            "model must be a stage-2 model, a folder or the name of a repository; "
-            f"got {type(model).__name__}"
-        )
-    return model, processor  # type: ignore[return-value]  # classes of the Hub's copy differ
+    _check_engine(engine)
+    if hasattr(model, "extract_affect") and hasattr(model, "facts"):
+        if engine not in (None, model.name):
+            raise ValueError(f"engine={engine!r}, but the engine that was given is {model.name}")
+        return model
+    folder = find_onnx_folder(model, processor, engine=engine, revision=revision, device=device)
+    if folder is not None:
+        from mma_mrnnet.prediction.onnx_engine import open_onnx
+
+        return open_onnx(folder, threads)
+    from mma_mrnnet.prediction.torch_engine import open_torch
+
+    return open_torch(model, processor, revision, device)
 
 
-def resolve_stage_2(
-    model: ModelOrName, processor: MMAMRNNetVideoProcessor | None, revision: str = "main"
-) -> tuple[MMAMRNNetForIntensity, MMAMRNNetVideoProcessor]:
-    """As `resolve_checkpoint`, but raise ValueError for a stage-1 model."""
-    found, processor = resolve_checkpoint(model, processor, revision)
-    # Not by class: a model loaded with the Hub's copy of the code has another one.
-    if found.config.model_type != "mma_mrnnet":
+def _check_engine(engine: str | None) -> None:
+    if engine not in (None, *ENGINES):
+        raise ValueError(f"engine must be one of {', '.join(ENGINES)}; got {engine!r}")
+
+
+def find_onnx_folder(
+    model: Any,
+    processor: Any = None,
+    *,
+    engine: str | None = None,
+    revision: str = "main",
+    device: str | None = None,
+) -> Path | None:
+    """Return the folder of the ONNX files that `open_engine` runs; None if PyTorch runs the model.
+
+    Arguments and errors as in `open_engine`. Imports neither engine.
+    """
+    _check_engine(engine)
+    is_named = model is None or isinstance(model, str | os.PathLike)
+    if not is_named or processor is not None or device not in (None, "cpu"):
+        if engine == "onnx":
+            raise ValueError(
+                "engine='onnx' takes a checkpoint by name, with its own processor, on the CPU; "
+                "a model object, another processor or a device needs engine='torch'"
+            )
+        return None
+    if engine == "torch":
+        return None
+    from mma_mrnnet.prediction.onnx_engine import find_onnx
+
+    return find_onnx(model, revision, required=engine == "onnx")
+
+
+def open_stage_2(model: Any, processor: Any = None, **options: Any) -> Engine:
+    """As `open_engine`, but raise ValueError for a stage-1 model."""
+    opened = open_engine(model, processor, **options)
+    if not opened.facts.is_stage_2:
         raise ValueError(
-            f"a stage-1 model ({found.config.model_type}) gives no intensities; "
+            f"a stage-1 model ({opened.facts.model_type}) gives no intensities; "
             "a stage-2 one is needed"
         )
-    return found, processor  # type: ignore[return-value]  # the model type was just checked
-
-
-def get_extractor(model: MMAModel | MMAMRNNetForIntensity) -> MMAModel:
-    """Return the stage-1 model; raises ValueError for a model that reads feature tables."""
-    extractor = getattr(model, "mma", model)
-    if extractor is None:
-        raise ValueError("this model reads tables of features and has no extractor for images")
-    return extractor  # type: ignore[return-value]  # known by its attribute, not by its class
-
-
-@contextmanager
-def evaluating(model: PreTrainedModel) -> Iterator[None]:
-    """Open a context with the model in eval mode; on exit each module's mode is restored."""
-    training = [module for module in model.modules() if module.training]
-    model.eval()
-    try:
-        yield
-    finally:
-        for module in training:
-            module.training = True
+    return opened

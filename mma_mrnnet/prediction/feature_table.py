@@ -1,12 +1,12 @@
 """Predict the intensities of a clip from a feature table."""
 
 import os
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 
-from mma_mrnnet.model.video_processing_mma_mrnnet import MMAMRNNetVideoProcessor
-from mma_mrnnet.prediction.checkpoint import ModelOrName, evaluating, resolve_stage_2
+from mma_mrnnet.prediction.checkpoint import ModelOrName, open_stage_2
 from mma_mrnnet.prediction.result import (
     NO_ROW,
     SampledAffect,
@@ -22,12 +22,16 @@ from mma_mrnnet.tables.features import (
     read_feature_table,
 )
 
+if TYPE_CHECKING:
+    from mma_mrnnet.model.video_processing_mma_mrnnet import MMAMRNNetVideoProcessor
+
 
 def predict_table(
     path: str | os.PathLike[str],
     model: ModelOrName,
-    processor: MMAMRNNetVideoProcessor | None = None,
+    processor: "MMAMRNNetVideoProcessor | None" = None,
     *,
+    engine: str | None = None,
     revision: str = "main",
     table_fps: float | None = None,
 ) -> VideoPrediction:
@@ -38,8 +42,10 @@ def predict_table(
 
     Args:
         path: a .csv, .tsv, .txt or .parquet file.
-        model: a stage-2 model with `config.feature_names`, or its folder or Hub repository.
-        processor: required if `model` is an object.
+        model: a stage-2 model with `config.feature_names`, its folder or Hub repository, or an
+            opened `Engine`.
+        processor: required if `model` is a model object.
+        engine: `onnx` or `torch`; None as in `open_engine`.
         revision: branch, tag or commit of a Hub repository.
         table_fps: rows per second of a table without times; None uses each row.
 
@@ -50,9 +56,9 @@ def predict_table(
     Raises:
         ValueError: the model reads videos, a column is missing, or the table cannot be read.
     """
-    checkpoint, processor = resolve_stage_2(model, processor, revision)
-    config = checkpoint.config
-    if config.feature_names is None:
+    opened = open_stage_2(model, processor, engine=engine, revision=revision)
+    facts = opened.facts
+    if facts.feature_names is None:
         raise ValueError(
             f"{path}: this model reads videos, not tables; a model trained on such tables is needed"
         )
@@ -61,8 +67,8 @@ def predict_table(
             f"{path}: this model reads tables of features ({', '.join(TABLE_SUFFIXES)}); "
             "a video needs another model"
         )
-    names = exactly(config.feature_names)
-    table = read_feature_table(path, names, config.sampling_fps, table_fps)
+    names = exactly(facts.feature_names)
+    table = read_feature_table(path, names, facts.sampling_fps, table_fps)
     used, left_out = len(table.values), table.frames_sampled - len(table.values)
     times_s = np.full(used, np.nan) if table.times_s is None else table.times_s.round(6)
     frames = pd.DataFrame(table.values, columns=list(table.names))
@@ -74,14 +80,12 @@ def predict_table(
     if left_out:
         lost = f"{left_out} of {table.frames_sampled} frames left out: no face, or a number missing"
     sampled = SampledAffect(table.values, np.asarray(table.frames), times_s)
-    with evaluating(checkpoint):
-        return predict_sampled(
-            sampled,
-            checkpoint,
-            processor,
-            file=str(path),
-            frames=frames,
-            duration_s=table.duration_s,
-            error=None if used else NO_ROW,
-            warnings=(lost, table.warning),
-        )
+    return predict_sampled(
+        sampled,
+        opened,
+        file=str(path),
+        frames=frames,
+        duration_s=table.duration_s,
+        error=None if used else NO_ROW,
+        warnings=(lost, table.warning),
+    )

@@ -3,24 +3,18 @@
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image
 
-from mma_mrnnet.faces.affect import extract_affect
 from mma_mrnnet.faces.detection import FaceDetector, align_face
-from mma_mrnnet.model.labels import affect_names
-from mma_mrnnet.model.modeling_mma import MMAModel
-from mma_mrnnet.model.video_processing_mma_mrnnet import MMAMRNNetVideoProcessor
-from mma_mrnnet.prediction.checkpoint import (
-    ModelOrName,
-    evaluating,
-    get_extractor,
-    resolve_checkpoint,
-)
+from mma_mrnnet.prediction.checkpoint import Engine, ModelOrName, open_engine
 from mma_mrnnet.video.pictures import read_picture
 from mma_mrnnet.video.sources import local_file
+
+if TYPE_CHECKING:
+    from mma_mrnnet.model.video_processing_mma_mrnnet import MMAMRNNetVideoProcessor
 
 
 @dataclass
@@ -40,8 +34,9 @@ class FacePrediction:
 def predict_images(
     images: Iterable[Any],
     model: ModelOrName = None,
-    processor: MMAMRNNetVideoProcessor | None = None,
+    processor: "MMAMRNNetVideoProcessor | None" = None,
     *,
+    engine: str | None = None,
     revision: str = "main",
 ) -> list[list[FacePrediction]]:
     """Predict valence-arousal, expressions and action units of every face of each photo.
@@ -49,8 +44,10 @@ def predict_images(
     Args:
         images: paths, URLs, bytes, file objects or data-set entries (see `local_file`), PIL images,
             or (H, W, 3) uint8 RGB arrays or tensors.
-        model: a model of either stage, or its folder or Hub repository; None: the bundled one.
-        processor: required if `model` is an object.
+        model: a model of either stage, its folder or Hub repository, or an opened `Engine`; None:
+            the bundled one.
+        processor: required if `model` is a model object.
+        engine: `onnx` or `torch`; None as in `open_engine`.
         revision: branch, tag or commit of a Hub repository.
 
     Returns:
@@ -66,36 +63,33 @@ def predict_images(
         raise ValueError(
             f"images must be a list of photos; got one, {what[:200]} (predict_image takes one)"
         )
-    checkpoint, processor = resolve_checkpoint(model, processor, revision)
-    extractor = get_extractor(checkpoint)
+    opened = open_engine(model, processor, engine=engine, revision=revision)
+    if opened.facts.image_size is None:
+        raise ValueError("this model reads tables of features and has no extractor for images")
     detector = FaceDetector()
-    with evaluating(checkpoint):
-        return [
-            _predict_faces(_read_photo(image), detector, extractor, processor) for image in images
-        ]
+    return [_predict_faces(_read_photo(image), detector, opened) for image in images]
 
 
 def predict_image(
     image: Any,
     model: ModelOrName = None,
-    processor: MMAMRNNetVideoProcessor | None = None,
+    processor: "MMAMRNNetVideoProcessor | None" = None,
     *,
+    engine: str | None = None,
     revision: str = "main",
 ) -> list[FacePrediction]:
     """Predict the affect of every face of one photo; see `predict_images`."""
-    return predict_images([image], model, processor, revision=revision)[0]
+    return predict_images([image], model, processor, engine=engine, revision=revision)[0]
 
 
 def _predict_faces(
-    pixels: np.ndarray,
-    detector: FaceDetector,
-    extractor: MMAModel,
-    processor: MMAMRNNetVideoProcessor,
+    pixels: np.ndarray, detector: FaceDetector, engine: Engine
 ) -> list[FacePrediction]:
-    names, size = affect_names(extractor.config.action_units), extractor.config.image_size
+    names, size = engine.facts.affect_names, engine.facts.image_size
+    assert size is not None
     detections = detector(pixels)
     crops = [align_face(pixels, found.landmarks, size) for found in detections]
-    rows = extract_affect(crops, extractor, processor)
+    rows = engine.extract_affect(crops)
     affects = [dict(zip(names, row.tolist(), strict=True)) for row in rows]
     return [
         FacePrediction(found.box, found.score, affect, crop)

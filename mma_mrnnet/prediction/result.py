@@ -12,15 +12,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
-import torch
-from torch import Tensor
 
 from mma_mrnnet.faces.strips import FaceSnapshot
 from mma_mrnnet.files import write_text
-from mma_mrnnet.model.configuration_mma_mrnnet import MMAMRNNetConfig, caveats
-from mma_mrnnet.model.modeling_mma_mrnnet import MMAMRNNetForIntensity
-from mma_mrnnet.model.video_processing_mma_mrnnet import MMAMRNNetVideoProcessor, kept_indices
-from mma_mrnnet.prediction.checkpoint import evaluating
+from mma_mrnnet.hub.facts import CheckpointFacts
+from mma_mrnnet.model.clip_length import describe_shortening, kept_indices
+from mma_mrnnet.model.labels import caveats
+from mma_mrnnet.prediction.checkpoint import Engine
 from mma_mrnnet.tables.cells import write_table
 from mma_mrnnet.tables.features import INTERPOLATED, ROW_COLUMNS, TABLE_SUFFIXES
 from mma_mrnnet.video.reading import VIDEO_SUFFIXES
@@ -50,7 +48,7 @@ class VideoPrediction:
     """The prediction for one person in one clip; a notebook shows it as a page.
 
     `prediction["Amusement"]` is one intensity. `moments`, `constant` and `running` are computed
-    on first use, which needs the model.
+    on first use, by the engine.
 
     Attributes:
         file: path of the video or feature table, as given.
@@ -283,20 +281,20 @@ def shown(path: str) -> str:
 # ---- tables of predictions ----------------------------------------------------------------------
 
 
-def frame_columns(config: MMAMRNNetConfig) -> list[str]:
+def frame_columns(facts: CheckpointFacts) -> list[str]:
     """Return the columns of the per-frame table: `ROW_COLUMNS`, interpolated, box, affect.
 
     `interpolated` is True where the face was not searched for in this frame, but placed between
     those of the frames around; False without a face. For a model that reads feature tables: no
     box, and features instead of affect.
     """
-    place = (INTERPOLATED, *BOX_NAMES) if config.feature_names is None else ()
-    return [*ROW_COLUMNS, *place, *config.input_names]
+    place = (INTERPOLATED, *BOX_NAMES) if facts.feature_names is None else ()
+    return [*ROW_COLUMNS, *place, *facts.input_names]
 
 
-def clip_suffixes(config: MMAMRNNetConfig) -> frozenset[str]:
+def clip_suffixes(facts: CheckpointFacts) -> frozenset[str]:
     """Return the suffixes, in lower case, of the files that a model can read."""
-    return VIDEO_SUFFIXES if config.feature_names is None else frozenset(TABLE_SUFFIXES)
+    return VIDEO_SUFFIXES if facts.feature_names is None else frozenset(TABLE_SUFFIXES)
 
 
 def clip_table(predictions: Iterable[VideoPrediction]) -> pd.DataFrame:
@@ -322,65 +320,61 @@ class SampledAffect:
 
 def predict_sampled(
     sampled: SampledAffect,
-    model: MMAMRNNetForIntensity,
-    processor: MMAMRNNetVideoProcessor,
+    engine: Engine,
     *,
     warnings: Sequence[str | None],
     **details: Any,
 ) -> VideoPrediction:
     """Return the prediction for sampled affect; `details` are further `VideoPrediction` fields."""
-    config = model.config
-    length = length_warning(len(sampled.values), processor)
+    facts = engine.facts
+    length = length_warning(len(sampled.values), facts)
     return VideoPrediction(
-        intensities=predict_intensities(sampled, model, processor),
+        intensities=predict_intensities(sampled, engine),
         warning="; ".join(filter(None, (*warnings, length))) or None,
-        calibrated=config.calibrated,
-        relative=config.relative_labels,
-        simulated=config.simulated_labels,
-        explain=partial(explain_intensities, sampled, model, processor),
+        calibrated=facts.calibrated,
+        relative=facts.relative_labels,
+        simulated=facts.simulated_labels,
+        explain=partial(explain_intensities, sampled, engine),
         **details,
     )
 
 
-def predict_intensities(
-    sampled: SampledAffect, model: MMAMRNNetForIntensity, processor: MMAMRNNetVideoProcessor
-) -> dict[str, float]:
+def predict_intensities(sampled: SampledAffect, engine: Engine) -> dict[str, float]:
     """Return the intensities by label name; NaN without frames."""
-    (values,) = run_stage_2([sampled.values], model, processor)
-    return dict(zip(model.config.label_names, values.tolist(), strict=True))
+    (values,) = run_stage_2([sampled.values], engine)
+    return dict(zip(engine.facts.label_names, values.tolist(), strict=True))
 
 
-def run_stage_2(
-    clips: Sequence[np.ndarray], model: MMAMRNNetForIntensity, processor: MMAMRNNetVideoProcessor
-) -> np.ndarray:
-    """Return (N, K) float32 intensities of N clips of (L, A) affect; NaN without frames.
-
-    The model must be in eval mode.
-    """
-    intensities = np.full((len(clips), len(model.config.label_names)), np.nan, np.float32)
+def run_stage_2(clips: Sequence[np.ndarray], engine: Engine) -> np.ndarray:
+    """Return (N, K) float32 intensities of N clips of (L, A) affect; NaN without frames."""
+    facts = engine.facts
+    intensities = np.full((len(clips), len(facts.label_names)), np.nan, np.float32)
     filled = [number for number, clip in enumerate(clips) if len(clip)]
     for first in range(0, len(filled), CLIPS_AT_ONCE):
         chosen = filled[first : first + CLIPS_AT_ONCE]
-        affect, frame_mask = _pad([clips[number] for number in chosen], model, processor)
-        with torch.inference_mode():
-            output = model(affect=affect, frame_mask=frame_mask)
-        intensities[chosen] = output.intensities.float().cpu().numpy()
+        affect, frame_mask = _pad([clips[number] for number in chosen], facts)
+        intensities[chosen] = engine.predict_intensities(affect, frame_mask)
     return intensities
 
 
-def explain_intensities(
-    sampled: SampledAffect, model: MMAMRNNetForIntensity, processor: MMAMRNNetVideoProcessor
-) -> Evidence:
-    """Compute each frame's contributions, and the intensities up to each frame."""
-    names = list(model.config.label_names)
-    kept = kept_indices(len(sampled.values), processor.num_frames, processor.length_policy).numpy()
-    contributions = running = np.zeros((0, len(names)), np.float32)
+def explain_intensities(sampled: SampledAffect, engine: Engine) -> Evidence:
+    """Compute each frame's contributions, and the intensities up to each frame.
+
+    Contributions are NaN for a model that has none.
+    """
+    facts = engine.facts
+    names = facts.label_names
+    kept = kept_indices(len(sampled.values), facts.num_frames, facts.length_policy)
+    contributions = np.full((len(kept), len(names)), np.nan, np.float32)
+    running = contributions.copy()
     constant: dict[str, float] = {}
-    if len(sampled.values):
-        affect, frame_mask = _pad([sampled.values], model, processor)
-        with evaluating(model), torch.inference_mode():
-            contributions, constant = _contributions(model, affect, frame_mask)
-            running = _running(model, affect, frame_mask)
+    if len(kept):
+        affect, frame_mask = _pad([sampled.values], facts)
+        running = _running(engine, affect, len(kept))
+        parts = engine.split_by_frame(affect, frame_mask)
+        if parts is not None:
+            contributions = parts[0][0, : len(kept)]
+            constant = dict(zip(names, parts[1][0].tolist(), strict=True))
     read = pd.DataFrame({"frame": sampled.frames[kept], "time_s": sampled.times_s[kept]})
     return Evidence(
         moments=read.join(pd.DataFrame(contributions, columns=names)),
@@ -389,10 +383,11 @@ def explain_intensities(
     )
 
 
-def length_warning(faces: int, processor: MMAMRNNetVideoProcessor) -> str | None:
+def length_warning(faces: int, facts: CheckpointFacts) -> str | None:
     """Return a warning for a clip with too many or very few faces, or None."""
-    if faces > processor.num_frames:
-        return f"{faces} frames with a face {processor.shortened()} {processor.num_frames}"
+    if faces > facts.num_frames:
+        shortened = describe_shortening(facts.length_policy)
+        return f"{faces} frames with a face {shortened} {facts.num_frames}"
     if 0 < faces < FEW_FRAMES:
         return f"rests on {faces} frame{'s' * (faces > 1)} with a face: too few to rely on"
     return None
@@ -411,39 +406,24 @@ def rate_warning(times_s: Sequence[float] | np.ndarray, fps: float) -> str | Non
     return None
 
 
-def _pad(
-    clips: Sequence[np.ndarray], model: MMAMRNNetForIntensity, processor: MMAMRNNetVideoProcessor
-) -> tuple[Tensor, Tensor]:
-    """Return (N, T, A) affect and (N, T) frame mask on the model's device."""
-    affect, frame_mask = processor.pad(list(clips))
-    return affect.to(model.device), frame_mask.to(model.device)
+def _pad(clips: Sequence[np.ndarray], facts: CheckpointFacts) -> tuple[np.ndarray, np.ndarray]:
+    """Return (N, T, A) float32 affect, 0 behind each clip's kept frames, and (N, T) frame mask."""
+    affect = np.zeros((len(clips), facts.num_frames, facts.input_size), np.float32)
+    frame_mask = np.zeros(affect.shape[:2], bool)
+    for row, clip in enumerate(clips):
+        kept = clip[kept_indices(len(clip), facts.num_frames, facts.length_policy)]
+        affect[row, : len(kept)] = kept
+        frame_mask[row, : len(kept)] = True
+    return affect, frame_mask
 
 
-def _contributions(
-    model: MMAMRNNetForIntensity, affect: Tensor, frame_mask: Tensor
-) -> tuple[np.ndarray, dict[str, float]]:
-    """Return (n, K) contributions of the n real frames, and the constants by name.
-
-    NaN and {} for a model whose own code has no contributions, or whose GRU reads padding.
-    """
-    names, frames = model.config.label_names, int(frame_mask.sum())
-    if not hasattr(model, "frame_contributions") or model.config.temporal_pooling == "padded":
-        return np.full((frames, len(names)), np.nan, np.float32), {}
-    contributions, constant, _ = model.frame_contributions(
-        affect=affect, frame_mask=frame_mask
-    ).to_tuple()
-    by_name = dict(zip(names, constant[0].float().tolist(), strict=True))
-    return contributions[0, :frames].float().cpu().numpy(), by_name
-
-
-def _running(model: MMAMRNNetForIntensity, affect: Tensor, frame_mask: Tensor) -> np.ndarray:
+def _running(engine: Engine, affect: np.ndarray, frames: int) -> np.ndarray:
     """Return (n, K) intensities of the first frame, the first two, ..., all n real frames."""
-    frames, longest = int(frame_mask.sum()), frame_mask.shape[1]
-    lengths = torch.arange(1, frames + 1, device=frame_mask.device)
     rows = []
-    for part in lengths.split(CLIPS_AT_ONCE):
-        masks = torch.arange(longest, device=part.device) < part.unsqueeze(1)  # (n, T)
-        # Zeros after each prefix, as the processor pads a clip of that length.
-        values = torch.where(masks.unsqueeze(-1), affect, 0.0)  # (n, T, A)
-        rows.append(model(affect=values, frame_mask=masks).intensities.float().cpu().numpy())
+    for first in range(0, frames, CLIPS_AT_ONCE):
+        lengths = np.arange(first, min(first + CLIPS_AT_ONCE, frames)) + 1  # (b,)
+        masks = np.arange(affect.shape[1]) < lengths[:, None]  # (b, T)
+        # Zeros after each prefix, as in the padding of a clip of that length.
+        prefixes = np.where(masks[..., None], affect, np.float32(0))  # (b, T, A)
+        rows.append(engine.predict_intensities(prefixes, masks))
     return np.concatenate(rows)

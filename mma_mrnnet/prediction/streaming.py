@@ -5,22 +5,20 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from numbers import Real
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
-import torch
 
-from mma_mrnnet.faces.affect import extract_affect
 from mma_mrnnet.faces.detection import Detection, FaceDetector, align_face
 from mma_mrnnet.faces.tracks import FaceFollower
-from mma_mrnnet.model.configuration_mma_mrnnet import MMAMRNNetConfig
-from mma_mrnnet.model.frame_by_frame import StreamState
-from mma_mrnnet.model.modeling_mma_mrnnet import MMAMRNNetForIntensity
-from mma_mrnnet.model.video_processing_mma_mrnnet import MMAMRNNetVideoProcessor
-from mma_mrnnet.prediction.checkpoint import evaluating, get_extractor, resolve_stage_2
+from mma_mrnnet.hub.facts import CheckpointFacts
+from mma_mrnnet.prediction.checkpoint import Engine, ModelOrName, open_stage_2
 from mma_mrnnet.prediction.result import run_stage_2
 from mma_mrnnet.video.reading import TIME_TOLERANCE_S, FrameClock
+
+if TYPE_CHECKING:
+    from mma_mrnnet.model.video_processing_mma_mrnnet import MMAMRNNetVideoProcessor
 
 
 @dataclass(frozen=True)
@@ -52,17 +50,18 @@ class LiveReader:
 
     Frames may come at any rate; those due at `config.sampling_fps` are sampled, as in
     `predict_video`. The intensities are the model's output for the faces of the last
-    `window_s`. Until a frame leaves the window, `MMAMRNNetForIntensity.step` computes them at
-    constant cost; after that the GRU runs over the whole window for each frame, since it cannot
-    forget one. The extractor reads each frame once. Memory use is bounded.
+    `window_s`: the extractor reads each frame once, and the GRU runs over the whole window for
+    each frame, since it cannot forget one. Memory use is bounded.
 
     An instance follows one stream and is not thread-safe.
 
     Args:
-        model: a stage-2 model with an extractor; None: the bundled one.
-        processor: required with `model`.
+        model: a stage-2 model with an extractor, its folder or Hub repository, or an opened
+            `Engine`; None: the bundled one.
+        processor: required if `model` is a model object.
         window_s: length of the window in seconds; None: the maximum, T / `sampling_fps`.
         detector: None creates one.
+        engine: `onnx` or `torch`; None as in `open_engine`.
 
     Raises:
         ValueError: a model without its processor, of stage 1 or for feature tables; a window
@@ -71,28 +70,29 @@ class LiveReader:
 
     def __init__(
         self,
-        model: MMAMRNNetForIntensity | None = None,
-        processor: MMAMRNNetVideoProcessor | None = None,
+        model: ModelOrName = None,
+        processor: "MMAMRNNetVideoProcessor | None" = None,
         window_s: float | None = None,
         *,
         detector: FaceDetector | None = None,
+        engine: str | None = None,
     ) -> None:
-        self.model, self.processor = resolve_stage_2(model, processor)
-        if self.model.config.feature_names is not None:
+        self.engine = open_stage_2(model, processor, engine=engine)
+        self._facts = self.engine.facts
+        if self._facts.feature_names is not None:
             raise ValueError(
                 "this model reads tables of features and sees no images: "
                 "use running_intensities or sliding_windows"
             )
-        self._extractor = get_extractor(self.model)
-        self.window_s = _check_window(window_s, self.model, self.processor)
+        self.window_s = _check_window(window_s, self._facts)
         self._detector = detector or FaceDetector()
         self.reset()
 
     def reset(self) -> None:
         """Forget all frames; the next one starts a new stream with its own person and times."""
-        self._clock = FrameClock(self.model.config.sampling_fps)
+        self._clock = FrameClock(self._facts.sampling_fps)
         self._follower = FaceFollower()
-        self._window = _Window(self.model, self.processor, self.window_s)
+        self._window = _Window(self.engine, self.window_s)
         self._first_s: float | None = None
         self._last_s = -math.inf
         self._sampled = self._with_face = 0
@@ -118,20 +118,20 @@ class LiveReader:
         since_start_s = time_s - self._first_s
         if not self._clock.keeps(since_start_s):
             return None
-        config = self.model.config
+        facts, size = self._facts, self._facts.image_size
+        assert size is not None
         detection = self._follower.follow(self._detector(image), since_start_s)
         crop = affect = named_affect = None
-        with evaluating(self.model):
-            if detection is not None:
-                crop = align_face(image, detection.landmarks, self._extractor.config.image_size)
-                affect = extract_affect([crop], self._extractor, self.processor)[0]  # (A,)
-                named_affect = dict(zip(config.input_names, affect.tolist(), strict=True))
-            intensities = self._window.add(since_start_s, affect)  # (K,)
+        if detection is not None:
+            crop = align_face(image, detection.landmarks, size)
+            affect = self.engine.extract_affect([crop])[0]  # (A,)
+            named_affect = dict(zip(facts.input_names, affect.tolist(), strict=True))
+        intensities = self._window.add(since_start_s, affect)  # (K,)
         self._sampled += 1
         self._with_face += detection is not None
         return LiveEstimate(
             time_s=time_s,
-            intensities=dict(zip(config.label_names, intensities.tolist(), strict=True)),
+            intensities=dict(zip(facts.label_names, intensities.tolist(), strict=True)),
             affect=named_affect,
             detection=detection,
             crop=crop,
@@ -142,7 +142,7 @@ class LiveReader:
 
     def notes(self) -> list[str]:
         """Return the sentences that must be shown with the intensities."""
-        return self.model.config.caveats()
+        return self._facts.caveats()
 
     def _check_time(self, time_s: float) -> None:
         if not (isinstance(time_s, Real) and math.isfinite(time_s)):
@@ -157,18 +157,13 @@ class LiveReader:
 class _Window:
     """The affect of the last `window_s` of a stream, and the intensities of these frames only."""
 
-    def __init__(
-        self, model: MMAMRNNetForIntensity, processor: MMAMRNNetVideoProcessor, window_s: float
-    ) -> None:
-        self.model, self.processor, self.window_s = model, processor, window_s
+    def __init__(self, engine: Engine, window_s: float) -> None:
+        self.engine, self.window_s = engine, window_s
+        facts = engine.facts
         # Uneven times can give T + 1 frames in a window of T / fps: keep the latest T.
-        self._times_s: deque[float] = deque(maxlen=processor.num_frames)
-        self._affect: deque[np.ndarray] = deque(maxlen=processor.num_frames)
-        self._state: StreamState | None = None
-        self._latest = np.full(len(model.config.label_names), np.nan, np.float32)
-        self._can_step = (
-            model.config.temporal_pooling != "padded" and processor.length_policy != "resample"
-        )
+        self._times_s: deque[float] = deque(maxlen=facts.num_frames)
+        self._affect: deque[np.ndarray] = deque(maxlen=facts.num_frames)
+        self._latest = np.full(len(facts.label_names), np.nan, np.float32)
 
     def __len__(self) -> int:
         """Return the number of frames with a face in the window."""
@@ -176,36 +171,24 @@ class _Window:
 
     def add(self, time_s: float, affect: np.ndarray | None) -> np.ndarray:
         """Add a frame's (A,) affect, or None without a face; return (K,) intensities, or NaN."""
-        left = 0
+        before = len(self)
         while self._times_s and self._times_s[0] <= time_s - self.window_s + TIME_TOLERANCE_S:
             self._times_s.popleft()
             self._affect.popleft()
-            left += 1
+        changed = affect is not None or len(self) < before
         if affect is not None:
-            left += len(self._affect) == self._affect.maxlen
             self._times_s.append(time_s)
             self._affect.append(affect)
-        if left:
-            self._state = None
-        if affect is not None or left:
-            self._latest = self._estimate()
+        if changed:
+            (self._latest,) = run_stage_2([np.array(self._affect)], self.engine)
         return self._latest
-
-    def _estimate(self) -> np.ndarray:
-        stepped = 0 if self._state is None else self._state.frames
-        if not (self._can_step and stepped == len(self) - 1):
-            return run_stage_2([np.array(self._affect)], self.model, self.processor)[0]
-        newest = torch.from_numpy(self._affect[-1]).to(self.model.device)
-        output: Any = self.model.step(newest.unsqueeze(0), self._state)
-        self._state = output.state
-        return output.intensities[0].float().cpu().numpy()
 
 
 def running_intensities(
     times_s: Sequence[float] | np.ndarray,
     affect: np.ndarray,
-    model: MMAMRNNetForIntensity | None = None,
-    processor: MMAMRNNetVideoProcessor | None = None,
+    model: ModelOrName = None,
+    processor: "MMAMRNNetVideoProcessor | None" = None,
     window_s: float | None = None,
 ) -> pd.DataFrame:
     """Return the estimates of `LiveReader` after each frame of a clip.
@@ -214,8 +197,8 @@ def running_intensities(
         times_s: (N,) seconds since the clip's first frame, in order.
         affect: (N, A) in the order of `config.input_names`; a row with a NaN is a frame without
             a face. Only frames due at `config.sampling_fps` are used.
-        model: a stage-2 model, with an extractor or for features; None: the bundled one.
-        processor: required with `model`.
+        model: as in `LiveReader`, with an extractor or for features.
+        processor: required if `model` is a model object.
         window_s: as in `LiveReader`.
 
     Returns:
@@ -226,22 +209,22 @@ def running_intensities(
         ValueError: a model, processor or window as in `LiveReader`; times not finite, negative
             or not in order; affect of another shape or infinite.
     """
-    model, processor = resolve_stage_2(model, processor)
-    times_s, affect = _keep_due(times_s, affect, model.config)
-    window = _Window(model, processor, _check_window(window_s, model, processor))
+    engine = open_stage_2(model, processor)
+    facts = engine.facts
+    times_s, affect = _keep_due(times_s, affect, facts)
+    window = _Window(engine, _check_window(window_s, facts))
     rows = []
-    with evaluating(model):
-        for time_s, row in zip(times_s.tolist(), affect, strict=True):
-            intensities = window.add(time_s, None if np.isnan(row).any() else row)
-            rows.append((time_s, len(window), *intensities.tolist()))
-    return pd.DataFrame(rows, columns=["time_s", "frames_in_window", *model.config.label_names])
+    for time_s, row in zip(times_s.tolist(), affect, strict=True):
+        intensities = window.add(time_s, None if np.isnan(row).any() else row)
+        rows.append((time_s, len(window), *intensities.tolist()))
+    return pd.DataFrame(rows, columns=["time_s", "frames_in_window", *facts.label_names])
 
 
 def sliding_windows(
     times_s: Sequence[float] | np.ndarray,
     affect: np.ndarray,
-    model: MMAMRNNetForIntensity | None = None,
-    processor: MMAMRNNetVideoProcessor | None = None,
+    model: ModelOrName = None,
+    processor: "MMAMRNNetVideoProcessor | None" = None,
     window_s: float = 12.0,
     hop_s: float = 1.0,
 ) -> pd.DataFrame:
@@ -262,19 +245,19 @@ def sliding_windows(
     Raises:
         ValueError: as in `running_intensities`; or `hop_s` is not a positive number.
     """
-    model, processor = resolve_stage_2(model, processor)
-    window_s = _check_window(window_s, model, processor)
+    engine = open_stage_2(model, processor)
+    facts = engine.facts
+    window_s = _check_window(window_s, facts)
     hop_s = _check_positive("hop_s", hop_s)
-    times_s, affect = _keep_due(times_s, affect, model.config)
+    times_s, affect = _keep_due(times_s, affect, facts)
     has_face = ~np.isnan(affect).any(1)  # (N,)
     starts_s = _window_starts(times_s, window_s, hop_s)
     clips = []
     for start_s in starts_s:
         bounds_s = np.array([start_s, start_s + window_s]) - TIME_TOLERANCE_S
         first, end = np.searchsorted(times_s, bounds_s)
-        clips.append(affect[first:end][has_face[first:end]][-processor.num_frames :])
-    with evaluating(model):
-        intensities = run_stage_2(clips, model, processor).astype(float)
+        clips.append(affect[first:end][has_face[first:end]][-facts.num_frames :])
+    intensities = run_stage_2(clips, engine).astype(float)
     windows = pd.DataFrame(
         {
             "start_s": starts_s,
@@ -282,7 +265,7 @@ def sliding_windows(
             "frames_with_face": [len(clip) for clip in clips],
         }
     )
-    return windows.join(pd.DataFrame(intensities, columns=list(model.config.label_names)))
+    return windows.join(pd.DataFrame(intensities, columns=facts.label_names))
 
 
 def _window_starts(times_s: np.ndarray, window_s: float, hop_s: float) -> list[float]:
@@ -308,29 +291,27 @@ def _window_starts(times_s: np.ndarray, window_s: float, hop_s: float) -> list[f
 
 
 def _keep_due(
-    times_s: Sequence[float] | np.ndarray, affect: np.ndarray, config: MMAMRNNetConfig
+    times_s: Sequence[float] | np.ndarray, affect: np.ndarray, facts: CheckpointFacts
 ) -> tuple[np.ndarray, np.ndarray]:
     """Check times and affect; return (n,) float64 and (n, A) float32 of the due frames."""
     times_s, affect = np.asarray(times_s, np.float64), np.asarray(affect, np.float32)
-    if times_s.ndim != 1 or affect.shape != (len(times_s), config.input_size):
+    if times_s.ndim != 1 or affect.shape != (len(times_s), facts.input_size):
         raise ValueError(
-            f"times_s must be (N,) and affect (N, {config.input_size}); "
+            f"times_s must be (N,) and affect (N, {facts.input_size}); "
             f"got {times_s.shape} and {affect.shape}"
         )
     if not np.isfinite(times_s).all() or (times_s < 0).any() or (np.diff(times_s) < 0).any():
         raise ValueError("times_s must be finite seconds since the clip's first frame, in order")
     if np.isinf(affect).any():
         raise ValueError("affect holds infinite numbers; frames without a face are rows of NaN")
-    clock = FrameClock(config.sampling_fps)
+    clock = FrameClock(facts.sampling_fps)
     due = np.array([clock.keeps(time_s) for time_s in times_s.tolist()], bool)
     return times_s[due], affect[due]
 
 
-def _check_window(
-    window_s: float | None, model: MMAMRNNetForIntensity, processor: MMAMRNNetVideoProcessor
-) -> float:
+def _check_window(window_s: float | None, facts: CheckpointFacts) -> float:
     """Return the window in seconds, by default the longest; errors as in `LiveReader`."""
-    fps, most = model.config.sampling_fps, processor.num_frames
+    fps, most = facts.sampling_fps, facts.num_frames
     if window_s is None:
         return most / fps
     if _check_positive("window_s", window_s) > most / fps + TIME_TOLERANCE_S:

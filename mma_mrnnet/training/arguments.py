@@ -8,6 +8,7 @@ from typing import Any, cast
 
 from transformers import HfArgumentParser
 
+from mma_mrnnet.model.clip_length import LENGTH_POLICIES
 from mma_mrnnet.model.configuration_mma_mrnnet import (
     ACTION_UNIT_LOSSES,
     AFFECT_TRANSFORMS,
@@ -16,7 +17,6 @@ from mma_mrnnet.model.configuration_mma_mrnnet import (
     MMAMRNNetConfig,
 )
 from mma_mrnnet.model.labels import ACTION_UNITS, CHANNELS, check_channels
-from mma_mrnnet.model.video_processing_mma_mrnnet import LENGTH_POLICIES
 from mma_mrnnet.training.augmentation import AUGMENTATIONS
 from mma_mrnnet.training.sampling import BALANCES
 

@@ -21,8 +21,8 @@ from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits
 
 from mma_mrnnet.metrics import mean_absolute_errors, mean_where_labels_vary, pearson_scores
+from mma_mrnnet.model.clip_length import thinned_indices
 from mma_mrnnet.model.modeling_mma_mrnnet import MMAMRNNetForIntensity
-from mma_mrnnet.model.video_processing_mma_mrnnet import thinned_indices
 from mma_mrnnet.results import Baselines, BaselineScores, MRNNResults
 from mma_mrnnet.training.clip_corpora import ClipSplit
 from mma_mrnnet.training.datasets import ClipDataset
@@ -62,7 +62,7 @@ def score_baselines(model: MMAMRNNetForIntensity, splits: dict[str, ClipSplit]) 
     if "train" not in data or len(data) < 2:
         return None
     train = data.pop("train")
-    few = thinned_indices(len(train.labels), TREE_CLIPS).numpy()
+    few = thinned_indices(len(train.labels), TREE_CLIPS)
     fits: dict[str, tuple[Callable[[], Any] | None, Summaries]] = {
         "constant": (None, train),
         "ridge": (make_ridge, train),

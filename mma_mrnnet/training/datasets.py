@@ -15,6 +15,7 @@ from torch.utils.data import Dataset
 
 from mma_mrnnet.features.clip_cache import SplitRows, select_columns
 from mma_mrnnet.features.records import action_unit_column, affect_arrays
+from mma_mrnnet.model.clip_length import kept_indices
 from mma_mrnnet.model.labels import (
     ACTION_UNITS,
     EXPRESSIONS,
@@ -22,7 +23,7 @@ from mma_mrnnet.model.labels import (
     neutral_talkers,
     presence_target,
 )
-from mma_mrnnet.model.video_processing_mma_mrnnet import MMAMRNNetVideoProcessor, kept_indices
+from mma_mrnnet.model.video_processing_mma_mrnnet import MMAMRNNetVideoProcessor
 from mma_mrnnet.training.augmentation import AUGMENTATIONS, augment_crop, mixed_seed
 from mma_mrnnet.video.pictures import PictureError, read_picture
 
@@ -271,7 +272,7 @@ class ClipCollator:
         # Shorten here: `pad` would warn for each batch, but training warns once for all clips.
         most, policy = self.processor.num_frames, self.processor.length_policy
         kept = [
-            clip[kept_indices(len(clip), most, policy).numpy()] if len(clip) > most else clip
+            clip[kept_indices(len(clip), most, policy)] if len(clip) > most else clip
             for clip in clips
         ]
         affect, frame_mask = self.processor.pad(kept)

@@ -7,10 +7,11 @@ from torch import Tensor
 from torch.utils.data import Dataset, Subset
 
 from mma_mrnnet.metrics import mean_where_labels_vary, pearson_scores
+from mma_mrnnet.model.clip_length import thinned_indices
 from mma_mrnnet.model.configuration_mma_mrnnet import MMAConfig
 from mma_mrnnet.model.labels import EXPRESSIONS, action_unit_name, is_present
 from mma_mrnnet.model.modeling_mma_mrnnet import MMAMRNNetForIntensity
-from mma_mrnnet.model.video_processing_mma_mrnnet import MMAMRNNetVideoProcessor, thinned_indices
+from mma_mrnnet.model.video_processing_mma_mrnnet import MMAMRNNetVideoProcessor
 from mma_mrnnet.results import (
     ChannelFacts,
     ClipFacts,
