@@ -894,7 +894,7 @@ def test_a_revision_needs_a_repository_and_reaches_the_loader(run, clips, monkey
         asked.append(words)
         raise ValueError("not here")
 
-    monkeypatch.setattr("mma_mrnnet.hub.checkpoints.load_checkpoint", load)
+    monkeypatch.setattr("mma_mrnnet.prediction.torch_engine.load_either", load)
     for command in (["predict", clips / "a.mp4"], ["compare", clips / "a.mp4", clips / "b.mp4"]):
         code, _, err = run(*command, "--model", "me/my-model", "--revision", "v1")
         assert (code, err) == (1, ["mma-mrnnet: not here"])

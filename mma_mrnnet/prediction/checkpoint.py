@@ -139,8 +139,9 @@ def open_stage_2(model: Any, processor: Any = None, **options: Any) -> Engine:
     """As `open_engine`, but raise ValueError for a stage-1 model."""
     opened = open_engine(model, processor, **options)
     if not opened.facts.is_stage_2:
+        place = f"{model}: " if isinstance(model, str | os.PathLike) else ""
         raise ValueError(
-            f"a stage-1 model ({opened.facts.model_type}) gives no intensities; "
+            f"{place}a stage-1 model ({opened.facts.model_type}) gives no intensities; "
             "a stage-2 one is needed"
         )
     return opened
