@@ -190,8 +190,9 @@ class Outputs:
                 frames["time_s"].to_numpy(),
                 frames[list(self._engine.facts.input_names)].to_numpy("float32"),
                 self._engine,
-                window_s=self._window_s,
-                hop_s=self._hop_s,
+                None,
+                self._window_s,
+                self._hop_s,
             )
             table.insert(0, "file", shown(prediction.file))
             table.insert(1, "track", prediction.track)
