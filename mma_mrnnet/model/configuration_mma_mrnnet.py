@@ -310,9 +310,9 @@ class MMAMRNNetConfig(NamedOutputsConfig):
         dropout: on the dense layer's output.
         output_activation: `sigmoid` (intensities in [0, 1]) or `linear`.
         intensity_loss: `pearson` (1 - mean Pearson, the paper's), `ccc` or `mse`.
-        quiet_weight: None: a clip whose labels are all 0 is a clip like any other. A number:
-            such clips stay out of `intensity_loss`, and their mean squared output is added
-            with this weight (our addition).
+        quiet_weight: None: a clip whose labels are all 0 is a clip like any other. A number
+            (our addition): the loss over the other clips, which asks for what is shown, plus
+            this weight times the loss over all clips, which asks whether anything is.
         freeze_mma: keep the extractor fixed and in eval mode, as in the paper's stage 2.
         calibrated: whether each output has a fitted affine calibration; without it, targets
             have different scales and must not be ranked.

@@ -101,13 +101,10 @@ def squared_error_loss(prediction: Tensor, target: Tensor) -> Tensor:
     return error.square().sum() / labelled.sum().clamp(min=1)
 
 
-def split_quiet(labels: Tensor) -> tuple[Tensor, Tensor]:
-    """Split labels (N, K) into those of reactions and those of quiet clips, NaN elsewhere.
-
-    A clip is quiet if all its labels (at least one) are 0.
-    """
-    quiet = ((labels == 0) | labels.isnan()).all(1, keepdim=True) & (labels == 0).any(1, True)
-    return labels.masked_fill(quiet, torch.nan), labels.masked_fill(~quiet, torch.nan)
+def hide_quiet(labels: Tensor) -> Tensor:
+    """Return labels (N, K) without those of quiet clips: all 0, at least one. They become NaN."""
+    quiet = ((labels == 0) | labels.isnan()).all(1, keepdim=True)
+    return labels.masked_fill(quiet, torch.nan)
 
 
 def standardised_error_loss(prediction: Tensor, target: Tensor, deviations: Tensor) -> Tensor:

@@ -15,7 +15,7 @@ from transformers.utils.generic import ModelOutput, can_return_tuple
 from .configuration_mma_mrnnet import MMAMRNNetConfig
 from .frame_by_frame import FrameByFrame
 from .labels import VALENCE_AROUSAL
-from .losses import concordance_loss, pearson_loss, split_quiet, squared_error_loss
+from .losses import concordance_loss, hide_quiet, pearson_loss, squared_error_loss
 from .masked_rnn import MaskedRNN
 from .modeling_mma import MMAModel, SafeWeights, check_keywords
 
@@ -437,10 +437,10 @@ class MMAMRNNetForIntensity(FrameByFrame, MMAMRNNetPreTrainedModel):  # type: ig
         loss, weight = INTENSITY_LOSS[self.config.intensity_loss], self.config.quiet_weight
         # Not clipped to [0, 1]: a clipped estimate has no gradient.
         estimates = self._calibrate(output.logits)
+        over_all = loss(estimates, labels)
         if weight is None:
-            return loss(estimates, labels)
-        reactions, quiet = split_quiet(labels)
-        return loss(estimates, reactions) + weight * squared_error_loss(estimates, quiet)
+            return over_all
+        return loss(estimates, hide_quiet(labels)) + weight * over_all
 
     def _calibrate(self, logits: Tensor) -> Tensor:
         """Activate and calibrate logits (B, K), without clipping."""

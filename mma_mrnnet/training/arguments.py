@@ -272,8 +272,8 @@ class TrainArguments:
     intensity_loss: str = _option("pearson", "stage mrnn: pearson, ccc or mse")
     quiet_weight: float | None = _option(
         None,
-        "stage mrnn: keep clips whose labels are all 0 out of --intensity_loss and add their mean "
-        "squared output with this weight; default: they are clips like any other",
+        "stage mrnn: take --intensity_loss over clips with a label above 0, and add it over all "
+        "clips with this weight; default: over all clips only",
     )
     strict_routing: bool = _option(
         False,
