@@ -21,7 +21,7 @@ from mma_mrnnet.hub import onnx as onnx_export
 from mma_mrnnet.hub.export import export_checkpoint
 from mma_mrnnet.hub.facts import CheckpointError
 from mma_mrnnet.hub.onnx import export_onnx
-from mma_mrnnet.prediction.checkpoint import open_engine, open_stage_2
+from mma_mrnnet.prediction.checkpoint import MirroredEngine, open_engine, open_stage_2
 
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxscript")
@@ -438,3 +438,17 @@ def test_the_command_writes_the_folder_the_same_to_the_byte_each_time(
     for path in (folder / "onnx").iterdir():
         assert path.read_bytes() == (tmp_path / "onnx" / path.name).read_bytes(), path.name
     assert main(words) == 1
+
+
+def test_a_mirrored_engine_averages_each_crop_with_its_mirror_image(tmp_path):
+    engine = open_engine()
+    rng = np.random.default_rng(0)
+    crops = [rng.integers(0, 256, (112, 112, 3), np.uint8) for _ in range(2)]
+    mirrored = MirroredEngine(engine)
+    expected = [
+        engine.extract_affect([crop, np.ascontiguousarray(crop[:, ::-1])]).mean(0) for crop in crops
+    ]
+    assert mirrored.extract_affect(crops) == pytest.approx(np.stack(expected), abs=1e-5)
+    assert mirrored.facts == engine.facts
+    again = pickle.loads(pickle.dumps(mirrored))
+    assert again.extract_affect(crops) == pytest.approx(np.stack(expected), abs=1e-5)

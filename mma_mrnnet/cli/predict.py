@@ -160,6 +160,13 @@ def predict_clips(
             "--json", help="Print one line of JSON a clip and person, with its frames, to stdout."
         ),
     ] = False,
+    mirror: Annotated[
+        bool,
+        typer.Option(
+            "--mirror",
+            help="Average each face with its mirrored copy: steadier, twice the extractor's time.",
+        ),
+    ] = False,
     engine: EngineOption = None,
     device: Device = None,
     threads: Threads = 1,
@@ -170,6 +177,10 @@ def predict_clips(
     _check_windows(targets, fps, window, hop)
     opened = open_model(model, revision, engine, device, threads)
     facts = opened.facts
+    if mirror:
+        from mma_mrnnet.prediction.checkpoint import MirroredEngine
+
+        opened = MirroredEngine(opened)
     given = {"--fps": fps, "--all-faces": all_faces or None, "--neutral": neutral}
     _check_options_of(facts, given)
     if table_fps is not None and facts.feature_names is None:

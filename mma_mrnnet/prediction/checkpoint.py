@@ -53,6 +53,28 @@ class Engine(Protocol):
         ...
 
 
+class MirroredEngine:
+    """An engine that averages each crop's affect with that of its mirrored copy.
+
+    Steadier, at the cost of a second pass through the extractor. Labels are means of both sides of
+    the face, so mirroring keeps them true.
+    """
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine, self.name = engine, engine.name
+
+    def __getattr__(self, name: str) -> Any:
+        """Return everything but `extract_affect` from the engine."""
+        if name == "engine":  # not set yet, while it is unpickled
+            raise AttributeError(name)
+        return getattr(self.engine, name)
+
+    def extract_affect(self, crops: list[np.ndarray]) -> np.ndarray:
+        """Return (N, A) float32; see `Engine`."""
+        mirrored = [np.ascontiguousarray(crop[:, ::-1]) for crop in crops]
+        return (self.engine.extract_affect(crops) + self.engine.extract_affect(mirrored)) / 2
+
+
 ModelOrName: TypeAlias = "PreTrainedModel | Engine | str | os.PathLike[str] | None"
 """A model, an engine, the folder or Hub repository of one, or None for the bundled checkpoint."""
 
