@@ -283,6 +283,53 @@ def reactions_part(results: dict, ceiling: dict, other: dict) -> str:
     )
 
 
+def recurrent_part(comparison: dict, known: dict) -> str:
+    """Compare runs of the recurrent part with ridge regressions; then tables of known answer."""
+    rows, lengths = [], {}
+    ridges = ("ridge on all clips", "ridge on reactions")
+    for run in comparison["runs"].values():
+        weight = run["arguments"].get("quiet_weight")
+        kind = f"`{run['pooling']}`" + (f", quiet weight {weight:g}" if weight is not None else "")
+        name = f"{run['data']}, {run['train_clips']:,} clips, seed {run['seed']}: {kind}"
+        aucs = run.get("quiet_against_reaction_auc", {})
+        for what in ("reactions", "all") if aucs else ("reactions",):
+            found = run[what]
+            cells = [number(found[model]["mean_pearson"], 3) for model in ("network", *ridges)]
+            gains = [
+                "{:+.3f} [{:+.3f}, {:+.3f}]".format(*found[model]["network_gains"])
+                for model in ridges
+            ]
+            rows.append([name, what, *cells, *gains, number(aucs.get("network"), 2)])
+        lengths[name] = {
+            frames: number(row["network"]) + " / " + number(row["ridge on reactions"])
+            for frames, row in run["by_length"].items()
+        }
+    heads = ["run", "test clips", "network", *ridges, *(f"gain over {name}" for name in ridges)]
+    bins = list(dict.fromkeys(frames for row in lengths.values() for frames in row))
+    tables_rows = [
+        [
+            " ".join(run["words"]) or "defaults (mask layer)",
+            str(run["clips"]),
+            str(run["seed"]),
+            *(number(run[model], 3) for model in ("network", "ridge", "trees")),
+        ]
+        for run in known["runs"]
+    ]
+    return paragraphs(
+        "Mean Pearson; ridge regressions on summaries of the same inputs, fitted to all training "
+        "clips of the run and to its reactions alone. Gains with 95 % intervals, paired, over "
+        "people. AUC: the network's mean output, reactions against quiet clips.",
+        table([*heads, "AUC"], rows),
+        "Reactions by frames, network / ridge on reactions:",
+        table(
+            ["run", *bins],
+            [[run, *(row.get(name, "–") for name in bins)] for run, row in lengths.items()],
+        ),
+        f"Tables of features with six targets of known answer, noise ceiling {known['ceiling']:.2f}:",
+        table(["settings", "training clips", "seed", "network", "ridge", "trees"], tables_rows),
+    )
+
+
 QUIET = {
     "neutral_still": "*resting, still*",
     "neutral_talking": "*talking*",

@@ -55,6 +55,10 @@ def result_blocks() -> dict[str, str]:
         "calibration": tables.calibration_table(training),
         "smiles": tables.smiles_table(load(RESULTS / "smiles_by_people.json")),
         "stage 2": tables.reactions_part(reactions, ceiling, load(RESULTS / "other_pooling.json")),
+        "recurrent part": tables.recurrent_part(
+            load(RESULTS / "recurrent_against_ridge.json"),
+            load(RESULTS / "known_answer_tables.json"),
+        ),
         "responses": tables.responses_part(load(RESULTS / "responses.json")),
         "clips": tables.clips_part(clips),
         "courses": tables.courses_text(clips),

@@ -28,6 +28,11 @@ from mma_mrnnet.training.reports import LENGTH_BINS, rows_of_kind
 
 RESULT = Path(__file__).parent / "results" / "recurrent_against_ridge.json"
 BATCH = 256
+SETTINGS = (
+    *("epochs", "learning_rate", "batch_size", "hidden_size", "dropout"),
+    *("clips", "quiet_share", "short_share", "affect_transform", "quiet_weight"),
+)
+"""Settings of a run that are recorded."""
 
 
 @torch.inference_mode()
@@ -63,7 +68,7 @@ def compare(run: Path) -> dict:
         "data": args.data,
         "pooling": args.temporal_pooling,
         "seed": args.seed,
-        "arguments": arguments,
+        "arguments": {name: arguments[name] for name in SETTINGS},
         "train_clips": len(train),
         "train_reactions": len(own.labels),
     }
