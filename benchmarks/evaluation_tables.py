@@ -305,7 +305,10 @@ def recurrent_part(comparison: dict, known: dict) -> str:
             for frames, row in run["by_length"].items()
         }
     heads = ["run", "test clips", "network", *ridges, *(f"gain over {name}" for name in ridges)]
-    bins = list(dict.fromkeys(frames for row in lengths.values() for frames in row))
+    bins = sorted(
+        {frames for row in lengths.values() for frames in row},
+        key=lambda one: int(one.split("-")[0]),
+    )
     tables_rows = [
         [
             " ".join(run["words"]) or "defaults (mask layer)",
