@@ -18,6 +18,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]  # mypy expects a module
+
 MARK = ".mma-tmp-"
 DAY_S = 86_400.0
 _NAME = re.compile(re.escape(MARK) + r"(?P<target>[0-9a-f]{12})-(?P<process>\d+)-[0-9a-f]{8}")
@@ -70,6 +75,32 @@ def replaced_folder(target: str | os.PathLike[str]) -> Iterator[Path]:
             staging.rename(target)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
+
+
+@contextmanager
+def locked(path: Path, otherwise: str) -> Iterator[None]:
+    """Lock a file or folder that exists, until the block or the process ends.
+
+    There is no lock on Windows and some network file systems; `filelock` would leave a file.
+    Raises ValueError, with `otherwise`, if another process has locked it.
+    """
+    if fcntl is None:
+        yield
+        return
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            is_gone = not path.exists() or not os.path.samestat(os.fstat(handle), path.stat())
+        except BlockingIOError as error:
+            raise ValueError(f"{path}: {otherwise}") from error
+        except OSError:  # a network file system without locks
+            is_gone = False
+        if is_gone:  # the other process has just ended its work, and removed the file
+            raise ValueError(f"{path}: {otherwise}")
+        yield
+    finally:
+        os.close(handle)
 
 
 def write_text(path: str | os.PathLike[str], text: str) -> None:

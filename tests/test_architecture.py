@@ -21,6 +21,7 @@ ROOMS = (
     *(
         "model",
         "files",
+        "workers",
         "registration",
         "metrics",
         "results",

@@ -6,10 +6,12 @@ import json
 import os
 import re
 import shlex
+import signal
 import stat
 import subprocess
 import sys
 import threading
+import time
 import tomllib
 import zipfile
 from importlib.metadata import packages_distributions
@@ -25,9 +27,11 @@ from packaging.requirements import Requirement
 from skimage.data import astronaut
 
 from mma_mrnnet import cli
+from mma_mrnnet.cli.journal import Journal
 from mma_mrnnet.cli.options import EXTRAS
 from mma_mrnnet.tables import cells
 from mma_mrnnet.video.writing import write_video
+from mma_mrnnet.workers import Lost, run_tasks
 
 FACE = cv2.resize(astronaut()[:256, 96:352], (160, 160), interpolation=cv2.INTER_AREA)
 GREY = np.full_like(FACE, 128)
@@ -899,3 +903,120 @@ def test_a_revision_needs_a_repository_and_reaches_the_loader(run, clips, monkey
         code, _, err = run(*command, "--model", "me/my-model", "--revision", "v1")
         assert (code, err) == (1, ["mma-mrnnet: not here"])
     assert asked == [("me/my-model", "v1")] * 2
+
+
+# ---- predict --workers
+
+
+def start_predict(clips, out, checkpoint, *words):
+    """Start `predict --workers 2` as a process of its own."""
+    return subprocess.Popen(
+        [
+            *(sys.executable, "-m", "mma_mrnnet.cli", "predict", str(clips), "--out", str(out)),
+            *("--model", str(checkpoint), "--workers", "2", *words),
+        ],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def lines_of(path):
+    return path.read_bytes().count(b"\n") if path.exists() else 0
+
+
+@pytest.mark.slow
+def test_workers_write_the_tables_of_one_process_and_go_on_after_a_kill(
+    predict, checkpoint, clips, tmp_path
+):
+    for name in "cdef":
+        write_video(clips / f"{name}.mp4", [FACE] * 8, 4)
+    (clips / "broken.mp4").write_bytes(b"no video")
+    plain, whole = tmp_path / "plain.parquet", tmp_path / "whole.parquet"
+    frames = tmp_path / "frames.parquet", tmp_path / "frames_2.parquet"
+    assert predict(clips, "--out", plain, "--frames", frames[0])[0] == 1
+    journal = tmp_path / "whole.parquet.journal"
+
+    process = start_predict(clips, whole, checkpoint, "--frames", frames[1])
+    while process.poll() is None and lines_of(journal) < 4:  # settings and three clips
+        time.sleep(0.005)
+    process.kill()
+    process.communicate()
+    kept = lines_of(journal)
+    assert kept >= 4
+    assert not whole.exists()
+    with journal.open("ab") as file:  # half a line of the next clip
+        file.write(b'{"clip": "')
+
+    code, out, _ = predict(clips, "--out", whole, "--frames", frames[1], "--workers", 2)
+    assert (code, out) == (1, [])
+    pd.testing.assert_frame_equal(pd.read_parquet(whole), pd.read_parquet(plain))
+    pd.testing.assert_frame_equal(pd.read_parquet(frames[1]), pd.read_parquet(frames[0]))
+    assert not journal.exists()
+
+
+def hang_or_die(task):
+    if task == "hangs":
+        time.sleep(60)
+    if task == "dies":
+        os.kill(os.getpid(), signal.SIGKILL)
+    return task.upper()
+
+
+def prepare_to_hang():
+    return hang_or_die
+
+
+def fail_to_prepare():
+    raise ValueError("no memory")
+
+
+def test_a_worker_that_hangs_or_dies_costs_its_task_alone():
+    tasks = ["a", "hangs", "dies", "b", "c"]
+    results = dict(run_tasks(tasks, prepare_to_hang, 2, limit_s=2.0))
+    assert results.pop("hangs") == Lost("not done after 2.0 s, so it was stopped")
+    assert results.pop("dies").reason.startswith("the process that read it ended by signal 9")
+    assert results == {"a": "A", "b": "B", "c": "C"}
+
+
+def test_a_worker_that_cannot_start_ends_the_run():
+    with pytest.raises(RuntimeError, match="a worker cannot start: no memory"):
+        list(run_tasks(["a", "b"], fail_to_prepare, 1))
+
+
+def test_a_journal_keeps_clips_until_their_files_change(tmp_path):
+    clip, path = tmp_path / "a.mp4", tmp_path / "out.csv.journal"
+    clip.write_bytes(b"1")
+    with Journal.open(path, {"--fps": 2}) as journal:
+        journal.add(str(clip), {"value": 0.1 + 0.2})
+        with pytest.raises(ValueError, match="another run writes here"), Journal.open(path, {}):
+            pass
+    with Journal.open(path, {"--fps": 2}) as journal:
+        assert journal.holds(str(clip))
+        assert next(journal.read([str(clip)]))["value"] == 0.1 + 0.2
+        clip.write_bytes(b"12")
+        assert not journal.holds(str(clip))
+        journal.add(str(clip), {"value": 2})
+        assert [record["value"] for record in journal.read([str(clip)])] == [2]
+    with (
+        pytest.raises(ValueError, match=r"other settings: --fps was 2, now 4"),
+        Journal.open(path, {"--fps": 4}),
+    ):
+        pass
+    path.write_text("notes\n")
+    with pytest.raises(ValueError, match="is no journal"), Journal.open(path, {"--fps": 4}):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--workers", 2), "--workers writes tables: give --out"),
+        (("--workers", 2, "--out", "a.csv", "--report", "a.html"), "leave --report"),
+        (("--time-limit", 5), "--time-limit needs --workers"),
+    ],
+)
+def test_options_that_do_not_go_with_workers_are_one_line(predict, clips, words, message):
+    code, _, (line,) = predict(clips, *words)
+    assert code == 1
+    assert message in line

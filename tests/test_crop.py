@@ -39,7 +39,7 @@ from mma_mrnnet.faces.tracks import crop_faces
 from mma_mrnnet.features.clip_cache import read_splits
 from mma_mrnnet.features.clip_rows import AffectCache
 from mma_mrnnet.features.records import ClipFile
-from mma_mrnnet.files import MARK, replaced_folder
+from mma_mrnnet.files import MARK, locked, replaced_folder
 from mma_mrnnet.training.arguments import parse_arguments
 from mma_mrnnet.training.clip_corpora import read_corpus
 from mma_mrnnet.video.reading import VideoError, read_frames
@@ -560,7 +560,7 @@ def test_what_cannot_be_done_is_one_line_before_any_work(
 def test_two_runs_do_not_work_in_one_folder(corpus, tmp_path):
     (tmp_path / "out").mkdir()
     with (
-        crop_corpus_module._lock(tmp_path / "out"),
+        locked(tmp_path / "out", ""),
         pytest.raises(ValueError, match="another run is making crops here"),
     ):
         crop_corpus(corpus, tmp_path / "out", AT_2, 1)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from itertools import combinations
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from mma_mrnnet.cli.options import printable, say
 
@@ -159,6 +159,22 @@ class Outputs:
                 self.failed.append(f"{self.given[option]}: without {people[0].file}: {reason}")
         return people
 
+    def to_json(self) -> dict[str, Any]:
+        """Return the rows of the tables so far, JSON-serialisable; `add_json` takes them."""
+        return {
+            "out": self._rows,
+            "frames": [_encode(part) for part in self._frames],
+            "windows": [_encode(part) for part in self._windows],
+            "failed": self.failed,
+        }
+
+    def add_json(self, rows: dict[str, Any]) -> None:
+        """Add the rows of another `Outputs`."""
+        self._rows += rows["out"]
+        self._frames += [_decode(part) for part in rows["frames"]]
+        self._windows += [_decode(part) for part in rows["windows"]]
+        self.failed += rows["failed"]
+
     def write(self) -> None:
         """Write the requested outputs."""
         for option, path in self.given.items():
@@ -262,6 +278,17 @@ def _write_parts(parts: list["pd.DataFrame"], path: Path) -> bool:
     filled = [part for part in parts if len(part)] or parts[:1]
     write_table(pd.concat(filled, ignore_index=True), path)
     return True
+
+
+def _encode(table: "pd.DataFrame") -> list[tuple[str, str, list]]:
+    """Return (name, dtype, values) of each column."""
+    return [(name, str(table[name].dtype), table[name].tolist()) for name in table]
+
+
+def _decode(columns: list[tuple[str, str, list]]) -> "pd.DataFrame":
+    import pandas as pd
+
+    return pd.DataFrame({name: pd.Series(cells, dtype=dtype) for name, dtype, cells in columns})
 
 
 def describe_unwritten(path: Path, error: Exception) -> str:

@@ -5,13 +5,14 @@ import glob
 import math
 import sys
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 from urllib.parse import urlsplit
 
 import typer
 
+from mma_mrnnet.cli.journal import Journal, Record
 from mma_mrnnet.cli.options import (
     REPORT_HELP,
     Device,
@@ -24,6 +25,7 @@ from mma_mrnnet.cli.options import (
     Threads,
     open_model,
     option,
+    parse_count,
     parse_rate,
     parse_seconds,
     parse_table_rate,
@@ -42,6 +44,7 @@ from mma_mrnnet.cli.outputs import (
     print_notes,
     print_prediction,
 )
+from mma_mrnnet.workers import Lost, run_tasks
 
 if TYPE_CHECKING:
     from mma_mrnnet.hub.facts import CheckpointFacts
@@ -51,6 +54,7 @@ if TYPE_CHECKING:
 PREDICT_EXAMPLES = """examples:
   mma-mrnnet predict clip.mp4
   mma-mrnnet predict clips/ --out results.csv --frames frames.parquet
+  mma-mrnnet predict clips/ --out results.parquet --workers 8
   mma-mrnnet predict 'clips/*.mov' --fps native --frames frames.csv
   mma-mrnnet predict interview.mp4 --all-faces --out people.csv
   mma-mrnnet predict clip.mp4 --neutral 0:2                # seconds in which the face rests
@@ -64,6 +68,7 @@ COMPARE_EXAMPLES = """examples:
   mma-mrnnet compare before.mp4 after.mp4 --neutral auto --report both.png"""
 
 WINDOW_S, HOP_S = 12.0, 1.0
+TIME_LIMIT_S = 3600.0  # an hour of video takes minutes
 COMPARED_BAR_LENGTH = 10  # characters for intensity 1
 
 
@@ -167,6 +172,24 @@ def predict_clips(
             help="Average each face with its mirrored copy: steadier, twice the extractor's time.",
         ),
     ] = False,
+    workers: Annotated[
+        int | None,
+        option(
+            "N",
+            "Processes that share the clips, each with its own model. Writes tables only. Results "
+            "are kept beside the first table until all are done: the same command goes on after "
+            "an end of any kind. Default: this process, one clip after the other.",
+            parse_count,
+        ),
+    ] = None,
+    time_limit: Annotated[
+        float | None,
+        option(
+            "SECONDS",
+            f"With --workers: give up a clip that takes longer. Default: {TIME_LIMIT_S:g}.",
+            parse_seconds,
+        ),
+    ] = None,
     engine: EngineOption = None,
     device: Device = None,
     threads: Threads = 1,
@@ -175,12 +198,10 @@ def predict_clips(
     targets = Targets(out, frames, windows, report, annotate)
     targets.check()
     _check_windows(targets, fps, window, hop)
-    opened = open_model(model, revision, engine, device, threads)
+    _check_workers(targets, workers, time_limit, as_json=as_json)
+    opening = Opening(model, revision, engine, device, threads, mirror)
+    opened = opening.open()
     facts = opened.facts
-    if mirror:
-        from mma_mrnnet.prediction.checkpoint import MirroredEngine
-
-        opened = MirroredEngine(opened)
     given = {"--fps": fps, "--all-faces": all_faces or None, "--neutral": neutral}
     _check_options_of(facts, given)
     if table_fps is not None and facts.feature_names is None:
@@ -200,6 +221,9 @@ def predict_clips(
     )
     shown_fps = facts.sampling_fps if fps is None else fps.fps
     hop_s = HOP_S if hop is None else hop
+    if workers is not None:
+        job = Job(opening, reading, targets, shown_fps, window_s, hop_s)
+        return _predict_in_workers(found, job, workers, time_limit or TIME_LIMIT_S)
     outputs = Outputs(targets, opened, shown_fps, window_s, hop_s)
     return _predict_all(found, reading, outputs, targets, as_json=as_json)
 
@@ -220,26 +244,157 @@ def _predict_all(
         is_interrupted = True
         say(f"mma-mrnnet: interrupted after {done} of {len(clips)} clips")
     outputs.write()
+    code = _conclude(errors, outputs, reading.engine.facts)
+    return 130 if is_interrupted else code
+
+
+def _conclude(errors: list[str | None], outputs: Outputs, facts: "CheckpointFacts") -> int:
+    """Print the notes and return the exit code; raise OSError for outputs that failed."""
     if None in errors:
-        print_notes(reading.engine.facts, with_frames=targets.frames is not None)
+        print_notes(facts, with_frames="frames" in outputs.given)
     if outputs.failed:
         raise OSError("; ".join(outputs.failed))
-    if is_interrupted:
-        return 130
     return int(any(error is not None for error in errors))
+
+
+@dataclass(frozen=True)
+class Opening:
+    """Options by which a model is opened, here and in every worker."""
+
+    model: str | None
+    revision: str | None
+    engine: Any
+    device: str | None
+    threads: int
+    mirror: bool
+
+    def open(self) -> "Engine":
+        """Open the model; see `open_model`."""
+        opened = open_model(self.model, self.revision, self.engine, self.device, self.threads)
+        if not self.mirror:
+            return opened
+        from mma_mrnnet.prediction.checkpoint import MirroredEngine
+
+        return MirroredEngine(opened)
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a worker needs to predict clips."""
+
+    opening: Opening
+    reading: Reading
+    targets: Targets
+    shown_fps: float | None
+    window_s: float
+    hop_s: float
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave the engine out: every worker opens its own."""
+        return {**vars(self), "reading": Reading(**{**vars(self.reading), "engine": None})}
+
+    def outputs(self) -> Outputs:
+        """Return new, empty outputs."""
+        engine = self.reading.engine
+        return Outputs(self.targets, engine, self.shown_fps, self.window_s, self.hop_s)
+
+    def prepare(self) -> Callable[[str], Record]:
+        """Open the model, and return what predicts one clip."""
+        reading = replace(self.reading, engine=self.opening.open())
+        job = replace(self, reading=reading)
+        return lambda clip: job.record(predict_one(clip, reading))
+
+    def record(self, people: list["VideoPrediction"]) -> Record:
+        """Return what is kept of one clip's people."""
+        outputs = self.outputs()
+        outputs.add(people)
+        said = {"errors": [each.error for each in people], "warning": people[0].warning}
+        return {**outputs.to_json(), **said}
+
+    def settings(self) -> Record:
+        """Return all that changes the results, by its name in messages."""
+        from mma_mrnnet import __version__
+
+        tables = list(self.targets.given())
+        windows = [self.window_s, self.hop_s] if self.targets.windows else None
+        neutral = self.reading.neutral
+        return {
+            "the version": __version__,
+            "the model": _digest_model(self.reading.engine),
+            "the list of tables": tables,
+            "--fps": "native" if self.reading.every_frame else self.reading.fps,
+            "--table-fps": self.reading.table_fps,
+            "--all-faces": self.reading.all_faces,
+            "--neutral": list(neutral) if isinstance(neutral, tuple) else neutral,
+            "--window and --hop": windows,
+            "--engine": self.reading.engine.name,
+            "--device": self.opening.device,
+            "--mirror": self.opening.mirror,
+        }
+
+
+def _digest_model(engine: "Engine") -> str:
+    """Return a digest of what the model says, whatever runs it, about made-up inputs."""
+    import numpy as np
+
+    from mma_mrnnet.files import content_digest
+
+    facts, random = engine.facts, np.random.default_rng(0)
+    affect = random.random((1, facts.num_frames, facts.input_size), np.float32)
+    said = [engine.predict_intensities(affect, np.ones(affect.shape[:2], bool))]
+    if facts.feature_names is None:
+        said.append(engine.extract_affect([random.integers(0, 256, (64, 64, 3), np.uint8)]))
+    numbers = [value.round(4).tolist() for value in said]
+    return content_digest(vars(facts), numbers)[:12]
+
+
+def _predict_in_workers(clips: list[str], job: Job, workers: int, limit_s: float) -> int:
+    """Predict in several processes, write the tables in the order of `clips`; return the exit code.
+
+    Results of finished clips are in a journal until the tables are written.
+    """
+    from tqdm import tqdm
+
+    first = next(iter(job.targets.given().values()))
+    with Journal.open(first.with_name(f"{first.name}.journal"), job.settings()) as journal:
+        todo = [clip for clip in clips if not journal.holds(clip)]
+        results = run_tasks(
+            todo, job.prepare, workers, limit_s=limit_s, preload="mma_mrnnet.prediction"
+        )
+        done = len(clips) - len(todo)
+        bar = tqdm(total=len(clips), initial=done, unit="clip", disable=None)
+        try:
+            with bar, contextlib.closing(results):
+                for clip, result in results:
+                    record = result
+                    if isinstance(result, Lost):
+                        record = job.record([_failed(clip, result.reason, job.reading)])
+                    journal.add(clip, record)
+                    _say_problems(clip, record)
+                    bar.update()
+        except KeyboardInterrupt:
+            say("mma-mrnnet: interrupted; finished clips are kept, and the same command goes on")
+            return 130
+        outputs, errors = job.outputs(), []
+        for record in journal.read(clips):
+            outputs.add_json(record)
+            errors += record["errors"]
+        failures = len(outputs.failed)
+        outputs.write()
+        if len(outputs.failed) == failures:
+            journal.remove()
+        return _conclude(errors, outputs, job.reading.engine.facts)
+
+
+def _say_problems(clip: str, record: Record) -> None:
+    for problem in (record["warning"], *record["errors"]):
+        if problem is not None:
+            say(f"mma-mrnnet: {_strip_secrets(clip)}: {problem}")
 
 
 def predict_one(clip: str, reading: Reading) -> list["VideoPrediction"]:
     """Return one prediction per person; a failure becomes a prediction with `error`."""
-    import pandas as pd
-
-    from mma_mrnnet.prediction import (
-        VideoPrediction,
-        frame_columns,
-        predict_people,
-        predict_table,
-        predict_video,
-    )
+    from mma_mrnnet.prediction import predict_people, predict_table, predict_video
 
     engine = reading.engine
     try:
@@ -259,9 +414,21 @@ def predict_one(clip: str, reading: Reading) -> list["VideoPrediction"]:
         reason = " ".join(str(error).split()).removeprefix(f"{name}: ") or type(error).__name__
         if reason.startswith(f"{name}:"):  # an error of a table, followed by the line number
             reason = f"line {reason.removeprefix(f'{name}:')}"
-        empty = pd.DataFrame(columns=frame_columns(engine.facts)).astype({"face": bool})
-        nothing = dict.fromkeys(engine.facts.label_names, float("nan"))
-        return [VideoPrediction(name, nothing, empty, duration_s=float("nan"), error=reason)]
+        return [_failed(clip, reason, reading)]
+
+
+def _failed(clip: str, reason: str, reading: Reading) -> "VideoPrediction":
+    """Return the prediction of a clip that could not be read."""
+    import pandas as pd
+
+    from mma_mrnnet.prediction import VideoPrediction, frame_columns
+
+    facts = reading.engine.facts
+    empty = pd.DataFrame(columns=frame_columns(facts)).astype({"face": bool})
+    nothing = dict.fromkeys(facts.label_names, float("nan"))
+    return VideoPrediction(
+        _strip_secrets(clip), nothing, empty, duration_s=float("nan"), error=reason
+    )
 
 
 def _strip_secrets(clip: str) -> str:
@@ -297,6 +464,20 @@ def _check_windows(
             "--windows rests on the frames at the checkpoint's own rate: leave --fps out, "
             "or give native"
         )
+
+
+def _check_workers(
+    targets: Targets, workers: int | None, time_limit: float | None, *, as_json: bool
+) -> None:
+    """Raise ValueError for options that do not go with `--workers`."""
+    if workers is None and time_limit is not None:
+        raise ValueError("--time-limit needs --workers")
+    if workers is None:
+        return
+    if not any((targets.out, targets.frames, targets.windows)):
+        raise ValueError("--workers writes tables: give --out, --frames or --windows")
+    if targets.report or targets.annotate or as_json:
+        raise ValueError("--workers writes tables: leave --report, --annotate and --json out")
 
 
 def _choose_window(window: float | None, most_s: float) -> float:

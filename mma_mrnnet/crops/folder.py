@@ -5,7 +5,7 @@ import csv
 import io
 import os
 import time
-from collections.abc import Container, Iterator
+from collections.abc import Container
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -14,13 +14,8 @@ from tqdm import tqdm
 from mma_mrnnet.crops.store import METADATA, CropSettings, read_current_index
 from mma_mrnnet.crops.workers import Outcome, Task, crop_clips
 from mma_mrnnet.faces.detection import detector_path
-from mma_mrnnet.files import write_text
+from mma_mrnnet.files import locked, write_text
 from mma_mrnnet.video.reading import VIDEO_SUFFIXES
-
-try:
-    import fcntl
-except ImportError:  # Windows
-    fcntl = None  # type: ignore[assignment]  # mypy expects a module
 
 
 @dataclass
@@ -95,7 +90,7 @@ def crop_corpus(
     detector_path()
     out.mkdir(parents=True, exist_ok=True)
     report = CropReport()
-    with _lock(out):
+    with locked(out, "another run is making crops here; wait for it to end"):
         todo: list[Task] = []
         for video, place in clips.items():
             index = read_current_index(video, place, settings)
@@ -152,30 +147,6 @@ def _assign_places(folder: Path, out: Path) -> dict[Path, Path]:
                 f"{video} would be put inside the crops of {video_of[above]}; rename one of them"
             )
     return clips
-
-
-@contextlib.contextmanager
-def _lock(folder: Path) -> Iterator[None]:
-    """Lock the folder until the process ends; no lock on Windows and some network file systems.
-
-    `filelock` would leave a file among the crops.
-    """
-    if fcntl is None:
-        yield
-        return
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise ValueError(
-                f"{folder}: another run is making crops here; wait for it to end"
-            ) from error
-        except OSError:  # a network file system without locks
-            pass
-        yield
-    finally:
-        os.close(handle)
 
 
 def _copy_tables(folder: Path, out: Path, clips: dict[Path, Path], report: CropReport) -> None:
