@@ -282,7 +282,7 @@ def _write_parts(parts: list["pd.DataFrame"], path: Path) -> bool:
 
 def _encode(table: "pd.DataFrame") -> list[tuple[str, str, list]]:
     """Return (name, dtype, values) of each column."""
-    return [(name, str(table[name].dtype), table[name].tolist()) for name in table]
+    return [(str(name), str(table[name].dtype), table[name].tolist()) for name in table]
 
 
 def _decode(columns: list[tuple[str, str, list]]) -> "pd.DataFrame":

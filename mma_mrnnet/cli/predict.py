@@ -366,9 +366,11 @@ def _predict_in_workers(clips: list[str], job: Job, workers: int, limit_s: float
         try:
             with bar, contextlib.closing(results):
                 for clip, result in results:
-                    record = result
-                    if isinstance(result, Lost):
-                        record = job.record([_failed(clip, result.reason, job.reading)])
+                    record = (
+                        job.record([_failed(clip, result.reason, job.reading)])
+                        if isinstance(result, Lost)
+                        else result
+                    )
                     journal.add(clip, record)
                     _say_problems(clip, record)
                     bar.update()
