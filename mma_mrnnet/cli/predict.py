@@ -313,13 +313,13 @@ class Job:
 
     def settings(self) -> Record:
         """Return all that changes the results, by its name in messages."""
-        from mma_mrnnet import __version__
+        from importlib.metadata import version
 
         tables = list(self.targets.given())
         windows = [self.window_s, self.hop_s] if self.targets.windows else None
         neutral = self.reading.neutral
         return {
-            "the version": __version__,
+            "the version": version("mma-mrnnet"),
             "the model": _digest_model(self.reading.engine),
             "the list of tables": tables,
             "--fps": "native" if self.reading.every_frame else self.reading.fps,
