@@ -126,6 +126,7 @@ HEADER = ["file_name", "subject", "joy", "boredom"]
             [HEADER, ["../../a.mp4", "v", "0", "1"]],
             ":2: '../../a.mp4' is not in",
         ),
+        "no file's name": ([HEADER, ["x" * 300, "v", "0", "1"]], ":2: the clip 'xxxxx"),
         "elsewhere": ([HEADER, ["/etc/hostname", "v", "0", "1"]], ":2: '/etc/hostname' is not in"),
         "listed twice": (
             [HEADER, ["a.mp4", "v", "0", "1"], ["a.mp4", "v", "0", "1"]],
@@ -209,9 +210,10 @@ def test_metadata_of_json_lines_and_parquet_is_read_as_videofolder_has_it(own):
     for clip, other in zip(found, expected, strict=True):
         assert list(clip.labels) == sorted(other.labels, reverse=True)
         assert clip.labels == pytest.approx(other.labels, nan_ok=True)
-    (own / "train" / "metadata.jsonl").write_text(text + "{no JSON\n")
-    with pytest.raises(ValueError, match=r"metadata\.jsonl:3: not a line of JSON"):
-        load_clip_folder(own)
+    for damaged in ("{no JSON\n", "[" * 100_000):
+        (own / "train" / "metadata.jsonl").write_text(text + damaged)
+        with pytest.raises(ValueError, match=r"metadata\.jsonl:3: not a line of JSON"):
+            load_clip_folder(own)
 
 
 def test_targets_and_ignore_choose_columns_and_a_scale_is_declared(own):

@@ -641,6 +641,10 @@ def test_a_labelled_folder_takes_names_and_indices_and_any_labels(tmp_path, capl
             "metadata.csv:2: expression must be one of neutral",
         ),
         (
+            f"file_name,subject,expression\na.jpg,A,{'9' * 5000}\n",
+            "metadata.csv:2: expression must be one of neutral",
+        ),
+        (
             "file_name,valence\na.jpg,0\n",
             "metadata.csv:1: columns file_name and subject must be here",
         ),

@@ -122,6 +122,13 @@ def store(tmp_path):
 # ---- one clip
 
 
+@pytest.mark.parametrize("text", ["[" * 100_000, '{"format": Infinity}', "[]", "9" * 5000])
+def test_a_damaged_index_of_crops_is_named(tmp_path, text):
+    (tmp_path / "crops.json").write_text(text)
+    with pytest.raises(CropError, match=r"crops\.json: not an index of crops"):
+        read_index(tmp_path)
+
+
 def test_a_crop_is_named_by_the_number_of_its_frame_and_a_frame_without_a_face_has_none(
     tmp_path, store
 ):

@@ -4,6 +4,7 @@ import json
 import os
 import re
 import shutil
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -779,4 +780,27 @@ def test_a_checkpoint_of_pickled_weights_alone_is_refused_with_the_way_out(
     with pytest.raises(
         CheckpointError, match=r"pytorch_model\.bin holds pickled weights.*save_file"
     ):
+        load_checkpoint(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "asking",
+    [
+        {"backbone": "someone/else", "use_pretrained_backbone": True, "backbone_config": None},
+        {"backbone_config": {"model_type": "maskformer", "backbone": "someone/else"}},
+    ],
+)
+def test_a_folder_whose_config_names_a_repository_asks_no_hub(
+    tiny_model, asking, tmp_path, monkeypatch
+):
+    tiny_model.save_pretrained(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text("utf-8"))
+    config["mma_config"] |= asking
+    (tmp_path / "config.json").write_text(json.dumps(config), "utf-8")
+
+    def refuse(*_):
+        raise AssertionError("the Hub was asked")
+
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+    with pytest.raises(CheckpointError, match=r"backbone"):
         load_checkpoint(tmp_path)

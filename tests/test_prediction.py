@@ -29,6 +29,9 @@ from mma_mrnnet.faces.detection import FaceDetector, align_face
 from mma_mrnnet.faces.tracks import crop_faces
 from mma_mrnnet.hub.checkpoints import CheckpointError, load_checkpoint
 from mma_mrnnet.prediction import NO_FACE, clip_table, write_table
+from mma_mrnnet.prediction.result import run_stage_2
+from mma_mrnnet.prediction.torch_engine import TorchEngine
+from mma_mrnnet.tables.cells import read_text_table
 from mma_mrnnet.video.reading import VideoError, read_frames
 from mma_mrnnet.video.writing import write_video
 
@@ -702,3 +705,29 @@ def test_a_row_without_numbers_has_no_caveats_about_them(tiny_model, tiny_proces
 def test_what_is_no_model_is_refused_in_one_line(tmp_path, tiny_processor):
     with pytest.raises(ValueError, match=r"a stage-2 model, a folder or the name.*; got int"):
         predict_video(tmp_path / "clip.mp4", 3, tiny_processor)
+
+
+def test_a_text_that_a_spreadsheet_would_run_is_disarmed_in_csv_alone(tmp_path):
+    names = ["=cmd|' /C calc'!A0", "+a.mp4", "@b.mp4", "-c.mp4", "-1", "d=1.mp4"]
+    table = pd.DataFrame({"file": names, "=Joy": [-1.0, 0, 1, 2, 3, 4], "error": None})
+    write_table(table, tmp_path / "table.csv")
+    seen = pd.read_csv(tmp_path / "table.csv")
+    assert list(seen) == ["file", "'=Joy", "error"]
+    assert seen["file"].tolist() == [*("'" + name for name in names[:4]), *names[4:]]
+    assert seen["'=Joy"].tolist() == [-1.0, 0, 1, 2, 3, 4]
+    back = read_text_table(tmp_path / "table.csv")
+    assert (back.header, back.cells(0)) == (["file", "=Joy", "error"], names)
+    write_table(table, tmp_path / "table.json")
+    assert [row["file"] for row in json.loads((tmp_path / "table.json").read_text())] == names
+
+
+def test_intensities_that_overflow_are_an_error_and_not_a_result(tiny_model, tiny_processor):
+    with torch.no_grad():
+        tiny_model.dense.bias.fill_(3e38)
+        tiny_model.output.weight.fill_(10.0)  # each product overflows
+        tiny_model.output.weight[:, 0] = -10.0  # and infinity minus infinity is NaN
+    engine = TorchEngine(tiny_model, tiny_processor)
+    clip = np.zeros((3, len(engine.facts.input_names)), np.float32)
+    with pytest.raises(ValueError, match="gave NaN or infinity as intensities"):
+        run_stage_2([clip], engine)
+    assert np.isnan(run_stage_2([clip[:0]], engine)).all()  # no frame, no damage

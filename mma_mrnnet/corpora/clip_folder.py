@@ -1,6 +1,7 @@
 """A user's own clips, with intensities in metadata files as in the Hub's `videofolder`."""
 
 import math
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -167,8 +168,9 @@ def _read_clip(row: _Row, folder: Path, targets: list[str], scale: tuple[float, 
     name = row.cells["file_name"]
     check_inside(name, row.folder, folder, row.place)
     path = row.folder / name
-    if not name or not path.exists():
-        raise ValueError(f"{row.place}: the clip {name!r} is not in {row.folder}")
+    # os.path: False, not an error, for a name that no file can have; False for a named pipe.
+    if not name or not (os.path.isfile(path) or os.path.isdir(path)):  # noqa: PTH112, PTH113
+        raise ValueError(f"{row.place}: the clip {name!r:.200} is not in {row.folder}")
     if path.is_dir() and read_index(path) is None:
         raise ValueError(
             f"{row.place}: {name!r} is a folder without {INDEX}, "

@@ -20,7 +20,7 @@ from mma_mrnnet.corpora.frame_tables import (
 )
 from mma_mrnnet.features.records import FRAME_SPLITS, action_unit_column, check_inside
 from mma_mrnnet.model.labels import ACTION_UNITS, EXPRESSIONS, NO_CLASS
-from mma_mrnnet.tables.cells import TextTable, is_missing, read_text_table
+from mma_mrnnet.tables.cells import TextTable, is_missing, parse_number, read_text_table
 
 logger = logging.getLogger(__name__)
 
@@ -116,8 +116,9 @@ def _read_expression(table: TextTable, row: int, column: int) -> int:
         return EXPRESSIONS.index(cell)
     if re.fullmatch(r"-\d+", cell):
         return NO_CLASS
-    if cell.isdecimal() and int(cell) < len(EXPRESSIONS):
-        return int(cell)
+    number = parse_number(cell)  # not int(), which refuses thousands of digits
+    if cell.isdecimal() and number is not None and number < len(EXPRESSIONS):
+        return int(number)
     raise table.error(
         row, f"expression must be one of {', '.join(EXPRESSIONS)} or 0 to 6; got {cell!r}"
     )

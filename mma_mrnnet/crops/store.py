@@ -132,7 +132,14 @@ def read_index(folder: Path) -> CropIndex | None:
         return None
     except OlderCropsError:
         raise
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
+    except (
+        ArithmeticError,
+        AttributeError,
+        LookupError,
+        RecursionError,
+        TypeError,
+        ValueError,
+    ) as error:
         raise CropError(
             f"{path}: not an index of crops ({error}); remove {folder} to have it made again"
         ) from error

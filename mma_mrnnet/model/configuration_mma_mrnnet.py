@@ -39,9 +39,13 @@ LOSS_WEIGHTS = (
     "consistency_weight",
 )
 
-MOST_PARAMETERS = 10**9
+HUB_BACKBONE_FIELDS = ("backbone", "use_pretrained_backbone", "use_timm_backbone")
+"""Fields by which transformers would fetch a backbone from the Hub."""
+
+MOST_PARAMETERS = 2 * 10**8
 """A config that asks for more is refused before memory is spent (our choice, like what follows)."""
 MOST_LAYERS = 1000
+MOST_UNITS = 4096
 MOST_TARGETS = 10_000
 MOST_IMAGE_SIZE = 2048
 MOST_FRAMES = 100_000
@@ -193,6 +197,12 @@ class MMAConfig(NamedOutputsConfig):
         self.action_units = list(self.action_units)
         if isinstance(self.backbone_config, dict):
             self.backbone_config = {"model_type": "resnet", **self.backbone_config}
+            kind = self.backbone_config["model_type"]
+            # Before transformers builds another kind's config, which may ask the Hub.
+            _require_one_of("model_type of backbone_config", kind, ("resnet",))
+        named = [name for name in HUB_BACKBONE_FIELDS if kwargs.get(name)]
+        if named:
+            raise ValueError(f"{named[0]} is not accepted; a backbone is given by backbone_config")
         if self.supervised_action_units is not None:
             self.supervised_action_units = list(self.supervised_action_units)
         if self.id2label is None and kwargs.get("num_labels") is None:
@@ -237,10 +247,13 @@ class MMAConfig(NamedOutputsConfig):
                 f"got {depths!r:.80}, {widths!r:.80}"
             )
         _require_at_most("depths of backbone_config, in all,", sum(depths), MOST_LAYERS)
-        # The 3 x 3 convolutions hold nearly all parameters of a unit.
-        parameters = sum(9 * depth * width**2 for depth, width in zip(depths, widths, strict=True))
+        # A basic unit has two 3 x 3 convolutions; a bottleneck's work on a quarter of the width.
+        weights = 2 if backbone.layer_type == "bottleneck" else 18
+        parameters = sum(
+            weights * depth * width**2 for depth, width in zip(depths, widths, strict=True)
+        )
         parameters += 49 * 3 * backbone.embedding_size
-        _require_at_most("parameters of backbone_config", parameters, 4 * MOST_PARAMETERS)
+        _require_at_most("parameters of backbone_config", parameters, MOST_PARAMETERS)
         _require_at_least("dropout", self.dropout, 0.0)
         if self.dropout >= 1:
             raise ValueError(f"dropout must be below 1; got {self.dropout!r}")
@@ -441,6 +454,7 @@ class MMAMRNNetConfig(NamedOutputsConfig):
             _require_at_least(name, getattr(self, name), 1)
         _require_at_most("num_frames", self.num_frames, MOST_FRAMES)
         _require_at_most("num_hidden_layers", self.num_hidden_layers, MOST_LAYERS)
+        _require_at_most("hidden_size", self.hidden_size, MOST_UNITS)
         units, inputs, targets = self.hidden_size, self.gru_input_size, len(self.output_names)
         frames = self.num_frames if self.temporal_pooling in ("mask", "padded") else 6
         parameters = 3 * units * (inputs + units + 2 * units * (self.num_hidden_layers - 1))

@@ -346,7 +346,10 @@ def predict_intensities(sampled: SampledAffect, engine: Engine) -> dict[str, flo
 
 
 def run_stage_2(clips: Sequence[np.ndarray], engine: Engine) -> np.ndarray:
-    """Return (N, K) float32 intensities of N clips of (L, A) affect; NaN without frames."""
+    """Return (N, K) float32 intensities of N clips of (L, A) affect; NaN without frames.
+
+    Raises ValueError if the checkpoint's numbers overflow.
+    """
     facts = engine.facts
     intensities = np.full((len(clips), len(facts.label_names)), np.nan, np.float32)
     filled = [number for number, clip in enumerate(clips) if len(clip)]
@@ -354,6 +357,8 @@ def run_stage_2(clips: Sequence[np.ndarray], engine: Engine) -> np.ndarray:
         chosen = filled[first : first + CLIPS_AT_ONCE]
         affect, frame_mask = _pad([clips[number] for number in chosen], facts)
         intensities[chosen] = engine.predict_intensities(affect, frame_mask)
+    if not np.isfinite(intensities[filled]).all():
+        raise ValueError("the checkpoint gave NaN or infinity as intensities; it is damaged")
     return intensities
 
 

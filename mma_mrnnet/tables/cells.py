@@ -199,7 +199,7 @@ def _read_json_lines(path: Path, text: str) -> TextTable:
             continue
         try:
             value = json.loads(content)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise ValueError(f"{path}:{line}: not a line of JSON: {error}") from error
         if not isinstance(value, dict):
             raise ValueError(f"{path}:{line}: a JSON object is needed; got {content[:80]!r}")
@@ -251,17 +251,28 @@ def is_all_numbers(cells: Sequence[str]) -> bool:
 def write_table(table: "pd.DataFrame", path: str | os.PathLike[str]) -> None:
     """Write a .csv, .json or .parquet file atomically; in JSON, NaN becomes null.
 
-    Raises ValueError as `check_table_path` does.
+    In a .csv file, a text that a spreadsheet would run as a formula starts with an apostrophe,
+    which `read_text_table` drops. Raises ValueError as `check_table_path` does.
     """
     path = Path(path)
     check_table_path(path)
     with replaced_file(path) as staging:
         if path.suffix.lower() == ".csv":
-            table.to_csv(staging, index=False)
+            named = table.rename(columns=_disarm)
+            named.apply(_disarm_column).to_csv(staging, index=False)
         elif path.suffix.lower() == ".json":
             table.to_json(staging, orient="records", indent=1, double_precision=6)
         else:
             table.to_parquet(staging, index=False)
+
+
+def _disarm_column(column: "pd.Series") -> "pd.Series":
+    return column if column.dtype.kind in "biuf" else column.map(_disarm)
+
+
+def _disarm(cell: Any) -> Any:
+    may_run = isinstance(cell, str) and cell.startswith(("=", "+", "-", "@", "\t", "\r"))
+    return f"'{cell}" if may_run and parse_number(cell) is None else cell
 
 
 def check_table_path(path: Path) -> None:
