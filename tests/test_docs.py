@@ -33,8 +33,8 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 CODE, FORMATS = {"python", "sh"}, {"text", "csv", "json", "yaml", "bibtex"}
 
 NOT_RUN = {
-    **{"evaluation.md": 2, "own_data.md": 1, "predict.md": 2, "quick_start.md": 1},
-    **{"reports.md": 3, "sharing.md": 4, "training.md": 6},
+    **{"evaluation.md": 3, "own_data.md": 1, "predict.md": 2, "quick_start.md": 2},
+    **{"reports.md": 3, "sharing.md": 5, "training.md": 6},
 }
 """Number of blocks of each page marked `*Not run here: REASON.*`; count a new one here."""
 
