@@ -2,7 +2,12 @@
 
 import logging
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
+from accelerate import PartialState
+from filelock import FileLock, Timeout
 from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 
@@ -32,13 +37,27 @@ def main(words: list[str] | None = None) -> int:
         refuse_early(args)
         stage = STAGES[args.stage](args)
         args.output.mkdir(parents=True, exist_ok=True)  # not before: a failed start leaves nothing
-        results = fit(stage, args)
+        with _claim(args.output):
+            results = fit(stage, args)
     except (ValueError, OSError, RuntimeError, StrictDataclassError, SafetensorError) as error:
         sys.stderr.write(f"train: {_one_line(error)}\n")
         return 1
     if results:
         logger.info("wrote %s", args.output / "model")
     return 0
+
+
+@contextmanager
+def _claim(output: Path) -> Iterator[None]:
+    """Lock the output folder; raise ValueError if another training writes into it."""
+    if not PartialState().is_main_process:
+        yield
+        return
+    try:
+        with FileLock(output / ".lock", timeout=0):
+            yield
+    except Timeout as error:
+        raise ValueError(f"{output}: another training is at work there") from error
 
 
 def _one_line(error: Exception) -> str:

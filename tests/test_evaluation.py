@@ -1,6 +1,7 @@
 """`mma-mrnnet evaluate`: scores with intervals over people, what is measured of crops, the report and its pictures."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -316,6 +317,15 @@ def test_a_source_that_there_is_not_is_named_before_anything_is_computed(
     assert cli.main([str(word) for word in words]) == 1
     assert "--pictures: unknown source wrap; there are congress, warp" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+def test_a_folder_that_cannot_be_written_is_named_before_anything_is_read(tmp_path, capsys):
+    out = Path("/proc/out")  # where not even root can write
+    if not out.parent.is_dir():
+        pytest.skip("no /proc on this system")
+    words = ["evaluate", str(tmp_path / "no model"), "--data", "drawn", "--out", str(out)]
+    assert cli.main(words) == 1
+    assert "cannot be written" in capsys.readouterr().err
 
 
 @pytest.mark.usefixtures("settings_kept")

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from PIL import Image
 
 from mma_mrnnet import MMAConfig, MMAModel, MMAMRNNetForIntensity, corpora
 from mma_mrnnet.corpora import load_frames
+from mma_mrnnet.corpora.frame_tables import has_file
 from mma_mrnnet.hub.export import export_checkpoint
 from mma_mrnnet.model.labels import ACTION_UNITS, neutral_talkers
 from mma_mrnnet.synthetic.drawn_faces import drawn_faces
@@ -578,3 +580,11 @@ def test_a_network_of_one_task_trains_on_batches_without_a_label_and_is_exported
         tmp_path / "run" / "model", channels=["valence_arousal"]
     )
     assert not set(stage2.config.untrained_outputs) & set(stage2.config.gru_input_names)
+
+
+def test_a_named_pipe_counts_as_a_missing_image(tmp_path):
+    (tmp_path / "a.png").write_bytes(b"x")
+    os.mkfifo(tmp_path / "pipe.png")  # reading it would wait for ever
+    names = ("a.png", "pipe.png", "gone.png")
+    found = has_file([f"{tmp_path.as_posix()}/{name}" for name in names])
+    assert found.tolist() == [True, False, False]

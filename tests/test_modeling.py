@@ -293,10 +293,6 @@ def test_bad_input_is_refused_in_words(tiny_model, inputs, message):
         ({"dropout": 1.0}, "dropout"),
         ({"intensity_loss": "rmse"}, "pearson, ccc, mse"),
         ({"output_activation": "tanh"}, "sigmoid, linear"),
-        ({"hidden_size": 10_000}, "hidden_size may be at most 4096"),
-        ({"num_hidden_layers": 10_000}, "num_hidden_layers may be at most 1000"),
-        ({"hidden_size": 4000, "num_hidden_layers": 20}, "parameters of stage 2 may be at most"),
-        ({"num_labels": 10**7}, "num_labels may be at most 10000"),
     ],
 )
 def test_a_stage_2_config_out_of_range_is_refused(settings, message):
@@ -320,12 +316,6 @@ def test_a_stage_2_config_out_of_range_is_refused(settings, message):
         ({"co_annotation": "both"}, "off, soft, hard"),
         ({"co_annotation_temperature": 0.0}, "above 0"),
         ({"co_annotation_weight": -0.5}, "co_annotation_weight"),
-        ({"backbone_config": {"model_type": "vit"}}, "must be one of resnet; got 'vit'"),
-        ({"backbone_config": {"depths": [10_000] * 4}}, "depths of backbone_config"),
-        (
-            {"backbone_config": {"hidden_sizes": [10_000] * 4}},
-            "parameters of backbone_config may be at most",
-        ),
     ],
 )
 def test_a_stage_1_config_out_of_range_is_refused(settings, message):

@@ -26,7 +26,7 @@ from mma_mrnnet.analysis.time_courses import (
 )
 from mma_mrnnet.corpora import LabelledFrames
 from mma_mrnnet.faces.affect import CHUNK
-from mma_mrnnet.files import write_json, write_text
+from mma_mrnnet.files import check_can_write_file, write_json, write_text
 from mma_mrnnet.hub.checkpoints import weights_digest
 from mma_mrnnet.model.labels import NO_CLASS
 from mma_mrnnet.results import (
@@ -65,6 +65,8 @@ def evaluate(
     """
     if out.exists() and not out.is_dir():
         raise ValueError(f"--out {out}: is a file; a folder is needed")
+    there = next(path for path in (out, *out.absolute().parents) if path.is_dir())
+    check_can_write_file(there / "evaluation.json")  # before the work, not after it
     extractor = Extractor.read(model)
     other = None if against is None else Extractor.read(against)
     units = extractor.network.config.action_units

@@ -2,6 +2,7 @@
 
 import hashlib
 import logging
+import os
 from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 
@@ -217,14 +218,19 @@ def _keep_labelled(table: pd.DataFrame, place: str, features: datasets.Features)
 
 
 def has_file(paths: Iterable[str]) -> NDArray[np.bool_]:
-    """Return (N,) whether each path exists; lists folders, far faster than one check per file."""
+    """Return (N,) whether each path is a file (no named pipe, no device).
+
+    Lists folders, far faster than one check per file.
+    """
     listed: dict[str, set[str]] = {}
     found = []
     for path in paths:
         folder, _, name = path.rpartition("/")
         if folder not in listed:
             listed[folder] = (
-                {entry.name for entry in Path(folder).iterdir()} if Path(folder).is_dir() else set()
+                {entry.name for entry in os.scandir(folder) if entry.is_file()}
+                if Path(folder).is_dir()
+                else set()
             )
         found.append(name in listed[folder])
     return np.array(found, dtype=bool)
