@@ -380,7 +380,7 @@ def test_the_licence_of_weights_is_that_of_their_most_restrictive_source(
 def test_the_shipped_weights_are_cc_by_and_name_every_source(shipped, folder):
     card = card_of(shipped, folder)
     assert card.data.license == "cc-by-4.0"
-    assert "| render | mit | made | known by construction |" in card.text
+    assert "| render | mit | made | read off by another model |" in card.text
     assert "| congress | public-domain | of people | read off by another model |" in card.text
 
 
@@ -411,7 +411,7 @@ def test_a_card_says_what_is_forbidden_what_it_cost_and_how_to_cite(shipped, fol
 def results(hardware, **training):
     """Results of a run of an hour and a half on two threads a process."""
     run = read_results(pretrained_folder() / "results_mma.json")
-    run.arguments["threads"] = 2
+    run.arguments["threads"], run.earlier = 2, []
     run.training = replace(run.training, seconds=5400.0, hardware=hardware, **training)
     return run
 

@@ -294,7 +294,11 @@ def test_drawn_faces_are_evaluated_and_their_labels_are_known_by_construction(
 
 def test_an_evaluation_written_before_formats_had_numbers_is_read():
     path = pretrained_folder() / "results_evaluation.json"
-    results = EvaluationResults.from_json(json.loads(path.read_text("utf-8")))
+    written = json.loads(path.read_text("utf-8"))
+    del written["format"], written["data"]["provenance"]
+    for source in written["sources"].values():
+        source.pop("steadiness", None)
+    results = EvaluationResults.from_json(written)
     assert results.sources["warp"].images == 1248
     assert results.data.provenance == []
 

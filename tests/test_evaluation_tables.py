@@ -31,14 +31,14 @@ def test_numbers_without_an_interval_or_a_value_are_shown_as_such(tables):
     assert tables.interval(NOTHING) == tables.interval(None) == "–"
 
 
-def test_the_table_sets_the_first_checkpoint_before_this_one(tables):
+def test_the_table_sets_the_checkpoint_before_beside_this_one(tables):
     text = tables.evaluation_part(EVALUATION)
-    assert rows_of(text)[2:] == [
+    assert rows_of(text)[2:4] == [
         "| london | 40 (25) | 0.52 → 0.71 [0.66, 0.76] | 0.62 → 0.81 [0.76, 0.86] "
         "| 0.90 → 0.90 [0.85, 0.95] | 0.900 → 0.980 [0.960, 1.000] |",
         "| congress | 40 (25) | 0.55 [0.50, 0.60] | 0.65 [0.60, 0.70] | – | – |",
     ]
-    assert "first checkpoint → this one" in text
+    assert "shipped before → this one" in text
     assert (
         "The extractor: 2,805,562 weights, 11.2 MB, 20.0 ms a face → "
         "2,800,000 weights, 11.2 MB, 9.5 ms a face "
@@ -49,7 +49,7 @@ def test_the_table_sets_the_first_checkpoint_before_this_one(tables):
 def test_an_evaluation_of_one_checkpoint_alone_has_no_arrows(tables):
     text = tables.evaluation_part({**EVALUATION, "against": None})
     assert "→" not in text
-    assert "first checkpoint" not in text
+    assert "shipped before" not in text
     assert "The extractor: 2,800,000 weights" in text
 
 
@@ -64,10 +64,10 @@ def test_units_are_those_with_a_label(tables):
 
 
 def test_scores_that_fell_are_named_with_their_source(tables):
-    assert "Lower than the first checkpoint's" not in tables.scores_note(EVALUATION)  # .52 -> .71
+    assert "Lower than the earlier checkpoint's" not in tables.scores_note(EVALUATION)  # .52 -> .71
     worse = json.loads(json.dumps(EVALUATION))
     worse["sources"]["london"]["mean_action_unit_correlation"]["value"] = 0.4
-    lower = "Lower than the first checkpoint's: mean AU correlation on london."
+    lower = "Lower than the earlier checkpoint's: mean AU correlation on london."
     assert tables.scores_note(worse).endswith(lower)
 
 
@@ -127,3 +127,19 @@ def test_courses_are_told_by_their_ranges_and_by_when_au12_is_high(tables):
     )
     calm = {**courses, "AU12": [0.1] * 6}
     assert tables.courses_text({"x": clip(0.1, **calm)}).endswith("at 0.5 or more nowhere.")
+
+
+def test_steadiness_stands_beside_that_of_the_checkpoint_before(tables):
+    steady = {
+        "units": ["AU01", "AU12"],
+        "mean_correlation": {"as_is": 0.7, "mirrored": 0.6, "averaged": 0.72, "dark": 0.65},
+        "mirror_agreement": {"AU01": 0.8, "AU12": 1.0},
+        "jitter": {"AU01": 0.5, "AU12": 0.031},
+    }
+    evaluation = {"sources": {"photos": {"steadiness": steady}}, "against": None}
+    assert rows_of(tables.steadiness_table(evaluation))[2:] == [
+        "| photos | 0.70 | 0.72 | 0.65 | 0.90 | 0.031 |"
+    ]
+    before = {"steadiness": {**steady, "jitter": {"AU01": 0.5, "AU12": 0.06}}}
+    evaluation["against"] = {"sources": {"photos": before}}
+    assert "| 0.060 → 0.031 |" in tables.steadiness_table(evaluation)

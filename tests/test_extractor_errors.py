@@ -323,7 +323,7 @@ def test_errors_are_found_in_the_checkpoint(tmp_path, place):
     (tmp_path / "model").mkdir()
     (tmp_path / place).write_text(SHIPPED.read_text("utf-8"))
     found = read_errors(str(tmp_path / "model"))
-    assert found["made"].rows == json.loads(SHIPPED.read_text("utf-8"))["errors"]["made"]["rows"]
+    assert found["all"].rows == json.loads(SHIPPED.read_text("utf-8"))["errors"]["all"]["rows"]
 
 
 def test_errors_of_the_run_are_not_those_of_its_uncalibrated_weights(tmp_path):

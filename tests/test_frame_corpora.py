@@ -173,7 +173,7 @@ def test_talkers_of_the_named_sources_alone_become_neutral_and_calm():
     rows = drawn_faces(4, seed=0, size=32).with_format("pandas")[:].drop(columns="image")
     units = [column for column in rows.columns if column.startswith("au")]
     rows[units] = 0.0
-    rows["au25"] = 0.6
+    rows["au25"] = 0.4
     rows["expression"], rows["valence"], rows["arousal"] = (
         [-100, -100, 3, -100],
         [np.nan, 0.3, 0.1, np.nan],

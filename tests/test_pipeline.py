@@ -110,8 +110,16 @@ def test_frames_in_memory_are_one_video_at_the_rate_that_is_given(pipe, checkpoi
     array = np.stack([np.asarray(image) for image in images])
     expected = intensities(clip, checkpoint)
     for video in (images, array, torch.from_numpy(array)):
-        assert pipe(video, fps=5) == expected
-    assert pipe([array, str(clip)], fps=5) == [expected] * 2
+        assert_same_intensities(pipe(video, fps=5), expected)
+    for found in pipe([array, str(clip)], fps=5):
+        assert_same_intensities(found, expected)
+
+
+def assert_same_intensities(found, expected):
+    """Batches of another size move the last bits."""
+    assert [row["label"] for row in found] == [row["label"] for row in expected]
+    scores = [row["score"] for row in expected]
+    assert [row["score"] for row in found] == pytest.approx(scores, abs=1e-4)
 
 
 def test_a_decoded_entry_of_datasets_is_read_from_its_bytes(pipe, checkpoint, clip):

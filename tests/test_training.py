@@ -460,11 +460,6 @@ def test_gradient_accumulation_by_accelerate_is_refused(tmp_path, monkeypatch, c
         loop.fit(mma_stage(args), args)
 
 
-def test_stage_1_refuses_a_checkpoint_that_it_would_not_use(tmp_path, capsys):
-    assert main([*FACES, "--mma", "somewhere", "--output", str(tmp_path / "run")]) == 1
-    assert "--stage mma trains from scratch" in capsys.readouterr().err
-
-
 def test_a_steep_line_of_calibration_is_said_and_recorded(stage1, tmp_path, caplog):
     caplog.set_level(logging.WARNING, "mma_mrnnet")
     args = stage_arguments([*CLIPS, "--mma", str(stage1 / "model")], tmp_path)
