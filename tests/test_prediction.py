@@ -123,6 +123,16 @@ def test_the_table_has_one_row_for_each_frame_that_was_looked_at(predict, tmp_pa
     assert all(0 <= value <= 1 for value in found.intensities.values())
 
 
+def test_frames_between_sampled_ones_are_interpolated_if_every_frame_is_asked_for(
+    predict, tmp_path
+):
+    path = clip(tmp_path / "clip.mp4", "F" * 25, fps=24)
+    frames = predict(path, every_frame=True).frames
+    assert frames["frame"].tolist() == list(range(25))
+    assert not frames["interpolated"][::3].any()  # every third is searched
+    assert frames["interpolated"].any()
+
+
 def test_the_columns_are_the_documented_ones_and_nan_where_there_is_no_face(predict, tmp_path):
     path = clip(tmp_path / "clip.mp4", "FF..FF..")
     frames = predict(path).frames

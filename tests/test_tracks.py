@@ -364,17 +364,7 @@ def test_one_person_who_leaves_for_three_seconds_and_comes_back_elsewhere_is_one
     assert [list(item.faces) for item in found] == [[0]] * 3 + [[]] * 6 + [[0]] * 3
 
 
-# ---- following: a part of the picture is searched, and faces are placed between two frames
-
-
-class CountingDetector(FaceDetector):
-    """Counts the searches of whole pictures."""
-
-    whole = 0
-
-    def __call__(self, image):
-        self.whole += 1
-        return super().__call__(image)
+# ---- following: faces are placed between two searched frames
 
 
 def dense(images, every=12, fps=24.0):
@@ -387,63 +377,6 @@ def dense(images, every=12, fps=24.0):
 
 def interpolated(frames):
     return [item.index for item in frames if any(f.interpolated for f in item.faces.values())]
-
-
-def test_around_a_face_the_detector_finds_what_it_finds_in_the_whole_picture(photo, detector):
-    for people in (((40, 150),), ((400, 150),), ((20, 170), (200, 150))):
-        image = scene(photo, *people)
-        whole = detector(image)
-        near = detector.search_near(image, whole)
-        assert len(near) == len(whole) == len(people)
-        for face, other in zip(near, whole, strict=True):
-            eyes = np.linalg.norm(other.landmarks[1] - other.landmarks[0])
-            assert abs(face.landmarks - other.landmarks).max() < 0.08 * eyes
-            assert face.box == pytest.approx(other.box, abs=0.1 * other.side)
-
-
-def test_a_part_that_is_most_of_the_picture_or_cuts_a_face_is_not_searched(photo, detector):
-    image = scene(photo, (20, 240), (380, 240))
-    left, right = sorted(detector(image), key=lambda face: face.box[0])
-    assert detector.search_near(image, [left, right]) is None
-    # 130 px beside the right face: the part ends inside it.
-    x, y, width, height = right.box
-    beside = replace(right, box=(x - 130, y, width, height))
-    assert detector.search_near(image, [beside]) is None
-
-
-def test_the_whole_picture_is_searched_twice_a_second_and_a_newcomer_seen_by_then(photo):
-    detector = CountingDetector()
-    blocks = np.random.default_rng(0).integers(0, 256, (15, 32, 3), np.uint8)
-    alone = cv2.resize(blocks, (640, 300), interpolation=cv2.INTER_NEAREST)  # hides a newcomer
-    alone[:150, 40:190] = scene(photo, (40, 150))[:150, 40:190]
-    both = alone.copy()
-    both[100:220, 420:540] = scene(photo, (0, 120))[:120, :120]
-    images = [alone] * 13 + [both] * 12
-    found = list(crop_faces(frames_of(images, fps=25.0), 32, detector))
-    assert [list(item.faces) for item in found] == [[0]] * 20 + [[0, 1]] * 5
-    # At 0, 0.4 and 0.8 s; then the two fill most of the picture, which is searched at each frame.
-    assert detector.whole == 3 + 4
-
-
-def test_a_missing_face_is_searched_in_whole_pictures_and_found_where_it_is_back(photo):
-    nobody = scene(photo)
-    images = [scene(photo, (40, 150))] * 3 + [nobody] * 2 + [scene(photo, (60, 150))] * 3
-    found = list(crop_faces(frames_of(images, fps=25.0), 32, detector := CountingDetector()))
-    assert [list(item.faces) for item in found] == [[0]] * 3 + [[]] * 2 + [[0]] * 3
-    assert detector.whole == 1 + 5
-    # One of two is away: nobody waits for the next whole search to see them again.
-    two, one = scene(photo, (40, 180), (420, 150)), scene(photo, (40, 180))
-    found = list(crop_faces(frames_of([two, one, one, two, two], fps=25.0), 32))
-    assert [list(item.faces) for item in found] == [[0, 1], [0], [0], [0, 1], [0, 1]]
-
-
-def test_after_a_cut_the_whole_picture_is_searched(photo):
-    # The new scene has a face where one was, and another elsewhere.
-    before, after = scene(photo, (40, 150)), 255 - scene(photo)
-    after[:150, 40:190] = scene(photo, (40, 150))[:150, 40:190]
-    after[:150, 420:570] = scene(photo, (420, 150))[:150, 420:570]
-    found = list(crop_faces(frames_of([before, before, after], fps=25.0), 32))
-    assert [list(item.faces) for item in found] == [[0], [0], [0, 1]]
 
 
 def test_between_sampled_frames_every_third_is_searched_and_faces_are_placed_between(photo):

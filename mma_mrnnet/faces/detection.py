@@ -4,7 +4,6 @@ Only this module imports the detector (YuNet, run by OpenCV).
 """
 
 import importlib.util
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -28,10 +27,7 @@ right mouth corner; left and right as seen in the image. It is the ArcFace templ
 """
 
 DETECTION_SIDE = 320  # longest side in pixels of the detector's input
-GRID = 32  # in pixels; sides of the detector's input are multiples of it
-SMALLEST_SIDE = 64  # in pixels; YuNet reads uninitialised memory at 32
-MOST_OF_PICTURE = 0.7  # a search of a larger part saves too little (our choice)
-MOST_NETS = 12  # input sizes held at once (our choice): a new size costs some milliseconds
+SMALLEST_SIDE = 33  # in pixels; YuNet reads uninitialised memory at 32 or fewer
 SCORE_THRESHOLD = 0.7
 DETECTOR_FILE = "face_detection_yunet_2023mar.onnx"
 
@@ -85,16 +81,18 @@ def detector_path() -> Path:
 
 
 class FaceDetector:
-    """YuNet on a copy of the image with a longest side of 320 pixels.
+    """YuNet on a copy of the image with a longest side of 320 pixels, padded if thin.
 
     An instance keeps OpenCV's state: use one per thread.
     """
 
     def __init__(self) -> None:
         # Pass the content, since OpenCV cannot open some non-ASCII paths.
-        self._model = np.frombuffer(detector_path().read_bytes(), np.uint8)
-        # One network per input size: changing the size of one costs more than a small input.
-        self._nets: dict[tuple[int, int], cv2.FaceDetectorYN] = {}
+        model = np.frombuffer(detector_path().read_bytes(), np.uint8)
+        empty = np.zeros(0, np.uint8)
+        self._net = cv2.FaceDetectorYN.create(
+            "onnx", model, empty, (DETECTION_SIDE, DETECTION_SIDE), SCORE_THRESHOLD
+        )
 
     def __call__(self, image: np.ndarray) -> list[Detection]:
         """Return all faces of an (H, W, 3) uint8 RGB image, largest first.
@@ -105,73 +103,22 @@ class FaceDetector:
             raise ValueError(
                 f"an image must be (H, W, 3) uint8 RGB; got {image.dtype} {image.shape}"
             )
-        small = _shrink(image)
-        return self._detect(small, (0, 0), image)
-
-    def search_near(self, image: np.ndarray, faces: Sequence[Detection]) -> list[Detection] | None:
-        """Return the faces in the part of the image around these faces, largest first.
-
-        The part is cut from the same small copy as `__call__` uses, on the network's grid, so that
-        landmarks and scores are those of a search of the whole image, but for what the network
-        sees beyond the part. Returns None if the part would save little, or if its edge cuts a
-        face: then search the whole image.
-        """
         height, width = image.shape[:2]
-        scale = DETECTION_SIDE / max(height, width)
-        boxes = np.array([face.box for face in faces]) * scale
-        least, most = boxes[:, :2].min(0) - GRID, (boxes[:, :2] + boxes[:, 2:]).max(0) + GRID
-        small = _shrink(image)
-        whole = np.array([small.shape[1], small.shape[0]])
-        start = np.clip(least // GRID * GRID, 0, whole - SMALLEST_SIDE).astype(int)
-        end = np.clip(-(-most // GRID) * GRID, start + SMALLEST_SIDE, whole).astype(int)
-        if np.prod(end - start) > MOST_OF_PICTURE * np.prod(whole):
-            return None
-        (left, top), (right, bottom) = start, end
-        found = self._detect(small[top:bottom, left:right], (int(left), int(top)), image)
-        # Edges inside the image may cut a face.
-        least, most = np.where(start > 0, start, -np.inf), np.where(end < whole, end, np.inf)
-        boxes = np.array([face.box for face in found]).reshape(-1, 4) * scale
-        cut = (boxes[:, :2] < least) | (boxes[:, :2] + boxes[:, 2:] > most)
-        return None if cut.any() else found
-
-    def _detect(
-        self, small: np.ndarray, offset: tuple[int, int], image: np.ndarray
-    ) -> list[Detection]:
-        """Detect in a part of the small copy that begins at `offset`; positions in the image."""
-        height, width = image.shape[:2]
-        size = small.shape[1], small.shape[0]
-        net = self._nets.pop(size, None) or cv2.FaceDetectorYN.create(
-            "onnx", self._model, np.zeros(0, np.uint8), size, SCORE_THRESHOLD
-        )
-        if len(self._nets) == MOST_NETS:
-            del self._nets[next(iter(self._nets))]  # the longest unused one
-        self._nets[size] = net
-        _, rows = net.detect(np.ascontiguousarray(small[:, :, ::-1]))  # the network wants BGR
-        back = np.divide((width, height), _small_size(image))
+        factor = DETECTION_SIDE / max(height, width)
+        size = (max(round(width * factor), 1), max(round(height * factor), 1))
+        interpolation = cv2.INTER_AREA if factor < 1 else cv2.INTER_LINEAR
+        small = cv2.resize(image, size, interpolation=interpolation)
+        right, below = (max(SMALLEST_SIDE - side, 0) for side in size)
+        small = cv2.copyMakeBorder(small, 0, below, 0, right, cv2.BORDER_CONSTANT)
+        self._net.setInputSize((size[0] + right, size[1] + below))
+        _, rows = self._net.detect(np.ascontiguousarray(small[:, :, ::-1]))  # the network wants BGR
+        back = np.array([width / size[0], height / size[1]])
         found = []
         for row in [] if rows is None else rows:
-            x, y = (row[:2] + offset) * back
-            w, h = row[2:4] * back
-            landmarks = (row[4:14].reshape(5, 2) + offset) * back
-            box = float(x), float(y), float(w), float(h)
-            found.append(Detection(box, landmarks, float(row[14]), (width, height)))
+            x, y, w, h = (row[:4].reshape(2, 2) * back).flatten().tolist()
+            landmarks = row[4:14].reshape(5, 2) * back
+            found.append(Detection((x, y, w, h), landmarks, float(row[14]), (width, height)))
         return sorted(found, key=lambda detection: detection.side, reverse=True)
-
-
-def _small_size(image: np.ndarray) -> tuple[int, int]:
-    height, width = image.shape[:2]
-    factor = DETECTION_SIDE / max(height, width)
-    return max(round(width * factor), 1), max(round(height * factor), 1)
-
-
-def _shrink(image: np.ndarray) -> np.ndarray:
-    """Return the copy for the detector, with black below and at the right to fill the grid."""
-    size = _small_size(image)
-    shrinks = max(image.shape[:2]) > DETECTION_SIDE
-    interpolation = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
-    small = cv2.resize(image, size, interpolation=interpolation)
-    right, below = (max(-side % GRID, SMALLEST_SIDE - side) for side in size)
-    return cv2.copyMakeBorder(small, 0, below, 0, right, cv2.BORDER_CONSTANT)
 
 
 def similarity_transform(points: np.ndarray, targets: np.ndarray) -> np.ndarray:

@@ -9,12 +9,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from mma_mrnnet.faces.detection import TEMPLATE_SIZE, Detection, FaceDetector, align_face
-from mma_mrnnet.faces.following import (
-    Sighting,
-    interpolate_face,
-    search_faces,
-    shows_same_face,
-)
+from mma_mrnnet.faces.following import interpolate_face, shows_same_face
 from mma_mrnnet.video.reading import TIME_TOLERANCE_S, VideoFrame
 
 LOST_AFTER_S = 2.0  # after this time without a face, a person is lost (our choice)
@@ -232,8 +227,6 @@ class _Cropper:
     def __init__(self, size: int, detector: FaceDetector) -> None:
         self._size, self._detector = size, detector
         self._tracker = FaceTracker()
-        self._sampled: Sighting | None = None  # of frames due at the first rate only
-        self._latest: Sighting | None = None
         self._key: PeopleFrame | None = None  # the last one that was searched, if it has faces
         self._waiting: list[VideoFrame] = []  # frames since
 
@@ -264,20 +257,16 @@ class _Cropper:
 
     def _search(self, frame: VideoFrame) -> Iterator[PeopleFrame]:
         """Search a frame; yield those that waited for it, and the frame."""
-        image, time_s, is_due = frame.image, frame.time_s, frame.due[0]
-        last = self._sampled if is_due else self._latest
-        sighting = search_faces(self._detector, image, time_s, last)
+        time_s, is_due = frame.time_s, frame.due[0]
+        faces = self._detector(frame.image)
         # Frames that wait are older: assign their faces before the tracks are changed.
-        searched = self._crop(frame, self._tracker.pick(sighting.faces, time_s))
+        searched = self._crop(frame, self._tracker.pick(faces, time_s))
         for waiting in self._waiting:
             yield self._interpolate(waiting, searched) or self._search_between(waiting)
         self._waiting = []
         if is_due:
-            searched = self._crop(frame, self._tracker.update(sighting.faces, time_s))
+            searched = self._crop(frame, self._tracker.update(faces, time_s))
         self._key = searched if searched.faces else None
-        self._latest = sighting
-        if is_due:
-            self._sampled = sighting
         yield searched
 
     def _interpolate(self, frame: VideoFrame, after: PeopleFrame) -> PeopleFrame | None:
@@ -298,8 +287,8 @@ class _Cropper:
         return placed
 
     def _search_between(self, frame: VideoFrame) -> PeopleFrame:
-        self._latest = search_faces(self._detector, frame.image, frame.time_s, self._latest)
-        return self._crop(frame, self._tracker.pick(self._latest.faces, frame.time_s))
+        faces = self._detector(frame.image)
+        return self._crop(frame, self._tracker.pick(faces, frame.time_s))
 
     def _crop(self, frame: VideoFrame, faces: Found) -> PeopleFrame:
         crops = {
