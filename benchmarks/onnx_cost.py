@@ -83,9 +83,9 @@ def main() -> None:
             path.name: path.stat().st_size / 1e6 for path in sorted(folder.glob("*.onnx"))
         }
         for size in (1, 32):
-            inputs = {"pixel_values": 2 * torch.rand(size, 3, side, side) - 1}
+            inputs = {"crops": torch.randint(256, (size, side, side, 3), dtype=torch.uint8)}
             calls = calls_of(
-                lambda pixel_values: model.mma(pixel_values).affect,
+                lambda crops: model.mma(crops.permute(0, 3, 1, 2) / 127.5 - 1).affect,
                 inputs,
                 folder / "extractor.onnx",
             )

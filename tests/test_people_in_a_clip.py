@@ -91,7 +91,7 @@ def test_who_else_is_in_the_picture_changes_no_bit_of_a_persons_affect(
     pd.testing.assert_frame_equal(together.frames, alone.frames, check_exact=True)
 
 
-def test_frames_between_the_sampled_ones_change_no_bit_of_anybodys_intensities(
+def test_frames_between_the_sampled_ones_change_nobodys_intensities_beyond_rounding(
     tiny_model, tiny_processor, tmp_path
 ):
     images = [scene(small(number), large(number) if number < 8 else None) for number in range(16)]
@@ -101,7 +101,8 @@ def test_frames_between_the_sampled_ones_change_no_bit_of_anybodys_intensities(
     assert [person.frames_with_face for person in usual] == [4, 2]
     assert [person.frames_with_face for person in dense] == [16, 8]
     for person, other in zip(usual, dense, strict=True):
-        assert same(person.intensities, other.intensities)
+        # To float32 rounding: the crops pass the network in other batches.
+        assert person.intensities == pytest.approx(other.intensities, abs=1e-6, rel=0)
         assert [face.frame for face in person.strip] == [face.frame for face in other.strip]
 
 

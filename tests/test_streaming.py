@@ -556,9 +556,8 @@ def test_a_clip_read_live_gives_what_its_file_gives(tmp_path):
     assert np.allclose(values(estimates[-1]), list(whole.intensities.values()), atol=1e-5)
     names = list(estimates[0].affect)
     assert np.allclose(affect_in(estimates), whole.frames[names], atol=1e-5)
-    assert np.allclose(
-        [estimate.detection.box for estimate in estimates], whole.frames.iloc[:, 5:9], atol=0.06
-    )
+    boxes = whole.frames[["box_x", "box_y", "box_width", "box_height"]]
+    assert np.allclose([estimate.detection.box for estimate in estimates], boxes, atol=0.06)
     table = running_intensities(whole.frames["time_s"], whole.frames[names])
     assert np.allclose(table.iloc[:, 2:], [values(estimate) for estimate in estimates], atol=1e-5)
 
