@@ -74,7 +74,8 @@ def prediction_cost() -> str:
         "predict": "`predict`",
         "predict_fps_native": "`predict --fps native`",
         "import_only": "`import mma_mrnnet` alone",
-        "import_transformers_only": "importing transformers alone",
+        "predict_with_pytorch": "`predict --engine torch`",
+        "help": "`mma-mrnnet --help`",
     }
     rows = []
     for key, label in labels.items():

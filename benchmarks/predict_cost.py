@@ -19,6 +19,7 @@ import time
 from collections import defaultdict
 from pathlib import Path
 
+import numpy as np
 from machine import machine
 
 RESULT = Path(__file__).parent / "results" / "predict_cost.json"
@@ -55,29 +56,25 @@ def by_step(clip: Path) -> dict[str, float]:
         spent[name] += time.process_time() - started
         return result
 
-    started = time.process_time()
-    import mma_mrnnet.prediction as prediction  # noqa: PLR0402 - the import is what is timed
-
-    spent["import"] = time.process_time() - started
     import cv2
-    import torch
 
-    torch.set_num_threads(1)
     cv2.setNumThreads(1)
-    from mma_mrnnet.faces.affect import extract_affect
     from mma_mrnnet.faces.detection import FaceDetector, align_face
+    from mma_mrnnet.prediction.checkpoint import open_engine
     from mma_mrnnet.video.reading import read_frames
 
-    model, processor = timed("load the checkpoint", prediction.default_checkpoint)
+    engine = timed("load the checkpoint", open_engine)
     detector = timed("load the detector", FaceDetector)
     frames, crops = iter(read_frames(clip, None)), []
     while (frame := timed("decode", next, frames, None)) is not None:
         found = timed("detect", detector, frame.image)
         crops.append(timed("align", align_face, frame.image, found[0].landmarks))
-    affect = timed("extract", extract_affect, crops, model.mma, processor)
-    values, mask = processor.pad([affect[:: max(len(affect) // 24, 1)]])
-    with torch.inference_mode():
-        timed("recurrent part", lambda: model(affect=values, frame_mask=mask))
+    affect = timed("extract", engine.extract_affect, crops)
+    chosen = affect[:: max(len(affect) // 24, 1)][: engine.facts.num_frames]
+    values = np.zeros((1, engine.facts.num_frames, affect.shape[1]), np.float32)
+    values[0, : len(chosen)] = chosen
+    mask = np.arange(engine.facts.num_frames)[None] < len(chosen)
+    timed("recurrent part", engine.predict_intensities, values, mask)
     return {**spent, "frames": len(crops)}
 
 
@@ -102,14 +99,8 @@ def main() -> None:
             "predict": as_process(command, runs),
             "predict_fps_native": as_process([*command, "--fps", "native"], runs),
             "import_only": as_process([sys.executable, "-c", "import mma_mrnnet"], runs),
-            "import_transformers_only": as_process(
-                [
-                    sys.executable,
-                    "-c",
-                    "from transformers import AutoModel, AutoVideoProcessor, PreTrainedModel",
-                ],
-                runs,
-            ),
+            "help": as_process([*command[:3], "--help"], runs),
+            "predict_with_pytorch": as_process([*command, "--engine", "torch"], runs),
             "cpu_seconds_by_step_on_every_frame": by_step(clip),
         }
 
