@@ -2,15 +2,13 @@
 
 import logging
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
+from contextlib import nullcontext
 
 from accelerate import PartialState
-from filelock import FileLock, Timeout
 from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 
+from mma_mrnnet.files import locked
 from mma_mrnnet.training.arguments import parse_arguments
 from mma_mrnnet.training.checkpoints import refuse_early
 from mma_mrnnet.training.loop import fit
@@ -37,7 +35,8 @@ def main(words: list[str] | None = None) -> int:
         refuse_early(args)
         stage = STAGES[args.stage](args)
         args.output.mkdir(parents=True, exist_ok=True)  # not before: a failed start leaves nothing
-        with _claim(args.output):
+        is_main = PartialState().is_main_process
+        with locked(args.output, "another training is at work there") if is_main else nullcontext():
             results = fit(stage, args)
     except (ValueError, OSError, RuntimeError, StrictDataclassError, SafetensorError) as error:
         sys.stderr.write(f"train: {_one_line(error)}\n")
@@ -45,19 +44,6 @@ def main(words: list[str] | None = None) -> int:
     if results:
         logger.info("wrote %s", args.output / "model")
     return 0
-
-
-@contextmanager
-def _claim(output: Path) -> Iterator[None]:
-    """Lock the output folder; raise ValueError if another training writes into it."""
-    if not PartialState().is_main_process:
-        yield
-        return
-    try:
-        with FileLock(output / ".lock", timeout=0):
-            yield
-    except Timeout as error:
-        raise ValueError(f"{output}: another training is at work there") from error
 
 
 def _one_line(error: Exception) -> str:

@@ -19,6 +19,8 @@ from typing import Any, TypeVar
 Task = TypeVar("Task")
 Result = TypeVar("Result")
 
+LEAVE_S = 3.0  # time for an idle worker to end by itself
+
 
 @dataclass(frozen=True)
 class Lost:
@@ -119,7 +121,7 @@ def run_tasks(
                 if waiting and not isinstance(result, Lost):
                     worker.give(waiting.popleft())
                 else:
-                    _stop(worker, clean_up)
+                    _stop(worker, clean_up, is_idle=not isinstance(result, Lost))
                     team.remove(worker)
                 if isinstance(result, Lost) and waiting:
                     start()
@@ -187,9 +189,13 @@ def _end_with_parent() -> None:
         os._exit(1)
 
 
-def _stop(worker: _Worker, clean_up: Callable[[Any], None] | None) -> None:
+def _stop(
+    worker: _Worker, clean_up: Callable[[Any], None] | None, *, is_idle: bool = False
+) -> None:
+    worker.connection.close()
+    if is_idle:  # it ends by itself now, and frees what it holds
+        worker.process.join(LEAVE_S)
     worker.process.kill()
     worker.process.join()
-    worker.connection.close()
     if clean_up is not None:
         clean_up(worker.task)

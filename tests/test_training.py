@@ -18,12 +18,11 @@ import pytest
 import torch
 from accelerate.scheduler import AcceleratedScheduler
 from accelerate.state import AcceleratorState
-from filelock import FileLock
 from safetensors.torch import load_file
 from transformers import AutoImageProcessor, AutoModel, AutoVideoProcessor
 
 from mma_mrnnet import MMAModel, MMAMRNNetConfig, MMAMRNNetForIntensity, train
-from mma_mrnnet.files import MARK, replaced_folder
+from mma_mrnnet.files import MARK, locked, replaced_folder
 from mma_mrnnet.hub.checkpoints import load_checkpoint
 from mma_mrnnet.hub.export import export_checkpoint
 from mma_mrnnet.model.labels import ACTION_UNITS, action_unit_name, presence_target
@@ -143,7 +142,6 @@ def test_auto_classes_load_a_stage_1_run_with_nothing_exported(stage1):
 def test_a_run_leaves_model_best_checkpoints_results_and_log(run, stage, request):
     run = request.getfixturevalue(run)
     assert sorted(path.name for path in run.iterdir()) == [
-        ".lock",
         "best",
         "checkpoints",
         "log.jsonl",
@@ -1310,6 +1308,6 @@ def test_two_trainings_cannot_use_one_output(tmp_path, monkeypatch, capsys):
     monkeypatch.setitem(train.STAGES, "mma", lambda args: None)  # reading data takes longer
     output = tmp_path / "run"
     output.mkdir()
-    with FileLock(output / ".lock"):
+    with locked(output, "taken"):
         assert main(["--stage", "mma", "--data", "drawn", "--output", str(output)]) == 1
     assert "run: another training is at work there" in capsys.readouterr().err
