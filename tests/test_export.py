@@ -745,7 +745,9 @@ def test_a_damaged_checkpoint_is_named_in_one_line_and_not_exported(case, stage2
 
 
 def test_a_stage_1_checkpoint_gives_no_intensities(stage1):
-    with pytest.raises(CheckpointError, match=r"a stage-1 checkpoint \(mma\) gives no intensities"):
+    with pytest.raises(
+        CheckpointError, match=r"a stage-1 checkpoint \(mma\) estimates affect, not intensities"
+    ):
         load_checkpoint(stage1)
 
 

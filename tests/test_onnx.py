@@ -293,7 +293,9 @@ def test_a_stage_1_checkpoint_gives_the_extractor_alone(tmp_path):
     images = list(crops(3))
     wanted = by_torch.extract_affect(images)
     np.testing.assert_allclose(by_onnx.extract_affect(images), wanted, atol=1e-5)
-    with pytest.raises(ValueError, match=r"a stage-1 model \(mma\) gives no intensities"):
+    with pytest.raises(
+        ValueError, match=r"a stage-1 model \(mma\) estimates affect, not intensities"
+    ):
         open_stage_2(folder)
 
 

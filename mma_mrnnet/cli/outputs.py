@@ -357,7 +357,7 @@ def print_notes(facts: "CheckpointFacts", *, with_frames: bool) -> None:
     prior_only = ", ".join(map(action_unit_name, facts.prior_only_action_units))
     if with_frames and prior_only:
         notes.append(
-            f"{prior_only} of the frames' table are prior only: no label ever reached them"
+            f"{prior_only} of the frames' table had no labels: they follow from the expressions"
         )
     if facts.untrained_outputs:
         untrained = ", ".join(facts.untrained_outputs)

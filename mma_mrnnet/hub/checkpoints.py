@@ -55,7 +55,7 @@ def load_checkpoint(
     model, processor = load_either(folder_or_repo, revision)
     if isinstance(model, MMAModel):
         raise CheckpointError(
-            f"{folder_or_repo}: a stage-1 checkpoint (mma) gives no intensities; "
+            f"{folder_or_repo}: a stage-1 checkpoint (mma) estimates affect, not intensities; "
             "a stage-2 one (mma_mrnnet) is needed"
         )
     return model, processor

@@ -163,7 +163,7 @@ def open_stage_2(model: Any, processor: Any = None, **options: Any) -> Engine:
     if not opened.facts.is_stage_2:
         place = f"{model}: " if isinstance(model, str | os.PathLike) else ""
         raise ValueError(
-            f"{place}a stage-1 model ({opened.facts.model_type}) gives no intensities; "
-            "a stage-2 one is needed"
+            f"{place}a stage-1 model ({opened.facts.model_type}) estimates affect, not "
+            "intensities; a stage-2 one is needed"
         )
     return opened

@@ -80,7 +80,7 @@ class FacialExpressionIntensityPipeline(Pipeline):
         config = self.model.config
         if config.model_type != "mma_mrnnet":
             raise ValueError(
-                f"a stage-1 model ({config.model_type}) gives no intensities; "
+                f"a stage-1 model ({config.model_type}) estimates affect, not intensities; "
                 "a stage-2 one (mma_mrnnet) is needed"
             )
         if config.feature_names is not None:
